@@ -1,0 +1,87 @@
+"""What all JSON endpoints share: a body that is checked before the view sees it, and a description of the whole."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, ParamSpec
+
+from flask import Response, request
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.errors import Invalid, Problem
+
+P = ParamSpec("P")
+Answer = Response
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+class Body(BaseModel):
+    """Of a request: nothing but the named fields, and no guessing of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How an endpoint appears in `/api/openapi.json`: `returns` by status (None: no content), and the `errors` that it has."""
+
+    summary: str
+    body: type[Body] | None = None
+    returns: dict[int, type[BaseModel] | None] = field(default_factory=dict)
+    errors: tuple[int, ...] = ()
+
+
+def operation(
+    summary: str,
+    *,
+    body: type[Body] | None = None,
+    returns: dict[int, type[BaseModel] | None],
+    errors: tuple[int, ...] = (),
+) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+    """Describes a view, and hands it the checked body as the argument `body` if there is to be one."""
+
+    def decorate(view: Callable[..., Answer]) -> Callable[..., Answer]:
+        @functools.wraps(view)
+        def checked(*args: Any, **kwargs: Any) -> Answer:
+            return view(*args, **kwargs) if body is None else view(*args, body=read_body(body), **kwargs)
+
+        checked.operation = Operation(summary, body, returns, errors)  # type: ignore[attr-defined]
+        return checked
+
+    return decorate
+
+
+def read_body(model: type[Body]) -> Body:
+    """Raises Problem: 415 for another content type, 400 for broken JSON, 413, 422 with the fields at fault."""
+    if request.mimetype != "application/json":
+        raise Problem("The body has to be application/json.", status=415)
+    try:
+        return model.model_validate_json(request.get_data())
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        if any(fault["type"] == "json_invalid" for fault in faults):
+            raise Problem("The body is not valid JSON.", status=400) from None
+        raise Invalid("The body does not have the expected form.", errors=[_fault(fault) for fault in faults]) from None
+
+
+def answer(model: BaseModel, status: int = 200) -> Answer:
+    return Response(model.model_dump_json(), status, content_type="application/json")
+
+
+def no_content() -> Answer:
+    return Response(status=204)
+
+
+def iso(moment: datetime | int | float) -> str:
+    """`2025-10-03T20:00:00.000Z`, of a datetime or of seconds since 1970."""
+    if not isinstance(moment, datetime):
+        moment = datetime.fromtimestamp(moment, UTC)
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _fault(fault: Any) -> dict[str, str]:
+    return {"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]}

@@ -1,0 +1,26 @@
+"""`flask users`: what an operator does with accounts."""
+
+from __future__ import annotations
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from app.auth import store
+from app.database.engine import Database
+
+
+@click.group()
+def users() -> None:
+    """Accounts."""
+
+
+@users.command()
+@click.argument("email")
+@with_appcontext
+def promote(email: str) -> None:
+    """Make the user EMAIL an administrator. It counts from their next request on."""
+    database: Database = current_app.extensions["database"]
+    if not database.run(store.promote, email.strip().lower()):
+        raise click.ClickException(f"there is no account with the address {email}")
+    click.echo(f"{email} is an administrator now.")

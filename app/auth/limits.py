@@ -1,0 +1,107 @@
+"""Rate limits that are exact across instances: a sliding log of what was taken, and can be given back.
+
+A login takes its place before the password is checked and gives it back on success, so that a limit of L lets exactly L wrong
+passwords through, however many come at once and wherever they come. Being refused takes nothing: whoever keeps trying does not
+prolong the wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Protocol
+
+import redis
+
+from app.config_parsers import Rate
+from app.redis_client import available
+from app.sessions.keyring import Keyring
+
+Buckets = Mapping[str, Rate]  # what is counted -> how much of it is allowed
+
+
+class RateLimiter(Protocol):
+    def take(self, buckets: Buckets, token: str) -> int:
+        """A place in all buckets, under a name of its own; or none and the whole seconds until there is one in each."""
+
+    def give_back(self, buckets: Buckets, token: str) -> None: ...
+
+
+# KEYS: buckets. ARGV: token, then of each bucket its limit and its window in microseconds
+_TAKE = """
+local time = redis.call('TIME')
+local now, wait = time[1] * 1000000 + time[2], 0
+for i, key in ipairs(KEYS) do
+  local limit, window = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now - window))
+  if redis.call('ZCARD', key) >= limit then
+    local oldest = redis.call('ZRANGE', key, -limit, -limit, 'WITHSCORES')
+    wait = math.max(wait, oldest[2] + window - now, 1)
+  end
+end
+if wait > 0 then return string.format('%.0f', wait) end
+for i, key in ipairs(KEYS) do
+  redis.call('ZADD', key, string.format('%.0f', now), ARGV[1])
+  redis.call('PEXPIRE', key, math.ceil(ARGV[2 * i + 1] / 1000))
+end
+return '0'
+"""
+
+
+class RedisRateLimiter:
+    def __init__(self, client: redis.Redis, signing: Keyring) -> None:
+        self._client = client
+        self._signing = signing
+        self._take = client.register_script(_TAKE)
+
+    def take(self, buckets: Buckets, token: str) -> int:
+        arguments: list[str | int] = [token]
+        for rate in buckets.values():
+            arguments += [rate.limit, rate.seconds * 1_000_000]
+        with available():
+            microseconds = int(self._take(keys=[self._key(name) for name in buckets], args=arguments))
+        return math.ceil(microseconds / 1_000_000)
+
+    def give_back(self, buckets: Buckets, token: str) -> None:
+        with available(), self._client.pipeline(transaction=False) as pipeline:
+            for name in buckets:
+                pipeline.zrem(self._key(name), token)
+            pipeline.execute()
+
+    def _key(self, name: str) -> str:
+        # A name holds an address or an e-mail, which are not to be read in Redis; all instances have the same active key.
+        return "rate:" + hmac.digest(self._signing.active, name.encode(), hashlib.sha256).hex()
+
+
+class MemoryRateLimiter:
+    """The same for one instance."""
+
+    MAX_BUCKETS = 10_000
+
+    def __init__(self) -> None:
+        self._logs: defaultdict[str, dict[str, float]] = defaultdict(dict)
+
+    def take(self, buckets: Buckets, token: str) -> int:
+        now = time.monotonic()
+        wait = max((self._wait(name, rate, now) for name, rate in buckets.items()), default=0.0)
+        if wait == 0:
+            for name in buckets:
+                self._logs[name][token] = now
+        return math.ceil(wait)
+
+    def give_back(self, buckets: Buckets, token: str) -> None:
+        for name in buckets:
+            self._logs[name].pop(token, None)
+
+    def _wait(self, name: str, rate: Rate, now: float) -> float:
+        if len(self._logs) > self.MAX_BUCKETS:
+            self._logs.pop(next(iter(self._logs)))
+        taken = {token: moment for token, moment in self._logs[name].items() if moment > now - rate.seconds}
+        self._logs[name] = taken
+        if len(taken) < rate.limit:
+            return 0
+        return max(0.001, sorted(taken.values())[-rate.limit] + rate.seconds - now)

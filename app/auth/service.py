@@ -1,0 +1,168 @@
+"""Accounts: who may come in, and what is noted about it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address, ip_address
+
+from app import metrics
+from app.auth import store
+from app.auth.limits import Buckets, RateLimiter
+from app.auth.passwords import Passwords, weakness
+from app.auth.store import EmailTaken, User
+from app.config import Config
+from app.database.engine import Database
+from app.errors import Conflict, Invalid, NotSignedIn, TooMany, Unavailable
+
+audit = logging.getLogger("audit")
+
+# What <input type=email> accepts, by the HTML standard: https://html.spec.whatwg.org/#valid-e-mail-address
+EMAIL = re.compile(
+    r"[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+    r"(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*"
+)
+MAX_EMAIL_LENGTH = 254
+
+
+@dataclass(frozen=True)
+class Client:
+    """Where a request comes from. `device` names a browser that this user has signed in with before, as its cookie proves."""
+
+    address: str
+    user_agent: str = ""
+    device: tuple[int, str] | None = None  # user id, random name
+
+
+class WrongPassword(NotSignedIn):
+    def __init__(self) -> None:
+        super().__init__("This e-mail address and password do not belong together.")
+
+
+class Accounts:
+    def __init__(self, config: Config, database: Database, passwords: Passwords, limiter: RateLimiter) -> None:
+        self._login_rate = config.rate_limit_login
+        self._register_rate = config.rate_limit_register
+        self._database = database
+        self._passwords = passwords
+        self._limiter = limiter
+
+    def get(self, user_id: int) -> User | None:
+        return self._database.run(store.by_id, user_id)
+
+    def register(self, email: str, password: str, client: Client) -> User:
+        """Raises Invalid, Conflict (taken: the one place that tells, which is why it is limited first), TooMany."""
+        email = normal_email(email)
+        if complaint := weakness(password, email):
+            raise Invalid.field("password", complaint)
+        self._take({f"register:{_network(client.address)}": self._register_rate}, client, "registration")
+        try:
+            user = self._database.run(store.add, email, self._passwords.hash(password))
+        except EmailTaken:
+            _note("registration.refused", client, account=_account(email), reason="taken")
+            raise Conflict("There is an account with this e-mail address already.") from None
+        _note("registration.succeeded", client, user=user.id)
+        return user
+
+    def log_in(self, email: str, password: str, client: Client) -> User:
+        """Raises WrongPassword, by the same words and in the same time whether there is such an account or not; TooMany."""
+        email = email.strip().lower()
+        user = self._database.run(store.by_email, email) if EMAIL.fullmatch(email) else None
+        with self._an_attempt(user, email, client, "login"):
+            if not self._passwords.verify(user.password_hash if user else None, password):
+                metrics.logins.labels("failed").inc()
+                _note("login.failed", client, account=_account(email))
+                raise WrongPassword
+        assert user is not None
+        metrics.logins.labels("succeeded").inc()
+        _note("login.succeeded", client, user=user.id)
+        return self._rehashed(user, password)
+
+    def change_password(self, user: User, current: str, new: str, client: Client) -> User:
+        """The user with the new password's version; whoever knows an older one is no longer signed in."""
+        self._confirm(user, current, client, "current_password")
+        if complaint := weakness(new, user.email):
+            raise Invalid.field("new_password", complaint)
+        changed = self._set_password(user, new, version=user.password_version + 1)
+        _note("password.changed", client, user=user.id)
+        return changed
+
+    def delete(self, user: User, password: str, client: Client) -> None:
+        self._confirm(user, password, client, "password")
+        self._database.run(store.remove, user.id)
+        _note("account.deleted", client, user=user.id)
+
+    def _confirm(self, user: User, password: str, client: Client, field: str) -> None:
+        with self._an_attempt(user, user.email, client, "confirmation"):
+            if not self._passwords.verify(user.password_hash, password):
+                _note("confirmation.failed", client, user=user.id)
+                raise Invalid.field(field, "This is not your password.")
+
+    @contextmanager
+    def _an_attempt(self, user: User | None, email: str, client: Client, what: str) -> Iterator[None]:
+        """Counted in advance; given back on success, and where the password could not be checked."""
+        buckets = self._login_buckets(user, email, client)
+        token = self._take(buckets, client, what)
+        try:
+            yield
+        except Unavailable:
+            self._limiter.give_back(buckets, token)
+            raise
+        self._limiter.give_back(buckets, token)
+
+    def _login_buckets(self, user: User | None, email: str, client: Client) -> Buckets:
+        # A browser that the owner has used before counts for itself, so that nobody else can use up the owner's attempts:
+        # https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies
+        if user and client.device and client.device[0] == user.id:
+            return {f"login:device:{client.device[1]}": self._login_rate}
+        return {f"login:account:{email}": self._login_rate, f"login:address:{_network(client.address)}": self._login_rate}
+
+    def _take(self, buckets: Buckets, client: Client, what: str) -> str:
+        token = secrets.token_hex(8)
+        if wait := self._limiter.take(buckets, token):
+            metrics.logins.labels("limited").inc()
+            _note(f"{what}.limited", client)
+            raise TooMany("There were too many attempts. Please wait a while.", retry_after=wait)
+        return token
+
+    def _rehashed(self, user: User, password: str) -> User:
+        if not self._passwords.is_outdated(user.password_hash):
+            return user
+        return self._set_password(user, password, version=user.password_version)
+
+    def _set_password(self, user: User, password: str, version: int) -> User:
+        password_hash = self._passwords.hash(password)
+        if not self._database.run(store.set_password, user, password_hash, version=version):
+            raise Conflict("The password was changed by another request at the same time.")
+        return replace(user, password_hash=password_hash, password_version=version)
+
+
+def normal_email(text: str) -> str:
+    email = text.strip().lower()
+    if len(email) > MAX_EMAIL_LENGTH or not EMAIL.fullmatch(email):
+        raise Invalid.field("email", "This is not an e-mail address.")
+    return email
+
+
+def _network(address: str) -> str:
+    """Of a client: an IPv6 user has a whole /64 to choose addresses from."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return str(IPv6Address(int(parsed) >> 64 << 64)) if isinstance(parsed, IPv6Address) else address
+
+
+def _account(email: str) -> str:
+    """An address in the log: recognisable for who knows it, and not to be read off."""
+    return hashlib.sha256(email.encode()).hexdigest()[:12]
+
+
+def _note(event: str, client: Client, **facts: object) -> None:
+    pairs = " ".join(f"{name}={value}" for name, value in facts.items())
+    audit.info("%s address=%s %s", event, client.address, pairs)

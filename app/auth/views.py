@@ -1,0 +1,113 @@
+"""`/api/auth/`: accounts and sessions as JSON."""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+from app import instance
+from app.api import Answer, answer, iso, no_content, operation
+from app.auth import guards
+from app.auth.bodies import (
+    Confirmation,
+    CurrentSession,
+    InstanceFacts,
+    Login,
+    Me,
+    PasswordChange,
+    Registration,
+    SessionFacts,
+    SessionList,
+    UserAnswer,
+    UserFacts,
+)
+from app.auth.guards import accounts, client, login_required, require_user
+from app.auth.store import User
+
+blueprint = Blueprint("auth", __name__, url_prefix="/api/auth")
+
+
+@blueprint.post("/register")
+@operation("Open an account, and sign in", body=Registration, returns={201: UserAnswer}, errors=(409, 429))
+def register(body: Registration) -> Answer:
+    user = accounts().register(body.email, body.password, client())
+    guards.sign_in(user)
+    return _user(user, 201)
+
+
+@blueprint.post("/login")
+@operation("Sign in", body=Login, returns={200: UserAnswer}, errors=(401, 429))
+def login(body: Login) -> Answer:
+    user = accounts().log_in(body.email, body.password, client())
+    guards.sign_in(user)
+    return _user(user)
+
+
+@blueprint.post("/logout")
+@operation("Sign out; without a session too", returns={204: None})
+def logout() -> Answer:
+    guards.sign_out()
+    return no_content()
+
+
+@blueprint.get("/me")
+@operation("Who is signed in", returns={200: Me}, errors=(401,))
+@login_required
+def me() -> Answer:
+    found = guards.describe_current_session()
+    times = {name: iso(found[name]) for name in ("created_at", "last_seen_at", "expires_at")}
+    return answer(
+        Me(
+            user=UserFacts.of(require_user()),
+            session=CurrentSession(id=found["id"], **times),
+            instance=InstanceFacts(**instance.current().metadata()),
+        )
+    )
+
+
+@blueprint.post("/password")
+@operation("Change the password; every other session ends", body=PasswordChange, returns={204: None}, errors=(401, 409, 429))
+@login_required
+def password(body: PasswordChange) -> Answer:
+    guards.change_password(require_user(), body.current_password, body.new_password)
+    return no_content()
+
+
+@blueprint.get("/sessions")
+@operation("All sessions of the user", returns={200: SessionList}, errors=(401,))
+@login_required
+def sessions() -> Answer:
+    found = guards.list_sessions(require_user())
+    return answer(SessionList(sessions=[_session(entry) for entry in found]))
+
+
+@blueprint.delete("/sessions")
+@operation("End all sessions but this one", returns={204: None}, errors=(401,))
+@login_required
+def end_other_sessions() -> Answer:
+    guards.end_other_sessions(require_user())
+    return no_content()
+
+
+@blueprint.delete("/sessions/<session_id>")
+@operation("End one session", returns={204: None}, errors=(401, 404))
+@login_required
+def end_session(session_id: str) -> Answer:
+    guards.end_session(require_user(), session_id)
+    return no_content()
+
+
+@blueprint.delete("/account")
+@operation("Delete the account and what belongs to it", body=Confirmation, returns={204: None}, errors=(401, 429))
+@login_required
+def delete_account(body: Confirmation) -> Answer:
+    guards.delete_account(require_user(), body.password)
+    return no_content()
+
+
+def _user(user: User, status: int = 200) -> Answer:
+    return answer(UserAnswer(user=UserFacts.of(user)), status)
+
+
+def _session(entry: dict[str, object]) -> SessionFacts:
+    times = {name: iso(entry[name]) for name in ("created_at", "last_seen_at")}  # type: ignore[arg-type]
+    return SessionFacts.model_validate({**entry, **times})

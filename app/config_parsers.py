@@ -1,0 +1,165 @@
+"""How the text of a setting becomes its value. Each parser raises ValueError with words that do not repeat the value."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """At most `limit` events in any `seconds`."""
+
+    limit: int
+    seconds: int
+
+
+def boolean(text: str) -> bool:
+    try:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+    except KeyError:
+        raise ValueError("must be true or false") from None
+
+
+def choice(*options: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in options:
+            raise ValueError(f"must be one of {', '.join(options)}")
+        return text
+
+    return parse
+
+
+def integer(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def rate(text: str) -> Rate:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,3})?(s|min|h|d)", text)
+    if not match:
+        raise ValueError("must look like 10/15min or 20/h (units s, min, h, d)")
+    count, multiple, unit = match.groups()
+    return Rate(int(count), int(multiple or 1) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[unit])
+
+
+def instance_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
+        raise ValueError("must be 1 to 64 letters, digits, dots, underscores or hyphens")
+    return text
+
+
+def redis_url(text: str) -> str:
+    parts = _split_url(text)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    if parts.scheme == "unix" and not parts.path.startswith("/"):
+        raise ValueError("must name a socket as unix:///path")
+    if parts.scheme != "unix" and not parts.hostname:
+        raise ValueError("names no host")
+    _refuse_placeholder(parts.password)
+    return text
+
+
+def database_url(text: str) -> str:
+    parts = _split_url(text)
+    if parts.scheme == "sqlite":
+        if not text.startswith("sqlite:////"):
+            raise ValueError("must name a SQLite file by its absolute path, as sqlite:////path")
+        return text
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ValueError("must begin with postgresql:// or postgres://")
+    if not parts.path.strip("/"):
+        raise ValueError("names no database")
+    _refuse_placeholder(parts.password)
+    return "postgresql+psycopg2" + text[len(parts.scheme) :]
+
+
+def _split_url(text: str) -> SplitResult:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    return parts
+
+
+def encryption_keys(text: str) -> tuple[bytes, ...]:
+    keys = []
+    for part in text.split(","):
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", part.strip()):
+            _refuse_placeholder(part.strip())
+            raise ValueError("must be 64 hexadecimal characters (openssl rand -hex 32), or a comma-separated list of such")
+        _refuse_placeholder(part.strip())
+        keys.append(bytes.fromhex(part.strip()))
+    return _distinct(keys)
+
+
+def signing_secrets(text: str) -> tuple[str, ...]:
+    values = [part.strip() for part in text.split(",")]
+    for value in values:
+        _refuse_placeholder(value)
+        if len(value) < 32:
+            raise ValueError("must be at least 32 characters (openssl rand -hex 32), or a comma-separated list of such")
+    return _distinct(values)
+
+
+def _distinct(values: Sequence[T]) -> tuple[T, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("names the same key twice")
+    return tuple(values)
+
+
+PLACEHOLDER_WORDS = re.compile(
+    r"your[-_ ]|change[-_ ]?(me|this|it)|replace[-_ ]?(me|this|with)|secret[-_ ]?(key|here)"
+    r"|insert[-_ ]|placeholder|example|<.*>|\$\{",
+    re.IGNORECASE,
+)
+PLACEHOLDER_VALUES = {"password", "secret", "0123456789abcdef" * 4, "deadbeef" * 8}
+
+
+def _refuse_placeholder(value: str | None) -> None:
+    if value is None:
+        return
+    monotonous = len(value) >= 32 and len(set(value)) < 4
+    if monotonous or value.lower() in PLACEHOLDER_VALUES or PLACEHOLDER_WORDS.search(value):
+        raise ValueError("is a placeholder; put a secret of your own there (openssl rand -hex 32)")
+
+
+def origins(text: str) -> tuple[str, ...]:
+    values = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+    if not all(re.fullmatch(r"https?://[^/\s@]+", origin) for origin in values):
+        raise ValueError("must be a comma-separated list of origins such as https://app.example.org")
+    return values
+
+
+def folders(text: str) -> tuple[Path, ...]:
+    values = tuple(Path(part) for part in text.split(":") if part)
+    if not all(folder.is_absolute() for folder in values):
+        raise ValueError("must be a colon-separated list of absolute paths")
+    return values
+
+
+def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError("must be a comma-separated list of networks such as 10.1.0.0/16") from None
+
+
+def readable_file(text: str) -> str:
+    if not os.access(text, os.R_OK):
+        raise ValueError("names a file that can't be read")
+    return text

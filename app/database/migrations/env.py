@@ -1,0 +1,10 @@
+"""Runs the migrations over the connection that `app.database.upgrade` hands in."""
+
+from alembic import context
+
+from app.database.schema import metadata
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=metadata, render_as_batch=connection.dialect.name == "sqlite")
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,90 @@
+"""Whether the dependencies answer: one probe each, in the background, whatever the rate at which somebody asks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gevent
+
+from app import metrics
+
+log = logging.getLogger(__name__)
+
+PROBE_EVERY_SECONDS = 0.5  # a dependency that came back is seen within that time
+PROBE_TIMEOUT_SECONDS = 5.0  # no answer until then is a failure; an answer before is slow at most
+SLOW_SECONDS = 0.25
+UNREADY_AFTER_SECONDS = 10.0
+
+PASS, WARN, FAIL = "pass", "warn", "fail"
+
+
+@dataclass
+class Probe:
+    """Of one dependency. `ask` returns None, or words on what is wrong; it raises where no answer comes in time."""
+
+    name: str
+    ask: Callable[[], str | None]
+    complaint: str | None = None
+    latency: float | None = None
+    _asked_at: float | None = None  # of the probe that is under way
+    _failing_since: float | None = None
+    _answered_once: bool = False
+
+    def run(self) -> None:
+        """For ever, as a greenlet."""
+        while True:
+            self.probe()
+            gevent.sleep(PROBE_EVERY_SECONDS)
+
+    def probe(self) -> None:
+        self._asked_at = time.monotonic()
+        try:
+            self.complaint = self.ask()
+        except Exception as error:
+            self._failed(error)
+        else:
+            self._answered()
+        finally:
+            self._asked_at = None
+
+    @property
+    def status(self) -> str:
+        if not self._answered_once or self.complaint or self.failing_for > 0:
+            return FAIL
+        return WARN if max(self.latency or 0, self._waiting) > SLOW_SECONDS else PASS
+
+    @property
+    def failing_for(self) -> float:
+        """Seconds since the first of the probes in a row that were not answered, or not in time, was sent."""
+        if self._failing_since is not None:
+            return time.monotonic() - self._failing_since
+        return self._waiting if self._waiting > PROBE_TIMEOUT_SECONDS else 0.0
+
+    def obstacle(self) -> str | None:
+        """Why the instance should not be ready. Slow is not failed, and neither is a short failure of one that was ready."""
+        if not self._answered_once:
+            return f"{self.name} has not answered yet"
+        if self.complaint:
+            return f"{self.name}: {self.complaint}"
+        return f"{self.name} has failed for {self.failing_for:.0f} s" if self.failing_for > UNREADY_AFTER_SECONDS else None
+
+    @property
+    def _waiting(self) -> float:
+        return time.monotonic() - self._asked_at if self._asked_at is not None else 0.0
+
+    def _answered(self) -> None:
+        assert self._asked_at is not None
+        if self._failing_since is not None:
+            log.info("%s answers again after %.1f s", self.name, self.failing_for)
+        self.latency, self._failing_since, self._answered_once = self._waiting, None, True
+        metrics.dependency_up.labels(self.name).set(1)
+        metrics.dependency_latency.labels(self.name).set(self.latency)
+
+    def _failed(self, error: Exception) -> None:
+        if self._failing_since is None:
+            self._failing_since = self._asked_at
+            log.warning("%s does not answer: %s", self.name, type(error.__cause__ or error).__name__)
+        metrics.dependency_up.labels(self.name).set(0)

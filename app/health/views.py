@@ -1,0 +1,64 @@
+"""`/health`, `/health/ready`, `/health/live` and `/metrics`. None of them waits for anything or looks at a session."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+from flask import Blueprint, Response, current_app, json, request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from app import instance
+from app.errors import NotFound
+from app.health.load import Load
+from app.health.service import FAIL, PASS, WARN, Probe
+from app.lifecycle import Lifecycle
+from app.version import VERSION
+
+blueprint = Blueprint("health", __name__)
+
+FORWARDING_HEADERS = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via")
+
+
+@blueprint.get("/health")
+def health() -> Response:
+    probes: list[Probe] = current_app.extensions["probes"]
+    load: Load = current_app.extensions["load"]
+    statuses = {probe.status for probe in probes}
+    status = next((status for status in (FAIL, WARN) if status in statuses), PASS)
+    checks = {probe.name: _check(probe) for probe in probes}
+    return _answer(status, checks=checks, load=load.describe())
+
+
+@blueprint.get("/health/ready")
+def ready() -> Response:
+    lifecycle: Lifecycle = current_app.extensions["lifecycle"]
+    is_ready = lifecycle.is_ready
+    return _answer(PASS if is_ready else FAIL, phase=lifecycle.phase, reasons=lifecycle.obstacles)
+
+
+@blueprint.get("/health/live")
+def live() -> Response:
+    return _answer(PASS)
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """To a scraper that is near and talks to this instance directly; to others there is no such page."""
+    forwarded = any(header in request.headers for header in FORWARDING_HEADERS)
+    peer = ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - no peer at all is no private one either
+    if forwarded or not (peer.is_loopback or peer.is_private) or peer.is_unspecified:
+        raise NotFound("There is no such page.")
+    return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _check(probe: Probe) -> dict[str, Any]:
+    latency = None if probe.latency is None else round(probe.latency * 1000, 2)
+    return {"status": probe.status, "latency_ms": latency}
+
+
+def _answer(status: str, **more: Any) -> Response:
+    body = {"status": status, "instance_id": instance.current().instance_id, "version": VERSION, **more}
+    response = Response(json.dumps(body), 503 if status == FAIL else 200, content_type="application/health+json")
+    response.headers["Cache-Control"] = "no-store"
+    return response

@@ -1,0 +1,75 @@
+"""The phases of an instance: starting, ready, draining, stopped; and what each of them does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import gevent
+
+from app import metrics
+
+log = logging.getLogger(__name__)
+
+STARTING, READY, DRAINING, STOPPED = "starting", "ready", "draining", "stopped"
+
+Check = Callable[[], str | None]  # a reason not to be ready, or None
+
+
+class Lifecycle:
+    """Built by the wiring; started and stopped by the process (gunicorn's hooks), so that a command line has no background."""
+
+    def __init__(self) -> None:
+        self.phase = STARTING
+        self._background: list[Callable[[], None]] = []
+        self._checks: list[Check] = []
+        self._closers: list[Callable[[], None]] = []
+
+    def add(
+        self,
+        *,
+        background: Callable[[], None] | None = None,
+        check: Check | None = None,
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        """What a part does beside requests: run for ever, stand in the way of readiness, be closed at the end."""
+        if background:
+            self._background.append(background)
+        if check:
+            self._checks.append(check)
+        if close:
+            self._closers.append(close)
+
+    @property
+    def obstacles(self) -> list[str]:
+        """Why this instance wants no traffic now."""
+        if self.phase in (DRAINING, STOPPED):
+            return [self.phase]
+        return [reason for check in self._checks if (reason := check())]
+
+    @property
+    def is_ready(self) -> bool:
+        """Readiness, asked at each moment anew: an instance becomes ready when nothing stands in the way for the first time."""
+        obstacles = self.obstacles
+        if self.phase == STARTING and not obstacles:
+            self.phase = READY
+        metrics.ready.set(not obstacles)
+        return not obstacles
+
+    def start(self) -> None:
+        for run in self._background:
+            gevent.spawn(run)
+
+    def drain(self) -> None:
+        log.info("draining: no longer ready")
+        self.phase = DRAINING
+
+    def stop(self) -> None:
+        """Closes what was opened, in reverse; a part that can't be closed does not keep the others from it."""
+        self.phase = STOPPED
+        for close in reversed(self._closers):
+            try:
+                close()
+            except Exception:
+                log.exception("could not close %s", close)
+        log.info("stopped")

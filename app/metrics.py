@@ -1,0 +1,31 @@
+"""Every metric of the application, so that an operator finds them in one place. Served at `/metrics`."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+requests = Histogram(
+    "reporadar_http_request_seconds",
+    "Time until a response began, by class of status",
+    ["status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+sessions_rejected = Counter(
+    "reporadar_session_integrity_failures_total",
+    "Session records that were not what this application had written, by reason; any increase deserves a look",
+    ["reason"],
+)
+session_records = Gauge(
+    "reporadar_session_records",
+    "Live session records by secret and key id, while more than one key is configured; 0: the key may be dropped",
+    ["secret", "key_id"],
+)
+session_key_active = Gauge(
+    "reporadar_session_key_active",
+    "1 for the key that new session records and cookies are written with, 0 for the others that are held",
+    ["secret", "key_id"],
+)
+logins = Counter("reporadar_logins_total", "Logins by outcome", ["outcome"])
+dependency_up = Gauge("reporadar_dependency_up", "1 if the dependency answered its last probe", ["dependency"])
+dependency_latency = Gauge("reporadar_dependency_latency_seconds", "Latency of the last answered probe", ["dependency"])
+ready = Gauge("reporadar_ready", "1 while this instance wants traffic")

@@ -1,0 +1,65 @@
+"""The process around an instance: gunicorn's worker, and the claim on the data folder of embedded mode."""
+
+from __future__ import annotations
+
+import fcntl
+import sys
+from collections.abc import Iterable
+from typing import IO, Any
+
+import gevent
+from gunicorn.workers.ggevent import GeventWorker
+
+from app.config import EX_CONFIG, Config
+from app.lifecycle import Lifecycle
+
+
+class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type hints
+    """Stops gracefully on SIGTERM, and on Ctrl-C: first it says that it is no longer ready, then it finishes its requests.
+
+    No hook of gunicorn runs when a stop begins (https://github.com/benoitc/gunicorn/issues/1464), hence the class.
+    """
+
+    number: int
+    lifecycle: Lifecycle | None = None
+    drain_seconds = 0
+    _stopping = False
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        # Runs in the event loop's own greenlet, which must not wait. The signal may come again, from the master and the platform.
+        if not self._stopping:
+            self._stopping = True
+            gevent.spawn(self._stop)
+
+    handle_quit = handle_exit
+
+    def _stop(self) -> None:
+        if self.lifecycle:
+            self.lifecycle.drain()
+            gevent.sleep(self.drain_seconds)
+        self.alive = False
+
+
+def lowest_free_number(workers: Iterable[Any]) -> int:
+    """For a new worker: a worker that ended leaves its number, and so its instance id, to the one that follows it."""
+    taken = {worker.number for worker in workers}
+    return next(number for number in range(1, len(taken) + 2) if number not in taken)
+
+
+_claim: IO[str] | None = None  # held until the last process of this instance ends
+
+
+def claim_data_folder(config: Config) -> None:
+    """Embedded mode is one instance on its data: a second one is refused."""
+    global _claim
+    if config.use_redis_sessions:
+        return
+    _claim = (config.data_folder / "lock").open("w")
+    try:
+        fcntl.flock(_claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.stderr.write(
+            f"RepoRadar does not start: another embedded instance runs on the data in {config.data_folder}.\n"
+            "For several instances use Redis and PostgreSQL (USE_REDIS_SESSIONS=true).\n"
+        )
+        sys.exit(EX_CONFIG)

@@ -1,0 +1,272 @@
+"""Flask's session on top of an encrypted, shared record.
+
+Flask-Session's interface with everything replaced that a fleet can't live with: nothing is loaded before a view looks at the
+session, nothing is written that did not change, a write touches only the fields that it changed, and only where the session still
+exists, ids are stored as digests, and what can't be opened is a fresh start instead of an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from flask import Flask, Request, Response
+from flask.sessions import SessionMixin
+from flask_session.base import ServerSideSessionInterface
+
+from app import metrics
+from app.config import Config
+from app.errors import Unavailable
+from app.sessions import cookie
+from app.sessions.cipher import Corrupt, RecordCipher, sealed_with
+from app.sessions.keyring import Keyring, UnknownKey
+from app.sessions.store import SIGNED, Change, Fields, Owner, SessionStore, record_key
+
+log = logging.getLogger(__name__)
+
+# Fields of a record that are not the session's own; a session's names can't begin with a dot.
+CREATED, SEEN, CLIENT = ".created", ".seen", ".client"
+
+REFRESHES_PER_LIFETIME = 24
+
+
+class Session(SessionMixin):
+    """A dictionary that is loaded when it is first looked at, and remembers what it held then."""
+
+    permanent = True
+
+    def __init__(self, interface: SessionInterface, session_id: str | None = None, signed_with: str | None = None) -> None:
+        self._interface = interface
+        self.session_id = session_id
+        self.signed_with = signed_with  # the key id of the cookie's signature; None: the browser lacks a valid cookie
+        self.opened = False
+        self.exists = False  # there is a record of it
+        self.ended = False
+        self.sealed: Fields = {}
+        self.loaded: dict[str, bytes] = {}
+        self.values_: dict[str, Any] = {}
+        self.created_at = self.seen_at = 0
+
+    @property
+    def key(self) -> str | None:
+        """Of its record."""
+        return record_key(self.session_id) if self.session_id else None
+
+    @property
+    def values_now(self) -> dict[str, Any]:
+        if not self.opened:
+            self._interface.load(self)
+        return self.values_
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values_now[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name.startswith("."):
+            raise KeyError("names that begin with a dot are taken")
+        self.values_now[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self.values_now[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_now)
+
+    def __len__(self) -> int:
+        return len(self.values_now)
+
+
+class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flask-Session has no type hints
+    session_class = Session
+
+    def __init__(self, app: Flask, config: Config, store: SessionStore, encryption: Keyring, signing: Keyring) -> None:
+        super().__init__(app, sid_length=32)
+        self.store = store
+        self.encryption = encryption
+        self.signing = signing
+        self._ttl = config.session_ttl
+        self._max_age = config.session_max_age
+
+    # Called by Flask.
+
+    def open_session(self, app: Flask, request: Request) -> Session:
+        read = cookie.read_session_id(self.signing, request.cookies.get(self.get_cookie_name(app), ""))
+        return Session(self, *read) if read else Session(self)
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        assert isinstance(session, Session)
+        if session.ended:
+            response.delete_cookie(self.get_cookie_name(app), **self._cookie_attributes(app))
+        if not session.opened:
+            return
+        response.vary.add("Cookie")
+        try:
+            self._write(session)
+        except Unavailable:
+            session.opened = False  # Flask saves again with the error page, which would fail again
+            raise
+        if session.exists and session.signed_with != self.signing.active_id:
+            self._set_cookie(app, session, response)
+
+    # Called by whoever signs users in and out.
+
+    def start(self, session: Session, owner: Owner, client: dict[str, str], values: dict[str, Any]) -> bool:
+        """Begins an authenticated session under a new id; the one that it takes the place of is dead everywhere.
+
+        False if the owner's password has changed since it was checked.
+        """
+        replaces = session.key
+        session.opened, session.loaded, session.values_ = True, {}, dict(values)
+        return self._create(session, owner=owner, client=client, replaces=replaces)
+
+    def end(self, session: Session) -> None:
+        """Dead at once, on every instance, whatever slower requests of it still do."""
+        if session.key:
+            self.store.destroy(session.key)
+        session.opened, session.exists, session.ended = True, False, True
+        session.loaded, session.values_ = {}, {}
+
+    def load(self, session: Session) -> None:
+        """Fills the session from its record; anything that is not a valid, living record leaves it empty and without an id."""
+        opened = self._open(session.key) if session.key else None
+        if opened is None:
+            session.session_id = session.signed_with = None
+        else:
+            session.sealed, session.loaded = opened
+            session.created_at, session.seen_at = (_decode(session.loaded[name]) for name in (CREATED, SEEN))
+            session.values_ = {name: _decode(plain) for name, plain in session.loaded.items() if not name.startswith(".")}
+            session.exists = True
+        session.opened = True
+
+    def describe(self, key: str, sealed: Fields) -> dict[str, Any] | None:
+        """What the user may know of one of their sessions; None if its record is damaged or too old."""
+        opened = self._decrypt(key, sealed)
+        if opened is None or self._is_too_old(opened):
+            return None
+        client = _decode(opened[CLIENT]) if CLIENT in opened else {}
+        return {"created_at": _decode(opened[CREATED]), "last_seen_at": _decode(opened[SEEN]), **client}
+
+    def expires_at(self, session: Session) -> int:
+        return min(session.seen_at + self._ttl, session.created_at + self._max_age)
+
+    # Reading.
+
+    def _open(self, key: str) -> tuple[Fields, Fields] | None:
+        try:
+            sealed = self.store.load(key)
+        except Corrupt as corrupt:
+            self._reject(key, corrupt)
+            return None
+        opened = self._decrypt(key, sealed) if sealed else None
+        if sealed is None or opened is None:
+            return None
+        if self._is_too_old(opened):
+            self.store.destroy(key)
+            return None
+        return sealed, opened
+
+    def _decrypt(self, key: str, sealed: Fields) -> Fields | None:
+        cipher = RecordCipher(self.encryption, key)
+        try:
+            opened = {name: cipher.open(name, value) for name, value in sealed.items() if name != SIGNED}
+            if CREATED not in opened or SEEN not in opened:
+                raise Corrupt("incomplete")
+            return opened
+        except UnknownKey as unknown:
+            # Whatever names a key that the fleet knows is no garbage: it is left for an instance that holds the key.
+            if str(unknown) in self.encryption.known_ids:
+                raise Unavailable("This session was written with a key that this instance does not hold yet.") from None
+            self._reject(key, Corrupt("unknown key"))
+        except Corrupt as corrupt:
+            self._reject(key, corrupt)
+        return None
+
+    def _reject(self, key: str, corrupt: Corrupt) -> None:
+        reason = str(corrupt)
+        metrics.sessions_rejected.labels(reason).inc()
+        log.warning("session record rejected and removed: %s (record %s)", reason, key)
+        self.store.destroy(key)
+
+    def _is_too_old(self, opened: Fields) -> bool:
+        return bool(_decode(opened[CREATED]) + self._max_age <= time.time())
+
+    # Writing.
+
+    def _write(self, session: Session) -> None:
+        changes = self._changes(session)
+        if session.exists:
+            self._update(session, changes)
+        elif changes and not session.ended:
+            self._create(session, owner=None, client=None, replaces=None)
+
+    def _changes(self, session: Session) -> dict[str, bytes | None]:
+        """Field by field against what was loaded, so that a change inside of a nested value counts as well."""
+        now = {name: _encode(value) for name, value in session.values_.items()}
+        gone = {name: None for name in session.loaded if name not in now and not name.startswith(".")}
+        return {name: plain for name, plain in now.items() if session.loaded.get(name) != plain} | gone
+
+    def _update(self, session: Session, changes: dict[str, bytes | None]) -> None:
+        assert session.key
+        cipher, ttl = RecordCipher(self.encryption, session.key), None
+        merged = {name: Change(cipher.seal(name, plain) if plain is not None else None) for name, plain in changes.items()}
+        for name, plain in session.loaded.items():
+            if name not in merged and sealed_with(session.sealed[name]) != self.encryption.active_id:
+                merged[name] = Change(cipher.seal(name, plain), expected=session.sealed[name])
+        if session.signed_with and session.sealed.get(SIGNED) != session.signed_with.encode():
+            merged[SIGNED] = Change(session.signed_with.encode())
+        if self._is_due_for_refresh(session):
+            ttl = self._remaining(session.created_at)
+            merged[SEEN] = Change(cipher.seal(SEEN, _encode(int(time.time()))), expected=session.sealed[SEEN])
+        if merged and not self.store.merge(session.key, merged, ttl):
+            session.exists = False  # ended by another request meanwhile: it stays so
+
+    def _is_due_for_refresh(self, session: Session) -> bool:
+        return time.time() - session.seen_at >= self._ttl / REFRESHES_PER_LIFETIME
+
+    def _create(self, session: Session, *, owner: Owner | None, client: dict[str, str] | None, replaces: str | None) -> bool:
+        session.session_id, session.signed_with = cookie.new_session_id(), None
+        session.created_at = session.seen_at = int(time.time())
+        key = record_key(session.session_id)
+        plain = {name: _encode(value) for name, value in session.values_.items()}
+        plain |= {CREATED: _encode(session.created_at), SEEN: _encode(session.seen_at)}
+        if client:
+            plain[CLIENT] = _encode(client)
+        cipher = RecordCipher(self.encryption, key)
+        sealed = {name: cipher.seal(name, value) for name, value in plain.items()}
+        sealed[SIGNED] = self.signing.active_id.encode()
+        session.exists = self.store.create(key, sealed, self._remaining(session.created_at), owner, replaces)
+        session.sealed, session.loaded = sealed, plain
+        return session.exists
+
+    def _remaining(self, created_at: int) -> int:
+        """The life that a record is given now, in seconds: idle, but not beyond the absolute one."""
+        return max(1, min(self._ttl, created_at + self._max_age - int(time.time())))
+
+    # The cookie.
+
+    def _set_cookie(self, app: Flask, session: Session, response: Response) -> None:
+        assert session.session_id
+        remaining = session.created_at + self._max_age - int(time.time())
+        value = cookie.sign(self.signing, session.session_id)
+        response.set_cookie(self.get_cookie_name(app), value, max_age=remaining, **self._cookie_attributes(app))
+
+    def _cookie_attributes(self, app: Flask) -> dict[str, Any]:
+        return {"path": "/", "httponly": True, "samesite": "Lax", "secure": self.get_cookie_secure(app)}
+
+    # Flask-Session's own storage methods are not used: the store is.
+
+    def _retrieve_session_data(self, store_id: str) -> None:
+        raise NotImplementedError
+
+    _delete_session = _upsert_session = _retrieve_session_data
+
+
+def _encode(value: Any) -> bytes:
+    return msgspec.msgpack.encode(value)
+
+
+def _decode(plain: bytes) -> Any:
+    return msgspec.msgpack.decode(plain)

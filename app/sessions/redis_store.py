@@ -1,0 +1,144 @@
+"""Session records in Redis: a hash each, with a time to live, and a set per user that lists theirs.
+
+Every change is one Lua call, so that it is atomic across instances: a record that was destroyed in the meantime is never written
+back, and writers of different fields do not disturb each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, cast
+
+import redis
+
+from app.redis_client import available
+from app.sessions.cipher import Corrupt
+from app.sessions.store import KEY_PREFIX, Change, Fields, Owner, key_ids
+
+_SCAN_BATCH = 500
+
+# KEYS: record, replaced record or "", the owner's list and password version (or "" and "")
+# ARGV: ttl, least ttl of the list, the owner's password version, then name, value, ...
+_CREATE = """
+if KEYS[3] ~= '' then
+  local newest = redis.call('GET', KEYS[4])
+  if newest and tonumber(newest) > tonumber(ARGV[3]) then return 0 end
+  if redis.call('SCARD', KEYS[3]) >= 100 then
+    for _, key in ipairs(redis.call('SMEMBERS', KEYS[3])) do
+      if redis.call('EXISTS', key) == 0 then redis.call('SREM', KEYS[3], key) end
+    end
+  end
+  redis.call('SREM', KEYS[3], KEYS[2])
+  redis.call('SADD', KEYS[3], KEYS[1])
+  if redis.call('TTL', KEYS[3]) < tonumber(ARGV[2]) then redis.call('EXPIRE', KEYS[3], ARGV[2]) end
+end
+if KEYS[2] ~= '' then redis.call('DEL', KEYS[2]) end
+for i = 4, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return 1
+"""
+
+# KEYS: record. ARGV: ttl or "", then of each change five: its name, whether a value is expected ("=" or ""), which,
+# whether there is a new value ("=" or ""), which
+_MERGE = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local applied = 0
+for i = 2, #ARGV, 5 do
+  if ARGV[i + 1] == '' or redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 2] then
+    applied = applied + 1
+    if ARGV[i + 3] == '' then redis.call('HDEL', KEYS[1], ARGV[i]) else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 4]) end
+  end
+end
+if ARGV[1] ~= '' and applied > 0 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+return 1
+"""
+
+# KEYS: the user's list and password version, record to keep or "". ARGV: password version or "", its ttl
+_DESTROY_ALL = """
+local destroyed = 0
+for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  if key ~= KEYS[3] then
+    destroyed = destroyed + redis.call('DEL', key)
+    redis.call('SREM', KEYS[1], key)
+  end
+end
+if ARGV[1] ~= '' then redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2]) end
+return destroyed
+"""
+
+
+class RedisSessionStore:
+    def __init__(self, client: redis.Redis, max_age: int) -> None:
+        """`max_age`: the longest life of a session in seconds, for which its user's index has to be kept."""
+        self._client = client
+        self._max_age = max_age
+        self._create = client.register_script(_CREATE)
+        self._merge = client.register_script(_MERGE)
+        self._destroy_all = client.register_script(_DESTROY_ALL)
+
+    def load(self, key: str) -> Fields | None:
+        with available():
+            try:
+                return _fields(self._client.hgetall(key)) or None
+            except redis.ResponseError as error:
+                if str(error).startswith("WRONGTYPE"):
+                    raise Corrupt("type") from None
+                raise
+
+    def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
+        owner_keys = _owner_keys(owner.user_id) if owner else ["", ""]
+        version = owner.password_version if owner else ""
+        pairs = [part for pair in fields.items() for part in pair]
+        with available():
+            return bool(self._create(keys=[key, replaces or "", *owner_keys], args=[ttl, self._max_age, version, *pairs]))
+
+    def merge(self, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
+        arguments: list[Any] = ["" if ttl is None else ttl]
+        for name, change in changes.items():
+            arguments += [name, *_optional(change.expected), *_optional(change.value)]
+        with available():
+            return bool(self._merge(keys=[key], args=arguments))
+
+    def destroy(self, key: str) -> None:
+        with available():
+            self._client.delete(key)
+
+    def of_user(self, user_id: int) -> dict[str, Fields]:
+        with available():
+            keys = [key.decode() for key in cast(set[bytes], self._client.smembers(_owner_keys(user_id)[0]))]
+            records = self._load_many(keys)
+        return {key: record for key, record in zip(keys, records, strict=True) if record}
+
+    def destroy_all(self, user_id: int, *, keep: str | None, password_version: int | None = None) -> int:
+        version = "" if password_version is None else password_version
+        with available():
+            return int(self._destroy_all(keys=[*_owner_keys(user_id), keep or ""], args=[version, self._max_age]))
+
+    def key_ids_in_use(self) -> Iterator[frozenset[str]]:
+        with available():
+            keys = self._client.scan_iter(match=KEY_PREFIX + "*", count=_SCAN_BATCH)
+            while batch := list(islice(keys, _SCAN_BATCH)):
+                for record in self._load_many(batch):
+                    yield key_ids(record)
+
+    def _load_many(self, keys: Sequence[str | bytes]) -> list[Fields]:
+        """In the order of the keys; without fields where there is no record."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.hgetall(key)
+            return [_fields(record) for record in pipeline.execute(raise_on_error=False)]
+
+
+def _owner_keys(user_id: int) -> list[str]:
+    return [f"user:{user_id}:sessions", f"user:{user_id}:password-version"]
+
+
+def _fields(record: Any) -> Fields:
+    # A name that is not UTF-8 was not written by us; it will not open under the name that it gets here.
+    # What is no hash at all comes as an error.
+    return {name.decode(errors="replace"): value for name, value in record.items()} if isinstance(record, dict) else {}
+
+
+def _optional(value: bytes | None) -> tuple[str, bytes]:
+    return ("", b"") if value is None else ("=", value)

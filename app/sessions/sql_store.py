@@ -1,0 +1,109 @@
+"""Session records of an embedded instance, in its database: they survive a restart, and no server is needed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, update
+
+from app.database.engine import Database
+from app.database.schema import session_fields, sessions, users
+from app.sessions.store import Change, Fields, Owner, key_ids
+
+
+class SqlSessionStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def load(self, key: str) -> Fields | None:
+        return self._database.run(_load, key)
+
+    def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
+        return self._database.run(_create, key, fields, ttl, owner, replaces)
+
+    def merge(self, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
+        return self._database.run(_merge, key, changes, ttl)
+
+    def destroy(self, key: str) -> None:
+        self._database.run(_destroy, key)
+
+    def of_user(self, user_id: int) -> dict[str, Fields]:
+        live = sessions.c.expires_at > datetime.now(UTC)
+        return self._database.run(_records, live & (sessions.c.user_id == user_id))
+
+    def destroy_all(self, user_id: int, *, keep: str | None, password_version: int | None = None) -> int:
+        # The version needs no note here: a login is checked against the user's own row.
+        del password_version
+        return self._database.run(_destroy_all, user_id, keep)
+
+    def key_ids_in_use(self) -> Iterator[frozenset[str]]:
+        return map(key_ids, self._database.run(_records, sessions.c.expires_at > datetime.now(UTC)).values())
+
+
+def _expiry(ttl: int) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=ttl)
+
+
+def _load(connection: Connection, key: str) -> Fields | None:
+    live = exists().where(sessions.c.key == key, sessions.c.expires_at > datetime.now(UTC))
+    rows = connection.execute(select(session_fields.c.name, session_fields.c.sealed).where(session_fields.c.key == key, live))
+    return {row.name: row.sealed for row in rows} or None
+
+
+def _create(connection: Connection, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
+    connection.execute(delete(sessions).where(sessions.c.expires_at <= datetime.now(UTC)))
+    if owner and not _password_is(connection, owner):
+        return False
+    if replaces:
+        _destroy(connection, replaces)
+    values = {"key": key, "user_id": owner and owner.user_id, "expires_at": _expiry(ttl)}
+    connection.execute(insert(sessions).values(values))
+    _put(connection, key, fields)
+    return True
+
+
+def _password_is(connection: Connection, owner: Owner) -> bool:
+    version = connection.execute(select(users.c.password_version).where(users.c.id == owner.user_id)).scalar()
+    return version == owner.password_version
+
+
+def _merge(connection: Connection, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
+    locked = select(sessions.c.key).where(sessions.c.key == key, sessions.c.expires_at > datetime.now(UTC)).with_for_update()
+    if connection.execute(locked).first() is None:
+        return False
+    applied = [name for name, change in changes.items() if _is_as_expected(connection, key, name, change)]
+    connection.execute(delete(session_fields).where(session_fields.c.key == key, session_fields.c.name.in_(applied)))
+    _put(connection, key, {name: value for name in applied if (value := changes[name].value) is not None})
+    if ttl is not None and applied:
+        connection.execute(update(sessions).where(sessions.c.key == key).values(expires_at=_expiry(ttl)))
+    return True
+
+
+def _is_as_expected(connection: Connection, key: str, name: str, change: Change) -> bool:
+    if change.expected is None:
+        return True
+    field = select(session_fields.c.sealed).where(session_fields.c.key == key, session_fields.c.name == name)
+    return connection.execute(field).scalar() == change.expected
+
+
+def _put(connection: Connection, key: str, fields: Fields) -> None:
+    if fields:
+        connection.execute(insert(session_fields), [{"key": key, "name": n, "sealed": s} for n, s in fields.items()])
+
+
+def _destroy(connection: Connection, key: str) -> None:
+    connection.execute(delete(sessions).where(sessions.c.key == key))
+
+
+def _records(connection: Connection, condition: ColumnElement[bool]) -> dict[str, Fields]:
+    records: dict[str, Fields] = defaultdict(dict)
+    rows = select(session_fields).join(sessions, sessions.c.key == session_fields.c.key).where(condition)
+    for row in connection.execute(rows):
+        records[row.key][row.name] = row.sealed
+    return dict(records)
+
+
+def _destroy_all(connection: Connection, user_id: int, keep: str | None) -> int:
+    return connection.execute(delete(sessions).where(sessions.c.user_id == user_id, sessions.c.key != (keep or ""))).rowcount

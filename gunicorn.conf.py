@@ -1,0 +1,63 @@
+"""How gunicorn runs an instance. The configuration is checked here, before anything is bound or forked."""
+
+# First of all, before anything else can take hold of what is patched (STDLIB sockets, locks, sleep).
+from gevent import monkey
+
+monkey.patch_all()
+
+import os
+
+from app import instance, logs, process
+from app.config import from_environment_or_exit
+from app.lifecycle import Lifecycle
+
+settings = from_environment_or_exit()
+instance.identify(settings.instance_id)
+logs.configure(settings.log_format, settings.log_level)
+
+bind = f"{settings.host}:{settings.port}"
+workers = settings.web_concurrency
+worker_class = "app.process.InstanceWorker"
+logger_class = "app.logs.GunicornLogger"
+loglevel = settings.log_level
+proc_name = "reporadar"
+
+# Sockets and idle keep-alive connections count here as well: there is always room for plain requests beside the sockets.
+worker_connections = settings.max_sockets + 1000
+# The worker gives up by itself before; this is when the master loses patience.
+graceful_timeout = settings.shutdown_timeout
+keepalive = 5
+timeout = 30  # of the event loop, which a slow request does not stop
+
+# Believing forwarded headers is up to TRUSTED_PROXIES alone.
+forwarded_allow_ips = ""
+secure_scheme_headers = {}  # type: ignore[var-annotated]
+
+# One gunicorn an instance: several on a machine would fight for one control socket.
+control_socket_disable = True
+if os.path.isdir("/dev/shm"):  # noqa: PTH112, S108 - the heartbeat file belongs in memory, whatever /tmp is
+    worker_tmp_dir = "/dev/shm"  # noqa: S108
+
+
+def on_starting(server):  # type: ignore[no-untyped-def]
+    process.claim_data_folder(settings)
+
+
+def pre_fork(server, worker):  # type: ignore[no-untyped-def]
+    worker.number = process.lowest_free_number(server.WORKERS.values())
+
+
+def post_fork(server, worker):  # type: ignore[no-untyped-def]
+    instance.identify(settings.instance_id, role=f"w{worker.number}" if workers > 1 else "")
+
+
+def post_worker_init(worker):  # type: ignore[no-untyped-def]
+    lifecycle: Lifecycle = worker.wsgi.extensions["lifecycle"]
+    worker.lifecycle, worker.drain_seconds = lifecycle, settings.shutdown_delay
+    lifecycle.start()
+    worker.log.info("Server listening on port %s", settings.port)
+
+
+def worker_exit(server, worker):  # type: ignore[no-untyped-def]
+    if worker.lifecycle:
+        worker.lifecycle.stop()
