@@ -1,0 +1,54 @@
+# What one needs from a fresh checkout: `make run`, `make test`, `make check`. README.md says more.
+
+# Several terminals may start on a fresh checkout at once: the first installs, the others wait for it.
+lock := $(shell command -v flock >/dev/null && echo flock Makefile)
+
+.PHONY: run test check requirements clean installed installed-dev
+
+run: installed
+	@.venv/bin/flask --app wsgi schema upgrade
+	@exec .venv/bin/gunicorn --config gunicorn.conf.py wsgi:app
+
+# make test ARGS="tests/unit -k config"
+test: installed-dev
+	@scripts/install-test-servers
+	.venv/bin/pytest $(ARGS)
+
+check: installed-dev
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+
+# Keeps the versions that are compiled already, unless asked: make requirements ARGS=--upgrade
+requirements: export CUSTOM_COMPILE_COMMAND = make requirements
+requirements: compile = .venv/bin/pip-compile --quiet --no-emit-index-url --no-emit-find-links \
+	--no-emit-trusted-host --strip-extras --allow-unsafe $(ARGS)
+requirements: installed-dev
+	$(compile) --output-file requirements.txt requirements.in
+	$(compile) --output-file requirements-dev.txt requirements-dev.in
+
+# The data in instance/ stays.
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+installed installed-dev:
+	@$(lock) $(MAKE) --silent .venv/.$@
+
+.venv/.installed: requirements.txt
+.venv/.installed-dev: requirements-dev.txt
+
+# pip takes a package that it copied by half for an installed one. Therefore .usable is away while pip works: when that
+# is interrupted, the next run begins with a new virtualenv. It comes back with its old time, so nothing is out of date.
+.venv/.installed .venv/.installed-dev: .venv/.usable
+	echo "Installing $(filter %.txt,$^) into .venv"
+	mv .venv/.usable .venv/.unfinished
+	.venv/bin/python -m pip --disable-pip-version-check install --quiet --requirement $(filter %.txt,$^)
+	mv .venv/.unfinished .venv/.usable
+	touch $@
+
+.venv/.usable:
+	python3 -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo 'Install Python 3.11 or newer with its venv module (Debian: apt-get install python3-venv).' >&2; exit 1; }
+	python3 -m venv --clear .venv
+	touch $@

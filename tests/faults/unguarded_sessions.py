@@ -1,0 +1,27 @@
+"""The fault: a session is written back whole and whether it still exists or not, as stock Flask-Session does."""
+
+import threading
+from collections.abc import Mapping
+
+from app.sessions.redis_store import RedisSessionStore
+from app.sessions.store import Change, Fields
+from tests.faults.held_requests import app, redis, settings
+
+
+class UnguardedStore(RedisSessionStore):
+    request = threading.local()  # gevent makes it local to the greenlet
+
+    def load(self, key: str) -> Fields | None:
+        self.request.fields = super().load(key) or {}
+        return self.request.fields or None
+
+    def merge(self, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
+        fields = {**self.request.fields, **{name: change.value for name, change in changes.items()}}
+        self._client.delete(key)
+        self._client.hset(key, mapping={name: value for name, value in fields.items() if value is not None})
+        return True
+
+
+app.session_interface.store = UnguardedStore(redis, settings.session_max_age)  # type: ignore[attr-defined]
+
+__all__ = ["app"]

@@ -1,0 +1,128 @@
+"""Two instances write to one session at the same time: 0 of 1,000 pairs of writes lost, 0 of 1,000 ended sessions come back.
+
+One writer is held between its read of the session and its save while the other one, on another process, does all of its work.
+The same tests run against a store without the guard, and have to see it fail.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from http.cookies import SimpleCookie
+
+import httpx
+import pytest
+import redis
+
+from tests.functional.conftest import StartFleet
+from tests.servers import Instance, RedisServer
+
+PAIRS = 1000
+UNGUARDED_PAIRS = 50
+AT_ONCE = 10
+
+# What the held writer does, what the other one does, and what is left of a session that had `before`.
+CASES = [
+    ("set/slow", "set/fast", {"slow", "fast", "before"}),
+    ("set/slow", "delete/before", {"slow"}),
+    ("set/slow", "clear/-", {"slow"}),
+    ("delete/before", "set/fast", {"fast"}),
+    ("clear/-", "set/fast", {"fast"}),
+]
+
+
+@dataclass
+class Race:
+    """One race after another, on a pair of instances."""
+
+    slow: httpx.Client
+    fast: httpx.Client
+    redis: redis.Redis
+    executor: ThreadPoolExecutor
+
+    def new_session(self, path: str = "/held/set/before/-") -> str:
+        answer = self.fast.post(path, content="value")
+        assert answer.status_code == 204
+        return session_cookie(answer)
+
+    def run(self, cookie: str, slow_path: str, fast: Callable[[dict[str, str]], httpx.Response]) -> httpx.Response:
+        """The slow request has read the session before the fast one begins, and saves it after that has ended."""
+        ticket, headers = uuid.uuid4().hex, {"Cookie": f"session={cookie}"}
+        slow = self.executor.submit(self.slow.post, f"{slow_path}/{ticket}", content="value", headers=headers)
+        assert self.redis.blpop([f"test:reached:{ticket}"], 10)
+        answer = fast(headers)
+        self.redis.lpush(f"test:go:{ticket}", 1)
+        assert slow.result().status_code == 204
+        return answer
+
+    def fields(self, cookie: str) -> set[str]:
+        answer = self.fast.get("/fields", headers={"Cookie": f"session={cookie}"})
+        assert answer.status_code == 200
+        return set(answer.json())
+
+
+def session_cookie(answer: httpx.Response) -> str:
+    cookies = SimpleCookie("; ".join(answer.headers.get_list("set-cookie")))
+    return cookies["session"].value
+
+
+def client_without_cookies(instance: Instance) -> httpx.Client:
+    """It is shared by many sessions, so it keeps none."""
+    forgetful = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.Client(base_url=instance.url, cookies=forgetful, trust_env=False, timeout=30)
+
+
+def lost_writes(race: Race, number: int) -> bool:
+    slow_action, fast_action, expected = CASES[number % len(CASES)]
+    cookie = race.new_session()
+    race.run(
+        cookie, f"/held/{slow_action}", lambda headers: race.fast.post(f"/held/{fast_action}/-", content="v", headers=headers)
+    )
+    return race.fields(cookie) != expected
+
+
+def resurrections(race: Race, number: int) -> bool:
+    """By turns of a logout and of a new id, which must stay valid itself."""
+    if number % 2:
+        cookie = race.new_session()
+        race.run(cookie, "/held/set/slow", lambda headers: race.fast.post("/api/auth/logout", headers=headers))
+        return race.fields(cookie) != set()
+    cookie = race.new_session("/sign-in/1")
+    answer = race.run(cookie, "/held/set/slow", lambda headers: race.fast.post("/sign-in/1", headers=headers))
+    assert "user_id" in race.fields(session_cookie(answer))
+    return race.fields(cookie) != set()
+
+
+def count(check: Callable[[Race, int], bool], instances: list[Instance], server: RedisServer, races: int) -> int:
+    """How many of the races went wrong."""
+    with (
+        client_without_cookies(instances[0]) as slow,
+        client_without_cookies(instances[1]) as fast,
+        server.client() as client,
+        ThreadPoolExecutor(AT_ONCE) as slow_requests,
+        ThreadPoolExecutor(AT_ONCE) as executor,
+    ):
+        registered = fast.post("/api/auth/register", json={"email": "a@example.org", "password": "correct horse battery"})
+        assert registered.json()["user"]["id"] == 1
+        race = Race(slow, fast, client, slow_requests)
+        return sum(executor.map(lambda number: check(race, number), range(races)))
+
+
+CHECKS = pytest.mark.parametrize("check", [lost_writes, resurrections], ids=["lost writes", "resurrections"])
+
+
+@CHECKS
+def test_none_in_a_thousand(start_fleet: StartFleet, redis_server: RedisServer, check: Callable[[Race, int], bool]) -> None:
+    instances = start_fleet(2, application="tests.faults.held_requests:app")
+    assert count(check, instances, redis_server, PAIRS) == 0
+
+
+@CHECKS
+def test_the_check_sees_a_store_without_the_guard(
+    start_fleet: StartFleet, redis_server: RedisServer, check: Callable[[Race, int], bool]
+) -> None:
+    instances = start_fleet(2, application="tests.faults.unguarded_sessions:app")
+    assert count(check, instances, redis_server, UNGUARDED_PAIRS) == UNGUARDED_PAIRS
