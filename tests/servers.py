@@ -24,7 +24,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 import httpx
 import psycopg2
@@ -321,11 +321,16 @@ class PostgresServer(Server):
         login = f"postgres:{self.password}" if self.password else "postgres"
         return f"postgresql://{login}@127.0.0.1:{self.port}/{database}"
 
-    def _execute(self, statement: str) -> None:
+    def application_names(self) -> set[str]:
+        """Of all connections, as the server shows them to its operator."""
+        return {name for (name,) in self._execute("SELECT application_name FROM pg_stat_activity")}
+
+    def _execute(self, statement: str) -> list[tuple[Any, ...]]:
         with closing(psycopg2.connect(self.url, connect_timeout=5)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(statement)
+                return cursor.fetchall() if cursor.description else []
 
     def _initialise(self) -> None:
         command = [_postgres_program("initdb"), "--pgdata", str(self._data), "--username", "postgres"]

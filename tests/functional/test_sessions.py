@@ -1,0 +1,196 @@
+"""One session, several instances: what it costs, what Redis sees of it, and what becomes of records that are not in order."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.functional.conftest import GENEROUS, StartFleet
+from tests.functional.users import PASSWORD, User
+from tests.servers import Command, Instance, PostgresServer, RedisServer, fleet_environment, migrate, wait_until
+
+
+def commands_of_requests(commands: list[Command]) -> list[str]:
+    """Without what instances do in the background, and without what a script calls inside of Redis."""
+    background = ("PING", "CLIENT", "SELECT", "fleet:")
+    return [
+        command.text for command in commands if command.client != "lua" and not any(word in command.text for word in background)
+    ]
+
+
+def test_a_user_stays_signed_in_whichever_instance_answers(start_fleet: StartFleet) -> None:
+    user = User(*start_fleet(3)).register()
+    answers = [user.get("/api/auth/me") for _ in range(9)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.headers["X-Instance-Id"] for answer in answers} == {"instance-1", "instance-2", "instance-3"}
+    assert {answer.json()["instance"]["instance_id"] for answer in answers} == {"instance-1", "instance-2", "instance-3"}
+
+
+def test_reading_costs_one_round_trip_and_no_write(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+    user = User(*start_fleet(1)).register()
+    with redis_server.commands() as commands:
+        assert user.is_signed_in()
+    assert [text.split()[0] for text in commands_of_requests(commands)] == ["HGETALL"]
+
+
+def test_without_a_valid_cookie_redis_is_not_asked(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+    (instance,) = start_fleet(1)
+    user, inventor = User(instance), User(instance)
+    inventor.client.cookies["session"] = "A" * 43 + ".AAAA"
+    with redis_server.commands() as commands:
+        for path in ("/api/auth/me", "/", "/health", "/health/ready", "/health/live"):
+            user.get(path)
+            inventor.get(path)
+    assert commands_of_requests(commands) == []
+
+
+def test_health_does_not_look_at_a_session(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+    user = User(*start_fleet(1)).register()
+    with redis_server.commands() as commands:
+        for path in ("/health", "/health/ready", "/health/live"):
+            assert user.get(path).status_code == 200
+    assert commands_of_requests(commands) == []
+
+
+def test_the_lifetime_is_refreshed_at_most_once_in_a_24th_of_it(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+    user = User(*start_fleet(2, SESSION_TTL="72")).register()
+    with redis_server.commands() as commands:
+        requests = 0
+        while not (refreshes := [one for one in commands if one.client == "lua" and one.text.startswith("EXPIRE session:")]):
+            assert user.is_signed_in()
+            requests += 1
+        for _ in range(50):
+            assert user.is_signed_in()
+    assert requests > 50
+    assert len(refreshes) == 1
+
+
+def test_an_idle_session_ends(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+    user = User(*start_fleet(2, SESSION_TTL="1")).register()
+    with redis_server.client() as client:
+        wait_until(lambda: not client.keys("session:*"), timeout=4, what="the session to end")
+    assert not user.is_signed_in()
+
+
+def test_a_session_ends_at_its_absolute_age_though_it_is_used(start_fleet: StartFleet) -> None:
+    user = User(*start_fleet(2, SESSION_MAX_AGE="3")).register()
+    assert user.is_signed_in()
+    wait_until(lambda: not user.is_signed_in(), timeout=6, what="the session to end")
+
+
+def test_redis_holds_neither_a_session_id_nor_a_users_data(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+    instances = start_fleet(2)
+    users = [User(*instances).register() for _ in range(3)]
+    assert users[0].log_in("a wrong password").status_code == 401
+    for user in users:
+        assert user.is_signed_in()
+    dump = redis_server.dump()
+    assert b"session:" in dump
+    for user in users:
+        session_id = user.cookie.split(".")[0]
+        for secret in (user.cookie, session_id, user.email, user.email.split("@")[0], PASSWORD, "python-httpx"):
+            assert secret.encode() not in dump, secret
+
+
+def test_a_new_id_at_each_login_and_password_change_and_the_old_one_is_dead(start_fleet: StartFleet) -> None:
+    instances = start_fleet(2)
+    user = User(*instances).register()
+    steps: list[Callable[[], object]] = [
+        user.log_in,
+        lambda: user.post("/api/auth/password", current_password=PASSWORD, new_password="another long password"),
+        lambda: user.post("/api/auth/register", email="second@example.org", password=PASSWORD),
+    ]
+    for step in steps:
+        before = user.cookie
+        step()
+        assert user.cookie != before
+        assert user.is_signed_in()
+        holder_of_the_old = User(*instances)
+        holder_of_the_old.client.cookies["session"] = before
+        assert [holder_of_the_old.is_signed_in() for _ in instances] == [False, False]
+
+
+def test_a_signed_cookie_without_a_record_never_lends_its_id(start_fleet: StartFleet) -> None:
+    user = User(*start_fleet(2)).register()
+    old = user.cookie
+    assert user.post("/api/auth/logout").status_code == 204
+    user.client.cookies["session"] = old
+    answer = user.log_in()
+    assert answer.status_code == 200
+    assert old.split(".")[0] not in answer.headers["Set-Cookie"]
+
+
+class Payload:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.mark,)
+
+
+def flipped(sealed: bytes, position: int) -> bytes:
+    return sealed[:position] + bytes([sealed[position] ^ 1]) + sealed[position + 1 :]
+
+
+Damage = Callable[[Any, bytes, bytes, Path], object]  # of a record, given another one and a file that must not appear
+DAMAGES: dict[str, Damage] = {
+    "a flipped bit in the text": lambda client, key, _, __: client.hset(key, "user_id", flipped(client.hget(key, "user_id"), -1)),
+    "a flipped bit in the key id": lambda client, key, _, __: client.hset(
+        key, "user_id", flipped(client.hget(key, "user_id"), 3)
+    ),
+    "another field": lambda client, key, _, __: client.hset(key, "user_id", client.hget(key, "password_version")),
+    "another record's field": lambda client, key, other, __: client.hset(key, "user_id", client.hget(other, "user_id")),
+    "another record": lambda client, key, other, __: (client.delete(key), client.copy(other, key)),
+    "garbage": lambda client, key, _, __: client.hset(key, "user_id", b"garbage"),
+    "an empty field": lambda client, key, _, __: client.hset(key, "user_id", b""),
+    "a missing field": lambda client, key, _, __: client.hdel(key, ".created"),
+    "an added field": lambda client, key, _, __: client.hset(key, "is_admin", b"\xc3"),
+    "another type": lambda client, key, _, __: client.set(key, b'{"user_id": 1}'),
+    "a pickle": lambda client, key, _, mark: client.set(key, pickle.dumps(Payload(mark))),
+    "a pickled field": lambda client, key, _, mark: client.hset(key, "user_id", pickle.dumps(Payload(mark))),
+}
+
+
+def rejections(user: User) -> float:
+    found = re.findall(r"^reporadar_session_integrity_failures_total\{.*\} (.*)$", user.get("/metrics").text, re.MULTILINE)
+    return sum(map(float, found))
+
+
+@pytest.fixture(scope="module")
+def one_instance(postgres_server: PostgresServer) -> Iterator[tuple[Instance, RedisServer]]:
+    with RedisServer() as server:
+        environment = fleet_environment(server.url, postgres_server.create_database(), **GENEROUS)
+        migrate(environment)
+        with Instance(environment) as instance:
+            yield instance, server
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+def test_a_record_that_is_not_in_order_is_a_counted_fresh_start(
+    one_instance: tuple[Instance, RedisServer], tmp_path: Path, damage: Damage
+) -> None:
+    instance, server = one_instance
+    mark = tmp_path / "mark"
+    server.flush()
+    other, user = User(instance).register(), User(instance)
+    before = rejections(user)
+    with redis.Redis.from_url(server.url) as client:
+        (other_key,) = client.keys("session:*")
+        user.register()
+        (key,) = set(client.keys("session:*")) - {other_key}
+        damage(client, key, other_key, mark)
+        assert not user.is_signed_in()
+        assert not client.exists(key)
+    assert rejections(user) == before + 1
+    assert not mark.exists()
+    assert other.is_signed_in()
+    assert user.log_in().status_code == 200
+    assert user.is_signed_in()

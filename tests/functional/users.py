@@ -1,0 +1,52 @@
+"""A user of the API, with the cookies of a browser."""
+
+from __future__ import annotations
+
+import secrets
+import weakref
+from typing import Any
+
+import httpx
+
+from tests.servers import Instance
+
+PASSWORD = "correct horse battery"
+
+
+class User:
+    """Talks to one instance or hops between several, taking the cookies along."""
+
+    def __init__(self, *instances: Instance, timeout: float = 10) -> None:
+        self.instances = list(instances)
+        self.email = f"user-{secrets.token_hex(6)}@example.org"
+        self.client = httpx.Client(trust_env=False, timeout=timeout)
+        weakref.finalize(self, self.client.close)
+        self._turn = 0
+
+    def register(self) -> User:
+        assert self.post("/api/auth/register", email=self.email, password=PASSWORD).status_code == 201
+        return self
+
+    def log_in(self, password: str = PASSWORD) -> httpx.Response:
+        return self.post("/api/auth/login", email=self.email, password=password)
+
+    def is_signed_in(self) -> bool:
+        status = self.get("/api/auth/me").status_code
+        assert status in (200, 401), status
+        return status == 200
+
+    def get(self, path: str) -> httpx.Response:
+        return self.request("GET", path)
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.request("POST", path, json=body)
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """To the next instance in turn."""
+        self._turn += 1
+        instance = self.instances[self._turn % len(self.instances)]
+        return self.client.request(method, instance.url + path, **options)
+
+    @property
+    def cookie(self) -> str:
+        return self.client.cookies["session"]
