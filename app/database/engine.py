@@ -22,7 +22,7 @@ from app.errors import Unavailable
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 1.5  # for everything in one transaction: a free connection, connecting, each statement
+PATIENCE_SECONDS = 1.2  # for everything in one transaction: a free connection, connecting, each statement
 
 
 class DatabaseUnavailable(Unavailable):

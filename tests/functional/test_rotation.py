@@ -1,0 +1,118 @@
+"""Both secrets are rotated by one rolling restart, under users who hop between old and new instances all the time."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+
+from app.sessions.keyring import key_id
+from tests.functional.conftest import GENEROUS
+from tests.functional.users import User
+from tests.servers import Instance, fleet_environment, migrate, wait_until
+
+INSTANCES = 3
+
+
+@contextmanager
+def hopping(users: list[User]) -> Iterator[list[str]]:
+    """Users who keep going from instance to instance during the block; the list holds what went wrong."""
+    faults: list[str] = []
+    over = threading.Event()
+
+    def hop(user: User) -> None:
+        while not over.is_set():
+            try:
+                answer = user.get("/api/auth/me")
+            except OSError as error:  # never: a test stops an instance only after it was taken from the rotation
+                faults.append(repr(error))
+                continue
+            if answer.status_code != 200:
+                faults.append(f"{answer.headers['X-Instance-Id']}: {answer.status_code} {answer.text}")
+
+    threads = [threading.Thread(target=hop, args=(user,)) for user in users]
+    for thread in threads:
+        thread.start()
+    try:
+        yield faults
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def gauge(instance: Instance, name: str, secret: str, key: bytes) -> float | None:
+    metrics = User(instance).get("/metrics").text
+    found = re.search(rf'^{name}\{{key_id="{key_id(key)}",secret="{secret}"\}} (.*)$', metrics, re.MULTILINE)
+    return float(found[1]) if found else None
+
+
+def wait_for_gauge(instance: Instance, name: str, secret: str, key: bytes, value: float) -> None:
+    wait_until(lambda: gauge(instance, name, secret, key) == value, timeout=45, what=f"{name} of the {secret} key to be {value}")
+
+
+def test_one_rolling_restart_rotates_both_secrets_and_signs_nobody_out(redis_url: str, database_url: str) -> None:
+    old = fleet_environment(redis_url, database_url, **GENEROUS)
+    encryption, signing = secrets.token_hex(32), secrets.token_hex(32)
+    new = old | {
+        "SESSION_ENCRYPTION_KEY": f"{encryption},{old['SESSION_ENCRYPTION_KEY']}",
+        "SESSION_SECRET": f"{signing},{old['SESSION_SECRET']}",
+    }
+    old_key, new_key = bytes.fromhex(old["SESSION_ENCRYPTION_KEY"]), bytes.fromhex(encryption)
+    migrate(old)
+    with ExitStack() as stack:
+        serving = [stack.enter_context(Instance(old | {"INSTANCE_ID": f"instance-{n}"})) for n in range(INSTANCES)]
+        users = [User(*serving).register() for _ in range(4)]
+        sleeper = User(*serving).register()
+
+        with hopping(users) as faults:
+            for number in range(INSTANCES):
+                replace(serving, users, stack, new | {"INSTANCE_ID": f"instance-{number}"})
+            newcomer = User(*serving).register()
+            assert gauge(serving[0], "reporadar_session_key_active", "encryption", old_key) == 1, (
+                "the new key is not used at once"
+            )
+            for instance in serving:
+                wait_for_gauge(instance, "reporadar_session_key_active", "encryption", new_key, 1)
+            assert newcomer.is_signed_in()
+        assert faults == []
+
+        assert sum(gauge(serving[0], "reporadar_session_records", "encryption", key) or 0 for key in (old_key, new_key)) >= 1
+        sleeper.instances = serving
+        for user in (sleeper, newcomer, *users):
+            assert [user.is_signed_in() for _ in range(2)] == [True, True]
+        wait_for_gauge(serving[0], "reporadar_session_records", "encryption", old_key, 0)
+        wait_for_gauge(serving[0], "reporadar_session_records", "signing", old["SESSION_SECRET"].encode(), 0)
+
+        # Now the old keys may go, by another rolling restart.
+        newest = new | {"SESSION_ENCRYPTION_KEY": encryption, "SESSION_SECRET": signing}
+        everybody = [*users, sleeper, newcomer]
+        for number in range(INSTANCES):
+            replace(serving, everybody, stack, newest | {"INSTANCE_ID": f"instance-{number}"})
+        assert all(user.is_signed_in() for user in everybody for _ in serving)
+
+
+def test_an_instance_without_the_key_that_the_fleet_writes_with_does_not_become_ready(redis_url: str, database_url: str) -> None:
+    right = fleet_environment(redis_url, database_url)
+    wrong = fleet_environment(redis_url, database_url)
+    migrate(right)
+    with Instance(right) as first, closing(Instance(wrong)) as second:
+        second.start(wait_ready=False)
+        wait_until(lambda: "not ready: this instance holds no encryption and no signing key" in second.log())
+        answer = User(second).get("/health/ready")
+        assert answer.status_code == 503
+        assert answer.json()["reasons"] == ["holds no encryption and no signing key that the fleet writes with"]
+        assert User(first).get("/health/ready").status_code == 200
+
+
+def replace(serving: list[Instance], users: list[User], stack: ExitStack, environment: dict[str, str]) -> None:
+    """As an orchestrator does it: the old instance loses its traffic, ends, and the new one gets traffic when it is ready."""
+    leaving, *others = serving
+    for user in users:
+        user.instances = others
+    leaving.terminate()
+    serving[:] = [*others, stack.enter_context(Instance(environment))]
+    for user in users:
+        user.instances = list(serving)
