@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from http.cookies import SimpleCookie
 
 import httpx
@@ -18,6 +17,7 @@ import pytest
 import redis
 
 from tests.functional.conftest import StartFleet
+from tests.functional.users import client_without_cookies
 from tests.servers import Instance, RedisServer
 
 PAIRS = 1000
@@ -69,12 +69,6 @@ def session_cookie(answer: httpx.Response) -> str:
     return cookies["session"].value
 
 
-def client_without_cookies(instance: Instance) -> httpx.Client:
-    """It is shared by many sessions, so it keeps none."""
-    forgetful = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-    return httpx.Client(base_url=instance.url, cookies=forgetful, trust_env=False, timeout=30)
-
-
 def lost_writes(race: Race, number: int) -> bool:
     slow_action, fast_action, expected = CASES[number % len(CASES)]
     cookie = race.new_session()
@@ -99,12 +93,13 @@ def resurrections(race: Race, number: int) -> bool:
 def count(check: Callable[[Race, int], bool], instances: list[Instance], server: RedisServer, races: int) -> int:
     """How many of the races went wrong."""
     with (
-        client_without_cookies(instances[0]) as slow,
-        client_without_cookies(instances[1]) as fast,
+        client_without_cookies() as slow,
+        client_without_cookies() as fast,
         server.client() as client,
         ThreadPoolExecutor(AT_ONCE) as slow_requests,
         ThreadPoolExecutor(AT_ONCE) as executor,
     ):
+        slow.base_url, fast.base_url = httpx.URL(instances[0].url), httpx.URL(instances[1].url)
         registered = fast.post("/api/auth/register", json={"email": "a@example.org", "password": "correct horse battery"})
         assert registered.json()["user"]["id"] == 1
         race = Race(slow, fast, client, slow_requests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import weakref
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
@@ -11,6 +12,12 @@ import httpx
 from tests.servers import Instance
 
 PASSWORD = "correct horse battery"
+
+
+def client_without_cookies(timeout: float = 30) -> httpx.Client:
+    """To be shared by many users and sessions: it keeps no cookie."""
+    forgetful = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.Client(cookies=forgetful, trust_env=False, timeout=timeout)
 
 
 class User:

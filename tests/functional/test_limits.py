@@ -1,0 +1,86 @@
+"""Rate limits across instances, and what a flood of logins does to others."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.functional.conftest import StartFleet
+from tests.functional.users import PASSWORD, User, client_without_cookies
+from tests.servers import Instance, wait_until
+
+AT_ONCE = 12
+
+
+def all_at_once(instances: list[Instance], requests: int, path: str, body: dict[str, str], **headers: str) -> Counter[int]:
+    """Statuses of so many equal requests, spread over the instances."""
+
+    def post(number: int) -> int:
+        content = {name: value.replace("{n}", str(number)) for name, value in body.items()}
+        return client.post(instances[number % len(instances)].url + path, json=content, headers=headers).status_code
+
+    with client_without_cookies() as client, ThreadPoolExecutor(AT_ONCE) as executor:
+        return Counter(executor.map(post, range(requests)))
+
+
+def test_a_limit_of_seven_on_three_instances_lets_seven_wrong_passwords_through(start_fleet: StartFleet) -> None:
+    instances = start_fleet(3, RATE_LIMIT_LOGIN="7/min")
+    user = User(*instances).register()
+    body = {"email": user.email, "password": "wrong password"}
+    assert all_at_once(instances, 60, "/api/auth/login", body) == {401: 7, 429: 53}
+
+
+def test_the_limit_counts_by_address_as_well(start_fleet: StartFleet) -> None:
+    instances = start_fleet(3, RATE_LIMIT_LOGIN="7/min", TRUSTED_PROXIES="1")
+    body = {"email": "nobody-{n}@example.org", "password": "wrong password"}
+    first = all_at_once(instances, 30, "/api/auth/login", body, **{"X-Forwarded-For": "198.51.100.7"})
+    assert first == {401: 7, 429: 23}
+    assert all_at_once(instances, 3, "/api/auth/login", body, **{"X-Forwarded-For": "198.51.100.8"}) == {401: 3}
+
+
+def test_registrations_are_limited_by_address(start_fleet: StartFleet) -> None:
+    instances = start_fleet(3, RATE_LIMIT_REGISTER="5/h")
+    body = {"email": "user-{n}@example.org", "password": PASSWORD}
+    assert all_at_once(instances, 30, "/api/auth/register", body) == {201: 5, 429: 25}
+
+
+def test_right_passwords_are_not_limited(start_fleet: StartFleet) -> None:
+    instances = start_fleet(3, RATE_LIMIT_LOGIN="3/min")
+    user = User(*instances).register()
+    body = {"email": user.email, "password": PASSWORD}
+    assert sum(all_at_once(instances, 3, "/api/auth/login", body)[200] for _ in range(5)) == 15
+
+
+def test_nobody_can_lock_the_owner_out(start_fleet: StartFleet) -> None:
+    instances = start_fleet(3, RATE_LIMIT_LOGIN="4/3s")
+    owner, stranger = User(*instances).register(), User(*instances)
+    body = {"email": owner.email, "password": "wrong password"}
+    assert all_at_once(instances, 40, "/api/auth/login", body)[429] == 36
+    stranger.email = owner.email
+    refused = stranger.log_in()
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["Retry-After"]) <= 3
+    assert owner.log_in().status_code == 200, "a browser that the owner has signed in with before"
+
+    # Attempts that are refused do not prolong the wait of the others.
+    wait_until(lambda: stranger.log_in().status_code == 200, timeout=5, what="the stranger's right password to be accepted")
+
+
+def test_a_flood_of_logins_leaves_other_requests_quick(start_fleet: StartFleet) -> None:
+    (instance,) = start_fleet(1, RATE_LIMIT_LOGIN="100000/min")
+    user = User(instance).register()
+    body = {"email": "nobody-{n}@example.org", "password": "wrong password"}
+    delays = []
+    with ThreadPoolExecutor(1) as executor:
+        flood = executor.submit(all_at_once, [instance], 300, "/api/auth/login", body)
+        while not flood.done():
+            started = time.monotonic()
+            assert user.is_signed_in()
+            delays.append(time.monotonic() - started)
+    assert flood.result() == {401: 300}
+    assert len(delays) > 100
+    late = [delay for delay in delays if delay > 0.1]
+    assert len(late) <= len(delays) / 100, (
+        f"{len(late)} of {len(delays)} took longer than 100 ms, the longest {max(delays):.3f} s"
+    )

@@ -1,0 +1,137 @@
+"""Starting, being refused, being told apart, and stopping."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.functional.conftest import StartFleet
+from tests.functional.users import User
+from tests.processes import run
+from tests.servers import (
+    ROOT,
+    Instance,
+    Worker,
+    base_environment,
+    embedded_environment,
+    fleet_environment,
+    migrate,
+    procfile_command,
+    wait_until,
+)
+
+EX_CONFIG = 78
+LOG_LINE = re.compile(r"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\] \[(INFO|WARNING)\] \[instance-7(-w\d|-worker)?\] \S.*")
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Instance]:
+    environment = embedded_environment(tmp_path)
+    migrate(environment)
+    with Instance(environment) as instance:
+        yield instance
+
+
+def test_an_embedded_instance_keeps_users_and_sessions_over_a_restart(embedded: Instance) -> None:
+    user = User(embedded).register()
+    assert embedded.interrupt() == 0
+    embedded.start()
+    assert user.is_signed_in()
+
+
+def test_embedded_data_and_secrets_are_for_their_owner_alone(embedded: Instance, tmp_path: Path) -> None:
+    for name in ("session_encryption_key", "session_secret"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    user = User(embedded).register()
+    with closing(sqlite3.connect(tmp_path / "reporadar.db")) as database:
+        dump = "\n".join(database.iterdump())
+    assert user.cookie.split(".")[0] not in dump
+
+
+def test_a_second_embedded_instance_on_the_same_data_is_refused(embedded: Instance) -> None:
+    with closing(Instance(embedded.environment)) as second:
+        second.start(wait_ready=False)
+        assert second.wait() == EX_CONFIG
+        assert "another embedded instance runs on the data" in second.log()
+    assert User(embedded).get("/health/ready").status_code == 200
+
+
+def test_every_fault_of_the_configuration_is_named_at_once_and_no_value_is(tmp_path: Path) -> None:
+    faulty = {"USE_REDIS_SESSIONS": "true", "REDIS_URL": "http://hunter2", "SESSION_SECRET": "hunter2", "LOG_FORMAT": "hunter2"}
+    with closing(Instance(faulty)) as instance:
+        instance.start(wait_ready=False)
+        assert instance.wait() == EX_CONFIG
+        for name in ("REDIS_URL", "SESSION_SECRET", "SESSION_ENCRYPTION_KEY", "DATABASE_URL", "LOG_FORMAT"):
+            assert f"  {name}: " in instance.log()
+        assert "hunter2" not in instance.log()
+        assert "Traceback" not in instance.log()
+
+
+def test_two_workers_of_one_gunicorn_are_two_instances(start_fleet: StartFleet) -> None:
+    (instance,) = start_fleet(1, WEB_CONCURRENCY="2", INSTANCE_ID="instance-7")
+    names = ["instance-1-w1", "instance-1-w2"]
+    wait_until(lambda: sorted(answering(instance)) == names, what="both workers to answer")
+    before = instance.worker_pids()
+    kill_one(instance)
+    wait_until(lambda: len(set(instance.worker_pids()) - set(before)) == 1, what="a new worker")
+    wait_until(lambda: sorted(answering(instance)) == names, what="the new worker to answer by the name of the dead one")
+
+
+def answering(instance: Instance) -> set[str]:
+    return {User(instance).get("/health/live").headers["X-Instance-Id"] for _ in range(20)}
+
+
+def kill_one(instance: Instance) -> None:
+    os.kill(instance.worker_pids()[0], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_each_line_of_the_log_has_the_one_form_and_the_instance_id(redis_url: str, database_url: str, workers: str) -> None:
+    environment = fleet_environment(redis_url, database_url, INSTANCE_ID="instance-7", WEB_CONCURRENCY=workers)
+    migrate(environment)
+    with Instance(environment) as instance, Worker(environment) as worker:
+        user = User(instance).register()
+        user.log_in("wrong password\n[2025-10-03T20:00:00.000Z] [INFO] [instance-7] forged")
+        user.get("/a%0a[2025-10-03T20:00:00.000Z] [INFO] [instance-7] forged")
+        assert f"Server listening on port {instance.port}" in instance.log()
+        wait_until(lambda: "Worker waiting for jobs" in worker.log(), what="the worker to start")
+        assert worker.terminate() == 0
+        assert instance.terminate() == 0
+        for line in [*instance.log().splitlines(), *worker.log().splitlines()]:
+            assert LOG_LINE.fullmatch(line), line
+
+
+def test_json_logs_carry_the_request_id(redis_url: str, database_url: str) -> None:
+    environment = fleet_environment(redis_url, database_url, INSTANCE_ID="instance-7", LOG_FORMAT="json")
+    migrate(environment)
+    with Instance(environment) as instance:
+        assert User(instance).request("GET", "/nowhere", headers={"X-Request-Id": "my-request"}).status_code == 404
+        lines = [json.loads(line) for line in instance.log().splitlines()]
+    assert all({"time", "level", "instance_id", "request_id", "message"} <= line.keys() for line in lines)
+    assert {line["instance_id"] for line in lines} == {"instance-7"}
+    assert [line["message"].split()[:3] for line in lines if line["request_id"] == "my-request"] == [["GET", "/nowhere", "404"]]
+
+
+def test_a_production_cookie_is_secure_and_bound_to_the_host(start_fleet: StartFleet) -> None:
+    (instance,) = start_fleet(1, APP_ENV="production", SHUTDOWN_DELAY="0")
+    answer = User(instance).post("/api/auth/register", email="a@example.org", password="correct horse battery")
+    (cookie,) = [one for one in answer.headers.get_list("Set-Cookie") if one.startswith("__Host-session=")]
+    assert {"Secure", "HttpOnly", "Path=/", "SameSite=Lax"} <= set(cookie.split("; "))
+    assert "Domain" not in cookie
+    assert answer.headers["Strict-Transport-Security"].startswith("max-age=31536000")
+
+
+def test_promotion_counts_from_the_next_request_on(embedded: Instance) -> None:
+    user = User(embedded).register()
+    flask = procfile_command("release")[0]
+    command = [flask, "--app", "wsgi", "users", "promote", user.email]
+    run(command, environment=base_environment() | embedded.environment, directory=ROOT)
+    assert user.get("/api/auth/me").json()["user"]["is_admin"] is True
