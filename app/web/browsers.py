@@ -1,0 +1,40 @@
+"""What a person calls their browser, read from its user agent string."""
+
+from __future__ import annotations
+
+import re
+
+# The first one found counts: most browsers also name those whose pages they want to be served.
+BROWSERS = (
+    ("Edg", "Edge"),
+    ("OPR/", "Opera"),
+    ("SamsungBrowser/", "Samsung Internet"),
+    ("Firefox/", "Firefox"),
+    ("FxiOS/", "Firefox"),
+    ("CriOS/", "Chrome"),
+    ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+)
+SYSTEMS = (
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Android", "Android"),
+    ("Windows", "Windows"),
+    ("CrOS", "ChromeOS"),
+    ("Macintosh", "macOS"),
+    ("Linux", "Linux"),
+)
+PROGRAM = re.compile(r"[\w.-]{1,40}")
+
+
+def describe(user_agent: str) -> str:
+    """`Firefox on Windows`; of a program its name, such as `curl`."""
+    browser, system = _first(BROWSERS, user_agent), _first(SYSTEMS, user_agent)
+    if browser:
+        return f"{browser} on {system}" if system else browser
+    program = PROGRAM.match(user_agent)
+    return program[0] if program else "Unknown browser"
+
+
+def _first(names: tuple[tuple[str, str], ...], user_agent: str) -> str | None:
+    return next((name for token, name in names if token in user_agent), None)

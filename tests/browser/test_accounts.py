@@ -1,0 +1,208 @@
+"""The life of an account, as its owner clicks through it."""
+
+import re
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import PASSWORD, StartInstance, Visit, new_email, open_account
+
+FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:143.0) Gecko/20100101 Firefox/143.0"
+NEW_PASSWORD = "four eager otters"
+
+
+def sign_in(page: Page, email: str, password: str = PASSWORD) -> None:
+    page.get_by_label("E-mail").fill(email)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("main").get_by_role("button", name="Sign in").click()
+
+
+def follow(page: Page, name: str) -> None:
+    page.get_by_role("navigation").get_by_role("link", name=name).click()
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("main").get_by_role("button", name=name).click()
+
+
+def row(page: Page, browser: str) -> Locator:
+    return page.get_by_role("listitem").filter(has_text=browser)
+
+
+def expect_heading(page: Page, name: str) -> None:
+    expect(page.get_by_role("heading", level=1)).to_have_text(name)
+
+
+def test_an_account_from_its_first_day_to_its_last(visit: Visit) -> None:
+    email = new_email()
+    here = visit(java_script_enabled=False)
+
+    here.goto("/")
+    follow(here, "Register")
+    here.get_by_label("E-mail").fill(email)
+    here.get_by_label("Password").fill(PASSWORD)
+    press(here, "Open an account")
+    expect_heading(here, "Your repositories")
+    expect(here.get_by_role("navigation")).to_contain_text(email)
+
+    follow(here, "Settings")
+    expect_heading(here, "Settings")
+    here.get_by_role("navigation").get_by_role("button", name="Sign out").click()
+    expect(here.get_by_role("navigation").get_by_role("link", name="Sign in")).to_be_visible()
+
+    follow(here, "Sign in")
+    sign_in(here, email, "not my password")
+    expect(here.get_by_role("alert")).to_have_text("This e-mail address and password do not belong together.")
+    expect(here.get_by_label("E-mail")).to_have_value(email)
+    expect(here.get_by_label("Password")).to_have_value("")
+    sign_in(here, email)
+    expect_heading(here, "Your repositories")
+
+    there = visit(java_script_enabled=False, user_agent=FIREFOX)
+    there.goto("/settings")
+    expect_heading(there, "Sign in")
+    sign_in(there, email)
+    expect_heading(there, "Settings")
+
+    follow(here, "Settings")
+    expect(row(here, "this browser")).to_contain_text("Chrome on Linux")
+    row(here, "Firefox on Windows").get_by_role("button", name="End").click()
+    expect(here.get_by_role("status")).to_have_text("The session was ended.")
+    expect(row(here, "Firefox on Windows")).to_have_count(0)
+    follow(there, "Settings")
+    expect_heading(there, "Sign in")
+
+    sign_in(there, email)
+    expect_heading(there, "Settings")
+    here.get_by_label("Current password").fill(PASSWORD)
+    here.get_by_label("New password").fill(NEW_PASSWORD)
+    press(here, "Change password")
+    expect(here.get_by_role("status")).to_contain_text("Your password was changed")
+    follow(there, "Settings")
+    expect_heading(there, "Sign in")
+
+    here.get_by_label("Your password").fill(NEW_PASSWORD)
+    press(here, "Delete my account")
+    expect(here.get_by_role("status")).to_contain_text("Your account and everything that belonged to it was deleted.")
+    follow(here, "Sign in")
+    sign_in(here, email, NEW_PASSWORD)
+    expect(here.get_by_role("alert")).to_be_visible()
+
+
+def test_all_other_sessions_end_at_once(visit: Visit) -> None:
+    here, there = visit(), visit(user_agent=FIREFOX)
+    email = open_account(here)
+    there.goto("/login")
+    sign_in(there, email)
+    expect_heading(there, "Your repositories")
+    here.goto("/settings")
+    press(here, "End all other sessions")
+    expect(here.get_by_role("status")).to_have_text("All your other sessions were ended.")
+    expect(here.get_by_role("listitem")).to_have_count(1)
+    follow(there, "Settings")
+    expect_heading(there, "Sign in")
+
+
+def test_a_session_that_has_ended_meanwhile_is_no_error(visit: Visit) -> None:
+    here, there = visit(), visit(user_agent=FIREFOX)
+    email = open_account(here)
+    there.goto("/login")
+    sign_in(there, email)
+    expect_heading(there, "Your repositories")
+    here.goto("/settings")
+    there.get_by_role("button", name="Sign out").click()
+    expect(there.get_by_role("link", name="Sign in").first).to_be_visible()
+    row(here, "Firefox on Windows").get_by_role("button", name="End").click()
+    expect_heading(here, "Settings")
+    expect(row(here, "Firefox on Windows")).to_have_count(0)
+
+
+def test_what_is_wrong_is_said_at_its_field(visit: Visit) -> None:
+    page = visit()
+    email = new_email()
+    page.goto("/register")
+    page.get_by_label("E-mail").fill(email)
+    page.get_by_label("Password").fill("password1")
+    press(page, "Open an account")
+    password = page.get_by_label("Password")
+    expect(password).to_have_attribute("aria-invalid", "true")
+    expect(password).to_have_accessible_description(re.compile("tried first.*At least 8 characters"))
+    expect(password).to_be_focused()
+    expect(password).to_have_value("")
+    expect(page.get_by_label("E-mail")).to_have_value(email)
+    expect(page).to_have_title("Error: Register – RepoRadar")
+
+
+def test_a_taken_address_is_said_above_the_form(visit: Visit) -> None:
+    page = visit()
+    email = open_account(visit())
+    page.goto("/register")
+    page.get_by_label("E-mail").fill(email)
+    page.get_by_label("Password").fill(PASSWORD)
+    press(page, "Open an account")
+    expect(page.get_by_role("alert")).to_have_text("There is an account with this e-mail address already.")
+
+
+@pytest.mark.parametrize(("label", "button"), [("Current password", "Change password"), ("Your password", "Delete my account")])
+def test_settings_need_the_right_password(visit: Visit, label: str, button: str) -> None:
+    page = visit()
+    open_account(page)
+    page.goto("/settings")
+    page.get_by_label("New password").fill(NEW_PASSWORD)
+    page.get_by_label(label).fill("not my password")
+    press(page, button)
+    expect(page.get_by_label(label)).to_have_accessible_description("This is not your password.")
+    expect(page.get_by_label(label)).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("label", ["E-mail", "Password"])
+def test_texts_that_are_too_long_are_refused_unhashed(visit: Visit, label: str) -> None:
+    page = visit()
+    page.goto("/login")
+    page.get_by_label("E-mail").fill("someone@example.org")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_label(label).fill("someone@" + ".".join(["x" * 60] * 5))
+    with page.expect_response("**/login") as answer:
+        press(page, "Sign in")
+    assert answer.value.status == 422
+    expect(page.get_by_label(label)).to_have_attribute("aria-invalid", "true")
+
+
+def test_too_many_attempts(visit: Visit, start_instance: StartInstance) -> None:
+    page = visit(base_url=start_instance(RATE_LIMIT_LOGIN="1/15min").url)
+    page.goto("/login")
+    sign_in(page, "someone@example.org")
+    with page.expect_response("**/login") as answer:
+        sign_in(page, "someone@example.org")
+    assert answer.value.status == 429
+    assert int(answer.value.headers["retry-after"]) > 0
+    expect(page.get_by_role("alert")).to_contain_text("Try again in 15 minutes.")
+
+
+@pytest.mark.parametrize(
+    ("path", "arrives_at"),
+    [
+        ("/settings", "/settings"),
+        ("//example.org/", "/"),
+        ("/\\example.org/", "/"),
+        ("/\t/example.org/", "/"),
+        ("https://example.org/", "/"),
+        ("settings", "/"),
+        ("", "/"),
+    ],
+)
+def test_signing_in_leads_to_pages_of_this_site_only(visit: Visit, path: str, arrives_at: str) -> None:
+    page = visit()
+    email = open_account(visit())
+    page.goto("/login")
+    page.locator("[name=next]").evaluate("(field, path) => { field.value = path }", path)
+    sign_in(page, email)
+    expect(page).to_have_url(arrives_at)
+
+
+def test_production_over_plain_http_says_why_it_can_not_work(visit: Visit, start_instance: StartInstance) -> None:
+    page = visit(base_url=start_instance(APP_ENV="production", SHUTDOWN_DELAY="0").url)
+    for path in ("/login", "/register"):
+        page.goto(path)
+        expect(page.get_by_role("note")).to_contain_text("Signing in can’t work at this address.")
+        expect(page.get_by_role("note")).to_contain_text("TRUSTED_PROXIES")

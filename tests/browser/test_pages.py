@@ -1,0 +1,119 @@
+"""What holds for every page, in each state that it can be in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import PASSWORD, Visit, new_email, open_account
+
+LEGIBILITY = Path(__file__).with_name("legibility.js").read_text()
+PHONE = {"width": 360, "height": 740}
+LONG_NAME = "averylongnamewithoutaplacewherealinecouldbreak"
+UNLABELLED = "fields => fields.filter(field => field.labels.length === 0).map(field => field.name)"
+
+Go = Callable[[Page], object]
+
+
+def go_to(path: str) -> Go:
+    return lambda page: page.goto(path)
+
+
+def go_to_signed_in(path: str) -> Go:
+    def go(page: Page) -> None:
+        open_account(page, f"{LONG_NAME}{new_email()}")
+        page.goto(path)
+
+    return go
+
+
+def refused_sign_in(page: Page) -> None:
+    page.goto("/login")
+    page.get_by_label("E-mail").fill("someone@example.org")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("main").get_by_role("button").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+def refused_registration(page: Page) -> None:
+    page.goto("/register")
+    page.get_by_label("E-mail").fill("someone@example.org")
+    page.get_by_label("Password").fill("password1")
+    page.get_by_role("main").get_by_role("button").click()
+    expect(page.get_by_label("Password")).to_have_attribute("aria-invalid", "true")
+
+
+def refused_deletion(page: Page) -> None:
+    go_to_signed_in("/settings")(page)
+    page.get_by_label("Your password").fill("not my password")
+    page.get_by_role("button", name="Delete my account").click()
+    expect(page.get_by_label("Your password")).to_have_attribute("aria-invalid", "true")
+
+
+PAGES = {
+    "home": go_to("/"),
+    "login": go_to("/login"),
+    "login refused": refused_sign_in,
+    "register": go_to("/register"),
+    "register refused": refused_registration,
+    "dashboard": go_to_signed_in("/"),
+    "settings": go_to_signed_in("/settings?done=password"),
+    "settings refused": refused_deletion,
+    "error": go_to("/nowhere"),
+}
+
+every_page = pytest.mark.parametrize("go", PAGES.values(), ids=PAGES.keys())
+
+
+@every_page
+def test_fits_a_phone(visit: Visit, go: Go) -> None:
+    page = visit(viewport=PHONE)
+    go(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+@every_page
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_is_legible_in_light_and_dark(visit: Visit, go: Go, scheme: str) -> None:
+    page = visit(color_scheme=scheme)
+    go(page)
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(10, 21, 19)"
+    assert dark == (scheme == "dark")
+    assert page.evaluate(LEGIBILITY) == []
+
+
+@every_page
+def test_has_landmarks_one_heading_and_labels(visit: Visit, go: Go) -> None:
+    page = visit()
+    go(page)
+    for landmark in ("banner", "main", "contentinfo"):
+        expect(page.get_by_role(landmark)).to_have_count(1)
+    expect(page.get_by_role("heading", level=1)).to_have_count(1)
+    assert page.locator("input:visible").evaluate_all(UNLABELLED) == []
+
+
+@every_page
+def test_the_keyboard_reaches_the_content_first(visit: Visit, go: Go) -> None:
+    page = visit()
+    go(page)
+    skip = page.get_by_role("link", name="Skip to content")
+    skip.focus()
+    expect(skip).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
+
+
+def test_nothing_moves_for_those_who_asked_for_that(visit: Visit) -> None:
+    page = visit(reduced_motion="reduce")
+    page.goto("/")
+    assert page.evaluate("document.getAnimations().length") == 0
+
+
+def test_an_error_page_names_its_request(visit: Visit) -> None:
+    page = visit()
+    answer = page.goto("/nowhere")
+    assert answer
+    assert answer.status == 404
+    expect(page.get_by_role("contentinfo")).to_contain_text(answer.headers["x-request-id"])
+    expect(page.get_by_role("contentinfo")).to_contain_text(answer.headers["x-instance-id"])

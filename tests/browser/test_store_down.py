@@ -1,0 +1,32 @@
+"""While Redis is down: what does not need a session goes on, and everything else says what to do."""
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Visit, open_account
+from tests.servers import Instance, RedisServer, fleet_environment, migrate
+
+
+def test_pages_while_the_session_store_is_down(visit: Visit, database_url: str) -> None:
+    with RedisServer() as redis:
+        environment = fleet_environment(redis.url, database_url)
+        migrate(environment)
+        with Instance(environment) as instance:
+            signed_in, stranger = visit(base_url=instance.url), visit(base_url=instance.url)
+            open_account(signed_in)
+            redis.kill()
+
+            for path in ("/login", "/register"):
+                signed_in.goto(path)
+                expect(signed_in.get_by_label("E-mail")).to_be_visible()
+            stranger.goto("/")
+            expect(stranger.get_by_role("main").get_by_role("link", name="Register")).to_be_visible()
+
+            for path in ("/", "/settings"):
+                answer = signed_in.goto(path)
+                assert answer
+                assert answer.status == 503
+                expect(signed_in.get_by_role("main")).to_contain_text("Try again in a moment. It is safe")
+
+            redis.start()
+            signed_in.goto("/")
+            expect(signed_in.get_by_role("heading", level=1)).to_have_text("Your repositories")
