@@ -14,6 +14,13 @@ from app import instance, logs
 log = logging.getLogger(__name__)
 
 
+SENTENCES = {
+    404: "There is nothing at this address.",
+    405: "This address does not take requests of that kind.",
+    413: "This is larger than what is accepted here, 1 MiB.",
+}
+
+
 class Problem(Exception):
     """An answer that is an error: `errors` are `{field, message}` for bad input, `headers` go with the response."""
 
@@ -91,7 +98,8 @@ def _http_exception(error: HTTPException) -> Response:
     if error.response is not None:  # a redirect, or an answer made by whoever raised it
         return error.response  # type: ignore[return-value]
     headers = {name: value for name, value in error.get_headers() if name not in ("Content-Type", "Content-Length")}
-    return _render(Problem(error.description or "", status=error.code, headers=headers))
+    sentence = SENTENCES.get(error.code or 500, error.description or "")
+    return _render(Problem(sentence, status=error.code, headers=headers))
 
 
 def _unexpected(error: BaseException) -> Response:

@@ -134,13 +134,15 @@ class Process:
             self._guard.kill()
 
 
-def run(command: Sequence[str], *, environment: Mapping[str, str], directory: Path, user: str | None = None) -> str:
+def run(
+    command: Sequence[str], *, environment: Mapping[str, str], directory: Path, user: str | None = None, timeout: float = 60
+) -> str:
     """Runs a program to its end; returns its output."""
     with TemporaryDirectory(prefix="reporadar-") as name:
         folder = Path(name)
         process = Process(command, environment=environment, directory=directory, folder=folder, user=user)
         try:
-            status = process.wait(timeout=60)
+            status = process.wait(timeout)
         finally:
             process.kill()
         output = (folder / "log").read_text(errors="replace")

@@ -95,8 +95,11 @@ def change_password(user: User, current: str, new: str) -> None:
 
 def delete_account(user: User, password: str) -> None:
     accounts().delete(user, password, client())
-    _interface().store.destroy_all(user.id, keep=None, password_version=NEVER_AGAIN)
-    sign_out()
+    try:
+        _interface().store.destroy_all(user.id, keep=None, password_version=NEVER_AGAIN)
+        sign_out()
+    except Unavailable:  # sessions of a user who is gone lead nowhere
+        raise Unavailable("Your account was deleted. Your sessions end as soon as their store answers again.") from None
 
 
 def end_other_sessions(user: User) -> None:

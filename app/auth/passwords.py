@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from gevent.threadpool import ThreadPool
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from app.errors import Unavailable
+from app.threads import NativeThreads
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class Passwords:
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher(PASSES, MEMORY_KIB, LANES)
-        self._pool = ThreadPool(THREADS)
+        self._threads = NativeThreads(THREADS)
         self._places = threading.BoundedSemaphore(MAX_WAITING)
         self._nobodys_hash = self._hasher.hash(os.urandom(16).hex())
 
@@ -73,8 +73,7 @@ class Passwords:
         if not self._places.acquire(blocking=False):
             raise Unavailable("Too many people are signing in at this moment. Please try again.", retry_after=1)
         try:
-            result: T = self._pool.apply(_politely, (work,))
-            return result
+            return self._threads.run(_politely, work)
         finally:
             self._places.release()
 

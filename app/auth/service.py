@@ -18,7 +18,7 @@ from app.auth.passwords import Passwords, weakness
 from app.auth.store import EmailTaken, User
 from app.config import Config
 from app.database.engine import Database
-from app.errors import Conflict, Invalid, NotSignedIn, TooMany, Unavailable
+from app.errors import Conflict, Invalid, NotSignedIn, Problem, TooMany, Unavailable
 
 audit = logging.getLogger("audit")
 
@@ -42,6 +42,14 @@ class Client:
 class WrongPassword(NotSignedIn):
     def __init__(self) -> None:
         super().__init__("This e-mail address and password do not belong together.")
+
+
+class NotConfirmed(Problem):
+    status = 403
+
+    def __init__(self, field: str) -> None:
+        sentence = "This is not your password."
+        super().__init__(sentence, errors=[{"field": field, "message": sentence}])
 
 
 class Accounts:
@@ -101,7 +109,7 @@ class Accounts:
         with self._an_attempt(user, user.email, client, "confirmation"):
             if not self._passwords.verify(user.password_hash, password):
                 _note("confirmation.failed", client, user=user.id)
-                raise Invalid.field(field, "This is not your password.")
+                raise NotConfirmed(field)
 
     @contextmanager
     def _an_attempt(self, user: User | None, email: str, client: Client, what: str) -> Iterator[None]:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from gevent.threadpool import ThreadPool
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
 from app.database import cooperative
 from app.errors import Unavailable
+from app.threads import NativeThreads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class Database:
         self._sqlite = url.startswith("sqlite")
         self.engine = _sqlite_engine(url) if self._sqlite else _postgresql_engine(url, pool_size, application_name)
         self._free_connections = threading.BoundedSemaphore(pool_size)
-        self._thread = ThreadPool(1) if self._sqlite else None
+        self._thread = NativeThreads(1) if self._sqlite else None
 
     def run(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`work(connection, ...)` as one transaction: committed when it returns, rolled back when it raises.
@@ -47,8 +47,7 @@ class Database:
 
     def run_within(self, seconds: float, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._thread is not None:
-            result: T = self._thread.apply(self._transaction, (work, args, kwargs))
-            return result
+            return self._thread.run(self._transaction, work, args, kwargs)
         with cooperative.deadline(seconds), self._connection_slot():
             return self._transaction(work, args, kwargs)
 

@@ -1,0 +1,12 @@
+"""The fault: an endpoint answers with a status that the description of the API does not promise."""
+
+from flask import Response, request
+
+from app import config, create_app
+
+app = create_app(config.from_environment_or_exit())
+
+
+@app.before_request
+def surprise() -> Response | None:
+    return Response("a surprise", 418) if request.path == "/api/auth/sessions" else None

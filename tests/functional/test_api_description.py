@@ -1,0 +1,66 @@
+"""Schemathesis against the API's own description: no answer that it does not promise, and no 500, whatever is sent."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.functional.conftest import GENEROUS
+from tests.functional.users import User
+from tests.processes import run
+from tests.servers import Instance, base_environment, embedded_environment, migrate
+
+EXAMPLES_PER_OPERATION = "30"
+
+# These would end the session that the search runs with; they are searched without one.
+ENDING = ["POST /api/auth/logout", "POST /api/auth/login", "POST /api/auth/register"]
+
+
+@contextmanager
+def an_instance(folder: Path, application: str = "wsgi:app") -> Iterator[Instance]:
+    environment = embedded_environment(folder, **GENEROUS)
+    migrate(environment)
+    with Instance(environment, application=application) as instance:
+        yield instance
+
+
+def search(instance: Instance, folder: Path, *options: str) -> str:
+    """Raises AssertionError with schemathesis' report if it finds something."""
+    program = Path(sys.prefix) / "bin" / "st"
+    common = [
+        "--max-examples",
+        EXAMPLES_PER_OPERATION,
+        "--generation-deterministic",
+        "--no-color",
+    ]
+    command = [str(program), "run", f"{instance.url}/api/openapi.json", *common, *options]
+    return run(command, environment=base_environment(), directory=folder, timeout=300)
+
+
+def test_nothing_is_found_without_a_session(tmp_path: Path) -> None:
+    with an_instance(tmp_path) as instance:
+        assert "0 generated" not in search(instance, tmp_path)
+        assert "Traceback" not in instance.log()
+
+
+def test_nothing_is_found_by_a_user(tmp_path: Path) -> None:
+    with an_instance(tmp_path) as instance:
+        user = User(instance).register()
+        excluded = [word for name in ENDING for word in ("--exclude-name", name)]
+        # All requests carry the cookie, so these two, which leave it out, would look in vain for a refusal.
+        excluded += ["--exclude-checks", "negative_data_rejection,ignored_auth"]
+        search(instance, tmp_path, "--header", f"Cookie: session={user.cookie}", *excluded)
+        assert user.is_signed_in()
+        assert "Traceback" not in instance.log()
+
+
+def test_the_search_sees_an_undocumented_status(tmp_path: Path) -> None:
+    with (
+        an_instance(tmp_path, "tests.faults.undocumented_status:app") as instance,
+        pytest.raises(AssertionError, match=r"\[418\]"),
+    ):
+        search(instance, tmp_path)
