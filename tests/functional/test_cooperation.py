@@ -1,0 +1,48 @@
+"""A slow query stops nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.functional.users import User, client_without_cookies
+from tests.servers import Instance, embedded_environment, fleet_environment, migrate
+
+MakeEnvironment = Callable[[], dict[str, str]]
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def make_environment(request: pytest.FixtureRequest, tmp_path: Path) -> MakeEnvironment:
+    def make() -> dict[str, str]:
+        if request.param == "sqlite":
+            return embedded_environment(tmp_path)
+        return fleet_environment(request.getfixturevalue("redis_url"), request.getfixturevalue("database_url"))
+
+    return make
+
+
+def answers_during_slow_queries(environment: dict[str, str], application: str, queries: int = 3) -> int:
+    """How many quick requests were answered, one after the other, while the slow ones were under way."""
+    migrate(environment)
+    with Instance(environment, application=application) as instance, client_without_cookies() as client:
+        user = User(instance)
+        with ThreadPoolExecutor(queries) as executor:
+            slow = [executor.submit(client.get, f"{instance.url}/slow") for _ in range(queries)]
+            answers = 0
+            while not all(request.done() for request in slow):
+                assert user.get("/health/live").status_code == 200
+                answers += 1
+        assert [request.result().status_code for request in slow] == [204] * queries
+        return answers
+
+
+def test_others_are_answered_during_slow_queries(make_environment: MakeEnvironment) -> None:
+    assert answers_during_slow_queries(make_environment(), "tests.faults.slow_queries:app") > 50
+
+
+def test_the_check_sees_queries_that_block(redis_url: str, database_url: str) -> None:
+    environment = fleet_environment(redis_url, database_url)
+    assert answers_during_slow_queries(environment, "tests.faults.blocking_queries:app") < 15
