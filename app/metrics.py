@@ -25,7 +25,11 @@ session_key_active = Gauge(
     "1 for the key that new session records and cookies are written with, 0 for the others that are held",
     ["secret", "key_id"],
 )
-logins = Counter("reporadar_logins_total", "Logins by outcome", ["outcome"])
+attempts = Counter(
+    "reporadar_auth_attempts_total",
+    "Logins, registrations and confirmations by password, by outcome: succeeded, failed, limited",
+    ["kind", "outcome"],
+)
 dependency_up = Gauge("reporadar_dependency_up", "1 if the dependency answered its last probe", ["dependency"])
 dependency_latency = Gauge("reporadar_dependency_latency_seconds", "Latency of the last answered probe", ["dependency"])
 ready = Gauge("reporadar_ready", "1 while this instance wants traffic")

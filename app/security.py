@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, request, session
@@ -9,6 +10,8 @@ from flask import Flask, Response, request, session
 from app.config import Config
 from app.errors import Problem
 from app.sessions.interface import Session
+
+log = logging.getLogger(__name__)
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -44,6 +47,7 @@ def init_app(app: Flask, config: Config) -> None:
     @app.before_request
     def refuse_foreign_origins() -> None:
         if request.method not in SAFE_METHODS and _is_foreign(allowed):
+            log.info("foreign request refused: %s from %s", request.path, request.remote_addr)
             raise Problem("This request comes from another site.", status=403)
 
     @app.after_request

@@ -6,7 +6,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from app.auth import store
+from app.auth import audit, store
 from app.database.engine import Database
 
 
@@ -23,4 +23,5 @@ def promote(email: str) -> None:
     database: Database = current_app.extensions["database"]
     if not database.run(store.promote, email.strip().lower()):
         raise click.ClickException(f"there is no account with the address {email}")
+    audit.note("account.promoted", "command line", account=audit.account(email.strip().lower()))
     click.echo(f"{email} is an administrator now.")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from flask import Response, after_this_request, current_app, g, request, session
 
+from app.auth import audit
 from app.auth.service import Accounts, Client, WrongPassword
 from app.auth.store import User
 from app.errors import NotFound, NotSignedIn, Problem, Unavailable
@@ -52,7 +53,9 @@ def login_required(view: View) -> View:
 def admin_required(view: View) -> View:
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        if not require_user().is_admin:
+        user = require_user()
+        if not user.is_admin:
+            audit.note("access.denied", client().address, user=user.id, path=request.path)
             raise Problem("This is for administrators.", status=403)
         return view(*args, **kwargs)
 
@@ -78,8 +81,11 @@ def sign_in(user: User) -> None:
 
 
 def sign_out() -> None:
-    _interface().end(_session())
+    current = _session()
+    _interface().end(current)
     g.user = None
+    if current.key:
+        audit.note("session.ended", client().address, session=public_id(current.key), by="logout")
     after_this_request(_clear_site_data)
 
 
@@ -103,7 +109,8 @@ def delete_account(user: User, password: str) -> None:
 
 
 def end_other_sessions(user: User) -> None:
-    _interface().store.destroy_all(user.id, keep=_session().key)
+    ended = _interface().store.destroy_all(user.id, keep=_session().key)
+    audit.note("sessions.ended", client().address, user=user.id, count=ended)
 
 
 def end_session(user: User, session_id: str) -> None:
@@ -115,6 +122,7 @@ def end_session(user: User, session_id: str) -> None:
         sign_out()
     else:
         _interface().store.destroy(keys[0])
+        audit.note("session.ended", client().address, user=user.id, session=session_id, by="revocation")
 
 
 def list_sessions(user: User) -> list[dict[str, Any]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import re
 import secrets
 from collections.abc import Iterator
@@ -12,15 +10,13 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, ip_address
 
 from app import metrics
-from app.auth import store
+from app.auth import audit, store
 from app.auth.limits import Buckets, RateLimiter
 from app.auth.passwords import Passwords, weakness
 from app.auth.store import EmailTaken, User
 from app.config import Config
 from app.database.engine import Database
 from app.errors import Conflict, Invalid, NotSignedIn, Problem, TooMany, Unavailable
-
-audit = logging.getLogger("audit")
 
 # What <input type=email> accepts, by the HTML standard: https://html.spec.whatwg.org/#valid-e-mail-address
 EMAIL = re.compile(
@@ -72,9 +68,10 @@ class Accounts:
         try:
             user = self._database.run(store.add, email, self._passwords.hash(password))
         except EmailTaken:
-            _note("registration.refused", client, account=_account(email), reason="taken")
+            audit.note("registration.refused", client.address, account=audit.account(email), reason="taken")
             raise Conflict("There is an account with this e-mail address already.") from None
-        _note("registration.succeeded", client, user=user.id)
+        metrics.attempts.labels("registration", "succeeded").inc()
+        audit.note("registration.succeeded", client.address, user=user.id)
         return user
 
     def log_in(self, email: str, password: str, client: Client) -> User:
@@ -83,12 +80,12 @@ class Accounts:
         user = self._database.run(store.by_email, email) if EMAIL.fullmatch(email) else None
         with self._an_attempt(user, email, client, "login"):
             if not self._passwords.verify(user.password_hash if user else None, password):
-                metrics.logins.labels("failed").inc()
-                _note("login.failed", client, account=_account(email))
+                metrics.attempts.labels("login", "failed").inc()
+                audit.note("login.failed", client.address, account=audit.account(email))
                 raise WrongPassword
         assert user is not None
-        metrics.logins.labels("succeeded").inc()
-        _note("login.succeeded", client, user=user.id)
+        metrics.attempts.labels("login", "succeeded").inc()
+        audit.note("login.succeeded", client.address, user=user.id)
         return self._rehashed(user, password)
 
     def change_password(self, user: User, current: str, new: str, client: Client) -> User:
@@ -97,18 +94,19 @@ class Accounts:
         if complaint := weakness(new, user.email):
             raise Invalid.field("new_password", complaint)
         changed = self._set_password(user, new, version=user.password_version + 1)
-        _note("password.changed", client, user=user.id)
+        audit.note("password.changed", client.address, user=user.id)
         return changed
 
     def delete(self, user: User, password: str, client: Client) -> None:
         self._confirm(user, password, client, "password")
         self._database.run(store.remove, user.id)
-        _note("account.deleted", client, user=user.id)
+        audit.note("account.deleted", client.address, user=user.id)
 
     def _confirm(self, user: User, password: str, client: Client, field: str) -> None:
         with self._an_attempt(user, user.email, client, "confirmation"):
             if not self._passwords.verify(user.password_hash, password):
-                _note("confirmation.failed", client, user=user.id)
+                metrics.attempts.labels("confirmation", "failed").inc()
+                audit.note("confirmation.failed", client.address, user=user.id)
                 raise NotConfirmed(field)
 
     @contextmanager
@@ -133,8 +131,8 @@ class Accounts:
     def _take(self, buckets: Buckets, client: Client, what: str) -> str:
         token = secrets.token_hex(8)
         if wait := self._limiter.take(buckets, token):
-            metrics.logins.labels("limited").inc()
-            _note(f"{what}.limited", client)
+            metrics.attempts.labels(what, "limited").inc()
+            audit.note(f"{what}.limited", client.address)
             raise TooMany("There were too many attempts. Please wait a while.", retry_after=wait)
         return token
 
@@ -164,13 +162,3 @@ def _network(address: str) -> str:
     except ValueError:
         return address
     return str(IPv6Address(int(parsed) >> 64 << 64)) if isinstance(parsed, IPv6Address) else address
-
-
-def _account(email: str) -> str:
-    """An address in the log: recognisable for who knows it, and not to be read off."""
-    return hashlib.sha256(email.encode()).hexdigest()[:12]
-
-
-def _note(event: str, client: Client, **facts: object) -> None:
-    pairs = " ".join(f"{name}={value}" for name, value in facts.items())
-    audit.info("%s address=%s %s", event, client.address, pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import gevent
@@ -33,11 +34,13 @@ class Membership:
 
     def beat(self) -> None:
         """Without an answer nothing changes: the instance goes on with the keys that it last knew."""
+        with contextlib.suppress(Unavailable):
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Renews the entry, and takes over what the fleet says of the keys. Raises Unavailable."""
         entry = {"nonce": self._instance.nonce, "keys": {ring.name: ring.ids for ring in self._rings}}
-        try:
-            states = self._registry.heartbeat(self._instance.instance_id, entry)
-        except Unavailable:
-            return
+        states = self._registry.heartbeat(self._instance.instance_id, entry)
         for ring in self._rings:
             ring.follow(states[ring.name].active, states[ring.name].known)
         self._note_fault([ring.name for ring in self._rings if not ring.reads_what_the_fleet_writes])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -47,7 +47,7 @@ class Session(SessionMixin):
         self.ended = False
         self.sealed: Fields = {}
         self.loaded: dict[str, bytes] = {}
-        self.values_: dict[str, Any] = {}
+        self.content: dict[str, Any] = {}
         self.created_at = self.seen_at = 0
 
     @property
@@ -56,34 +56,44 @@ class Session(SessionMixin):
         return record_key(self.session_id) if self.session_id else None
 
     @property
-    def values_now(self) -> dict[str, Any]:
+    def _opened_content(self) -> dict[str, Any]:
         if not self.opened:
             self._interface.load(self)
-        return self.values_
+        return self.content
 
     def __getitem__(self, name: str) -> Any:
-        return self.values_now[name]
+        return self._opened_content[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name.startswith("."):
             raise KeyError("names that begin with a dot are taken")
-        self.values_now[name] = value
+        self._opened_content[name] = value
 
     def __delitem__(self, name: str) -> None:
-        del self.values_now[name]
+        del self._opened_content[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values_now)
+        return iter(self._opened_content)
 
     def __len__(self) -> int:
-        return len(self.values_now)
+        return len(self._opened_content)
 
 
 class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flask-Session has no type hints
     session_class = Session
 
-    def __init__(self, app: Flask, config: Config, store: SessionStore, encryption: Keyring, signing: Keyring) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        config: Config,
+        store: SessionStore,
+        encryption: Keyring,
+        signing: Keyring,
+        refresh_keys: Callable[[], None],
+    ) -> None:
+        """`refresh_keys`: asks what keys the fleet knows of now; raises Unavailable."""
         super().__init__(app, sid_length=32)
+        self._refresh_keys = refresh_keys
         self.store = store
         self.encryption = encryption
         self.signing = signing
@@ -119,7 +129,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
         False if the owner's password has changed since it was checked.
         """
         replaces = session.key
-        session.opened, session.loaded, session.values_ = True, {}, dict(values)
+        session.opened, session.ended, session.content = True, False, dict(values)
         return self._create(session, owner=owner, client=client, replaces=replaces)
 
     def end(self, session: Session) -> None:
@@ -127,7 +137,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
         if session.key:
             self.store.destroy(session.key)
         session.opened, session.exists, session.ended = True, False, True
-        session.loaded, session.values_ = {}, {}
+        session.loaded, session.content = {}, {}
 
     def load(self, session: Session) -> None:
         """Fills the session from its record; anything that is not a valid, living record leaves it empty and without an id."""
@@ -137,7 +147,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
         else:
             session.sealed, session.loaded = opened
             session.created_at, session.seen_at = (_decode(session.loaded[name]) for name in (CREATED, SEEN))
-            session.values_ = {name: _decode(plain) for name, plain in session.loaded.items() if not name.startswith(".")}
+            session.content = {name: _decode(plain) for name, plain in session.loaded.items() if not name.startswith(".")}
             session.exists = True
         session.opened = True
 
@@ -176,13 +186,19 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
                 raise Corrupt("incomplete")
             return opened
         except UnknownKey as unknown:
-            # Whatever names a key that the fleet knows is no garbage: it is left for an instance that holds the key.
-            if str(unknown) in self.encryption.known_ids:
+            if self._is_known_to_the_fleet(str(unknown)):
                 raise Unavailable("This session was written with a key that this instance does not hold yet.") from None
             self._reject(key, Corrupt("unknown key"))
         except Corrupt as corrupt:
             self._reject(key, corrupt)
         return None
+
+    def _is_known_to_the_fleet(self, key_id: str) -> bool:
+        """Then the record is no garbage, and left for an instance that holds the key. An instance that was cut off for a while
+        may not have heard of it, so it asks once more before the record is given up. Raises Unavailable."""
+        if key_id not in self.encryption.known_ids:
+            self._refresh_keys()
+        return key_id in self.encryption.known_ids
 
     def _reject(self, key: str, corrupt: Corrupt) -> None:
         reason = str(corrupt)
@@ -204,7 +220,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
 
     def _changes(self, session: Session) -> dict[str, bytes | None]:
         """Field by field against what was loaded, so that a change inside of a nested value counts as well."""
-        now = {name: _encode(value) for name, value in session.values_.items()}
+        now = {name: _encode(value) for name, value in session.content.items()}
         gone = {name: None for name in session.loaded if name not in now and not name.startswith(".")}
         return {name: plain for name, plain in now.items() if session.loaded.get(name) != plain} | gone
 
@@ -230,7 +246,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
         session.session_id, session.signed_with = cookie.new_session_id(), None
         session.created_at = session.seen_at = int(time.time())
         key = record_key(session.session_id)
-        plain = {name: _encode(value) for name, value in session.values_.items()}
+        plain = {name: _encode(value) for name, value in session.content.items()}
         plain |= {CREATED: _encode(session.created_at), SEEN: _encode(session.seen_at)}
         if client:
             plain[CLIENT] = _encode(client)

@@ -1,0 +1,53 @@
+"""The handful of parts in which a fleet and an embedded instance differ, chosen here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter
+from app.config import Config
+from app.database.engine import Database
+from app.fleet.service import Membership
+from app.fleet.store import Registry
+from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
+from app.instance import Instance
+from app.lifecycle import Lifecycle
+from app.redis_client import connect
+from app.sessions.keyring import Keyring
+from app.sessions.redis_store import RedisSessionStore
+from app.sessions.sql_store import SqlSessionStore
+from app.sessions.store import SessionStore
+
+
+@dataclass(frozen=True)
+class Adapters:
+    sessions: SessionStore
+    limiter: RateLimiter
+    refresh_keys: Callable[[], None]
+    probes: list[Probe]
+
+
+def choose(config: Config, me: Instance, database: Database, rings: list[Keyring], lifecycle: Lifecycle) -> Adapters:
+    if config.use_redis_sessions:
+        return _of_a_fleet(config, me, rings, lifecycle)
+    return Adapters(SqlSessionStore(database), MemoryRateLimiter(), refresh_keys=_nothing, probes=[])
+
+
+def _of_a_fleet(config: Config, me: Instance, rings: list[Keyring], lifecycle: Lifecycle) -> Adapters:
+    redis = connect(config, me.instance_id)
+    lifecycle.add(close=redis.close)
+    patient = connect(config, me.instance_id, timeout=PROBE_TIMEOUT_SECONDS)
+    lifecycle.add(close=patient.close)
+    membership = Membership(Registry(redis), me, rings)
+    lifecycle.add(background=membership.run, check=lambda: membership.fault, close=membership.leave)
+    return Adapters(
+        sessions=RedisSessionStore(redis, config.session_max_age),
+        limiter=RedisRateLimiter(redis, signing=next(ring for ring in rings if ring.name == "signing")),
+        refresh_keys=membership.refresh,
+        probes=[Probe("redis", lambda: None if patient.ping() else "no answer")],
+    )
+
+
+def _nothing() -> None:
+    """An embedded instance is alone: what it knows is all there is."""
