@@ -264,7 +264,7 @@ def _faults_between(values: Values, already: set[str]) -> list[str]:
 def _keep_embedded_secrets(values: Values) -> None:
     """Embedded mode needs no secret from its user: they are made at the first start and kept beside the database."""
     folder = _data_folder(values["database_url"])
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, parse in (("session_encryption_key", parsers.encryption_keys), ("session_secret", parsers.signing_secrets)):
         if values[name] is None:
             values[name] = parse(_kept_secret(folder / name))

@@ -13,11 +13,14 @@ from gunicorn.workers.ggevent import GeventWorker
 from app.config import EX_CONFIG, Config
 from app.lifecycle import Lifecycle
 
+IDLE_CHECK_SECONDS = 0.1
+
 
 class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type hints
     """Stops gracefully on SIGTERM, and on Ctrl-C: first it says that it is no longer ready, then it finishes its requests.
 
-    No hook of gunicorn runs when a stop begins (https://github.com/benoitc/gunicorn/issues/1464), hence the class.
+    No hook of gunicorn runs when a stop begins (https://github.com/benoitc/gunicorn/issues/1464), hence the class. Connections
+    that are kept alive without a request are closed, which gunicorn would wait for.
     """
 
     number: int
@@ -25,7 +28,14 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     drain_seconds = 0
     _stopping = False
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
+    def init_process(self) -> None:
+        self._idle: set[_WaitForRequest] = set()
+        super().init_process()
+
+    def timeout_ctx(self) -> _WaitForRequest:
+        return _WaitForRequest(self.cfg.keepalive, self._idle)
+
+    def handle_exit(self, _signal: int, _frame: Any) -> None:
         # Runs in the event loop's own greenlet, which must not wait. The signal may come again, from the master and the platform.
         if not self._stopping:
             self._stopping = True
@@ -38,6 +48,33 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
             self.lifecycle.drain()
             gevent.sleep(self.drain_seconds)
         self.alive = False
+        while True:
+            for wait in list(self._idle):
+                wait.end()
+            gevent.sleep(IDLE_CHECK_SECONDS)
+
+
+class _WaitForRequest(gevent.Timeout):  # type: ignore[misc] # gevent has no type hints
+    """The time that a connection may be idle. gunicorn waits for the next request inside of it."""
+
+    def __init__(self, seconds: float, idle: set[_WaitForRequest]) -> None:
+        super().__init__(seconds, False)
+        self._idle = idle
+
+    def __enter__(self) -> _WaitForRequest:
+        self._greenlet = gevent.getcurrent()
+        self._idle.add(self)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> Any:
+        self._idle.discard(self)
+        return super().__exit__(*exception)
+
+    def end(self) -> None:
+        """As if the time were over."""
+        self._idle.discard(self)
+        gevent.kill(self._greenlet, self, block=False)
 
 
 def lowest_free_number(workers: Iterable[Any]) -> int:

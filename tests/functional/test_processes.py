@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.servers import (
 )
 
 EX_CONFIG = 78
+KEEPALIVE_SECONDS = 5  # gunicorn.conf.py
 LOG_LINE = re.compile(r"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\] \[(INFO|WARNING)\] \[instance-7(-w\d|-worker)?\] \S.*")
 
 
@@ -45,6 +47,14 @@ def test_an_embedded_instance_keeps_users_and_sessions_over_a_restart(embedded: 
     assert embedded.interrupt() == 0
     embedded.start()
     assert user.is_signed_in()
+
+
+def test_a_browser_that_stays_connected_does_not_hold_up_a_stop(embedded: Instance) -> None:
+    user = User(embedded)
+    assert user.get("/health/live").headers["Connection"] == "keep-alive"
+    started = time.monotonic()
+    assert embedded.interrupt() == 0
+    assert time.monotonic() - started < KEEPALIVE_SECONDS - 1
 
 
 def test_embedded_data_and_secrets_are_for_their_owner_alone(embedded: Instance, tmp_path: Path) -> None:
