@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 
 STARTING, READY, DRAINING, STOPPED = "starting", "ready", "draining", "stopped"
 
+RESTART_SECONDS = 1.0
+
 Check = Callable[[], str | None]  # a reason not to be ready, or None
 
 
@@ -58,7 +60,7 @@ class Lifecycle:
 
     def start(self) -> None:
         for run in self._background:
-            gevent.spawn(run)
+            gevent.spawn(_keep_running, run)
 
     def drain(self) -> None:
         log.info("draining: no longer ready")
@@ -73,3 +75,13 @@ class Lifecycle:
             except Exception:
                 log.exception("could not close %s", close)
         log.info("stopped")
+
+
+def _keep_running(run: Callable[[], None]) -> None:
+    """An instance whose heartbeat or probe has died would go on as if nothing were wrong."""
+    while True:
+        try:
+            return run()
+        except Exception:
+            log.exception("background work failed, and begins again")
+            gevent.sleep(RESTART_SECONDS)

@@ -74,7 +74,7 @@ class _WaitForRequest(gevent.Timeout):  # type: ignore[misc] # gevent has no typ
     def end(self) -> None:
         """As if the time were over."""
         self._idle.discard(self)
-        gevent.kill(self._greenlet, self, block=False)
+        gevent.kill(self._greenlet, self)
 
 
 def lowest_free_number(workers: Iterable[Any]) -> int:
