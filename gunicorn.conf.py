@@ -15,7 +15,7 @@ settings = from_environment_or_exit()
 instance.identify(settings.instance_id)
 logs.configure(settings.log_format, settings.log_level)
 
-bind = f"{settings.host}:{settings.port}"
+bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 workers = settings.web_concurrency
 worker_class = "app.process.InstanceWorker"
 logger_class = "app.logs.GunicornLogger"

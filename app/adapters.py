@@ -36,15 +36,15 @@ def choose(config: Config, me: Instance, database: Database, rings: list[Keyring
 
 def _of_a_fleet(config: Config, me: Instance, rings: list[Keyring], lifecycle: Lifecycle) -> Adapters:
     redis = connect(config, me.instance_id)
+    patient = connect(config, me.instance_id, timeout=PROBE_TIMEOUT_SECONDS)  # a slow Redis is not a failed one
+    membership = Membership(Registry(patient), me, rings)
     lifecycle.add(close=redis.close)
-    patient = connect(config, me.instance_id, timeout=PROBE_TIMEOUT_SECONDS)
     lifecycle.add(close=patient.close)
-    membership = Membership(Registry(redis), me, rings)
-    lifecycle.add(background=membership.run, check=lambda: membership.fault, close=membership.leave)
+    lifecycle.add(background=membership.run, check=membership.obstacle, close=membership.leave)
     return Adapters(
         sessions=RedisSessionStore(redis, config.session_max_age),
         limiter=RedisRateLimiter(redis, signing=next(ring for ring in rings if ring.name == "signing")),
-        refresh_keys=membership.refresh,
+        refresh_keys=lambda: membership.refresh(Registry(redis)),
         probes=[Probe("redis", lambda: None if patient.ping() else "no answer")],
     )
 

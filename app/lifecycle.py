@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 STARTING, READY, DRAINING, STOPPED = "starting", "ready", "draining", "stopped"
 
 RESTART_SECONDS = 1.0
+WATCH_SECONDS = 1.0
 
 Check = Callable[[], str | None]  # a reason not to be ready, or None
 
@@ -58,8 +59,20 @@ class Lifecycle:
         metrics.ready.set(not obstacles)
         return not obstacles
 
+    def watch(self) -> None:
+        """For ever, as a greenlet: keeps the metric true, and tells each change of readiness to who reads the log."""
+        was_ready: bool | None = None
+        while True:
+            gevent.sleep(WATCH_SECONDS)
+            is_ready = self.is_ready
+            if is_ready and not was_ready:
+                log.info("ready")
+            elif not is_ready and was_ready is not False:
+                log.warning("not ready: %s", "; ".join(self.obstacles))
+            was_ready = is_ready
+
     def start(self) -> None:
-        for run in self._background:
+        for run in [*self._background, self.watch]:
             gevent.spawn(_keep_running, run)
 
     def drain(self) -> None:

@@ -32,11 +32,16 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """`[2025-10-03T20:00:00.000Z] [INFO] [instance-1] message`; a traceback follows on lines that begin with `    | `."""
+    """`[2025-10-03T20:00:00.000Z] [INFO] [instance-1] message`, and the id of the request that it belongs to.
+
+    A traceback follows on lines that begin with `    | `.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         instance_id = instance.current().instance_id
         line = f"[{_timestamp(record)}] [{record.levelname}] [{instance_id}] {one_line(record.getMessage())}"
+        if request := request_id.get():
+            line += f" request_id={request}"
         if record.exc_info:
             trace = self.formatException(record.exc_info)
             line += "".join(f"\n    | {one_line(part)}" for part in trace.splitlines())
@@ -65,6 +70,7 @@ def configure(log_format: str, log_level: str) -> None:
     logging.root.handlers = [handler]
     logging.root.setLevel(log_level)
     logging.captureWarnings(True)
+    logging.getLogger("audit").setLevel(logging.INFO)  # whatever LOG_LEVEL says
     for name in ("alembic", "dramatiq"):  # their news at INFO is of no use to an operator
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
 

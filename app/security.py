@@ -19,6 +19,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
+        "object-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
         "img-src 'self' data:",

@@ -44,4 +44,4 @@ def _log(environ: WSGIEnvironment, status: str, seconds: float) -> None:
     method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
     level = logging.DEBUG if path.startswith(("/health", "/metrics")) else logging.INFO
     metrics.requests.labels(status[:1] + "xx").observe(seconds)
-    log.log(level, "%s %s %s %.0f ms request_id=%s", method, path, status[:3], seconds * 1000, logs.request_id.get())
+    log.log(level, "%s %s %s %.0f ms", method, path, status[:3], seconds * 1000)

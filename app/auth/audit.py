@@ -9,8 +9,7 @@ log = logging.getLogger("audit")
 
 
 def note(event: str, address: str, **facts: object) -> None:
-    pairs = " ".join(f"{name}={value}" for name, value in facts.items())
-    log.info("%s address=%s %s", event, address, pairs)
+    log.info(" ".join([event, *(f"{name}={value}" for name, value in {"address": address, **facts}.items())]))
 
 
 def account(email: str) -> str:

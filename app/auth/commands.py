@@ -23,5 +23,5 @@ def promote(email: str) -> None:
     database: Database = current_app.extensions["database"]
     if not database.run(store.promote, email.strip().lower()):
         raise click.ClickException(f"there is no account with the address {email}")
-    audit.note("account.promoted", "command line", account=audit.account(email.strip().lower()))
+    audit.note("account.promoted", "cli", account=audit.account(email.strip().lower()))
     click.echo(f"{email} is an administrator now.")

@@ -21,6 +21,8 @@ MIN_LENGTH, MAX_LENGTH = 8, 256  # ASVS 5.0: 6.2.1 and 6.2.9
 # OWASP Password Storage Cheat Sheet, Argon2id: 19 MiB, 2 passes, 1 lane. About 20 ms of one core.
 MEMORY_KIB, PASSES, LANES = 19 * 1024, 2, 1
 
+LEFT_WITHOUT_CONTEXT = 6  # characters of a password beside the user's address and our name
+
 THREADS = 2
 MAX_WAITING = 100  # beyond, a caller would wait for more than a second: better to say so at once
 
@@ -39,7 +41,7 @@ def weakness(password: str, email: str) -> str | None:
         return "This is one of the passwords that are tried first. Choose another one."
     for word in (*_OWN_WORDS, *email.casefold().split("@")):
         plain = plain.replace(word, "") if len(word) >= 4 else plain
-    if len(plain) < 4:
+    if len(plain) < LEFT_WITHOUT_CONTEXT:
         return "This is little more than your address or the name of this site. Choose another one."
     return None
 

@@ -64,7 +64,7 @@ class Accounts:
         email = normal_email(email)
         if complaint := weakness(password, email):
             raise Invalid.field("password", complaint)
-        self._take({f"register:{_network(client.address)}": self._register_rate}, client, "registration")
+        self._take({f"register:{_network(client.address)}": self._register_rate}, email, client, "registration")
         try:
             user = self._database.run(store.add, email, self._passwords.hash(password))
         except EmailTaken:
@@ -108,12 +108,13 @@ class Accounts:
                 metrics.attempts.labels("confirmation", "failed").inc()
                 audit.note("confirmation.failed", client.address, user=user.id)
                 raise NotConfirmed(field)
+        metrics.attempts.labels("confirmation", "succeeded").inc()
 
     @contextmanager
     def _an_attempt(self, user: User | None, email: str, client: Client, what: str) -> Iterator[None]:
         """Counted in advance; given back on success, and where the password could not be checked."""
         buckets = self._login_buckets(user, email, client)
-        token = self._take(buckets, client, what)
+        token = self._take(buckets, email, client, what)
         try:
             yield
         except Unavailable:
@@ -128,11 +129,11 @@ class Accounts:
             return {f"login:device:{client.device[1]}": self._login_rate}
         return {f"login:account:{email}": self._login_rate, f"login:address:{_network(client.address)}": self._login_rate}
 
-    def _take(self, buckets: Buckets, client: Client, what: str) -> str:
+    def _take(self, buckets: Buckets, email: str, client: Client, what: str) -> str:
         token = secrets.token_hex(8)
         if wait := self._limiter.take(buckets, token):
             metrics.attempts.labels(what, "limited").inc()
-            audit.note(f"{what}.limited", client.address)
+            audit.note(f"{what}.limited", client.address, account=audit.account(email))
             raise TooMany("There were too many attempts. Please wait a while.", retry_after=wait)
         return token
 
@@ -161,4 +162,6 @@ def _network(address: str) -> str:
         parsed = ip_address(address)
     except ValueError:
         return address
-    return str(IPv6Address(int(parsed) >> 64 << 64)) if isinstance(parsed, IPv6Address) else address
+    if isinstance(parsed, IPv6Address):
+        return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))
+    return address

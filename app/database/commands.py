@@ -6,7 +6,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from app.database.engine import Database
+from app.database.engine import Database, DatabaseUnavailable
 from app.database.upgrade import upgrade
 
 
@@ -20,5 +20,8 @@ def schema() -> None:
 def upgrade_command() -> None:
     """Bring the schema up to date. Safe to run any number of times, and by several at once."""
     database: Database = current_app.extensions["database"]
-    upgrade(database)
+    try:
+        upgrade(database)
+    except DatabaseUnavailable as error:
+        raise click.ClickException(f"the database does not answer: {error.__cause__}") from None
     click.echo("The schema is up to date.")

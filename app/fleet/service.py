@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import time
 
 import gevent
 
 from app.errors import Unavailable
-from app.fleet.store import Registry
+from app.fleet.store import ENTRY_TTL_SECONDS, Registry
 from app.instance import Instance
 from app.sessions.keyring import Keyring
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 2.0
+HEARTBEAT_SECONDS = 1.0
+RETRY_SECONDS = 0.2
 
 
 class Membership:
@@ -24,35 +25,41 @@ class Membership:
         self._registry = registry
         self._instance = instance
         self._rings = rings
-        self.fault: str | None = "has not reached the registry yet"
+        self._last_beat: float | None = None
 
     def run(self) -> None:
         """For ever, as a greenlet."""
         while True:
-            self.beat()
-            gevent.sleep(HEARTBEAT_SECONDS)
+            gevent.sleep(HEARTBEAT_SECONDS if self.beat() else RETRY_SECONDS)
 
-    def beat(self) -> None:
+    def beat(self) -> bool:
         """Without an answer nothing changes: the instance goes on with the keys that it last knew."""
-        with contextlib.suppress(Unavailable):
-            self.refresh()
+        try:
+            self.refresh(self._registry)
+        except Unavailable:
+            return False
+        return True
 
-    def refresh(self) -> None:
+    def refresh(self, registry: Registry) -> None:
         """Renews the entry, and takes over what the fleet says of the keys. Raises Unavailable."""
         entry = {"nonce": self._instance.nonce, "keys": {ring.name: ring.ids for ring in self._rings}}
-        states = self._registry.heartbeat(self._instance.instance_id, entry)
+        states = registry.heartbeat(self._instance.instance_id, entry)
         for ring in self._rings:
             ring.follow(states[ring.name].active, states[ring.name].known)
-        self._note_fault([ring.name for ring in self._rings if not ring.reads_what_the_fleet_writes])
+        self._last_beat = time.monotonic()
+
+    def obstacle(self) -> str | None:
+        """Why the instance should not be ready: it could not read what others write, or they do not know of it."""
+        if self._last_beat is None:
+            return "redis: the registry has not been reached yet"
+        silence = time.monotonic() - self._last_beat
+        if silence > ENTRY_TTL_SECONDS:
+            return f"redis: the registry has not been reached for {silence:.0f} s"
+        missing = [ring.name for ring in self._rings if not ring.reads_what_the_fleet_writes]
+        return f"holds no {' and no '.join(missing)} key that the fleet writes with" if missing else None
 
     def leave(self) -> None:
         try:
             self._registry.remove(self._instance.instance_id, self._instance.nonce)
         except Unavailable:
             log.warning("could not leave the registry; the entry will expire")
-
-    def _note_fault(self, rings: list[str]) -> None:
-        fault = f"holds no {' and no '.join(rings)} key that the fleet writes with" if rings else None
-        if fault and fault != self.fault:
-            log.error("not ready: this instance %s", fault)
-        self.fault = fault

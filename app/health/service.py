@@ -86,5 +86,6 @@ class Probe:
     def _failed(self, error: Exception) -> None:
         if self._failing_since is None:
             self._failing_since = self._asked_at
-            log.warning("%s does not answer: %s", self.name, type(error.__cause__ or error).__name__)
+            cause = error.__cause__ or error
+            log.warning("%s does not answer: %s: %s", self.name, type(cause).__name__, str(cause).partition("\n")[0])
         metrics.dependency_up.labels(self.name).set(0)

@@ -25,6 +25,11 @@ class Stack:
     postgres: PostgresServer
     instance: Instance
 
+    def wait_for_heartbeat(self) -> None:
+        """What an outage has left behind is over then."""
+        with self.redis.commands() as commands:
+            wait_until(lambda: any("fleet:instances" in command.text for command in commands), what="a heartbeat")
+
     def store(self, name: str) -> Server:
         return {"redis": self.redis, "database": self.postgres}[name]
 
@@ -128,6 +133,8 @@ def test_ten_seconds_of_failure_unready_the_instance_and_recovery_readies_it_wit
     def is_ready() -> bool:
         return user.get("/health/ready").status_code == 200
 
+    stack.wait_for_heartbeat()
+    wait_until(is_ready, what="the instance to be in order")
     started = time.monotonic()
     with broken(stack.store(name), "killed"):
         wait_until(lambda: user.get("/health").json()["checks"][name]["status"] == "fail", what="health to notice")
