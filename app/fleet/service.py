@@ -8,7 +8,7 @@ import time
 import gevent
 
 from app.errors import Unavailable
-from app.fleet.store import ENTRY_TTL_SECONDS, Registry
+from app.fleet.store import Registry
 from app.instance import Instance
 from app.sessions.keyring import Keyring
 
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 RETRY_SECONDS = 0.2
+UNREADY_AFTER_SECONDS = HEARTBEAT_SECONDS + 10.0  # ten seconds of failure, after a heartbeat that was answered
 
 
 class Membership:
@@ -53,7 +54,7 @@ class Membership:
         if self._last_beat is None:
             return "redis: the registry has not been reached yet"
         silence = time.monotonic() - self._last_beat
-        if silence > ENTRY_TTL_SECONDS:
+        if silence > UNREADY_AFTER_SECONDS:
             return f"redis: the registry has not been reached for {silence:.0f} s"
         missing = [ring.name for ring in self._rings if not ring.reads_what_the_fleet_writes]
         return f"holds no {' and no '.join(missing)} key that the fleet writes with" if missing else None
