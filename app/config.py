@@ -173,10 +173,10 @@ def load(environ: Mapping[str, str]) -> Config:
             faults.append(f"{setting.name.upper()}: {fault}")
             values[setting.name] = None
     faults += _faults_between(values, {fault.split(":")[0] for fault in faults})
+    if not faults and not values["use_redis_sessions"]:
+        faults += _keep_embedded_secrets(values)
     if faults:
         raise ConfigError(faults)
-    if not values["use_redis_sessions"]:
-        _keep_embedded_secrets(values)
     return Config(**values)
 
 
@@ -235,9 +235,12 @@ def _from_file(name: str, environ: Mapping[str, str], text: str) -> str:
     if text:
         raise ValueError(f"is set twice, by {name} and by {name}_FILE")
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        content = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         raise ValueError(f"{name}_FILE names a file that can't be read") from None
+    if not content:
+        raise ValueError(f"{name}_FILE names an empty file")
+    return content
 
 
 def _faults_between(values: Values, already: set[str]) -> list[str]:
@@ -261,13 +264,17 @@ def _faults_between(values: Values, already: set[str]) -> list[str]:
     return faults
 
 
-def _keep_embedded_secrets(values: Values) -> None:
+def _keep_embedded_secrets(values: Values) -> list[str]:
     """Embedded mode needs no secret from its user: they are made at the first start and kept beside the database."""
     folder = _data_folder(values["database_url"])
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, parse in (("session_encryption_key", parsers.encryption_keys), ("session_secret", parsers.signing_secrets)):
-        if values[name] is None:
-            values[name] = parse(_kept_secret(folder / name))
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, parse in (("session_encryption_key", parsers.encryption_keys), ("session_secret", parsers.signing_secrets)):
+            if values[name] is None:
+                values[name] = parse(_kept_secret(folder / name))
+    except (OSError, ValueError) as error:
+        return [f"DATABASE_URL: the secrets in {folder} can't be kept or read: {error}"]
+    return []
 
 
 def _kept_secret(path: Path) -> str:

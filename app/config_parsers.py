@@ -69,6 +69,10 @@ def redis_url(text: str) -> str:
         raise ValueError("must name a socket as unix:///path")
     if parts.scheme != "unix" and not parts.hostname:
         raise ValueError("names no host")
+    if not re.fullmatch(r"(db=[0-9]+)?" if parts.scheme == "unix" else r"", parts.query):
+        raise ValueError("carries options; certificates are up to REDIS_CA_FILE and REDIS_TLS_VERIFY")
+    if parts.scheme != "unix" and not re.fullmatch(r"(/[0-9]*)?", parts.path):
+        raise ValueError("names a database that is no number")
     _refuse_placeholder(parts.password)
     return text
 
@@ -139,10 +143,17 @@ def _refuse_placeholder(value: str | None) -> None:
 
 
 def origins(text: str) -> tuple[str, ...]:
-    values = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
-    if not all(re.fullmatch(r"https?://[^/\s@]+", origin) for origin in values):
+    """As browsers write them: in small letters and without the default port."""
+    return tuple(_origin(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _origin(text: str) -> str:
+    parts = _split_url(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.path.strip("/") or parts.query:
         raise ValueError("must be a comma-separated list of origins such as https://app.example.org")
-    return values
+    default = {"http": 80, "https": 443}[parts.scheme]
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port and parts.port != default else "")
 
 
 def folders(text: str) -> tuple[Path, ...]:
@@ -160,6 +171,6 @@ def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def readable_file(text: str) -> str:
-    if not os.access(text, os.R_OK):
+    if not (Path(text).is_file() and os.access(text, os.R_OK)):
         raise ValueError("names a file that can't be read")
     return text

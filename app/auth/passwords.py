@@ -39,7 +39,7 @@ def weakness(password: str, email: str) -> str | None:
     plain = password.casefold()
     if plain in _COMMON:
         return "This is one of the passwords that are tried first. Choose another one."
-    for word in (*_OWN_WORDS, *email.casefold().split("@")):
+    for word in (*_OWN_WORDS, email.casefold(), *email.casefold().split("@")):
         plain = plain.replace(word, "") if len(word) >= 4 else plain
     if len(plain) < LEFT_WITHOUT_CONTEXT:
         return "This is little more than your address or the name of this site. Choose another one."

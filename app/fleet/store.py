@@ -12,10 +12,11 @@ from app.redis_client import available
 
 ENTRY_TTL_SECONDS = 10
 SETTLE_SECONDS = 30  # a new key is used after every live instance has held it that long: a roll-back until then harms nobody
+ORPHAN_SECONDS = 3  # a key that nobody alive holds is given up after that: after an outage all have to report first
 
 # One call, so that the decision is made on the entries as they are. The active key moves to a newer one of the caller's list once
 # all hold that; it is chosen anew where no live instance holds it.
-# KEYS: list of instances, active keys. ARGV: instance id, entry as JSON, entry's ttl and settling time in ms
+# KEYS: list of instances, active keys. ARGV: instance id, entry as JSON, entry's ttl, settling time and orphan's time in ms
 _HEARTBEAT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -54,7 +55,7 @@ end
 local answer = {}
 for ring, keys in pairs(mine.keys) do
   local active = redis.call('HGET', KEYS[2], ring)
-  if active and count_holders(ring, active, now) == 0 then active = false end
+  if active and count_holders(ring, active, now) == 0 and mine.since <= now - ARGV[5] then active = false end
   local youngest = active and now - ARGV[4] or now
   if not active or holds(mine, ring, active) then
     for _, key in ipairs(keys) do
@@ -104,7 +105,13 @@ class Registry:
 
     def heartbeat(self, instance_id: str, entry: dict[str, Any]) -> dict[str, RingState]:
         """Renews the entry, which needs `nonce` and `keys` ({ring: [key id, newest first]}); answers by ring."""
-        arguments: list[str | int] = [instance_id, json.dumps(entry), ENTRY_TTL_SECONDS * 1000, int(self._settle_seconds * 1000)]
+        arguments: list[str | int] = [
+            instance_id,
+            json.dumps(entry),
+            ENTRY_TTL_SECONDS * 1000,
+            int(self._settle_seconds * 1000),
+            ORPHAN_SECONDS * 1000,
+        ]
         with available():
             answer = json.loads(self._heartbeat(keys=["fleet:instances", "fleet:active-keys"], args=arguments))
         return {ring: RingState(state["active"] or None, frozenset(state["known"])) for ring, state in answer.items()}

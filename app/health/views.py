@@ -45,11 +45,17 @@ def live() -> Response:
 @blueprint.get("/metrics")
 def metrics() -> Response:
     """To a scraper that is near and talks to this instance directly; to others there is no such page."""
-    forwarded = any(header in request.headers for header in FORWARDING_HEADERS)
-    peer = ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - no peer at all is no private one either
-    if forwarded or not (peer.is_loopback or peer.is_private) or peer.is_unspecified:
-        raise NotFound("There is no such page.")
+    if any(header in request.headers for header in FORWARDING_HEADERS) or not _is_near(request.remote_addr):
+        raise NotFound("There is nothing at this address.")
     return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _is_near(address: str | None) -> bool:
+    try:
+        peer = ip_address(address or "")
+    except ValueError:
+        return False
+    return (peer.is_loopback or peer.is_private) and not peer.is_unspecified
 
 
 def _check(probe: Probe) -> dict[str, Any]:

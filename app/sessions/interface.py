@@ -42,9 +42,13 @@ class Session(SessionMixin):
         self._interface = interface
         self.session_id = session_id
         self.signed_with = signed_with  # the key id of the cookie's signature; None: the browser lacks a valid cookie
+        self.ended = False
+        self.forget()
+
+    def forget(self) -> None:
+        """All that is known of its record."""
         self.opened = False
         self.exists = False  # there is a record of it
-        self.ended = False
         self.sealed: Fields = {}
         self.loaded: dict[str, bytes] = {}
         self.content: dict[str, Any] = {}
@@ -126,18 +130,27 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
     def start(self, session: Session, owner: Owner, client: dict[str, str], values: dict[str, Any]) -> bool:
         """Begins an authenticated session under a new id; the one that it takes the place of is dead everywhere.
 
-        False if the owner's password has changed since it was checked.
+        False, and the session is empty, if the owner's password has changed since it was checked.
         """
-        replaces = session.key
-        session.opened, session.ended, session.content = True, False, dict(values)
-        return self._create(session, owner=owner, client=client, replaces=replaces)
+        replaces, session.ended = session.key, False
+        session.forget()
+        session.content = dict(values)
+        try:
+            created = self._create(session, owner=owner, client=client, replaces=replaces)
+        except Unavailable:
+            session.forget()
+            raise
+        if not created:
+            session.forget()
+        session.opened = True
+        return created
 
     def end(self, session: Session) -> None:
         """Dead at once, on every instance, whatever slower requests of it still do."""
         if session.key:
             self.store.destroy(session.key)
-        session.opened, session.exists, session.ended = True, False, True
-        session.loaded, session.content = {}, {}
+        session.forget()
+        session.opened = session.ended = True
 
     def load(self, session: Session) -> None:
         """Fills the session from its record; anything that is not a valid, living record leaves it empty and without an id."""

@@ -33,12 +33,12 @@ class Keyring:
         return list(self._keys)
 
     def follow(self, active_id: str | None, known_ids: frozenset[str]) -> None:
-        """What the fleet says: the key to write with, and the ids of all keys that some live instance holds.
+        """What the fleet says: the key to write with (None: undecided), and the ids of all keys that live instances hold.
 
         An instance that does not hold the fleet's key goes on with its own; it is not ready, so nobody should notice.
         """
         self.known_ids = known_ids
-        self.reads_what_the_fleet_writes = active_id is None or active_id in self._keys
+        self.reads_what_the_fleet_writes = active_id in self._keys
         self.active_id = active_id if active_id in self._keys else self.ids[0]
         for held in self.ids:
             metrics.session_key_active.labels(self.name, held).set(held == self.active_id)
