@@ -266,15 +266,18 @@ def _faults_between(values: Values, already: set[str]) -> list[str]:
 
 def _keep_embedded_secrets(values: Values) -> list[str]:
     """Embedded mode needs no secret from its user: they are made at the first start and kept beside the database."""
-    folder = _data_folder(values["database_url"])
+    folder, faults = _data_folder(values["database_url"]), []
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name, parse in (("session_encryption_key", parsers.encryption_keys), ("session_secret", parsers.signing_secrets)):
-            if values[name] is None:
+    except OSError as error:
+        return [f"DATABASE_URL: its folder can't be made: {error}"]
+    for name, parse in (("session_encryption_key", parsers.encryption_keys), ("session_secret", parsers.signing_secrets)):
+        if values[name] is None:
+            try:
                 values[name] = parse(_kept_secret(folder / name))
-    except (OSError, ValueError) as error:
-        return [f"DATABASE_URL: the secrets in {folder} can't be kept or read: {error}"]
-    return []
+            except (OSError, ValueError) as error:
+                faults.append(f"{name.upper()}: as kept in {folder / name}: {error}")
+    return faults
 
 
 def _kept_secret(path: Path) -> str:
