@@ -9,7 +9,6 @@ import os
 
 from app import instance, logs, process
 from app.config import from_environment_or_exit
-from app.lifecycle import Lifecycle
 
 settings = from_environment_or_exit()
 instance.identify(settings.instance_id)
@@ -24,7 +23,7 @@ proc_name = "reporadar"
 
 # Sockets and idle keep-alive connections count here as well: there is always room for plain requests beside the sockets.
 worker_connections = settings.max_sockets + 1000
-# The worker gives up by itself before; this is when the master loses patience.
+# When the master loses patience; the worker gives up before (app.process).
 graceful_timeout = settings.shutdown_timeout
 keepalive = 5
 timeout = 30  # of the event loop, which a slow request does not stop
@@ -49,12 +48,12 @@ def pre_fork(server, worker):  # type: ignore[no-untyped-def]
 
 def post_fork(server, worker):  # type: ignore[no-untyped-def]
     instance.identify(settings.instance_id, role=f"w{worker.number}" if workers > 1 else "")
+    worker.drain_seconds = settings.shutdown_delay
 
 
 def post_worker_init(worker):  # type: ignore[no-untyped-def]
-    lifecycle: Lifecycle = worker.wsgi.extensions["lifecycle"]
-    worker.lifecycle, worker.drain_seconds = lifecycle, settings.shutdown_delay
-    lifecycle.start()
+    worker.lifecycle = worker.wsgi.extensions["lifecycle"]
+    worker.lifecycle.start()
     worker.log.info("Server listening on port %s", settings.port)
 
 

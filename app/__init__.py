@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from flask import Flask
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import config as configuration
 from app import errors, instance, openapi, security
 from app.adapters import choose
-from app.api import MAX_BODY_BYTES
+from app.api import MAX_BODY_BYTES, MAX_FORM_BYTES
 from app.auth import commands as auth_commands
 from app.auth import views as auth_views
 from app.auth.passwords import Passwords
@@ -21,6 +20,7 @@ from app.health import views as health_views
 from app.health.load import Load
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
 from app.lifecycle import Lifecycle
+from app.proxies import TrustedProxies
 from app.sessions.census import KeyCensus
 from app.sessions.interface import SessionInterface
 from app.sessions.keyring import Keyring
@@ -46,6 +46,7 @@ def create_app(config: Config | None = None) -> Flask:
     app = Flask(__name__, static_folder="web/static", template_folder="web/templates")
     app.config.update(
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
+        MAX_FORM_MEMORY_SIZE=MAX_FORM_BYTES,
         SESSION_COOKIE_NAME="__Host-session" if config.production else "session",
         SESSION_COOKIE_SECURE=config.production,
         REPORADAR=config,
@@ -68,7 +69,6 @@ def create_app(config: Config | None = None) -> Flask:
     lifecycle.add(background=KeyCensus(adapters.sessions, [encryption, signing]).run)
 
     if config.trusted_proxies:
-        hops = config.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+        app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]
     app.wsgi_app = Tracing(app.wsgi_app)  # type: ignore[method-assign]
     return app

@@ -101,7 +101,7 @@ class Config:
         shown_default="`hostname-pid-random8`",
     )
     host: str = _setting(
-        str,
+        parsers.host,
         lambda values: "0.0.0.0" if values["use_redis_sessions"] else "127.0.0.1",  # noqa: S104 - a fleet sits behind a proxy
         "address to listen on",
         shown_default="`0.0.0.0` in fleet mode, else `127.0.0.1`",
@@ -183,8 +183,8 @@ def load(environ: Mapping[str, str]) -> Config:
 @functools.cache
 def from_environment() -> Config:
     """The process's own configuration, read once; `.env` counts in development, and never wins over the environment."""
-    production_by_default = os.environ.get("USE_REDIS_SESSIONS", "").lower() in ("true", "1", "yes")
-    production = os.environ.get("APP_ENV", "production" if production_by_default else "development") == "production"
+    fleet = os.environ.get("USE_REDIS_SESSIONS", "").strip().lower() in ("true", "1", "yes")
+    production = (os.environ.get("APP_ENV", "").strip() or ("production" if fleet else "development")) == "production"
     file = {} if production else dotenv_values(PROJECT_ROOT / ".env")
     return load({**{name: value for name, value in file.items() if value is not None}, **os.environ})
 

@@ -61,6 +61,13 @@ def instance_id(text: str) -> str:
     return text
 
 
+def host(text: str) -> str:
+    """A name or an address to listen on; an IPv6 address with or without brackets."""
+    if not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]|[0-9a-fA-F:.]+", text):
+        raise ValueError("must be a host name or an address")
+    return text.strip("[]")
+
+
 def redis_url(text: str) -> str:
     parts = _split_url(text)
     if parts.scheme not in ("redis", "rediss", "unix"):

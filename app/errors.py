@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, json, render_template, request
+from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from app import instance, logs
@@ -111,7 +112,9 @@ def _unexpected(error: BaseException) -> Response:
 
 def _render(problem: Problem) -> Response:
     title = HTTPStatus(problem.status).phrase
-    if request.path.startswith("/api/"):
+    if request_ctx.url_adapter is None:  # the Host header makes no sense, so no page can be made that has links
+        response = Response(problem.detail, problem.status, content_type="text/plain; charset=utf-8")
+    elif request.path.startswith("/api/"):
         response = Response(json.dumps(_details(problem, title)), problem.status, content_type="application/problem+json")
     else:
         page = render_template("error.html", problem=problem, title=title, request_id=logs.request_id.get())

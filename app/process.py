@@ -14,6 +14,7 @@ from app.config import EX_CONFIG, Config
 from app.lifecycle import Lifecycle
 
 IDLE_CHECK_SECONDS = 0.1
+GIVE_UP_SECONDS = 4  # before SHUTDOWN_TIMEOUT is over
 
 
 class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type hints
@@ -29,6 +30,9 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     _stopping = False
 
     def init_process(self) -> None:
+        # gunicorn's loop begins its count up to a second after SHUTDOWN_DELAY, and needs a second or two for what is left then.
+        # What it does not finish in time, the master would end with a SIGKILL.
+        self.cfg.set("graceful_timeout", max(1, self.cfg.graceful_timeout - self.drain_seconds - GIVE_UP_SECONDS))
         self._idle: set[_WaitForRequest] = set()
         super().init_process()
 
@@ -72,9 +76,12 @@ class _WaitForRequest(gevent.Timeout):  # type: ignore[misc] # gevent has no typ
         return super().__exit__(*exception)
 
     def end(self) -> None:
-        """As if the time were over."""
-        self._idle.discard(self)
-        gevent.kill(self._greenlet, self)
+        """As if the time were over, unless a request comes before the event loop gets to it."""
+        gevent.get_hub().loop.run_callback(self._end)
+
+    def _end(self) -> None:
+        if self in self._idle:
+            self._greenlet.throw(self)
 
 
 def lowest_free_number(workers: Iterable[Any]) -> int:

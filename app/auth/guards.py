@@ -152,7 +152,7 @@ def _user_of_session() -> User | None:
         return None
     user = accounts().get(user_id)
     if user is None or user.password_version != session["password_version"]:
-        _interface().end(_session())
+        _interface().discard(_session())
         return None
     return user
 

@@ -11,8 +11,8 @@ import hashlib
 import hmac
 import math
 import time
-from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import redis
@@ -77,31 +77,50 @@ class RedisRateLimiter:
         return "rate:" + hmac.digest(self._signing.active, name.encode(), hashlib.sha256).hex()
 
 
+@dataclass
+class _Bucket:
+    seconds: int
+    taken: dict[str, float] = field(default_factory=dict)  # token -> moment
+
+    def forget_the_old(self, now: float) -> None:
+        self.taken = {token: moment for token, moment in self.taken.items() if moment > now - self.seconds}
+
+
 class MemoryRateLimiter:
     """The same for one instance."""
 
-    MAX_BUCKETS = 10_000
+    BUCKETS_BEFORE_CLEANING = 1000
 
     def __init__(self) -> None:
-        self._logs: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        self._buckets: dict[str, _Bucket] = {}
 
     def take(self, buckets: Buckets, token: str) -> int:
         now = time.monotonic()
         wait = max((self._wait(name, rate, now) for name, rate in buckets.items()), default=0.0)
         if wait == 0:
-            for name in buckets:
-                self._logs[name][token] = now
+            self._clean(now)
+            for name, rate in buckets.items():
+                self._buckets.setdefault(name, _Bucket(rate.seconds)).taken[token] = now
         return math.ceil(wait)
 
     def give_back(self, buckets: Buckets, token: str) -> None:
         for name in buckets:
-            self._logs[name].pop(token, None)
+            if bucket := self._buckets.get(name):
+                bucket.taken.pop(token, None)
 
     def _wait(self, name: str, rate: Rate, now: float) -> float:
-        if len(self._logs) > self.MAX_BUCKETS:
-            self._logs.pop(next(iter(self._logs)))
-        taken = {token: moment for token, moment in self._logs[name].items() if moment > now - rate.seconds}
-        self._logs[name] = taken
-        if len(taken) < rate.limit:
+        bucket = self._buckets.get(name)
+        if bucket is None:
             return 0
-        return max(0.001, sorted(taken.values())[-rate.limit] + rate.seconds - now)
+        bucket.forget_the_old(now)
+        if len(bucket.taken) < rate.limit:
+            return 0
+        return max(0.001, sorted(bucket.taken.values())[-rate.limit] + rate.seconds - now)
+
+    def _clean(self, now: float) -> None:
+        if len(self._buckets) < self.BUCKETS_BEFORE_CLEANING:
+            return
+        for name, bucket in list(self._buckets.items()):
+            bucket.forget_the_old(now)
+            if not bucket.taken:
+                del self._buckets[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -24,7 +25,8 @@ MEMORY_KIB, PASSES, LANES = 19 * 1024, 2, 1
 LEFT_WITHOUT_CONTEXT = 6  # characters of a password beside the user's address and our name
 
 THREADS = 2
-MAX_WAITING = 100  # beyond, a caller would wait for more than a second: better to say so at once
+NICENESS = 10
+MAX_WAITING = 50  # beyond, a caller would wait for more than a second: better to say so at once
 
 _COMMON: frozenset[str] = frozenset(FREQUENCY_LISTS["passwords"])
 _OWN_WORDS = ("reporadar",)
@@ -82,5 +84,7 @@ class Passwords:
 
 def _politely(work: Callable[[], T]) -> T:
     """With less right to the processor than the event loop, which has everybody else waiting."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux, of this thread alone
+    with contextlib.suppress(OSError):  # elsewhere than on Linux a thread has no priority of its own
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
     return work()

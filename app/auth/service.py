@@ -157,11 +157,12 @@ def normal_email(text: str) -> str:
 
 
 def _network(address: str) -> str:
-    """Of a client: an IPv6 user has a whole /64 to choose addresses from."""
+    """Of a client: an IPv6 user has a whole /64 to choose addresses from. Some proxies add the port, which is left out."""
+    host = re.sub(r"^\[(.*)\](:\d+)?$|^([^:]*):\d+$", r"\1\3", address)
     try:
-        parsed = ip_address(address)
+        parsed = ip_address(host)
     except ValueError:
-        return address
+        return "unknown"
     if isinstance(parsed, IPv6Address):
         return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))
-    return address
+    return str(parsed)

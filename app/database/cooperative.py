@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import gevent
 import psycopg2
 from psycopg2 import extensions
 
@@ -60,7 +61,10 @@ def resolve_host(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, 
     host = parameters.get("host", "")
     if host and not host.startswith("/") and "," not in host:
         try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            with gevent.Timeout(remaining_seconds(), TimeoutError):
+                found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except OSError as error:
             raise psycopg2.OperationalError("the database's host name can't be resolved") from error
-        parameters["hostaddr"] = found[0][4][0]
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        parameters["host"] = ",".join([host] * len(addresses))  # libpq tries one after the other
+        parameters["hostaddr"] = ",".join(addresses)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import select
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
@@ -47,12 +49,17 @@ class Database:
 
     def run_within(self, seconds: float, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._thread is not None:
-            return self._thread.run(self._transaction, work, args, kwargs)
+            return self._thread.run(self._in_turn, time.monotonic() + seconds, work, args, kwargs)
         with cooperative.deadline(seconds), self._connection_slot():
-            return self._transaction(work, args, kwargs)
+            return self._transaction(partial(_patiently, seconds, work) if seconds > PATIENCE_SECONDS else work, args, kwargs)
 
     def close(self) -> None:
         self.engine.dispose()
+
+    def _in_turn(self, deadline: float, work: Callable[..., T], args: Any, kwargs: Any) -> T:
+        if time.monotonic() > deadline:  # it waited that long for the one thread
+            raise DatabaseUnavailable
+        return self._transaction(work, args, kwargs)
 
     def _transaction(self, work: Callable[..., T], args: Any, kwargs: Any) -> T:
         try:
@@ -87,8 +94,21 @@ def _postgresql_engine(url: str, pool_size: int, application_name: str) -> Engin
         connect_args={"application_name": application_name, "keepalives_idle": 30, "connect_timeout": 2},
     )
     event.listen(engine, "do_connect", cooperative.resolve_host)
+    event.listen(engine, "connect", _limit_statements)
     event.listen(engine, "checkout", _refuse_dead_connection)
     return engine
+
+
+def _patiently(seconds: float, work: Callable[..., T], connection: Connection, *args: Any, **kwargs: Any) -> T:
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
+    return work(connection, *args, **kwargs)
+
+
+def _limit_statements(dbapi_connection: Any, _: Any) -> None:
+    """The server gives up when the client does; otherwise a statement that waits for a lock would keep its backend for ever."""
+    with dbapi_connection.cursor() as cursor:
+        cursor.execute(f"SET statement_timeout = {int(PATIENCE_SECONDS * 1000)}")
+    dbapi_connection.commit()
 
 
 def _refuse_dead_connection(dbapi_connection: Any, *_: Any) -> None:
@@ -101,7 +121,7 @@ def _refuse_dead_connection(dbapi_connection: Any, *_: Any) -> None:
 
 def _sqlite_engine(url: str) -> Engine:
     engine = create_engine(
-        url, poolclass=StaticPool, hide_parameters=True, connect_args={"check_same_thread": False, "timeout": 5}
+        url, poolclass=StaticPool, hide_parameters=True, connect_args={"check_same_thread": False, "timeout": PATIENCE_SECONDS}
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

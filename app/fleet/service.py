@@ -43,11 +43,18 @@ class Membership:
 
     def refresh(self, registry: Registry) -> None:
         """Renews the entry, and takes over what the fleet says of the keys. Raises Unavailable."""
-        entry = {"nonce": self._instance.nonce, "keys": {ring.name: ring.ids for ring in self._rings}}
+        entry = {
+            "nonce": self._instance.nonce,
+            "keys": {ring.name: ring.ids for ring in self._rings},
+            "writes_with": {ring.name: ring.active_id for ring in self._rings if self._follows(ring)},
+        }
         states = registry.heartbeat(self._instance.instance_id, entry)
         for ring in self._rings:
             ring.follow(states[ring.name].active, states[ring.name].known)
         self._last_beat = time.monotonic()
+
+    def _follows(self, ring: Keyring) -> bool:
+        return self._last_beat is not None and ring.reads_what_the_fleet_writes
 
     def obstacle(self) -> str | None:
         """Why the instance should not be ready: it could not read what others write, or they do not know of it."""

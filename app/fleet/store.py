@@ -14,8 +14,12 @@ ENTRY_TTL_SECONDS = 10
 SETTLE_SECONDS = 30  # a new key is used after every live instance has held it that long: a roll-back until then harms nobody
 ORPHAN_SECONDS = 3  # a key that nobody alive holds is given up after that: after an outage all have to report first
 
-# One call, so that the decision is made on the entries as they are. The active key moves to a newer one of the caller's list once
-# all hold that; it is chosen anew where no live instance holds it.
+# One call, so that the decision is made on the entries as they are.
+#
+# The active key moves to another one that every live instance has held for the settling time and puts before it. Where Redis
+# has lost the note of it, what a ready instance writes with counts; in a new fleet the oldest common key, which is the cautious
+# choice in the middle of a rotation. A key that no live instance holds is given up after a while: all report after an outage.
+#
 # KEYS: list of instances, active keys. ARGV: instance id, entry as JSON, entry's ttl, settling time and orphan's time in ms
 _HEARTBEAT = """
 local time = redis.call('TIME')
@@ -37,36 +41,51 @@ for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   if entry then table.insert(live, cjson.decode(entry)) else redis.call('SREM', KEYS[1], id) end
 end
 
-local function holds(entry, ring, key)
-  for _, held in ipairs(entry.keys[ring] or {}) do
-    if held == key then return true end
+local function position(entry, ring, key)
+  for index, held in ipairs(entry.keys[ring] or {}) do
+    if held == key then return index end
   end
-  return false
 end
 
-local function count_holders(ring, key, youngest)
-  local count = 0
+local function all_hold(ring, key, youngest, before)
   for _, entry in ipairs(live) do
-    if holds(entry, ring, key) and entry.since <= youngest then count = count + 1 end
+    local at = position(entry, ring, key)
+    local limit = before and position(entry, ring, before)
+    if not at or entry.since > youngest or (limit and at > limit) then return false end
   end
-  return count
+  return true
+end
+
+local function anybody_holds(ring, key)
+  for _, entry in ipairs(live) do
+    if position(entry, ring, key) then return true end
+  end
+  return false
 end
 
 local answer = {}
 for ring, keys in pairs(mine.keys) do
   local active = redis.call('HGET', KEYS[2], ring)
-  if active and count_holders(ring, active, now) == 0 and mine.since <= now - ARGV[5] then active = false end
-  local youngest = active and now - ARGV[4] or now
-  if not active or holds(mine, ring, active) then
+  local before = active
+  if not active then active = (mine.writes_with or {})[ring] or false end
+  if active and not anybody_holds(ring, active) and mine.since <= now - ARGV[5] then active = false end
+  if not active then
+    for index = #keys, 1, -1 do
+      if all_hold(ring, keys[index], now) then
+        active = keys[index]
+        break
+      end
+    end
+  elseif position(mine, ring, active) then
     for _, key in ipairs(keys) do
       if key == active then break end
-      if count_holders(ring, key, youngest) == #live then
+      if all_hold(ring, key, now - ARGV[4], active) then
         active = key
-        redis.call('HSET', KEYS[2], ring, key)
         break
       end
     end
   end
+  if active and active ~= before then redis.call('HSET', KEYS[2], ring, active) end
   local known = {}
   for _, entry in ipairs(live) do
     for _, key in ipairs(entry.keys[ring] or {}) do known[key] = true end
@@ -104,7 +123,10 @@ class Registry:
         self._remove = client.register_script(_REMOVE)
 
     def heartbeat(self, instance_id: str, entry: dict[str, Any]) -> dict[str, RingState]:
-        """Renews the entry, which needs `nonce` and `keys` ({ring: [key id, newest first]}); answers by ring."""
+        """Renews the entry; answers by ring.
+
+        The entry needs `nonce`, `keys` ({ring: [key id, newest first]}) and `writes_with` ({ring: key id}, of a ready instance).
+        """
         arguments: list[str | int] = [
             instance_id,
             json.dumps(entry),

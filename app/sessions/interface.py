@@ -152,6 +152,11 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
         session.forget()
         session.opened = session.ended = True
 
+    def discard(self, session: Session) -> None:
+        """The same without a word to the browser, whose cookie may be that of a newer session by now."""
+        self.end(session)
+        session.ended = False
+
     def load(self, session: Session) -> None:
         """Fills the session from its record; anything that is not a valid, living record leaves it empty and without an id."""
         opened = self._open(session.key) if session.key else None

@@ -25,7 +25,8 @@ class Keyring:
     def __init__(self, name: str, keys: tuple[bytes, ...]) -> None:
         self.name = name
         self._keys = {key_id(key): key for key in keys}
-        self.follow(self.ids[0], frozenset(self.ids))
+        self.active_id = self.ids[0]
+        self.follow(self.active_id, frozenset(self.ids))
 
     @property
     def ids(self) -> list[str]:
@@ -35,11 +36,12 @@ class Keyring:
     def follow(self, active_id: str | None, known_ids: frozenset[str]) -> None:
         """What the fleet says: the key to write with (None: undecided), and the ids of all keys that live instances hold.
 
-        An instance that does not hold the fleet's key goes on with its own; it is not ready, so nobody should notice.
+        An instance that does not hold the fleet's key goes on with what it has; it is not ready, so nobody should notice.
         """
         self.known_ids = known_ids
         self.reads_what_the_fleet_writes = active_id in self._keys
-        self.active_id = active_id if active_id in self._keys else self.ids[0]
+        if active_id in self._keys:
+            self.active_id = active_id
         for held in self.ids:
             metrics.session_key_active.labels(self.name, held).set(held == self.active_id)
 

@@ -1,4 +1,4 @@
-"""Session records in Redis: a hash each, with a time to live, and a set per user that lists theirs.
+"""Session records in Redis: a hash each, with a time to live, and a sorted set per user that lists theirs by age.
 
 Every change is one Lua call, so that it is atomic across instances: a record that was destroyed in the meantime is never written
 back, and writers of different fields do not disturb each other.
@@ -14,27 +14,25 @@ import redis
 
 from app.redis_client import available
 from app.sessions.cipher import Corrupt
-from app.sessions.store import KEY_PREFIX, Change, Fields, Owner, key_ids
+from app.sessions.store import KEY_PREFIX, MAX_PER_USER, Change, Fields, Owner, key_ids
 
 _SCAN_BATCH = 500
 
 # KEYS: record, replaced record or "", the owner's list and password version (or "" and "")
-# ARGV: ttl, least ttl of the list, the owner's password version, then name, value, ...
+# ARGV: ttl, least ttl of the list, the owner's password version, the most sessions of an owner, then name, value, ...
 _CREATE = """
 if KEYS[3] ~= '' then
   local newest = redis.call('GET', KEYS[4])
   if newest and tonumber(newest) > tonumber(ARGV[3]) then return 0 end
-  if redis.call('SCARD', KEYS[3]) >= 100 then
-    for _, key in ipairs(redis.call('SMEMBERS', KEYS[3])) do
-      if redis.call('EXISTS', key) == 0 then redis.call('SREM', KEYS[3], key) end
-    end
+  redis.call('ZREM', KEYS[3], KEYS[2])
+  while redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[4]) do
+    redis.call('DEL', redis.call('ZPOPMIN', KEYS[3])[1])
   end
-  redis.call('SREM', KEYS[3], KEYS[2])
-  redis.call('SADD', KEYS[3], KEYS[1])
+  redis.call('ZADD', KEYS[3], redis.call('TIME')[1], KEYS[1])
   if redis.call('TTL', KEYS[3]) < tonumber(ARGV[2]) then redis.call('EXPIRE', KEYS[3], ARGV[2]) end
 end
 if KEYS[2] ~= '' then redis.call('DEL', KEYS[2]) end
-for i = 4, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return 1
 """
@@ -57,10 +55,10 @@ return 1
 # KEYS: the user's list and password version, record to keep or "". ARGV: password version or "", its ttl
 _DESTROY_ALL = """
 local destroyed = 0
-for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+for _, key in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   if key ~= KEYS[3] then
     destroyed = destroyed + redis.call('DEL', key)
-    redis.call('SREM', KEYS[1], key)
+    redis.call('ZREM', KEYS[1], key)
   end
 end
 if ARGV[1] ~= '' and tonumber(ARGV[1]) > tonumber(redis.call('GET', KEYS[2]) or 0) then
@@ -91,9 +89,9 @@ class RedisSessionStore:
     def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
         owner_keys = _owner_keys(owner.user_id) if owner else ["", ""]
         version = owner.password_version if owner else ""
-        pairs = [part for pair in fields.items() for part in pair]
+        arguments = [ttl, self._max_age, version, MAX_PER_USER, *(part for pair in fields.items() for part in pair)]
         with available():
-            return bool(self._create(keys=[key, replaces or "", *owner_keys], args=[ttl, self._max_age, version, *pairs]))
+            return bool(self._create(keys=[key, replaces or "", *owner_keys], args=arguments))
 
     def merge(self, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
         arguments: list[Any] = ["" if ttl is None else ttl]
@@ -108,7 +106,7 @@ class RedisSessionStore:
 
     def of_user(self, user_id: int) -> dict[str, Fields]:
         with available():
-            keys = [key.decode() for key in cast(set[bytes], self._client.smembers(_owner_keys(user_id)[0]))]
+            keys = [key.decode() for key in cast(list[bytes], self._client.zrange(_owner_keys(user_id)[0], 0, -1))]
             records = self._load_many(keys)
         return {key: record for key, record in zip(keys, records, strict=True) if record}
 

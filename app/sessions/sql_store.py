@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select
 
 from app.database.engine import Database
 from app.database.schema import session_fields, sessions, users
-from app.sessions.store import Change, Fields, Owner, key_ids
+from app.sessions.store import MAX_PER_USER, Change, Fields, Owner, key_ids
 
 
 class SqlSessionStore:
@@ -58,10 +58,18 @@ def _create(connection: Connection, key: str, fields: Fields, ttl: int, owner: O
         return False
     if replaces:
         _destroy(connection, replaces)
+    if owner:
+        _end_the_oldest(connection, owner.user_id)
     values = {"key": key, "user_id": owner and owner.user_id, "expires_at": _expiry(ttl)}
     connection.execute(insert(sessions).values(values))
     _put(connection, key, fields)
     return True
+
+
+def _end_the_oldest(connection: Connection, user_id: int) -> None:
+    mine = sessions.c.user_id == user_id
+    kept = select(sessions.c.key).where(mine).order_by(sessions.c.expires_at.desc()).limit(MAX_PER_USER - 1)
+    connection.execute(delete(sessions).where(mine, sessions.c.key.not_in(kept)))
 
 
 def _password_is(connection: Connection, owner: Owner) -> bool:

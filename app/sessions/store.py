@@ -12,6 +12,7 @@ from app.sessions.cipher import Corrupt, sealed_with
 KEY_PREFIX = "session:"
 SIGNED = ".signed"  # the one field in the clear: the id of the key that the browser's cookie is signed with
 
+MAX_PER_USER = 100  # sessions; with one more, the oldest ends
 NEVER_AGAIN = 2**53 - 1  # a password version that no login ever has: for an account that is gone
 
 Fields = dict[str, bytes]  # name of a field -> its sealed value
