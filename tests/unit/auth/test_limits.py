@@ -1,0 +1,190 @@
+"""What holds for each rate limiter. The same tests run for Redis and for the memory of one instance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import pytest
+import redis
+
+from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter
+from app.config_parsers import Rate
+from app.sessions.keyring import Keyring
+from tests.servers import RedisServer, wait_until
+from tests.unit.conftest import Clock
+
+RING = Keyring("signing", (b"s" * 32,))
+HOUR = 3600
+
+_tokens = count()
+
+
+def token() -> str:
+    return f"token-{next(_tokens)}"
+
+
+@pytest.fixture
+def redis_limiter(redis_client: redis.Redis) -> RateLimiter:
+    return RedisRateLimiter(redis_client, RING)
+
+
+@pytest.fixture(params=["redis", "memory"])
+def limiter(request: pytest.FixtureRequest) -> RateLimiter:
+    found: RateLimiter = MemoryRateLimiter() if request.param == "memory" else request.getfixturevalue("redis_limiter")
+    return found
+
+
+def taken(limiter: RateLimiter, bucket: str, rate: Rate, attempts: int) -> int:
+    """How many of so many attempts got a place."""
+    return [limiter.take({bucket: rate}, token()) for _ in range(attempts)].count(0)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 10])
+def test_exactly_as_many_as_the_limit_get_a_place(limiter: RateLimiter, limit: int) -> None:
+    assert taken(limiter, "a", Rate(limit, HOUR), 50) == limit
+    assert taken(limiter, "b", Rate(limit, HOUR), 50) == limit
+
+
+def test_exactly_as_many_as_the_limit_get_a_place_on_all_instances_together(
+    connect_redis: Callable[[], redis.Redis],
+) -> None:
+    limiters = [RedisRateLimiter(connect_redis(), RING) for _ in range(8)]
+    with ThreadPoolExecutor(len(limiters)) as executor:
+        for bucket in map(str, range(10)):
+            places = executor.map(lambda limiter, bucket=bucket: taken(limiter, bucket, Rate(10, HOUR), 20), limiters)
+            assert sum(places) == 10
+
+
+def test_who_is_refused_takes_nothing(limiter: RateLimiter) -> None:
+    rate, first = {"a": Rate(2, HOUR)}, token()
+    assert limiter.take(rate, first) == limiter.take(rate, token()) == 0
+    for _ in range(20):
+        assert limiter.take(rate, token()) > 0
+    limiter.give_back(rate, first)
+    assert limiter.take(rate, token()) == 0
+    assert limiter.take(rate, token()) > 0
+
+
+def test_a_place_is_given_back_once(limiter: RateLimiter) -> None:
+    rate, first = {"a": Rate(2, HOUR)}, token()
+    limiter.take(rate, first)
+    limiter.take(rate, token())
+    limiter.give_back(rate, first)
+    limiter.give_back(rate, first)
+    limiter.give_back(rate, "a token that never took a place")
+    assert taken(limiter, "a", rate["a"], 10) == 1
+
+
+def test_a_place_in_all_buckets_or_in_none(limiter: RateLimiter) -> None:
+    full, roomy = Rate(1, HOUR), Rate(5, HOUR)
+    limiter.take({"full": full}, token())
+    for buckets in ({"full": full, "roomy": roomy}, {"roomy": roomy, "full": full}):
+        assert limiter.take(buckets, token()) > 0
+    assert taken(limiter, "roomy", roomy, 10) == 5
+
+
+def test_a_place_is_taken_in_each_bucket_and_given_back_in_each(limiter: RateLimiter) -> None:
+    rates, first = {"one": Rate(1, HOUR), "two": Rate(1, HOUR)}, token()
+    assert limiter.take(rates, first) == 0
+    assert limiter.take({"one": rates["one"]}, token()) > 0
+    assert limiter.take({"two": rates["two"]}, token()) > 0
+    limiter.give_back(rates, first)
+    assert limiter.take(rates, token()) == 0
+
+
+def test_the_time_to_wait_is_until_the_oldest_leaves(limiter: RateLimiter) -> None:
+    limiter.take({"a": Rate(1, 60)}, token())
+    assert limiter.take({"a": Rate(1, 60)}, token()) in range(50, 61)
+
+
+def test_the_time_to_wait_is_until_there_is_a_place_in_each_bucket(limiter: RateLimiter) -> None:
+    short, long = Rate(1, 60), Rate(1, 600)
+    limiter.take({"short": short, "long": long}, token())
+    for both in ({"short": short, "long": long}, {"long": long, "short": short}):
+        assert limiter.take(both, token()) in range(590, 601)
+    assert limiter.take({"short": short}, token()) in range(50, 61)
+
+
+def test_the_time_to_wait_is_never_less_than_a_second(limiter: RateLimiter) -> None:
+    rate = {"a": Rate(1, 1)}
+    limiter.take(rate, token())
+    waits: list[int] = []
+
+    def is_free() -> bool:
+        waits.append(limiter.take(rate, token()))
+        return waits[-1] == 0
+
+    wait_until(is_free, what="the window to slide")
+    assert waits == [1] * (len(waits) - 1) + [0]
+
+
+def test_after_the_window_there_is_a_place_again(limiter: RateLimiter) -> None:
+    rate = {"a": Rate(2, 1)}
+    assert limiter.take(rate, token()) == limiter.take(rate, token()) == 0
+    wait_until(lambda: limiter.take(rate, token()) == 0, what="the window to slide")
+
+
+def test_the_window_slides(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, limiter, rate = Clock(), MemoryRateLimiter(), {"a": Rate(2, 10)}
+    monkeypatch.setattr("app.auth.limits.time", clock)
+    waits = []
+    for _ in range(14):
+        waits.append(limiter.take(rate, token()))
+        clock.now += 2
+    # Places at 0 and 2 s; the first is free again at 10 s, the second at 12 s.
+    assert waits == [0, 0, 6, 4, 2, 0, 0, 6, 4, 2, 0, 0, 6, 4]
+
+
+def test_a_lower_limit_counts_what_a_higher_one_let_in(limiter: RateLimiter) -> None:
+    assert taken(limiter, "a", Rate(5, HOUR), 5) == 5
+    assert limiter.take({"a": Rate(2, HOUR)}, token()) > 0
+    assert taken(limiter, "a", Rate(6, HOUR), 5) == 1
+
+
+def test_under_a_lower_limit_one_waits_until_enough_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, limiter = Clock(), MemoryRateLimiter()
+    monkeypatch.setattr("app.auth.limits.time", clock)
+    limiter.take({"a": Rate(2, 60)}, token())
+    clock.now += 30
+    limiter.take({"a": Rate(2, 60)}, token())
+    assert limiter.take({"a": Rate(2, 60)}, token()) == 30
+    assert limiter.take({"a": Rate(1, 60)}, token()) == 60
+
+
+def test_under_a_lower_limit_one_waits_in_redis_until_enough_have_left(
+    redis_limiter: RateLimiter, redis_client: redis.Redis
+) -> None:
+    first = token()
+    redis_limiter.take({"a": Rate(2, 60)}, first)
+    (key,) = redis_client.scan_iter()
+    redis_client.zincrby(key, -30_000_000, first)  # half a minute ago
+    redis_limiter.take({"a": Rate(2, 60)}, token())
+    assert redis_limiter.take({"a": Rate(2, 60)}, token()) in range(20, 31)
+    assert redis_limiter.take({"a": Rate(1, 60)}, token()) in range(50, 61)
+
+
+def test_the_memory_of_one_instance_forgets_what_is_over_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, limiter = Clock(), MemoryRateLimiter()
+    monkeypatch.setattr("app.auth.limits.time", clock)
+    limiter.take({"long": Rate(1, 10 * HOUR)}, token())
+    for number in range(5000):
+        clock.now += 1
+        assert limiter.take({str(number): Rate(1, 60)}, token()) == 0
+    assert len(limiter._buckets) <= MemoryRateLimiter.BUCKETS_BEFORE_CLEANING
+    assert limiter.take({"long": Rate(1, 10 * HOUR)}, token()) > 0
+    assert limiter.take({"4999": Rate(1, 60)}, token()) > 0
+
+
+def test_redis_forgets_a_bucket_after_its_window(redis_limiter: RateLimiter, redis_client: redis.Redis) -> None:
+    redis_limiter.take({"a": Rate(1, 60)}, token())
+    (key,) = redis_client.scan_iter()
+    assert 0 < redis_client.pttl(key) <= 60_000
+
+
+def test_whom_a_bucket_is_about_can_not_be_read_in_redis(redis_limiter: RateLimiter, redis_server: RedisServer) -> None:
+    rate = {"login:account:grace@example.org": Rate(1, HOUR)}
+    redis_limiter.take(rate, token())
+    redis_limiter.give_back(rate, token())
+    assert b"grace@example.org" not in redis_server.dump()

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import gevent
+import pytest
+from argon2 import PasswordHasher
+
+from app.auth import passwords
+from app.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords, weakness
+from app.errors import Unavailable
+
+EMAIL = "grace.hopper@example.org"
+GOOD = "correct horse battery"
+
+
+class CountingHasher(PasswordHasher):
+    """The real one, with a note of what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(passwords.PASSES, passwords.MEMORY_KIB, passwords.LANES)
+        self.calls: list[str] = []
+
+    def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
+        self.calls.append("hash")
+        return super().hash(password, salt=salt)
+
+    def verify(self, hash: str | bytes, password: str | bytes) -> bool:  # type: ignore[override]
+        self.calls.append("verify")
+        return super().verify(hash, password)
+
+
+@pytest.fixture(scope="module")
+def hashing() -> Passwords:
+    return Passwords()
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        GOOD,
+        "zq8vkw3x",
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaab",
+        "only small letters and blanks",
+        "пароль-из-слов",
+        "🐎🔋📎🐎🔋📎🐎🔋",
+        "x" * MAX_LENGTH,
+        " 8 chars",
+        "reporadar is a good radar",
+    ],
+)
+def test_accepted(password: str) -> None:
+    assert weakness(password, EMAIL) is None
+
+
+@pytest.mark.parametrize(
+    ("password", "word"),
+    [
+        ("", "at least"),
+        ("x" * (MIN_LENGTH - 1), "at least"),
+        ("🐎" * (MIN_LENGTH - 1), "at least"),
+        ("x" * (MAX_LENGTH + 1), "at most"),
+        ("password", "tried first"),
+        ("PassWord", "tried first"),
+        ("12345678", "tried first"),
+        ("iloveyou", "tried first"),
+        ("password1", "tried first"),
+        ("reporadar", "your address or the name"),
+        ("RepoRadar1", "your address or the name"),
+        ("reporadarreporadar", "your address or the name"),
+        (EMAIL, "your address or the name"),
+        ("grace.hopper", "your address or the name"),
+        ("Grace.Hopper12", "your address or the name"),
+        ("example.org!", "your address or the name"),
+    ],
+)
+def test_refused(password: str, word: str) -> None:
+    complaint = weakness(password, EMAIL)
+    assert complaint is not None
+    assert word in complaint
+
+
+def test_a_whole_address_is_refused_however_short_its_parts_are() -> None:
+    assert weakness("ada@example.org", "ada@example.org") is not None
+
+
+def test_a_short_name_is_not_held_against_a_password() -> None:
+    assert weakness("adadadad", "ada@example.org") is None
+
+
+def test_a_password_matches_its_own_hash_and_no_other(hashing: Passwords) -> None:
+    hashed = hashing.hash(GOOD)
+    assert hashed != hashing.hash(GOOD)
+    assert hashing.verify(hashed, GOOD)
+    for other in ("", GOOD + " ", GOOD.upper(), GOOD[:-1]):
+        assert not hashing.verify(hashed, other)
+
+
+def test_hashes_are_argon2id_as_owasp_recommends(hashing: Passwords) -> None:
+    assert hashing.hash(GOOD).startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+
+@pytest.mark.parametrize("hashed", ["$argon2id$broken", "plain text", "$2b$12$abcdefghijklmnopqrstuv"])
+def test_what_is_no_hash_matches_nothing(hashing: Passwords, hashed: str) -> None:
+    assert not hashing.verify(hashed, GOOD)
+    assert not hashing.verify(hashed, hashed)
+
+
+def test_a_hash_of_weaker_parameters_is_outdated(hashing: Passwords) -> None:
+    assert not hashing.is_outdated(hashing.hash(GOOD))
+    assert hashing.is_outdated(PasswordHasher(1, 8 * 1024, 1).hash(GOOD))
+
+
+def test_an_unknown_account_costs_the_same_work_and_always_fails() -> None:
+    hashing, hasher = Passwords(), CountingHasher()
+    known = hashing.hash(GOOD)
+    hashing._hasher = hasher
+    assert not hashing.verify(known, "wrong")
+    of_the_known, hasher.calls = hasher.calls, []
+    assert not hashing.verify(None, "wrong")
+    assert of_the_known == hasher.calls == ["verify"]
+    assert known.rpartition("$")[0].rpartition("$")[0] == hashing._nobodys_hash.rpartition("$")[0].rpartition("$")[0]
+
+
+def test_too_many_at_once_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "MAX_WAITING", 3)
+    hashing = Passwords()
+    hashed = hashing.hash(GOOD)
+    jobs = [gevent.spawn(hashing.verify, hashed, GOOD) for _ in range(5)]
+    for job in jobs:
+        job.join()
+    refused = [job.exception for job in jobs if not job.successful()]
+    assert [type(fault) for fault in refused] == [Unavailable, Unavailable]
+    assert [job.value for job in jobs if job.successful()] == [True, True, True]
+    assert refused[0].headers == {"Retry-After": "1"}
+    assert hashing.verify(hashed, GOOD)
+
+
+def test_a_fault_takes_nobodys_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "MAX_WAITING", 1)
+    hashing = Passwords()
+    for _ in range(3):
+        with pytest.raises(AttributeError):
+            hashing.hash(7)  # type: ignore[arg-type]
+    assert hashing.hash(GOOD)
+
+
+def test_the_event_loop_goes_on_meanwhile(hashing: Passwords) -> None:
+    order: list[str] = []
+    job = gevent.spawn(lambda: order.append(f"hashed {len(hashing.hash(GOOD)) > 0}"))
+    gevent.idle()
+    order.append("loop")
+    job.join()
+    assert order == ["loop", "hashed True"]

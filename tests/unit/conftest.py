@@ -1,0 +1,121 @@
+"""An application on a temporary SQLite database, and a clock that tests turn by hand."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+from flask import Flask
+from flask.testing import FlaskClient
+from prometheus_client import REGISTRY
+
+from app import config, create_app, instance
+from app.config import Config
+from app.database.engine import Database
+from app.database.upgrade import upgrade
+from app.redis_client import connect
+from tests.servers import embedded_environment, fleet_environment
+
+MakeApp = Callable[..., Flask]
+
+UNUSED_DATABASE_URL = "postgresql://nobody@127.0.0.1/unused"
+
+
+class Clock:
+    """Stands in for the module `time` of the code under test."""
+
+    def __init__(self, now: float = 1_760_000_000) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+
+def count_of(metric: str, **labels: str) -> float:
+    """The value of a counter of this process."""
+    return REGISTRY.get_sample_value(metric, labels) or 0
+
+
+@pytest.fixture(autouse=True)
+def named_instance(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who this process is; the test may change it."""
+    monkeypatch.setattr(instance, "_current", instance.current())
+    return instance.identify("instance-1").instance_id
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("database") / "reporadar.db"
+    database = Database(f"sqlite:///{path}", 1, "test")
+    upgrade(database)
+    database.close()
+    return path
+
+
+@pytest.fixture
+def embedded(tmp_path: Path, migrated_file: Path) -> dict[str, str]:
+    """The environment of an embedded instance with an empty database of its own."""
+    shutil.copy(migrated_file, tmp_path / "reporadar.db")
+    return embedded_environment(tmp_path)
+
+
+@pytest.fixture
+def make_app(embedded: dict[str, str]) -> Iterator[MakeApp]:
+    """Builds the whole application, with further settings by name."""
+    with ExitStack() as stack:
+
+        def make(**overrides: str) -> Flask:
+            app = create_app(config.load({**embedded, **overrides}))
+            stack.callback(app.extensions["lifecycle"].stop)
+            return app
+
+        yield make
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def database(embedded: dict[str, str]) -> Iterator[Database]:
+    """An empty SQLite database with the schema."""
+    database = Database(embedded["DATABASE_URL"], 5, "test")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def fleet_config(redis_url: str) -> Config:
+    """Of an instance on the shared Redis, which is empty; there is no database."""
+    return config.load(fleet_environment(redis_url, UNUSED_DATABASE_URL))
+
+
+@pytest.fixture
+def connect_redis(fleet_config: Config) -> Iterator[Callable[[], redis.Redis]]:
+    """Clients of the shared Redis as instances have them."""
+    with ExitStack() as stack:
+
+        def make() -> redis.Redis:
+            client = connect(fleet_config, f"test-{secrets.token_hex(4)}")
+            stack.callback(client.close)
+            return client
+
+        yield make
+
+
+@pytest.fixture
+def redis_client(connect_redis: Callable[[], redis.Redis]) -> redis.Redis:
+    return connect_redis()

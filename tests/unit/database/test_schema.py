@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from threading import Thread
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, inspect, select, text
+
+from app.database import upgrade as upgrading
+from app.database.engine import Database
+from app.database.schema import metadata, users
+from app.database.upgrade import schema_complaint, upgrade
+
+
+@pytest.fixture
+def sqlite(request: pytest.FixtureRequest) -> Iterator[Database]:
+    database = Database(f"sqlite:///{request.getfixturevalue('tmp_path')}/empty.db", 5, "test")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def postgresql(request: pytest.FixtureRequest) -> Iterator[Database]:
+    database = Database(postgresql_url(request.getfixturevalue("database_url")), 5, "test")
+    yield database
+    database.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest) -> Database:
+    found: Database = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def migrated(empty: Database) -> Database:
+    upgrade(empty)
+    return empty
+
+
+def postgresql_url(url: str) -> str:
+    return url.replace("postgresql:", "postgresql+psycopg2:")
+
+
+def differences(connection: Connection, wanted: MetaData) -> list[Any]:
+    found: list[Any] = compare_metadata(
+        MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True}), wanted
+    )
+    return found
+
+
+def tables(connection: Connection) -> set[str]:
+    return set(inspect(connection).get_table_names())
+
+
+def test_the_migrations_build_the_schema(migrated: Database) -> None:
+    assert migrated.run(differences, metadata) == []
+
+
+def test_a_table_that_the_migrations_lack_is_seen(migrated: Database) -> None:
+    wanted = MetaData(naming_convention=metadata.naming_convention)
+    for table in metadata.tables.values():
+        table.to_metadata(wanted)
+    Table("forgotten", wanted, Column("id", Integer, primary_key=True))
+    assert [difference[0] for difference in migrated.run(differences, wanted)] == ["add_table"]
+
+
+def test_an_upgrade_may_be_repeated(migrated: Database) -> None:
+    values = {"email": "a@b.org", "password_hash": "", "created_at": datetime.now(UTC)}
+    migrated.run(lambda connection: connection.execute(insert(users).values(values)))
+    upgrade(migrated)
+    assert migrated.run(lambda connection: connection.execute(select(users.c.email)).scalar_one()) == "a@b.org"
+    assert migrated.run(schema_complaint) is None
+
+
+def test_instances_that_start_together_may_upgrade_together(database_url: str) -> None:
+    databases = [Database(postgresql_url(database_url), 1, f"test-{number}") for number in range(4)]
+    faults: list[BaseException] = []
+
+    def run(database: Database) -> None:
+        try:
+            upgrade(database)
+        except BaseException as fault:
+            faults.append(fault)
+
+    threads = [Thread(target=run, args=[database]) for database in databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert databases[0].run(schema_complaint) is None
+    for database in databases:
+        database.close()
+
+
+def test_an_upgrade_that_fails_leaves_nothing_behind(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_at_the_end(configuration: Any, revision: str) -> None:
+        real(configuration, revision)
+        raise RuntimeError("at the very end")
+
+    real = command.upgrade
+    monkeypatch.setattr(command, "upgrade", fail_at_the_end)
+    with pytest.raises(RuntimeError):
+        upgrade(empty)
+    assert empty.run(tables) == set()
+    monkeypatch.undo()
+    upgrade(empty)
+    assert {"users", "alembic_version"} <= empty.run(tables)
+
+
+# Whether it is up to date.
+
+
+def set_version(database: Database, version: str | None) -> None:
+    def change(connection: Connection) -> None:
+        connection.execute(text("DELETE FROM alembic_version"))
+        if version:
+            connection.execute(text("INSERT INTO alembic_version VALUES (:version)"), {"version": version})
+
+    database.run(change)
+
+
+def test_a_missing_schema_is_complained_about(empty: Database) -> None:
+    assert empty.run(schema_complaint) == "the schema is missing; run: flask --app wsgi schema upgrade"
+
+
+def test_a_schema_that_is_up_to_date_is_fine(migrated: Database) -> None:
+    assert migrated.run(schema_complaint) is None
+
+
+def test_a_schema_that_is_behind_is_complained_about(migrated: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = ("next", *upgrading._revisions())
+    monkeypatch.setattr(upgrading, "_revisions", lambda: newer)
+    for version in (*newer[1:], None):
+        set_version(migrated, version)
+        assert migrated.run(schema_complaint) == "the schema is older than the code; run: flask --app wsgi schema upgrade"
+    set_version(migrated, "next")
+    assert migrated.run(schema_complaint) is None
+
+
+def test_a_schema_that_is_ahead_is_fine(migrated: Database) -> None:
+    set_version(migrated, "9999")
+    assert migrated.run(schema_complaint) is None
+
+
+# Points in time.
+
+
+def round_trip(connection: Connection, moment: datetime) -> datetime:
+    values = {"email": "a@b.org", "password_hash": "", "created_at": moment}
+    connection.execute(insert(users).values(values))
+    found: datetime = connection.execute(select(users.c.created_at)).scalar_one()
+    return found
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2025, 10, 3, 20, 0, 0, 123_456, tzinfo=UTC),
+        datetime(2025, 10, 3, 23, 0, tzinfo=timezone(timedelta(hours=-7))),
+        datetime(2025, 10, 26, 2, 30, tzinfo=timezone(timedelta(hours=2))),
+    ],
+    ids=["utc", "west", "east"],
+)
+def test_a_moment_comes_back_as_the_same_in_utc(migrated: Database, moment: datetime) -> None:
+    found = migrated.run(round_trip, moment)
+    assert found == moment
+    assert found.utcoffset() == timedelta(0)
+
+
+def test_a_server_elsewhere_changes_nothing(postgresql: Database) -> None:
+    upgrade(postgresql)
+
+    def far_away(connection: Connection) -> datetime:
+        connection.execute(text("SET TIME ZONE 'Asia/Tokyo'"))
+        return round_trip(connection, datetime(2025, 10, 3, 20, tzinfo=UTC))
+
+    assert postgresql.run(far_away).utcoffset() == timedelta(0)

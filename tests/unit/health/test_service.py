@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from app.errors import Unavailable
+from app.health.service import (
+    FAIL,
+    PASS,
+    PROBE_TIMEOUT_SECONDS,
+    SLOW_SECONDS,
+    UNREADY_AFTER_SECONDS,
+    WARN,
+    Probe,
+)
+from tests.unit.conftest import Clock, count_of
+
+REFUSED = "192.0.2.7:6379 refused the connection"
+
+
+class Dependency:
+    """Answers after so many seconds: None, a complaint, or not at all."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.seconds = 0.001
+        self.answer: str | None = None
+        self.is_down = False
+
+    def ask(self) -> str | None:
+        self.clock.now += self.seconds
+        if self.is_down:
+            raise Unavailable("no answer") from ConnectionRefusedError(f"{REFUSED}\nand a second line")
+        return self.answer
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("app.health.service.time", clock)
+    return clock
+
+
+@pytest.fixture
+def dependency(clock: Clock) -> Dependency:
+    return Dependency(clock)
+
+
+@pytest.fixture
+def probe(dependency: Dependency) -> Probe:
+    return Probe("redis", dependency.ask)
+
+
+def fail_for(seconds: float, probe: Probe, dependency: Dependency) -> None:
+    """Probes each half second, the first one now."""
+    dependency.is_down = True
+    end = dependency.clock.now + seconds
+    while dependency.clock.now < end:
+        probe.probe()
+        dependency.clock.now = min(end, dependency.clock.now + 0.5)
+
+
+def test_nothing_is_known_before_the_first_answer(probe: Probe) -> None:
+    assert (probe.status, probe.latency) == (FAIL, None)
+    assert probe.obstacle() == "redis has not answered yet"
+
+
+def test_an_answer_passes(probe: Probe) -> None:
+    probe.probe()
+    assert (probe.status, probe.obstacle()) == (PASS, None)
+    assert probe.latency == pytest.approx(0.001, abs=1e-6)
+
+
+def test_slow_is_a_warning_and_no_failure(probe: Probe, dependency: Dependency) -> None:
+    dependency.seconds = SLOW_SECONDS + 0.01
+    for _ in range(100):
+        probe.probe()
+        assert (probe.status, probe.obstacle()) == (WARN, None)
+    dependency.seconds = PROBE_TIMEOUT_SECONDS
+    for _ in range(100):
+        probe.probe()
+        assert (probe.status, probe.obstacle()) == (WARN, None)
+
+
+def test_a_complaint_fails_and_stands_in_the_way_at_once(probe: Probe, dependency: Dependency) -> None:
+    probe.probe()
+    dependency.answer = "the schema is missing"
+    probe.probe()
+    assert (probe.status, probe.obstacle()) == (FAIL, "redis: the schema is missing")
+    dependency.answer = None
+    probe.probe()
+    assert (probe.status, probe.obstacle()) == (PASS, None)
+
+
+def test_a_failure_fails_at_once_and_stands_in_the_way_after_10_seconds(probe: Probe, dependency: Dependency) -> None:
+    probe.probe()
+    fail_for(0.5, probe, dependency)
+    assert (probe.status, probe.obstacle()) == (FAIL, None)
+    fail_for(9.5, probe, dependency)
+    assert UNREADY_AFTER_SECONDS == probe.failing_for == 10
+    assert probe.obstacle() is None
+    dependency.clock.now += 0.1
+    assert probe.obstacle() == "redis has failed for 10 s"
+
+
+def test_one_answer_ends_a_failure(probe: Probe, dependency: Dependency) -> None:
+    probe.probe()
+    fail_for(60, probe, dependency)
+    assert probe.obstacle() is not None
+    dependency.is_down = False
+    probe.probe()
+    assert (probe.status, probe.obstacle(), probe.failing_for) == (PASS, None, 0)
+    fail_for(9, probe, dependency)
+    assert probe.obstacle() is None
+
+
+def test_one_that_never_answered_is_in_the_way_from_the_first_moment(probe: Probe, dependency: Dependency) -> None:
+    fail_for(0.5, probe, dependency)
+    assert (probe.status, probe.obstacle()) == (FAIL, "redis has not answered yet")
+
+
+def test_a_probe_that_gets_no_answer_at_all_is_seen_while_it_waits(probe: Probe, dependency: Dependency) -> None:
+    probe.probe()
+    seen: list[tuple[str, str | None]] = []
+
+    def hang() -> None:
+        for seconds in (0.1, 1, 4.5, 5):
+            dependency.clock.now += seconds
+            seen.append((probe.status, probe.obstacle()))
+        raise TimeoutError
+
+    probe.ask = hang
+    probe.probe()
+    assert seen == [(PASS, None), (WARN, None), (FAIL, None), (FAIL, "redis has failed for 11 s")]
+
+
+def test_a_failure_is_told_once_and_so_is_its_end(probe: Probe, dependency: Dependency, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    probe.probe()
+    fail_for(3, probe, dependency)
+    dependency.is_down = False
+    probe.probe()
+    probe.probe()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", f"redis does not answer: ConnectionRefusedError: {REFUSED}"),
+        ("INFO", "redis answers again after 3.0 s"),
+    ]
+
+
+def test_the_last_answer_is_a_metric(probe: Probe, dependency: Dependency) -> None:
+    probe.probe()
+    assert count_of("reporadar_dependency_up", dependency="redis") == 1
+    assert count_of("reporadar_dependency_latency_seconds", dependency="redis") == pytest.approx(0.001, abs=1e-6)
+    fail_for(0.5, probe, dependency)
+    assert count_of("reporadar_dependency_up", dependency="redis") == 0

@@ -1,0 +1,112 @@
+"""Both session stores, for tests that hold for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from app.auth import store as users
+from app.database.engine import Database
+from app.database.upgrade import upgrade
+from app.errors import Unavailable
+from app.sessions.redis_store import RedisSessionStore
+from app.sessions.sql_store import SqlSessionStore
+from app.sessions.store import Change, Fields, Owner, SessionStore
+
+MAX_AGE = 1000
+
+
+@dataclass
+class Backend:
+    """A store, and the users whose sessions it keeps."""
+
+    store: SessionStore
+    database: Database
+
+    def new_owner(self, email: str = "ada@example.org") -> Owner:
+        user = self.database.run(users.add, email, "hash")
+        return Owner(user.id, user.password_version)
+
+    def change_password(self, owner: Owner, *, keep: str | None = None) -> Owner:
+        """As the application does it: first the user's row, then the sessions."""
+        user = self.database.run(users.by_id, owner.user_id)
+        assert user is not None
+        version = owner.password_version + 1
+        assert self.database.run(users.set_password, user, "other hash", version=version)
+        self.store.destroy_all(owner.user_id, keep=keep, password_version=version)
+        return Owner(owner.user_id, version)
+
+
+@dataclass
+class RecordingStore:
+    """The store, with a note of each call, and out of order where a test wants that."""
+
+    inner: SessionStore
+    calls: list[str] = field(default_factory=list)
+    out_of_order: set[str] = field(default_factory=set)
+
+    def _note(self, call: str) -> None:
+        self.calls.append(call)
+        if call in self.out_of_order:
+            raise Unavailable("The session store does not answer.")
+
+    def load(self, key: str) -> Fields | None:
+        self._note("load")
+        return self.inner.load(key)
+
+    def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
+        self._note("create")
+        return self.inner.create(key, fields, ttl, owner, replaces)
+
+    def merge(self, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
+        self._note("merge")
+        return self.inner.merge(key, changes, ttl)
+
+    def destroy(self, key: str) -> None:
+        self._note("destroy")
+        self.inner.destroy(key)
+
+    def of_user(self, user_id: int) -> dict[str, Fields]:
+        self._note("of_user")
+        return self.inner.of_user(user_id)
+
+    def destroy_all(self, user_id: int, *, keep: str | None, password_version: int | None = None) -> int:
+        self._note("destroy_all")
+        return self.inner.destroy_all(user_id, keep=keep, password_version=password_version)
+
+    def key_ids_in_use(self) -> Iterator[frozenset[str]]:
+        self._note("key_ids_in_use")
+        return self.inner.key_ids_in_use()
+
+
+@pytest.fixture
+def redis_backend(request: pytest.FixtureRequest, database: Database) -> Backend:
+    return Backend(RedisSessionStore(request.getfixturevalue("redis_client"), MAX_AGE), database)
+
+
+@pytest.fixture
+def sqlite_backend(database: Database) -> Backend:
+    return Backend(SqlSessionStore(database), database)
+
+
+@pytest.fixture
+def postgresql_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """An embedded instance may keep its data in PostgreSQL as well."""
+    url = request.getfixturevalue("database_url").replace("postgresql:", "postgresql+psycopg2:")
+    database = Database(url, 5, "test")
+    upgrade(database)
+    yield Backend(SqlSessionStore(database), database)
+    database.close()
+
+
+@pytest.fixture(params=["redis", "sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    found: Backend = request.getfixturevalue(f"{request.param}_backend")
+    return found
+
+
+@pytest.fixture
+def store(backend: Backend) -> SessionStore:
+    return backend.store

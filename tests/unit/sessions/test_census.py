@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+from prometheus_client import REGISTRY
+
+from app.sessions.census import KeyCensus
+from app.sessions.cipher import RecordCipher
+from app.sessions.keyring import Keyring, key_id
+from app.sessions.store import SIGNED, SessionStore, record_key
+from tests.unit.sessions.conftest import Backend
+
+NEW, OLD, SIGNING = b"n" * 32, b"o" * 32, b"s" * 32
+
+
+@pytest.fixture
+def store(sqlite_backend: Backend) -> SessionStore:
+    return sqlite_backend.store
+
+
+def records(secret: str, key: bytes) -> float | None:
+    return REGISTRY.get_sample_value("reporadar_session_records", {"secret": secret, "key_id": key_id(key)})
+
+
+def create(store: SessionStore, name: str, secret: bytes) -> None:
+    key = record_key(name)
+    cipher = RecordCipher(Keyring("encryption", (secret,)), key)
+    fields = {field: cipher.seal(field, b"value") for field in ("one", "two")}
+    store.create(key, {**fields, SIGNED: key_id(SIGNING).encode()}, 100, None, None)
+
+
+def test_each_record_counts_once_for_each_key_that_it_needs(store: SessionStore) -> None:
+    for name, secret in (("one", OLD), ("two", OLD), ("three", NEW)):
+        create(store, name, secret)
+    census = KeyCensus(store, [Keyring("encryption", (NEW, OLD)), Keyring("signing", (SIGNING,))])
+    census.count()
+    assert (records("encryption", NEW), records("encryption", OLD), records("signing", SIGNING)) == (1, 2, 3)
+
+
+def test_a_key_that_nothing_needs_any_more_counts_zero(store: SessionStore) -> None:
+    census = KeyCensus(store, [Keyring("encryption", (NEW, OLD))])
+    create(store, "one", OLD)
+    census.count()
+    assert records("encryption", OLD) == 1
+    store.destroy(record_key("one"))
+    census.count()
+    assert records("encryption", OLD) == 0
+
+
+def test_nobody_counts_while_no_rotation_is_under_way(store: SessionStore) -> None:
+    alone, rotating = Keyring("encryption", (NEW,)), Keyring("signing", (NEW, OLD))
+    assert not KeyCensus(store, [alone]).is_needed
+    assert KeyCensus(store, [alone, rotating]).is_needed
+    KeyCensus(store, [alone]).run()  # returns

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from app import config, instance
+from app.adapters import Adapters, choose
+from app.auth.limits import MemoryRateLimiter, RedisRateLimiter
+from app.config import Config
+from app.database.engine import Database
+from app.lifecycle import Lifecycle
+from app.sessions.keyring import Keyring
+from app.sessions.redis_store import RedisSessionStore
+from app.sessions.sql_store import SqlSessionStore
+
+
+def chosen(configured: Config, database: Database, lifecycle: Lifecycle) -> Adapters:
+    rings = [Keyring("encryption", (b"e" * 32,)), Keyring("signing", (b"s" * 32,))]
+    return choose(configured, instance.current(), database, rings, lifecycle)
+
+
+def test_an_embedded_instance_needs_no_server(embedded: dict[str, str], database: Database) -> None:
+    lifecycle = Lifecycle()
+    adapters = chosen(config.load(embedded), database, lifecycle)
+    assert isinstance(adapters.sessions, SqlSessionStore)
+    assert isinstance(adapters.limiter, MemoryRateLimiter)
+    assert adapters.probes == []
+    assert lifecycle.obstacles == []
+    adapters.refresh_keys()
+
+
+def test_a_fleet_shares_redis(fleet_config: Config, database: Database) -> None:
+    lifecycle = Lifecycle()
+    adapters = chosen(fleet_config, database, lifecycle)
+    assert isinstance(adapters.sessions, RedisSessionStore)
+    assert isinstance(adapters.limiter, RedisRateLimiter)
+    (probe,) = adapters.probes
+    probe.probe()
+    assert (probe.name, probe.status) == ("redis", "pass")
+    lifecycle.stop()
+
+
+def test_an_instance_of_a_fleet_is_ready_when_it_has_reached_the_registry(fleet_config: Config, database: Database) -> None:
+    lifecycle = Lifecycle()
+    adapters = chosen(fleet_config, database, lifecycle)
+    assert lifecycle.obstacles == ["redis: the registry has not been reached yet"]
+    adapters.refresh_keys()
+    assert lifecycle.obstacles == []
+    lifecycle.stop()

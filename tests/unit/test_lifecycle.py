@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import gevent
+import gevent.event
+import pytest
+from prometheus_client import REGISTRY
+
+from app.lifecycle import DRAINING, READY, STARTING, STOPPED, Lifecycle
+
+
+def test_an_instance_becomes_ready_when_nothing_stands_in_the_way_any_more() -> None:
+    obstacles: list[str | None] = ["no schema"]
+    lifecycle = Lifecycle()
+    lifecycle.add(check=lambda: obstacles[0])
+    assert (lifecycle.phase, lifecycle.is_ready, lifecycle.obstacles) == (STARTING, False, ["no schema"])
+    obstacles[0] = None
+    assert lifecycle.is_ready
+    assert (lifecycle.phase, lifecycle.obstacles) == (READY, [])
+
+
+def test_all_obstacles_are_told() -> None:
+    lifecycle = Lifecycle()
+    for reason in ("no schema", None, "no key"):
+        lifecycle.add(check=lambda reason=reason: reason)  # type: ignore[misc]
+    assert lifecycle.obstacles == ["no schema", "no key"]
+
+
+def test_a_ready_instance_can_lose_its_readiness_and_find_it_again() -> None:
+    obstacles: list[str | None] = [None]
+    lifecycle = Lifecycle()
+    lifecycle.add(check=lambda: obstacles[0])
+    assert lifecycle.is_ready
+    obstacles[0] = "redis has failed for 11 s"
+    assert not lifecycle.is_ready
+    assert lifecycle.phase == READY
+    obstacles[0] = None
+    assert lifecycle.is_ready
+
+
+def test_an_instance_that_drains_is_not_ready_again() -> None:
+    lifecycle = Lifecycle()
+    assert lifecycle.is_ready
+    lifecycle.drain()
+    assert (lifecycle.phase, lifecycle.is_ready, lifecycle.obstacles) == (DRAINING, False, [DRAINING])
+    lifecycle.stop()
+    assert (lifecycle.phase, lifecycle.is_ready, lifecycle.obstacles) == (STOPPED, False, [STOPPED])
+
+
+def test_readiness_is_a_metric() -> None:
+    lifecycle = Lifecycle()
+    assert lifecycle.is_ready
+    assert REGISTRY.get_sample_value("reporadar_ready") == 1
+    lifecycle.drain()
+    assert not lifecycle.is_ready
+    assert REGISTRY.get_sample_value("reporadar_ready") == 0
+
+
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[gevent.Greenlet]]:
+    """The greenlets of the test, which end with it."""
+    greenlets: list[gevent.Greenlet] = []
+    spawn = gevent.spawn
+
+    def note(*arguments: object) -> gevent.Greenlet:
+        greenlets.append(spawn(*arguments))
+        return greenlets[-1]
+
+    monkeypatch.setattr("app.lifecycle.gevent.spawn", note)
+    yield greenlets
+    gevent.killall(greenlets)
+
+
+def test_each_change_of_readiness_is_told_once(
+    spawned: list[gevent.Greenlet], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("app.lifecycle.WATCH_SECONDS", 0)
+    caplog.set_level(logging.INFO, "app.lifecycle")
+    obstacles: list[str | None] = ["no schema"]
+    lifecycle = Lifecycle()
+    lifecycle.add(check=lambda: obstacles[0])
+    lifecycle.start()
+    for reason in ("no schema", None, "redis has failed for 11 s", None):
+        obstacles[0] = reason
+        for _ in range(10):
+            gevent.sleep(0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "not ready: no schema",
+        "ready",
+        "not ready: redis has failed for 11 s",
+        "ready",
+    ]
+
+
+def test_nothing_runs_in_the_background_before_the_start(spawned: list[gevent.Greenlet]) -> None:
+    runs: list[str] = []
+    lifecycle = Lifecycle()
+    lifecycle.add(background=lambda: runs.append("run"))
+    gevent.idle()
+    assert runs == []
+    lifecycle.start()
+    gevent.idle()
+    assert runs == ["run"]
+
+
+def test_background_work_that_failed_begins_again(
+    spawned: list[gevent.Greenlet], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("app.lifecycle.RESTART_SECONDS", 0)
+    done = gevent.event.Event()
+    outcomes = iter([RuntimeError("the first time"), RuntimeError("the second time")])
+
+    def work() -> None:
+        for fault in outcomes:
+            raise fault
+        done.set()
+
+    lifecycle = Lifecycle()
+    lifecycle.add(background=work)
+    lifecycle.start()
+    assert done.wait(10)
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["the first time", "the second time"]
+
+
+def test_what_was_opened_is_closed_in_reverse_and_one_fault_does_not_keep_the_others_open(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    closed: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("can't be closed")
+
+    lifecycle = Lifecycle()
+    lifecycle.add(close=lambda: closed.append("database"))
+    lifecycle.add(close=fail)
+    lifecycle.add(close=lambda: closed.append("registry"))
+    lifecycle.stop()
+    assert closed == ["registry", "database"]
+    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]
