@@ -7,7 +7,7 @@ from flask import Flask
 from app import config as configuration
 from app import errors, instance, openapi, security
 from app.adapters import choose
-from app.api import MAX_BODY_BYTES, MAX_FORM_BYTES
+from app.api import MAX_BODY_BYTES
 from app.auth import commands as auth_commands
 from app.auth import views as auth_views
 from app.auth.passwords import Passwords
@@ -46,7 +46,6 @@ def create_app(config: Config | None = None) -> Flask:
     app = Flask(__name__, static_folder="web/static", template_folder="web/templates")
     app.config.update(
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
-        MAX_FORM_MEMORY_SIZE=MAX_FORM_BYTES,
         SESSION_COOKIE_NAME="__Host-session" if config.production else "session",
         SESSION_COOKIE_SECURE=config.production,
         REPORADAR=config,

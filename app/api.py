@@ -17,7 +17,6 @@ P = ParamSpec("P")
 Answer = Response
 
 MAX_BODY_BYTES = 1024 * 1024
-MAX_FORM_BYTES = 64 * 1024
 MAX_FAULTS = 20
 
 

@@ -270,13 +270,15 @@ def _keep_embedded_secrets(values: Values) -> list[str]:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        return [f"DATABASE_URL: its folder can't be made: {error}"]
+        return [f"DATABASE_URL: its folder can't be made ({error.strerror})"]
     for name, parse in (("session_encryption_key", parsers.encryption_keys), ("session_secret", parsers.signing_secrets)):
         if values[name] is None:
             try:
                 values[name] = parse(_kept_secret(folder / name))
-            except (OSError, ValueError) as error:
-                faults.append(f"{name.upper()}: as kept in {folder / name}: {error}")
+            except OSError as error:
+                faults.append(f"{name.upper()}: can't be kept beside the database ({error.strerror})")
+            except ValueError as error:
+                faults.append(f"{name.upper()}: as it is kept beside the database, {error}")
     return faults
 
 

@@ -155,12 +155,12 @@ def origins(text: str) -> tuple[str, ...]:
 
 
 def _origin(text: str) -> str:
-    parts = _split_url(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.path.strip("/") or parts.query:
+    match = re.fullmatch(r"(https?)://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?", text.lower())
+    if not match:
         raise ValueError("must be a comma-separated list of origins such as https://app.example.org")
-    default = {"http": 80, "https": 443}[parts.scheme]
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port and parts.port != default else "")
+    scheme, host, port = match.groups()
+    default = {"http": ":80", "https": ":443"}[scheme]
+    return f"{scheme}://{host}" + (port if port and port != default else "")
 
 
 def folders(text: str) -> tuple[Path, ...]:

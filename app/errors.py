@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 SENTENCES = {
     404: "There is nothing at this address.",
     405: "This address does not take requests of that kind.",
-    413: "This is larger than what is accepted here, 1 MiB.",
+    413: "This is larger than what is accepted here.",
 }
 
 

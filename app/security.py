@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from urllib.parse import urlsplit
+import re
 
 from flask import Flask, Response, request, session
 
 from app.config import Config
 from app.errors import Problem
-from app.sessions.interface import Session
+from app.sessions.session import Session
 
 log = logging.getLogger(__name__)
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
-DEFAULT_PORTS = {"http": 80, "https": 443}
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -72,15 +71,17 @@ def _is_foreign(allowed: frozenset[str]) -> bool:
         return False
     if site is not None and site not in ("same-origin", "none"):
         return True
-    return origin is not None and _host_and_port(origin) != _host_and_port(f"{request.scheme}://{request.host}")
+    if origin is None:
+        return False
+    scheme, _, authority = origin.lower().partition("://")
+    # Behind a proxy that does not tell, the scheme here is not the browser's; but then the browser has said "same-origin".
+    same_scheme = scheme == request.scheme or site == "same-origin"
+    own = _without_default_port(request.host.lower())
+    return not (own and same_scheme and _without_default_port(authority) == own)
 
 
-def _host_and_port(origin: str) -> tuple[str | None, int | None] | None:
-    try:
-        parts = urlsplit(origin)
-        return parts.hostname, parts.port or DEFAULT_PORTS.get(parts.scheme)
-    except ValueError:
-        return None
+def _without_default_port(authority: str) -> str:
+    return re.sub(r":(80|443)$", "", authority)
 
 
 def _is_private() -> bool:

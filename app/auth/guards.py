@@ -14,7 +14,8 @@ from app.auth.service import Accounts, Client, WrongPassword
 from app.auth.store import User
 from app.errors import NotFound, NotSignedIn, Problem, Unavailable
 from app.sessions import cookie
-from app.sessions.interface import Session, SessionInterface
+from app.sessions.interface import SessionInterface
+from app.sessions.session import Session
 from app.sessions.store import NEVER_AGAIN, Owner, public_id
 
 View = TypeVar("View", bound=Callable[..., Any])

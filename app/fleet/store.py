@@ -17,8 +17,9 @@ ORPHAN_SECONDS = 3  # a key that nobody alive holds is given up after that: afte
 # One call, so that the decision is made on the entries as they are.
 #
 # The active key moves to another one that every live instance has held for the settling time and puts before it. Where Redis
-# has lost the note of it, what a ready instance writes with counts; in a new fleet the oldest common key, which is the cautious
-# choice in the middle of a rotation. A key that no live instance holds is given up after a while: all report after an outage.
+# has lost the note of it, what a ready instance writes with counts, though another one may be the first to report. A new fleet
+# takes the oldest common key, which is the cautious choice in the middle of a rotation. A key that no live instance holds is
+# given up after a while: after an outage all have to report first.
 #
 # KEYS: list of instances, active keys. ARGV: instance id, entry as JSON, entry's ttl, settling time and orphan's time in ms
 _HEARTBEAT = """
@@ -67,9 +68,11 @@ local answer = {}
 for ring, keys in pairs(mine.keys) do
   local active = redis.call('HGET', KEYS[2], ring)
   local before = active
-  if not active then active = (mine.writes_with or {})[ring] or false end
+  local claim, chosen = (mine.writes_with or {})[ring], redis.call('HGET', KEYS[2], ring .. ':chosen')
+  if claim and (not active or (chosen and now - chosen < tonumber(ARGV[5]))) then active = claim end
   if active and not anybody_holds(ring, active) and mine.since <= now - ARGV[5] then active = false end
-  if not active then
+  local first = not active
+  if first then
     for index = #keys, 1, -1 do
       if all_hold(ring, keys[index], now) then
         active = keys[index]
@@ -85,7 +88,10 @@ for ring, keys in pairs(mine.keys) do
       end
     end
   end
-  if active and active ~= before then redis.call('HSET', KEYS[2], ring, active) end
+  if active and active ~= before then
+    redis.call('HSET', KEYS[2], ring, active)
+    redis.call(unpack(first and {'HSET', KEYS[2], ring .. ':chosen', now} or {'HDEL', KEYS[2], ring .. ':chosen'}))
+  end
   local known = {}
   for _, entry in ipairs(live) do
     for _, key in ipairs(entry.keys[ring] or {}) do known[key] = true end

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from app.errors import Unavailable
 from app.sessions import cookie
 from app.sessions.cipher import Corrupt, RecordCipher, sealed_with
 from app.sessions.keyring import Keyring, UnknownKey
+from app.sessions.session import Session
 from app.sessions.store import SIGNED, Change, Fields, Owner, SessionStore, record_key
 
 log = logging.getLogger(__name__)
@@ -31,56 +32,6 @@ log = logging.getLogger(__name__)
 CREATED, SEEN, CLIENT = ".created", ".seen", ".client"
 
 REFRESHES_PER_LIFETIME = 24
-
-
-class Session(SessionMixin):
-    """A dictionary that is loaded when it is first looked at, and remembers what it held then."""
-
-    permanent = True
-
-    def __init__(self, interface: SessionInterface, session_id: str | None = None, signed_with: str | None = None) -> None:
-        self._interface = interface
-        self.session_id = session_id
-        self.signed_with = signed_with  # the key id of the cookie's signature; None: the browser lacks a valid cookie
-        self.ended = False
-        self.forget()
-
-    def forget(self) -> None:
-        """All that is known of its record."""
-        self.opened = False
-        self.exists = False  # there is a record of it
-        self.sealed: Fields = {}
-        self.loaded: dict[str, bytes] = {}
-        self.content: dict[str, Any] = {}
-        self.created_at = self.seen_at = 0
-
-    @property
-    def key(self) -> str | None:
-        """Of its record."""
-        return record_key(self.session_id) if self.session_id else None
-
-    @property
-    def _opened_content(self) -> dict[str, Any]:
-        if not self.opened:
-            self._interface.load(self)
-        return self.content
-
-    def __getitem__(self, name: str) -> Any:
-        return self._opened_content[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if name.startswith("."):
-            raise KeyError("names that begin with a dot are taken")
-        self._opened_content[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        del self._opened_content[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._opened_content)
-
-    def __len__(self) -> int:
-        return len(self._opened_content)
 
 
 class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flask-Session has no type hints
@@ -108,7 +59,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
 
     def open_session(self, app: Flask, request: Request) -> Session:
         read = cookie.read_session_id(self.signing, request.cookies.get(self.get_cookie_name(app), ""))
-        return Session(self, *read) if read else Session(self)
+        return Session(self.load, *read) if read else Session(self.load)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         assert isinstance(session, Session)

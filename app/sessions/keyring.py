@@ -1,7 +1,7 @@
 """Several keys at once, so that secrets can be rotated while users stay signed in.
 
 All keys of a ring can read; one of them, the active one, writes. Which one that is follows from the fleet: the newest key that
-every live instance holds (`app.fleet.registry`).
+every live instance holds (`app.fleet.store`).
 """
 
 from __future__ import annotations

@@ -25,6 +25,11 @@ if KEYS[3] ~= '' then
   local newest = redis.call('GET', KEYS[4])
   if newest and tonumber(newest) > tonumber(ARGV[3]) then return 0 end
   redis.call('ZREM', KEYS[3], KEYS[2])
+  if redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[4]) then
+    for _, key in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+      if redis.call('EXISTS', key) == 0 then redis.call('ZREM', KEYS[3], key) end
+    end
+  end
   while redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[4]) do
     redis.call('DEL', redis.call('ZPOPMIN', KEYS[3])[1])
   end

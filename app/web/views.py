@@ -23,6 +23,7 @@ from app.web import browsers, forms
 View = Callable[..., Response]
 
 SEE_OTHER = 303
+MAX_FORM_BYTES = 64 * 1024
 
 # What `?done=` may say. A notice in the session would cost a write, and one in the address could say anything.
 NOTICES = {
@@ -35,6 +36,12 @@ NOTICES = {
 blueprint = Blueprint("web", __name__)
 blueprint.add_app_template_filter(iso, "iso")
 blueprint.add_app_template_filter(browsers.describe, "browser")
+
+
+@blueprint.before_request
+def limit_forms() -> None:
+    """A large form of many small fields would keep the event loop busy while it is taken apart."""
+    request.max_content_length = MAX_FORM_BYTES
 
 
 @blueprint.app_context_processor

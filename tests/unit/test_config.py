@@ -401,7 +401,6 @@ def test_a_data_folder_that_cannot_be_made_is_a_fault(tmp_path: Path) -> None:
     assert names(faults({"DATABASE_URL": f"sqlite:///{tmp_path}/file/reporadar.db"})) == ["DATABASE_URL"]
 
 
-@pytest.mark.xfail(strict=True, reason="the operating system's words repeat the path")
 def test_a_data_folder_that_cannot_be_made_is_not_shown(tmp_path: Path) -> None:
     (tmp_path / MARK).touch()
     assert MARK not in "".join(faults({"DATABASE_URL": f"sqlite:///{tmp_path}/{MARK}/reporadar.db"}))

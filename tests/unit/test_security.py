@@ -53,6 +53,7 @@ def production(make_app: MakeApp) -> FlaskClient:
         (HTTPS, "https://app.example", None, True),
         (HTTPS, "https://app.example", "same-origin", True),
         (HTTP, None, "same-origin", True),
+        (HTTP, "https://app.example", "same-origin", True),  # a proxy that does not tell the scheme
         (HTTP, None, "none", True),
         ("http://127.0.0.1:3000", "http://127.0.0.1:3000", "same-origin", True),
         ("http://[::1]:3000", "http://[::1]:3000", None, True),

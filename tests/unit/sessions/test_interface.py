@@ -17,8 +17,9 @@ from app import config, errors
 from app.errors import Unavailable
 from app.sessions import cookie
 from app.sessions.cipher import RecordCipher, sealed_with
-from app.sessions.interface import Session, SessionInterface
+from app.sessions.interface import SessionInterface
 from app.sessions.keyring import Keyring, key_id
+from app.sessions.session import Session
 from app.sessions.store import SIGNED, Change, Fields, Owner, record_key
 from tests.unit.conftest import Clock, count_of
 from tests.unit.sessions.conftest import Backend, RecordingStore

@@ -317,7 +317,6 @@ def test_the_list_of_a_user_does_not_grow_by_dead_sessions(redis_store: RedisSes
     assert redis_client.zcard("user:7:sessions") <= MAX_PER_USER
 
 
-@pytest.mark.xfail(strict=True, reason="an ended session stays in the list, and pushes a living one out")
 def test_ended_sessions_do_not_count_in_redis(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
     create(redis_store, ONE, owner=Owner(7, 1))
     redis_client.zadd("user:7:sessions", {ONE: 1})  # some time ago
