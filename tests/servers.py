@@ -321,15 +321,23 @@ class PostgresServer(Server):
         login = f"postgres:{self.password}" if self.password else "postgres"
         return f"postgresql://{login}@127.0.0.1:{self.port}/{database}"
 
-    def application_names(self) -> set[str]:
-        """Of all connections, as the server shows them to its operator."""
-        return {name for (name,) in self._execute("SELECT application_name FROM pg_stat_activity")}
+    def backends(self, application_name: str) -> list[int]:
+        """Of its connections, as the server shows them to its operator."""
+        rows = self._execute("SELECT pid FROM pg_stat_activity WHERE application_name = %s", application_name)
+        return [pid for (pid,) in rows]
 
-    def _execute(self, statement: str) -> list[tuple[Any, ...]]:
+    @contextmanager
+    def locked_table(self, url: str, table: str) -> Iterator[None]:
+        """As a migration locks it."""
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {table}")
+            yield
+
+    def _execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         with closing(psycopg2.connect(self.url, connect_timeout=5)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute(statement)
+                cursor.execute(statement, parameters)
                 return cursor.fetchall() if cursor.description else []
 
     def _initialise(self) -> None:

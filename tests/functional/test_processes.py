@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tests.processes import run
 from tests.servers import (
     ROOT,
     Instance,
+    RedisServer,
     Worker,
     base_environment,
     embedded_environment,
@@ -31,6 +33,12 @@ from tests.servers import (
 
 EX_CONFIG = 78
 KEEPALIVE_SECONDS = 5  # gunicorn.conf.py
+HALF_A_REQUEST = b"""POST /api/auth/login HTTP/1.1\r
+Host: example.org\r
+Content-Type: application/json\r
+Content-Length: 100\r
+\r
+{"email": """
 LOG_LINE = re.compile(r"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\] \[(INFO|WARNING)\] \[instance-7(-w\d|-worker)?\] \S.*")
 
 
@@ -55,6 +63,16 @@ def test_a_browser_that_stays_connected_does_not_hold_up_a_stop(embedded: Instan
     started = time.monotonic()
     assert embedded.interrupt() == 0
     assert time.monotonic() - started < KEEPALIVE_SECONDS - 1
+
+
+def test_half_a_request_does_not_turn_a_stop_into_a_kill(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+    (instance,) = start_fleet(1, SHUTDOWN_TIMEOUT="7", INSTANCE_ID="instance-1")
+    with socket.create_connection(("127.0.0.1", instance.port)) as connection, redis_server.client() as client:
+        connection.sendall(HALF_A_REQUEST)
+        wait_until(lambda: User(instance).get("/health/live").status_code == 200)
+        assert instance.terminate() == 0
+        assert instance.log().splitlines()[-2].endswith("stopped"), instance.log()
+        assert not client.exists("fleet:instance:instance-1")
 
 
 def test_embedded_data_and_secrets_are_for_their_owner_alone(embedded: Instance, tmp_path: Path) -> None:

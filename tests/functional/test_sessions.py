@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 
@@ -114,6 +116,21 @@ def test_a_new_id_at_each_login_and_password_change_and_the_old_one_is_dead(star
         holder_of_the_old = User(*instances)
         holder_of_the_old.client.cookies["session"] = before
         assert [holder_of_the_old.is_signed_in() for _ in instances] == [False, False]
+
+
+def test_a_password_change_does_not_sign_out_the_browser_that_is_loading_a_page(start_fleet: StartFleet) -> None:
+    """What it loads meanwhile belongs to the old session, whose end must not take the new one's cookie along."""
+    instances = start_fleet(2)
+    user = User(*instances).register()
+    with ThreadPoolExecutor(4) as executor:
+        for number in range(10):
+            old = {"Cookie": f"session={user.cookie}"}
+            pages = [executor.submit(httpx.get, one.url + "/api/auth/me", headers=old, trust_env=False) for one in instances * 4]
+            before, after = (PASSWORD if number == 0 else f"a good password {number}"), f"a good password {number + 1}"
+            answer = user.post("/api/auth/password", current_password=before, new_password=after)
+            assert answer.status_code == 204
+            assert not [page for page in pages if "session=;" in page.result().headers.get("Set-Cookie", "")]
+    assert user.is_signed_in()
 
 
 def test_a_signed_cookie_without_a_record_never_lends_its_id(start_fleet: StartFleet) -> None:

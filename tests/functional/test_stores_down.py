@@ -16,6 +16,7 @@ from tests.functional.users import PASSWORD, User
 from tests.servers import Instance, PostgresServer, RedisServer, Server, fleet_environment, migrate, wait_until
 
 QUICK_SECONDS = 2.0
+POOL_SIZE = 5  # DATABASE_POOL_SIZE
 HEALTH_PATHS = ("/health", "/health/ready", "/health/live")
 
 
@@ -146,6 +147,15 @@ def test_ten_seconds_of_failure_unready_the_instance_and_recovery_readies_it_wit
     wait_until(is_ready, timeout=2, what="readiness to come back")
 
 
+def test_statements_that_wait_for_a_lock_do_not_pile_up(stack: Stack) -> None:
+    user = User(stack.instance, timeout=30).register()
+    with stack.postgres.locked_table(stack.instance.environment["DATABASE_URL"], "users"), ThreadPoolExecutor(10) as executor:
+        answers = list(executor.map(lambda _: timed(user, "GET", "/api/auth/me"), range(60)))
+        assert len(stack.postgres.backends("instance-1")) <= 2 * POOL_SIZE
+    assert {answer.status_code for answer in answers} == {503}
+    assert user.is_signed_in()
+
+
 def test_one_probe_at_a_time_whatever_the_rate_of_requests(stack: Stack) -> None:
     user = User(stack.instance)
     with stack.redis.commands() as commands:
@@ -160,4 +170,4 @@ def test_shared_resources_show_who_uses_them(stack: Stack) -> None:
     assert User(stack.instance).register().is_signed_in()
     with stack.redis.client() as client:
         assert "instance-1" in {connection["name"] for connection in client.client_list()}
-    assert "instance-1" in stack.postgres.application_names()
+    assert stack.postgres.backends("instance-1")

@@ -100,3 +100,11 @@ def test_requests_are_counted_by_class_of_status(client: FlaskClient) -> None:
     before = count_of("reporadar_http_request_seconds_count", status="4xx")
     client.get("/nowhere")
     assert count_of("reporadar_http_request_seconds_count", status="4xx") == before + 1
+
+
+@pytest.mark.parametrize("host", ["a..b", ".", "x" * 64])
+@pytest.mark.parametrize("path", ["/", "/health/live", "/api/auth/me", "/static/style.css"])
+def test_a_host_that_makes_no_sense_is_400_with_the_headers(client: FlaskClient, host: str, path: str) -> None:
+    response = client.get(path, headers={"Host": host})
+    assert response.status_code == 400
+    assert {"X-Instance-Id", "X-Request-Id"} <= set(response.headers.keys())
