@@ -6,15 +6,12 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, ParamSpec
+from typing import Any
 
 from flask import Response, request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.errors import Invalid, Problem
-
-P = ParamSpec("P")
-Answer = Response
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_FAULTS = 20
@@ -42,12 +39,12 @@ def operation(
     body: type[Body] | None = None,
     returns: dict[int, type[BaseModel] | None],
     errors: tuple[int, ...] = (),
-) -> Callable[[Callable[..., Answer]], Callable[..., Answer]]:
+) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
     """Describes a view, and hands it the checked body as the argument `body` if there is to be one."""
 
-    def decorate(view: Callable[..., Answer]) -> Callable[..., Answer]:
+    def decorate(view: Callable[..., Response]) -> Callable[..., Response]:
         @functools.wraps(view)
-        def checked(*args: Any, **kwargs: Any) -> Answer:
+        def checked(*args: Any, **kwargs: Any) -> Response:
             return view(*args, **kwargs) if body is None else view(*args, body=read_body(body), **kwargs)
 
         checked.operation = Operation(summary, body, returns, errors)  # type: ignore[attr-defined]
@@ -71,11 +68,11 @@ def read_body(model: type[Body]) -> Body:
         raise Invalid("The body does not have the expected form.", errors=[_fault(fault) for fault in faults]) from None
 
 
-def answer(model: BaseModel, status: int = 200) -> Answer:
+def answer(model: BaseModel, status: int = 200) -> Response:
     return Response(model.model_dump_json(), status, content_type="application/json")
 
 
-def no_content() -> Answer:
+def no_content() -> Response:
     return Response(status=204)
 
 

@@ -183,10 +183,22 @@ def load(environ: Mapping[str, str]) -> Config:
 @functools.cache
 def from_environment() -> Config:
     """The process's own configuration, read once; `.env` counts in development, and never wins over the environment."""
-    fleet = os.environ.get("USE_REDIS_SESSIONS", "").strip().lower() in ("true", "1", "yes")
-    production = (os.environ.get("APP_ENV", "").strip() or ("production" if fleet else "development")) == "production"
+    environ = _environment_without_flasks_additions()
+    fleet = environ.get("USE_REDIS_SESSIONS", "").strip().lower() in ("true", "1", "yes")
+    production = (environ.get("APP_ENV", "").strip() or ("production" if fleet else "development")) == "production"
     file = {} if production else dotenv_values(PROJECT_ROOT / ".env")
-    return load({**{name: value for name, value in file.items() if value is not None}, **os.environ})
+    return load({**{name: value for name, value in file.items() if value is not None}, **environ})
+
+
+def _environment_without_flasks_additions() -> Mapping[str, str]:
+    """The `flask` command reads `.env` into the environment by itself, in production as well; Linux knows what it was before."""
+    if "FLASK_RUN_FROM_CLI" not in os.environ:
+        return os.environ
+    try:
+        pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return os.environ
+    return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
 
 
 def from_environment_or_exit() -> Config:

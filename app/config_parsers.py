@@ -80,7 +80,7 @@ def redis_url(text: str) -> str:
         raise ValueError("carries options; certificates are up to REDIS_CA_FILE and REDIS_TLS_VERIFY")
     if parts.scheme != "unix" and not re.fullmatch(r"(/[0-9]*)?", parts.path):
         raise ValueError("names a database that is no number")
-    _refuse_placeholder(parts.password)
+    _refuse_placeholder(parts.password, "carries a placeholder instead of a password")
     return text
 
 
@@ -94,7 +94,7 @@ def database_url(text: str) -> str:
         raise ValueError("must begin with postgresql:// or postgres://")
     if not parts.path.strip("/"):
         raise ValueError("names no database")
-    _refuse_placeholder(parts.password)
+    _refuse_placeholder(parts.password, "carries a placeholder instead of a password")
     return "postgresql+psycopg2" + text[len(parts.scheme) :]
 
 
@@ -141,12 +141,14 @@ PLACEHOLDER_WORDS = re.compile(
 PLACEHOLDER_VALUES = {"password", "secret", "0123456789abcdef" * 4, "deadbeef" * 8}
 
 
-def _refuse_placeholder(value: str | None) -> None:
+def _refuse_placeholder(
+    value: str | None, complaint: str = "is a placeholder; put a secret of your own there (openssl rand -hex 32)"
+) -> None:
     if value is None:
         return
     monotonous = len(value) >= 32 and len(set(value)) < 4
     if monotonous or value.lower() in PLACEHOLDER_VALUES or PLACEHOLDER_WORDS.search(value):
-        raise ValueError("is a placeholder; put a secret of your own there (openssl rand -hex 32)")
+        raise ValueError(complaint)
 
 
 def origins(text: str) -> tuple[str, ...]:

@@ -89,7 +89,8 @@ def init_app(app: Flask) -> None:
 
 def _problem(problem: Problem) -> Response:
     if problem.status >= 500:
-        log.warning("%s %s: %s", request.method, request.path, problem.detail)
+        cause = str(problem.__cause__ or "").partition("\n")[0]
+        log.warning("%s %s: %s %s", request.method, request.path, problem.detail, cause)
     return _render(problem)
 
 

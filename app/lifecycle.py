@@ -43,33 +43,31 @@ class Lifecycle:
         if close:
             self._closers.append(close)
 
-    @property
-    def obstacles(self) -> list[str]:
-        """Why this instance wants no traffic now."""
+    def _obstacles(self) -> list[str]:
         if self.phase in (DRAINING, STOPPED):
             return [self.phase]
         return [reason for check in self._checks if (reason := check())]
 
-    @property
-    def is_ready(self) -> bool:
-        """Readiness, asked at each moment anew: an instance becomes ready when nothing stands in the way for the first time."""
-        obstacles = self.obstacles
+    def check_readiness(self) -> list[str]:
+        """The reasons against it, at each moment anew. An instance has started when there is none for the first time."""
+        obstacles = self._obstacles()
         if self.phase == STARTING and not obstacles:
             self.phase = READY
         metrics.ready.set(not obstacles)
-        return not obstacles
+        return obstacles
 
     def watch(self) -> None:
-        """For ever, as a greenlet: keeps the metric true, and tells each change of readiness to who reads the log."""
+        """Until the instance stops, as a greenlet: keeps the metric true, and tells each change of readiness in the log."""
         was_ready: bool | None = None
-        while True:
-            gevent.sleep(WATCH_SECONDS)
-            is_ready = self.is_ready
-            if is_ready and not was_ready:
+        gevent.sleep(WATCH_SECONDS)
+        while self.phase in (STARTING, READY):
+            obstacles = self.check_readiness()
+            if not obstacles and not was_ready:
                 log.info("ready")
-            elif not is_ready and was_ready is not False:
-                log.warning("not ready: %s", "; ".join(self.obstacles))
-            was_ready = is_ready
+            elif obstacles and was_ready is not False:
+                log.warning("not ready: %s", "; ".join(obstacles))
+            was_ready = not obstacles
+            gevent.sleep(WATCH_SECONDS)
 
     def start(self) -> None:
         for run in [*self._background, self.watch]:

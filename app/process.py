@@ -52,7 +52,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
             self.lifecycle.drain()
             gevent.sleep(self.drain_seconds)
         self.alive = False
-        while True:
+        while True:  # until gunicorn's loop ends the process
             for wait in list(self._idle):
                 wait.end()
             gevent.sleep(IDLE_CHECK_SECONDS)

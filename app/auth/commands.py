@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import click
-from flask import current_app
 from flask.cli import with_appcontext
 
 from app.auth import audit, store
-from app.database.engine import Database
+from app.commands import database_of_command
 
 
 @click.group()
@@ -20,8 +19,9 @@ def users() -> None:
 @with_appcontext
 def promote(email: str) -> None:
     """Make the user EMAIL an administrator. It counts from their next request on."""
-    database: Database = current_app.extensions["database"]
-    if not database.run(store.promote, email.strip().lower()):
+    with database_of_command() as database:
+        found = database.run(store.promote, email.strip().lower())
+    if not found:
         raise click.ClickException(f"there is no account with the address {email}")
     audit.note("account.promoted", "cli", account=audit.account(email.strip().lower()))
     click.echo(f"{email} is an administrator now.")

@@ -40,7 +40,7 @@ def weakness(password: str, email: str) -> str | None:
         return f"Use at most {MAX_LENGTH} characters."
     plain = password.casefold()
     if plain in _COMMON:
-        return "This is one of the passwords that are tried first. Choose another one."
+        return "This password is too common. Choose another one."
     for word in (*_OWN_WORDS, email.casefold(), *email.casefold().split("@")):
         plain = plain.replace(word, "") if len(word) >= 4 else plain
     if len(plain) < LEFT_WITHOUT_CONTEXT:

@@ -37,7 +37,7 @@ class Client:
 
 class WrongPassword(NotSignedIn):
     def __init__(self) -> None:
-        super().__init__("This e-mail address and password do not belong together.")
+        super().__init__("The e-mail address or the password is wrong.")
 
 
 class NotConfirmed(Problem):
@@ -134,7 +134,7 @@ class Accounts:
         if wait := self._limiter.take(buckets, token):
             metrics.attempts.labels(what, "limited").inc()
             audit.note(f"{what}.limited", client.address, account=audit.account(email))
-            raise TooMany("There were too many attempts. Please wait a while.", retry_after=wait)
+            raise TooMany("There were too many attempts.", retry_after=wait)
         return token
 
     def _rehashed(self, user: User, password: str) -> User:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from flask import Blueprint
+from flask import Blueprint, Response
 
 from app import instance
-from app.api import Answer, answer, iso, no_content, operation
+from app.api import answer, iso, no_content, operation
 from app.auth import guards
 from app.auth.bodies import (
     Confirmation,
@@ -28,7 +28,7 @@ blueprint = Blueprint("auth", __name__, url_prefix="/api/auth")
 
 @blueprint.post("/register")
 @operation("Open an account, and sign in", body=Registration, returns={201: UserAnswer}, errors=(409, 429))
-def register(body: Registration) -> Answer:
+def register(body: Registration) -> Response:
     user = accounts().register(body.email, body.password, client())
     guards.sign_in(user)
     return _user(user, 201)
@@ -36,7 +36,7 @@ def register(body: Registration) -> Answer:
 
 @blueprint.post("/login")
 @operation("Sign in", body=Login, returns={200: UserAnswer}, errors=(401, 429))
-def login(body: Login) -> Answer:
+def login(body: Login) -> Response:
     user = accounts().log_in(body.email, body.password, client())
     guards.sign_in(user)
     return _user(user)
@@ -44,7 +44,7 @@ def login(body: Login) -> Answer:
 
 @blueprint.post("/logout")
 @operation("Sign out; without a session too", returns={204: None})
-def logout() -> Answer:
+def logout() -> Response:
     guards.sign_out()
     return no_content()
 
@@ -52,7 +52,7 @@ def logout() -> Answer:
 @blueprint.get("/me")
 @operation("Who is signed in", returns={200: Me}, errors=(401,))
 @login_required
-def me() -> Answer:
+def me() -> Response:
     found = guards.describe_current_session()
     times = {name: iso(found[name]) for name in ("created_at", "last_seen_at", "expires_at")}
     return answer(
@@ -67,7 +67,7 @@ def me() -> Answer:
 @blueprint.post("/password")
 @operation("Change the password; every other session ends", body=PasswordChange, returns={204: None}, errors=(401, 409, 429))
 @login_required
-def password(body: PasswordChange) -> Answer:
+def password(body: PasswordChange) -> Response:
     guards.change_password(require_user(), body.current_password, body.new_password)
     return no_content()
 
@@ -75,7 +75,7 @@ def password(body: PasswordChange) -> Answer:
 @blueprint.get("/sessions")
 @operation("All sessions of the user", returns={200: SessionList}, errors=(401,))
 @login_required
-def sessions() -> Answer:
+def sessions() -> Response:
     found = guards.list_sessions(require_user())
     return answer(SessionList(sessions=[_session(entry) for entry in found]))
 
@@ -83,7 +83,7 @@ def sessions() -> Answer:
 @blueprint.delete("/sessions")
 @operation("End all sessions but this one", returns={204: None}, errors=(401,))
 @login_required
-def end_other_sessions() -> Answer:
+def end_other_sessions() -> Response:
     guards.end_other_sessions(require_user())
     return no_content()
 
@@ -91,7 +91,7 @@ def end_other_sessions() -> Answer:
 @blueprint.delete("/sessions/<session_id>")
 @operation("End one session", returns={204: None}, errors=(401, 404))
 @login_required
-def end_session(session_id: str) -> Answer:
+def end_session(session_id: str) -> Response:
     guards.end_session(require_user(), session_id)
     return no_content()
 
@@ -99,12 +99,12 @@ def end_session(session_id: str) -> Answer:
 @blueprint.delete("/account")
 @operation("Delete the account and what belongs to it", body=Confirmation, returns={204: None}, errors=(401, 429))
 @login_required
-def delete_account(body: Confirmation) -> Answer:
+def delete_account(body: Confirmation) -> Response:
     guards.delete_account(require_user(), body.password)
     return no_content()
 
 
-def _user(user: User, status: int = 200) -> Answer:
+def _user(user: User, status: int = 200) -> Response:
     return answer(UserAnswer(user=UserFacts.of(user)), status)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import click
-from flask import current_app
 from flask.cli import with_appcontext
 
-from app.database.engine import Database, DatabaseUnavailable
+from app.commands import database_of_command
 from app.database.upgrade import upgrade
 
 
@@ -19,9 +18,6 @@ def schema() -> None:
 @with_appcontext
 def upgrade_command() -> None:
     """Bring the schema up to date. Safe to run any number of times, and by several at once."""
-    database: Database = current_app.extensions["database"]
-    try:
+    with database_of_command() as database:
         upgrade(database)
-    except DatabaseUnavailable as error:
-        raise click.ClickException(f"the database does not answer: {error.__cause__}") from None
     click.echo("The schema is up to date.")

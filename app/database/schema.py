@@ -68,6 +68,7 @@ sessions = Table(
     metadata,
     Column("key", String(80), primary_key=True),
     Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), index=True),
+    Column("created_at", Moment, nullable=False),
     Column("expires_at", Moment, nullable=False, index=True),
 )
 session_fields = Table(

@@ -48,10 +48,10 @@ local function position(entry, ring, key)
   end
 end
 
-local function all_hold(ring, key, youngest, before)
+local function all_hold(ring, key, youngest, present)
   for _, entry in ipairs(live) do
     local at = position(entry, ring, key)
-    local limit = before and position(entry, ring, before)
+    local limit = present and position(entry, ring, present)
     if not at or entry.since > youngest or (limit and at > limit) then return false end
   end
   return true
@@ -66,8 +66,8 @@ end
 
 local answer = {}
 for ring, keys in pairs(mine.keys) do
-  local active = redis.call('HGET', KEYS[2], ring)
-  local before = active
+  local noted = redis.call('HGET', KEYS[2], ring)
+  local active = noted
   local claim, chosen = (mine.writes_with or {})[ring], redis.call('HGET', KEYS[2], ring .. ':chosen')
   if claim and (not active or (chosen and now - chosen < tonumber(ARGV[5]))) then active = claim end
   if active and not anybody_holds(ring, active) and mine.since <= now - ARGV[5] then active = false end
@@ -88,7 +88,7 @@ for ring, keys in pairs(mine.keys) do
       end
     end
   end
-  if active and active ~= before then
+  if active and active ~= noted then
     redis.call('HSET', KEYS[2], ring, active)
     redis.call(unpack(first and {'HSET', KEYS[2], ring .. ':chosen', now} or {'HDEL', KEYS[2], ring .. ':chosen'}))
   end

@@ -33,8 +33,8 @@ def health() -> Response:
 @blueprint.get("/health/ready")
 def ready() -> Response:
     lifecycle: Lifecycle = current_app.extensions["lifecycle"]
-    is_ready = lifecycle.is_ready
-    return _answer(PASS if is_ready else FAIL, phase=lifecycle.phase, reasons=lifecycle.obstacles)
+    reasons = lifecycle.check_readiness()
+    return _answer(FAIL if reasons else PASS, phase=lifecycle.phase, reasons=reasons)
 
 
 @blueprint.get("/health/live")

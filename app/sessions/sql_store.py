@@ -60,7 +60,7 @@ def _create(connection: Connection, key: str, fields: Fields, ttl: int, owner: O
         _destroy(connection, replaces)
     if owner:
         _end_the_oldest(connection, owner.user_id)
-    values = {"key": key, "user_id": owner and owner.user_id, "expires_at": _expiry(ttl)}
+    values = {"key": key, "user_id": owner and owner.user_id, "created_at": datetime.now(UTC), "expires_at": _expiry(ttl)}
     connection.execute(insert(sessions).values(values))
     _put(connection, key, fields)
     return True
@@ -68,7 +68,7 @@ def _create(connection: Connection, key: str, fields: Fields, ttl: int, owner: O
 
 def _end_the_oldest(connection: Connection, user_id: int) -> None:
     mine = sessions.c.user_id == user_id
-    kept = select(sessions.c.key).where(mine).order_by(sessions.c.expires_at.desc()).limit(MAX_PER_USER - 1)
+    kept = select(sessions.c.key).where(mine).order_by(sessions.c.created_at.desc()).limit(MAX_PER_USER - 1)
     connection.execute(delete(sessions).where(mine, sessions.c.key.not_in(kept)))
 
 

@@ -52,7 +52,7 @@ def test_an_account_from_its_first_day_to_its_last(visit: Visit) -> None:
 
     follow(here, "Sign in")
     sign_in(here, email, "not my password")
-    expect(here.get_by_role("alert")).to_have_text("This e-mail address and password do not belong together.")
+    expect(here.get_by_role("alert")).to_have_text("The e-mail address or the password is wrong.")
     expect(here.get_by_label("E-mail")).to_have_value(email)
     expect(here.get_by_label("Password")).to_have_value("")
     sign_in(here, email)
@@ -126,7 +126,7 @@ def test_what_is_wrong_is_said_at_its_field(visit: Visit) -> None:
     press(page, "Open an account")
     password = page.get_by_label("Password")
     expect(password).to_have_attribute("aria-invalid", "true")
-    expect(password).to_have_accessible_description(re.compile("tried first.*At least 8 characters"))
+    expect(password).to_have_accessible_description(re.compile("too common.*At least 8 characters"))
     expect(password).to_be_focused()
     expect(password).to_have_value("")
     expect(page.get_by_label("E-mail")).to_have_value(email)

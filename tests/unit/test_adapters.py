@@ -22,7 +22,7 @@ def test_an_embedded_instance_needs_no_server(embedded: dict[str, str], database
     assert isinstance(adapters.sessions, SqlSessionStore)
     assert isinstance(adapters.limiter, MemoryRateLimiter)
     assert adapters.probes == []
-    assert lifecycle.obstacles == []
+    assert lifecycle.check_readiness() == []
     adapters.refresh_keys()
 
 
@@ -40,7 +40,7 @@ def test_a_fleet_shares_redis(fleet_config: Config, database: Database) -> None:
 def test_an_instance_of_a_fleet_is_ready_when_it_has_reached_the_registry(fleet_config: Config, database: Database) -> None:
     lifecycle = Lifecycle()
     adapters = chosen(fleet_config, database, lifecycle)
-    assert lifecycle.obstacles == ["redis: the registry has not been reached yet"]
+    assert lifecycle.check_readiness() == ["redis: the registry has not been reached yet"]
     adapters.refresh_keys()
-    assert lifecycle.obstacles == []
+    assert lifecycle.check_readiness() == []
     lifecycle.stop()

@@ -4,12 +4,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 from flask.testing import FlaskClient
 from pydantic import BaseModel
 from werkzeug.test import TestResponse
 
-from app.api import MAX_BODY_BYTES, Answer, Body, answer, iso, no_content, operation
+from app.api import MAX_BODY_BYTES, Body, answer, iso, no_content, operation
 from tests.unit.conftest import MakeApp
 
 
@@ -34,12 +34,12 @@ def app(make_app: MakeApp) -> Flask:
 
     @app.post("/api/things")
     @operation("Make a thing", body=Thing, returns={201: Found})
-    def make_thing(body: Thing) -> Answer:
+    def make_thing(body: Thing) -> Response:
         return answer(Found(name=body.name), 201)
 
     @app.post("/api/sizes")
     @operation("Give sizes", body=Sizes, returns={204: None})
-    def give_sizes(body: Sizes) -> Answer:
+    def give_sizes(body: Sizes) -> Response:
         return no_content()
 
     return app

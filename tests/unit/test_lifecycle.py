@@ -15,46 +15,46 @@ def test_an_instance_becomes_ready_when_nothing_stands_in_the_way_any_more() -> 
     obstacles: list[str | None] = ["no schema"]
     lifecycle = Lifecycle()
     lifecycle.add(check=lambda: obstacles[0])
-    assert (lifecycle.phase, lifecycle.is_ready, lifecycle.obstacles) == (STARTING, False, ["no schema"])
+    assert (lifecycle.check_readiness(), lifecycle.phase) == (["no schema"], STARTING)
     obstacles[0] = None
-    assert lifecycle.is_ready
-    assert (lifecycle.phase, lifecycle.obstacles) == (READY, [])
+    assert lifecycle.check_readiness() == []
+    assert lifecycle.phase == READY
 
 
 def test_all_obstacles_are_told() -> None:
     lifecycle = Lifecycle()
     for reason in ("no schema", None, "no key"):
         lifecycle.add(check=lambda reason=reason: reason)  # type: ignore[misc]
-    assert lifecycle.obstacles == ["no schema", "no key"]
+    assert lifecycle.check_readiness() == ["no schema", "no key"]
 
 
 def test_a_ready_instance_can_lose_its_readiness_and_find_it_again() -> None:
     obstacles: list[str | None] = [None]
     lifecycle = Lifecycle()
     lifecycle.add(check=lambda: obstacles[0])
-    assert lifecycle.is_ready
+    assert lifecycle.check_readiness() == []
     obstacles[0] = "redis has failed for 11 s"
-    assert not lifecycle.is_ready
+    assert lifecycle.check_readiness() != []
     assert lifecycle.phase == READY
     obstacles[0] = None
-    assert lifecycle.is_ready
+    assert lifecycle.check_readiness() == []
 
 
 def test_an_instance_that_drains_is_not_ready_again() -> None:
     lifecycle = Lifecycle()
-    assert lifecycle.is_ready
+    assert lifecycle.check_readiness() == []
     lifecycle.drain()
-    assert (lifecycle.phase, lifecycle.is_ready, lifecycle.obstacles) == (DRAINING, False, [DRAINING])
+    assert (lifecycle.check_readiness(), lifecycle.phase) == ([DRAINING], DRAINING)
     lifecycle.stop()
-    assert (lifecycle.phase, lifecycle.is_ready, lifecycle.obstacles) == (STOPPED, False, [STOPPED])
+    assert (lifecycle.check_readiness(), lifecycle.phase) == ([STOPPED], STOPPED)
 
 
 def test_readiness_is_a_metric() -> None:
     lifecycle = Lifecycle()
-    assert lifecycle.is_ready
+    assert lifecycle.check_readiness() == []
     assert REGISTRY.get_sample_value("reporadar_ready") == 1
     lifecycle.drain()
-    assert not lifecycle.is_ready
+    assert lifecycle.check_readiness() != []
     assert REGISTRY.get_sample_value("reporadar_ready") == 0
 
 

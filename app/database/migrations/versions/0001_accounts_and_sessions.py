@@ -27,6 +27,7 @@ def upgrade() -> None:
         "sessions",
         sa.Column("key", sa.String(80), nullable=False),
         sa.Column("user_id", identifier),
+        sa.Column("created_at", moment, nullable=False),
         sa.Column("expires_at", moment, nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_sessions"),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_sessions_user_id", ondelete="CASCADE"),
