@@ -17,7 +17,8 @@ LAYERS = {
     "resources": r"app\.(redis_client|lifecycle|threads)|app\.database(\.(?!commands).*)?",
     "sessions": r"app\.sessions(\..*)?",
     "service": r"app\.(\w+)\.service",
-    "edges": r"app\.(tracing|proxies|security|api|openapi|commands)|app\.web(\..*)?|app\.\w+\.(views|sockets|jobs|commands|guards|bodies)",
+    "edges": r"app\.(tracing|proxies|security|api|openapi|commands)|app\.web(\..*)?"
+    r"|app\.\w+\.(views|sockets|jobs|commands|guards|bodies)",
     "processes": r"app\.process|app\.jobs\.worker",
     "stores and nouns": r"app\.\w+\.\w+|app\.(auth|fleet|health|jobs|analytics|repositories|notifications|realtime)",
     "wiring": r"app(\.adapters)?",
