@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -101,6 +102,16 @@ def test_every_fault_of_the_configuration_is_named_at_once_and_no_value_is(tmp_p
             assert f"  {name}: " in instance.log()
         assert "hunter2" not in instance.log()
         assert "Traceback" not in instance.log()
+
+
+@pytest.mark.parametrize(("app_env", "folder"), [("development", "from-file"), ("production", "instance")])
+def test_the_file_of_settings_counts_in_development_alone(tmp_path: Path, app_env: str, folder: str) -> None:
+    """For `flask` commands too, though Flask reads the file by itself."""
+    shutil.copytree(ROOT / "app", tmp_path / "app")
+    shutil.copy(ROOT / "wsgi.py", tmp_path)
+    (tmp_path / ".env").write_text(f"DATABASE_URL=sqlite:///{tmp_path}/from-file/reporadar.db\n")
+    run(procfile_command("release"), environment=base_environment() | {"APP_ENV": app_env}, directory=tmp_path)
+    assert [path.parent.name for path in tmp_path.glob("*/reporadar.db")] == [folder]
 
 
 def test_two_workers_of_one_gunicorn_are_two_instances(start_fleet: StartFleet) -> None:
