@@ -10,6 +10,7 @@ from flask import current_app
 from sqlalchemy import make_url
 
 from app.database.engine import Database, DatabaseUnavailable
+from app.errors import cause_of
 
 
 @contextmanager
@@ -20,5 +21,4 @@ def database_of_command() -> Iterator[Database]:
         yield database
     except DatabaseUnavailable as error:
         where = make_url(database.url).render_as_string(hide_password=True)
-        cause = str(getattr(error.__cause__, "orig", error.__cause__) or error).partition("\n")[0]
-        raise click.ClickException(f"the database at {where} does not answer: {cause}") from None
+        raise click.ClickException(f"the database at {where} does not answer: {cause_of(error)}") from None

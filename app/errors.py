@@ -82,6 +82,12 @@ class Unavailable(Problem):
         super().__init__(detail, headers={"Retry-After": str(retry_after)})
 
 
+def cause_of(error: BaseException) -> str:
+    """The first line of what lies behind an error, for the log or an operator's terminal; empty if it has no cause."""
+    cause = error.__cause__
+    return str(getattr(cause, "orig", cause) or "").partition("\n")[0]
+
+
 def init_app(app: Flask) -> None:
     app.register_error_handler(Problem, _problem)
     app.register_error_handler(HTTPException, _http_exception)
@@ -89,8 +95,7 @@ def init_app(app: Flask) -> None:
 
 def _problem(problem: Problem) -> Response:
     if problem.status >= 500:
-        cause = str(problem.__cause__ or "").partition("\n")[0]
-        log.warning("%s %s: %s %s", request.method, request.path, problem.detail, cause)
+        log.warning("%s %s: %s %s", request.method, request.path, problem.detail, cause_of(problem))
     return _render(problem)
 
 

@@ -76,6 +76,7 @@ class Lifecycle:
     def drain(self) -> None:
         log.info("draining: no longer ready")
         self.phase = DRAINING
+        metrics.ready.set(0)
 
     def stop(self) -> None:
         """Closes what was opened, in reverse; a part that can't be closed does not keep the others from it."""

@@ -188,13 +188,6 @@ def _remember_device(user: User, caller: Client) -> None:
 
     @after_this_request
     def set_cookie(response: Response) -> Response:
-        response.set_cookie(
-            _device_cookie_name(),
-            value,
-            max_age=DEVICE_COOKIE_SECONDS,
-            path="/",
-            httponly=True,
-            samesite="Lax",
-            secure=current_app.config["SESSION_COOKIE_SECURE"],
-        )
+        attributes = _interface().cookie_attributes(current_app)
+        response.set_cookie(_device_cookie_name(), value, max_age=DEVICE_COOKIE_SECONDS, **attributes)
         return response

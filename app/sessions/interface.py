@@ -64,7 +64,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         assert isinstance(session, Session)
         if session.ended:
-            response.delete_cookie(self.get_cookie_name(app), **self._cookie_attributes(app))
+            response.delete_cookie(self.get_cookie_name(app), **self.cookie_attributes(app))
         if not session.opened:
             return
         response.vary.add("Cookie")
@@ -236,9 +236,10 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
         assert session.session_id
         remaining = session.created_at + self._max_age - int(time.time())
         value = cookie.sign(self.signing, session.session_id)
-        response.set_cookie(self.get_cookie_name(app), value, max_age=remaining, **self._cookie_attributes(app))
+        response.set_cookie(self.get_cookie_name(app), value, max_age=remaining, **self.cookie_attributes(app))
 
-    def _cookie_attributes(self, app: Flask) -> dict[str, Any]:
+    def cookie_attributes(self, app: Flask) -> dict[str, Any]:
+        """Of every cookie that this application sets."""
         return {"path": "/", "httponly": True, "samesite": "Lax", "secure": self.get_cookie_secure(app)}
 
     # Flask-Session's own storage methods are not used: the store is.

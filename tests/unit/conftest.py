@@ -119,3 +119,18 @@ def connect_redis(fleet_config: Config) -> Iterator[Callable[[], redis.Redis]]:
 @pytest.fixture
 def redis_client(connect_redis: Callable[[], redis.Redis]) -> redis.Redis:
     return connect_redis()
+
+
+def with_faults(app: Flask) -> Flask:
+    """The application with a view that fails and one that redirects to its own address with a slash."""
+
+    @app.get("/fail")
+    @app.get("/api/fail")
+    def fail() -> str:
+        raise RuntimeError("a fault")
+
+    @app.get("/folder/")
+    def folder() -> str:
+        return "here"
+
+    return app

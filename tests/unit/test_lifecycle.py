@@ -44,6 +44,7 @@ def test_an_instance_that_drains_is_not_ready_again() -> None:
     lifecycle = Lifecycle()
     assert lifecycle.check_readiness() == []
     lifecycle.drain()
+    assert REGISTRY.get_sample_value("reporadar_ready") == 0
     assert (lifecycle.check_readiness(), lifecycle.phase) == ([DRAINING], DRAINING)
     lifecycle.stop()
     assert (lifecycle.check_readiness(), lifecycle.phase) == ([STOPPED], STOPPED)

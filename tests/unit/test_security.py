@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app.security import HEADERS
-from tests.unit.conftest import MakeApp
+from tests.unit.conftest import MakeApp, with_faults
 
 ACCOUNT = {"email": "ada@example.org", "password": "correct horse battery"}
 HTTP, HTTPS = "http://app.example", "https://app.example"
@@ -16,19 +16,6 @@ HTTP, HTTPS = "http://app.example", "https://app.example"
 
 def morsels(response: TestResponse) -> dict[str, Morsel[str]]:
     return dict(SimpleCookie("; ".join(response.headers.getlist("Set-Cookie"))).items())
-
-
-def with_faults(app: Flask) -> Flask:
-    @app.get("/fail")
-    @app.get("/api/fail")
-    def fail() -> str:
-        raise RuntimeError("a fault")
-
-    @app.get("/folder/")
-    def folder() -> str:
-        return "here"
-
-    return app
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 
 from app import instance
 from app.logs import TextFormatter
-from tests.unit.conftest import MakeApp, count_of
+from tests.unit.conftest import MakeApp, count_of, with_faults
 
 EVERY_KIND: list[tuple[str, str, dict[str, Any], int]] = [
     ("GET", "/health/live", {}, 200),
@@ -34,18 +34,7 @@ IDS = [f"{method} {path} {status}" for method, path, _, status in EVERY_KIND]
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
-    app = make_app()
-
-    @app.get("/fail")
-    @app.get("/api/fail")
-    def fail() -> str:
-        raise RuntimeError("a fault")
-
-    @app.get("/folder/")
-    def folder() -> str:
-        return "here"
-
-    return app
+    return with_faults(make_app())
 
 
 @pytest.mark.parametrize(("method", "path", "options", "status"), EVERY_KIND, ids=IDS)
