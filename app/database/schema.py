@@ -6,17 +6,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
     DateTime,
     Dialect,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
+    Text,
     TypeDecorator,
 )
 
@@ -77,4 +80,68 @@ session_fields = Table(
     Column("key", String(80), ForeignKey("sessions.key", ondelete="CASCADE"), primary_key=True),
     Column("name", String(100), primary_key=True),
     Column("sealed", LargeBinary, nullable=False),
+)
+
+# Shared by all who follow them: one address, one row.
+repositories = Table(
+    "repositories",
+    metadata,
+    Column("id", Identifier, primary_key=True),
+    Column("url", String(2000), nullable=False, unique=True),
+    Column("name", String(255), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("due_at", Moment, nullable=False, index=True),  # of the next periodic analysis
+    sqlite_autoincrement=True,
+)
+follows = Table(
+    "follows",
+    metadata,
+    Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("repository_id", Identifier, ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True, index=True),
+    Column("created_at", Moment, nullable=False),
+)
+analyses = Table(
+    "analyses",
+    metadata,
+    Column("id", Identifier, primary_key=True),
+    Column("repository_id", Identifier, ForeignKey("repositories.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("status", String(10), nullable=False),  # queued, running, succeeded, failed, cancelled
+    Column("progress", Integer, nullable=False, default=0),  # percent
+    Column("step", String(100), nullable=False, default=""),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("requested_at", Moment, nullable=False),
+    Column("dispatched_at", Moment, nullable=False),  # when a message for it was last sent: the sweep looks for lost ones
+    Column("finished_at", Moment),  # null: it lives, and is the only one of its repository that does
+    # Of a running one: who works on it, and until when nobody else may. Each change of the row names the lease.
+    Column("lease", String(32)),
+    Column("leased_until", Moment),
+    Column("error", Text),
+    Column("report", JSON(none_as_null=True)),
+    sqlite_autoincrement=True,
+)
+Index(
+    "uq_analyses_live",
+    analyses.c.repository_id,
+    unique=True,
+    postgresql_where=analyses.c.finished_at.is_(None),
+    sqlite_where=analyses.c.finished_at.is_(None),
+)
+
+# One row a user: the number of the last notification, given out under this row's lock, so that commit order is number order.
+inboxes = Table(
+    "inboxes",
+    metadata,
+    Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("head", BigInteger, nullable=False, default=0),
+    Column("read_up_to", BigInteger, nullable=False, default=0),
+)
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("type", String(40), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("created_at", Moment, nullable=False, index=True),
 )

@@ -14,7 +14,7 @@ from tests.servers import ROOT
 # From the bottom to the top. A module belongs to the first layer, read downwards, that has a pattern for it.
 LAYERS = {
     "kernel": r"app\.(version|config|config_parsers|instance|logs|metrics|errors)",
-    "resources": r"app\.(redis_client|lifecycle|threads)|app\.database(\.(?!commands).*)?",
+    "resources": r"app\.(redis_client|lifecycle|threads)|app\.analysis(\..*)?|app\.database(\.(?!commands).*)?",
     "sessions": r"app\.sessions(\..*)?",
     "service": r"app\.(\w+)\.service",
     "edges": r"app\.(tracing|proxies|security|api|openapi|commands)|app\.web(\..*)?"
@@ -26,7 +26,7 @@ LAYERS = {
 BOTTOM_UP = ["kernel", "resources", "sessions", "stores and nouns", "service", "edges", "wiring", "processes"]
 
 # Folders of the layers above that are no features of their own.
-SHARED = {"database", "sessions"}
+SHARED = {"analysis", "database", "sessions"}
 # The pages put all features together.
 PAGES = "app.web"
 
