@@ -6,7 +6,7 @@ from flask import Flask
 
 from app import config as configuration
 from app import errors, instance, openapi, security
-from app.adapters import choose
+from app.adapters import Adapters, choose
 from app.api import MAX_BODY_BYTES
 from app.auth import commands as auth_commands
 from app.auth import views as auth_views
@@ -19,8 +19,19 @@ from app.database.upgrade import schema_complaint
 from app.health import views as health_views
 from app.health.load import Load
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
+from app.jobs.broker import JobQueue
+from app.jobs.crew import Crew
 from app.lifecycle import Lifecycle
+from app.notifications import commands as notifications_commands
+from app.notifications import sockets as notifications_sockets
+from app.notifications import views as notifications_views
+from app.notifications.service import Notifications
 from app.proxies import TrustedProxies
+from app.realtime import sockets as realtime_sockets
+from app.repositories import sockets as repositories_sockets
+from app.repositories import views as repositories_views
+from app.repositories.jobs import Analyst
+from app.repositories.service import Repositories
 from app.sessions.census import KeyCensus
 from app.sessions.interface import SessionInterface
 from app.sessions.keyring import Keyring
@@ -41,6 +52,9 @@ def create_app(config: Config | None = None) -> Flask:
     adapters = choose(config, me, database, [encryption, signing], lifecycle)
     probes = [Probe("database", lambda: database.run_within(PROBE_TIMEOUT_SECONDS, schema_complaint)), *adapters.probes]
     accounts = Accounts(config, database, Passwords(), adapters.limiter)
+    notifications = Notifications(database, adapters.queue.publish)
+    jobs, crew = _jobs(config, database, notifications, adapters)
+    repositories = Repositories(config, database, notifications, jobs.send)
     load = Load()
 
     app = Flask(__name__, static_folder="web/static", template_folder="web/templates")
@@ -50,7 +64,16 @@ def create_app(config: Config | None = None) -> Flask:
         SESSION_COOKIE_SECURE=config.production,
         REPORADAR=config,
     )
-    app.extensions.update(accounts=accounts, database=database, lifecycle=lifecycle, load=load, probes=probes)
+    app.extensions.update(
+        accounts=accounts,
+        database=database,
+        lifecycle=lifecycle,
+        load=load,
+        notifications=notifications,
+        notifications_of_commands=Notifications(database, adapters.publish_from_outside),
+        probes=probes,
+        repositories=repositories,
+    )
     app.session_interface = SessionInterface(app, config, adapters.sessions, encryption, signing, adapters.refresh_keys)
 
     errors.init_app(app)
@@ -58,12 +81,21 @@ def create_app(config: Config | None = None) -> Flask:
     app.register_blueprint(health_views.blueprint)
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(auth_views.blueprint)
+    app.register_blueprint(notifications_views.blueprint)
+    app.register_blueprint(repositories_views.blueprint)
     app.register_blueprint(web_views.blueprint)
     app.cli.add_command(database_commands.schema)
     app.cli.add_command(auth_commands.users)
+    app.cli.add_command(notifications_commands.notify)
+
+    socketio = realtime_sockets.init_app(app, config, me, adapters.queue, notifications, lifecycle)
+    notifications_sockets.init_app(socketio, notifications)
+    repositories_sockets.init_app(socketio, repositories)
 
     for probe in probes:
         lifecycle.add(background=probe.run, check=probe.obstacle)
+    if crew:
+        lifecycle.add(background=crew.start, let_go=crew.stop)
     lifecycle.add(background=load.run)
     lifecycle.add(background=KeyCensus(adapters.sessions, [encryption, signing]).run)
 
@@ -71,3 +103,12 @@ def create_app(config: Config | None = None) -> Flask:
         app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]
     app.wsgi_app = Tracing(app.wsgi_app)  # type: ignore[method-assign]
     return app
+
+
+def _jobs(config: Config, database: Database, notifications: Notifications, adapters: Adapters) -> tuple[JobQueue, Crew | None]:
+    """The way to those who do the jobs; and an embedded instance's own, who work one at a time."""
+    if not adapters.does_jobs:
+        return JobQueue(adapters.broker), None
+    analyst = Analyst(config, database, notifications, send=lambda *job: jobs.send(*job))
+    jobs = JobQueue(adapters.broker, analyst.perform)
+    return jobs, Crew(jobs, analyst, size=1, alone=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import dramatiq
+
 from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter
 from app.config import Config
 from app.database.engine import Database
@@ -12,7 +14,10 @@ from app.fleet.service import Membership
 from app.fleet.store import Registry
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
 from app.instance import Instance
+from app.jobs.broker import local_broker, redis_broker
 from app.lifecycle import Lifecycle
+from app.notifications.service import Publish
+from app.realtime.queue import LocalQueue, RedisPublisher, RedisQueue, SocketQueue
 from app.redis_client import connect
 from app.sessions.keyring import Keyring
 from app.sessions.redis_store import RedisSessionStore
@@ -26,28 +31,48 @@ class Adapters:
     limiter: RateLimiter
     refresh_keys: Callable[[], None]
     probes: list[Probe]
+    queue: SocketQueue
+    publish_from_outside: Publish  # for a process that is no instance: the command line
+    broker: dramatiq.Broker
+    does_jobs: bool  # itself; otherwise worker processes do
 
 
 def choose(config: Config, me: Instance, database: Database, rings: list[Keyring], lifecycle: Lifecycle) -> Adapters:
     if config.use_redis_sessions:
         return _of_a_fleet(config, me, rings, lifecycle)
-    return Adapters(SqlSessionStore(database), MemoryRateLimiter(), refresh_keys=_nothing, probes=[])
+    return Adapters(
+        sessions=SqlSessionStore(database),
+        limiter=MemoryRateLimiter(),
+        refresh_keys=_nothing,
+        probes=[],
+        queue=LocalQueue(),
+        publish_from_outside=_nothing,
+        broker=local_broker(),
+        does_jobs=True,
+    )
 
 
 def _of_a_fleet(config: Config, me: Instance, rings: list[Keyring], lifecycle: Lifecycle) -> Adapters:
     redis = connect(config, me.instance_id)
     patient = connect(config, me.instance_id, timeout=PROBE_TIMEOUT_SECONDS)  # a slow Redis is not a failed one
+    signing = next(ring for ring in rings if ring.name == "signing")
     membership = Membership(Registry(patient), me, rings)
+    queue = RedisQueue(patient, signing)
     lifecycle.add(close=redis.close)
     lifecycle.add(close=patient.close)
+    lifecycle.add(background=queue.run, check=queue.obstacle)
     lifecycle.add(background=membership.run, check=membership.obstacle, close=membership.leave)
     return Adapters(
         sessions=RedisSessionStore(redis, config.session_max_age),
-        limiter=RedisRateLimiter(redis, signing=next(ring for ring in rings if ring.name == "signing")),
+        limiter=RedisRateLimiter(redis, signing),
         refresh_keys=lambda: membership.refresh(Registry(redis)),
         probes=[Probe("redis", lambda: None if patient.ping() else "no answer")],
+        queue=queue,
+        publish_from_outside=RedisPublisher(redis, signing).publish,
+        broker=redis_broker(redis),
+        does_jobs=False,
     )
 
 
-def _nothing() -> None:
-    """An embedded instance is alone: what it knows is all there is."""
+def _nothing(*_: object) -> None:
+    """An embedded instance is alone: what it knows is all there is. What others store beside it, it finds by itself."""

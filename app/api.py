@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from flask import Response, request
@@ -23,12 +22,17 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class Query(BaseModel):
+    """What follows the `?` of an address; fields that nobody asked for are left out, as everywhere on the web."""
+
+
 @dataclass(frozen=True)
 class Operation:
     """How an endpoint appears in `/api/openapi.json`: `returns` by status (None: no content), and the `errors` that it has."""
 
     summary: str
     body: type[Body] | None = None
+    query: type[Query] | None = None
     returns: dict[int, type[BaseModel] | None] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
 
@@ -37,17 +41,22 @@ def operation(
     summary: str,
     *,
     body: type[Body] | None = None,
+    query: type[Query] | None = None,
     returns: dict[int, type[BaseModel] | None],
     errors: tuple[int, ...] = (),
 ) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
-    """Describes a view, and hands it the checked body as the argument `body` if there is to be one."""
+    """Describes a view, and hands it the checked `body` and `query` as arguments if there are to be such."""
 
     def decorate(view: Callable[..., Response]) -> Callable[..., Response]:
         @functools.wraps(view)
         def checked(*args: Any, **kwargs: Any) -> Response:
-            return view(*args, **kwargs) if body is None else view(*args, body=read_body(body), **kwargs)
+            if body:
+                kwargs["body"] = read_body(body)
+            if query:
+                kwargs["query"] = read_query(query)
+            return view(*args, **kwargs)
 
-        checked.operation = Operation(summary, body, returns, errors)  # type: ignore[attr-defined]
+        checked.operation = Operation(summary, body, query, returns, errors)  # type: ignore[attr-defined]
         return checked
 
     return decorate
@@ -68,19 +77,21 @@ def read_body(model: type[Body]) -> Body:
         raise Invalid("The body does not have the expected form.", errors=[_fault(fault) for fault in faults]) from None
 
 
+def read_query(model: type[Query]) -> Query:
+    """Raises Invalid with the parameters at fault."""
+    try:
+        return model.model_validate(request.args.to_dict())
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        raise Invalid("The query does not have the expected form.", errors=[_fault(fault) for fault in faults]) from None
+
+
 def answer(model: BaseModel, status: int = 200) -> Response:
     return Response(model.model_dump_json(), status, content_type="application/json")
 
 
 def no_content() -> Response:
     return Response(status=204)
-
-
-def iso(moment: datetime | int | float) -> str:
-    """`2025-10-03T20:00:00.000Z`, of a datetime or of seconds since 1970."""
-    if not isinstance(moment, datetime):
-        moment = datetime.fromtimestamp(moment, UTC)
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _fault(fault: Any) -> dict[str, str]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from app.moments import iso
+
 # Made once by the gunicorn master and inherited by its workers, so that their lines can be found together.
 _RANDOM = secrets.token_hex(4)
 
@@ -31,7 +33,7 @@ class Instance:
             "instance_id": self.instance_id,
             "hostname": self.hostname,
             "pid": self.pid,
-            "start_time": self.start_time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "start_time": iso(self.start_time),
             "uptime": self.uptime,
         }
 

@@ -17,6 +17,7 @@ RESTART_SECONDS = 1.0
 WATCH_SECONDS = 1.0
 
 Check = Callable[[], str | None]  # a reason not to be ready, or None
+LetGo = Callable[[float], None]  # within so many seconds, give up what would keep the instance from stopping
 
 
 class Lifecycle:
@@ -26,6 +27,7 @@ class Lifecycle:
         self.phase = STARTING
         self._background: list[Callable[[], None]] = []
         self._checks: list[Check] = []
+        self._let_go: list[LetGo] = []
         self._closers: list[Callable[[], None]] = []
 
     def add(
@@ -33,13 +35,16 @@ class Lifecycle:
         *,
         background: Callable[[], None] | None = None,
         check: Check | None = None,
+        let_go: LetGo | None = None,
         close: Callable[[], None] | None = None,
     ) -> None:
-        """What a part does beside requests: run for ever, stand in the way of readiness, be closed at the end."""
+        """What a part does beside requests: run for ever, stand in the way of readiness, let go of work, be closed at the end."""
         if background:
             self._background.append(background)
         if check:
             self._checks.append(check)
+        if let_go:
+            self._let_go.append(let_go)
         if close:
             self._closers.append(close)
 
@@ -78,15 +83,23 @@ class Lifecycle:
         self.phase = DRAINING
         metrics.ready.set(0)
 
+    def let_go(self, seconds: float) -> None:
+        """Between draining and stopping, while requests are still served: all parts at once, in so many seconds at most."""
+        gevent.joinall([gevent.spawn(_logged, let_go, seconds) for let_go in self._let_go], timeout=seconds)
+
     def stop(self) -> None:
         """Closes what was opened, in reverse; a part that can't be closed does not keep the others from it."""
         self.phase = STOPPED
         for close in reversed(self._closers):
-            try:
-                close()
-            except Exception:
-                log.exception("could not close %s", close)
+            _logged(close)
         log.info("stopped")
+
+
+def _logged(finish: Callable[..., None], *arguments: float) -> None:
+    try:
+        finish(*arguments)
+    except Exception:
+        log.exception("could not finish %s", finish)
 
 
 def _keep_running(run: Callable[[], None]) -> None:

@@ -33,3 +33,10 @@ attempts = Counter(
 dependency_up = Gauge("reporadar_dependency_up", "1 if the dependency answered its last probe", ["dependency"])
 dependency_latency = Gauge("reporadar_dependency_latency_seconds", "Latency of the last answered probe", ["dependency"])
 ready = Gauge("reporadar_ready", "1 while this instance wants traffic")
+
+sockets = Gauge("reporadar_sockets", "Open sockets of signed-in users on this instance")
+sockets_refused = Counter("reporadar_sockets_refused_total", "Handshakes answered 503: full, stopping, or a store was down")
+sockets_cut_off = Counter("reporadar_sockets_cut_off_total", "Sockets closed because their client did not read what it was sent")
+queue_messages_lost = Counter(
+    "reporadar_queue_messages_lost_total", "Messages to other instances that Redis did not take; what they told of is found later"
+)

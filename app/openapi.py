@@ -8,13 +8,17 @@ from typing import Any
 from flask import Blueprint, Flask, Response, current_app, jsonify
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from werkzeug.routing import Rule
+from werkzeug.routing import IntegerConverter, Rule, UnicodeConverter
 
 from app.api import Operation
 from app.version import VERSION
 
 blueprint = Blueprint("openapi", __name__)
 
+PATH_SCHEMAS: dict[type, dict[str, Any]] = {
+    UnicodeConverter: {"type": "string", "minLength": 1},
+    IntegerConverter: {"type": "integer", "minimum": 0},
+}
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -75,11 +79,8 @@ def _describe(rule: Rule, method: str, found: Operation, references: dict[Any, A
     responses = {str(status): _success(model, references) for status, model in found.returns.items()}
     responses |= {str(status): _problem(references) for status in _errors(method, found)}
     description: dict[str, Any] = {"summary": found.summary, "operationId": rule.endpoint, "responses": responses}
-    if rule.arguments:
-        schema = {"type": "string", "minLength": 1}
-        description["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": schema} for name in sorted(rule.arguments)
-        ]
+    if parameters := [*_path_parameters(rule), *_query_parameters(found)]:
+        description["parameters"] = parameters
     if found.body:
         content = {"application/json": {"schema": references[found.body, "validation"]}}
         description["requestBody"] = {"required": True, "content": content}
@@ -88,11 +89,28 @@ def _describe(rule: Rule, method: str, found: Operation, references: dict[Any, A
     return description
 
 
+def _path_parameters(rule: Rule) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": PATH_SCHEMAS[type(rule._converters[name])]}
+        for name in sorted(rule.arguments)
+    ]
+
+
+def _query_parameters(found: Operation) -> list[dict[str, Any]]:
+    schema = found.query.model_json_schema() if found.query else {}
+    return [
+        {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": described}
+        for name, described in schema.get("properties", {}).items()
+    ]
+
+
 def _errors(method: str, found: Operation) -> list[int]:
     """Those of the view, and those that follow from its kind: a foreign origin, an unusable body, a store that is down."""
     errors = {*found.errors, 503}
     if method not in SAFE_METHODS:
         errors.add(403)
+    if found.query:
+        errors.add(422)
     if found.body:
         errors |= {400, 413, 415, 422}
     return sorted(errors)

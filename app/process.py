@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import sys
+import time
 from collections.abc import Iterable
 from typing import IO, Any
 
@@ -30,9 +31,6 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     _stopping = False
 
     def init_process(self) -> None:
-        # gunicorn's loop begins its count up to a second after SHUTDOWN_DELAY, and needs a second or two for what is left then.
-        # What it does not finish in time, the master would end with a SIGKILL.
-        self.cfg.set("graceful_timeout", max(1, self.cfg.graceful_timeout - self.drain_seconds - GIVE_UP_SECONDS))
         self._idle: set[_WaitForRequest] = set()
         super().init_process()
 
@@ -48,9 +46,14 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     handle_quit = handle_exit
 
     def _stop(self) -> None:
+        # gunicorn's loop begins its count up to a second after this, and needs a second or two for what is left then.
+        # What it does not finish in time, the master would end with a SIGKILL.
+        deadline = time.monotonic() + self.cfg.graceful_timeout - GIVE_UP_SECONDS
         if self.lifecycle:
             self.lifecycle.drain()
             gevent.sleep(self.drain_seconds)
+            self.lifecycle.let_go(max(1, deadline - time.monotonic() - 1))
+        self.cfg.set("graceful_timeout", max(1, int(deadline - time.monotonic())))
         self.alive = False
         while True:  # until gunicorn's loop ends the process
             for wait in list(self._idle):

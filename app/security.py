@@ -46,7 +46,7 @@ def init_app(app: Flask, config: Config) -> None:
 
     @app.before_request
     def refuse_foreign_origins() -> None:
-        if request.method not in SAFE_METHODS and _is_foreign(allowed):
+        if request.method not in SAFE_METHODS and is_foreign(allowed):
             log.info("foreign request refused: %s from %s", request.path, request.remote_addr)
             raise Problem("This request comes from another site.", status=403)
 
@@ -61,7 +61,7 @@ def init_app(app: Flask, config: Config) -> None:
         return response
 
 
-def _is_foreign(allowed: frozenset[str]) -> bool:
+def is_foreign(allowed: frozenset[str]) -> bool:
     """Whether a browser says so. A program that sends neither header is no browser, and carries nobody's cookies by accident.
 
     Instead of tokens in forms; see Filippo Valsorda's analysis for Go's CrossOriginProtection: https://words.filippo.io/csrf/

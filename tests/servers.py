@@ -479,6 +479,12 @@ def migrate(environment: Mapping[str, str], directory: Path = ROOT) -> str:
     return run(procfile_command("release", directory), environment={**base_environment(), **environment}, directory=directory)
 
 
+def flask(environment: Mapping[str, str], *arguments: str, directory: Path = ROOT) -> str:
+    """Runs a command of the application beside its processes; returns its output."""
+    program, *_ = procfile_command("release", directory)
+    return run([program, "--app", "wsgi", *arguments], environment={**base_environment(), **environment}, directory=directory)
+
+
 def procfile_command(line: str, directory: Path = ROOT) -> list[str]:
     """With the program of the interpreter's own virtualenv, whether that is activated or not."""
     for entry in (directory / "Procfile").read_text().splitlines():

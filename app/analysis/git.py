@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ MAX_COMPLAINT_BYTES = 2000
 
 
 class GitError(Exception):
-    """git ended with an error; `complaint` is what it said last, printable."""
+    """git ended with an error; `complaint` is what it said, printable."""
 
     def __init__(self, complaint: str) -> None:
         super().__init__(complaint)
@@ -21,7 +22,7 @@ class GitError(Exception):
 
 
 def environment() -> dict[str, str]:
-    """All that git gets to know of the machine."""
+    """All that git gets to know of the machine. There is no proxy in it: through one, nobody knows whom git talks to."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": os.devnull,
@@ -31,6 +32,7 @@ def environment() -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "false",
         "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_NO_REPLACE_OBJECTS": "1",
     }
 
 
@@ -40,18 +42,17 @@ class Repository:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def output(self, *arguments: str) -> bytes:
+    def output(self, *arguments: str | bytes) -> bytes:
         """Of a command whose output is small. Raises GitError."""
         with self.stream(*arguments) as output:
             return output.read()
 
     @contextmanager
-    def stream(self, *arguments: str) -> Iterator[IO[bytes]]:
-        """The output of a command as it comes; leaving early ends the command. Raises GitError at the end if it failed."""
+    def stream(self, *arguments: str | bytes) -> Iterator[IO[bytes]]:
+        """The output of a command as it comes; whoever leaves early ends the command. Raises GitError if it failed."""
         command = ["git", "--no-pager", f"--git-dir={self.path}", *arguments]
-        with popen(command, environment()) as process:
+        with tempfile.TemporaryFile() as complaints, popen(command, environment(), stderr=complaints) as process:
             assert process.stdout is not None
-            assert process.stderr is not None
             try:
                 yield process.stdout
                 left_early = bool(process.stdout.read(1))
@@ -61,13 +62,14 @@ class Repository:
             if left_early:
                 process.kill()
             elif process.wait() != 0:
-                raise GitError(printable(process.stderr.read(MAX_COMPLAINT_BYTES)))
+                complaints.seek(0)
+                raise GitError(printable(complaints.read(MAX_COMPLAINT_BYTES)))
 
 
-def popen(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+def popen(
+    command: Sequence[str | bytes], variables: Mapping[str, str], stderr: int | IO[bytes] = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr)
 
 
 def printable(text: bytes) -> str:

@@ -94,7 +94,7 @@ def change_password(user: User, current: str, new: str) -> None:
     """Every other session of the user ends, and this one gets a new id."""
     changed = accounts().change_password(user, current, new, client())
     try:
-        _interface().store.destroy_all(user.id, keep=_session().key, password_version=changed.password_version)
+        _interface().end_all(user.id, "password_changed", keep=_session().key, password_version=changed.password_version)
     except Unavailable:  # sessions of the old password are refused all the same, by their version
         raise Unavailable("Your password was changed. Please sign in with the new one in a moment.") from None
     sign_in(changed)
@@ -103,14 +103,14 @@ def change_password(user: User, current: str, new: str) -> None:
 def delete_account(user: User, password: str) -> None:
     accounts().delete(user, password, client())
     try:
-        _interface().store.destroy_all(user.id, keep=None, password_version=NEVER_AGAIN)
+        _interface().end_all(user.id, "account_deleted", keep=None, password_version=NEVER_AGAIN)
         sign_out()
     except Unavailable:  # sessions of a user who is gone lead nowhere
         raise Unavailable("Your account was deleted. Your sessions end as soon as their store answers again.") from None
 
 
 def end_other_sessions(user: User) -> None:
-    ended = _interface().store.destroy_all(user.id, keep=_session().key)
+    ended = _interface().end_all(user.id, "revoked", keep=_session().key)
     audit.note("sessions.ended", client().address, user=user.id, count=ended)
 
 
@@ -122,7 +122,7 @@ def end_session(user: User, session_id: str) -> None:
     if keys[0] == _session().key:
         sign_out()
     else:
-        _interface().store.destroy(keys[0])
+        _interface().end_record(keys[0], "revoked")
         audit.note("session.ended", client().address, user=user.id, session=session_id, by="revocation")
 
 
@@ -145,6 +145,11 @@ def describe_current_session() -> dict[str, Any]:
         "last_seen_at": current.seen_at,
         "expires_at": _interface().expires_at(current),
     }
+
+
+def session_key() -> str | None:
+    """Under which the record of this request's session is kept."""
+    return _session().key
 
 
 def _user_of_session() -> User | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, ip_address
@@ -58,6 +58,13 @@ class Accounts:
 
     def get(self, user_id: int) -> User | None:
         return self._database.run(store.by_id, user_id)
+
+    def by_email(self, email: str) -> User | None:
+        return self._database.run(store.by_email, email.strip().lower())
+
+    def password_versions(self, user_ids: Sequence[int]) -> dict[int, int]:
+        """Of those who exist."""
+        return self._database.run(store.password_versions, user_ids)
 
     def register(self, email: str, password: str, client: Client) -> User:
         """Raises Invalid, Conflict (taken: the one place that tells, which is why it is limited first), TooMany."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -47,6 +48,11 @@ def by_id(connection: Connection, user_id: int) -> User | None:
 
 def by_email(connection: Connection, email: str) -> User | None:
     return _one(connection, users.c.email == email)
+
+
+def password_versions(connection: Connection, user_ids: Sequence[int]) -> dict[int, int]:
+    rows = connection.execute(select(users.c.id, users.c.password_version).where(users.c.id.in_(user_ids)))
+    return {row.id: row.password_version for row in rows}
 
 
 def set_password(connection: Connection, user: User, password_hash: str, *, version: int) -> bool:

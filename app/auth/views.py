@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from app import instance
-from app.api import answer, iso, no_content, operation
+from app.api import answer, no_content, operation
 from app.auth import guards
 from app.auth.bodies import (
     Confirmation,
@@ -22,6 +22,7 @@ from app.auth.bodies import (
 )
 from app.auth.guards import accounts, client, login_required, require_user
 from app.auth.store import User
+from app.moments import iso
 
 blueprint = Blueprint("auth", __name__, url_prefix="/api/auth")
 

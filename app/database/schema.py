@@ -116,6 +116,8 @@ analyses = Table(
     Column("lease", String(32)),
     Column("leased_until", Moment),
     Column("error", Text),
+    Column("as_of", Moment),
+    Column("scores", JSON(none_as_null=True)),  # of the report, which is long, for lists
     Column("report", JSON(none_as_null=True)),
     sqlite_autoincrement=True,
 )

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 
-import dramatiq
-from dramatiq.brokers.redis import RedisBroker
-
 from app import config, instance, logs
 from app.config import Config
+from app.database.engine import Database
+from app.jobs.broker import JobQueue, redis_broker
+from app.jobs.crew import Crew
+from app.notifications.service import Notifications
+from app.realtime.queue import RedisPublisher
 from app.redis_client import connect
+from app.repositories.jobs import Analyst
+from app.sessions.keyring import Keyring
 
 log = logging.getLogger(__name__)
 
-THREADS = 4
-# A worker that was killed is noticed after this time, and its messages are given to the next one; the defaults take minutes.
-HEARTBEAT_TIMEOUT_MS = 15_000
-MAINTENANCE_CHANCE = 1_000_000  # in a million: with every look for messages
-
-
-def create_broker(settings: Config, instance_id: str) -> RedisBroker:
-    return RedisBroker(  # type: ignore[no-untyped-call]
-        client=connect(settings, instance_id),
-        heartbeat_timeout=HEARTBEAT_TIMEOUT_MS,
-        maintenance_chance=MAINTENANCE_CHANCE,
-    )
+MAX_AT_ONCE = 4  # analyses; each is a process of its own
+GIVE_UP_SECONDS = 2  # before SHUTDOWN_TIMEOUT is over
 
 
 def main() -> None:
@@ -39,16 +34,25 @@ def main() -> None:
     for wanted in (signal.SIGTERM, signal.SIGINT):
         signal.signal(wanted, lambda *_: stop.set())
 
-    broker = create_broker(settings, me.instance_id)
-    dramatiq.set_broker(broker)
-    worker = dramatiq.Worker(broker, worker_threads=THREADS)
-    worker.start()
+    database = Database(settings.database_url, settings.database_pool_size, me.instance_id)
+    crew = create_crew(settings, database, me.instance_id)
+    crew.start()
     log.info("Worker waiting for jobs")
     stop.wait()
-    log.info("stopping: finishing the jobs at hand")
-    worker.stop(timeout=settings.shutdown_timeout * 1000)
-    broker.close()
+    log.info("stopping: handing over the jobs at hand")
+    crew.stop(settings.shutdown_timeout - GIVE_UP_SECONDS)
+    database.close()
     log.info("stopped")
+
+
+def create_crew(settings: Config, database: Database, instance_id: str) -> Crew:
+    redis = connect(settings, instance_id)
+    signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
+    notifications = Notifications(database, RedisPublisher(redis, signing).publish)
+    queue: JobQueue
+    analyst = Analyst(settings, database, notifications, send=lambda *job: queue.send(*job))
+    queue = JobQueue(redis_broker(redis), analyst.perform)
+    return Crew(queue, analyst, size=min(MAX_AT_ONCE, os.cpu_count() or 1))
 
 
 if __name__ == "__main__":

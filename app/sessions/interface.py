@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -34,6 +35,20 @@ CREATED, SEEN, CLIENT = ".created", ".seen", ".client"
 REFRESHES_PER_LIFETIME = 24
 
 
+@dataclass(frozen=True)
+class Ended:
+    """Sessions that are no more: one, by the key of its record, or all of a user but one."""
+
+    reason: str  # signed_out, revoked, replaced, password_changed, account_deleted, expired
+    key: str | None = None
+    user_id: int | None = None
+    keep: str | None = None
+
+
+def _nobody_listens(_: Ended) -> None:
+    pass
+
+
 class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flask-Session has no type hints
     session_class = Session
 
@@ -48,6 +63,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
     ) -> None:
         """`refresh_keys`: asks what keys the fleet knows of now; raises Unavailable."""
         super().__init__(app, sid_length=32)
+        self.on_ended: Callable[[Ended], None] = _nobody_listens
         self._refresh_keys = refresh_keys
         self.store = store
         self.encryption = encryption
@@ -94,19 +110,32 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
         if not created:
             session.forget()
         session.opened = True
+        if created and replaces:
+            self.on_ended(Ended("replaced", key=replaces))
         return created
 
-    def end(self, session: Session) -> None:
+    def end(self, session: Session, reason: str = "signed_out") -> None:
         """Dead at once, on every instance, whatever slower requests of it still do."""
         if session.key:
-            self.store.destroy(session.key)
+            self.end_record(session.key, reason)
         session.forget()
         session.opened = session.ended = True
 
     def discard(self, session: Session) -> None:
         """The same without a word to the browser, whose cookie may be that of a newer session by now."""
-        self.end(session)
+        self.end(session, "expired")
         session.ended = False
+
+    def end_record(self, key: str, reason: str) -> None:
+        self.store.destroy(key)
+        self.on_ended(Ended(reason, key=key))
+
+    def end_all(self, user_id: int, reason: str, *, keep: str | None, password_version: int | None = None) -> int:
+        """All records of a user but the one to keep; returns how many. See SessionStore.destroy_all."""
+        try:
+            return self.store.destroy_all(user_id, keep=keep, password_version=password_version)
+        finally:
+            self.on_ended(Ended(reason, user_id=user_id, keep=keep))
 
     def load(self, session: Session) -> None:
         """Fills the session from its record; anything that is not a valid, living record leaves it empty and without an id."""

@@ -109,6 +109,16 @@ class RedisSessionStore:
         with available():
             self._client.delete(key)
 
+    def living(self, keys: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        with available():
+            for batch in _batches(keys):
+                with self._client.pipeline(transaction=False) as pipeline:
+                    for key in batch:
+                        pipeline.exists(key)
+                    found.update(key for key, exists in zip(batch, pipeline.execute(), strict=True) if exists)
+        return found
+
     def of_user(self, user_id: int) -> dict[str, Fields]:
         with available():
             keys = [key.decode() for key in cast(list[bytes], self._client.zrange(_owner_keys(user_id)[0], 0, -1))]
@@ -133,6 +143,10 @@ class RedisSessionStore:
             for key in keys:
                 pipeline.hgetall(key)
             return [_fields(record) for record in pipeline.execute(raise_on_error=False)]
+
+
+def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[start : start + _SCAN_BATCH] for start in range(0, len(keys), _SCAN_BATCH))
 
 
 def _owner_keys(user_id: int) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, update
@@ -29,6 +29,9 @@ class SqlSessionStore:
     def destroy(self, key: str) -> None:
         self._database.run(_destroy, key)
 
+    def living(self, keys: Sequence[str]) -> set[str]:
+        return self._database.run(_living, keys)
+
     def of_user(self, user_id: int) -> dict[str, Fields]:
         live = sessions.c.expires_at > datetime.now(UTC)
         return self._database.run(_records, live & (sessions.c.user_id == user_id))
@@ -50,6 +53,11 @@ def _load(connection: Connection, key: str) -> Fields | None:
     live = exists().where(sessions.c.key == key, sessions.c.expires_at > datetime.now(UTC))
     rows = connection.execute(select(session_fields.c.name, session_fields.c.sealed).where(session_fields.c.key == key, live))
     return {row.name: row.sealed for row in rows} or None
+
+
+def _living(connection: Connection, keys: Sequence[str]) -> set[str]:
+    live = sessions.c.key.in_(keys) & (sessions.c.expires_at > datetime.now(UTC))
+    return set(connection.execute(select(sessions.c.key).where(live)).scalars())
 
 
 def _create(connection: Connection, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:

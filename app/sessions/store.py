@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,6 +70,9 @@ class SessionStore(Protocol):
         `ttl`: the remaining life in seconds from now, if that is to change."""
 
     def destroy(self, key: str) -> None: ...
+
+    def living(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that have a record."""
 
     def of_user(self, user_id: int) -> dict[str, Fields]:
         """All live records of a user, by their keys."""

@@ -2,21 +2,26 @@
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
-from tests.servers import Instance, embedded_environment, migrate
+from tests.processes import run
+from tests.servers import PROGRAMS, Instance, embedded_environment, migrate
 
 PASSWORD = "three calm herons"
 NO_LIMITS = {"RATE_LIMIT_LOGIN": "1000/15min", "RATE_LIMIT_REGISTER": "1000/h"}
+ANALYSIS_MS = 30_000  # that a small repository takes at most, on a busy machine
+PERSON = {"NAME": "Ada", "EMAIL": "ada@example.org"}
 
 StartInstance = Callable[..., Instance]
 Visit = Callable[..., Page]
+MakeRepository = Callable[..., Path]
 
 _numbers = itertools.count(1)
 
@@ -33,6 +38,24 @@ def open_account(page: Page, email: str = "") -> str:
     return email
 
 
+def expect_heading(page: Page, name: str) -> None:
+    expect(page.get_by_role("heading", level=1)).to_have_text(name)
+
+
+def add(page: Page, path: Path) -> None:
+    """Types the address in on the list, and ends on the page of the repository."""
+    page.goto("/")
+    page.get_by_label("Address of a repository").fill(str(path))
+    page.get_by_role("button", name="Analyse").click()
+    expect_heading(page, path.name)
+
+
+def analysed(page: Page, path: Path) -> None:
+    """Added, and its report on the page."""
+    add(page, path)
+    expect(page.get_by_role("heading", name="In numbers")).to_be_visible(timeout=ANALYSIS_MS)
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
@@ -41,8 +64,72 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
-    with _embedded(tmp_path_factory.mktemp("instance"), **NO_LIMITS) as started:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Under which local repositories may be analysed."""
+    return tmp_path_factory.mktemp("repositories").resolve()
+
+
+@pytest.fixture
+def make_repository(root: Path) -> MakeRepository:
+    """A work tree of that name, with so many commits; each has the day after the one before."""
+
+    def make(name: str = "", commits: int = 3, files: dict[str, str] | None = None) -> Path:
+        path = root / (name or f"repository-{next(_numbers)}")
+        path.mkdir()
+        git(path, "init", "--quiet", "--initial-branch=main")
+        for file, content in (files or {"README.md": "# A test\n", "app.py": "print(1)\n"}).items():
+            (path / file).parent.mkdir(parents=True, exist_ok=True)
+            (path / file).write_text(content)
+        for number in range(commits):
+            git(path, "add", ".")
+            git(path, "commit", "--quiet", "--allow-empty", "--message", f"Commit {number}", day=number + 1)
+        return path
+
+    return make
+
+
+def git(path: Path, *arguments: str, day: int = 1) -> None:
+    moment = f"2026-10-{day:02d}T12:00:00Z"
+    who = {f"GIT_{role}_{field}": value for role in ("AUTHOR", "COMMITTER") for field, value in PERSON.items()}
+    dates = {"GIT_AUTHOR_DATE": moment, "GIT_COMMITTER_DATE": moment}
+    nobodys = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "PATH": os.environ["PATH"]}
+    run(["git", *arguments], environment={**nobodys, **who, **dates}, directory=path)
+
+
+class HeldGit:
+    """A git that waits while it is held, so that an analysis is under way for as long as a test wants."""
+
+    def __init__(self, folder: Path) -> None:
+        self._hold = folder / "hold"
+        program = folder / "git"
+        program.write_text(f'#!/bin/sh\nwhile [ -e "{self._hold}" ]; do sleep 0.05; done\nexec "{shutil.which("git")}" "$@"\n')
+        program.chmod(0o755)
+        self.path = f"{folder}:{PROGRAMS}:{os.environ['PATH']}"
+
+    def hold(self) -> None:
+        self._hold.touch()
+
+    def release(self) -> None:
+        self._hold.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def _git(tmp_path_factory: pytest.TempPathFactory) -> HeldGit:
+    return HeldGit(tmp_path_factory.mktemp("git"))
+
+
+@pytest.fixture
+def held_git(_git: HeldGit) -> Iterator[HeldGit]:
+    """Of the shared instance; held from the beginning of the test."""
+    _git.hold()
+    yield _git
+    _git.release()
+
+
+@pytest.fixture(scope="session")
+def instance(tmp_path_factory: pytest.TempPathFactory, root: Path, _git: HeldGit) -> Iterator[Instance]:
+    settings = {"REPOSITORY_ROOTS": str(root), "PATH": _git.path}
+    with _embedded(tmp_path_factory.mktemp("instance"), **NO_LIMITS, **settings) as started:
         yield started
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import PASSWORD, StartInstance, Visit, new_email, open_account
+from tests.browser.conftest import PASSWORD, StartInstance, Visit, expect_heading, new_email, open_account
 
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:143.0) Gecko/20100101 Firefox/143.0"
 NEW_PASSWORD = "four eager otters"
@@ -27,10 +27,6 @@ def press(page: Page, name: str) -> None:
 
 def row(page: Page, browser: str) -> Locator:
     return page.get_by_role("listitem").filter(has_text=browser)
-
-
-def expect_heading(page: Page, name: str) -> None:
-    expect(page.get_by_role("heading", level=1)).to_have_text(name)
 
 
 def test_an_account_from_its_first_day_to_its_last(visit: Visit) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from flask.testing import FlaskClient
 from pydantic import BaseModel
 from werkzeug.test import TestResponse
 
-from app.api import MAX_BODY_BYTES, Body, answer, iso, no_content, operation
+from app.api import MAX_BODY_BYTES, Body, answer, no_content, operation
 from tests.unit.conftest import MakeApp
 
 
@@ -134,15 +133,3 @@ def test_a_body_may_have_a_mebibyte(client: FlaskClient) -> None:
     response = client.post("/api/things", data=body + b" ", content_type="application/json")
     assert response.status_code == 413
     assert response.content_type == "application/problem+json"
-
-
-@pytest.mark.parametrize(
-    "moment",
-    [
-        datetime(2025, 10, 3, 20, 0, 0, 123_999, tzinfo=UTC),
-        datetime(2025, 10, 3, 22, 0, 0, 123_000, tzinfo=timezone(timedelta(hours=2))),
-        1_759_521_600.123,
-    ],
-)
-def test_times_are_iso_8601_in_utc_with_milliseconds(moment: datetime | float) -> None:
-    assert iso(moment) == "2025-10-03T20:00:00.123Z"

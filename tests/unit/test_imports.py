@@ -13,20 +13,20 @@ from tests.servers import ROOT
 
 # From the bottom to the top. A module belongs to the first layer, read downwards, that has a pattern for it.
 LAYERS = {
-    "kernel": r"app\.(version|config|config_parsers|instance|logs|metrics|errors)",
+    "kernel": r"app\.(version|config|config_parsers|moments|instance|logs|metrics|errors)",
     "resources": r"app\.(redis_client|lifecycle|threads)|app\.analysis(\..*)?|app\.database(\.(?!commands).*)?",
     "sessions": r"app\.sessions(\..*)?",
     "service": r"app\.(\w+)\.service",
     "edges": r"app\.(tracing|proxies|security|api|openapi|commands)|app\.web(\..*)?"
     r"|app\.\w+\.(views|sockets|jobs|commands|guards|bodies)",
     "processes": r"app\.process|app\.jobs\.worker",
+    "wiring": r"app(\.adapters|\.jobs\.crew)?",
     "stores and nouns": r"app\.\w+\.\w+|app\.(auth|fleet|health|jobs|analytics|repositories|notifications|realtime)",
-    "wiring": r"app(\.adapters)?",
 }
 BOTTOM_UP = ["kernel", "resources", "sessions", "stores and nouns", "service", "edges", "wiring", "processes"]
 
 # Folders of the layers above that are no features of their own.
-SHARED = {"analysis", "database", "sessions"}
+SHARED = {"analysis", "database", "jobs", "realtime", "sessions"}
 # The pages put all features together.
 PAGES = "app.web"
 

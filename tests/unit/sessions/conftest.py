@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -67,6 +67,10 @@ class RecordingStore:
     def destroy(self, key: str) -> None:
         self._note("destroy")
         self.inner.destroy(key)
+
+    def living(self, keys: Sequence[str]) -> set[str]:
+        self._note("living")
+        return self.inner.living(keys)
 
     def of_user(self, user_id: int) -> dict[str, Fields]:
         self._note("of_user")

@@ -47,6 +47,8 @@ def upgrade() -> None:
         sa.Column("lease", sa.String(32)),
         sa.Column("leased_until", moment),
         sa.Column("error", sa.Text),
+        sa.Column("as_of", moment),
+        sa.Column("scores", sa.JSON),
         sa.Column("report", sa.JSON),
         sa.PrimaryKeyConstraint("id", name="pk_analyses"),
         sa.ForeignKeyConstraint(["repository_id"], ["repositories.id"], name="fk_analyses_repository_id", ondelete="CASCADE"),

@@ -1,0 +1,11 @@
+"""Why an analysis comes to nothing."""
+
+from __future__ import annotations
+
+
+class Failure(Exception):
+    """The text is for whoever asked. `permanent`: trying again would end in the same way."""
+
+    def __init__(self, text: str, *, permanent: bool) -> None:
+        super().__init__(text)
+        self.permanent = permanent

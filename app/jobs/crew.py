@@ -1,0 +1,42 @@
+"""Those who do the jobs of a process: Dramatiq's worker and the sweep, as threads, or greenlets where gevent has patched."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import dramatiq
+import redis
+
+from app.jobs.broker import JobQueue
+from app.repositories.jobs import Analyst
+
+log = logging.getLogger(__name__)
+
+
+class Crew:
+    def __init__(self, queue: JobQueue, analyst: Analyst, size: int, *, alone: bool = False) -> None:
+        """`size`: how many analyses are done at once. `alone`: there is no other crew, so that what is begun was left behind."""
+        self._alone = alone
+        self._worker = dramatiq.Worker(queue.broker, worker_threads=size)
+        self._worker.queue_prefetch = size  # what it fetched beyond that would wait here while others are idle
+        self._analyst = analyst
+        self._sweep = threading.Thread(target=analyst.look_after, name="sweep", daemon=True)
+
+    def start(self) -> None:
+        if self._alone:
+            self._analyst.resume()
+        self._worker.start()
+        self._sweep.start()
+
+    def stop(self, seconds: float) -> None:
+        """Hands over what is being done; waits for that so many seconds at most."""
+        # First nothing new is fetched: what is handed over would else come back to this very process.
+        for thread in [*self._worker.consumers.values(), *self._worker.workers]:
+            thread.stop()
+        self._analyst.stop()
+        try:
+            self._worker.stop(timeout=int(seconds * 1000))
+        except redis.RedisError as error:
+            log.warning("messages could not be given back, and will be missed: %s", type(error).__name__)
+        self._sweep.join(timeout=1)

@@ -1,0 +1,34 @@
+"""`flask notify`: a message to a user, from a process that is no web instance."""
+
+from __future__ import annotations
+
+import time
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from app.auth.service import Accounts
+from app.commands import database_of_command
+from app.notifications.service import Notifications
+
+
+@click.command()
+@click.argument("email")
+@click.argument("message")
+@click.option("--count", default=1, type=click.IntRange(min=1), help="How many times.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="How many a second, at most.")
+@with_appcontext
+def notify(email: str, message: str, count: int, rate: float | None) -> None:
+    """Notify the user EMAIL with the title MESSAGE; prints the number of each notification."""
+    accounts: Accounts = current_app.extensions["accounts"]
+    notifications: Notifications = current_app.extensions["notifications_of_commands"]
+    with database_of_command():
+        user = accounts.by_email(email)
+        if user is None:
+            raise click.ClickException(f"there is no account with the address {email}")
+        started = time.monotonic()
+        for number in range(count):
+            if rate:
+                time.sleep(max(0.0, started + number / rate - time.monotonic()))
+            click.echo(notifications.send(user.id, "message", message, {}).seq)

@@ -1,0 +1,68 @@
+"""`/api/notifications`: what a user was told, as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, current_app
+from pydantic import BaseModel, Field
+
+from app.api import Body, Query, answer, no_content, operation
+from app.auth.guards import login_required, require_user
+from app.notifications.service import PAGE, Notifications
+
+blueprint = Blueprint("notifications", __name__, url_prefix="/api/notifications")
+
+LARGEST = 2**63 - 1
+
+
+class NotificationView(BaseModel):
+    seq: int
+    type: str
+    title: str
+    data: dict[str, Any]
+    created_at: str
+    read: bool
+
+
+class NotificationsView(BaseModel):
+    items: list[NotificationView]
+    head: int
+
+
+class NotificationsQuery(Query):
+    after: int = Field(0, ge=0, le=LARGEST)
+    limit: int = Field(PAGE, ge=1, le=PAGE)
+
+
+class ReadBody(Body):
+    up_to: int = Field(ge=0, le=LARGEST)
+
+
+def service() -> Notifications:
+    found: Notifications = current_app.extensions["notifications"]
+    return found
+
+
+@blueprint.get("")
+@operation(
+    "What follows `after`, oldest first",
+    query=NotificationsQuery,
+    returns={200: NotificationsView},
+    errors=(401,),
+)
+@login_required
+def list_notifications(query: NotificationsQuery) -> Response:
+    user_id = require_user().id
+    page = service().after(user_id, query.after, query.limit)
+    read_up_to = service().inbox(user_id).read_up_to
+    items = [NotificationView(**item.payload(), read=item.seq <= read_up_to) for item in page.items]
+    return answer(NotificationsView(items=items, head=page.head))
+
+
+@blueprint.post("/read")
+@operation("Mark all up to a number as read", body=ReadBody, returns={204: None}, errors=(401,))
+@login_required
+def read(body: ReadBody) -> Response:
+    service().mark_read(require_user().id, body.up_to)
+    return no_content()

@@ -1,0 +1,202 @@
+"""The sockets of this instance: whose they are, what they are sent, and how they end."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gevent
+import socketio
+
+from app import metrics
+from app.errors import Unavailable
+from app.realtime import transport
+from app.realtime.transport import Rate
+
+log = logging.getLogger(__name__)
+
+CONGESTED_PACKETS = 64
+EVENTS_PER_SECOND, EVENTS_AT_ONCE = 10, 50  # that a client may send
+LOOK_AFTER_SECONDS = 2.0
+SESSIONS_SECONDS = 5.0  # a session that ended without a word is found after that time at most
+HEAD_SECONDS = 20.0
+INTRODUCTION_SECONDS = 10.0  # within which a connection has to become a socket
+OPENED_AT = "reporadar.opened_at"  # in a handshake's environ: when, on the monotonic clock
+IDENTITY = "reporadar.identity"  # there too: an Identity, or None
+RECONNECT_MS = 3000  # over which the clients of a stopping instance spread
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who opened a socket, and with which session."""
+
+    user_id: int
+    password_version: int
+    session_key: str
+
+
+class Delivery(Protocol):
+    """What brings a socket its notifications."""
+
+    def start(self) -> None: ...
+
+    def hand(self, item: dict[str, Any]) -> None: ...
+
+    def wake(self, head: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(eq=False)
+class Connection:
+    sid: str
+    engine_sid: str
+    identity: Identity
+    muted: set[int] = field(default_factory=set)  # repositories that it does not want to hear of
+    rate: Rate = field(default_factory=lambda: Rate(EVENTS_PER_SECOND, EVENTS_AT_ONCE))
+    head_sent_at: float = field(default_factory=time.monotonic)
+    delivery: Delivery = field(init=False)
+
+
+Heads = Callable[[list[int]], dict[int, int]]
+StillValid = Callable[[list[Identity]], set[Identity]]  # of these; raises Unavailable
+
+
+class Connections:
+    def __init__(self, server: socketio.Server, drain_rate: int) -> None:
+        self._server = server
+        self._drain_rate = drain_rate
+        self._by_sid: dict[str, Connection] = {}
+        self._by_user: dict[int, set[Connection]] = {}
+        self.draining = False
+
+    def __len__(self) -> int:
+        return len(self._by_sid)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._by_sid.values()))
+
+    def __getitem__(self, sid: str) -> Connection:
+        return self._by_sid[sid]
+
+    def of(self, user_id: int) -> list[Connection]:
+        return list(self._by_user.get(user_id, ()))
+
+    def open(self, sid: str, identity: Identity) -> Connection:
+        return Connection(sid, self._server.manager.eio_sid_from_sid(sid, "/"), identity)
+
+    def add(self, connection: Connection, delivery: Delivery) -> None:
+        """From now on it is told what concerns it."""
+        connection.delivery = delivery
+        self._by_sid[connection.sid] = connection
+        self._by_user.setdefault(connection.identity.user_id, set()).add(connection)
+        metrics.sockets.set(len(self))
+
+    def remove(self, sid: str) -> None:
+        connection = self._by_sid.pop(sid, None)
+        if connection is None:
+            return
+        connection.delivery.close()
+        mine = self._by_user[connection.identity.user_id]
+        mine.discard(connection)
+        if not mine:
+            del self._by_user[connection.identity.user_id]
+        metrics.sockets.set(len(self))
+
+    def emit(self, connection: Connection, event: str, data: dict[str, Any]) -> None:
+        self._server.emit(event, data, to=connection.sid, ignore_queue=True)
+
+    def is_congested(self, connection: Connection) -> bool:
+        return transport.backlog(self._server.eio, connection.engine_sid) >= CONGESTED_PACKETS
+
+    # What instances tell each other.
+
+    def on_notification(self, message: dict[str, Any]) -> None:
+        for connection in self.of(message["user_id"]):
+            connection.delivery.hand(message["item"])
+
+    def on_analysis(self, message: dict[str, Any]) -> None:
+        """The state of an analysis; a client that is slow to read goes without, the next state makes up for it."""
+        analysis = message["analysis"]
+        for user_id in message["user_ids"]:
+            for connection in self.of(user_id):
+                if analysis["repository_id"] not in connection.muted and not self.is_congested(connection):
+                    self.emit(connection, "analysis", analysis)
+
+    def on_sessions_ended(self, message: dict[str, Any]) -> None:
+        """Of one session by its key, or all of a user but one."""
+        for connection in self.of(message["user_id"]) if message.get("user_id") else self:
+            key = connection.identity.session_key
+            if key == message["key"] or (message.get("user_id") and key != message["keep"]):
+                self.end(connection, message["reason"])
+
+    def end(self, connection: Connection, reason: str) -> None:
+        """For good: official clients do not come back by themselves after this."""
+        self.emit(connection, "session_ended", {"reason": reason})
+        self._server.disconnect(connection.sid, ignore_queue=True)
+
+    # What has to be done again and again.
+
+    def look_after(self, heads: Heads, still_valid: StillValid) -> None:
+        """For ever, as a greenlet: finds what was missed by a lost message, and what should not be there any more."""
+        sessions_at = 0.0
+        while True:
+            gevent.sleep(LOOK_AFTER_SECONDS)
+            try:
+                self.compare_heads(heads)
+                if time.monotonic() - sessions_at > SESSIONS_SECONDS:
+                    sessions_at = time.monotonic()
+                    self.compare_sessions(still_valid)
+            except Unavailable:
+                log.debug("could not look after the sockets")
+            self.remove_silent()
+
+    def compare_heads(self, heads: Heads) -> None:
+        """Wakes whoever is behind, and lets clients see for themselves whether they are."""
+        if not self._by_user:
+            return
+        found = heads(list(self._by_user))
+        now = time.monotonic()
+        for connection in self:
+            head = found.get(connection.identity.user_id, 0)
+            connection.delivery.wake(head)
+            if now - connection.head_sent_at > HEAD_SECONDS and not self.is_congested(connection):
+                connection.head_sent_at = now
+                self.emit(connection, "head", {"head": head})
+
+    def compare_sessions(self, still_valid: StillValid) -> None:
+        held = list({connection.identity for connection in self})
+        gone = set(held) - still_valid(held) if held else set()
+        for connection in self:
+            if connection.identity in gone:
+                self.end(connection, "expired")
+
+    def remove_silent(self) -> None:
+        """Connections that never became a socket, or are none any more."""
+        engine = self._server.eio
+        for connection in self:
+            if connection.engine_sid not in engine.sockets:  # it went away while it was being let in
+                self.remove(connection.sid)
+                self._server.manager.disconnect(connection.sid, "/", ignore_queue=True)
+        now = time.monotonic()
+        known = {connection.engine_sid for connection in self}
+        for engine_sid, environ in list(self._server.environ.items()):
+            if engine_sid not in known and now - environ[OPENED_AT] > INTRODUCTION_SECONDS:
+                transport.cut(engine, engine_sid)
+
+    def let_go(self, seconds: float) -> None:
+        """Sends all clients to other instances, as fast as DRAIN_RATE says, or faster where there is less time."""
+        self.draining = True
+        waiting = list(self)
+        pause = min(1 / self._drain_rate, seconds / max(1, len(waiting)))
+        for connection in waiting:
+            delay = random.randrange(RECONNECT_MS)  # noqa: S311 - nobody gains from guessing it
+            self.emit(connection, "draining", {"reconnect_in_ms": delay})
+            transport.cut(self._server.eio, connection.engine_sid)
+            gevent.sleep(pause)
+        for engine_sid in list(self._server.eio.sockets):
+            transport.cut(self._server.eio, engine_sid)

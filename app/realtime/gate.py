@@ -1,0 +1,125 @@
+"""Who may open a socket: decided with the handshake, before anything is kept for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import socketio
+
+from app import metrics
+from app.errors import Problem
+from app.realtime.connections import IDENTITY, OPENED_AT, Connections, Identity
+from app.realtime.transport import MAX_MESSAGE_BYTES, MAX_PACKETS_PER_POST
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+PATH = "/socket.io/"
+RETRY_AFTER_SECONDS = 5
+ANONYMOUS_SHARE = 10  # at most one in ten connections may be one that is going to be refused
+
+Identify = Callable[["WSGIEnvironment"], Identity | None]  # raises Problem where that can't be told now
+
+
+class Gate:
+    """WSGI middleware around Socket.IO's own.
+
+    A handshake without a valid session goes on to be refused in words, as `connect_error`. One that can't be judged or served now
+    is answered 503, after which clients try again.
+    """
+
+    def __init__(
+        self,
+        wsgi_app: WSGIApplication,
+        server: socketio.Server,
+        connections: Connections,
+        identify: Identify,
+        *,
+        allowed_origins: Iterable[str],
+        max_sockets: int,
+        max_sockets_per_user: int,
+    ) -> None:
+        self._wsgi_app = wsgi_app
+        self._server = server
+        self._connections = connections
+        self._identify = identify
+        self._allowed_origins = frozenset(allowed_origins)
+        self._max_sockets = max_sockets
+        self._max_sockets_per_user = max_sockets_per_user
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not environ.get("PATH_INFO", "").startswith(PATH):
+            return self._wsgi_app(environ, start_response)
+        start = self._with_headers(environ, start_response)
+        if "sid" not in parse_qs(environ.get("QUERY_STRING", "")):
+            if refusal := self._refusal(environ):
+                return _answer(start, "503 Service Unavailable", refusal)
+        elif environ["REQUEST_METHOD"] == "POST" and (fault := _fault_of_post(environ)):
+            return _answer(start, "413 Content Too Large", fault)
+        return self._wsgi_app(environ, start)
+
+    def _refusal(self, environ: WSGIEnvironment) -> str | None:
+        """Why this handshake can't be taken now; otherwise the environ says whose it is."""
+        if self._connections.draining:
+            return "This instance is stopping."
+        try:
+            identity = self._identify(environ)
+        except Problem as problem:
+            return problem.detail
+        # From here on nothing waits, so that two who come at once can't both have the last place.
+        if len(self._server.eio.sockets) >= self._max_sockets:
+            return "This instance has as many sockets as it may have."
+        if self._count(identity) >= self._limit(identity):
+            return "You have as many sockets here as you may have."
+        environ[IDENTITY], environ[OPENED_AT] = identity, time.monotonic()
+        return None
+
+    def _count(self, identity: Identity | None) -> int:
+        """Connections of the same user; or of nobody."""
+        user_id = identity.user_id if identity else None
+        return sum(_user_id(environ) == user_id for environ in self._server.environ.values())
+
+    def _limit(self, identity: Identity | None) -> int:
+        return self._max_sockets_per_user if identity else max(1, self._max_sockets // ANONYMOUS_SHARE)
+
+    def _with_headers(self, environ: WSGIEnvironment, start_response: StartResponse) -> StartResponse:
+        headers = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+        if (origin := environ.get("HTTP_ORIGIN")) in self._allowed_origins:
+            headers += [("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true"), ("Vary", "Origin")]
+
+        def start(status: str, own: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            return start_response(status, [*own, *headers], exc_info)
+
+        return start
+
+
+def _user_id(environ: WSGIEnvironment) -> int | None:
+    identity: Identity | None = environ[IDENTITY]
+    return identity.user_id if identity else None
+
+
+def _fault_of_post(environ: WSGIEnvironment) -> str | None:
+    """Engine.IO would drop what is too much, and answer that all is well."""
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if not length.isdecimal() or int(length) > MAX_MESSAGE_BYTES:
+        return f"A message has at most {MAX_MESSAGE_BYTES} bytes."
+    body = environ["wsgi.input"].read(int(length))
+    environ["wsgi.input"] = BytesIO(body)
+    if body.count(b"\x1e") >= MAX_PACKETS_PER_POST:
+        return f"At most {MAX_PACKETS_PER_POST} messages may be sent at once."
+    return None
+
+
+def _answer(start_response: StartResponse, status: str, text: str) -> list[bytes]:
+    if status.startswith("503"):
+        metrics.sockets_refused.inc()
+    body = text.encode()
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    if status.startswith("503"):
+        headers.append(("Retry-After", str(RETRY_AFTER_SECONDS)))
+    start_response(status, headers)
+    return [body]

@@ -1,0 +1,153 @@
+"""The Socket.IO server: who a socket belongs to comes from the session cookie of its handshake, and from nothing else."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, request
+from flask_socketio import ConnectionRefusedError, SocketIO, join_room
+
+from app.auth import guards
+from app.config import Config
+from app.errors import Problem, Unavailable
+from app.instance import Instance
+from app.lifecycle import Lifecycle
+from app.notifications.service import Notifications
+from app.realtime import transport
+from app.realtime.connections import IDENTITY, Connection, Connections, Identity
+from app.realtime.gate import Gate
+from app.realtime.queue import SocketQueue
+from app.security import is_foreign
+from app.sessions.interface import SessionInterface
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS = 25, 20  # a proxy's idle limit is 55 s and more
+
+Answer = Callable[[Connection, Any], dict[str, Any]]
+
+
+def init_app(
+    app: Flask, config: Config, me: Instance, queue: SocketQueue, notifications: Notifications, lifecycle: Lifecycle
+) -> SocketIO:
+    """Builds the server, and puts it with its gate in front of the application."""
+    socketio = SocketIO(
+        app,
+        async_mode="gevent",  # the event loop of gunicorn's worker
+        client_manager=queue,
+        manage_session=False,  # a copy of the session would outlive a logout
+        async_handlers=False,  # what one client sends is handled in its order
+        transports=list(config.socket_transports),
+        ping_interval=PING_INTERVAL_SECONDS,
+        ping_timeout=PING_TIMEOUT_SECONDS,
+        max_http_buffer_size=transport.MAX_MESSAGE_BYTES,
+        cors_allowed_origins=[],  # the gate decides
+    )
+    transport.harden(socketio.server.eio, me.instance_id)
+    connections = Connections(socketio.server, config.drain_rate)
+    app.extensions["connections"] = connections
+    app.wsgi_app = Gate(  # type: ignore[method-assign]
+        app.wsgi_app,
+        socketio.server,
+        connections,
+        functools.partial(_identify, app, frozenset(config.allowed_origins)),
+        allowed_origins=config.allowed_origins,
+        max_sockets=config.max_sockets,
+        max_sockets_per_user=config.max_sockets_per_user,
+    )
+    still_valid = functools.partial(_still_valid, app)
+    _admit(socketio, connections, notifications, me, still_valid)
+    queue.on("notification", connections.on_notification)
+    queue.on("analysis", connections.on_analysis)
+    queue.on("sessions_ended", connections.on_sessions_ended)
+    _interface(app).on_ended = lambda ended: queue.publish("sessions_ended", asdict(ended))
+    lifecycle.add(
+        background=lambda: connections.look_after(notifications.heads, still_valid),
+        let_go=connections.let_go,
+    )
+    return socketio
+
+
+def answer(socketio: SocketIO, event: str, handle: Answer) -> None:
+    """Has an event of a client answered by what `handle` returns, or by the Problem that it raises."""
+
+    def answered(data: Any = None, *_: Any) -> dict[str, Any]:
+        connection: Connection = request.environ["flask.app"].extensions["connections"][request.sid]  # type: ignore[attr-defined]
+        if not connection.rate.take():
+            return {"ok": False, "error": "These are too many messages. Please wait a little."}
+        try:
+            return handle(connection, data)
+        except Problem as problem:
+            return {"ok": False, "error": problem.detail}
+
+    socketio.on_event(event, answered)
+
+
+def _admit(
+    socketio: SocketIO,
+    connections: Connections,
+    notifications: Notifications,
+    me: Instance,
+    still_valid: Callable[[list[Identity]], set[Identity]],
+) -> None:
+    def connect(auth: Any = None) -> None:
+        identity: Identity | None = request.environ[IDENTITY]
+        if identity is None:
+            raise ConnectionRefusedError("unauthorized")
+        after = _after(auth)
+        sid: str = request.sid  # type: ignore[attr-defined]
+        connection = connections.open(sid, identity)
+        delivery = notifications.delivery(
+            identity.user_id,
+            after,
+            emit=functools.partial(connections.emit, connection),
+            is_congested=functools.partial(connections.is_congested, connection),
+            introduction={"user_id": identity.user_id, "instance_id": me.instance_id},
+        )
+        connections.add(connection, delivery)
+        # From here on it is told when its session ends; and if that has happened since the handshake, here.
+        with suppress(Unavailable):
+            if identity not in still_valid([identity]):
+                connections.remove(sid)
+                raise ConnectionRefusedError("unauthorized")
+        join_room(f"user:{identity.user_id}")
+        delivery.start()  # whose first words come after the acceptance, which this handler's return sends
+
+    socketio.on_event("connect", connect)
+    socketio.on_event("disconnect", lambda *_: connections.remove(request.sid))  # type: ignore[attr-defined]
+
+
+def _after(auth: Any) -> int | None:
+    """The last notification that a client says it has; None if it says nothing."""
+    after = auth.get("after") if isinstance(auth, dict) else None
+    if after is None or (isinstance(after, int) and not isinstance(after, bool) and 0 <= after < 2**63):
+        return after
+    raise ConnectionRefusedError("after has to be the number of a notification")
+
+
+def _identify(app: Flask, allowed_origins: frozenset[str], environ: WSGIEnvironment) -> Identity | None:
+    with app.request_context(environ):
+        user = None if is_foreign(allowed_origins) else guards.current_user()
+        key = guards.session_key()
+        return Identity(user.id, user.password_version, key) if user and key else None
+
+
+def _still_valid(app: Flask, identities: list[Identity]) -> set[Identity]:
+    """Those whose session exists and is one of the user's present password. Raises Unavailable."""
+    living = _interface(app).store.living([identity.session_key for identity in identities])
+    versions = app.extensions["accounts"].password_versions(sorted({identity.user_id for identity in identities}))
+    return {
+        identity
+        for identity in identities
+        if identity.session_key in living and versions.get(identity.user_id) == identity.password_version
+    }
+
+
+def _interface(app: Flask) -> SessionInterface:
+    assert isinstance(app.session_interface, SessionInterface)
+    return app.session_interface

@@ -1,0 +1,374 @@
+"""Repositories, who follows them, and their analyses, in SQL. Each function is work for `Database.run`.
+
+The row of an analysis is the truth about it. It is claimed for a while, by a lease with a random name, and each later change of
+it names that lease: whoever has lost it changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Insert, delete, exists, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.database.schema import analyses, follows, repositories
+
+LEASE = timedelta(seconds=20)
+ANALYSED_EVERY = timedelta(days=1)
+KEPT_ANALYSES = 100  # of each repository: so many that succeeded, and so many others
+PATIENCE = timedelta(seconds=20)  # with a message that nobody has followed
+LONG_PATIENCE = timedelta(minutes=2)  # where it has waited for longer than that: the queue is long rather than lost
+
+QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded", "failed", "cancelled"
+
+
+@dataclass(frozen=True)
+class Repository:
+    id: int
+    url: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Analysis:
+    id: int
+    repository_id: int
+    status: str
+    progress: int  # percent
+    step: str
+    error: str | None
+    requested_at: datetime
+    finished_at: datetime | None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What sockets are told."""
+        names = ("id", "repository_id", "status", "progress", "step")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Past:
+    """An analysis that succeeded."""
+
+    analysis_id: int
+    as_of: datetime
+    scores: dict[str, int | None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A repository as one who follows it sees it."""
+
+    id: int
+    url: str
+    name: str
+    followed_at: datetime
+    analysis: Analysis | None  # the latest
+    last: Past | None  # the latest that succeeded
+    report: dict[str, Any] | None = None  # of `last`, where it was asked for
+    history: list[Past] = field(default_factory=list)  # newest first, where it was asked for
+
+    @property
+    def scores(self) -> dict[str, int | None] | None:
+        return self.last.scores if self.last else None
+
+    @property
+    def as_of(self) -> datetime | None:
+        return self.last.as_of if self.last else None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to work on an analysis, as long as its lease is renewed."""
+
+    analysis: Analysis
+    repository: Repository
+    lease: str
+    attempt: int  # 1, 2, ...
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Somebody else has the claim, for so many seconds if it is not renewed."""
+
+    seconds: float
+
+
+_ANALYSIS = (
+    analyses.c.id,
+    analyses.c.repository_id,
+    analyses.c.status,
+    analyses.c.progress,
+    analyses.c.step,
+    analyses.c.error,
+    analyses.c.requested_at,
+    analyses.c.finished_at,
+)
+_LIVE = analyses.c.finished_at.is_(None)
+
+
+def now(connection: Connection) -> datetime:
+    """By the one clock that all who share this database have in common."""
+    if connection.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return moment.astimezone(UTC)
+
+
+# What users do.
+
+
+def add(connection: Connection, url: str, name: str) -> Repository:
+    """The row of that address, old or new, which stays as long as this transaction lasts."""
+    moment = now(connection)
+    values = {"url": url, "name": name, "created_at": moment, "due_at": moment + ANALYSED_EVERY}
+    found = None
+    while found is None:  # it may be deleted between the two statements
+        connection.execute(_insert_new(connection, repositories, values))
+        mine = select(repositories.c.id, repositories.c.url, repositories.c.name).where(repositories.c.url == url)
+        found = connection.execute(mine.with_for_update(read=True, key_share=True)).first()
+    return Repository(*found)
+
+
+def follow(connection: Connection, user_id: int, repository_id: int) -> None:
+    values = {"user_id": user_id, "repository_id": repository_id, "created_at": now(connection)}
+    connection.execute(_insert_new(connection, follows, values))
+
+
+def count_followed(connection: Connection, user_id: int) -> int:
+    return connection.execute(select(func.count()).select_from(follows).where(follows.c.user_id == user_id)).scalar_one()
+
+
+def is_followed(connection: Connection, user_id: int, repository_id: int) -> bool:
+    row = exists().where(follows.c.user_id == user_id, follows.c.repository_id == repository_id)
+    return bool(connection.execute(select(row)).scalar())
+
+
+def unfollow(connection: Connection, user_id: int, repository_id: int) -> bool:
+    mine = (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)
+    return connection.execute(delete(follows).where(mine)).rowcount == 1
+
+
+def followers(connection: Connection, repository_id: int) -> list[int]:
+    return list(connection.execute(select(follows.c.user_id).where(follows.c.repository_id == repository_id)).scalars())
+
+
+def start(connection: Connection, repository_id: int) -> tuple[Analysis, bool]:
+    """The live analysis of a repository, and whether it is a new one."""
+    moment = now(connection)
+    values = {
+        "repository_id": repository_id,
+        "status": QUEUED,
+        "progress": 0,
+        "step": "Waiting",
+        "attempts": 0,
+        "requested_at": moment,
+        "dispatched_at": moment,
+    }
+    while True:  # a live one may end between the two statements
+        created = connection.execute(_insert_new(connection, analyses, values).returning(analyses.c.id)).scalar()
+        live = connection.execute(select(*_ANALYSIS).where(analyses.c.repository_id == repository_id, _LIVE)).first()
+        if live:
+            due = update(repositories).where(repositories.c.id == repository_id).values(due_at=moment + ANALYSED_EVERY)
+            connection.execute(due)
+            return Analysis(*live), created is not None
+
+
+def latest(connection: Connection, repository_id: int) -> Analysis | None:
+    mine = select(*_ANALYSIS).where(analyses.c.repository_id == repository_id)
+    row = connection.execute(mine.order_by(analyses.c.id.desc()).limit(1)).first()
+    return Analysis(*row) if row else None
+
+
+def one(connection: Connection, analysis_id: int) -> Analysis | None:
+    row = connection.execute(select(*_ANALYSIS).where(analyses.c.id == analysis_id)).first()
+    return Analysis(*row) if row else None
+
+
+def report(connection: Connection, analysis_id: int) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = connection.execute(select(analyses.c.report).where(analyses.c.id == analysis_id)).scalar()
+    return found
+
+
+def entries(connection: Connection, user_id: int, repository_ids: Iterable[int] | None = None) -> list[Entry]:
+    """What a user follows, or of it those; the last one that was added first."""
+    mine = follows.c.user_id == user_id
+    if repository_ids is not None:
+        mine &= follows.c.repository_id.in_(list(repository_ids))
+    followed = connection.execute(
+        select(repositories.c.id, repositories.c.url, repositories.c.name, follows.c.created_at.label("followed_at"))
+        .join(follows, follows.c.repository_id == repositories.c.id)
+        .where(mine)
+        .order_by(follows.c.created_at.desc(), repositories.c.id.desc())
+    ).all()
+    ids = [row.id for row in followed]
+    last = {past.repository_id: _past(past) for past in connection.execute(_newest(ids, analyses.c.status == SUCCEEDED, _PAST))}
+    newest = {row.repository_id: Analysis(*row) for row in connection.execute(_newest(ids, None, _ANALYSIS))}
+    return [Entry(**row._mapping, analysis=newest.get(row.id), last=last.get(row.id)) for row in followed]
+
+
+def history(connection: Connection, repository_id: int) -> list[Past]:
+    """Newest first."""
+    mine = select(*_PAST).where(analyses.c.repository_id == repository_id, analyses.c.status == SUCCEEDED)
+    return [_past(row) for row in connection.execute(mine.order_by(analyses.c.id.desc()).limit(KEPT_ANALYSES))]
+
+
+def cancel(connection: Connection, analysis_id: int) -> bool:
+    """False if it has ended before."""
+    values = {"status": CANCELLED, "finished_at": now(connection), "lease": None, "leased_until": None}
+    return connection.execute(update(analyses).where(analyses.c.id == analysis_id, _LIVE).values(values)).rowcount == 1
+
+
+# What workers do.
+
+
+def claim(connection: Connection, analysis_id: int, lease: str) -> Claim | Busy | None:
+    """None if it has ended."""
+    wanted = select(*_ANALYSIS, analyses.c.attempts, analyses.c.leased_until).where(analyses.c.id == analysis_id, _LIVE)
+    row = connection.execute(wanted.with_for_update()).first()
+    if row is None:
+        return None
+    moment = now(connection)
+    if row.status == RUNNING and row.leased_until > moment:
+        return Busy((row.leased_until - moment).total_seconds())
+    values = {
+        "status": RUNNING,
+        "progress": 0,
+        "step": "Beginning",
+        "attempts": row.attempts + 1,
+        "lease": lease,
+        "leased_until": moment + LEASE,
+    }
+    connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(values))
+    place = select(repositories.c.id, repositories.c.url, repositories.c.name).where(repositories.c.id == row.repository_id)
+    analysis = one(connection, analysis_id)
+    assert analysis is not None
+    return Claim(analysis, Repository(*connection.execute(place).one()), lease, row.attempts + 1)
+
+
+def renew(connection: Connection, held: Claim, progress: int, step: str) -> bool:
+    """False if the lease is lost."""
+    values = {"leased_until": now(connection) + LEASE, "progress": progress, "step": step}
+    return connection.execute(update(analyses).where(_held(held)).values(values)).rowcount == 1
+
+
+def give_back(connection: Connection, held: Claim, *, attempts: int, delay: timedelta, step: str) -> bool:
+    """For somebody else, or for later. False if the lease was lost before."""
+    values = {
+        "status": QUEUED,
+        "progress": 0,
+        "step": step,
+        "attempts": attempts,
+        "dispatched_at": now(connection) + delay,
+        "lease": None,
+        "leased_until": None,
+    }
+    return connection.execute(update(analyses).where(_held(held)).values(values)).rowcount == 1
+
+
+def succeed(connection: Connection, held: Claim, report: dict[str, Any]) -> bool:
+    """False if the lease was lost before."""
+    values = {
+        "status": SUCCEEDED,
+        "progress": 100,
+        "step": "Done",
+        "as_of": datetime.fromisoformat(report["as_of"]),
+        "scores": {name: judged["score"] for name, judged in report["scores"].items()},
+        "report": report,
+    }
+    return _end(connection, held, values)
+
+
+def fail(connection: Connection, held: Claim, error: str) -> bool:
+    """False if the lease was lost before."""
+    return _end(connection, held, {"status": FAILED, "error": error})
+
+
+def last_report(connection: Connection, repository_id: int) -> dict[str, Any] | None:
+    mine = select(analyses.c.report).where(analyses.c.repository_id == repository_id, analyses.c.status == SUCCEEDED)
+    found: dict[str, Any] | None = connection.execute(mine.order_by(analyses.c.id.desc()).limit(1)).scalar()
+    return found
+
+
+# What has to be done again and again.
+
+
+def forgotten(connection: Connection, limit: int) -> list[int]:
+    """Analyses that nobody works on though a message was sent for them a while ago; from now on another one counts as sent."""
+    moment = now(connection)
+    young, overdue = analyses.c.requested_at > moment - LONG_PATIENCE, analyses.c.dispatched_at < moment - LONG_PATIENCE
+    waiting = (analyses.c.status == QUEUED) & (young | overdue)
+    left = analyses.c.leased_until < moment
+    lost = select(analyses.c.id).where(_LIVE, waiting | left, analyses.c.dispatched_at < moment - PATIENCE)
+    ids = list(connection.execute(lost.order_by(analyses.c.id).limit(limit).with_for_update(skip_locked=True)).scalars())
+    connection.execute(update(analyses).where(analyses.c.id.in_(ids)).values(dispatched_at=moment))
+    return ids
+
+
+def release_all(connection: Connection) -> list[int]:
+    """All live analyses, for a process that knows that nobody else works on them."""
+    moment = now(connection)
+    values = {"status": QUEUED, "progress": 0, "step": "Waiting", "dispatched_at": moment, "lease": None, "leased_until": None}
+    connection.execute(update(analyses).where(_LIVE).values(values))
+    return list(connection.execute(select(analyses.c.id).where(_LIVE).order_by(analyses.c.id)).scalars())
+
+
+def due(connection: Connection, limit: int) -> list[int]:
+    """Repositories whose time has come."""
+    ready = select(repositories.c.id).where(repositories.c.due_at <= now(connection))
+    return list(connection.execute(ready.order_by(repositories.c.due_at).limit(limit)).scalars())
+
+
+def take_due(connection: Connection, repository_id: int) -> bool:
+    """True for one caller only: its next time is a day later."""
+    moment = now(connection)
+    ready = (repositories.c.id == repository_id) & (repositories.c.due_at <= moment)
+    return connection.execute(update(repositories).where(ready).values(due_at=moment + ANALYSED_EVERY)).rowcount == 1
+
+
+def remove_unfollowed(connection: Connection, repository_id: int) -> bool:
+    """With the row locked, so that nobody can begin to follow it in the meantime."""
+    connection.execute(select(repositories.c.id).where(repositories.c.id == repository_id).with_for_update())
+    followed = exists().where(follows.c.repository_id == repository_id)
+    return connection.execute(delete(repositories).where(repositories.c.id == repository_id, ~followed)).rowcount == 1
+
+
+_PAST = (analyses.c.repository_id, analyses.c.id.label("analysis_id"), analyses.c.as_of, analyses.c.scores)
+
+
+def _past(row: Any) -> Past:
+    return Past(row.analysis_id, row.as_of, row.scores)
+
+
+def _newest(repository_ids: Sequence[int], condition: ColumnElement[bool] | None, columns: Iterable[Any]) -> Any:
+    """Of each of the repositories, the last of its analyses that is so."""
+    last = select(func.max(analyses.c.id)).where(analyses.c.repository_id.in_(repository_ids))
+    if condition is not None:
+        last = last.where(condition)
+    return select(*columns).where(analyses.c.id.in_(last.group_by(analyses.c.repository_id)))
+
+
+def _held(held: Claim) -> ColumnElement[bool]:
+    return (analyses.c.id == held.analysis.id) & (analyses.c.lease == held.lease) & (analyses.c.status == RUNNING)
+
+
+def _end(connection: Connection, held: Claim, values: dict[str, Any]) -> bool:
+    ending = {"finished_at": now(connection), "lease": None, "leased_until": None}
+    if connection.execute(update(analyses).where(_held(held)).values(values | ending)).rowcount == 0:
+        return False
+    for kind in (analyses.c.status == SUCCEEDED, analyses.c.status != SUCCEEDED):
+        mine = (analyses.c.repository_id == held.repository.id) & ~_LIVE & kind
+        kept = select(analyses.c.id).where(mine).order_by(analyses.c.id.desc()).limit(KEPT_ANALYSES)
+        connection.execute(delete(analyses).where(mine, analyses.c.id.not_in(kept)))
+    return True
+
+
+def _insert_new(connection: Connection, table: Any, values: dict[str, Any]) -> Insert:
+    """Nothing, where there is such a row already, or one comes into being at this moment."""
+    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement: Insert = dialect.insert(table).values(values).on_conflict_do_nothing()
+    return statement

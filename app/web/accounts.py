@@ -1,0 +1,115 @@
+"""The pages of an account: how it is opened, entered, changed and deleted."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from flask import current_app, redirect, request, url_for
+from werkzeug import Response
+
+from app.auth import guards
+from app.auth.guards import accounts, client, require_user
+from app.auth.passwords import MIN_LENGTH
+from app.auth.service import MAX_EMAIL_LENGTH
+from app.errors import Invalid, NotFound, Problem
+from app.web import forms
+from app.web.pages import SEE_OTHER, blueprint, notice, page, plain_page, sign_in_first
+
+# These two pages are what is left while the session store is down: they must not look at the session.
+
+
+@blueprint.get("/login")
+def login() -> Response:
+    return _entrance("login.html", next=request.args.get("next", ""))
+
+
+@blueprint.get("/register")
+def register() -> Response:
+    return _entrance("register.html")
+
+
+@blueprint.post("/login")
+def log_in() -> Response:
+    email, next_path = forms.text("email"), forms.text("next")
+    try:
+        if len(email) > MAX_EMAIL_LENGTH:
+            raise Invalid.field("email", "This is not an e-mail address.")
+        guards.sign_in(accounts().log_in(email, forms.password("password"), client()))
+    except Problem as problem:
+        return _entrance("login.html", forms.correctable(problem), email=email, next=next_path)
+    return redirect(forms.local_path(next_path), SEE_OTHER)
+
+
+@blueprint.post("/register")
+def open_account() -> Response:
+    email = forms.text("email")
+    try:
+        guards.sign_in(accounts().register(email, forms.text("password"), client()))
+    except Problem as problem:
+        return _entrance("register.html", forms.correctable(problem), email=email)
+    return redirect(url_for("web.home"), SEE_OTHER)
+
+
+@blueprint.post("/logout")
+def logout() -> Response:
+    guards.sign_out()
+    return redirect(url_for("web.home"), SEE_OTHER)
+
+
+@blueprint.get("/settings")
+@sign_in_first
+def settings() -> Response:
+    return _settings(notice=notice())
+
+
+@blueprint.post("/settings/password")
+@sign_in_first
+def change_password() -> Response:
+    try:
+        current, new = forms.password("current_password"), forms.text("new_password")
+        guards.change_password(require_user(), current, new)
+    except Problem as problem:
+        return _settings(forms.correctable(problem), form="password")
+    return _settings_done("password")
+
+
+@blueprint.post("/settings/sessions/<session_id>/end")
+@sign_in_first
+def end_session(session_id: str) -> Response:
+    with contextlib.suppress(NotFound):  # it ended by itself while the page was open
+        guards.end_session(require_user(), session_id)
+    return _settings_done("session")
+
+
+@blueprint.post("/settings/sessions/end-others")
+@sign_in_first
+def end_other_sessions() -> Response:
+    guards.end_other_sessions(require_user())
+    return _settings_done("sessions")
+
+
+@blueprint.post("/settings/account/delete")
+@sign_in_first
+def delete_account() -> Response:
+    try:
+        guards.delete_account(require_user(), forms.password("password"))
+    except Problem as problem:
+        return _settings(forms.correctable(problem), form="account")
+    return redirect(url_for("web.home", done="account"), SEE_OTHER)
+
+
+def _settings(problem: Problem | None = None, **context: Any) -> Response:
+    user = require_user()
+    sessions = guards.list_sessions(user)
+    return page("settings.html", problem, sessions=sessions, min_length=MIN_LENGTH, **context)
+
+
+def _settings_done(what: str) -> Response:
+    return redirect(url_for("web.settings", done=what), SEE_OTHER)
+
+
+def _entrance(template: str, problem: Problem | None = None, **context: Any) -> Response:
+    """Secure cookies don't come back over plain http: better to say so than to let people sign in in vain."""
+    in_vain = current_app.config["REPORADAR"].production and request.scheme == "http"
+    return plain_page(template, problem, in_vain=in_vain, min_length=MIN_LENGTH, **context)

@@ -1,0 +1,108 @@
+"""What all pages share: the blueprint, how a page is made, who may see it, and what is in its header."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, cast
+
+from flask import Blueprint, current_app, g, make_response, redirect, render_template, request, url_for
+from werkzeug import Response
+
+from app import instance, moments
+from app.auth.guards import current_user
+from app.errors import Problem
+from app.notifications.service import Notifications
+from app.notifications.store import Inbox
+from app.web import browsers, charts, reports, words
+
+View = Callable[..., Response]
+
+SEE_OTHER = 303
+MAX_FORM_BYTES = 64 * 1024
+
+# What `?done=` may say. A notice in the session would cost a write, and one in the address could say anything.
+NOTICES = {
+    "password": "Your password was changed, and all your other sessions were ended.",
+    "session": "The session was ended.",
+    "sessions": "All your other sessions were ended.",
+    "account": "Your account and everything that belonged to it was deleted.",
+    "unfollowed": "You no longer follow this repository.",
+    "cancelled": "The analysis was cancelled.",
+    "read": "All notifications are marked as read.",
+}
+
+blueprint = Blueprint("web", __name__)
+blueprint.add_app_template_filter(browsers.describe, "browser")
+blueprint.add_app_template_filter(words.waiting_time, "wait")
+blueprint.add_app_template_filter(reports.area_scores, "spokes")
+blueprint.record(lambda setup: setup.app.jinja_env.globals.update(charts=charts, areas=reports.AREAS))
+for filter in (words.utc, words.day, words.month, words.ago, words.number, words.counted, words.percent, words.visible):
+    blueprint.add_app_template_filter(filter)
+
+
+@blueprint.app_template_filter("iso")
+def iso(moment: words.Moment) -> str:
+    return moment if isinstance(moment, str) else moments.iso(moment)
+
+
+@blueprint.app_template_filter("error_of")
+def error_of(problem: Problem | None, field: str) -> str | None:
+    faults = problem.errors if problem else []
+    return next((fault["message"] for fault in faults if fault["field"] == field), None)
+
+
+@blueprint.before_request
+def limit_forms() -> None:
+    """A large form of many small fields would keep the event loop busy while it is taken apart."""
+    request.max_content_length = MAX_FORM_BYTES
+
+
+@blueprint.app_context_processor
+def every_page() -> dict[str, Any]:
+    """Must not look at the session: error pages tell that its store is down."""
+    return {"instance_id": instance.current().instance_id}
+
+
+def sign_in_first(view: View) -> View:
+    """Sends anonymous visitors to the sign-in page, and back to this one afterwards if that is possible."""
+
+    @functools.wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Response:
+        if current_user():
+            inbox()
+            return view(*args, **kwargs)
+        back = request.full_path.rstrip("?") if request.method == "GET" else None
+        return redirect(url_for("web.login", next=back), SEE_OTHER)
+
+    return guarded
+
+
+def inbox() -> Inbox | None:
+    """Read before the content of a page, so that what comes in between is pushed to the page rather than missed."""
+    user = current_user()
+    if "inbox" not in g:
+        g.inbox = notifications().inbox(user.id) if user else None
+    return cast("Inbox | None", g.inbox)
+
+
+def page(template: str, problem: Problem | None = None, **context: Any) -> Response:
+    """Of a visitor who may be signed in."""
+    return plain_page(template, problem, inbox=inbox(), user=current_user(), **context)
+
+
+def plain_page(template: str, problem: Problem | None = None, **context: Any) -> Response:
+    """Without a look at the session."""
+    response = make_response(render_template(template, problem=problem, **context))
+    if problem:
+        response.status_code = problem.status
+        response.headers.extend(problem.headers)
+    return response
+
+
+def notice() -> str | None:
+    return NOTICES.get(request.args.get("done", ""))
+
+
+def notifications() -> Notifications:
+    return cast(Notifications, current_app.extensions["notifications"])

@@ -1,0 +1,162 @@
+"""The pages of repositories: the list, one with its report, some side by side."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from flask import Response as FlaskResponse
+from flask import current_app, json, redirect, request, url_for
+from werkzeug import Response
+
+from app.auth.guards import current_user, require_user
+from app.errors import NotFound, Problem
+from app.repositories.service import MAX_COMPARED, Entry, Repositories
+from app.web import forms, reports
+from app.web.pages import SEE_OTHER, blueprint, inbox, notice, page, sign_in_first
+
+LIVE = ("queued", "running")
+SAMPLE = (88, 41, 84, 63, 52, 91)  # of the landing page's radar
+
+ORDERS = {"added": "Last added", "name": "Name", "score": "Score, best first", "analysed": "Last analysed"}
+SORT_KEYS: dict[str, Callable[[Entry], Any]] = {
+    "added": lambda entry: (-entry.followed_at.timestamp(), -entry.id),
+    "name": lambda entry: (entry.name.casefold(), entry.id),
+    "score": lambda entry: (-_overall(entry), entry.name.casefold()),
+    "analysed": lambda entry: (-entry.as_of.timestamp() if entry.as_of else 0, entry.id),
+}
+
+repository_route = "/repositories/<int(max=9223372036854775807):repository_id>"
+
+
+@blueprint.get("/")
+def home() -> Response:
+    if current_user() is None:
+        return page("landing.html", sample=SAMPLE, notice=notice())
+    inbox()
+    return _list(notice=notice())
+
+
+@blueprint.post("/")
+@sign_in_first
+def add_repository() -> Response:
+    url = forms.text("url").strip()
+    try:
+        added, _ = repositories().add(require_user().id, url)
+    except Problem as problem:
+        return _list(forms.correctable(problem), url=url)
+    return _to_page(added.id)
+
+
+@blueprint.get(repository_route)
+@sign_in_first
+def repository(repository_id: int) -> Response:
+    return _one(repository_id, notice=notice())
+
+
+@blueprint.post(f"{repository_route}/analyses")
+@sign_in_first
+def analyse_again(repository_id: int) -> Response:
+    try:
+        repositories().analyse(require_user().id, repository_id)
+    except Problem as problem:
+        return _one(repository_id, forms.correctable(problem))
+    return _to_page(repository_id)
+
+
+@blueprint.post(f"{repository_route}/analyses/<int(max=9223372036854775807):analysis_id>/cancel")
+@sign_in_first
+def cancel(repository_id: int, analysis_id: int) -> Response:
+    try:
+        repositories().cancel(require_user().id, analysis_id)
+    except Problem as problem:
+        return _one(repository_id, forms.correctable(problem))
+    return _to_page(repository_id, done="cancelled")
+
+
+@blueprint.post(f"{repository_route}/unfollow")
+@sign_in_first
+def unfollow(repository_id: int) -> Response:
+    repositories().unfollow(require_user().id, repository_id)
+    return redirect(url_for("web.home", done="unfollowed"), SEE_OTHER)
+
+
+@blueprint.get(f"{repository_route}/report.json")
+@sign_in_first
+def export(repository_id: int) -> Response:
+    entry = repositories().get(require_user().id, repository_id)
+    if entry.report is None:
+        raise NotFound("There is no report about this repository yet.")
+    document = {"repository": {"name": entry.name, "url": entry.url}, "report": entry.report}
+    name = re.sub(r"[^\w.-]+", "-", entry.name, flags=re.ASCII).strip("-.") or "repository"
+    headers = {"Content-Disposition": f'attachment; filename="reporadar-{name}.json"'}
+    return FlaskResponse(json.dumps(document, indent=2), headers=headers, content_type="application/json")
+
+
+@blueprint.get("/compare")
+@sign_in_first
+def compare() -> Response:
+    """`ids=1,2` as links have it, or `ids=1&ids=2` as forms send it."""
+    wanted = list(dict.fromkeys(re.findall(r"\d+", ",".join(request.args.getlist("ids")))))
+    followed = sorted(repositories().list(require_user().id), key=SORT_KEYS["name"])
+    by_id = {str(entry.id): entry for entry in followed}
+    known = [by_id[number] for number in wanted if number in by_id]
+    chosen = known[:MAX_COMPARED]
+    reported = {entry.id: entry for entry in repositories().compare(require_user().id, [entry.id for entry in chosen])}
+    found = [reported[entry.id].report for entry in chosen] if chosen else []
+    rows = reports.side_by_side(found) if len(chosen) > 1 else []
+    return page("compare.html", followed=followed, chosen=chosen, rows=rows, too_many=len(known) > MAX_COMPARED)
+
+
+def repositories() -> Repositories:
+    return cast(Repositories, current_app.extensions["repositories"])
+
+
+def _list(problem: Problem | None = None, url: str = "", **context: Any) -> Response:
+    followed = repositories().list(require_user().id)
+    search, order = request.args.get("q", "").strip(), request.args.get("sort", "added")
+    return page(
+        "home.html",
+        problem,
+        entries=arranged(followed, search, order),
+        total=len(followed),
+        url=url,
+        search=search,
+        order=order,
+        orders=ORDERS,
+        live=LIVE,
+        local_allowed=bool(current_app.config["REPORADAR"].repository_roots),
+        **context,
+    )
+
+
+def _one(repository_id: int, problem: Problem | None = None, **context: Any) -> Response:
+    entry = repositories().get(require_user().id, repository_id)
+    past = [(entry.as_of, entry.scores) for entry in reversed(entry.history)]
+    return page(
+        "repository.html",
+        problem,
+        entry=entry,
+        languages=reports.languages(entry.report) if entry.report else [],
+        trends=reports.trends(past) if len(past) > 1 else [],
+        practices=reports.PRACTICES,
+        live=LIVE,
+        **context,
+    )
+
+
+def arranged(entries: Sequence[Entry], search: str, order: str) -> list[Entry]:
+    """Those with all the words of the search in their name or address, in one of ORDERS."""
+    words = search.casefold().split()
+    found = [entry for entry in entries if all(word in f"{entry.name} {entry.url}".casefold() for word in words)]
+    return sorted(found, key=SORT_KEYS.get(order, SORT_KEYS["added"]))
+
+
+def _overall(entry: Entry) -> int:
+    overall = (entry.scores or {}).get("overall")
+    return -1 if overall is None else overall
+
+
+def _to_page(repository_id: int, done: str | None = None) -> Response:
+    return redirect(url_for("web.repository", repository_id=repository_id, done=done), SEE_OTHER)

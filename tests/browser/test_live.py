@@ -1,0 +1,150 @@
+"""What arrives on a page that is open: notifications, the word on the connection, and what happens without a connection."""
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.conftest import (
+    ANALYSIS_MS,
+    HeldGit,
+    MakeRepository,
+    StartInstance,
+    Visit,
+    add,
+    expect_heading,
+    open_account,
+)
+from tests.servers import Instance, flask
+
+PUSH_MS = 10_000  # from the command line an embedded instance is told within 5 s
+
+
+def notify(instance: Instance, email: str, message: str, count: int = 1) -> None:
+    flask(instance.environment, "notify", email, message, "--count", str(count))
+
+
+def expect_live(page: Page, state: str = "Live") -> None:
+    expect(page.get_by_role("contentinfo")).to_contain_text(state, timeout=30_000)
+
+
+def expect_unread(page: Page, count: int) -> None:
+    expect(page.get_by_role("link", name=f"Notifications {count} unread")).to_be_visible(timeout=PUSH_MS)
+
+
+def test_a_notification_arrives_on_every_page(visit: Visit, instance: Instance) -> None:
+    page = visit()
+    email = open_account(page)
+    page.goto("/settings")
+    expect_live(page)
+    notify(instance, email, "<b>Hello</b>")
+    expect(page.locator("#toasts")).to_contain_text("<b>Hello</b>", timeout=PUSH_MS)
+    expect_unread(page, 1)
+    expect(page).to_have_title("(1) Settings – RepoRadar")
+    page.get_by_role("button", name="Close").click()
+    expect(page.locator("#toasts")).to_be_empty()
+
+
+def test_the_list_of_notifications_grows_and_is_marked_as_read(visit: Visit, instance: Instance) -> None:
+    page = visit()
+    email = open_account(page)
+    page.goto("/notifications")
+    expect(page.get_by_role("heading", name="All quiet")).to_be_visible()
+    expect_live(page)
+    notify(instance, email, "One")
+    entries = page.get_by_role("main").get_by_role("listitem")
+    expect(entries).to_have_count(1, timeout=PUSH_MS)
+    expect(entries.first).to_contain_text("new One")
+    page.get_by_role("button", name="Mark all as read").click()
+    expect(page.get_by_role("status").first).to_have_text("All notifications are marked as read.")
+    expect(entries.first).not_to_contain_text("new")
+    expect(page).to_have_title("Notifications – RepoRadar")
+
+
+def test_notifications_without_scripts(visit: Visit, instance: Instance) -> None:
+    page = visit(java_script_enabled=False)
+    email = open_account(page)
+    notify(instance, email, "Number", count=60)
+    page.goto("/notifications")
+    expect_unread(page, 60)
+    entries = page.get_by_role("main").get_by_role("listitem")
+    expect(entries).to_have_count(50)
+    page.get_by_role("link", name="Older").click()
+    expect(entries).to_have_count(10)
+    page.get_by_role("link", name="Newest").click()
+    page.get_by_role("button", name="Mark all as read").click()
+    expect(page.get_by_role("button", name="Mark all as read")).to_have_count(0)
+
+
+@pytest.mark.parametrize("query", ["?before=1", "?before=-5", "?before=99999999999999999999999", "?before=x"])
+def test_any_place_in_the_notifications_has_a_page(visit: Visit, query: str) -> None:
+    page = visit()
+    open_account(page)
+    answer = page.goto(f"/notifications{query}")
+    assert answer
+    assert answer.status == 200
+    expect(page.get_by_role("heading", level=2)).to_be_visible()
+
+
+def test_a_finished_analysis_is_a_notification_that_leads_to_its_report(visit: Visit, make_repository: MakeRepository) -> None:
+    page = visit()
+    open_account(page)
+    path = make_repository()
+    add(page, path)
+    expect_unread(page, 1)
+    page.goto("/notifications")
+    page.get_by_role("main").get_by_role("link", name=path.name).click()
+    expect_heading(page, path.name)
+
+
+def test_what_came_while_the_instance_was_away_arrives_once(visit: Visit, start_instance: StartInstance) -> None:
+    instance = start_instance()
+    page = visit(base_url=instance.url)
+    email = open_account(page)
+    page.goto("/notifications")
+    expect_live(page)
+    instance.stop()
+    expect_live(page, "Reconnecting …")
+    notify(instance, email, "Missed", count=3)
+    instance.start()
+    expect_live(page, "Caught up")
+    expect_unread(page, 3)
+    expect(page.get_by_role("main").get_by_role("listitem")).to_have_count(3)
+    expect_live(page)
+
+
+def test_the_end_of_a_session_is_told(visit: Visit) -> None:
+    page = visit()
+    open_account(page)
+    page.goto("/settings")
+    expect_live(page)
+    page.request.post("/api/auth/logout")
+    expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
+    expect_live(page, "Signed out")
+    page.get_by_role("link", name="Sign in again").click()
+    expect_heading(page, "Sign in")
+
+
+def test_without_sockets_the_page_asks(visit: Visit, make_repository: MakeRepository, held_git: HeldGit) -> None:
+    page = visit()
+    open_account(page)
+    page.route("**/socket.io/?**", _refuse)
+    add(page, make_repository())
+    expect_live(page, "Connecting …")
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    page.evaluate("window.loadedOnce = true")
+    held_git.release()
+    expect(page.get_by_role("heading", name="In numbers")).to_be_visible(timeout=ANALYSIS_MS)
+    assert page.evaluate("window.loadedOnce")
+
+
+def test_long_polling_alone_is_as_live(visit: Visit, instance: Instance) -> None:
+    page = visit()
+    email = open_account(page)
+    page.add_init_script("delete window.WebSocket")
+    page.goto("/settings")
+    expect_live(page)
+    notify(instance, email, "Polled")
+    expect_unread(page, 1)
+
+
+def _refuse(route: Route) -> None:
+    route.fulfill(status=503)

@@ -1,0 +1,271 @@
+"""The main job, as its user sees it: from an address to a report, with and without scripts."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import (
+    ANALYSIS_MS,
+    HeldGit,
+    MakeRepository,
+    Visit,
+    add,
+    analysed,
+    expect_heading,
+    git,
+    open_account,
+)
+
+AREAS = ["Activity", "Community", "Continuity", "Releases", "Documentation", "Engineering"]
+
+
+@pytest.fixture
+def page(visit: Visit) -> Page:
+    page = visit()
+    open_account(page)
+    return page
+
+
+@pytest.fixture
+def plain_page(visit: Visit) -> Page:
+    """Without scripts."""
+    page = visit(java_script_enabled=False)
+    open_account(page)
+    return page
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("main").get_by_role("button", name=name, exact=True).click()
+
+
+def reload_until(page: Page, heading: str) -> None:
+    """As somebody without scripts does it."""
+    for _ in range(100):
+        if page.get_by_role("heading", name=heading).count():
+            return
+        page.wait_for_timeout(100)
+        page.reload()
+    raise AssertionError(f"no heading {heading!r}: {page.get_by_role('main').inner_text()}")
+
+
+def names(page: Page) -> list[str]:
+    return page.get_by_role("main").get_by_role("heading", level=2).all_inner_texts()
+
+
+def test_a_report_arrives_without_a_reload(page: Page, make_repository: MakeRepository, held_git: HeldGit) -> None:
+    add(page, make_repository(commits=3))
+    expect(page.get_by_role("heading", name="The analysis is under way")).to_be_visible()
+    expect(page.get_by_role("progressbar")).to_have_count(1)
+    page.evaluate("window.loadedOnce = true")
+    held_git.release()
+    expect(page.get_by_role("heading", name="In numbers")).to_be_visible(timeout=ANALYSIS_MS)
+    expect(page.get_by_role("progressbar")).to_have_count(0)
+    assert page.evaluate("window.loadedOnce")
+    expect(page.get_by_role("definition").filter(has_text=re.compile(r"^3$"))).not_to_have_count(0)
+
+
+def test_the_bar_moves_while_somebody_types(page: Page, make_repository: MakeRepository, held_git: HeldGit) -> None:
+    path = make_repository()
+    add(page, path)
+    page.goto("/")
+    field = page.get_by_label("Address of a repository")
+    field.fill("https://not-yet")
+    entry = page.get_by_role("listitem").filter(has_text=path.name)
+    expect(entry.get_by_role("progressbar")).to_be_visible()
+    held_git.release()
+    expect(entry).to_contain_text("of 100", timeout=ANALYSIS_MS)
+    expect(field).to_have_value("https://not-yet")
+    expect(field).to_be_focused()
+
+
+def test_all_of_it_without_scripts(plain_page: Page, make_repository: MakeRepository) -> None:
+    path = make_repository()
+    add(plain_page, path)
+    reload_until(plain_page, "In numbers")
+    expect(plain_page.get_by_role("contentinfo")).to_contain_text("Not live")
+    expect(plain_page.get_by_role("button", name="Print")).to_be_hidden()
+
+    plain_page.get_by_text("Stop following", exact=True).click()
+    press(plain_page, "Stop following it")
+    expect_heading(plain_page, "Your repositories")
+    expect(plain_page.get_by_role("status")).to_have_text("You no longer follow this repository.")
+    expect(plain_page.get_by_role("heading", name="Nothing on the radar yet")).to_be_visible()
+
+
+def test_from_an_address_to_a_report_by_keyboard(page: Page, make_repository: MakeRepository) -> None:
+    page.goto("/")
+    field = page.get_by_label("Address of a repository")
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if field.evaluate("field => field === document.activeElement"):
+            break
+    page.keyboard.type(str(make_repository()))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="In numbers")).to_be_visible(timeout=ANALYSIS_MS)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://example.org/a/b", "ext::sh -c date", "/etc", "--upload-pack=date", "<script>alert(1)</script>"]
+)
+def test_what_is_wrong_with_an_address_is_said_at_the_field(page: Page, address: str) -> None:
+    page.goto("/")
+    field = page.get_by_label("Address of a repository")
+    field.fill(address)
+    press(page, "Analyse")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(field).to_have_value(address)
+    expect(field).to_be_focused()
+    expect(page.locator("#url-error")).to_contain_text(".")
+    expect(page).to_have_title("Error: Your repositories – RepoRadar")
+
+
+def test_the_report_says_everything_in_words(page: Page, make_repository: MakeRepository) -> None:
+    analysed(page, make_repository(commits=4))
+    radar = page.get_by_role("img", name=re.compile("^Scores of repository-"))
+    expect(radar).to_have_accessible_description(re.compile("Activity: (\\d+ of 100|no score). Community: .* Engineering: "))
+    assert page.get_by_role("term").filter(has_text=re.compile(f"^({'|'.join(AREAS)}) ")).count() == len(AREAS)
+    page.get_by_text("As a table").first.click()
+    table = page.get_by_role("table", name="Commits per month")
+    expect(table.get_by_role("row", name="October 2026 4")).to_be_visible()
+    expect(page.get_by_role("listitem").filter(has_text="Readme")).to_contain_text("README.md")
+    expect(page.get_by_role("listitem").filter(has_text="Security policy")).to_contain_text("missing")
+
+
+def test_odd_paths_do_no_harm(visit: Visit, make_repository: MakeRepository) -> None:
+    page = visit(viewport={"width": 360, "height": 740})
+    open_account(page)
+    long = "/".join(["averylongfoldername"] * 10)
+    files = {"<b>bold</b>.py": "1\n", "evil\u202eyp.txt": "1\n", "line\nbreak.py": "1\n", f"{long}/deep.py": "1\n"}
+    analysed(page, make_repository(files=files))
+    hotspots = page.get_by_role("table", name=re.compile("The files that changed"))
+    expect(hotspots).to_contain_text("<b>bold</b>.py")
+    expect(hotspots).to_contain_text("evil\\u202eyp.txt")
+    expect(page.get_by_title(f"{long}/deep.py")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_an_empty_repository_has_a_page_too(page: Page, make_repository: MakeRepository) -> None:
+    analysed(page, make_repository(commits=0))
+    expect(page.get_by_role("main")).to_contain_text("This repository has no commits at its default branch")
+    expect(page.get_by_role("main")).to_contain_text("no overall score")
+
+
+def test_a_cancelled_analysis(page: Page, make_repository: MakeRepository, held_git: HeldGit) -> None:
+    add(page, make_repository())
+    press(page, "Cancel")
+    expect(page.get_by_role("status").first).to_have_text("The analysis was cancelled.")
+    expect(page.get_by_role("heading", name="No report yet")).to_be_visible()
+    held_git.release()
+    press(page, "Analyse again")
+    expect(page.get_by_role("heading", name="In numbers")).to_be_visible(timeout=ANALYSIS_MS)
+
+
+def test_a_failed_analysis_says_why_and_keeps_the_older_report(page: Page, make_repository: MakeRepository) -> None:
+    path = make_repository()
+    analysed(page, path)
+    shutil.rmtree(path / ".git")
+    press(page, "Analyse again")
+    failure = page.get_by_role("region", name="The analysis failed")
+    expect(failure).to_contain_text("Below is the report from", timeout=ANALYSIS_MS)
+    expect(page.get_by_role("heading", name="In numbers")).to_be_visible()
+    page.goto("/")
+    expect(page.get_by_role("listitem").filter(has_text=path.name)).to_contain_text("The last analysis failed.")
+    page.get_by_role("link", name=path.name).click()
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_a_history_begins_with_the_second_analysis(page: Page, make_repository: MakeRepository) -> None:
+    path = make_repository(commits=2)
+    analysed(page, path)
+    expect(page.get_by_role("region", name="History")).to_contain_text("It begins with the second analysis.")
+    git(path, "commit", "--quiet", "--allow-empty", "--message", "More", day=9)
+    press(page, "Analyse again")
+    history = page.get_by_role("region", name="History")
+    expect(history.get_by_role("heading", level=3)).to_have_count(7, timeout=ANALYSIS_MS)
+    history.get_by_text("As a table").click()
+    expect(history.get_by_role("table").get_by_role("row")).to_have_count(3)
+
+
+def test_search_and_order(page: Page, make_repository: MakeRepository) -> None:
+    for name in ("search-b", "search-a", "other-c"):
+        analysed(page, make_repository(name))
+    page.goto("/")
+    assert names(page) == ["other-c", "search-a", "search-b"]
+    page.get_by_label("Sort by").select_option("Name")
+    page.get_by_label("Search").fill("SEARCH")
+    press(page, "Show")
+    assert names(page) == ["search-a", "search-b"]
+    expect(page.get_by_label("Search")).to_have_value("SEARCH")
+    expect(page.get_by_label("Sort by")).to_have_value("name")
+    page.get_by_label("Search").fill("<b>nothing</b>")
+    press(page, "Show")
+    expect(page.get_by_role("main")).to_contain_text("None of your 3 repositories has “<b>nothing</b>” in its name or address.")
+    page.get_by_role("link", name="Show them all").click()
+    assert len(names(page)) == 3
+
+
+def test_side_by_side(plain_page: Page, make_repository: MakeRepository) -> None:
+    page = plain_page
+    paths = [make_repository(commits=commits) for commits in (2, 5)]
+    for path in paths:
+        add(page, path)
+        reload_until(page, "In numbers")
+    page.goto("/")
+    for path in paths:
+        page.get_by_label(f"Compare {path.name}").check()
+    press(page, "Compare the ticked ones")
+    expect_heading(page, "Compare")
+    table = page.get_by_role("table", name="Scores and numbers of the chosen repositories")
+    expect(table.get_by_role("columnheader")).to_have_text([path.name for path in paths])
+    expect(table.get_by_role("row", name="Commits in a year")).to_have_text(re.compile(r"Commits in a year\s*2\s*5\s*best"))
+    for path in paths:
+        expect(page.get_by_role("listitem").filter(has_text=path.name)).to_be_visible()
+
+    page.goto("/compare")
+    expect(page.get_by_role("heading", name="Choose two to four repositories")).to_be_visible()
+    page.get_by_label("First").select_option(paths[1].name)
+    page.get_by_label("Second").select_option(paths[0].name)
+    press(page, "Compare")
+    expect(table.get_by_role("columnheader")).to_have_text([path.name for path in reversed(paths)])
+
+
+@pytest.mark.parametrize("query", ["", "?ids=1,2", "?ids=x,,99999999999999999999999"])
+def test_there_is_something_to_do_where_nothing_can_be_compared(page: Page, query: str) -> None:
+    page.goto(f"/compare{query}")
+    expect(page.get_by_role("heading", name="Nothing to compare yet")).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/repositories/987654321", "/repositories/99999999999999999999", "/repositories/1x"])
+def test_a_repository_that_is_not_followed_is_not_found(page: Page, path: str) -> None:
+    answer = page.goto(path)
+    assert answer
+    assert answer.status == 404
+    expect(page.get_by_role("link", name="Home")).to_be_visible()
+
+
+def test_the_report_as_a_file(page: Page, make_repository: MakeRepository) -> None:
+    path = make_repository(commits=4)
+    analysed(page, path)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Export JSON").click()
+    assert download.value.suggested_filename == f"reporadar-{path.name}.json"
+    document = json.loads(Path(download.value.path()).read_text())
+    assert document["repository"] == {"name": path.name, "url": str(path)}
+    assert document["report"]["commits"] == 4
+
+
+def test_the_report_on_paper(visit: Visit, make_repository: MakeRepository) -> None:
+    page = visit(color_scheme="dark")
+    open_account(page)
+    analysed(page, make_repository(commits=20))
+    paper = page.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b(?!s)", paper)) <= 2
+    page.emulate_media(media="print", color_scheme="dark")
+    expect(page.get_by_role("banner")).to_be_hidden()
+    expect(page.get_by_role("button", name="Analyse again")).to_be_hidden()
+    expect(page.get_by_role("heading", name="In numbers")).to_be_visible()
+    assert page.evaluate("getComputedStyle(document.querySelector('h1')).color") == "rgb(16, 34, 31)"

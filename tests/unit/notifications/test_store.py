@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Connection, insert, select, update
+
+from app.auth import store as accounts
+from app.database.engine import Database
+from app.database.schema import inboxes, notifications
+from app.database.upgrade import upgrade
+from app.notifications import store
+from app.notifications.store import Inbox
+
+POSTGRESQL = "postgresql"
+
+
+@pytest.fixture(params=["sqlite", POSTGRESQL])
+def both(request: pytest.FixtureRequest) -> Iterator[Database]:
+    if request.param == "sqlite":
+        yield request.getfixturevalue("database")
+        return
+    url = request.getfixturevalue("database_url").replace("postgresql:", "postgresql+psycopg2:")
+    database = Database(url, 10, "test")
+    upgrade(database)
+    yield database
+    database.close()
+
+
+def new_user(database: Database, email: str = "ada@example.org") -> int:
+    return database.run(accounts.add, email, "hash").id
+
+
+def add(database: Database, *user_ids: int, title: str = "hello") -> list[int]:
+    return [added.seq for added in database.run(store.add, user_ids, "message", title, {})]
+
+
+def test_the_notifications_of_a_user_are_numbered_without_a_hole(both: Database) -> None:
+    ada, bob = new_user(both), new_user(both, "bob@example.org")
+    assert add(both, ada) == [1]
+    assert add(both, bob, ada) == [2, 1]
+    assert add(both, ada, ada) == [3]
+    assert [item.seq for item in both.run(store.after, ada, 0, 10)] == [1, 2, 3]
+    assert both.run(store.heads, [ada, bob, 99]) == {ada: 3, bob: 1}
+
+
+def test_a_number_of_a_transaction_that_fails_is_given_again(both: Database) -> None:
+    ada = new_user(both)
+
+    def fail(connection: Connection) -> None:
+        store.add(connection, [ada], "message", "never", {})
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        both.run(fail)
+    assert add(both, ada) == [1]
+
+
+def test_who_has_no_account_is_not_notified(both: Database) -> None:
+    ada = new_user(both)
+    assert add(both, ada, 12345) == [1]
+    assert add(both) == []
+    assert both.run(store.inbox, 12345) == Inbox()
+
+
+def test_pages_go_on_where_the_last_one_ended(both: Database) -> None:
+    ada = new_user(both)
+    for _ in range(5):
+        add(both, ada)
+    page = both.run(store.page, ada, 1, 3)
+    assert ([item.seq for item in page.items], page.head, page.recovered) == ([2, 3, 4], 5, True)
+    end = both.run(store.page, ada, 5, 3)
+    assert (end.items, end.head, end.recovered) == ([], 5, True)
+    assert [item.seq for item in both.run(store.before, ada, 4, 2)] == [3, 2]
+
+
+@pytest.mark.parametrize("after", [4, 10**12])
+def test_a_number_beyond_the_last_one_leads_nowhere(both: Database, after: int) -> None:
+    ada = new_user(both)
+    for _ in range(3):
+        add(both, ada)
+    page = both.run(store.page, ada, after, 10)
+    assert (page.items, page.head, page.recovered) == ([], 3, False)
+
+
+def test_reading_moves_forward_and_not_beyond_the_end(both: Database) -> None:
+    ada = new_user(both)
+    both.run(store.mark_read, ada, 5)
+    for _ in range(3):
+        add(both, ada)
+    for up_to, expected in ((0, 0), (2, 2), (1, 2), (100, 3)):
+        both.run(store.mark_read, ada, up_to)
+        assert both.run(store.inbox, ada) == Inbox(head=3, read_up_to=expected)
+    assert both.run(store.inbox, ada).unread == 0
+
+
+def test_what_is_old_is_deleted_beyond_the_last_thousand(both: Database) -> None:
+    ada = new_user(both)
+    long_ago, lately = datetime.now(UTC) - timedelta(days=8), datetime.now(UTC) - timedelta(days=6)
+
+    def fill(connection: Connection) -> None:
+        store.add(connection, [ada], "message", "first", {})
+        text = {"user_id": ada, "type": "message", "title": "", "data": {}}
+        rows = [{**text, "seq": seq, "created_at": lately if seq == 7 else long_ago} for seq in range(2, 1011)]
+        connection.execute(insert(notifications), rows)
+        connection.execute(update(inboxes).values(head=1010))
+        connection.execute(update(notifications).where(notifications.c.seq == 1).values(created_at=long_ago))
+
+    both.run(fill)
+    assert both.run(store.purge, 4) == 4
+    assert both.run(store.purge, 100) == 5
+    assert both.run(store.purge, 100) == 0
+
+    def kept(connection: Connection) -> list[int]:
+        return list(connection.execute(select(notifications.c.seq).order_by(notifications.c.seq)).scalars())
+
+    assert both.run(kept) == [7, *range(11, 1011)]
+    assert both.run(store.page, ada, 3, 10).recovered is False
+    assert both.run(store.page, ada, 10, 10).recovered is True
+
+
+def test_with_the_account_everything_is_gone(both: Database) -> None:
+    ada = new_user(both)
+    add(both, ada)
+    both.run(accounts.remove, ada)
+    assert both.run(store.after, ada, 0, 10) == []
+    assert both.run(store.inbox, ada) == Inbox()
