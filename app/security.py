@@ -54,11 +54,15 @@ def init_app(app: Flask, config: Config) -> None:
     def add_headers(response: Response) -> Response:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
-        if config.production:
-            response.headers["Strict-Transport-Security"] = STRICT_TRANSPORT_SECURITY
+        response.headers.update(transport_headers(config))
         if _is_private():
             response.headers["Cache-Control"] = "no-store"
         return response
+
+
+def transport_headers(config: Config) -> dict[str, str]:
+    """Of every response, whoever makes it."""
+    return {"Strict-Transport-Security": STRICT_TRANSPORT_SECURITY} if config.production else {}
 
 
 def is_foreign(allowed: frozenset[str]) -> bool:

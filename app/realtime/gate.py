@@ -42,13 +42,16 @@ class Gate:
         allowed_origins: Iterable[str],
         max_sockets: int,
         max_sockets_per_user: int,
+        headers: Iterable[tuple[str, str]],
     ) -> None:
+        """`headers`: of every response."""
         self._wsgi_app = wsgi_app
         self._server = server
         self._connections = connections
         self._identify = identify
         self._allowed_origins = frozenset(allowed_origins)
         self._max_sockets = max_sockets
+        self._headers = list(headers)
         self._max_sockets_per_user = max_sockets_per_user
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -87,7 +90,7 @@ class Gate:
         return self._max_sockets_per_user if identity else max(1, self._max_sockets // ANONYMOUS_SHARE)
 
     def _with_headers(self, environ: WSGIEnvironment, start_response: StartResponse) -> StartResponse:
-        headers = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+        headers = [*self._headers]
         if (origin := environ.get("HTTP_ORIGIN")) in self._allowed_origins:
             headers += [("Access-Control-Allow-Origin", origin), ("Access-Control-Allow-Credentials", "true"), ("Vary", "Origin")]
 

@@ -21,7 +21,7 @@ from app.realtime import transport
 from app.realtime.connections import IDENTITY, Connection, Connections, Identity
 from app.realtime.gate import Gate
 from app.realtime.queue import SocketQueue
-from app.security import is_foreign
+from app.security import is_foreign, transport_headers
 from app.sessions.interface import SessionInterface
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def init_app(
         allowed_origins=config.allowed_origins,
         max_sockets=config.max_sockets,
         max_sockets_per_user=config.max_sockets_per_user,
+        headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **transport_headers(config)}.items(),
     )
     still_valid = functools.partial(_still_valid, app)
     _admit(socketio, connections, notifications, me, still_valid)
