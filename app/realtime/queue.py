@@ -1,7 +1,7 @@
 """The message queue between instances: what one publishes, all hear.
 
 It is a hint and no more. Redis' channels forget what nobody listens to in that moment, so whoever needs to miss nothing reads it
-from SQL; a connection that comes back says so (`on_gap`).
+from SQL.
 """
 
 from __future__ import annotations
@@ -87,7 +87,6 @@ class RedisQueue(_Handlers, PubSubManager):  # type: ignore[misc]
     def __init__(self, client: redis.Redis, signing: Keyring) -> None:
         _Handlers.__init__(self)
         PubSubManager.__init__(self, channel=CHANNEL)
-        self.on_gap: Callable[[], None] = lambda: None  # called where messages may have been missed
         self._client = client
         self._signing = signing
         self._publisher = RedisPublisher(client, signing)
@@ -158,7 +157,6 @@ class RedisQueue(_Handlers, PubSubManager):  # type: ignore[misc]
     def _take(self, received: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if received["type"] == "subscribe":
             self._has_heard, self._deaf_since = True, None
-            self.on_gap()
         elif received["type"] == "message" and (message := self._read(received["data"])):
             if "message" not in message:
                 yield message
