@@ -1,14 +1,50 @@
-"""Official Socket.IO clients for tests, which write down everything that they are told."""
+"""Socket.IO clients for tests: the official one, which writes down everything that it is told, and a WebSocket by hand, which
+keeps to no rule. And what stands between clients and instances: a balancer."""
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
-from typing import Any, Self
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, Protocol, Self
 
+import httpx
+import psutil
 import socketio
 
 from tests.functional.users import User
-from tests.servers import Instance, wait_until
+from tests.servers import Instance, Server, wait_until
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+CONTINUATION = 0
+HANDSHAKE = "/socket.io/?EIO=4&transport="
+
+
+class Reachable(Protocol):
+    @property
+    def url(self) -> str: ...
+
+
+class Judgement(NamedTuple):
+    """Of the numbers that a client was sent, where 1, 2, 3, ... were due."""
+
+    lost: int
+    doubled: int
+    disordered: int
+
+
+FLAWLESS = Judgement(0, 0, 0)
+
+
+def judge(seqs: Sequence[int], due: int) -> Judgement:
+    return Judgement(
+        lost=len(set(range(1, due + 1)) - set(seqs)),
+        doubled=len(seqs) - len(set(seqs)),
+        disordered=sum(later < earlier for earlier, later in zip(seqs, seqs[1:], strict=False)),
+    )
 
 
 class Listener:
@@ -33,10 +69,12 @@ class Listener:
     def __exit__(self, *_: object) -> None:
         self.client.shutdown()
 
-    def connect(self, instance: Instance, *, ready: bool = True) -> Self:
+    def connect(self, server: Reachable, *, ready: bool = True, retry: bool = False, **headers: str) -> Self:
+        """`retry`: goes on until it is let in."""
         self.client.connect(
-            instance.url,
-            headers={"Cookie": f"session={self.user.cookie}"},
+            server.url,
+            headers={"Cookie": f"session={self.user.cookie}", **headers},
+            retry=retry,
             auth=lambda: {} if self.after is None else {"after": self.after},
             transports=self.transports,
             wait_timeout=10,
@@ -69,3 +107,196 @@ class Listener:
             self.after = data["seq"]
         elif event == "ready" and self.after is None:
             self.after = data["head"]
+
+
+class WebSocket:
+    """RFC 6455 by hand, frame by frame, on a handshake of its own or as the upgrade of a polling connection."""
+
+    def __init__(self, instance: Instance, user: User | None = None, query: str = "", receive_buffer: int = 0, **headers: str) -> None:
+        self.socket = socket.socket()
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(10)
+        self.socket.connect(("127.0.0.1", instance.port))
+        self._read = b""
+        fields = {
+            "Host": f"127.0.0.1:{instance.port}",
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+            **({"Cookie": f"session={user.cookie}"} if user else {}),
+            **headers,
+        }
+        lines = [f"GET {HANDSHAKE}websocket{query} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items() if value)]
+        self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
+        self.head = self._until(b"\r\n\r\n").decode()
+        self.status = int(self.head.split()[1])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def join(self) -> Self:
+        """Becomes a Socket.IO socket."""
+        self.send(TEXT, b"40")
+        self.await_text("ready")
+        return self
+
+    def send(self, opcode: int, payload: bytes = b"", *, final: bool = True, compressed: bool = False) -> None:
+        self.socket.sendall(self.frame(opcode, payload, final=final, compressed=compressed))
+
+    def say(self, text: str) -> None:
+        self.send(TEXT, text.encode())
+
+    @staticmethod
+    def frame(opcode: int, payload: bytes, *, final: bool = True, compressed: bool = False) -> bytes:
+        """Masked with zeros, which leaves the payload as it is."""
+        first = (0x80 if final else 0) | (0x40 if compressed else 0) | opcode
+        if len(payload) < 126:
+            length = bytes([0x80 | len(payload)])
+        elif len(payload) < 2**16:
+            length = bytes([0x80 | 126]) + len(payload).to_bytes(2, "big")
+        else:
+            length = bytes([0x80 | 127]) + len(payload).to_bytes(8, "big")
+        return bytes([first]) + length + bytes(4) + payload
+
+    def receive(self) -> tuple[int, bytes]:
+        """Opcode and payload of the next frame; OSError at the end of the connection."""
+        first, second = self._exactly(2)
+        length = second & 0x7F
+        if length >= 126:
+            length = int.from_bytes(self._exactly(2 if length == 126 else 8), "big")
+        return first & 0x0F, self._exactly(length)
+
+    def texts(self) -> Iterator[str]:
+        """Until the connection ends; engine pings are answered."""
+        with suppress(OSError):
+            while True:
+                opcode, payload = self.receive()
+                if opcode == CLOSE:
+                    return
+                if payload == b"2":
+                    self.say("3")
+                elif opcode == TEXT:
+                    yield payload.decode()
+
+    def await_text(self, part: str) -> str:
+        for text in self.texts():
+            if part in text:
+                return text
+        raise AssertionError(f"the connection ended before there was {part!r}")
+
+    def ends(self) -> bool:
+        """Whether the other side ends the connection, whatever it still sends; an OSError when it does not in time."""
+        try:
+            while self.socket.recv(65536):
+                pass
+        except ConnectionError:
+            pass
+        return True
+
+    def _until(self, mark: bytes) -> bytes:
+        while mark not in self._read:
+            self._more()
+        found, _, self._read = self._read.partition(mark)
+        return found
+
+    def _exactly(self, count: int) -> bytes:
+        parts = bytearray(self._read)
+        while len(parts) < count:
+            self._read = b""
+            self._more()
+            parts += self._read
+        self._read = bytes(parts[count:])
+        return bytes(parts[:count])
+
+    def _more(self) -> None:
+        data = self.socket.recv(1 << 20)
+        if not data:
+            raise ConnectionError("the connection has ended")
+        self._read += data
+
+
+def memory(instance: Instance) -> int:
+    """Bytes that its worker has in use."""
+    return sum(int(psutil.Process(pid).memory_info().rss) for pid in instance.worker_pids())
+
+
+@contextmanager
+def probed(instance: Instance) -> Iterator[list[float]]:
+    """The seconds that each of many small requests took during the block."""
+    delays: list[float] = []
+    over = threading.Event()
+    prober = threading.Thread(target=_probe, args=(instance, delays, over))
+    prober.start()
+    try:
+        yield delays
+    finally:
+        over.set()
+        prober.join()
+
+
+def _probe(instance: Instance, delays: list[float], over: threading.Event) -> None:
+    with httpx.Client(base_url=instance.url, trust_env=False, timeout=30) as client:
+        while not over.wait(0.02):
+            started = time.monotonic()
+            assert client.get("/health/live").status_code == 200
+            delays.append(time.monotonic() - started)
+
+
+class Balancer(Server):
+    """nginx in front of instances: Engine.IO connections go to the instance that their id names, all else to one after another."""
+
+    def __init__(self, instances: Sequence[Instance]) -> None:
+        super().__init__()
+        self._instances = instances
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _command(self) -> list[str]:
+        file = self.folder / "nginx.conf"
+        file.write_text(self._configuration())
+        return ["nginx", "-p", str(self.folder), "-c", str(file), "-e", "stderr"]
+
+    def _configuration(self) -> str:
+        servers = {f"instance-{number}": f"127.0.0.1:{instance.port}" for number, instance in enumerate(self._instances, 1)}
+        routes = "".join(f'"~^{name}\\." {name};' for name in servers)
+        upstreams = "".join(f"upstream {name} {{ server {address} max_fails=0; }}" for name, address in servers.items())
+        every = "".join(f"server {address} max_fails=0;" for address in servers.values())
+        paths = "".join(f"{kind}_temp_path {kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        return f"""
+            daemon off; master_process off; pid nginx.pid; error_log stderr crit;
+            events {{ worker_connections 1024; }}
+            http {{
+                access_log off; {paths}
+                map $http_upgrade $connection_header {{ default upgrade; "" ""; }}
+                map $arg_sid $instances {{ default all; {routes} }}
+                upstream all {{ {every} }} {upstreams}
+                server {{
+                    listen 127.0.0.1:{self.port};
+                    location / {{
+                        proxy_pass http://$instances;
+                        proxy_http_version 1.1;
+                        proxy_connect_timeout 2s;
+                        proxy_buffering off;
+                        proxy_set_header Host $http_host;
+                        proxy_set_header Upgrade $http_upgrade;
+                        proxy_set_header Connection $connection_header;
+                    }}
+                }}
+            }}
+        """
+
+    def _environment(self) -> dict[str, str]:
+        return {**super()._environment(), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health/live", timeout=2, trust_env=False).is_success
+        except httpx.TransportError:
+            return False

@@ -21,14 +21,17 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from app.analysis import clone, report, scratch
 from app.analysis.address import AddressRefused, parse
 from app.analysis.failures import Failure
 from app.analysis.git import GitError
 
 NICENESS = 10  # requests come first
-MAX_MEMORY_BYTES = 3 * 1024**3  # of this process, and of each git
+MAX_MEMORY_BYTES = 2 * 1024**3  # address space of this process, and of each git
 MAX_OPEN_FILES = 256
+MIN_FILE_BYTES = 64 * 1024**2
 FETCH_PERCENT, REPORT_PERCENT = 60, 39  # of the whole
 PROGRESS_SECONDS = 0.2
 
@@ -60,20 +63,22 @@ class Output:
 
 
 def main() -> None:
+    # Platforms that stop a service send this to all of its processes. The parent hands the work over, which takes a moment.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     request = json.loads(sys.stdin.readline())
     limit(request["max_bytes"])
-    output = Output()
     with scratch.folder() as folder:
         threading.Thread(target=end_with_parent, args=[folder], daemon=True).start()
+        output = Output()
         output.end(outcome_of(request, folder, output))
 
 
 def limit(max_bytes: int) -> None:
-    """What this process and those that it starts may take."""
+    """What this process and those that it starts may take. Of processes there is no limit: it would be one of the whole user."""
     os.nice(NICENESS)
     for kind, most in (
         (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, max_bytes),
+        (resource.RLIMIT_FSIZE, max(max_bytes, MIN_FILE_BYTES)),
         (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
     ):
@@ -83,11 +88,20 @@ def limit(max_bytes: int) -> None:
 
 
 def end_with_parent(folder: Path) -> None:
+    """Waits for the end of standard input. First those who write to the folder have to go, then it, then this process."""
     with suppress(OSError):
         while os.read(sys.stdin.fileno(), 4096):
             pass
+    kill_children()
     scratch.remove(folder)
-    os.killpg(0, signal.SIGKILL)
+    kill_children()
+    os._exit(0)
+
+
+def kill_children() -> None:
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def outcome_of(request: dict[str, Any], folder: Path, output: Output) -> dict[str, Any]:
@@ -99,7 +113,7 @@ def outcome_of(request: dict[str, Any], folder: Path, output: Output) -> dict[st
         return {"error": OUT_OF_MEMORY, "permanent": True}
     except GitError as error:
         sys.stderr.write(f"git: {error.complaint}\n")
-        return {"error": UNEXPECTED, "permanent": True}
+        return {"error": UNEXPECTED, "permanent": False}
     except Exception:
         traceback.print_exc()
         return {"error": UNEXPECTED, "permanent": False}

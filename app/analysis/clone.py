@@ -1,12 +1,14 @@
-"""Fetching a repository, from nowhere but the address that was checked."""
+"""Fetching a repository: a full bare clone, by a git that talks to nobody but the machines that were checked.
+
+Objects are not held against the rules of `git fsck`: many an old and honest history breaks them.
+"""
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
-import socket
-import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,29 +17,32 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import IO
 
-from app.analysis import git, network
-from app.analysis.address import Address, AddressRefused, parse
+import psutil
+
+from app.analysis import git, remote
+from app.analysis.address import Address
 from app.analysis.failures import Failure
-from app.analysis.network import IP, Network, Unresolvable
+from app.analysis.network import IP, Network
 
-MAX_REDIRECTS = 5
-CONNECT_SECONDS = 10.0
-SERVICE = "/info/refs?service=git-upload-pack"
-ADVERTISEMENT = "application/x-git-upload-pack-advertisement"
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.1
+END_SECONDS = 5.0  # for what was killed to be gone
 MAX_COMPLAINT_BYTES = 4000
-
-REDIRECTS = {301, 302, 303, 307, 308}
-MISSING = {401, 403, 404, 410, 451}
+MAX_MACHINES = 8  # of one name, that git is told
 
 # git's own words on what it is doing, and the part of the fetch that this is, in percent.
+# The other side only counts: what else it says about its progress it could invent.
 STEPS = {
-    b"Counting objects": (0, 3),
-    b"Compressing objects": (3, 5),
+    b"remote: Counting objects": (0, 3),
+    b"remote: Compressing objects": (3, 5),
     b"Receiving objects": (5, 80),
     b"Resolving deltas": (80, 100),
 }
-_PROGRESS = re.compile(rb"([A-Z][a-z]+ (?:objects|deltas)): +(\d+)%")
+_PROGRESS = re.compile(rb"(?:^|[\r\n])((?:remote: )?[A-Z][a-z]+ (?:objects|deltas)): +(\d{1,3})%")
+
+GONE = re.compile(r"not found|could not read Username|not appear to be a git repository|requested URL returned error: 4\d\d")
+TOO_SLOW = re.compile(r"Operation too slow|transfer closed|timed out")
+TOO_LARGE = re.compile(r"File too large|died of signal 25\b")  # SIGXFSZ: a file has grown to the limit of the process
+OUT_OF_MEMORY = re.compile(r"[Oo]ut of memory|Cannot allocate memory")
 
 Progress = Callable[[float, str], None]  # from 0 to 1, and what is done
 
@@ -45,153 +50,96 @@ Progress = Callable[[float, str], None]  # from 0 to 1, and what is done
 def fetch(address: Address, folder: Path, allowed: Sequence[Network], max_bytes: int, progress: Progress) -> git.Repository:
     """A bare clone of it in that folder, with all branches and tags. Raises Failure."""
     progress(0, "Connecting")
-    options = _options_of_all()
     if address.is_local:
-        options |= {"protocol.file.allow": "always"}
-    else:
-        address, addresses = _find(address, allowed)
-        options |= {"protocol.https.allow": "always", "http.curloptResolve": _pin(address, addresses)}
-    return _clone(address.url, folder, options, max_bytes, progress)
+        return _clone(address.url, folder, ["file"], {}, max_bytes, progress)
+    address, addresses = remote.find(address, allowed)
+    return _clone(address.url, folder, ["https"], pinned(address, addresses), max_bytes, progress)
 
 
-def _options_of_all() -> dict[str, str]:
-    return {
-        "protocol.allow": "never",
-        "http.followRedirects": "false",
-        "http.lowSpeedLimit": "1000",  # bytes a second, for
-        "http.lowSpeedTime": "30",  # seconds
-        "core.hooksPath": os.devnull,
-        "core.bigFileThreshold": "8m",  # larger ones are not held in memory
-        "core.packedGitWindowSize": "32m",
-        "core.packedGitLimit": "256m",
-        "core.deltaBaseCacheLimit": "64m",
-        "pack.threads": "1",
-        "credential.helper": "",
-        "gc.auto": "0",
-    }
+def pinned(address: Address, addresses: Sequence[IP]) -> dict[str, str]:
+    """For curl: this host name, at this port, is at these machines, whatever its name server says by now."""
+    if address.host in map(str, addresses):
+        return {}
+    machines = ",".join(f"[{ip}]" if isinstance(ip, IPv6Address) else str(ip) for ip in addresses[:MAX_MACHINES])
+    return {"http.curloptResolve": f"{address.host}:{address.port}:{machines}"}
 
 
-def _pin(address: Address, addresses: Sequence[IP]) -> str:
-    """For curl: this host name, at this port, is at these addresses, whatever its name server says by now."""
-    return f"{address.host}:{address.port}:{','.join(_in_url(ip) for ip in addresses)}"
+# For git and for all that it starts: the reading side of a local clone takes nothing from the command line of the other.
+_SETTINGS = """\
+[safe]
+	directory = *  # whose a folder below REPOSITORY_ROOTS is does not matter
+[core]
+	hooksPath = /dev/null
+	fsmonitor = false
+	bigFileThreshold = 8m  # larger ones are not held in memory
+	packedGitWindowSize = 32m
+	packedGitLimit = 256m
+	deltaBaseCacheLimit = 64m
+[pack]
+	threads = 1
+	windowMemory = 64m
+	deltaCacheSize = 32m
+[http]
+	followRedirects = false  # neither those of HTTP nor http-alternates
+	lowSpeedLimit = 1000  # bytes a second, for
+	lowSpeedTime = 30  # seconds
+[credential]
+	helper =
+[gc]
+	auto = 0
+[maintenance]
+	auto = false
+[advice]
+	detachedHead = false
+"""
 
 
-def _in_url(ip: IP) -> str:
-    return f"[{ip}]" if isinstance(ip, IPv6Address) else str(ip)
-
-
-# Where it is.
-
-
-def _find(address: Address, allowed: Sequence[Network]) -> tuple[Address, list[IP]]:
-    """The address that redirects lead to in the end, and the machines there; each of them checked."""
-    for _ in range(MAX_REDIRECTS + 1):
-        try:
-            addresses = network.check(address.host, address.port, allowed)
-        except Unresolvable:
-            raise Failure(f"The name of the server, {address.host}, can't be resolved.", permanent=False) from None
-        except AddressRefused as refused:
-            raise Failure(str(refused), permanent=True) from None
-        location = _ask(address, addresses)
-        if location is None:
-            return address, addresses
-        address = _redirected(address, location)
-    raise Failure("There are too many redirects at this address.", permanent=True)
-
-
-def _redirected(address: Address, location: str) -> Address:
-    if location.startswith("/"):
-        location = address.url[: address.url.index("/", len("https://"))] + location
-    try:
-        if not location.endswith(SERVICE):
-            raise AddressRefused("there is a page")
-        return parse(location.removesuffix(SERVICE), roots=())
-    except AddressRefused:
-        raise Failure("This address leads on to one that is not that of a repository.", permanent=True) from None
-
-
-def _ask(address: Address, addresses: Sequence[IP]) -> str | None:
-    """Whether there is a repository: None, or where else to look. Raises Failure."""
-    try:
-        with _connect(address, addresses) as tls:
-            connection = http.client.HTTPConnection(address.host, address.port)
-            connection.sock = tls
-            path = address.url[address.url.index("/", len("https://")) :]
-            headers = {"User-Agent": "git/2 (RepoRadar)", "Accept": "*/*", "Git-Protocol": "version=2"}
-            connection.request("GET", path.encode("ascii", "strict").decode() + SERVICE, headers=headers)
-            response = connection.getresponse()
-            return _judge(response.status, response.headers.get("Content-Type", ""), response.headers.get("Location", ""))
-    except ssl.SSLCertVerificationError:
-        raise Failure("The certificate of the server is not valid.", permanent=True) from None
-    except UnicodeEncodeError:
-        raise Failure("This is not an address.", permanent=True) from None
-    except (OSError, http.client.HTTPException):
-        raise Failure("The server can't be reached.", permanent=False) from None
-
-
-def _judge(status: int, content_type: str, location: str) -> str | None:
-    if status in REDIRECTS and location:
-        return location
-    if status in MISSING:
-        raise Failure("There is no public repository at this address.", permanent=True)
-    if status != 200:
-        raise Failure(f"The server answers with an error ({status}).", permanent=status < 500 and status != 429)
-    if content_type.partition(";")[0].strip().lower() != ADVERTISEMENT:
-        raise Failure("There is no git repository at this address.", permanent=True)
-    return None
-
-
-def _connect(address: Address, addresses: Sequence[IP]) -> ssl.SSLSocket:
-    context = ssl.create_default_context(cafile=_certificates())
-    problem: OSError = ConnectionError()
-    for ip in addresses:
-        try:
-            plain = socket.create_connection((str(ip), address.port), timeout=CONNECT_SECONDS)
-        except OSError as error:
-            problem = error
-            continue
-        try:
-            return context.wrap_socket(plain, server_hostname=address.host)
-        except BaseException:
-            plain.close()
-            raise
-    raise problem
-
-
-def _certificates() -> str | None:
-    """Of authorities, if the operator has some of their own."""
-    return os.environ.get("GIT_SSL_CAINFO") or os.environ.get("SSL_CERT_FILE") or None
-
-
-# Getting it.
-
-
-def _clone(url: str, folder: Path, options: dict[str, str], max_bytes: int, progress: Progress) -> git.Repository:
+def _clone(
+    url: str, folder: Path, protocols: Sequence[str], options: dict[str, str], max_bytes: int, progress: Progress
+) -> git.Repository:
     path = folder / "repository"
     settings = folder / "gitconfig"
-    settings.write_text("[safe]\n\tdirectory = *\n")  # whose folder it is, is up to the operator
+    settings.write_text(_SETTINGS)
     arguments = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
     command = ["git", *arguments, "clone", "--bare", "--no-local", "--template=", "--progress", "--", url, str(path)]
-    variables = git.environment() | {"GIT_CONFIG_GLOBAL": str(settings)}
-    if certificates := _certificates():
+    variables = git.environment() | {
+        "GIT_CONFIG_GLOBAL": str(settings),
+        "GIT_ALLOW_PROTOCOL": ":".join(protocols),
+        "GIT_NO_LAZY_FETCH": "1",
+    }
+    if certificates := remote.certificates():
         variables["GIT_SSL_CAINFO"] = certificates
+    too_large = Failure(f"The repository is larger than {max_bytes / 1024**2:g} MB.", permanent=True)
     with git.popen(command, variables) as process:
         assert process.stderr is not None
         reader = _Reader(process.stderr, progress)
         try:
             while process.poll() is None:
                 if size_of(path) > max_bytes:
-                    raise Failure(f"The repository is larger than {max_bytes // 1024**2} MB.", permanent=True)
+                    raise too_large
                 time.sleep(POLL_SECONDS)
         finally:
-            process.kill()
-        reader.join()
-    if process.returncode != 0 or not (path / "HEAD").is_file():
-        raise _failure(reader.complaint, max_bytes)
+            if process.poll() is None:
+                _end(process)
+            reader.join(END_SECONDS)
+    if process.returncode != 0:
+        sys.stderr.write(f"git: {git.printable(reader.complaint)}\n")
+        raise too_large if TOO_LARGE.search(reader.complaint.decode(errors="replace")) else _failure(reader.complaint)
     if size_of(path) > max_bytes:
-        raise Failure(f"The repository is larger than {max_bytes // 1024**2} MB.", permanent=True)
+        raise too_large
     progress(1, "Fetched")
     return git.Repository(path)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """With what it has started, all of which would otherwise go on writing for a while."""
+    with suppress(psutil.NoSuchProcess):
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        for other in started:
+            with suppress(psutil.NoSuchProcess):
+                other.kill()
+        psutil.wait_procs(started, END_SECONDS)
 
 
 class _Reader(threading.Thread):
@@ -217,23 +165,24 @@ class _Reader(threading.Thread):
         if step in STEPS:
             begin, end = STEPS[step]
             self._last = max(self._last, (begin + (end - begin) * min(percent, 100) / 100) / 100)
-            self._progress(self._last, step.decode())
+            self._progress(self._last, step.decode().removeprefix("remote: "))
 
 
-def _failure(complaint: bytes, max_bytes: int) -> Failure:
-    said = git.printable(complaint)
-    if "File size limit" in said or "File too large" in said:
-        return Failure(f"The repository is larger than {max_bytes // 1024**2} MB.", permanent=True)
-    if "not found" in said or "could not read Username" in said or "does not appear to be a git repository" in said:
+def _failure(complaint: bytes) -> Failure:
+    """In our words: git's own name folders of this machine, and can be the other side's."""
+    lines = re.split(r"[\r\n]+", complaint.decode(errors="replace"))
+    said = "\n".join(line for line in lines if not line.startswith("remote:"))
+    if OUT_OF_MEMORY.search(said):
+        return Failure("Fetching this repository takes more memory than it may.", permanent=True)
+    if GONE.search(said):
         return Failure("There is no public repository at this address.", permanent=True)
-    if "Operation too slow" in said:
-        return Failure("The server is too slow.", permanent=False)
-    fatal = [line for line in re.split(r"[\n?]", said) if line.startswith(("fatal:", "error:"))]
-    return Failure(f"git could not fetch it: {fatal[-1][:200] if fatal else 'no reason given'}", permanent=False)
+    if TOO_SLOW.search(said):
+        return Failure("The server is too slow, or ends the connection too early.", permanent=False)
+    return Failure("The repository could not be fetched: git ended with an error.", permanent=False)
 
 
 def size_of(path: Path) -> int:
-    """In bytes; files may vanish meanwhile."""
+    """In bytes on disk; files may vanish meanwhile."""
     total = 0
     for folder, _, files in os.walk(path):
         for name in files:

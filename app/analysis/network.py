@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as ResolverTimeout
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from app.analysis.address import Address, AddressRefused
@@ -13,8 +12,10 @@ from app.analysis.address import Address, AddressRefused
 IP = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-RESOLVE_SECONDS = 2.0
+RESOLVE_SECONDS = 2.0  # that somebody who adds a repository waits for a name server
 _NAT64 = IPv6Network("64:ff9b::/96")
+_UNICAST = IPv6Network("2000::/3")  # all that is given out to the public internet
+_RELAYS = IPv4Network("192.88.99.0/24"), IPv4Network("192.0.0.0/24")  # of protocols, not of anybody's servers
 
 
 class Unresolvable(Exception):
@@ -42,28 +43,38 @@ def refuse_private(address: Address, allowed: Sequence[Network]) -> None:
     """Raises AddressRefused as far as that can be told quickly; what can't be, is told when it is fetched."""
     if address.is_local:
         return
-    resolver = ThreadPoolExecutor(1)
-    try:
-        resolver.submit(check, address.host, address.port, allowed).result(RESOLVE_SECONDS)
-    except (Unresolvable, ResolverTimeout):
-        return
-    finally:
-        resolver.shutdown(wait=False)
+    refusals: list[AddressRefused] = []
+
+    def look() -> None:
+        try:
+            check(address.host, address.port, allowed)
+        except AddressRefused as refused:
+            refusals.append(refused)
+        except Unresolvable:
+            pass
+
+    # Nothing can end a look-up; a thread can be left alone with it, and gevent makes a greenlet of it.
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(RESOLVE_SECONDS)
+    for refusal in refusals:
+        raise refusal
 
 
 def is_allowed(address: IP, allowed: Sequence[Network]) -> bool:
     if any(address in network for network in allowed):
         return True
+    if isinstance(address, IPv4Address):
+        is_server = not (address.is_multicast or address.is_reserved or any(address in network for network in _RELAYS))
+        return address.is_global and is_server
     embedded = _embedded(address)
     if embedded is not None:
         return is_allowed(embedded, allowed)
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    return address.is_global and address in _UNICAST
 
 
-def _embedded(address: IP) -> IPv4Address | None:
+def _embedded(address: IPv6Address) -> IPv4Address | None:
     """The IPv4 address that an IPv6 one leads to."""
-    if isinstance(address, IPv4Address):
-        return None
     if address in _NAT64:
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1]) or None

@@ -1,59 +1,74 @@
-"""Tags, and which of them are releases."""
+"""What the tags say: which of them are versions, and how often they come."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
-from app.analysis.git import Repository
-from app.analysis.history import LAST_SECOND
-from app.analysis.text import readable
+from app.analysis.counts import TooLarge
+from app.analysis.git import Repository, readable
+from app.analysis.history import DAY_SECONDS, iso, seconds
 
-# `1.2`, `v1.2.3-rc.1`, `release-2024.05`, `name-1.0`, `jq-1.7`, `foo/v2.0.1`; a lone number only with a `v` before it.
-_VERSION = re.compile(
-    r"(?:.*[/_@-])?(?:v|r|rel|release|version)?[._-]?(?P<numbers>\d+(?:[._]\d+)+)(?P<rest>[.+_-]?[0-9A-Za-z.+~_-]*)"
-    r"|(?:.*[/_@-])?v(?P<single>\d+)",
-    re.IGNORECASE,
+MAX_RELEASES = 500_000
+MAX_NAME_LENGTH = 100  # a longer tag is no version, and no work for the expression below
+
+# Words that end in `-` or `_`, letters, numbers, anything: `1.2`, `v1.2.3-rc.1`, `release-2024.05`, `jq-1.7`, `go1.21`,
+# `REL_15_2`. A lone number only directly after a `v`. Of `foo/v2.0.1` and `@foo/bar@2.0.1` what follows the last `/` or `@`.
+VERSION = re.compile(
+    r"(?:[A-Za-z][A-Za-z0-9.]*[-_])*?"
+    r"(?:(?:[A-Za-z]+[._-]?)?(?P<numbers>\d+(?:[._]\d+)+)|[vV](?P<single>\d+)(?![0-9._]))"
+    r"(?P<suffix>.*)"
 )
-MAX_NAME = 200
-DAY_SECONDS = 86_400
+ALLOWED = re.compile(r"[0-9A-Za-z.+~_-]+")
+PRE_RELEASE = re.compile(r"[-~._]?(a|b|c|rc|alpha|beta|pre|preview|dev|m|milestone|snapshot|nightly|canary|next)(?![a-z])", re.I)
+
+Order = tuple[tuple[int, ...], bool, str]
 
 
 @dataclass(frozen=True)
 class Release:
     name: str
-    numbers: tuple[int, ...]
-    at: datetime
+    at: int | None  # seconds since 1970, git's creatordate; None where the tag has no date
+    order: Order  # of versions; a pre-release comes before its release
 
 
-@dataclass(frozen=True)
-class Releases:
-    tags: int
-    count: int
-    latest: Release | None
-    median_days_between: float | None
-
-
-def releases(repository: Repository) -> Releases:
-    """Of all tags. A tag's date is that of the tag itself, or of the commit if it is a lightweight one."""
-    tags, found = 0, []
-    with repository.stream("for-each-ref", "--format=%(refname:strip=2)%00%(creatordate:unix)", "refs/tags") as output:
-        for line in output:
-            tags += 1
-            name, _, moment = line.rstrip(b"\n").partition(b"\0")
-            if release := _release(readable(name), moment):
-                found.append(release)
-    found.sort(key=lambda release: (release.at, release.numbers, release.name))
-    days = [(after.at - before.at).total_seconds() / DAY_SECONDS for before, after in pairwise(found)]
-    return Releases(tags, len(found), found[-1] if found else None, round(median(days), 1) if days else None)
-
-
-def _release(name: str, moment: bytes) -> Release | None:
-    match = _VERSION.fullmatch(name) if len(name) <= MAX_NAME else None
-    if match is None or not moment.isdigit() or int(moment) > LAST_SECOND:
+def version_order(tag: str) -> Order | None:
+    """None for a tag that does not read as a version."""
+    name = re.split("[/@]", tag)[-1]
+    found = VERSION.fullmatch(name) if len(name) <= MAX_NAME_LENGTH and ALLOWED.fullmatch(name) else None
+    if found is None:
         return None
-    numbers = tuple(int(number) for number in re.findall(r"\d+", match["numbers"] or match["single"]))
-    return Release(name, numbers, datetime.fromtimestamp(int(moment), UTC))
+    numbers = tuple(int(number) for number in re.split("[._]", found["numbers"] or found["single"]))
+    return numbers, not PRE_RELEASE.match(found["suffix"]), tag
+
+
+def tags_of(repository: Repository) -> int:
+    return sum(1 for _ in repository.records("tag", end=b"\n"))
+
+
+def releases_of(repository: Repository) -> dict[str, Any]:
+    releases = list(read(repository))
+    latest = max(releases, key=lambda release: (-1 if release.at is None else release.at, release.order), default=None)
+    moments = sorted(release.at for release in releases if release.at is not None)
+    days = [(later - earlier) / DAY_SECONDS for earlier, later in pairwise(moments)]
+    return {
+        "count": len(releases),
+        "latest": latest.name if latest else None,
+        "latest_at": iso(latest.at) if latest and latest.at is not None else None,
+        "median_days_between": round(median(days), 2) if days else None,
+    }
+
+
+def read(repository: Repository) -> Iterator[Release]:
+    command = ("for-each-ref", "--format=%(refname:strip=2)%00%(creatordate:unix)", "refs/tags")
+    for found, line in enumerate(repository.records(*command, end=b"\n")):
+        if found >= MAX_RELEASES:
+            raise TooLarge(f"This repository has too many tags to be analysed: over {MAX_RELEASES:,}.")
+        tag, _, date = line.partition(b"\0")
+        name = readable(tag)
+        if order := version_order(name):
+            yield Release(name, seconds(date) if date else None, order)

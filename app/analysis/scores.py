@@ -11,18 +11,17 @@ from datetime import datetime
 from typing import Any
 
 DAY_SECONDS = 86_400
-YEAR_DAYS = 365.25
+HALF = 50  # points: most scores have two halves
 
-# activity: half for the last commit, half for the commits of a year
+# activity: the last commit; the commits of the last 365 days
 FRESH_COMMIT_DAYS, STALE_COMMIT_DAYS = 30, 365
 MANY_COMMITS = 200
-# community: half for all contributors, half for those of the last active year
+# community: all contributors; the authors of the last active year
 MANY_CONTRIBUTORS, MANY_AUTHORS = 100, 20
-# continuity: most of it for how many people the work rests on, the rest for how long it has been going on
-ABSENCE_POINTS = {0: 0, 1: 10, 2: 30, 3: 45, 4: 55, 5: 65, 6: 72}
-MOST_ABSENCE_POINTS = 80
-AGE_POINTS, FULL_AGE_YEARS = 20, 5
-# releases: half for the latest one, half for the time between them
+# continuity: how many people the work rests on; how long it has been going on
+ABSENCE_POINTS, SAFE_ABSENCE_FACTOR = 80, 8
+AGE_POINTS, FULL_AGE_DAYS = 20, 5 * 365
+# releases: the latest one; the time between them
 FRESH_RELEASE_DAYS, STALE_RELEASE_DAYS = 90, 730
 SHORT_CADENCE_DAYS, LONG_CADENCE_DAYS = 60, 365
 
@@ -56,8 +55,7 @@ Numbers = dict[str, Any]  # the report without its scores
 
 def scores(numbers: Numbers) -> dict[str, Score]:
     if not numbers["commits"]:
-        nothing = Score(None, ["There are no commits to judge."])
-        return dict.fromkeys((*NAMES, "overall"), nothing)
+        return {name: Score(None, ["There are no commits to judge."]) for name in (*NAMES, "overall")}
     found = {
         "activity": activity(numbers),
         "community": community(numbers),
@@ -70,75 +68,84 @@ def scores(numbers: Numbers) -> dict[str, Score]:
 
 
 def activity(numbers: Numbers) -> Score:
-    days = _days_between(numbers["last_commit_at"], numbers["as_of"])
+    days = whole_days(numbers["last_commit_at"], numbers["as_of"])
     year, quarter = numbers["commits_365d"], numbers["commits_90d"]
-    points = 50 * falling(days, FRESH_COMMIT_DAYS, STALE_COMMIT_DAYS) + 50 * logarithmic(year, MANY_COMMITS)
+    points = HALF * falling(days, FRESH_COMMIT_DAYS, STALE_COMMIT_DAYS) + HALF * logarithmic(year, MANY_COMMITS)
     return Score(
-        whole(points),
+        rounded(points),
         [
             f"The last commit was made {ago(days)}.",
-            f"There {were(year, 'commit')} in the last 365 days, {quarter} of them in the last 90.",
+            f"The last 365 days saw {some(year, 'commit')}, {quarter} of them in the last 90.",
         ],
     )
 
 
 def community(numbers: Numbers) -> Score:
-    contributors, authors = numbers["contributors"], numbers["authors_365d"]
-    points = 50 * logarithmic(contributors - 1, MANY_CONTRIBUTORS - 1) + 50 * logarithmic(authors - 1, MANY_AUTHORS - 1)
+    contributors, authors = numbers["contributors"], numbers["authors_last_year"]
+    points = HALF * logarithmic(contributors - 1, MANY_CONTRIBUTORS - 1) + HALF * logarithmic(authors - 1, MANY_AUTHORS - 1)
     return Score(
-        whole(points),
+        rounded(points),
         [
             f"{some(contributors, 'person has', 'people have')} contributed in all.",
-            f"{some(authors, 'author', 'authors')} made the commits of the 365 days before the last one.",
+            f"{some(authors, 'author')} made the commits of the 365 days before the last one.",
         ],
     )
 
 
 def continuity(numbers: Numbers) -> Score:
     factor = numbers["contributor_absence_factor"]
-    years = _days_between(numbers["first_commit_at"], numbers["last_commit_at"]) / YEAR_DAYS
-    points = ABSENCE_POINTS.get(factor, MOST_ABSENCE_POINTS) + AGE_POINTS * min(1.0, years / FULL_AGE_YEARS)
-    who = "One author alone" if factor == 1 else f"{factor} authors together"
+    days = whole_days(numbers["first_commit_at"], numbers["last_commit_at"])
+    points = ABSENCE_POINTS * logarithmic(factor - 1, SAFE_ABSENCE_FACTOR - 1) + AGE_POINTS * min(1.0, days / FULL_AGE_DAYS)
     return Score(
-        whole(points),
+        rounded(points),
         [
-            f"{who} made half of the commits of the 365 days before the last one.",
-            f"The history spans {years:.1f} years.",
+            f"{some(factor, 'author')} made at least half of the commits of the 365 days before the last one; fewer would not do."
+            if factor > 1
+            else "1 author made at least half of the commits of the 365 days before the last one.",
+            f"There {'is' if days == 1 else 'are'} {some(days, 'day')} between the first commit and the last.",
         ],
     )
 
 
 def releases(numbers: Numbers) -> Score:
     found = numbers["releases"]
-    if not found["count"]:
-        return Score(0, [f"None of the {numbers['tags']} tags is a version." if numbers["tags"] else "There are no tags."])
-    days, between = _days_between(found["latest_at"], numbers["as_of"]), found["median_days_between"]
-    points = 50 * falling(days, FRESH_RELEASE_DAYS, STALE_RELEASE_DAYS)
-    evidence = [f"The latest of {some(found['count'], 'release', 'releases')}, {found['latest']}, was made {ago(days)}."]
+    if found["latest_at"] is None:
+        return Score(0, [_without_release(numbers["tags"], found["count"])])
+    days, between = whole_days(found["latest_at"], numbers["as_of"]), found["median_days_between"]
+    points = HALF * falling(days, FRESH_RELEASE_DAYS, STALE_RELEASE_DAYS)
+    evidence = [f"The latest of {some(found['count'], 'release')}, {found['latest']}, was made {ago(days)}."]
     if between is None:
-        evidence.append("With a single release there is no time between releases.")
+        evidence.append("With a single date there is no time between releases.")
     else:
-        points += 50 * falling(between, SHORT_CADENCE_DAYS, LONG_CADENCE_DAYS)
-        evidence.append(f"The median time between two releases is {between:g} {'day' if between == 1 else 'days'}.")
-    return Score(whole(points), evidence)
+        points += HALF * falling(between, SHORT_CADENCE_DAYS, LONG_CADENCE_DAYS)
+        evidence.append(f"The median time between two releases is {between} {'day' if between == 1 else 'days'}.")
+    return Score(rounded(points), evidence)
+
+
+def _without_release(tags: int, versions: int) -> str:
+    if versions:
+        return f"No date is known of the {some(versions, 'release')}."
+    if tags:
+        return f"There {'is' if tags == 1 else 'are'} {some(tags, 'tag')}, but none reads as a version."
+    return "There are no tags, and therefore no releases."
 
 
 def overall(found: dict[str, Score]) -> Score:
-    values = [found[name].score or 0 for name in NAMES]
-    return Score(whole(sum(values) / len(values)), [f"This is the mean of the six scores: {', '.join(map(str, values))}."])
+    values = {name: found[name].score or 0 for name in NAMES}
+    listed = ", ".join(f"{name} {value}" for name, value in values.items())
+    return Score(rounded(sum(values.values()) / len(values)), [f"This is the mean of the six scores: {listed}."])
 
 
 def _practices(numbers: Numbers, worth: dict[str, int]) -> Score:
-    present = [name for name in worth if numbers["practices"][name]]
-    missing = [name for name in worth if not numbers["practices"][name]]
-    evidence = [f"Found: {_enumerated(present)}."] if present else []
-    evidence += [f"Missing: {_enumerated(missing)}."] if missing else []
-    return Score(sum(worth[name] for name in present), evidence)
+    found = [name for name in worth if numbers["practices"][name] is not None]
+    missing = [name for name in worth if numbers["practices"][name] is None]
+    evidence = [f"{len(found)} of {len(worth)} were found{': ' if found else ''}{_listed(found, worth)}."]
+    evidence += [f"Missing: {_listed(missing, worth)}."] if missing else []
+    return Score(sum(worth[name] for name in found), evidence)
 
 
-def _enumerated(names: list[str]) -> str:
-    *others, last = (WORDS[name] for name in names)
-    return f"{', '.join(others)} and {last}" if others else last
+def _listed(names: list[str], worth: dict[str, int]) -> str:
+    return ", ".join(f"{WORDS[name]} ({worth[name]} points)" for name in names)
 
 
 def falling(value: float, full: float, none: float) -> float:
@@ -146,28 +153,25 @@ def falling(value: float, full: float, none: float) -> float:
     return min(1.0, max(0.0, (none - value) / (none - full)))
 
 
-def logarithmic(value: float, full: float) -> float:
-    """0 for nothing, 1 from `full` on: the first ones count most."""
-    return min(1.0, math.log1p(max(0.0, value)) / math.log1p(full))
+def logarithmic(value: int, full: int) -> float:
+    """0 for nothing, 1 from `full` on, log(1 + value) / log(1 + full) between: the first ones count most."""
+    return min(1.0, math.log1p(max(0, value)) / math.log1p(full))
 
 
-def whole(points: float) -> int:
+def rounded(points: float) -> int:
+    """Halves upwards."""
     return math.floor(points + 0.5)
 
 
-def _days_between(before: str, after: str) -> int:
-    """Whole days; none for a date that lies in the future."""
-    seconds = (datetime.fromisoformat(after) - datetime.fromisoformat(before)).total_seconds()
-    return max(0, int(seconds // DAY_SECONDS))
+def whole_days(before: str, after: str) -> int:
+    """0 where the first lies after the second, as with dates in the future."""
+    passed = datetime.fromisoformat(after) - datetime.fromisoformat(before)
+    return max(0, int(passed.total_seconds() // DAY_SECONDS))
 
 
 def ago(days: int) -> str:
-    return {0: "less than a day ago", 1: "a day ago"}.get(days, f"{days} days ago")
+    return {0: "less than a day ago", 1: "1 day ago"}.get(days, f"{days} days ago")
 
 
-def some(count: int, singular: str, plural: str) -> str:
-    return f"{count} {singular if count == 1 else plural}"
-
-
-def were(count: int, what: str) -> str:
-    return f"was one {what}" if count == 1 else f"were {count} {what}s"
+def some(count: int, singular: str, plural: str | None = None) -> str:
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"

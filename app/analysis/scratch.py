@@ -1,4 +1,4 @@
-"""Folders for clones: private, and removed in the end, if need be by whoever comes later."""
+"""Folders for clones: private, and removed in the end, if need be by whoever comes later: `python -m app.analysis.scratch`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import IO
 
 LOCK = "lock"
 
+_removing = threading.Lock()
 
-def _base() -> Path:
+
+def base() -> Path:
     """Of this user alone: others could put links there."""
     base = Path(tempfile.gettempdir()) / f"reporadar-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
@@ -27,7 +30,7 @@ def _base() -> Path:
 @contextmanager
 def folder() -> Iterator[Path]:
     """A new one, which is held by a lock as long as this process lives."""
-    path, lock = _create(_base())
+    path, lock = _create()
     try:
         yield path
     finally:
@@ -35,23 +38,38 @@ def folder() -> Iterator[Path]:
         lock.close()
 
 
-def _create(base: Path) -> tuple[Path, IO[str]]:
-    with (base / LOCK).open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # one at a time: a new folder is not locked yet when it comes into being
-        remove_abandoned(base)
-        path = Path(tempfile.mkdtemp(dir=base))
+def remove(path: Path) -> None:
+    """Two threads at once are as good as one: both return when it is gone."""
+    with _removing:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_abandoned() -> None:
+    """What processes left behind that were killed: their locks are free."""
+    with _turn() as folder:
+        _remove_abandoned(folder)
+
+
+def _create() -> tuple[Path, IO[str]]:
+    with _turn() as folder:
+        _remove_abandoned(folder)
+        path = Path(tempfile.mkdtemp(dir=folder))
         lock = (path / LOCK).open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
         return path, lock
 
 
-def remove(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+@contextmanager
+def _turn() -> Iterator[Path]:
+    """One at a time: a new folder is not locked yet when it comes into being."""
+    folder = base()
+    with (folder / LOCK).open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield folder
 
 
-def remove_abandoned(base: Path) -> None:
-    """What processes left behind that were killed: their locks are free."""
-    for path in base.iterdir():
+def _remove_abandoned(folder: Path) -> None:
+    for path in folder.iterdir():
         with suppress(NotADirectoryError):
             if _is_abandoned(path / LOCK):
                 remove(path)
@@ -66,3 +84,7 @@ def _is_abandoned(path: Path) -> bool:
     except FileNotFoundError:  # its process ended before it could lock it
         pass
     return True
+
+
+if __name__ == "__main__":
+    remove_abandoned()

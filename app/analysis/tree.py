@@ -2,93 +2,86 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import IO
 
-from app.analysis.git import Repository
-from app.analysis.history import records
-from app.analysis.languages import language_of
-from app.analysis.text import readable
+from app.analysis import practices
+from app.analysis.git import CHUNK_BYTES, GitError, Repository, readable
+from app.analysis.languages import MAX_LICENSE_BYTES, language_of, spdx_id
+from app.analysis.practices import LINTER_SECTIONS
+from app.analysis.progress import Progress
 
-SYMLINK, SUBMODULE = b"120000", b"160000"
-LARGEST_TEXT = "64m"  # larger files count as binary
-
-_CODE = r"(\.(md|markdown|rst|txt|adoc|asciidoc|org|html|rdoc|pod))?"
-_FORGE = r"(?:|\.github/|\.gitlab/|\.gitea/|docs?/)"
-
-# In the order of the report. Of several matches the shortest path counts.
-PRACTICES = {
-    "readme": rf"(?i:{_FORGE}readme(\.[a-z-]{{2,6}})?{_CODE})",
-    "license": rf"(?i:(?:licen[cs]es?/|)(un)?(licen[cs]e|copying|copyright)([-_.][\w.+-]+)?{_CODE})",
-    "contributing": rf"(?i:{_FORGE}(contributing|contribute|hacking){_CODE})",
-    "code_of_conduct": rf"(?i:{_FORGE}code[-_ ]?of[-_ ]?conduct{_CODE})",
-    "security": rf"(?i:{_FORGE}security{_CODE})",
-    "changelog": rf"(?i:{_FORGE}(changelog|changes|history|news|releases?([-_ ]?notes)?|relnotes){_CODE})",
-    "tests": r"(?i:(.*/)?(tests?|specs?|__tests__|testing|t)/.+|(.*/)?(test_[^/]+|[^/]+[._-](test|spec))\.\w+)",
-    "ci": r"\.github/workflows/[^/]+\.ya?ml|\.gitlab-ci\.yml|\.travis\.yml|\.circleci/config\.ya?ml|azure-pipelines\.yml"
-    r"|\.?appveyor\.yml|Jenkinsfile|\.cirrus\.yml|\.drone\.yml|\.woodpecker(\.ya?ml|/.+)|bitbucket-pipelines\.yml"
-    r"|\.buildkite/.+|\.gitea/workflows/.+|\.forgejo/workflows/.+|\.builds?(\.yml|/.+)|\.ci/.+|tox\.ini",
-    "dependencies": r"pyproject\.toml|setup\.(py|cfg)|requirements([-_.][\w.-]+)?\.(txt|in)|requirements/.+\.(txt|in)|Pipfile"
-    r"|environment\.ya?ml|package\.json|Cargo\.toml|go\.mod|Gemfile|[\w.-]+\.gemspec|pom\.xml|build\.gradle(\.kts)?"
-    r"|composer\.json|mix\.exs|rebar\.config|Package\.swift|pubspec\.yaml|[\w./-]+\.(csproj|fsproj|cabal)|stack\.yaml"
-    r"|CMakeLists\.txt|configure\.ac|meson\.build|vcpkg\.json|conanfile\.(py|txt)|deps\.edn|project\.clj|DESCRIPTION"
-    r"|build\.sbt|Project\.toml|build\.zig\.zon|flake\.nix|Makefile\.PL|cpanfile|dune-project",
-    "lock_file": r"(.*/)?(package-lock\.json|npm-shrinkwrap\.json|yarn\.lock|pnpm-lock\.yaml|bun\.lockb?|poetry\.lock|uv\.lock"
-    r"|pdm\.lock|Pipfile\.lock|Cargo\.lock|go\.sum|Gemfile\.lock|composer\.lock|mix\.lock|pubspec\.lock|Package\.resolved"
-    r"|packages\.lock\.json|gradle\.lockfile|flake\.lock|stack\.yaml\.lock|deno\.lock|Manifest\.toml|pixi\.lock)"
-    r"|requirements([-_.][\w.-]+)?\.lock",
-    "linter": r"(.*/)?\.?ruff\.toml|\.flake8|\.?pylintrc|\.pre-commit-config\.ya?ml|\.?mypy\.ini"
-    r"|\.eslintrc(\.\w+)?|eslint\.config\.\w+|\.?biome\.jsonc?|\.prettierrc(\.\w+)?|prettier\.config\.\w+|\.?tslint\.json"
-    r"|\.?rustfmt\.toml|\.?clippy\.toml|\.golangci\.(ya?ml|toml|json)|\.rubocop\.yml|\.clang-(format|tidy)|\.stylelintrc(\.\w+)?"
-    r"|\.php-cs-fixer(\.dist)?\.php|phpstan(\.dist)?\.neon|phpcs\.xml(\.dist)?|\.editorconfig|checkstyle\.xml|\.scalafmt\.conf"
-    r"|detekt\.yml|\.swiftlint\.yml|\.credo\.exs|\.formatter\.exs|analysis_options\.yaml|\.shellcheckrc|\.yamllint(\.ya?ml)?"
-    r"|\.perltidyrc|\.perlcriticrc|\.jshintrc|\.xo-config\.\w+|\.standard\.yml|\.hlint\.yaml",
-}
-_PATTERNS = {name: re.compile(pattern) for name, pattern in PRACTICES.items()}
-MAX_PATH_BYTES = 300  # of a path that can be a sign of anything
+REGULAR, SUBMODULE = b"100", b"160000"  # how the modes begin
+BINARY_WITHIN_BYTES = 8000  # where git looks for a NUL
 
 
 @dataclass
 class Files:
     count: int = 0
-    practices: dict[str, bytes | None] = field(default_factory=lambda: dict.fromkeys(PRACTICES))
-    without_lines: set[bytes] = field(default_factory=set)  # symbolic links and submodules
+    counted: int = 0  # of these the lines are to be counted
+    practices: dict[str, bytes | None] = field(default_factory=practices.none)
+    objects: dict[bytes, str] = field(default_factory=dict)  # of the files that are looked into, by path
+
+    def add(self, mode: bytes, name: bytes, path: bytes) -> None:
+        self.count += 1
+        if mode == SUBMODULE:
+            return
+        practices.notice(self.practices, path)
+        if path in LINTER_SECTIONS or path == self.practices["license"]:
+            self.objects[path] = name.decode()
 
 
-def files(repository: Repository) -> Files:
-    """Everything that is tracked."""
+def files_of(repository: Repository, head: str, texts: IO[bytes]) -> Files:
+    """Everything that is tracked. Into `texts` goes a line for each file of a known language: its object and the language."""
     found = Files()
-    with repository.stream("ls-tree", "-r", "-z", "HEAD") as output:
-        for record in records(output):
-            about, _, path = record.partition(b"\t")
-            found.count += 1
-            if about.startswith((SYMLINK, SUBMODULE)):
-                found.without_lines.add(path)
-            if not about.startswith(SUBMODULE) and len(path) <= MAX_PATH_BYTES:
-                _notice(found.practices, path)
+    for record in repository.records("ls-tree", "-r", "-z", head, end=b"\0"):
+        about, _, path = record.partition(b"\t")
+        mode, _, name = about.split(b" ")
+        found.add(mode, name, path)
+        if mode.startswith(REGULAR) and (language := language_of(readable(path))):
+            found.counted += 1
+            texts.write(name + b" " + language.encode() + b"\n")
+    if found.practices["linter"] is None:
+        found.practices["linter"] = _with_linter(repository, found)
     return found
 
 
-def _notice(practices: dict[str, bytes | None], path: bytes) -> None:
-    text = path.decode(errors="replace")
-    for name, pattern in _PATTERNS.items():
-        known = practices[name]
-        if (known is None or (len(path), path) < (len(known), known)) and pattern.fullmatch(text):
-            practices[name] = path
+def license_of(repository: Repository, found: Files) -> str | None:
+    path = found.practices["license"]
+    return None if path is None else spdx_id(_beginning(repository, found.objects[path]))
 
 
-def languages(repository: Repository, found: Files, tick: Callable[[int], None]) -> dict[str, int]:
-    """Lines of text by language, most first. What git takes for binary has none, and neither have files of an unknown kind."""
-    lines: Counter[str] = Counter()
-    empty_tree = repository.output("hash-object", "-t", "tree", "/dev/null").decode().strip()
-    options = ("-r", "-z", "--numstat", "--no-renames", "--no-ext-diff", "--no-textconv")
-    with repository.stream("-c", f"core.bigFileThreshold={LARGEST_TEXT}", "diff-tree", *options, empty_tree, "HEAD") as output:
-        for number, record in enumerate(records(output), 1):
-            added, _, path = record.split(b"\t", 2)
-            language = language_of(readable(path)) if added != b"-" and path not in found.without_lines else None
-            if language and int(added):
-                lines[language] += int(added)
-            tick(number)
-    return dict(sorted(lines.items(), key=lambda item: (-item[1], item[0])))
+def _with_linter(repository: Repository, found: Files) -> bytes | None:
+    candidates = (path for path in LINTER_SECTIONS if path in found.objects)
+    return next((path for path in candidates if LINTER_SECTIONS[path].search(_beginning(repository, found.objects[path]))), None)
+
+
+def _beginning(repository: Repository, name: str) -> bytes:
+    with repository.stream("cat-file", "blob", name) as output:
+        return output.read(MAX_LICENSE_BYTES)
+
+
+def lines_of(repository: Repository, texts: IO[bytes], total: int, progress: Progress) -> dict[str, int]:
+    """Lines of text by language, most first; of what `files_of` has written."""
+    found: Counter[str] = Counter()
+    texts.seek(0)
+    with repository.stream("cat-file", "--batch=%(objectsize) %(rest)", feed=iter(texts)) as output:
+        for done, header in enumerate(iter(output.readline, b""), 1):
+            size, _, language = header.rstrip(b"\n").partition(b" ")
+            if not size.isdigit():
+                raise GitError("an object is missing")
+            found[language.decode()] += lines(output, int(size))
+            output.read(1)
+            progress.advance(done, total)
+    return dict(sorted(((name, count) for name, count in found.items() if count), key=lambda item: (-item[1], item[0])))
+
+
+def lines(output: IO[bytes], size: int) -> int:
+    """Of the next `size` bytes, a last line without an end included; 0 where git would take them for binary."""
+    count, last, left, binary = 0, b"\n", size, False
+    while left and (chunk := output.read(min(left, CHUNK_BYTES))):
+        binary = binary or (left == size and b"\0" in chunk[:BINARY_WITHIN_BYTES])
+        count += chunk.count(b"\n")
+        last, left = chunk[-1:], left - len(chunk)
+    return 0 if binary else count + (last != b"\n")

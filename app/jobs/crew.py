@@ -32,8 +32,10 @@ class Crew:
     def stop(self, seconds: float) -> None:
         """Hands over what is being done; waits for that so many seconds at most."""
         # First nothing new is fetched: what is handed over would else come back to this very process.
-        for thread in [*self._worker.consumers.values(), *self._worker.workers]:
-            thread.stop()
+        for consumer in self._worker.consumers.values():
+            consumer.stop()
+        for worker in self._worker.workers:
+            worker.stop()
         self._analyst.stop()
         try:
             self._worker.stop(timeout=int(seconds * 1000))

@@ -17,13 +17,17 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import IO, Any
 
+from app.analysis.git import printable
 from app.config import PROJECT_ROOT, Config
 
 log = logging.getLogger(__name__)
 
+COMMAND = [sys.executable, "-m", "app.analysis"]
 LOOK_SECONDS = 0.25
-MAX_LINE_BYTES = 8 * 1024**2  # a report has a few ten thousand
-MAX_STDERR_BYTES = 4000
+GRACE_SECONDS = 5.0  # for the process to remove its clone when it is told that nobody waits
+CLEANING_SECONDS = 60.0
+MAX_OUTPUT_BYTES = 16 * 1024**2  # of a process in its whole life; a report has a few ten thousand
+MAX_COMPLAINT_BYTES = 4000
 
 CRASHED = "The analysis of this repository ended unexpectedly."
 
@@ -77,32 +81,34 @@ def run(request: Request, report_progress: Callable[[int, str], None], keep_goin
                 text = f"The analysis took longer than {request.timeout_seconds} seconds."
                 raise AnalysisFailed(text, permanent=True)
             with suppress(queue.Empty):
-                message = messages.get(timeout=LOOK_SECONDS)
-                if message is None:
-                    raise AnalysisFailed(CRASHED, permanent=False)
-                if "report" in message:
-                    report: dict[str, Any] = message["report"]
+                report = _understand(messages.get(timeout=LOOK_SECONDS), report_progress)
+                if report is not None:
                     return report
-                if "error" in message:
-                    raise AnalysisFailed(message["error"], permanent=message["permanent"])
-                report_progress(message["progress"], message["step"])
 
 
-Messages = queue.Queue[dict[str, Any] | None]  # None: there will be no more
+Messages = queue.Queue[bytes]  # lines; an empty one: there will be no more
+
+
+def _understand(line: bytes, report_progress: Callable[[int, str], None]) -> dict[str, Any] | None:
+    """The report, if it is one. Raises AnalysisFailed."""
+    try:
+        match json.loads(line):
+            case {"progress": int(percent), "step": str(step)}:
+                report_progress(percent, step)
+                return None
+            case {"report": dict(report)}:
+                return report
+            case {"error": str(text), "permanent": bool(permanent)}:
+                raise AnalysisFailed(text, permanent=permanent)
+    except (ValueError, RecursionError):  # it is no JSON
+        pass
+    raise AnalysisFailed(CRASHED, permanent=False)
 
 
 @contextmanager
 def _child(request: Request) -> Iterator[Messages]:
-    """The process, which is gone afterwards with all that it has started."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.analysis"],
-        cwd=PROJECT_ROOT,
-        env=_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    """What the process says. It is gone afterwards, with all that it has started."""
+    process = _start()
     assert process.stdin
     assert process.stdout
     assert process.stderr
@@ -125,11 +131,20 @@ def _child(request: Request) -> Iterator[Messages]:
             thread.join()
         process.stdout.close()
         process.stderr.close()
-        if complaint := b"".join(complaints).decode(errors="replace").strip():
-            log.warning("the analysis of %s said: %s", request.url, complaint[-MAX_STDERR_BYTES:])
+        if process.returncode != 0:
+            _remove_what_it_left()
+        _log(request, process.returncode, b"".join(complaints))
 
 
-GRACE_SECONDS = 2.0  # for the process to remove its clone when it is told that nobody waits
+def _start() -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    try:
+        return subprocess.Popen(
+            COMMAND, cwd=PROJECT_ROOT, env=_environment(), stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+        )
+    except OSError as error:
+        log.warning("no process for an analysis can be started: %s", error)
+        raise AnalysisFailed(CRASHED, permanent=False) from None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -143,6 +158,28 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def _remove_what_it_left() -> None:
+    """By a process too: a large clone would take longer than an event loop may wait."""
+    command = [sys.executable, "-m", "app.analysis.scratch"]
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            command,
+            cwd=PROJECT_ROOT,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=CLEANING_SECONDS,
+            check=False,
+        )
+
+
+def _log(request: Request, status: int, complaint: bytes) -> None:
+    said = " | ".join(line.strip() for line in printable(complaint[-MAX_COMPLAINT_BYTES:]).splitlines() if line.strip())
+    if status != 0 or said:
+        log.warning("the process that analysed %s ended with status %d and said: %s", request.url, status, said or "nothing")
+
+
 def _environment() -> dict[str, str]:
     """No secret of this application's goes along."""
     passed_on = ("PATH", "LANG", "LC_ALL", "TMPDIR", "GIT_SSL_CAINFO", "SSL_CERT_FILE")
@@ -150,12 +187,13 @@ def _environment() -> dict[str, str]:
 
 
 def _read_messages(output: IO[bytes], messages: Messages) -> None:
-    with suppress(ValueError):  # which is also what broken JSON is
-        while (line := output.readline(MAX_LINE_BYTES)).endswith(b"\n"):
-            messages.put(json.loads(line))
-    messages.put(None)
+    left = MAX_OUTPUT_BYTES
+    while (line := output.readline(left)).endswith(b"\n"):
+        messages.put(line)
+        left -= len(line)
+    messages.put(b"")
 
 
 def _read_complaints(output: IO[bytes], complaints: list[bytes]) -> None:
     while chunk := output.read(4096):
-        complaints[:] = [b"".join(complaints)[-MAX_STDERR_BYTES:], chunk]
+        complaints[:] = [b"".join(complaints)[-MAX_COMPLAINT_BYTES:], chunk]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PASSWORD, Visit, new_email, open_account
+from tests.browser.conftest import PASSWORD, MakeRepository, Visit, analysed, new_email, open_account
 
 LEGIBILITY = Path(__file__).with_name("legibility.js").read_text()
 PHONE = {"width": 360, "height": 740}
@@ -51,6 +51,13 @@ def refused_deletion(page: Page) -> None:
     expect(page.get_by_label("Your password")).to_have_attribute("aria-invalid", "true")
 
 
+def refused_address(page: Page) -> None:
+    go_to_signed_in("/")(page)
+    page.get_by_label("Address of a repository").fill(LONG_NAME * 5)
+    page.get_by_role("button", name="Analyse").click()
+    expect(page.get_by_label("Address of a repository")).to_have_attribute("aria-invalid", "true")
+
+
 PAGES = {
     "home": go_to("/"),
     "login": go_to("/login"),
@@ -58,6 +65,9 @@ PAGES = {
     "register": go_to("/register"),
     "register refused": refused_registration,
     "dashboard": go_to_signed_in("/"),
+    "address refused": refused_address,
+    "compare": go_to_signed_in("/compare"),
+    "notifications": go_to_signed_in("/notifications"),
     "settings": go_to_signed_in("/settings?done=password"),
     "settings refused": refused_deletion,
     "error": go_to("/nowhere"),
@@ -102,6 +112,21 @@ def test_the_keyboard_reaches_the_content_first(visit: Visit, go: Go) -> None:
     expect(skip).to_be_in_viewport()
     page.keyboard.press("Enter")
     expect(page.get_by_role("main")).to_be_focused()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_with_reports_fit_and_are_legible(visit: Visit, make_repository: MakeRepository, scheme: str) -> None:
+    page = visit(viewport=PHONE, color_scheme=scheme)
+    open_account(page)
+    analysed(page, make_repository())
+    one = page.url.rpartition("/")[2]
+    analysed(page, make_repository(f"{LONG_NAME}{LONG_NAME}-{scheme}"))
+    other = page.url.rpartition("/")[2]
+    for path in ("/", f"/repositories/{other}", f"/compare?ids={one},{other}", "/notifications"):
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
+        assert page.evaluate(LEGIBILITY) == [], path
+        assert page.locator("input:visible, select:visible").evaluate_all(UNLABELLED) == [], path
 
 
 def test_nothing_moves_for_those_who_asked_for_that(visit: Visit) -> None:

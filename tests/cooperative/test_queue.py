@@ -38,6 +38,11 @@ def listening(queue: RedisQueue) -> Iterator[None]:
     listener.kill()
 
 
+def listeners(client: redis.Redis) -> list[str]:
+    """Connections that have subscribed, by their ids."""
+    return [connection["id"] for connection in client.client_list(_type="pubsub") if connection["sub"] == "1"]
+
+
 def until(condition: Callable[[], object]) -> None:
     with gevent.Timeout(10):
         while not condition():
@@ -111,11 +116,13 @@ def test_a_connection_that_was_lost_is_made_again(connect_redis: Connect) -> Non
     queue = RedisQueue(connect_redis(), SIGNING)
     ear = Ear(queue)
     with listening(queue):
-        assert connect_redis().client_kill_filter(_type="pubsub") == 1
-        until(lambda: connect_redis().publish(CHANNEL, "") == 1)
-        assert queue.obstacle() is None
-        RedisPublisher(connect_redis(), SIGNING).publish("news", {"number": 1})
+        client = connect_redis()
+        (lost,) = listeners(client)
+        client.client_kill_filter(_id=lost)
+        until(lambda: listeners(client) not in ([], [lost]))
+        RedisPublisher(client, SIGNING).publish("news", {"number": 1})
         until(lambda: ear.heard == [1])
+        assert queue.obstacle() is None
 
 
 def test_publishing_neither_waits_nor_grows(connect_redis: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ export function live() {
   show("on", wasLive ? "Caught up" : "Live");
   if (wasLive) setTimeout(() => place.dataset.state === "on" && show("on", "Live"), CAUGHT_UP_MS);
   wasLive = true;
-  place.setAttribute("role", "status"); // the first word goes without saying, changes are told
+  place.setAttribute("aria-live", "polite"); // the first word goes without saying, changes are told
 }
 
 export function connecting() {

@@ -100,7 +100,7 @@ def test_what_is_not_known_is_a_dash(label: str) -> None:
 
 
 def test_trends_compare_the_last_two() -> None:
-    scores = [dict.fromkeys(["overall", *reports.AREAS], value) for value in (40, 60, 50)]
+    scores: list[dict[str, int | None]] = [dict.fromkeys(["overall", *reports.AREAS], value) for value in (40, 60, 50)]
     scores[1]["community"] = None
     found = {
         trend.label: trend for trend in reports.trends(list(zip(["2025-01-01", "2025-01-02", "2025-01-03"], scores, strict=True)))

@@ -1,0 +1,17 @@
+"""The fault: a process is killed after it has committed a notification, and before it pushes it."""
+
+import os
+import signal
+from typing import Any
+
+from app import config, create_app
+from app.notifications.service import Notifications
+
+
+def die(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+Notifications.push = die  # type: ignore[method-assign]
+
+app = create_app(config.from_environment_or_exit())

@@ -1,0 +1,138 @@
+"""Notifications on the wire while messages are late or lost, and while instances and Redis go away: 0 lost, 0 doubled, 0 disordered.
+
+The judgement is held against an instance that passes on whatever is pushed, and has to see what that does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import psycopg2
+import pytest
+
+from tests.functional.conftest import GENEROUS
+from tests.functional.users import User
+from tests.processes import run
+from tests.servers import (
+    ROOT,
+    Instance,
+    PostgresServer,
+    RedisServer,
+    base_environment,
+    fleet_environment,
+    flask,
+    migrate,
+    procfile_command,
+    wait_until,
+)
+from tests.sockets import FLAWLESS, Balancer, Listener, judge
+
+COUNT, PER_SECOND = 600, 150
+
+
+def notify(instance: Instance, user: User, count: int = 1, title: str = "hello", application: str = "wsgi") -> None:
+    program, *_ = procfile_command("release", ROOT)
+    command = [program, "--app", application, "notify", user.email, title, "--count", str(count), "--rate", "1000"]
+    run(command, environment={**base_environment(), **instance.environment}, directory=ROOT)
+
+
+@pytest.fixture(scope="module")
+def pair(redis_server: RedisServer, postgres_server: PostgresServer) -> Iterator[list[Instance]]:
+    """One instance as it is and one that trusts what is pushed, in one fleet."""
+    environment = fleet_environment(redis_server.url, postgres_server.create_database(), **GENEROUS)
+    migrate(environment)
+    with (
+        Instance({**environment, "INSTANCE_ID": "instance-1"}) as true,
+        Instance({**environment, "INSTANCE_ID": "instance-2"}, application="tests.faults.trusting_delivery:app") as trusting,
+    ):
+        yield [true, trusting]
+
+
+def test_messages_that_are_overtaken_arrive_in_order(pair: list[Instance]) -> None:
+    true, trusting = pair
+    user = User(true).register()
+    with Listener(user).connect(true) as here, Listener(user).connect(trusting) as there:
+        notify(true, user, 40, application="tests.faults.late_pushes")
+        for listener in (here, there):
+            listener.wait_for("notification", 40)
+        assert judge(here.seqs, 40) == FLAWLESS
+        assert judge(there.seqs, 40).disordered > 0
+
+
+def test_what_was_committed_by_a_process_that_died_then_is_found(pair: list[Instance]) -> None:
+    true, trusting = pair
+    user = User(true).register()
+    with Listener(user).connect(true) as here, Listener(user).connect(trusting) as there:
+        with pytest.raises(AssertionError, match=f"status -{signal.SIGKILL.value}"):
+            notify(true, user, application="tests.faults.killed_before_push")
+        here.wait_for("notification", 1)  # with nothing to wake it up
+        notify(true, user, 9)
+        here.wait_for("notification", 10)
+        there.wait_for("notification", 9)
+        assert judge(here.seqs, 10) == FLAWLESS
+        assert judge(there.seqs, 10) == (1, 0, 0)
+
+
+def test_who_is_too_far_behind_is_told_so(pair: list[Instance]) -> None:
+    true, _ = pair
+    user = User(true).register()
+    notify(true, user, 30)
+    with psycopg2.connect(true.environment["DATABASE_URL"]) as connection, connection.cursor() as cursor:
+        mine = "user_id = (SELECT id FROM users WHERE email = %s)"
+        cursor.execute(f"DELETE FROM notifications WHERE {mine} AND (seq <= 10 OR seq = 20)", [user.email])  # noqa: S608
+    connection.close()
+    for after, recovered, expected in [
+        (30, True, []),
+        (20, True, range(21, 31)),
+        (10, False, []),  # there is a hole further on
+        (9, False, []),
+        (0, False, []),
+        (31, False, []),
+        (2**63 - 1, False, []),
+    ]:
+        with Listener(user, after=after).connect(true) as listener:
+            ready = listener.heard("ready")[0]
+            assert (after, ready["head"], ready["recovered"], listener.seqs) == (after, 30, recovered, list(expected))
+            assert listener.ask("sync", {"after": after})["recovered"] is recovered
+
+
+def test_nothing_is_lost_while_instances_and_redis_go_away(postgres_server: PostgresServer) -> None:
+    with ExitStack() as stack:
+        redis = stack.enter_context(RedisServer())
+        environment = fleet_environment(redis.url, postgres_server.create_database(), **GENEROUS)
+        migrate(environment)
+        fleet = [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{n}"})) for n in (1, 2, 3)]
+        balancer = stack.enter_context(Balancer(fleet))
+        users = [User(fleet[0]).register(), User(fleet[0]).register()]
+        kinds = itertools.product(users, [["polling"], ["websocket"], None])
+        listeners = [stack.enter_context(Listener(user, transports=transports)) for user, transports in kinds]
+        for listener in listeners:
+            listener.connect(balancer)
+        assert {listener.heard("ready")[0]["instance_id"] for listener in listeners} == {"instance-1", "instance-2", "instance-3"}
+
+        executor = stack.enter_context(ThreadPoolExecutor())
+        options = ["hello", "--count", str(COUNT), "--rate", str(PER_SECOND)]
+        senders = [executor.submit(flask, environment, "notify", user.email, *options) for user in users]
+        wait_until(lambda: all(listener.seqs for listener in listeners), timeout=30, what="the first notifications")
+        fleet[0].kill()
+        redis.freeze()
+        fleet[0].start(wait_ready=False)
+        fleet[1].send(signal.SIGTERM)
+        fleet[1].wait()
+        redis.resume()
+        fleet[1].start(wait_ready=False)
+        redis.restart()
+
+        for sender in senders:
+            sender.result()
+        for instance in fleet:
+            instance.wait_ready()
+        for listener in listeners:
+            wait_until(lambda: listener.seqs[-1:] == [COUNT], timeout=40, what="the last notification")  # noqa: B023
+        assert [judge(listener.seqs, COUNT) for listener in listeners] == [FLAWLESS] * len(listeners)
+        assert sum(listener.connections for listener in listeners) > len(listeners)
+        assert all("Traceback" not in instance.log() for instance in fleet)

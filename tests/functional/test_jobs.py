@@ -1,0 +1,364 @@
+"""Analyses under kills: none is lost, none is done twice, and each outcome is told once. Rows are counted in SQL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from sqlalchemy import NullPool, create_engine, text
+
+from tests.functional.conftest import GENEROUS, StartFleet
+from tests.functional.users import User
+from tests.servers import (
+    PROGRAMS,
+    Instance,
+    PostgresServer,
+    RedisServer,
+    Worker,
+    embedded_environment,
+    fleet_environment,
+    migrate,
+    wait_until,
+)
+
+GATED_GIT = """#!/bin/sh
+while [ -e {folder}/shut ]; do touch {folder}/waiting; sleep 0.05; done
+case "$*" in *poison*) kill -9 $PPID;; esac
+exec {git} "$@"
+"""
+
+
+class Workshop:
+    """Small repositories, and a git that waits while the gate is shut, and kills its caller if that touches poison."""
+
+    def __init__(self, folder: Path) -> None:
+        self.roots = folder / "roots"
+        self.roots.mkdir()
+        self._folder = folder
+        self._real_git = subprocess.check_output(["/bin/sh", "-c", "command -v git"], text=True).strip()
+        program = folder / "bin" / "git"
+        program.parent.mkdir()
+        program.write_text(GATED_GIT.format(folder=folder, git=self._real_git))
+        program.chmod(0o755)
+        path = f"{program.parent}:{PROGRAMS}:{os.environ['PATH']}"
+        self.environment = {"REPOSITORY_ROOTS": str(self.roots), "PATH": path, "TMPDIR": str(folder), **GENEROUS}
+
+    def repository(self, name: str) -> str:
+        path = self.roots / name
+        identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+        for arguments in (
+            ["init", "-q", str(path)],
+            ["-C", str(path), *identity, "commit", "-q", "--allow-empty", "-m", "first"],
+        ):
+            subprocess.run([self._real_git, *arguments], check=True)
+        return str(path)
+
+    def shut(self) -> None:
+        (self._folder / "shut").touch()
+
+    def open(self) -> None:
+        (self._folder / "shut").unlink()
+
+    def wait_for_work(self) -> None:
+        """Until an analysis waits at the gate."""
+        waiting = self._folder / "waiting"
+        waiting.unlink(missing_ok=True)
+        wait_until(waiting.exists, 30, "an analysis to wait at the gate")
+
+    def children(self) -> list[psutil.Process]:
+        """The processes of analyses, whoever started them."""
+        return [process for process in psutil.process_iter(["cmdline", "environ"]) if self._is_child(process)]
+
+    def _is_child(self, process: psutil.Process) -> bool:
+        words, variables = process.info["cmdline"] or [], process.info["environ"] or {}
+        return "app.analysis" in words and variables.get("TMPDIR") == str(self._folder)
+
+
+class Rows:
+    """What the database says."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_engine(url.replace("postgresql:", "postgresql+psycopg2:"), poolclass=NullPool)
+
+    def query(self, statement: str, **parameters: Any) -> list[Any]:
+        with self._engine.begin() as connection:
+            result = connection.execute(text(statement), parameters)
+            return [row[0] if len(row) == 1 else tuple(row) for row in result] if result.returns_rows else []
+
+    def statuses(self) -> list[str]:
+        return self.query("SELECT status FROM analyses ORDER BY id")
+
+    def attempts(self) -> list[int]:
+        return self.query("SELECT attempts FROM analyses ORDER BY id")
+
+    def reports(self) -> int:
+        found: int = self.query("SELECT count(*) FROM analyses WHERE report IS NOT NULL")[0]
+        return found
+
+    def notifications(self) -> list[str]:
+        return self.query("SELECT type FROM notifications ORDER BY user_id, seq")
+
+    def wait_for(self, *statuses: str, timeout: float = 30) -> None:
+        try:
+            wait_until(lambda: self.statuses() == list(statuses), timeout, f"{statuses}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}, where there is {self.statuses()}") from None
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path)
+
+
+@pytest.fixture
+def rows(database_url: str) -> Rows:
+    return Rows(database_url)
+
+
+StartWorker = Callable[[Instance], Worker]
+
+
+@pytest.fixture
+def start_worker() -> Iterator[StartWorker]:
+    """A job worker of the fleet that the instance belongs to."""
+    with ExitStack() as stack:
+
+        def start(instance: Instance) -> Worker:
+            worker = stack.enter_context(Worker({**instance.environment, "INSTANCE_ID": "worker"}))
+            stack.callback(lambda: sys.stdout.write(worker.log()))  # which pytest shows where a test fails
+            return worker
+
+        yield start
+
+
+def add(user: User, url: str) -> httpx.Response:
+    return user.post("/api/repositories", url=url)
+
+
+def add_one(user: User, url: str) -> int:
+    """The analysis."""
+    response = add(user, url)
+    assert response.status_code == 202, response.text
+    found: int = response.json()["analysis"]["id"]
+    return found
+
+
+def test_an_analysis_runs_from_its_request_to_its_report(
+    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
+) -> None:
+    (instance,) = start_fleet(1, **workshop.environment)
+    user = User(instance).register()
+    analysis = add_one(user, workshop.repository("one"))
+    start_worker(instance)
+    rows.wait_for("succeeded")
+    found = user.get(f"/api/analyses/{analysis}").json()
+    assert (found["status"], found["progress"], found["report"]["commits"]) == ("succeeded", 100, 1)
+    assert add_one(user, str(workshop.roots / "one")) == analysis  # it is fresh
+    assert rows.notifications() == ["analysis.succeeded"]
+
+
+def test_what_a_killed_worker_was_doing_is_done_by_another(
+    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
+) -> None:
+    (instance,) = start_fleet(1, **workshop.environment)
+    user = User(instance).register()
+    workshop.shut()
+    first = start_worker(instance)
+    add_one(user, workshop.repository("one"))
+    workshop.wait_for_work()
+    first.send(signal.SIGKILL)
+    first.wait()
+    wait_until(lambda: not workshop.children(), 10, "the killed worker's child to be gone")
+    assert rows.statuses() == ["running"]
+    workshop.open()
+    start_worker(instance)
+    rows.wait_for("succeeded", timeout=60)
+    assert (rows.attempts(), rows.reports(), rows.notifications()) == ([2], 1, ["analysis.succeeded"])
+
+
+def test_a_worker_that_is_asked_to_stop_hands_over(
+    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
+) -> None:
+    (instance,) = start_fleet(1, **workshop.environment)
+    user = User(instance).register()
+    workshop.shut()
+    first = start_worker(instance)
+    add_one(user, workshop.repository("one"))
+    workshop.wait_for_work()
+    assert first.terminate(timeout=15) == 0
+    assert (rows.statuses(), rows.attempts(), workshop.children()) == (["queued"], [0], [])
+    second = start_worker(instance)
+    workshop.wait_for_work()  # its message came at once: the sweep would wait for 20 s
+    assert rows.query("SELECT now() - dispatched_at < interval '20 s' FROM analyses") == [True]
+    workshop.open()
+    rows.wait_for("succeeded")
+    assert second.terminate(timeout=15) == 0
+    assert (rows.attempts(), rows.reports(), rows.notifications()) == ([1], 1, ["analysis.succeeded"])
+    assert "Traceback" not in first.log() + second.log()
+
+
+def test_poison_is_given_up_after_three_attempts(
+    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
+) -> None:
+    (instance,) = start_fleet(1, **workshop.environment)
+    user = User(instance).register()
+    worker = start_worker(instance)
+    analysis = add_one(user, workshop.repository("poison"))
+    rows.wait_for("failed", timeout=60)
+    assert (rows.attempts(), rows.reports(), rows.notifications()) == ([3], 0, ["analysis.failed"])
+    assert user.get(f"/api/analyses/{analysis}").json()["error"] == "The analysis of this repository ended unexpectedly."
+    assert worker.log().count("begins, attempt") == 3
+
+
+def test_the_same_address_asked_for_everywhere_at_once_is_one_analysis(
+    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
+) -> None:
+    instances = start_fleet(3, **workshop.environment)
+    users = [User(instance).register() for instance in instances]
+    url = workshop.repository("one")
+    begin, answers = threading.Barrier(30), []
+
+    def ask(user: User) -> None:
+        begin.wait()
+        answers.append(add(user, url))
+
+    threads = [threading.Thread(target=ask, args=[users[number % 3]]) for number in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answer.status_code for answer in answers] == [202] * 30
+    assert len({answer.json()["analysis"]["id"] for answer in answers}) == 1
+    assert rows.query("SELECT url FROM repositories") == [url]
+    start_worker(instances[0])
+    rows.wait_for("succeeded")
+    assert (rows.reports(), rows.notifications()) == (1, ["analysis.succeeded"] * 3)
+
+
+def test_a_running_analysis_is_cancelled(
+    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
+) -> None:
+    one, two = start_fleet(2, **workshop.environment)
+    user, other = User(one).register(), User(two).register()
+    url = workshop.repository("one")
+    workshop.shut()
+    start_worker(one)
+    analysis = add_one(user, url)
+    assert add_one(other, url) == analysis
+    workshop.wait_for_work()
+    path = f"/api/analyses/{analysis}"
+    assert user.request("DELETE", path).status_code == 409  # the other one waits for it
+    assert other.request("DELETE", "/api/repositories/1").status_code == 204
+    assert other.request("DELETE", path).status_code == 404
+    assert user.request("DELETE", path).status_code == 202
+    assert user.request("DELETE", path).status_code == 409
+    wait_until(lambda: not workshop.children(), 5, "the analysis to be ended")
+    workshop.open()
+    assert (rows.statuses(), rows.notifications()) == (["cancelled"], [])
+    add_one(user, url)  # the worker is well
+    rows.wait_for("cancelled", "succeeded")
+
+
+def test_the_last_follower_who_leaves_ends_the_analysis(
+    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
+) -> None:
+    (instance,) = start_fleet(1, **workshop.environment)
+    user = User(instance).register()
+    workshop.shut()
+    start_worker(instance)
+    add_one(user, workshop.repository("one"))
+    workshop.wait_for_work()
+    assert user.request("DELETE", "/api/repositories/1").status_code == 204
+    wait_until(lambda: not workshop.children(), 5, "the analysis to be ended")
+    assert rows.statuses() == ["cancelled"]
+    rows.query("UPDATE repositories SET due_at = now()")
+    wait_until(lambda: not rows.query("SELECT id FROM repositories"), 15, "the repository to be deleted")
+
+
+def test_no_accepted_analysis_is_lost_with_redis(database_url: str, workshop: Workshop, rows: Rows) -> None:
+    count = 30
+    urls = [workshop.repository(f"repository-{number}") for number in range(count)]
+    with RedisServer() as redis:
+        environment = fleet_environment(redis.url, database_url, **workshop.environment)
+        migrate(environment)
+        with Instance(environment) as instance, Worker(environment), Worker(environment):
+            user = User(instance).register()
+            for number, url in enumerate(urls):
+                if number == 10:
+                    redis.kill()
+                    redis.start()
+                wait_until(lambda url=url: add(user, url).status_code == 202, 30, f"{url} to be accepted")  # type: ignore[misc]
+            redis.flush()
+            assert "queued" in rows.statuses()
+            redis.restart()
+            rows.wait_for(*["succeeded"] * count, timeout=120)
+    assert rows.reports() == count
+    assert rows.notifications() == ["analysis.succeeded"] * count
+
+
+def test_a_repository_is_analysed_once_a_day_by_the_whole_fleet(
+    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
+) -> None:
+    (instance,) = start_fleet(1, **workshop.environment)
+    user = User(instance).register()
+    for number in range(4):
+        add_one(user, workshop.repository(f"repository-{number}"))
+    workers = [start_worker(instance) for _ in range(2)]
+    rows.wait_for(*["succeeded"] * 4)
+    rows.query("UPDATE repositories SET due_at = now()")
+    rows.wait_for(*["succeeded"] * 8)
+    sweeps = sum(worker.log().count("is the daily one") for worker in workers)
+    assert (sweeps, rows.query("SELECT count(*) FROM repositories WHERE due_at > now() + interval '23 hours'")) == (4, [4])
+
+
+@pytest.mark.parametrize(("number", "attempts"), [(signal.SIGTERM, 1), (signal.SIGKILL, 2)])
+def test_an_embedded_instance_goes_on_after_a_restart(
+    tmp_path: Path, workshop: Workshop, number: signal.Signals, attempts: int
+) -> None:
+    environment = embedded_environment(tmp_path, **workshop.environment)
+    migrate(environment)
+    rows = Rows(environment["DATABASE_URL"])
+    with Instance(environment) as instance:
+        user = User(instance).register()
+        workshop.shut()
+        add_one(user, workshop.repository("one"))
+        workshop.wait_for_work()
+        for pid in [instance.pid, *instance.worker_pids()]:
+            if number == signal.SIGKILL or pid == instance.pid:
+                os.kill(pid, number)
+        instance.wait(timeout=20)
+        wait_until(lambda: not workshop.children(), 10, "the analysis to be ended")
+        assert rows.statuses() == ["queued" if number == signal.SIGTERM else "running"]
+        workshop.open()
+        instance.start()
+        rows.wait_for("succeeded")
+        assert (rows.attempts(), rows.reports(), rows.notifications()) == ([attempts], 1, ["analysis.succeeded"])
+
+
+def test_a_short_outage_of_the_database_costs_nothing(redis_url: str, workshop: Workshop) -> None:
+    with PostgresServer() as postgres:
+        url = postgres.create_database()
+        environment = fleet_environment(redis_url, url, **workshop.environment)
+        migrate(environment)
+        with Instance(environment) as instance, Worker(environment) as worker:
+            user = User(instance).register()
+            workshop.shut()
+            add_one(user, workshop.repository("one"))
+            workshop.wait_for_work()
+            postgres.kill()
+            workshop.open()
+            wait_until(lambda: "has to wait for the database" in worker.log(), 30, "the outcome to wait")
+            postgres.start()
+            rows = Rows(url)
+            rows.wait_for("succeeded")
+            assert (rows.attempts(), rows.reports(), rows.notifications()) == ([1], 1, ["analysis.succeeded"])

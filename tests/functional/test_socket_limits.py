@@ -1,0 +1,277 @@
+"""Sockets in hostile hands: places are limited, frames and messages bounded, and nobody else notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+
+import httpx
+import psycopg2
+import pytest
+
+from tests.functional.conftest import GENEROUS
+from tests.functional.users import User
+from tests.servers import Instance, PostgresServer, RedisServer, fleet_environment, flask, migrate, wait_until
+from tests.sockets import (
+    BINARY,
+    CONTINUATION,
+    HANDSHAKE,
+    PING,
+    PONG,
+    TEXT,
+    Listener,
+    WebSocket,
+    memory,
+    probed,
+)
+
+MEGABYTE = 2**20
+PLACES, PLACES_OF_USER, PLACES_OF_NOBODY = 20, 4, 2
+
+
+@pytest.fixture(scope="module")
+def instance(redis_server: RedisServer, postgres_server: PostgresServer) -> Iterator[Instance]:
+    limits = {"MAX_SOCKETS": str(PLACES), "MAX_SOCKETS_PER_USER": str(PLACES_OF_USER)}
+    environment = fleet_environment(redis_server.url, postgres_server.create_database(), **GENEROUS, **limits)
+    migrate(environment)
+    with Instance({**environment, "INSTANCE_ID": "instance-1"}) as started:
+        yield started
+
+
+@pytest.fixture
+def user(instance: Instance) -> User:
+    return User(instance).register()
+
+
+@pytest.fixture(autouse=True)
+def _no_traceback(instance: Instance) -> Iterator[None]:
+    before = instance.log().count("Traceback")
+    yield
+    assert instance.log().count("Traceback") == before, instance.log()[-3000:]
+
+
+def handshake(instance: Instance, user: User | None, **headers: str) -> httpx.Response:
+    cookie = {"Cookie": f"session={user.cookie}"} if user else {}
+    return httpx.get(f"{instance.url}{HANDSHAKE}polling", headers={**cookie, **headers}, trust_env=False)
+
+
+def polling(instance: Instance, user: User) -> tuple[str, dict[str, str]]:
+    """Address and headers of a polling connection that has become a socket."""
+    opened = json.loads(handshake(instance, user).text[1:])
+    url, headers = f"{instance.url}{HANDSHAKE}polling&sid={opened['sid']}", {"Cookie": f"session={user.cookie}"}
+    assert httpx.post(url, headers=headers, content="40", trust_env=False).status_code == 200
+    return url, headers
+
+
+def test_a_user_has_so_many_places_and_gets_one_when_it_is_free(instance: Instance, user: User) -> None:
+    with ExitStack() as stack:
+        taken = [stack.enter_context(WebSocket(instance, user)) for _ in range(PLACES_OF_USER - 1)]
+        url, headers = polling(instance, user)
+        full = handshake(instance, user)
+        assert (full.status_code, full.headers["Retry-After"]) == (503, "5")
+        refused = stack.enter_context(WebSocket(instance, user))
+        assert (refused.status, "Retry-After: 5" in refused.head) == (503, True)
+        assert handshake(instance, User(instance).register()).status_code == 200
+
+        taken[0].join().socket.close()
+        stack.enter_context(Listener(user, transports=["websocket"])).connect(instance, retry=True)
+        assert httpx.post(url, headers=headers, content="1\x1e1", trust_env=False).status_code in (200, 400)
+        wait_until(lambda: handshake(instance, user).status_code == 200, timeout=4, what="the place of the one that left")
+
+
+def test_an_instance_has_so_many_places_and_few_of_them_for_strangers(instance: Instance) -> None:
+    with ExitStack() as stack:
+        strangers = [stack.enter_context(WebSocket(instance)) for _ in range(PLACES_OF_NOBODY)]
+        assert [stranger.status for stranger in strangers] == [101, 101]
+        assert handshake(instance, None).status_code == 503
+        silent = User(instance).register()
+        stack.enter_context(WebSocket(instance, silent))
+        users = [User(instance).register() for _ in range(PLACES // PLACES_OF_USER + 1)]
+        answers = [stack.enter_context(WebSocket(instance, user)).status for user in users for _ in range(PLACES_OF_USER)]
+        assert (answers.count(101), answers.count(503)) == (PLACES - 3, 4 + 3)
+        # Those who never introduce themselves are removed, all of them.
+        wait_until(lambda: handshake(instance, silent).status_code == 200, timeout=14, what="a free place")
+        assert all(stranger.ends() for stranger in strangers)
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_another_site_is_refused_in_words(instance: Instance, user: User, transport: str) -> None:
+    with Listener(user, transports=[transport]) as listener:
+        with suppress(Exception):
+            listener.connect(instance, ready=False, Origin="https://elsewhere.example")
+        wait_until(lambda: listener.connect_errors, what="connect_error")
+        assert listener.connect_errors == [{"message": "unauthorized"}]
+        assert listener.connections == 0
+
+
+@pytest.mark.parametrize(
+    "after", [-1, 2**63, 1.5, True, "7", [], {}, float("inf")], ids=lambda after: f"{type(after).__name__} {after}"
+)
+def test_an_odd_place_to_go_on_from_is_refused(instance: Instance, user: User, after: object) -> None:
+    with WebSocket(instance, user) as websocket:
+        websocket.say("40" + json.dumps({"after": after}))
+        assert websocket.await_text("44") == '44{"message":"after has to be the number of a notification"}'
+
+
+ODD_PAYLOADS = [
+    None, [], {}, "", 0, True, "x" * 60_000, [[[]]], {"after": None}, {"after": -1}, {"after": 2**63}, {"after": "1"}, {"after": 1.0},
+    {"after": [1]}, {"repository_id": 2**70}, {"repository_id": "'; DROP TABLE users"}, {"repository_id": None}, {str(n): n for n in range(5_000)},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("event", ["sync", "watch", "unwatch"])
+def test_odd_payloads_get_an_answer(instance: Instance, user: User, event: str) -> None:
+    with WebSocket(instance, user).join() as websocket:
+        for number, payload in enumerate(ODD_PAYLOADS):
+            websocket.say(f"42{number}" + json.dumps([event, payload]))
+            answer = json.loads(websocket.await_text(f"43{number}[").removeprefix(f"43{number}"))[0]
+            assert answer["ok"] is False, payload
+        websocket.say(f'42500["{event}"]')
+        assert '"ok":false' in websocket.await_text("43500[")
+        websocket.say('42501["sync",{"after":0},1,2,3]')
+        assert websocket.await_text("43501[") == '43501[{"items":[],"head":0,"recovered":true}]'
+
+
+MALFORMED = [
+    "", "x", "9", "4", "4x", "48", "42", "42{}", "42[]", "42[1]", "42[null]", '42["sync"', "42" + "[" * 60_000, "4" + "[" * 60_000,
+    "4" + '{"a":' * 10_000, "b!", "bAAAA", "451-[]", '4599999999-["sync",{"_placeholder":true,"num":0}]', "43", "431[]", "44{}",
+    '42["connect"]', '42["connect",{"after":0}]', '42["disconnect"]', '42["*"]', "42" + "9" * 200 + "[]", "42/a,[]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MALFORMED, ids=lambda text: text[:40] or "empty")
+def test_a_malformed_message_ends_the_connection_or_does_nothing(instance: Instance, user: User, text: str) -> None:
+    with WebSocket(instance, user).join() as websocket:
+        websocket.say(text)
+        with suppress(OSError):
+            websocket.say('427["sync",{"after":0}]')
+        answers = [answer for answer in websocket_answers(websocket) if answer.startswith("43")]
+        assert answers in ([], ['437[{"items":[],"head":0,"recovered":true}]'])
+    url, headers = polling(instance, user)
+    assert httpx.post(url, headers=headers, content=text, trust_env=False).status_code in (200, 400)
+
+
+def websocket_answers(websocket: WebSocket) -> Iterator[str]:
+    for text in websocket.texts():
+        yield text
+        if text.startswith("437["):
+            return
+
+
+def test_a_client_can_neither_leave_nor_come_by_an_event(instance: Instance, user: User) -> None:
+    """Whose names are those of the server's own handlers: the socket would go on without being told of its end."""
+    with WebSocket(instance, user).join() as websocket, Listener(user).connect(instance):
+        websocket.say('42["disconnect","x"]')
+        with suppress(OSError):
+            websocket.say('42["connect",{"after":0}]')
+        assert user.post("/api/auth/logout").status_code == 204
+        said = list(websocket.texts())
+        assert [text for text in said if "ready" in text] == []
+        assert websocket.ends()
+
+
+def test_binary_attachments_do_not_pile_up(instance: Instance, user: User) -> None:
+    with WebSocket(instance, user).join() as websocket:
+        before = memory(instance)
+        with suppress(OSError):
+            websocket.say('4599999999-["sync",{"_placeholder":true,"num":0}]')
+            for _ in range(190):
+                websocket.send(BINARY, bytes(65_000))
+            websocket.say('427["sync",{"after":0}]')
+        with suppress(OSError):
+            list(websocket_answers(websocket))
+        assert memory(instance) - before < 4 * MEGABYTE
+
+
+def test_handshakes_of_a_broken_websocket_are_refused(instance: Instance, user: User) -> None:
+    for fault in ({"Sec-WebSocket-Key": ""}, {"Sec-WebSocket-Version": "7"}, {"Sec-WebSocket-Key": "x"}, {"Connection": "close"}):
+        with WebSocket(instance, user, **fault) as websocket:
+            assert websocket.status in (101, 400, 426), fault
+    wait_until(lambda: handshake(instance, user).status_code == 200, what="a place")
+
+
+def compressed(size: int) -> bytes:
+    squeeze = zlib.compressobj(9, wbits=-15)
+    return (squeeze.compress(bytes(size)) + squeeze.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def send_bomb(websocket: WebSocket) -> None:
+    websocket.send(TEXT, compressed(100 * MEGABYTE), compressed=True)
+
+
+def send_large(websocket: WebSocket) -> None:
+    websocket.send(TEXT, bytes(100 * MEGABYTE))
+
+
+def send_large_in_parts(websocket: WebSocket) -> None:
+    websocket.send(TEXT, b"4", final=False)
+    for _ in range(1000):
+        websocket.send(CONTINUATION, bytes(1000), final=False)
+
+
+def send_empty_parts(websocket: WebSocket) -> None:
+    websocket.send(TEXT, b"4", final=False)
+    for _ in range(50):
+        websocket.socket.sendall(websocket.frame(CONTINUATION, b"", final=False) * 10_000)
+
+
+def send_tiny(websocket: WebSocket) -> None:
+    for _ in range(50):
+        websocket.socket.sendall(websocket.frame(TEXT, b"3") * 10_000)
+
+
+def send_pongs(websocket: WebSocket) -> None:
+    for _ in range(50):
+        websocket.socket.sendall(websocket.frame(PONG, b"") * 10_000)
+
+
+def send_pings(websocket: WebSocket) -> None:
+    for _ in range(50):
+        websocket.socket.sendall(websocket.frame(PING, b"x") * 10_000)
+
+
+def send_events(websocket: WebSocket) -> None:
+    for _ in range(50):
+        websocket.socket.sendall(websocket.frame(TEXT, b'421["sync",{"after":0}]') * 1_000)
+
+
+ATTACKS = [send_bomb, send_large, send_large_in_parts, send_empty_parts, send_tiny, send_pongs, send_pings, send_events]
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_an_attacker_is_cut_off_and_others_do_not_notice(
+    instance: Instance, user: User, attack: Callable[[WebSocket], None]
+) -> None:
+    extension = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
+    with Listener(User(instance).register()).connect(instance) as other, WebSocket(instance, user, **extension).join() as websocket:
+        assert "deflate" not in websocket.head.lower()
+        before = memory(instance)
+        with probed(instance) as delays:
+            with suppress(OSError):
+                attack(websocket)
+            assert websocket.ends()
+            wait_until(lambda: len(delays) > 30, what="some probes")
+        assert memory(instance) - before < 10 * MEGABYTE
+        assert sorted(delays)[-2] < 0.1, sorted(delays)[-5:]
+        assert other.ask("sync", {"after": 0}) == {"items": [], "head": 0, "recovered": True}
+
+
+def test_one_that_ignores_its_end_is_cut_off(instance: Instance, user: User) -> None:
+    """Neither the farewell nor the close frame is answered."""
+    with WebSocket(instance, user).join() as websocket:
+        assert user.post("/api/auth/logout").status_code == 204
+        websocket.socket.settimeout(20)
+        assert websocket.ends()
+
+
+def test_a_connection_has_one_upgrade_at_a_time(instance: Instance, user: User) -> None:
+    url, _ = polling(instance, user)
+    sid = url.rpartition("sid=")[2]
+    with ExitStack() as stack:
+        upgrades = [stack.enter_context(WebSocket(instance, user, f"&sid={sid}")) for _ in range(5)]
+        assert [upgrade.status for upgrade in upgrades] == [101, 400, 400, 400, 400]

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.analysis.address import MAX_LENGTH, Address, AddressRefused, parse
+from tests.git_server import create_repository, git
+
+
+def remote(text: str) -> Address:
+    return parse(text, roots=())
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "name"),
+    [
+        ("https://github.com/pallets/flask", "https://github.com/pallets/flask", "pallets/flask"),
+        ("  https://github.com/pallets/flask ", "https://github.com/pallets/flask", "pallets/flask"),
+        ("HTTPS://GitHub.com/Pallets/Flask", "https://github.com/Pallets/Flask", "Pallets/Flask"),
+        ("https://github.com:443/pallets/flask//", "https://github.com/pallets/flask", "pallets/flask"),
+        ("https://github.com:/pallets/flask", "https://github.com/pallets/flask", "pallets/flask"),
+        ("https://github.com./pallets/flask", "https://github.com/pallets/flask", "pallets/flask"),
+        ("https://github.com/pallets/flask.git/", "https://github.com/pallets/flask.git", "pallets/flask"),
+        ("https://example.org:8443//a/b/c.git", "https://example.org:8443/a/b/c.git", "b/c"),
+        ("https://example.org/c", "https://example.org/c", "c"),
+        ("https://example.org/~ada/-x", "https://example.org/~ada/-x", "~ada/-x"),
+        ("https://bücher.example/a/b", "https://xn--bcher-kva.example/a/b", "a/b"),
+        ("https://example.org/a/bücher", "https://example.org/a/b%C3%BCcher", "a/b%C3%BCcher"),
+        ("https://example.org/a%20b/c", "https://example.org/a%20b/c", "a%20b/c"),
+        ("https://192.0.2.1/a/b", "https://192.0.2.1/a/b", "a/b"),
+        ("https://[2001:DB8:0::1]:443/a/b", "https://[2001:db8::1]/a/b", "a/b"),
+    ],
+)
+def test_the_same_repository_has_one_address(text: str, url: str, name: str) -> None:
+    address = remote(text)
+    assert (address.url, address.name, address.is_local) == (url, name, False)
+    assert remote(address.url) == address
+
+
+def test_an_address_knows_whom_to_ask_for_what() -> None:
+    address = remote("https://[2001:db8::1]:8443/a/b")
+    assert (address.host, address.port, address.path) == ("2001:db8::1", 8443, "/a/b")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "github.com/pallets/flask",
+        "http://github.com/pallets/flask",
+        "git://github.com/pallets/flask",
+        "ssh://git@github.com/pallets/flask",
+        "git@github.com:pallets/flask",
+        "file:///etc",
+        "ext::sh -c touch% /tmp/x",
+        "ext::sh",
+        "https::https://github.com/a/b",
+        "--upload-pack=touch",
+        "-uhttps://github.com/a/b",
+        "https:/github.com/a/b",
+        "https:github.com/a/b",
+        "https://user@github.com/a/b",
+        "https://user:password@github.com/a/b",
+        "https://@github.com/a/b",
+        "https://:@github.com/a/b",
+        "https://github.com/a/b?x=1",
+        "https://github.com/a/b?",
+        "https://github.com/a/b#readme",
+        "https://github.com\\@example.org/a/b",
+        "https://github.com/a b",
+        "https://github.com/a\nb",
+        "https://github.com/a\tb",
+        "https://github.com/a\x1b[31mb",
+        "https://github.com/a\u202eb",
+        "https://github.com/a\u00a0b",
+        "https://github.com/a\0b",
+        "https://github.com",
+        "https://github.com/",
+        "https://github.com//",
+        "https://github.com/a/../b",
+        "https://github.com/./a",
+        "https://github.com/a/%2E%2e/b",
+        "https:///a/b",
+        "https://:8443/a/b",
+        "https://github.com:0/a/b",
+        "https://github.com:65536/a/b",
+        "https://github.com:-1/a/b",
+        "https://github.com:x/a/b",
+        "https://git_hub..com/a/b",
+        "https://-github.com/a/b",
+        "https://github.com%2fexample.org/a/b",
+        "https://a," + "b" * 300 + ".com/a/b",
+        "https://" + "b" * 64 + ".com/a/b",
+        "https://$(id).com/a/b",
+        "https://[::1/a/b",
+        "https://[::1]x/a/b",
+        "https://x[::1]/a/b",
+        "https://[fe80::1%25eth0]/a/b",
+        "https://[v1.x]/a/b",
+        "https://[127.0.0.1]/a/b",
+        "https://127.1/a/b",
+        "https://127.0.0.1./a/b",
+        "https://2130706433/a/b",
+        "https://0x7f000001/a/b",
+        "https://0x7f.0.0.1/a/b",
+        "https://0177.0.0.1/a/b",
+        "https://127.0.0.01/a/b",
+        "https://127.0.0.256/a/b",
+        "https://127.0.0.1.0x7f/a/b",
+        "https://127。0。0。1.1/a/b",
+        "https://１２７.1/a/b",
+        "https://github.com/" + "a" * MAX_LENGTH,
+        "https://github.com/" + "ü" * (MAX_LENGTH // 3),
+    ],
+)
+def test_what_is_no_plain_https_address_is_refused(text: str) -> None:
+    with pytest.raises(AddressRefused, match=r"^[A-Z].*\.$"):
+        remote(text)
+
+
+def test_the_longest_address_is_taken() -> None:
+    text = "https://github.com/".ljust(MAX_LENGTH, "a")
+    assert remote(text).url == text
+
+
+def test_a_bare_repository_and_a_work_tree_under_a_root(tmp_path: Path) -> None:
+    bare = create_repository(tmp_path / "roots" / "a" / "bare.git")
+    tree = tmp_path / "roots" / "work tree"
+    git(tmp_path, "clone", "--quiet", str(bare), str(tree))
+    for text, path, name in [
+        (f"{bare}", bare, "bare"),
+        (f"{bare}///", bare, "bare"),
+        (f"{bare}/../bare.git", bare, "bare"),
+        (f"{tree}", tree, "work tree"),
+        (f"{tree}/.git", tree, "work tree"),
+    ]:
+        address = parse(text, [tmp_path / "other", tmp_path / "roots"])
+        assert (address.url, address.name, address.is_local) == (str(path), name, True)
+
+
+def test_a_root_itself_may_be_a_repository_and_may_be_a_link(tmp_path: Path) -> None:
+    bare = create_repository(tmp_path / "bare")
+    (tmp_path / "link").symlink_to(bare)
+    assert parse(str(tmp_path / "link"), [tmp_path / "link"]).url == str(bare)
+
+
+def test_paths_outside_of_the_roots_are_refused(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", create_repository(tmp_path / "outside")
+    inside.mkdir()
+    (inside / "link").symlink_to(outside)
+    for name, content in [("linked", None), ("pointing", f"gitdir: {outside}\n")]:
+        (inside / name).mkdir()
+        if content:
+            (inside / name / ".git").write_text(content)
+        else:
+            (inside / name / ".git").symlink_to(outside)
+    texts = [outside, inside / "link", inside / "linked", inside / "pointing", f"{inside}/../outside"]
+    assert [text for text in texts if not refused(str(text), [inside])] == []
+    assert parse(str(outside), [tmp_path]).url == str(outside)  # it was the root that was missing
+    assert refused(str(outside), [])
+
+
+def test_what_is_no_repository_is_refused_in_the_same_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    create_repository(tmp_path / "odd\nname")
+    names = ["", "missing", "file", "file/x", "loop", "x" * 300]
+    assert {refused(f"{tmp_path}/{name}", [tmp_path]) for name in names} == {refused("/etc/passwd", [tmp_path])}
+    assert refused(f"{tmp_path}/odd\nname", [tmp_path])
+    (tmp_path / "escape").symlink_to(tmp_path / "odd\nname")
+    assert refused(f"{tmp_path}/escape", [tmp_path])
+
+
+def refused(text: str, roots: list[Path]) -> str | None:
+    try:
+        parse(text, roots)
+    except AddressRefused as refusal:
+        return str(refusal)
+    return None

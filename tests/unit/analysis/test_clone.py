@@ -1,0 +1,483 @@
+"""With real git on both sides: https on loopback, and folders of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import zlib
+from collections.abc import Callable, Iterator
+from hashlib import sha1
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.analysis import clone, remote
+from app.analysis.address import Address, parse
+from app.analysis.failures import Failure
+from app.analysis.git import Repository
+from tests import git_server
+from tests.git_server import HOST, GitServer, create_repository, git
+
+LOOPBACK = [ip_network("127.0.0.0/8")]
+MEGABYTE = 1024**2
+
+Fetch = Callable[[str], Repository]
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServer]:
+    """Its certificate authority is trusted, and its name resolves for us; git has to be told."""
+    (tmp_path / "served").mkdir()
+    with GitServer(tmp_path / "served", tmp_path) as server:
+        monkeypatch.setenv("GIT_SSL_CAINFO", str(server.authority))
+        resolve(monkeypatch, "127.0.0.1")
+        yield server
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
+    """The test server's name: to these addresses, one after the other, and then to the last."""
+    left = list(answers)
+    truly = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: object, **options: object) -> object:
+        host = (left.pop(0) if len(left) > 1 else left[0]) if host == HOST else host
+        return truly(host, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.fixture
+def fetch(tmp_path: Path) -> Fetch:
+    def fetch(url: str) -> Repository:
+        return fetch_from(parse(url, [tmp_path]), tmp_path)
+
+    return fetch
+
+
+def fetch_from(address: Address, tmp_path: Path, max_bytes: int = 64 * MEGABYTE) -> Repository:
+    folder = tmp_path / "scratch"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return clone.fetch(address, folder, LOOPBACK, max_bytes, lambda *_: None)
+
+
+def of(repository: Repository | Path) -> dict[str, str]:
+    """All that an analysis can see."""
+    path = repository.path if isinstance(repository, Repository) else repository
+    head = subprocess.run(["git", "rev-parse", "--verify", "-q", "HEAD"], cwd=path, capture_output=True, check=False)
+    seen = {"HEAD": head.stdout.decode(), "tags": git(path, "tag"), "format": git(path, "rev-parse", "--show-object-format")}
+    if head.stdout:
+        seen["history"] = git(path, "log", "--format=%H %cI %s", "HEAD")
+        seen["tree"] = git(path, "ls-tree", "-r", "HEAD")
+    return seen
+
+
+def plain(path: Path) -> None:
+    create_repository(path, commits=3)
+    git(path, "tag", "v1", "main~1")
+    git(path, "tag", "-a", "-m", "second", "v2", "main")
+    git(path, "tag", "of-a-tree", "main^{tree}")
+    git(path, "branch", "other", "main~2")
+
+
+def sha256(path: Path) -> None:
+    create_repository(path, "--object-format=sha256", commits=2)
+
+
+def empty(path: Path) -> None:
+    create_repository(path, commits=0)
+
+
+def detached(path: Path) -> None:
+    plain(path)
+    lost = git(path, "commit-tree", "-m", "on no branch", "-p", "main", "main^{tree}").strip()
+    git(path, "update-ref", "--no-deref", "HEAD", lost)
+
+
+def headless(path: Path) -> None:
+    plain(path)
+    git(path, "symbolic-ref", "HEAD", "refs/heads/missing")
+
+
+def tagged_off_the_branches(path: Path) -> None:
+    plain(path)
+    lost = git(path, "commit-tree", "-m", "on no branch", "-p", "main", "main^{tree}").strip()
+    git(path, "tag", "lost", lost)
+    git(path, "update-ref", "refs/pull/1/head", lost)
+
+
+def head_elsewhere(path: Path) -> None:
+    plain(path)
+    git(path, "symbolic-ref", "HEAD", "refs/heads/other")
+
+
+def with_faults_of_old_days(path: Path) -> None:
+    """File modes with a zero before them, which `git fsck` complains of."""
+    plain(path)
+    blob = git(path, "hash-object", "-w", "--stdin", input="x").strip()
+    tree = (
+        b"100664 file\0" + bytes.fromhex(blob) + b"040000 folder\0" + bytes.fromhex(git(path, "rev-parse", "main^{tree}").strip())
+    )
+    name = git(path, "hash-object", "-t", "tree", "-w", "--literally", "--stdin", input=tree).strip()
+    git(path, "update-ref", "refs/heads/main", git(path, "commit-tree", "-m", "old", name).strip())
+
+
+SHAPES = [plain, sha256, empty, detached, headless, tagged_off_the_branches, head_elsewhere, with_faults_of_old_days]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_clone_shows_what_the_remote_repository_shows(shape: Callable[[Path], None], server: GitServer, fetch: Fetch) -> None:
+    shape(server.folder / "it.git")
+    assert of(fetch(server.url("it.git"))) == of(server.folder / "it.git")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_clone_shows_what_the_local_repository_shows(shape: Callable[[Path], None], fetch: Fetch, tmp_path: Path) -> None:
+    shape(tmp_path / "it.git")
+    assert of(fetch(f"{tmp_path}/it.git")) == of(tmp_path / "it.git")
+
+
+def test_a_work_tree_with_its_hard_links_left_alone(fetch: Fetch, tmp_path: Path) -> None:
+    create_repository(tmp_path / "it.git", commits=2)
+    git(tmp_path, "clone", "--quiet", "it.git", "tree")
+    repository = fetch(f"{tmp_path}/tree")
+    assert of(repository) == of(tmp_path / "tree")
+    files = [file for file in repository.path.rglob("*") if file.is_file()]
+    assert [file for file in files if file.stat().st_nlink != 1] == []
+    assert not (repository.path / "hooks").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_local_repository_may_belong_to_somebody_else(fetch: Fetch, tmp_path: Path) -> None:
+    path = create_repository(tmp_path / "it.git")
+    for file in [path, *path.rglob("*")]:
+        os.chown(file, 12345, 12345)
+    assert of(fetch(str(path))) == of(path)
+
+
+def test_thousands_of_refs(server: GitServer, fetch: Fetch) -> None:
+    path = create_repository(server.folder / "it.git")
+    head = git(path, "rev-parse", "main").strip()
+    with (path / "packed-refs").open("a") as refs:
+        refs.writelines(f"{head} refs/tags/v{number:05}\n" for number in range(5_000))
+        refs.writelines(f"{head} refs/heads/branch-{number:05}\n" for number in range(5_000))
+    repository = fetch(server.url("it"))
+    assert git(repository.path, "tag").splitlines() == [f"v{number:05}" for number in range(5_000)]
+
+
+def test_progress_is_told_and_never_goes_back(server: GitServer, tmp_path: Path) -> None:
+    create_repository(server.folder / "it.git", commits=50)
+    told: list[tuple[float, str]] = []
+    (tmp_path / "scratch").mkdir()
+    address = parse(server.url("it"), roots=())
+    clone.fetch(address, tmp_path / "scratch", LOOPBACK, MEGABYTE, lambda fraction, step: told.append((fraction, step)))
+    assert told[0] == (0, "Connecting")
+    assert told[-1] == (1, "Fetched")
+    assert "Receiving objects" in {step for _, step in told}
+    assert [fraction for fraction, _ in told] == sorted(fraction for fraction, _ in told)
+
+
+# Who is talked to.
+
+
+def test_git_connects_to_the_machine_that_was_checked(server: GitServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_repository(server.folder / "it.git")
+    fetch(server.url("it"))
+    assert [request.split("?")[0] for request in server.requests[-2:]] == ["GET /it/info/refs", "POST /it/git-upload-pack"]
+
+    monkeypatch.setattr(clone, "pinned", lambda *_: {})  # git would have to ask a name server, which knows no such name
+    assert message_of(fetch, server.url("it")) == "The repository could not be fetched: git ended with an error."
+
+
+def test_a_name_that_moves_into_a_private_network_is_refused_from_then_on(
+    server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_repository(server.folder / "it.git")
+    resolve(monkeypatch, "127.0.0.1", "192.168.0.1")
+    repository = fetch_from(parse(server.url("it"), roots=()), tmp_path)
+    assert of(repository) == of(server.folder / "it.git")
+
+    resolve(monkeypatch, "127.0.0.1", "192.168.0.1")
+    with pytest.raises(Failure, match="private network") as caught:
+        fetch_from(parse(server.url("redirect/1/it"), roots=()), tmp_path)
+    assert caught.value.permanent
+
+
+@pytest.mark.parametrize(
+    ("url", "machines", "options"),
+    [
+        ("https://git.example/a", ["1.1.1.1"], {"http.curloptResolve": "git.example:443:1.1.1.1"}),
+        ("https://git.example:8443/a", ["1.1.1.1", "::1"], {"http.curloptResolve": "git.example:8443:1.1.1.1,[::1]"}),
+        ("https://1.1.1.1/a", ["1.1.1.1"], {}),
+        ("https://[2606:4700::1111]/a", ["2606:4700::1111"], {}),
+    ],
+)
+def test_the_pin(url: str, machines: list[str], options: dict[str, str]) -> None:
+    assert clone.pinned(parse(url, roots=()), [ip_address(machine) for machine in machines]) == options
+
+
+def test_an_address_that_is_written_out(server: GitServer, fetch: Fetch) -> None:
+    create_repository(server.folder / "it.git")
+    assert of(fetch(server.url("it", host="127.0.0.1"))) == of(server.folder / "it.git")
+
+
+def test_redirects_are_followed_five_times(server: GitServer, fetch: Fetch) -> None:
+    create_repository(server.folder / "it.git")
+    assert of(fetch(server.url("redirect/5/it"))) == of(server.folder / "it.git")
+    assert message_of(fetch, server.url("redirect/6/it")) == "There are too many redirects at this address."
+
+
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("http://git.example/it" + git_server.SERVICE, "leads on to one that is not that of a repository"),
+        ("https://user:secret@git.example/it" + git_server.SERVICE, "leads on to one that is not that of a repository"),
+        ("file:///etc" + git_server.SERVICE, "leads on to one that is not that of a repository"),
+        ("/log-in?return_to=it", "leads on to one that is not that of a repository"),
+        ("https://[", "leads on to one that is not that of a repository"),
+        ("https://192.168.0.1/it" + git_server.SERVICE, "private network"),
+        ("https://[::1]/it" + git_server.SERVICE, "private network"),
+        ("//169.254.169.254/it" + git_server.SERVICE, "private network"),
+    ],
+)
+def test_redirects_lead_nowhere_else(location: str, reason: str, server: GitServer, fetch: Fetch) -> None:
+    server.answers["/it"] = git_server.redirect(302, location)
+    assert reason in message_of(fetch, server.url("it"))
+    assert len(server.requests) == 1
+
+
+def test_git_follows_no_redirect_by_itself(server: GitServer, fetch: Fetch) -> None:
+    """A server that tells us one thing and git another."""
+    create_repository(server.folder / "it.git")
+
+    def change_its_mind(handler: git_server.Handler) -> None:
+        server.answers["/it"] = git_server.redirect(302, server.url("other") + git_server.SERVICE)
+        handler.reply(200, Content_Type=git_server.ADVERTISEMENT)
+
+    server.answers["/it"] = change_its_mind
+    message_of(fetch, server.url("it"))
+    assert len(server.requests) == 2
+    assert not any("other" in request for request in server.requests)
+
+
+def test_git_follows_no_alternates_of_the_plain_protocol(server: GitServer, fetch: Fetch) -> None:
+    refs = b"1" * 40 + b"\trefs/heads/main\n"
+    alternate = server.url("elsewhere/objects").encode()
+
+    def plain_files(handler: git_server.Handler) -> None:
+        path = handler.path.partition("?")[0]
+        if len(server.requests) == 1:
+            return handler.reply(200, Content_Type=git_server.ADVERTISEMENT)
+        files = {"/it/info/refs": refs, "/it/HEAD": b"ref: refs/heads/main\n", "/it/objects/info/http-alternates": alternate}
+        return handler.reply(200 if path in files else 404, files.get(path, b""), Content_Type="text/plain")
+
+    server.answers["/it"] = plain_files
+    message_of(fetch, server.url("it"))
+    assert "GET /it/info/refs?service=git-upload-pack" in server.requests[1]
+    assert not any("elsewhere" in request for request in server.requests)
+
+
+# What users are told.
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "permanent"),
+    [
+        (401, "There is no public repository at this address.", True),
+        (403, "There is no public repository at this address.", True),
+        (404, "There is no public repository at this address.", True),
+        (200, "There is no git repository at this address.", True),
+        (400, "The server answers with an error (400).", True),
+        (429, "The server answers with an error (429).", False),
+        (503, "The server answers with an error (503).", False),
+    ],
+)
+def test_answers_that_are_no_repository(status: int, message: str, permanent: bool, server: GitServer, tmp_path: Path) -> None:
+    server.answers["/it"] = git_server.error(status)
+    with pytest.raises(Failure) as caught:
+        fetch_from(parse(server.url("it"), roots=()), tmp_path)
+    assert (str(caught.value), caught.value.permanent) == (message, permanent)
+
+
+def test_a_certificate_that_is_not_trusted(server: GitServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GIT_SSL_CAINFO")
+    assert message_of(fetch, server.url("it")) == "The certificate of the server is not valid."
+    assert server.requests == []
+
+
+def test_a_certificate_of_another_name(server: GitServer, fetch: Fetch) -> None:
+    assert message_of(fetch, server.url("it", host="127.0.0.2")) == "The certificate of the server is not valid."
+
+
+def test_a_name_that_does_not_resolve(fetch: Fetch) -> None:
+    assert message_of(fetch, f"https://{HOST}/it") == f"The name of the server, {HOST}, can't be resolved."
+
+
+def test_a_server_that_is_not_there(fetch: Fetch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    assert message_of(fetch, f"https://127.0.0.1:{port}/it") == "The server can't be reached, or does not answer as one."
+
+
+@pytest.mark.parametrize("answer", [git_server.hang, git_server.trickle])
+def test_a_server_that_never_comes_to_an_end(
+    answer: git_server.Answer, server: GitServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "ANSWER_SECONDS", 0.3)
+    server.answers["/it"] = answer
+    assert message_of(fetch, server.url("it")) == "The server is too slow."
+
+
+# Size.
+
+
+def test_a_repository_that_is_too_large_is_given_up_while_it_comes(server: GitServer, tmp_path: Path) -> None:
+    path = create_repository(server.folder / "it.git")
+    blob = git(path, "hash-object", "-w", "--stdin", input=os.urandom(24 * MEGABYTE)).strip()
+    git(path, "tag", "large", blob)
+    address = parse(server.url("it"), roots=())
+    with pytest.raises(Failure, match=r"^The repository is larger than 4 MB\.$") as caught:
+        fetch_from(address, tmp_path, max_bytes=4 * MEGABYTE)
+    assert caught.value.permanent
+    assert [process.name() for process in psutil.Process().children(recursive=True) if "git" in process.name()] == []
+    assert git(fetch_from(address, tmp_path).path, "cat-file", "-s", blob) == f"{24 * MEGABYTE}\n"
+
+
+def test_a_blob_that_inflates_to_gigabytes_is_not_held_in_memory(server: GitServer, fetch: Fetch) -> None:
+    """300 MB of zeros, which are 300 KB on their way: they are hashed in passing."""
+    path = create_repository(server.folder / "it.git")
+    blob = pack_into(path, [zeros(300 * MEGABYTE)])[0]
+    git(path, "tag", "large", blob)
+    repository = fetch(server.url("it"))
+    assert git(repository.path, "cat-file", "-s", blob) == f"{300 * MEGABYTE}\n"
+    assert clone.size_of(repository.path) < MEGABYTE
+
+
+def zeros(size: int) -> tuple[str, bytes]:
+    """The name and the packed form of a blob."""
+    name = sha1(b"blob %d\0" % size, usedforsecurity=False)
+    deflate = zlib.compressobj(9)
+    packed = _entry_header(3, size)
+    for _ in range(size // MEGABYTE):
+        name.update(bytes(MEGABYTE))
+        packed += deflate.compress(bytes(MEGABYTE))
+    return name.hexdigest(), packed + deflate.flush()
+
+
+def _entry_header(kind: int, size: int) -> bytes:
+    byte, size = kind << 4 | size & 15, size >> 4
+    header = b""
+    while size:
+        header += bytes([byte | 0x80])
+        byte, size = size & 0x7F, size >> 7
+    return header + bytes([byte])
+
+
+def pack_into(path: Path, entries: list[tuple[str, bytes]]) -> list[str]:
+    pack = b"PACK" + struct.pack(">II", 2, len(entries)) + b"".join(packed for _, packed in entries)
+    git(path, "index-pack", "--stdin", input=pack + sha1(pack, usedforsecurity=False).digest())
+    return [name for name, _ in entries]
+
+
+# Hostile repositories on this machine.
+
+
+def test_nothing_that_a_local_repository_configures_is_executed(fetch: Fetch, tmp_path: Path) -> None:
+    path = create_repository(tmp_path / "it.git", commits=2)
+    proof = tmp_path / "proof"
+    script = tmp_path / "script"
+    script.write_text(f'#!/bin/sh\ntouch {proof}\nexec "$@"\n')
+    script.chmod(0o755)
+    (path / "hooks").mkdir(exist_ok=True)
+    for hook in ("post-checkout", "post-clone", "reference-transaction", "pre-upload", "post-index-change"):
+        shutil.copy(script, path / "hooks" / hook)
+    for name, value in {
+        "uploadpack.packObjectsHook": str(script),
+        "core.fsmonitor": str(script),
+        "core.sshCommand": str(script),
+        "core.alternateRefsCommand": str(script),
+        "core.pager": str(script),
+        "core.gitProxy": str(script),
+        "credential.helper": f"!{script}",
+        "gpg.program": str(script),
+        "alias.upload-pack": f"!{script}",
+        "alias.clone": f"!{script}",
+        "filter.x.smudge": str(script),
+        "remote.origin.uploadpack": str(script),
+        "remote.origin.url": f"ext::{script}",
+        "remote.origin.promisor": "true",
+        "extensions.partialClone": "origin",
+        "core.repositoryFormatVersion": "1",
+        "init.templateDir": str(tmp_path),
+        "core.hooksPath": str(path / "hooks"),
+    }.items():
+        git(path, "config", name, value)
+    assert of(fetch(str(path))) == of(path)
+    assert not proof.exists()
+
+    # The same with a commit that is not there, which git would get from its promisor.
+    lost = git(path, "commit-tree", "-m", "lost", "-p", "main", "main^{tree}").strip()
+    git(path, "tag", "lost", lost)
+    (path / "objects" / lost[:2] / lost[2:]).unlink()
+    message_of(fetch, str(path))
+    assert not proof.exists()
+
+    subprocess.run([str(script), "true"], check=True)
+    assert proof.exists()  # it would have been seen
+
+
+def test_a_configuration_that_includes_another_file_or_is_none(fetch: Fetch, tmp_path: Path) -> None:
+    path = create_repository(tmp_path / "it.git")
+    (tmp_path / "secret").write_text("this is no configuration, but a secret\n")
+    git(path, "config", "include.path", str(tmp_path / "secret"))
+    assert "secret" not in message_of(fetch, str(path))
+    (path / "config").write_bytes(b"\0\x1b[31m")
+    assert message_of(fetch, str(path)) == "The repository could not be fetched: git ended with an error."
+
+
+def test_what_git_says_is_told_in_other_words(server: GitServer, fetch: Fetch, capsys: pytest.CaptureFixture[str]) -> None:
+    def answer(handler: git_server.Handler) -> None:
+        body = b"001e# service=git-upload-pack\n0000"
+        said = b"ERR \x1b[31m<b>not found</b>" + b"x" * 2000
+        handler.reply(200, body + b"%04x" % (len(said) + 4) + said, Content_Type=git_server.ADVERTISEMENT)
+
+    server.answers["/it"] = answer
+    assert message_of(fetch, server.url("it")) == "There is no public repository at this address."
+    logged = capsys.readouterr().err
+    assert "\x1b" not in logged
+    assert "<b>not found</b>" in logged
+    assert len(logged) < 5_000
+
+
+def test_odd_paths_and_texts_go_through(server: GitServer, fetch: Fetch) -> None:
+    path = create_repository(server.folder / "it.git")
+    head = "commit refs/heads/main\ncommitter \x1b[31mA\udcff <a> 1700000000 +0000\ndata 5\n\x1b[2Ja\nfrom refs/heads/main^0\n"
+    files = ['"a\\nb"', '"..."', '".gitmodules"', '"-rf"', "\x1b[31m", "\udcff", '"a\\\\b"', '".GIT/config"', "x/" * 500 + "y"]
+    entries = "".join(f"M 100644 inline {name}\ndata 1\nx\n" for name in files)
+    links = 'M 120000 inline link\ndata 11\n/etc/passwd\nM 120000 inline ".mailmap"\ndata 11\n/etc/passwd\n'
+    git(path, "fast-import", "--quiet", input=(head + entries + links).encode(errors="surrogateescape"))
+    repository = fetch(server.url("it"))
+    assert repository.output("ls-tree", "-r", "-z", "HEAD") == Repository(path).output("ls-tree", "-r", "-z", "HEAD")
+    assert repository.output("ls-tree", "-r", "-z", "HEAD").count(b"\0") == len(files) + 3
+
+
+def test_a_pack_that_is_broken(server: GitServer, fetch: Fetch) -> None:
+    path = create_repository(server.folder / "it.git", commits=20)
+    git(path, "repack", "-adq")
+    pack = next((path / "objects" / "pack").glob("*.pack"))
+    pack.chmod(0o600)
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    pack.write_bytes(data)
+    assert message_of(fetch, server.url("it")) == "The repository could not be fetched: git ended with an error."
+
+
+def message_of(fetch: Fetch, url: str) -> str:
+    with pytest.raises(Failure) as caught:
+        fetch(url)
+    return str(caught.value)

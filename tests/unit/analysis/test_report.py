@@ -1,0 +1,352 @@
+"""Every number of a report equals what git prints, for repositories of all kinds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.analysis.git import Repository
+from app.analysis.report import build as report_of
+from tests.repositories import (
+    ADA,
+    EXECUTABLE,
+    NOW,
+    SUBMODULE,
+    SYMLINK,
+    Commit,
+    Tag,
+    add_blob,
+    ago,
+    build,
+    git,
+    many,
+    replace_head,
+    set_reference,
+)
+from tests.servers import ROOT
+from tests.unit.analysis import literal
+
+BOB = b"Bob <bob@example.org>"
+FIELDS = {
+    *("head", "as_of", "commits", "contributors", "first_commit_at", "last_commit_at", "commits_90d", "commits_365d"),
+    *("authors_last_year", "contributor_absence_factor", "tags", "releases", "files", "languages", "hotspots", "practices"),
+    *("scores", "license", "activity"),
+}
+PRACTICES = [
+    *("readme", "license", "contributing", "code_of_conduct", "security", "changelog"),
+    *("tests", "ci", "dependencies", "lock_file", "linter"),
+]
+SCORES = ["activity", "community", "continuity", "releases", "documentation", "engineering", "overall"]
+
+Make = Callable[[Path], Path]
+
+
+def one_commit(path: Path) -> Path:
+    return build(path, [Commit(ago(1), files={b"README.md": b"# Hello\n"})])
+
+
+def long(path: Path) -> Path:
+    return build(
+        path, many(1000, seconds_apart=60_000), [Tag("v1.0", 10), Tag("v1.1", 500, ago(300)), Tag("v2.0-rc1"), Tag("v2.0")]
+    )
+
+
+def merges(path: Path) -> Path:
+    """With a change in the merge itself, which is no change of a file here."""
+    return build(
+        path,
+        [
+            Commit(ago(400), files={b"a": b"1\n"}),
+            Commit(ago(300), files={b"b": b"1\n"}, author=BOB),
+            Commit(ago(200), files={b"c": b"1\n"}, parent=0),
+            Commit(ago(100), files={b"d": b"in the merge\n"}, merges=[1]),
+        ],
+    )
+
+
+def renames(path: Path) -> Path:
+    return build(
+        path,
+        [Commit(ago(9), files={b"a": b"x\n" * 50}), Commit(ago(8), renames={b"a": b"b/c"}), Commit(ago(7), files={b"b/c": None})],
+    )
+
+
+def odd_entries(path: Path) -> Path:
+    submodule = (SUBMODULE, b"1" * 40)
+    return build(
+        path,
+        [
+            Commit(
+                ago(5),
+                files={b"a.py": b"1\n\n3", b"image.py": b"\0\n\n", b"late.py": b"x" * 8000 + b"\0\n", b"empty.py": b""},
+                others={b"sub": submodule, b"link.py": (SYMLINK, b"a.py"), b"run.sh": (EXECUTABLE, b"#!/bin/sh\n")},
+            ),
+            Commit(ago(4), others={b"sub": (SUBMODULE, b"2" * 40)}),
+        ],
+    )
+
+
+def odd_paths(path: Path) -> Path:
+    names = [
+        b"a b.py",
+        b"tab\there.py",
+        b"line\nbreak.py",
+        b'quo"te.py',
+        b"back\\slash.py",
+        b"\nfirst",
+        b"\xff\xfe.py",
+        "ü.py".encode(),
+    ]
+    names += [b" ", b"-x", b"COMMIT", b":(top)x", b"\x1b[31mred.py"]
+    return build(
+        path, [Commit(ago(3), files=dict.fromkeys(names, b"x\n")), *(Commit(ago(2), files={name: b"y\n"}) for name in names[:8])]
+    )
+
+
+def odd_authors(path: Path) -> Path:
+    authors = [
+        b"\xe9\xff <latin@example.org>",
+        b" <nameless@example.org>",
+        b"No Address <>",
+        b"A 'quoted' \"one\" <q@x>",
+        ADA,
+        b"ada <ADA@EXAMPLE.ORG>",
+    ]
+    return build(path, [Commit(ago(number), author, {b"f%d" % number: b"x\n"}) for number, author in enumerate(authors)])
+
+
+def mailmap(path: Path) -> Path:
+    map = b"Ada Lovelace <ada@example.org> <old@example.org>\nAda Lovelace <ada@example.org>\n"
+    authors = [b"ada <old@example.org>", ADA, BOB, BOB, BOB]
+    commits = [Commit(ago(20 - number), author, {b"f": b"%d\n" % number}) for number, author in enumerate(authors)]
+    return build(path, [*commits, Commit(ago(1), files={b".mailmap": map})])
+
+
+def mailmap_sha256_detached(path: Path) -> Path:
+    """All at once, as a bare repository reads its mailmap from HEAD."""
+    map = b"Ada <ada@example.org> Bob <bob@example.org>\n"
+    commits = [Commit(ago(9), BOB, {b"a.py": b"1\n2\n"}), Commit(ago(8), ADA, {b".mailmap": map})]
+    build(path, commits, [Tag("v1.0", 0), Tag("v1.1", 1, ago(2))], object_format="sha256")
+    return detached(path)
+
+
+def detached(path: Path) -> Path:
+    if not path.exists():
+        build(path, [Commit(ago(9), files={b"a": b"1\n"}), Commit(ago(8), BOB, {b"b": b"1\n"})])
+    git(path, "update-ref", "--no-deref", "HEAD", git(path, "rev-parse", "HEAD").decode().strip())
+    return path
+
+
+def backwards(path: Path) -> Path:
+    """Dates go back and forth, lie in the future and before each other's parents."""
+    days = [1, 900, 2, 366.0, 365.0, 364.999, -30, 3, 90, 90.00002, 400]
+    return build(path, [Commit(ago(day), files={b"f%d" % (n % 4): b"%d\n" % n}) for n, day in enumerate(days)])
+
+
+def zones(path: Path) -> Path:
+    return build(
+        path, [Commit(ago(0) + n, files={b"f": b"%d\n" % n}, zone=zone) for n, zone in enumerate(["+1400", "-1200", "+0530"])]
+    )
+
+
+def ancient(path: Path) -> Path:
+    return build(path, [Commit(0, files={b"a": b"1\n"}), Commit(5, files={b"a": b"2\n"})])
+
+
+def before_1970(path: Path) -> Path:
+    """git cannot read such a date, and takes the commit for one of second 0."""
+    build(path, [Commit(ago(5), files={b"a": b"1\n"}), Commit(ago(4), files={b"b": b"1\n"})])
+    replace_head(path, b"> %d +0000" % ago(4), b"> -86400 +0000")
+    return path
+
+
+def after_9999(path: Path) -> Path:
+    build(path, [Commit(ago(5), files={b"a": b"1\n"}), Commit(ago(4), files={b"b": b"1\n"})])
+    replace_head(path, b"> %d +0000" % ago(4), b"> 300000000000 +0000")
+    return path
+
+
+def tags_of_all_kinds(path: Path) -> Path:
+    tags = [Tag("nightly"), Tag("v1.0", 0), Tag("v1.1-rc1", 1), Tag("v1.1", 1), Tag("release-1.2", 1, ago(3)), Tag("2025-10-01")]
+    tags += [Tag("v2"), Tag("build-7"), Tag("app-1.0"), Tag("pkg/v3.0.1", 0, ago(60)), Tag("latest", 0, ago(1)), Tag("7")]
+    build(path, [Commit(ago(100), files={b"a": b"1\n"}), Commit(ago(50), files={b"b": b"1\n"})], tags)
+    blob = add_blob(path, b"only a blob")
+    set_reference(path, "refs/tags/v9.0", blob)
+    set_reference(path, "refs/tags/v9.1", git(path, "rev-parse", "HEAD^{tree}").decode().strip())
+    return path
+
+
+KINDS: list[Make] = [
+    *(one_commit, long, merges, renames, odd_entries, odd_paths, odd_authors, mailmap, mailmap_sha256_detached, detached),
+    *(backwards, zones, ancient, before_1970, after_9999, tags_of_all_kinds),
+]
+
+
+def analysed(path: Path) -> dict[str, Any]:
+    return report_of(Repository(path), NOW, lambda fraction, step: None)
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda make: make.__name__)
+def repository(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made: Path = request.param(tmp_path_factory.mktemp("repository") / "x.git")
+    return made
+
+
+def test_numbers_are_those_that_git_prints(repository: Path) -> None:
+    report = analysed(repository)
+    expected = literal.numbers(repository, NOW)
+    assert {name: report[name] for name in expected} == expected
+    assert json.loads(json.dumps(report).encode()) == report
+    assert "\0" not in json.dumps(report, ensure_ascii=False)
+
+
+def test_scores_come_from_the_numbers(repository: Path) -> None:
+    report = analysed(repository)
+    found = {name for name, path in report["practices"].items() if path is not None}
+    assert {name: score["score"] for name, score in report["scores"].items()} == literal.scores(report, found)
+    for score in report["scores"].values():
+        assert 1 <= len(score["evidence"]) <= 4
+        assert all(sentence.endswith(".") for sentence in score["evidence"])
+
+
+def test_the_fields_of_a_report(tmp_path: Path) -> None:
+    report = analysed(one_commit(tmp_path / "x.git"))
+    assert set(report) == FIELDS
+    assert list(report["practices"]) == PRACTICES
+    assert list(report["scores"]) == SCORES
+    assert report["as_of"] == "2025-10-03T20:00:00Z"
+    assert report["last_commit_at"] == "2025-10-02T20:00:00Z"
+
+
+def without_commits(path: Path) -> Path:
+    return build(path)
+
+
+def with_a_missing_branch(path: Path) -> Path:
+    build(path, [Commit(ago(5), files={b"README.md": b"1\n"})], [Tag("v1.0"), Tag("other")])
+    git(path, "symbolic-ref", "HEAD", "refs/heads/missing")
+    return path
+
+
+@pytest.mark.parametrize(("make", "tags"), [(without_commits, 0), (with_a_missing_branch, 2)])
+def test_a_head_without_commits_is_zeros_and_nulls(make: Make, tags: int, tmp_path: Path) -> None:
+    path = make(tmp_path / "x.git")
+    report = analysed(path)
+    assert set(report) == FIELDS
+    assert [report[name] for name in ("commits", "contributors", "commits_90d", "commits_365d", "files")] == [0] * 5
+    assert [report[name] for name in ("authors_last_year", "contributor_absence_factor")] == [0] * 2
+    assert [report[name] for name in ("head", "first_commit_at", "last_commit_at", "license")] == [None] * 4
+    assert (report["languages"], report["hotspots"], report["activity"]) == ({}, [], [])
+    assert report["practices"] == dict.fromkeys(PRACTICES)
+    assert [(name, score["score"]) for name, score in report["scores"].items()] == [(name, None) for name in SCORES]
+    assert report["tags"] == tags
+    assert {name: report[name] for name in ("tags", "releases")} == literal.of_tags(path)
+
+
+def test_lines_of_text(tmp_path: Path) -> None:
+    """What git takes for binary has none, as have links; the end of a last line is not needed."""
+    report = analysed(odd_entries(tmp_path / "x.git"))
+    assert report["languages"] == {"Python": 4, "Shell": 1}
+
+
+def test_lines_are_those_of_every_text_at_the_head(tmp_path: Path) -> None:
+    path = long(tmp_path / "x.git")
+    objects = [line.split()[2].decode() for line in literal.printed(path, "ls-tree", "-r", "HEAD")]
+    assert analysed(path)["languages"] == {
+        "Python": sum(len(literal.printed(path, "cat-file", "blob", name)) for name in objects)
+    }
+
+
+def test_attributes_do_not_change_what_a_text_is(tmp_path: Path) -> None:
+    files = {b"a.py": b"1\n", b".gitattributes": b"*.py binary\n"}
+    assert analysed(build(tmp_path / "x.git", [Commit(ago(1), files=files)]))["languages"] == {"Python": 1}
+
+
+def test_a_path_that_is_no_utf8_can_be_read(tmp_path: Path) -> None:
+    report = analysed(odd_paths(tmp_path / "x.git"))
+    paths = [spot["path"] for spot in report["hotspots"]]
+    assert r"\xff\xfe.py" in paths
+    assert "line\nbreak.py" in paths
+    assert "\nfirst" in paths
+
+
+def test_the_boundary_of_a_year_is_within_it(tmp_path: Path) -> None:
+    commits = [
+        Commit(ago(365) - 1, BOB, {b"out": b"1\n"}),
+        Commit(ago(365), BOB, {b"in": b"1\n"}),
+        Commit(ago(0), files={b"in": b"2\n"}),
+    ]
+    report = analysed(build(tmp_path / "x.git", commits))
+    assert report["hotspots"] == [{"path": "in", "commits": 2}]
+    assert (report["authors_last_year"], report["commits_365d"], report["commits"]) == (2, 2, 3)
+
+
+def test_months_without_commits_are_shown_between_others(tmp_path: Path) -> None:
+    commits = [Commit(int((NOW - timedelta(days=days)).timestamp())) for days in (60 * 31, 1700, 64, 1, -40)]
+    activity = analysed(build(tmp_path / "x.git", commits))["activity"]
+    assert (activity[0]["month"], activity[-1]["month"]) == ("2021-02", "2025-10")
+    assert len(activity) == 57
+    assert sum(month["commits"] for month in activity) == 3
+
+
+@pytest.fixture
+def words() -> list[tuple[float, str]]:
+    return []
+
+
+def test_progress_moves_forward_to_the_end(
+    tmp_path: Path, words: list[tuple[float, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.analysis.progress.SECONDS_BETWEEN_REPORTS", 0)
+    report_of(Repository(long(tmp_path / "x.git")), NOW, lambda fraction, step: words.append((fraction, step)))
+    fractions = [fraction for fraction, _ in words]
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0, 1)
+    steps = list(dict.fromkeys(step for _, step in words))
+    assert steps == [
+        "Reading the history",
+        "Reading the authors",
+        "Looking for hotspots",
+        "Looking at the files",
+        "Counting lines",
+    ]
+    assert all(sum(name == step for _, name in words) > 50 for step in steps[:3])
+
+
+def test_progress_is_told_now_and_then_only(tmp_path: Path, words: list[tuple[float, str]]) -> None:
+    report_of(Repository(one_commit(tmp_path / "x.git")), NOW, lambda fraction, step: words.append((fraction, step)))
+    assert len(words) < 5
+    assert words[-1][0] == 1
+
+
+MEASURE = """
+import json, resource, sys
+from datetime import datetime
+from pathlib import Path
+from app.analysis.git import Repository
+from app.analysis.report import build
+report = build(Repository(Path(sys.argv[1])), datetime.fromisoformat(sys.argv[2]), lambda fraction, step: None)
+most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print(json.dumps({"kilobytes": most, "commits": report["commits"], "hotspots": report["hotspots"]}))
+"""
+
+
+def measured(path: Path) -> dict[str, Any]:
+    command = [sys.executable, "-c", MEASURE, str(path), NOW.isoformat()]
+    result: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    return result
+
+
+def test_memory_does_not_grow_with_the_history(tmp_path: Path) -> None:
+    """Ten times the commits take less than twice the memory, of this process or of git."""
+    short, full = (measured(build(tmp_path / f"{number}.git", many(number))) for number in (5_000, 50_000))
+    assert (short["commits"], full["commits"]) == (5_000, 50_000)
+    assert full["kilobytes"] < 2 * short["kilobytes"]
+    assert full["hotspots"] == literal.hotspots(tmp_path / "50000.git", ago(365) - 2000)

@@ -1,0 +1,105 @@
+"""Databases of both kinds, with users and repositories, and reports that are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, select, update
+
+from app.auth import store as accounts
+from app.database.engine import Database
+from app.database.schema import analyses
+from app.database.upgrade import upgrade
+from app.notifications.service import Notifications
+from app.repositories import store
+from app.repositories.store import Analysis, Busy, Claim, Repository
+
+SCORES = ("activity", "community", "continuity", "releases", "documentation", "engineering", "overall")
+URL = "https://example.org/pallets/flask"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def both(request: pytest.FixtureRequest) -> Iterator[Database]:
+    if request.param == "sqlite":
+        yield request.getfixturevalue("database")
+        return
+    url = request.getfixturevalue("database_url").replace("postgresql:", "postgresql+psycopg2:")
+    database = Database(url, 10, "test")
+    upgrade(database)
+    yield database
+    database.close()
+
+
+class Published(list[tuple[str, dict[str, Any]]]):
+    """What sockets would have been told."""
+
+    def add(self, kind: str, message: dict[str, Any]) -> None:
+        self.append((kind, message))
+
+    def statuses(self) -> list[str]:
+        return [message["analysis"]["status"] for kind, message in self if kind == "analysis"]
+
+    def pushed(self) -> list[str]:
+        return [message["item"]["type"] for kind, message in self if kind == "notification"]
+
+
+@pytest.fixture
+def published() -> Published:
+    return Published()
+
+
+@pytest.fixture
+def notifications(both: Database, published: Published) -> Notifications:
+    return Notifications(both, published.add)
+
+
+def new_user(database: Database, email: str = "ada@example.org") -> int:
+    return database.run(accounts.add, email, "hash").id
+
+
+def new_repository(database: Database, *followers: int, url: str = URL) -> Repository:
+    repository = database.run(store.add, url, url.rpartition("/")[2])
+    for user_id in followers:
+        database.run(store.follow, user_id, repository.id)
+    return repository
+
+
+def started(database: Database, repository: Repository) -> Analysis:
+    return database.run(store.start, repository.id)[0]
+
+
+def claimed(database: Database, analysis: Analysis, lease: str = "mine") -> Claim:
+    claim = database.run(store.claim, analysis.id, lease)
+    assert isinstance(claim, Claim), claim
+    return claim
+
+
+def busy(database: Database, analysis: Analysis) -> Busy:
+    claim = database.run(store.claim, analysis.id, "late")
+    assert isinstance(claim, Busy), claim
+    return claim
+
+
+def let_time_pass(database: Database, analysis: Analysis, passed: timedelta, *names: str) -> None:
+    """For some columns of its row."""
+    row = analyses.c.id == analysis.id
+
+    def move(connection: Connection) -> None:
+        moments = connection.execute(select(*(analyses.c[name] for name in names)).where(row)).one()
+        earlier = {name: moment - passed for name, moment in zip(names, moments, strict=True)}
+        connection.execute(update(analyses).where(row).values(earlier))
+
+    database.run(move)
+
+
+def report(release: str | None = None, released_at: str | None = None, **scores: int | None) -> dict[str, Any]:
+    judged = {name: {"score": scores.get(name, 50), "evidence": ["Made up."]} for name in SCORES}
+    return {
+        "as_of": "2026-01-02T03:04:05Z",
+        "commits": 1,
+        "releases": {"count": int(release is not None), "latest": release, "latest_at": released_at},
+        "scores": judged,
+    }

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from app import config
+from app.analysis import network
+from app.analysis.address import Address, AddressRefused
+from app.database.engine import Database
+from app.errors import Conflict, Invalid, NotFound
+from app.notifications.service import Notifications
+from app.repositories import service, store
+from app.repositories.service import MAX_COMPARED, Repositories
+from tests.unit.repositories.conftest import Published, claimed, let_time_pass, new_repository, new_user, report, started
+
+FLASK, CLICK = "https://example.org/pallets/flask", "https://example.org/pallets/click"
+
+
+@pytest.fixture(autouse=True)
+def no_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "refuse_private", lambda *_: None)
+
+
+@pytest.fixture
+def sent() -> list[int]:
+    """The analyses that messages were sent for."""
+    return []
+
+
+@pytest.fixture
+def repositories(both: Database, notifications: Notifications, embedded: dict[str, str], sent: list[int]) -> Repositories:
+    return Repositories(config.load(embedded), both, notifications, sent.append)
+
+
+@pytest.fixture
+def ada(both: Database) -> int:
+    return new_user(both)
+
+
+@pytest.fixture
+def bob(both: Database) -> int:
+    return new_user(both, "bob@example.org")
+
+
+def test_what_is_added_is_followed_and_analysed(repositories: Repositories, ada: int, sent: list[int]) -> None:
+    repository, analysis = repositories.add(ada, FLASK)
+    assert (repository.url, repository.name, analysis.status) == (FLASK, "pallets/flask", "queued")
+    assert [entry.id for entry in repositories.list(ada)] == [repository.id]
+    assert sent == [analysis.id]
+
+
+def test_what_others_have_added_is_the_same_one(repositories: Repositories, ada: int, bob: int, sent: list[int]) -> None:
+    assert repositories.add(ada, FLASK) == repositories.add(bob, FLASK) == repositories.add(ada, FLASK)
+    assert len(sent) == 1
+
+
+def test_a_fresh_report_is_as_good_as_a_new_one(both: Database, repositories: Repositories, ada: int, sent: list[int]) -> None:
+    _, first = repositories.add(ada, FLASK)
+    both.run(store.succeed, claimed(both, first), report())
+    assert repositories.add(ada, FLASK)[1].id == first.id
+    let_time_pass(both, first, timedelta(seconds=61), "finished_at")
+    assert repositories.add(ada, FLASK)[1].id != first.id
+    assert len(sent) == 2
+
+
+def test_after_a_failure_it_is_tried_again(both: Database, repositories: Repositories, ada: int) -> None:
+    _, first = repositories.add(ada, FLASK)
+    both.run(store.fail, claimed(both, first), "no")
+    assert repositories.add(ada, FLASK)[1].id != first.id
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://example.org/a", "https://ada:secret@example.org/a", "--upload-pack=x", "/etc", "https://"]
+)
+def test_what_may_not_be_fetched_is_invalid(repositories: Repositories, ada: int, url: str) -> None:
+    with pytest.raises(Invalid) as raised:
+        repositories.add(ada, url)
+    assert [fault["field"] for fault in raised.value.errors] == ["url"]
+    assert repositories.list(ada) == []
+
+
+def test_a_name_that_leads_inside_is_invalid(repositories: Repositories, ada: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(where: Address, _allowed: object) -> None:
+        raise AddressRefused(f"{where.host} is inside.")
+
+    monkeypatch.setattr(network, "refuse_private", refuse)
+    with pytest.raises(Invalid, match=r"example\.org is inside\."):
+        repositories.add(ada, FLASK)
+
+
+def test_a_folder_has_to_lie_under_a_root(
+    both: Database, notifications: Notifications, embedded: dict[str, str], ada: int, tmp_path: Path
+) -> None:
+    subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "inside" / "one.git")], check=True)
+    settings = config.load({**embedded, "REPOSITORY_ROOTS": str(tmp_path / "inside")})
+    repositories = Repositories(settings, both, notifications, lambda _: None)
+    assert repositories.add(ada, str(tmp_path / "inside" / "one.git"))[0].name == "one"
+    with pytest.raises(Invalid):
+        repositories.add(ada, str(tmp_path / "inside" / ".."))
+
+
+def test_a_user_follows_so_many(repositories: Repositories, ada: int, bob: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MAX_FOLLOWED", 1)
+    repositories.add(ada, FLASK)
+    repositories.add(ada, FLASK)
+    with pytest.raises(Invalid, match="You follow 1 repositories, which is as many as one can"):
+        repositories.add(ada, CLICK)
+    repositories.add(bob, CLICK)
+    assert len(repositories.list(ada)) == 1
+
+
+def test_what_one_does_not_follow_does_not_exist(repositories: Repositories, ada: int, bob: int) -> None:
+    repository, analysis = repositories.add(ada, FLASK)
+    for unknown in (repository.id, 4711):
+        for ask in (repositories.get, repositories.unfollow, repositories.analyse, repositories.require_followed):
+            with pytest.raises(NotFound):
+                ask(bob, unknown)
+        with pytest.raises(NotFound):
+            repositories.compare(bob, [unknown])
+    for unknown in (analysis.id, 4711):
+        for ask_of_analysis in (repositories.analysis, repositories.cancel):
+            with pytest.raises(NotFound):
+                ask_of_analysis(bob, unknown)
+
+
+def test_one_is_shown_with_its_report_and_its_history(both: Database, repositories: Repositories, ada: int) -> None:
+    repository = new_repository(both, ada)
+    assert repositories.get(ada, repository.id).report is None
+    both.run(store.succeed, claimed(both, started(both, repository)), report(overall=1))
+    both.run(store.succeed, claimed(both, started(both, repository)), report(overall=2))
+    found = repositories.get(ada, repository.id)
+    assert found.report == report(overall=2)
+    assert [past.scores["overall"] for past in found.history] == [2, 1]
+    (listed,) = repositories.list(ada)
+    assert (listed.report, listed.history) == (None, [])
+
+
+def test_a_comparison_is_in_the_order_that_was_asked_for(both: Database, repositories: Repositories, ada: int) -> None:
+    ids = [new_repository(both, ada, url=f"https://example.org/{number}").id for number in range(MAX_COMPARED + 1)]
+    assert [found.id for found in repositories.compare(ada, [ids[2], ids[0]])] == [ids[2], ids[0]]
+    with pytest.raises(Invalid):
+        repositories.compare(ada, ids)
+
+
+def test_a_new_analysis_is_asked_for(both: Database, repositories: Repositories, ada: int, sent: list[int]) -> None:
+    repository, first = repositories.add(ada, FLASK)
+    assert repositories.analyse(ada, repository.id) == first  # it has not ended
+    both.run(store.succeed, claimed(both, first), report())
+    second = repositories.analyse(ada, repository.id)
+    assert sent == [first.id, second.id]
+    assert repositories.analysis(ada, first.id).report == report()
+    assert repositories.analysis(ada, second.id).report is None
+
+
+def test_the_only_follower_may_cancel(repositories: Repositories, ada: int, bob: int, published: Published) -> None:
+    repository, analysis = repositories.add(ada, FLASK)
+    repositories.add(bob, FLASK)
+    with pytest.raises(Conflict, match="Others follow"):
+        repositories.cancel(ada, analysis.id)
+    repositories.unfollow(bob, repository.id)
+    assert repositories.cancel(ada, analysis.id).status == "cancelled"
+    with pytest.raises(Conflict, match="has ended"):
+        repositories.cancel(ada, analysis.id)
+    assert published.statuses() == ["cancelled"]
+
+
+def test_who_leaves_last_cancels(repositories: Repositories, ada: int, bob: int, both: Database) -> None:
+    repository, analysis = repositories.add(ada, FLASK)
+    repositories.add(bob, FLASK)
+    repositories.unfollow(ada, repository.id)
+    assert repositories.analysis(bob, analysis.id).analysis.status == "queued"
+    repositories.unfollow(bob, repository.id)
+    latest = both.run(store.latest, repository.id)
+    assert latest is not None
+    assert latest.status == "cancelled"
