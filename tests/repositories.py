@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,11 +35,11 @@ class Commit:
 
     at: int
     author: bytes = ADA
-    files: dict[bytes, bytes | None] = field(default_factory=dict)
-    others: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
+    files: Mapping[bytes, bytes | None] = field(default_factory=dict)
+    others: Mapping[bytes, tuple[str, bytes]] = field(default_factory=dict)
     merges: Sequence[int] = ()  # further parents, by number of the commit, from 0
     parent: int | None = None  # by number; the commit before, if it is left out
-    renames: dict[bytes, bytes] = field(default_factory=dict)
+    renames: Mapping[bytes, bytes] = field(default_factory=dict)
     zone: str = "+0000"
     message: bytes = b"a change"
 
@@ -73,13 +73,13 @@ def build(
 
 
 def many(number: int, *, authors: int = 100, paths: int = 500, seconds_apart: int = 2000) -> Iterator[Commit]:
-    """A long history up to NOW, each commit with a file in it."""
+    """A long history up to NOW, each commit with a file in it. The folders are small, as a new one is stored for each commit."""
     for count in range(number):
         author = b"Person %d <p%d@example.org>" % (count % authors, count % authors)
         yield Commit(
             int(NOW.timestamp()) - (number - count) * seconds_apart,
             author,
-            {b"src/module%d.py" % (count * 7 % paths): b"value = %d\n" % count},
+            {b"part%d/part%d/module%d.py" % (count % 20, count * 7 % paths % 23, count * 7 % paths): b"value = %d\n" % count},
         )
 
 

@@ -71,9 +71,11 @@ class Listener:
 
     def connect(self, server: Reachable, *, ready: bool = True, retry: bool = False, **headers: str) -> Self:
         """`retry`: goes on until it is let in."""
+        cookie = self.user.cookie
         self.client.connect(
             server.url,
-            headers={"Cookie": f"session={self.user.cookie}", **headers},
+            # Anew for each attempt: the client takes the cookie out of what it is given once.
+            headers=lambda: {"Cookie": f"session={cookie}", **headers},
             retry=retry,
             auth=lambda: {} if self.after is None else {"after": self.after},
             transports=self.transports,
@@ -130,7 +132,11 @@ class WebSocket:
         }
         lines = [f"GET {HANDSHAKE}websocket{query} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items() if value)]
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
-        self.head = self._until(b"\r\n\r\n").decode()
+        try:
+            self.head = self._until(b"\r\n\r\n").decode()
+        except BaseException:
+            self.socket.close()
+            raise
         self.status = int(self.head.split()[1])
 
     def __enter__(self) -> Self:
@@ -141,6 +147,7 @@ class WebSocket:
 
     def join(self) -> Self:
         """Becomes a Socket.IO socket."""
+        assert self.status == 101, self.head
         self.send(TEXT, b"40")
         self.await_text("ready")
         return self

@@ -27,6 +27,7 @@ from app.analysis.network import IP, Network
 POLL_SECONDS = 0.1
 END_SECONDS = 5.0  # for what was killed to be gone
 MAX_COMPLAINT_BYTES = 4000
+MAX_MEMORY_BYTES = 1536 * 1024**2  # of git with all that it starts; an answer without an end is held in memory
 MAX_MACHINES = 8  # of one name, that git is told
 
 # git's own words on what it is doing, and the part of the fetch that this is, in percent.
@@ -43,6 +44,8 @@ GONE = re.compile(r"not found|could not read Username|not appear to be a git rep
 TOO_SLOW = re.compile(r"Operation too slow|transfer closed|timed out")
 TOO_LARGE = re.compile(r"File too large|died of signal 25\b")  # SIGXFSZ: a file has grown to the limit of the process
 OUT_OF_MEMORY = re.compile(r"[Oo]ut of memory|Cannot allocate memory")
+
+OUT_OF_MEMORY_TEXT = "Fetching this repository takes more memory than it may."
 
 Progress = Callable[[float, str], None]  # from 0 to 1, and what is done
 
@@ -79,6 +82,8 @@ _SETTINGS = """\
 	threads = 1
 	windowMemory = 64m
 	deltaCacheSize = 32m
+[transfer]
+	unpackLimit = 1  # one file instead of many
 [http]
 	followRedirects = false  # neither those of HTTP nor http-alternates
 	lowSpeedLimit = 1000  # bytes a second, for
@@ -117,6 +122,8 @@ def _clone(
             while process.poll() is None:
                 if size_of(path) > max_bytes:
                     raise too_large
+                if memory_of(process.pid) > MAX_MEMORY_BYTES:
+                    raise Failure(OUT_OF_MEMORY_TEXT, permanent=True)
                 time.sleep(POLL_SECONDS)
         finally:
             if process.poll() is None:
@@ -139,7 +146,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         for other in started:
             with suppress(psutil.NoSuchProcess):
                 other.kill()
-        psutil.wait_procs(started, END_SECONDS)
+        deadline = time.monotonic() + END_SECONDS
+        while not all(map(_is_over, started)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+def _is_over(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE  # somebody else has to take notice of its end, and may be slow
+    except psutil.NoSuchProcess:
+        return True
 
 
 class _Reader(threading.Thread):
@@ -170,15 +186,26 @@ class _Reader(threading.Thread):
 
 def _failure(complaint: bytes) -> Failure:
     """In our words: git's own name folders of this machine, and can be the other side's."""
-    lines = re.split(r"[\r\n]+", complaint.decode(errors="replace"))
-    said = "\n".join(line for line in lines if not line.startswith("remote:"))
-    if OUT_OF_MEMORY.search(said):
+    text = complaint.decode(errors="replace")
+    if OUT_OF_MEMORY.search(text):  # the other side of a local clone is ours as well
         return Failure("Fetching this repository takes more memory than it may.", permanent=True)
+    said = "\n".join(line for line in re.split(r"[\r\n]+", text) if not line.startswith("remote:"))
     if GONE.search(said):
         return Failure("There is no public repository at this address.", permanent=True)
     if TOO_SLOW.search(said):
         return Failure("The server is too slow, or ends the connection too early.", permanent=False)
     return Failure("The repository could not be fetched: git ended with an error.", permanent=False)
+
+
+def memory_of(pid: int) -> int:
+    """Bytes in memory, of a process and all that it has started."""
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                total += one.memory_info().rss
+    return total
 
 
 def size_of(path: Path) -> int:

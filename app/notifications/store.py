@@ -99,7 +99,8 @@ def page(connection: Connection, user_id: int, seq: int, limit: int) -> Page:
     head = inbox(connection, user_id).head
     items = after(connection, user_id, seq, limit)
     if items:
-        return Page(items, max(head, items[-1].seq), recovered=items[0].seq == seq + 1)
+        without_a_hole = items[-1].seq - seq == len(items)
+        return Page(items, max(head, items[-1].seq), recovered=without_a_hole)
     return Page([], head, recovered=seq == head)
 
 
@@ -123,6 +124,7 @@ def purge(connection: Connection, limit: int) -> int:
         .join(inboxes, inboxes.c.user_id == notifications.c.user_id)
         .where(notifications.c.created_at < datetime.now(UTC) - KEPT_FOR)
         .where(notifications.c.seq <= inboxes.c.head - KEPT_AT_LEAST)
+        .order_by(notifications.c.user_id, notifications.c.seq)
         .limit(limit)
         .subquery()
     )

@@ -27,6 +27,7 @@ HEAD_SECONDS = 20.0
 INTRODUCTION_SECONDS = 10.0  # within which a connection has to become a socket
 OPENED_AT = "reporadar.opened_at"  # in a handshake's environ: when, on the monotonic clock
 IDENTITY = "reporadar.identity"  # there too: an Identity, or None
+FAREWELL_SECONDS = 2.0  # within which a client whose session has ended should leave by itself
 RECONNECT_MS = 3000  # over which the clients of a stopping instance spread
 
 
@@ -138,6 +139,8 @@ class Connections:
         """For good: official clients do not come back by themselves after this."""
         self.emit(connection, "session_ended", {"reason": reason})
         self._server.disconnect(connection.sid, ignore_queue=True)
+        self.remove(connection.sid)  # of one that is only being let in, Socket.IO does not know yet
+        gevent.spawn_later(FAREWELL_SECONDS, transport.cut, self._server.eio, connection.engine_sid)
 
     # What has to be done again and again.
 

@@ -13,6 +13,7 @@ import socketio
 from app import metrics
 from app.errors import Problem
 from app.realtime.connections import IDENTITY, OPENED_AT, Connections, Identity
+from app.realtime.packets import is_engine_payload
 from app.realtime.transport import MAX_MESSAGE_BYTES, MAX_PACKETS_PER_POST
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 PATH = "/socket.io/"
 RETRY_AFTER_SECONDS = 5
+TOO_LARGE = "413 Content Too Large"
+WEBSOCKET_KEY_LENGTH, WEBSOCKET_VERSION = 24, "13"  # RFC 6455: 16 bytes in Base64
 ANONYMOUS_SHARE = 10  # at most one in ten connections may be one that is going to be refused
 
 Identify = Callable[["WSGIEnvironment"], Identity | None]  # raises Problem where that can't be told now
@@ -62,7 +65,9 @@ class Gate:
             if refusal := self._refusal(environ):
                 return _answer(start, "503 Service Unavailable", refusal)
         elif environ["REQUEST_METHOD"] == "POST" and (fault := _fault_of_post(environ)):
-            return _answer(start, "413 Content Too Large", fault)
+            return _answer(start, *fault)
+        if environ.get("HTTP_UPGRADE", "").lower() == "websocket" and (refusal := self._fault_of_upgrade(environ)):
+            return _answer(start, "400 Bad Request", refusal)
         return self._wsgi_app(environ, start)
 
     def _refusal(self, environ: WSGIEnvironment) -> str | None:
@@ -74,12 +79,21 @@ class Gate:
         except Problem as problem:
             return problem.detail
         # From here on nothing waits, so that two who come at once can't both have the last place.
-        if len(self._server.eio.sockets) >= self._max_sockets:
+        if len(self._server.environ) >= self._max_sockets:
             return "This instance has as many sockets as it may have."
         if self._count(identity) >= self._limit(identity):
             return "You have as many sockets here as you may have."
         environ[IDENTITY], environ[OPENED_AT] = identity, time.monotonic()
         return None
+
+    def _fault_of_upgrade(self, environ: WSGIEnvironment) -> str | None:
+        key, version = environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), environ.get("HTTP_SEC_WEBSOCKET_VERSION", "")
+        wanted = {word.strip() for word in environ.get("HTTP_CONNECTION", "").lower().split(",")}
+        if "upgrade" not in wanted or len(key) != WEBSOCKET_KEY_LENGTH or version != WEBSOCKET_VERSION:
+            return "This is no handshake of a WebSocket."
+        sid = parse_qs(environ.get("QUERY_STRING", "")).get("sid", [""])[0]
+        socket = self._server.eio.sockets.get(sid)
+        return "This connection is being upgraded already." if socket and socket.upgrading else None
 
     def _count(self, identity: Identity | None) -> int:
         """Connections of the same user; or of nobody."""
@@ -105,16 +119,16 @@ def _user_id(environ: WSGIEnvironment) -> int | None:
     return identity.user_id if identity else None
 
 
-def _fault_of_post(environ: WSGIEnvironment) -> str | None:
-    """Engine.IO would drop what is too much, and answer that all is well."""
+def _fault_of_post(environ: WSGIEnvironment) -> tuple[str, str] | None:
+    """Status and reason. Engine.IO would drop what is too much or broken, and answer that all is well."""
     length = environ.get("CONTENT_LENGTH") or "0"
     if not length.isdecimal() or int(length) > MAX_MESSAGE_BYTES:
-        return f"A message has at most {MAX_MESSAGE_BYTES} bytes."
+        return TOO_LARGE, f"A message has at most {MAX_MESSAGE_BYTES} bytes."
     body = environ["wsgi.input"].read(int(length))
     environ["wsgi.input"] = BytesIO(body)
     if body.count(b"\x1e") >= MAX_PACKETS_PER_POST:
-        return f"At most {MAX_PACKETS_PER_POST} messages may be sent at once."
-    return None
+        return TOO_LARGE, f"At most {MAX_PACKETS_PER_POST} messages may be sent at once."
+    return None if is_engine_payload(body) else ("400 Bad Request", "These are no messages of Engine.IO.")
 
 
 def _answer(start_response: StartResponse, status: str, text: str) -> list[bytes]:

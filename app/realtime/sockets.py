@@ -20,6 +20,7 @@ from app.notifications.service import Notifications
 from app.realtime import transport
 from app.realtime.connections import IDENTITY, Connection, Connections, Identity
 from app.realtime.gate import Gate
+from app.realtime.packets import ClientPacket
 from app.realtime.queue import SocketQueue
 from app.security import is_foreign, transport_headers
 from app.sessions.interface import SessionInterface
@@ -45,6 +46,7 @@ def init_app(
         transports=list(config.socket_transports),
         ping_interval=PING_INTERVAL_SECONDS,
         ping_timeout=PING_TIMEOUT_SECONDS,
+        serializer=ClientPacket,
         max_http_buffer_size=transport.MAX_MESSAGE_BYTES,
         cors_allowed_origins=[],  # the gate decides
     )
@@ -115,7 +117,8 @@ def _admit(
         with suppress(Unavailable):
             if identity not in still_valid([identity]):
                 connections.remove(sid)
-                raise ConnectionRefusedError("unauthorized")
+        if connection not in connections:
+            raise ConnectionRefusedError("unauthorized")
         join_room(f"user:{identity.user_id}")
         delivery.start()  # whose first words come after the acceptance, which this handler's return sends
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from socket import SHUT_RDWR
 from typing import TYPE_CHECKING, Any
@@ -14,19 +15,26 @@ from engineio.async_drivers.gevent import WebSocketWSGI
 from engineio.packet import Packet
 from engineio.payload import Payload
 from gevent.lock import Semaphore
+from wsproto.events import Event
 from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import LocalProtocolError
 
 from app import metrics
+from app.realtime.packets import Malformed, is_engine_packet
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 MAX_MESSAGE_BYTES = 64 * 1024  # clients have little to say
 MESSAGES_PER_SECOND, MESSAGES_AT_ONCE = 50, 200  # of one connection, of any kind
+FRAMES_PER_SECOND, FRAMES_AT_ONCE = 100, 500  # pings, parts of messages and empty ones included
 MAX_PACKETS_PER_POST = 100
 SEND_SECONDS = 30.0  # for the client to take a message
 MAX_PACKETS_WAITING = 500  # for one that does not read; then it is cut off, and catches up when it comes back
+IDLE_SECONDS = 60.0  # more than a client that answers pings is ever silent
+HANG_UP_SECONDS = 2.0  # for the client to answer the close frame
 RECEIVE_BYTES = 16 * 1024
+HANDSHAKE_HEADERS = {"HTTP_HOST", "HTTP_CONNECTION", "HTTP_UPGRADE", "HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_VERSION"}
 
 Payload.max_decode_packets = MAX_PACKETS_PER_POST
 
@@ -77,14 +85,35 @@ class _WholeWrites:
 class _BoundedServer(simple_websocket.Server):  # type: ignore[misc] # no type hints
     def __init__(self, environ: WSGIEnvironment, **options: Any) -> None:
         self._rate = Rate(MESSAGES_PER_SECOND, MESSAGES_AT_ONCE)
+        self._frame_rate = Rate(FRAMES_PER_SECOND, FRAMES_AT_ONCE)
         super().__init__(environ, **options)
 
-    def receive(self, timeout: float | None = None) -> str | bytes | None:
+    def handshake(self) -> None:
+        events = self.ws.events
+
+        def counted() -> Iterator[Event]:
+            for event in events():
+                if not self._frame_rate.take():
+                    raise LocalProtocolError("too many frames")  # which ends the connection
+                yield event
+
+        self.ws.events = counted
+        super().handshake()
+
+    def receive(self, timeout: float | None = IDLE_SECONDS) -> str | bytes | None:
         message: str | bytes | None = super().receive(timeout)
         if not self._rate.take():
             self.close(CloseReason.POLICY_VIOLATION, "too many messages")
             raise simple_websocket.ConnectionClosed(CloseReason.POLICY_VIOLATION)
         return message
+
+    def close(self, reason: int | None = None, message: str | None = None) -> None:
+        super().close(reason, message)
+        gevent.spawn_later(HANG_UP_SECONDS, self._hang_up)
+
+    def _hang_up(self) -> None:
+        with suppress(OSError):
+            self.sock.shutdown(SHUT_RDWR)
 
     def _handle_events(self) -> bool:
         keep_going: bool = super()._handle_events()
@@ -98,17 +127,25 @@ class BoundedWebSocket(WebSocketWSGI):  # type: ignore[misc]
     """Messages of a limited size, never compressed: a few bytes may inflate to any number, before anybody looks at them."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: Any) -> Any:
-        bounded = {**environ, "gunicorn.socket": _WholeWrites(environ["gunicorn.socket"])}
-        bounded.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+        bounded = {name: value for name, value in environ.items() if name in HANDSHAKE_HEADERS}
+        bounded["gunicorn.socket"] = _WholeWrites(environ["gunicorn.socket"])
         self.ws = _BoundedServer(bounded, receive_bytes=RECEIVE_BYTES, max_message_size=MAX_MESSAGE_BYTES, **self.server_args)
         self.app(self)
         raise StopIteration  # gunicorn's sign for a connection that is not its own any more
 
+    def wait(self) -> str | bytes | None:
+        message: str | bytes | None = super().wait()
+        if message is None or is_engine_packet(message):
+            return message
+        self.close()
+        return None
+
 
 def harden(engine: engineio.Server, instance_id: str) -> None:
-    """Ids that name the instance, so that a proxy can find it; bounded WebSockets; bounded queues."""
+    """Ids that name the instance, so that a proxy can find it; bounded WebSockets and queues; the end for who talks nonsense."""
     random_id = engine.generate_id
     send_packet = engine.send_packet
+    handle = engine.handlers["message"]
 
     def generate_id() -> str:
         return f"{instance_id}.{random_id()}"
@@ -120,7 +157,14 @@ def harden(engine: engineio.Server, instance_id: str) -> None:
             metrics.sockets_cut_off.inc()
             cut(engine, sid)
 
+    def handle_well_formed(sid: str, data: Any) -> None:
+        try:
+            handle(sid, data)
+        except Malformed:
+            cut(engine, sid)
+
     engine.generate_id = generate_id
+    engine.handlers["message"] = handle_well_formed
     engine.send_packet = send_bounded
     engine._async = {**engine._async, "websocket": BoundedWebSocket}
 

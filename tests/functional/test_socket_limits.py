@@ -68,6 +68,21 @@ def polling(instance: Instance, user: User) -> tuple[str, dict[str, str]]:
     return url, headers
 
 
+def test_an_instance_has_so_many_places_and_few_of_them_for_strangers(instance: Instance) -> None:
+    with ExitStack() as stack:
+        strangers = [stack.enter_context(WebSocket(instance)) for _ in range(PLACES_OF_NOBODY)]
+        assert [stranger.status for stranger in strangers] == [101, 101]
+        assert handshake(instance, None).status_code == 503
+        silent = User(instance).register()
+        stack.enter_context(WebSocket(instance, silent))
+        users = [User(instance).register() for _ in range(PLACES // PLACES_OF_USER + 1)]
+        answers = [stack.enter_context(WebSocket(instance, user)).status for user in users for _ in range(PLACES_OF_USER)]
+        assert (answers.count(101), answers.count(503)) == (PLACES - 3, 4 + 3)
+        # Those who never introduce themselves are removed, all of them.
+        wait_until(lambda: handshake(instance, silent).status_code == 200, timeout=14, what="a free place")
+        assert all(stranger.ends() for stranger in strangers)
+
+
 def test_a_user_has_so_many_places_and_gets_one_when_it_is_free(instance: Instance, user: User) -> None:
     with ExitStack() as stack:
         taken = [stack.enter_context(WebSocket(instance, user)) for _ in range(PLACES_OF_USER - 1)]
@@ -82,21 +97,6 @@ def test_a_user_has_so_many_places_and_gets_one_when_it_is_free(instance: Instan
         stack.enter_context(Listener(user, transports=["websocket"])).connect(instance, retry=True)
         assert httpx.post(url, headers=headers, content="1\x1e1", trust_env=False).status_code in (200, 400)
         wait_until(lambda: handshake(instance, user).status_code == 200, timeout=4, what="the place of the one that left")
-
-
-def test_an_instance_has_so_many_places_and_few_of_them_for_strangers(instance: Instance) -> None:
-    with ExitStack() as stack:
-        strangers = [stack.enter_context(WebSocket(instance)) for _ in range(PLACES_OF_NOBODY)]
-        assert [stranger.status for stranger in strangers] == [101, 101]
-        assert handshake(instance, None).status_code == 503
-        silent = User(instance).register()
-        stack.enter_context(WebSocket(instance, silent))
-        users = [User(instance).register() for _ in range(PLACES // PLACES_OF_USER + 1)]
-        answers = [stack.enter_context(WebSocket(instance, user)).status for user in users for _ in range(PLACES_OF_USER)]
-        assert (answers.count(101), answers.count(503)) == (PLACES - 3, 4 + 3)
-        # Those who never introduce themselves are removed, all of them.
-        wait_until(lambda: handshake(instance, silent).status_code == 200, timeout=14, what="a free place")
-        assert all(stranger.ends() for stranger in strangers)
 
 
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
@@ -120,7 +120,7 @@ def test_an_odd_place_to_go_on_from_is_refused(instance: Instance, user: User, a
 
 ODD_PAYLOADS = [
     None, [], {}, "", 0, True, "x" * 60_000, [[[]]], {"after": None}, {"after": -1}, {"after": 2**63}, {"after": "1"}, {"after": 1.0},
-    {"after": [1]}, {"repository_id": 2**70}, {"repository_id": "'; DROP TABLE users"}, {"repository_id": None}, {str(n): n for n in range(5_000)},
+    {"after": [1]}, {"repository_id": 2**70}, {"repository_id": "'; DROP TABLE users"}, {"repository_id": None}, {str(n): n for n in range(4_000)},
 ]  # fmt: skip
 
 
@@ -177,21 +177,17 @@ def test_a_client_can_neither_leave_nor_come_by_an_event(instance: Instance, use
 
 def test_binary_attachments_do_not_pile_up(instance: Instance, user: User) -> None:
     with WebSocket(instance, user).join() as websocket:
-        before = memory(instance)
+        websocket.say('4599999999-["sync",{"_placeholder":true,"num":0}]')
         with suppress(OSError):
-            websocket.say('4599999999-["sync",{"_placeholder":true,"num":0}]')
-            for _ in range(190):
-                websocket.send(BINARY, bytes(65_000))
-            websocket.say('427["sync",{"after":0}]')
-        with suppress(OSError):
-            list(websocket_answers(websocket))
-        assert memory(instance) - before < 4 * MEGABYTE
+            for _ in range(100):
+                websocket.send(BINARY, bytes(60_000))
+        assert websocket.ends()
 
 
 def test_handshakes_of_a_broken_websocket_are_refused(instance: Instance, user: User) -> None:
     for fault in ({"Sec-WebSocket-Key": ""}, {"Sec-WebSocket-Version": "7"}, {"Sec-WebSocket-Key": "x"}, {"Connection": "close"}):
         with WebSocket(instance, user, **fault) as websocket:
-            assert websocket.status in (101, 400, 426), fault
+            assert websocket.status in (400,), fault
     wait_until(lambda: handshake(instance, user).status_code == 200, what="a place")
 
 

@@ -45,7 +45,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
     truly = socket.getaddrinfo
 
     def getaddrinfo(host: str, *args: object, **options: object) -> object:
-        host = (left.pop(0) if len(left) > 1 else left[0]) if host == HOST else host
+        host = (left.pop(0) if len(left) > 1 else left[0]) if host.endswith(HOST) else host
         return truly(host, *args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
@@ -155,9 +155,10 @@ def test_a_work_tree_with_its_hard_links_left_alone(fetch: Fetch, tmp_path: Path
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_a_local_repository_may_belong_to_somebody_else(fetch: Fetch, tmp_path: Path) -> None:
     path = create_repository(tmp_path / "it.git")
+    seen = of(path)
     for file in [path, *path.rglob("*")]:
         os.chown(file, 12345, 12345)
-    assert of(fetch(str(path))) == of(path)
+    assert of(fetch(str(path))) == seen
 
 
 def test_thousands_of_refs(server: GitServer, fetch: Fetch) -> None:
@@ -188,7 +189,8 @@ def test_progress_is_told_and_never_goes_back(server: GitServer, tmp_path: Path)
 def test_git_connects_to_the_machine_that_was_checked(server: GitServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     create_repository(server.folder / "it.git")
     fetch(server.url("it"))
-    assert [request.split("?")[0] for request in server.requests[-2:]] == ["GET /it/info/refs", "POST /it/git-upload-pack"]
+    asked = [request.split("?")[0] for request in server.requests]
+    assert asked == ["GET /it/info/refs"] * 2 + ["POST /it/git-upload-pack"] * 2
 
     monkeypatch.setattr(clone, "pinned", lambda *_: {})  # git would have to ask a name server, which knows no such name
     assert message_of(fetch, server.url("it")) == "The repository could not be fetched: git ended with an error."
@@ -311,7 +313,7 @@ def test_a_certificate_that_is_not_trusted(server: GitServer, fetch: Fetch, monk
 
 
 def test_a_certificate_of_another_name(server: GitServer, fetch: Fetch) -> None:
-    assert message_of(fetch, server.url("it", host="127.0.0.2")) == "The certificate of the server is not valid."
+    assert message_of(fetch, server.url("it", host=f"other.{HOST}")) == "The certificate of the server is not valid."
 
 
 def test_a_name_that_does_not_resolve(fetch: Fetch) -> None:
@@ -349,19 +351,19 @@ def test_a_repository_that_is_too_large_is_given_up_while_it_comes(server: GitSe
 
 
 def test_a_blob_that_inflates_to_gigabytes_is_not_held_in_memory(server: GitServer, fetch: Fetch) -> None:
-    """300 MB of zeros, which are 300 KB on their way: they are hashed in passing."""
+    """300 MB of zeros, which are about one on their way: they are hashed in passing."""
     path = create_repository(server.folder / "it.git")
     blob = pack_into(path, [zeros(300 * MEGABYTE)])[0]
     git(path, "tag", "large", blob)
     repository = fetch(server.url("it"))
     assert git(repository.path, "cat-file", "-s", blob) == f"{300 * MEGABYTE}\n"
-    assert clone.size_of(repository.path) < MEGABYTE
+    assert clone.size_of(repository.path) < 4 * MEGABYTE
 
 
 def zeros(size: int) -> tuple[str, bytes]:
     """The name and the packed form of a blob."""
     name = sha1(b"blob %d\0" % size, usedforsecurity=False)
-    deflate = zlib.compressobj(9)
+    deflate = zlib.compressobj(1)
     packed = _entry_header(3, size)
     for _ in range(size // MEGABYTE):
         name.update(bytes(MEGABYTE))
@@ -422,7 +424,7 @@ def test_nothing_that_a_local_repository_configures_is_executed(fetch: Fetch, tm
 
     # The same with a commit that is not there, which git would get from its promisor.
     lost = git(path, "commit-tree", "-m", "lost", "-p", "main", "main^{tree}").strip()
-    git(path, "tag", "lost", lost)
+    (path / "refs" / "tags" / "lost").write_text(f"{lost}\n")
     (path / "objects" / lost[:2] / lost[2:]).unlink()
     message_of(fetch, str(path))
     assert not proof.exists()

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from app.analysis import network
-from app.analysis.address import AddressRefused, parse
+from app.analysis.address import Address, AddressRefused, parse
 from app.analysis.network import Unresolvable, check, is_allowed, refuse_private
 
 ADDRESS = parse("https://git.example/a/b", roots=())
@@ -31,7 +31,7 @@ def test_the_public_internet_may_be_talked_to(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "0.0.0.0",
+        "0.0.0.0",  # noqa: S104 - nobody listens here
         "0.1.2.3",
         "10.0.0.1",
         "100.64.0.1",
@@ -128,4 +128,4 @@ def test_what_does_not_resolve_or_not_in_time_is_left_to_the_analysis(monkeypatc
 
 def test_a_folder_of_this_machine_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", None)
-    refuse_private(network.Address("/srv/git/a", "a"), [])
+    refuse_private(Address("/srv/git/a", "a"), [])

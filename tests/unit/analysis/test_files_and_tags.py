@@ -1,0 +1,160 @@
+"""What is read off names: versions, languages, signs of good practice, licences."""
+
+from __future__ import annotations
+
+import time
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from app.analysis import practices
+from app.analysis.counts import Counts, TooLarge
+from app.analysis.git import GitError, Repository
+from app.analysis.languages import language_of, spdx_id
+from app.analysis.releases import version_order
+from app.analysis.report import build as report_of
+from tests.repositories import NOW, SYMLINK, Commit, ago, build
+
+MIT = (Path(__file__).parents[3] / "LICENSE").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "1.2",
+        "v1.2.3-rc.1",
+        "release-2024.05",
+        "jq-1.7",
+        "go1.21",
+        "REL_15_2",
+        "v4",
+        "V2",
+        "foo/v2.0.1",
+        "@foo/bar@2.0.1",
+        "OpenSSL_1_1_1w",
+        "1.0.0+build",
+        "v.1.2",
+    ],
+)
+def test_versions(tag: str) -> None:
+    assert version_order(tag) is not None
+
+
+@pytest.mark.parametrize(
+    "tag", ["nightly", "build-7", "2024-01-15", "20240115", "7", "v", "release-x", "1.0 beta", "ü1.0", "1." * 60]
+)
+def test_tags_that_are_no_versions(tag: str) -> None:
+    assert version_order(tag) is None
+
+
+def test_versions_have_an_order() -> None:
+    tags = ["v1.10.1", "v1.9", "v1.10", "v1.10-rc1"]
+    assert sorted(tags, key=lambda tag: version_order(tag) or ((), False, "")) == ["v1.9", "v1.10-rc1", "v1.10", "v1.10.1"]
+
+
+@pytest.mark.parametrize(
+    ("path", "language"),
+    [
+        ("src/a.py", "Python"),
+        ("Makefile", "Makefile"),
+        ("docker/Dockerfile", "Dockerfile"),
+        ("CMakeLists.txt", "CMake"),
+        ("a.h", "C"),
+        ("a.test.ts", "TypeScript"),
+        ("run.sh", "Shell"),
+        ("script.pl", "Perl"),
+        ("notes.txt", None),
+        ("LICENSE", None),
+        ("py", None),
+        ("a.unheard-of", None),
+    ],
+)
+def test_languages(path: str, language: str | None) -> None:
+    assert language_of(path) == language
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("readme", "README.rst"),
+        ("readme", ".github/readme.md"),
+        ("license", "COPYING"),
+        ("license", "LICENSE-MIT"),
+        ("contributing", "docs/contributing.rst"),
+        ("code_of_conduct", "CODE_OF_CONDUCT.md"),
+        ("security", ".github/SECURITY.md"),
+        ("changelog", "History.md"),
+        ("tests", "pkg/deep/thing_test.go"),
+        ("ci", ".gitlab-ci.yml"),
+        ("dependencies", "backend/Cargo.toml"),
+        ("lock_file", "uv.lock"),
+        ("linter", "eslint.config.mjs"),
+    ],
+)
+def test_signs_of_good_practice(name: str, path: str) -> None:
+    found = practices.none()
+    practices.notice(found, path.encode())
+    assert {sign for sign, where in found.items() if where} == {name}
+
+
+@pytest.mark.parametrize(
+    "path", ["src/readme.py", "a/b/c/uv.lock", "contest.py", "latest/a.py", "news/a.py", "release", "x" * 400 + "/test_a.py"]
+)
+def test_what_is_no_sign_of_anything(path: str) -> None:
+    found = practices.none()
+    practices.notice(found, path.encode())
+    assert not any(found.values())
+
+
+def test_of_several_paths_the_shortest_and_then_the_first_counts() -> None:
+    found = practices.none()
+    for path in (b"docs/README.md", b"README.txt", b"README.rst", b"readme.html"):
+        practices.notice(found, path)
+    assert found["readme"] == b"README.rst"
+
+
+def test_a_linter_in_a_section_of_another_file(tmp_path: Path) -> None:
+    files = {b"pyproject.toml": b"[project]\n\n[tool.ruff]\n", b"setup.cfg": b"[metadata]\n", b"LICENSE": MIT}
+    report = report_of(Repository(build(tmp_path / "x.git", [Commit(ago(1), files=files)])), NOW, lambda fraction, step: None)
+    assert (report["practices"]["linter"], report["license"]) == ("pyproject.toml", "MIT")
+
+
+def test_a_licence_that_is_a_link_is_there_and_of_no_known_text(tmp_path: Path) -> None:
+    path = build(tmp_path / "x.git", [Commit(ago(1), others={b"LICENSE": (SYMLINK, b"docs/LICENSE")})])
+    report = report_of(Repository(path), NOW, lambda fraction, step: None)
+    assert (report["practices"]["license"], report["license"]) == ("LICENSE", None)
+
+
+@pytest.mark.parametrize("text", [b"", b"\n" * 65536, b" " * 65536, b"\xff\0" * 30000, b"a\n" * 32768, MIT + b"x" * 900])
+def test_a_text_that_is_no_licence_costs_little(text: bytes) -> None:
+    started = time.process_time()
+    assert spdx_id(text) is None
+    assert time.process_time() - started < 5
+
+
+def test_what_cannot_be_held_is_refused() -> None:
+    counts = Counts("changed files", max_bytes=400)
+    for name in (b"a", b"b", b"a"):
+        counts.add(name)
+    assert dict(counts.items()) == {b"a": 2, b"b": 1}
+    with pytest.raises(TooLarge, match="too many changed files to be analysed: over 2"):
+        counts.add(b"c")
+
+
+def test_complaints_do_not_block_the_output(tmp_path: Path) -> None:
+    """Each broken reference is a line of complaint: together far more than a pipe holds."""
+    path = build(tmp_path / "x.git")
+    for number in range(2000):
+        (path / "refs" / "tags" / f"broken-{number}").write_text("0" * 40 + "\n")
+    repository = Repository(path)
+    assert list(repository.records("tag", end=b"\n")) == []
+    with pytest.raises(GitError, match="Not a valid object name"):
+        repository.output("cat-file", "blob", "nothing")
+
+
+def test_leaving_early_ends_the_command(tmp_path: Path) -> None:
+    repository = Repository(build(tmp_path / "x.git"))
+    endless = chain.from_iterable([b"x\n"] for _ in iter(int, 1))
+    with repository.stream("cat-file", "--batch", feed=endless) as output:
+        assert output.readline() == b"x missing\n"

@@ -1,0 +1,230 @@
+"""The process of one analysis, run as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from app.analysis import __main__ as module
+from app.analysis import clone, report
+from app.analysis.__main__ import Output, outcome_of
+from app.analysis.git import GitError
+from tests import git_server
+from tests.git_server import GitServer, create_repository
+from tests.processes import wait_until
+from tests.servers import ROOT, base_environment
+
+MEGABYTE = 1024**2
+
+
+def request_for(url: str | Path, **changes: Any) -> dict[str, Any]:
+    request: dict[str, Any] = {
+        "url": str(url),
+        "as_of": "2026-01-01T00:00:00+00:00",
+        "roots": [],
+        "allowed_networks": ["127.0.0.0/8"],
+        "max_bytes": 64 * MEGABYTE,
+    }
+    return request | changes
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[GitServer]:
+    (tmp_path / "served").mkdir()
+    with GitServer(tmp_path / "served", tmp_path) as server:
+        yield server
+
+
+class Child:
+    """The process with its ends, in a folder for temporary files of its own."""
+
+    def __init__(self, tmp_path: Path, authority: Path | None = None) -> None:
+        self.temporary = tmp_path / "temporary"
+        self.temporary.mkdir(exist_ok=True)
+        variables = base_environment() | {"TMPDIR": str(self.temporary)}
+        if authority:
+            variables["SSL_CERT_FILE"] = str(authority)
+        pipe = subprocess.PIPE
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "app.analysis"],
+            cwd=ROOT,
+            env=variables,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,
+        )
+
+    def ask(self, request: dict[str, Any]) -> None:
+        assert self.popen.stdin
+        self.popen.stdin.write(json.dumps(request).encode() + b"\n")
+        self.popen.stdin.flush()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All, to the end."""
+        assert self.popen.stdout
+        return [json.loads(line) for line in self.popen.stdout]
+
+    def git_processes(self) -> list[psutil.Process]:
+        return [it for it in psutil.Process(self.popen.pid).children(recursive=True) if it.name().startswith("git")]
+
+    def left_behind(self) -> list[Path]:
+        return [path for path in self.temporary.glob("*/*") if path.is_dir()]
+
+    def close(self) -> None:
+        with self.popen:
+            self.popen.kill()
+
+
+@pytest.fixture
+def start(tmp_path: Path, server: GitServer) -> Iterator[Callable[[], Child]]:
+    children: list[Child] = []
+
+    def start() -> Child:
+        children.append(Child(tmp_path, server.authority))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.close()
+
+
+def test_a_report_comes_with_progress_before_it(start: Callable[[], Child], server: GitServer) -> None:
+    create_repository(server.folder / "it.git", commits=3)
+    child = start()
+    child.ask(request_for(server.url("it", host="127.0.0.1")))
+    lines = child.lines()
+    assert child.popen.wait(10) == 0
+    assert [sorted(line) for line in lines] == [["progress", "step"]] * (len(lines) - 1) + [["report"]]
+    assert lines[-1]["report"]["commits"] == 3
+    percents = [line["progress"] for line in lines[:-1]]
+    assert (percents[0], percents == sorted(percents), percents[-1] <= 99) == (0, True, True)
+    assert any(0 < percent <= 60 for percent in percents)
+    assert child.left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("missing", "There is no public repository at this address."),
+        ("redirect/6/it", "There are too many redirects at this address."),
+    ],
+)
+def test_an_error_is_the_last_line(path: str, error: str, start: Callable[[], Child], server: GitServer) -> None:
+    child = start()
+    child.ask(request_for(server.url(path, host="127.0.0.1")))
+    assert child.lines()[-1] == {"error": error, "permanent": True}
+    assert (child.popen.wait(10), child.left_behind()) == (0, [])
+
+
+def test_it_is_nice_and_limited_and_deaf_to_signals_for_services(start: Callable[[], Child], server: GitServer) -> None:
+    server.answers["/it"] = git_server.hang
+    child = start()
+    child.ask(request_for(server.url("it", host="127.0.0.1")))
+    wait_until(lambda: server.requests)
+    process = psutil.Process(child.popen.pid)
+    assert process.nice() == psutil.Process().nice() + module.NICENESS
+    assert process.rlimit(psutil.RLIMIT_AS) == (module.MAX_MEMORY_BYTES,) * 2
+    assert process.rlimit(psutil.RLIMIT_FSIZE) == (64 * MEGABYTE,) * 2
+    child.popen.send_signal(signal.SIGTERM)
+    assert child.popen.stdin
+    child.popen.stdin.close()
+    assert (child.popen.wait(10), child.left_behind()) == (0, [])
+
+
+def test_the_end_of_its_input_ends_it_and_git_and_removes_the_clone(start: Callable[[], Child], server: GitServer) -> None:
+    def hang_at_git(handler: git_server.Handler) -> None:
+        if len(server.requests) == 1:
+            return handler.reply(200, Content_Type=git_server.ADVERTISEMENT)
+        return git_server.hang(handler)
+
+    server.answers["/it"] = hang_at_git
+    child = start()
+    child.ask(request_for(server.url("it", host="127.0.0.1")))
+    wait_until(lambda: len(server.requests) == 2)
+    started = child.git_processes()
+    assert len(started) >= 2
+    assert len(child.left_behind()) == 1
+    assert child.popen.stdin
+    child.popen.stdin.close()
+    assert child.popen.wait(10) == 0
+    wait_until(lambda: not any(alive(process) for process in started), what="git to be gone")
+    assert child.left_behind() == []
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [
+        (MemoryError(), {"error": module.OUT_OF_MEMORY, "permanent": True}),
+        (GitError("odd"), {"error": module.UNEXPECTED, "permanent": False}),
+        (RuntimeError("/a/path"), {"error": module.UNEXPECTED, "permanent": False}),
+    ],
+)
+def test_a_fault_of_the_analysis_is_told_in_a_neutral_sentence(
+    fault: Exception, outcome: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    path = create_repository(tmp_path / "it.git")
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(report, "build", fail)
+    request = request_for(path, roots=[str(tmp_path)])
+    assert outcome_of(request, tmp_path / "scratch", Output()) == outcome
+
+
+def test_what_is_refused_at_the_start_of_an_analysis(tmp_path: Path) -> None:
+    """The roots may have changed since it was asked for."""
+    path = create_repository(tmp_path / "it.git")
+    outcome = outcome_of(request_for(path), tmp_path, Output())
+    assert (outcome["permanent"], "not one of those that may be analysed" in outcome["error"]) == (True, True)
+
+
+def test_the_two_parts_share_the_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fetch(*arguments: Any) -> None:
+        for fraction in (0, 0.5, 0.25, 1):
+            arguments[-1](fraction, f"fetch {fraction}")
+
+    def build(*arguments: Any) -> dict[str, Any]:
+        for fraction in (0, 0.5, 1):
+            arguments[-1](fraction, f"report {fraction}")
+        return {}
+
+    monkeypatch.setattr(clone, "fetch", fetch)
+    monkeypatch.setattr(report, "build", build)
+    outcome_of(request_for("https://git.example/a"), tmp_path, Output())
+    told = [json.loads(line)["progress"] for line in capsys.readouterr().out.splitlines()]
+    assert told == [0, 30, 30, 60, 60, 79, 99]
+
+
+def test_the_same_step_is_not_told_again_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output()
+    for percent in range(100):
+        output.progress(percent, "counting")
+    assert len(capsys.readouterr().out.splitlines()) < 50
+
+
+def test_a_file_may_grow_to_the_limit_and_no_further(tmp_path: Path) -> None:
+    large = f"open({str(tmp_path / 'x')!r}, 'wb').write(bytes({65 * MEGABYTE}))"
+    code = f"from app.analysis.__main__ import limit; limit({MEGABYTE}); {large}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ), stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, b"File too large" in done.stderr) == (1, True)
+    assert (tmp_path / "x").stat().st_size == module.MIN_FILE_BYTES
