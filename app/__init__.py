@@ -7,7 +7,7 @@ from flask import Flask
 from app import config as configuration
 from app import errors, instance, openapi, security
 from app.adapters import Adapters, choose
-from app.api import MAX_BODY_BYTES
+from app.api import MAX_BODY_BYTES, IdConverter
 from app.auth import commands as auth_commands
 from app.auth import views as auth_views
 from app.auth.passwords import Passwords
@@ -74,6 +74,7 @@ def create_app(config: Config | None = None) -> Flask:
         probes=probes,
         repositories=repositories,
     )
+    app.url_map.converters["id"] = IdConverter
     app.session_interface = SessionInterface(app, config, adapters.sessions, encryption, signing, adapters.refresh_keys)
 
     errors.init_app(app)

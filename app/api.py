@@ -9,17 +9,26 @@ from typing import Any
 
 from flask import Response, request
 from pydantic import BaseModel, ConfigDict, ValidationError
+from werkzeug.routing import IntegerConverter
 
 from app.errors import Invalid, Problem
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_FAULTS = 20
+LARGEST_ID = 2**63 - 1  # that a database holds
 
 
 class Body(BaseModel):
     """Of a request: nothing but the named fields, and no guessing of types."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class IdConverter(IntegerConverter):
+    """`<id:name>` in a route: a number. One that no row can have is that of a row which does not exist."""
+
+    def to_python(self, value: str) -> int:
+        return min(int(value), LARGEST_ID)
 
 
 class Query(BaseModel):

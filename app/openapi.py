@@ -8,16 +8,16 @@ from typing import Any
 from flask import Blueprint, Flask, Response, current_app, jsonify
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from werkzeug.routing import IntegerConverter, Rule, UnicodeConverter
+from werkzeug.routing import Rule, UnicodeConverter
 
-from app.api import Operation
+from app.api import IdConverter, Operation
 from app.version import VERSION
 
 blueprint = Blueprint("openapi", __name__)
 
 PATH_SCHEMAS: dict[type, dict[str, Any]] = {
     UnicodeConverter: {"type": "string", "minLength": 1},
-    IntegerConverter: {"type": "integer", "minimum": 0},
+    IdConverter: {"type": "integer", "minimum": 0},
 }
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
@@ -49,7 +49,7 @@ def describe(app: Flask) -> dict[str, Any]:
     references, components = _schemas([found for _, found in described])
     paths: dict[str, Any] = {}
     for rule, found in sorted(described, key=lambda pair: pair[0].rule):
-        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        path = re.sub(r"<(?:[^<>:]+:)?(\w+)>", r"{\1}", rule.rule)
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
             paths.setdefault(path, {})[method.lower()] = _describe(rule, method, found, references)
     return {

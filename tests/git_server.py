@@ -111,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
         owner = self.server.owner
         owner.requests.append(f"{self.command} {self.path}")
         self.close_connection = True
-        answer = next((answer for start, answer in owner.answers.items() if self.path.startswith(start)), _serve)
+        answer = next((answer for start, answer in owner.answers.items() if self.path.startswith(start)), serve)
         answer(self)
 
     do_POST = do_GET
@@ -128,6 +128,12 @@ class Handler(BaseHTTPRequestHandler):
 
 def redirect(status: int, location: str) -> Answer:
     return lambda handler: handler.reply(status, Location=location)
+
+
+def as_of_old(handler: Handler) -> None:
+    """In the first version of the protocol, which tells nothing of a HEAD that leads nowhere."""
+    del handler.headers["Git-Protocol"]
+    serve(handler)
 
 
 def error(status: int) -> Answer:
@@ -156,7 +162,7 @@ def endless(handler: Handler) -> None:
         handler.wfile.write(b"0" * 65536)
 
 
-def _serve(handler: Handler) -> None:
+def serve(handler: Handler) -> None:
     path, _, query = handler.path.partition("?")
     if path.startswith("/redirect/"):
         _, _, count, rest = handler.path.split("/", 3)

@@ -3,17 +3,22 @@ keeps to no rule. And what stands between clients and instances: a balancer."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol, Self
 
+import engineio
 import httpx
 import psutil
+import requests
 import socketio
+from engineio.packet import MESSAGE, Packet
 
 from tests.functional.users import User
 from tests.servers import Instance, Server, wait_until
@@ -43,8 +48,34 @@ def judge(seqs: Sequence[int], due: int) -> Judgement:
     return Judgement(
         lost=len(set(range(1, due + 1)) - set(seqs)),
         doubled=len(seqs) - len(set(seqs)),
-        disordered=sum(later < earlier for earlier, later in zip(seqs, seqs[1:], strict=False)),
+        disordered=sum(later < earlier for earlier, later in itertools.pairwise(seqs)),
     )
+
+
+class _Engine(engineio.Client):  # type: ignore[misc] # no type hints
+    """Tells of messages as they come on the wire: the library gives each a thread of its own, which overtake each other."""
+
+    overhear: Callable[[str], None]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.opened: list[Any] = []  # which it forgets to close
+
+    def _receive_packet(self, packet: Packet) -> None:
+        if packet.packet_type == MESSAGE:
+            self.overhear(packet.data)
+        super()._receive_packet(packet)
+
+    def _connect_websocket(self, *arguments: Any) -> Any:
+        try:
+            return super()._connect_websocket(*arguments)
+        finally:
+            self.opened += [self.ws] if self.ws else []
+
+
+class _Client(socketio.Client):  # type: ignore[misc]
+    def _engineio_client_class(self) -> type[_Engine]:
+        return _Engine
 
 
 class Listener:
@@ -58,16 +89,20 @@ class Listener:
         self.connect_errors: list[Any] = []
         self.connections = 0
         self._changed = threading.Lock()
-        self.client = socketio.Client(reconnection_delay=0.1, reconnection_delay_max=0.5, handle_sigint=False)
+        self._http = requests.Session()
+        self.client = _Client(reconnection_delay=0.1, reconnection_delay_max=0.5, handle_sigint=False, http_session=self._http)
         self.client.on("connect", self._connected)
         self.client.on("connect_error", self.connect_errors.append)
-        self.client.on("*", self._heard)
+        self.client.eio.overhear = self._overhear
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.client.shutdown()
+        self._http.close()
+        for websocket in self.client.eio.opened:
+            websocket.shutdown()
 
     def connect(self, server: Reachable, *, ready: bool = True, retry: bool = False, **headers: str) -> Self:
         """`retry`: goes on until it is let in."""
@@ -103,7 +138,10 @@ class Listener:
     def _connected(self) -> None:
         self.connections += 1
 
-    def _heard(self, event: str, data: Any = None) -> None:
+    def _overhear(self, message: str) -> None:
+        if not message.startswith("2"):
+            return
+        event, data = json.loads(message[1:])
         self.events.append((event, data))
         if event == "notification":
             self.after = data["seq"]
@@ -114,7 +152,14 @@ class Listener:
 class WebSocket:
     """RFC 6455 by hand, frame by frame, on a handshake of its own or as the upgrade of a polling connection."""
 
-    def __init__(self, instance: Instance, user: User | None = None, query: str = "", receive_buffer: int = 0, **headers: str) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        user: User | None = None,
+        query: str = "",
+        receive_buffer: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -128,7 +173,7 @@ class WebSocket:
             "Sec-WebSocket-Version": "13",
             "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
             **({"Cookie": f"session={user.cookie}"} if user else {}),
-            **headers,
+            **(headers or {}),
         }
         lines = [f"GET {HANDSHAKE}websocket{query} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items() if value)]
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
@@ -255,7 +300,7 @@ def _probe(instance: Instance, delays: list[float], over: threading.Event) -> No
 
 
 class Balancer(Server):
-    """nginx in front of instances: Engine.IO connections go to the instance that their id names, all else to one after another."""
+    """nginx in front of instances: connections go to the instance that their id names, all else to one after another."""
 
     def __init__(self, instances: Sequence[Instance]) -> None:
         super().__init__()

@@ -28,7 +28,6 @@ from app.analysis.address import AddressRefused, parse
 from app.analysis.failures import Failure
 from app.analysis.git import GitError
 
-NICENESS = 10  # requests come first
 MAX_MEMORY_BYTES = 2 * 1024**3  # address space of this process, and of each git
 MAX_OPEN_FILES = 256
 MIN_FILE_BYTES = 64 * 1024**2
@@ -75,7 +74,6 @@ def main() -> None:
 
 def limit(max_bytes: int) -> None:
     """What this process and those that it starts may take. Of processes there is no limit: it would be one of the whole user."""
-    os.nice(NICENESS)
     for kind, most in (
         (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
         (resource.RLIMIT_FSIZE, max(max_bytes, MIN_FILE_BYTES)),

@@ -40,7 +40,9 @@ STEPS = {
 }
 _PROGRESS = re.compile(rb"(?:^|[\r\n])((?:remote: )?[A-Z][a-z]+ (?:objects|deltas)): +(\d{1,3})%")
 
-GONE = re.compile(r"not found|could not read Username|not appear to be a git repository|requested URL returned error: 4\d\d")
+GONE = re.compile(
+    r"not found|could not read Username|not appear to be a git repository|requested URL returned error: 4(?!08|29)\d\d"
+)
 TOO_SLOW = re.compile(r"Operation too slow|transfer closed|timed out")
 TOO_LARGE = re.compile(r"File too large|died of signal 25\b")  # SIGXFSZ: a file has grown to the limit of the process
 OUT_OF_MEMORY = re.compile(r"[Oo]ut of memory|Cannot allocate memory")
@@ -82,6 +84,8 @@ _SETTINGS = """\
 	threads = 1
 	windowMemory = 64m
 	deltaCacheSize = 32m
+[init]
+	defaultBranch = reporadar/none  # where HEAD leads to if the other side has none, not to a branch that happens to be there
 [transfer]
 	unpackLimit = 1  # one file instead of many
 [http]
@@ -188,7 +192,7 @@ def _failure(complaint: bytes) -> Failure:
     """In our words: git's own name folders of this machine, and can be the other side's."""
     text = complaint.decode(errors="replace")
     if OUT_OF_MEMORY.search(text):  # the other side of a local clone is ours as well
-        return Failure("Fetching this repository takes more memory than it may.", permanent=True)
+        return Failure(OUT_OF_MEMORY_TEXT, permanent=True)
     said = "\n".join(line for line in re.split(r"[\r\n]+", text) if not line.startswith("remote:"))
     if GONE.search(said):
         return Failure("There is no public repository at this address.", permanent=True)

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import IO
 
 MAX_COMPLAINT_BYTES = 2000
+MAX_NAME_LENGTH = 4096  # Linux' own limit for a path
 CHUNK_BYTES = 1 << 16
 
 
@@ -139,5 +140,6 @@ def printable(text: bytes) -> str:
 
 
 def readable(name: bytes) -> str:
-    """A path or a tag; bytes that are not UTF-8 are written as escapes."""
-    return name.decode(errors="backslashreplace")
+    """A path or a tag; bytes that are not UTF-8 are written as escapes, and of a very long one there is the beginning."""
+    text = name.decode(errors="backslashreplace")
+    return text if len(text) <= MAX_NAME_LENGTH else f"{text[:MAX_NAME_LENGTH]}…"

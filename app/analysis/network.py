@@ -13,6 +13,7 @@ IP = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 RESOLVE_SECONDS = 2.0  # that somebody who adds a repository waits for a name server
+MAX_LOOK_UPS = 4  # at once, in the way of `refuse_private`
 _NAT64 = IPv6Network("64:ff9b::/96")
 _UNICAST = IPv6Network("2000::/3")  # all that is given out to the public internet
 _RELAYS = IPv4Network("192.88.99.0/24"), IPv4Network("192.0.0.0/24")  # of protocols, not of anybody's servers
@@ -39,6 +40,9 @@ def check(host: str, port: int, allowed: Sequence[Network]) -> list[IP]:
     return addresses
 
 
+_look_ups = threading.BoundedSemaphore(MAX_LOOK_UPS)
+
+
 def refuse_private(address: Address, allowed: Sequence[Network]) -> None:
     """Raises AddressRefused as far as that can be told quickly; what can't be, is told when it is fetched."""
     if address.is_local:
@@ -52,7 +56,12 @@ def refuse_private(address: Address, allowed: Sequence[Network]) -> None:
             refusals.append(refused)
         except Unresolvable:
             pass
+        finally:
+            _look_ups.release()
 
+    # A name server that hangs must not take all of gevent's resolver threads, which are ten.
+    if not _look_ups.acquire(blocking=False):
+        return
     # Nothing can end a look-up; a thread can be left alone with it, and gevent makes a greenlet of it.
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

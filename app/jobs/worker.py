@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 
 from app import config, instance, logs
 from app.config import Config
@@ -30,15 +29,15 @@ def main() -> None:
     logs.configure(settings.log_format, settings.log_level)
     if not settings.use_redis_sessions:
         config.exit_with_faults(["USE_REDIS_SESSIONS: is not true; an embedded instance does its jobs by itself"])
-    stop = threading.Event()
+    stop, wish = os.pipe()  # what a signal handler may touch without being in the way of itself
     for wanted in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(wanted, lambda *_: stop.set())
+        signal.signal(wanted, lambda *_: os.write(wish, b"."))
 
     database = Database(settings.database_url, settings.database_pool_size, me.instance_id)
     crew = create_crew(settings, database, me.instance_id)
     crew.start()
     log.info("Worker waiting for jobs")
-    stop.wait()
+    os.read(stop, 1)
     log.info("stopping: handing over the jobs at hand")
     crew.stop(settings.shutdown_timeout - GIVE_UP_SECONDS)
     database.close()

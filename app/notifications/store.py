@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Insert, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.database.schema import inboxes, notifications, users
@@ -15,6 +15,7 @@ from app.moments import iso
 
 KEPT_AT_LEAST = 1000  # of each user, however old
 KEPT_FOR = timedelta(days=7)
+BATCH = 1000  # users in one statement
 
 
 @dataclass(frozen=True)
@@ -62,20 +63,26 @@ def add(connection: Connection, user_ids: Iterable[int], type: str, title: str, 
     now = datetime.now(UTC)
     # The lock keeps their accounts from being deleted before this transaction ends.
     existing = select(users.c.id).where(users.c.id.in_(user_ids)).order_by(users.c.id).with_for_update(read=True, key_share=True)
-    added = []
-    for user_id in connection.execute(existing).scalars().all():
-        seq = connection.execute(_next_number(connection, user_id)).scalar_one()
-        added.append(Notification(user_id, seq, type, title, data, now))
+    added = [
+        Notification(user_id, seq, type, title, data, now)
+        for batch in _batches(list(connection.execute(existing).scalars()))
+        for user_id, seq in connection.execute(_next_numbers(connection, batch))
+    ]
     if added:
         connection.execute(insert(notifications), [vars(notification) for notification in added])
     return added
 
 
-def _next_number(connection: Connection, user_id: int) -> Any:
+def _batches(user_ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (user_ids[start : start + BATCH] for start in range(0, len(user_ids), BATCH))
+
+
+def _next_numbers(connection: Connection, user_ids: Sequence[int]) -> Any:
+    """One for each; the rows are locked in the order of the list."""
     dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    new: Insert = dialect.insert(inboxes).values(user_id=user_id, head=1, read_up_to=0)
-    taken: Any = new
-    return taken.on_conflict_do_update(index_elements=["user_id"], set_={"head": inboxes.c.head + 1}).returning(inboxes.c.head)
+    first = dialect.insert(inboxes).values([{"user_id": user_id, "head": 1, "read_up_to": 0} for user_id in user_ids])
+    next_one = first.on_conflict_do_update(index_elements=["user_id"], set_={"head": inboxes.c.head + 1})
+    return next_one.returning(inboxes.c.user_id, inboxes.c.head)
 
 
 def inbox(connection: Connection, user_id: int) -> Inbox:

@@ -7,13 +7,11 @@ from typing import Any
 from flask import Blueprint, Response, current_app
 from pydantic import BaseModel, Field
 
-from app.api import Body, Query, answer, no_content, operation
+from app.api import LARGEST_ID, Body, Query, answer, no_content, operation
 from app.auth.guards import login_required, require_user
 from app.notifications.service import PAGE, Notifications
 
 blueprint = Blueprint("notifications", __name__, url_prefix="/api/notifications")
-
-LARGEST = 2**63 - 1
 
 
 class NotificationView(BaseModel):
@@ -31,12 +29,12 @@ class NotificationsView(BaseModel):
 
 
 class NotificationsQuery(Query):
-    after: int = Field(0, ge=0, le=LARGEST)
+    after: int = Field(0, ge=0, le=LARGEST_ID)
     limit: int = Field(PAGE, ge=1, le=PAGE)
 
 
 class ReadBody(Body):
-    up_to: int = Field(ge=0, le=LARGEST)
+    up_to: int = Field(ge=0, le=LARGEST_ID)
 
 
 def service() -> Notifications:

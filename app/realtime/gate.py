@@ -55,20 +55,32 @@ class Gate:
         self._allowed_origins = frozenset(allowed_origins)
         self._max_sockets = max_sockets
         self._headers = list(headers)
+        self._polled: set[str] = set()  # connections that a request waits for
         self._max_sockets_per_user = max_sockets_per_user
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if not environ.get("PATH_INFO", "").startswith(PATH):
             return self._wsgi_app(environ, start_response)
         start = self._with_headers(environ, start_response)
-        if "sid" not in parse_qs(environ.get("QUERY_STRING", "")):
+        if not _sid(environ):
             if refusal := self._refusal(environ):
                 return _answer(start, "503 Service Unavailable", refusal)
         elif environ["REQUEST_METHOD"] == "POST" and (fault := _fault_of_post(environ)):
             return _answer(start, *fault)
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket" and (refusal := self._fault_of_upgrade(environ)):
             return _answer(start, "400 Bad Request", refusal)
-        return self._wsgi_app(environ, start)
+        return self._poll(environ, start) if _is_poll(environ) else self._wsgi_app(environ, start)
+
+    def _poll(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """One request at a time waits for the packets of a connection; more would only take the places of others."""
+        engine_sid = _sid(environ)
+        if engine_sid in self._polled:
+            return _answer(start_response, "400 Bad Request", "Another request is waiting already.")
+        self._polled.add(engine_sid)
+        try:
+            return self._wsgi_app(environ, start_response)
+        finally:
+            self._polled.discard(engine_sid)
 
     def _refusal(self, environ: WSGIEnvironment) -> str | None:
         """Why this handshake can't be taken now; otherwise the environ says whose it is."""
@@ -91,8 +103,7 @@ class Gate:
         wanted = {word.strip() for word in environ.get("HTTP_CONNECTION", "").lower().split(",")}
         if "upgrade" not in wanted or len(key) != WEBSOCKET_KEY_LENGTH or version != WEBSOCKET_VERSION:
             return "This is no handshake of a WebSocket."
-        sid = parse_qs(environ.get("QUERY_STRING", "")).get("sid", [""])[0]
-        socket = self._server.eio.sockets.get(sid)
+        socket = self._server.eio.sockets.get(_sid(environ))
         return "This connection is being upgraded already." if socket and socket.upgrading else None
 
     def _count(self, identity: Identity | None) -> int:
@@ -112,6 +123,16 @@ class Gate:
             return start_response(status, [*own, *headers], exc_info)
 
         return start
+
+
+def _sid(environ: WSGIEnvironment) -> str:
+    """Of the connection that a request belongs to; empty for a handshake."""
+    sids: list[str] = parse_qs(environ.get("QUERY_STRING", "")).get("sid", [""])
+    return sids[0]
+
+
+def _is_poll(environ: WSGIEnvironment) -> bool:
+    return environ["REQUEST_METHOD"] == "GET" and bool(_sid(environ)) and "HTTP_UPGRADE" not in environ
 
 
 def _user_id(environ: WSGIEnvironment) -> int | None:

@@ -80,8 +80,9 @@ def answer(socketio: SocketIO, event: str, handle: Answer) -> None:
     """Has an event of a client answered by what `handle` returns, or by the Problem that it raises."""
 
     def answered(data: Any = None, *_: Any) -> dict[str, Any]:
-        connection: Connection = request.environ["flask.app"].extensions["connections"][request.sid]  # type: ignore[attr-defined]
-        if not connection.rate.take():
+        connections: Connections = request.environ["flask.app"].extensions["connections"]
+        connection = connections[request.sid]  # type: ignore[attr-defined]
+        if not connection.rate.take() or connections.is_congested(connection):
             return {"ok": False, "error": "These are too many messages. Please wait a little."}
         try:
             return handle(connection, data)

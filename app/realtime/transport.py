@@ -12,9 +12,11 @@ import engineio
 import gevent
 import simple_websocket
 from engineio.async_drivers.gevent import WebSocketWSGI
+from engineio.exceptions import QueueEmpty
 from engineio.packet import Packet
 from engineio.payload import Payload
 from gevent.lock import Semaphore
+from gevent.queue import Empty
 from wsproto.events import Event
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError
@@ -29,6 +31,7 @@ MAX_MESSAGE_BYTES = 64 * 1024  # clients have little to say
 MESSAGES_PER_SECOND, MESSAGES_AT_ONCE = 50, 200  # of one connection, of any kind
 FRAMES_PER_SECOND, FRAMES_AT_ONCE = 100, 500  # pings, parts of messages and empty ones included
 MAX_PACKETS_PER_POST = 100
+MAX_PACKETS_PER_POLL = 16  # the official Python client ends a connection that sends it more at once
 SEND_SECONDS = 30.0  # for the client to take a message
 MAX_PACKETS_WAITING = 500  # for one that does not read; then it is cut off, and catches up when it comes back
 IDLE_SECONDS = 60.0  # more than a client that answers pings is ever silent
@@ -55,6 +58,32 @@ class Rate:
             return False
         self._left -= count
         return True
+
+
+class _PatientSocket(engineio.server.socket.Socket):  # type: ignore[misc]
+    """One that leaves for the next poll what is too much for this one."""
+
+    def poll(self) -> list[Packet]:
+        """Empty at the end of the connection. Raises QueueEmpty if there is nothing for too long."""
+        packets: list[Packet | None] = []
+        try:
+            packets.append(self._take(timeout=self.server.ping_interval + self.server.ping_timeout))
+            while packets[-1] is not None and len(packets) < MAX_PACKETS_PER_POLL:
+                packets.append(self._take(block=False))
+        except Empty:
+            if not packets:
+                raise QueueEmpty from None
+        if packets[-1] is None and len(packets) > 1:
+            self.queue.put(None)
+        return [packet for packet in packets if packet is not None]
+
+    def _take(self, **how: Any) -> Packet | None:
+        packet: Packet | None = self.queue.get(**how)
+        self.queue.task_done()
+        return packet
+
+
+engineio.server.socket.Socket = _PatientSocket
 
 
 class _WholeWrites:

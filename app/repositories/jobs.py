@@ -28,6 +28,7 @@ MAX_ATTEMPTS = 3
 RETRY_DELAYS = (timedelta(seconds=3), timedelta(seconds=10))
 PROGRESS_SECONDS = 0.5  # between two words on progress
 RENEWAL_SECONDS = 1.0  # which is also how soon somebody notices that it was cancelled
+SETTLE_SECONDS = 10.0  # to write down an outcome with the notifications of thousands of followers
 OUTAGE_SECONDS = 1.0  # between two tries to write down an outcome
 SWEEP_SECONDS = 5.0
 PURGE_SECONDS = 3600.0
@@ -111,7 +112,7 @@ class Analyst:
         """As one transaction, which is tried until the database takes it or the claim is lost."""
         while True:
             try:
-                told = self._database.run(end, self._notifications, *arguments)
+                told = self._database.run_within(SETTLE_SECONDS, end, self._notifications, *arguments)
                 break
             except Unavailable:
                 log.warning("the outcome of analysis %d has to wait for the database", claim.analysis.id)
@@ -202,6 +203,7 @@ def _renew(connection: Connection, claim: Claim, progress: int, step: str) -> li
 
 def _start_due(connection: Connection, repository_id: int) -> Analysis | None:
     """The new analysis, of a repository that is due and that somebody follows."""
+    store.lock(connection, repository_id)
     if not store.take_due(connection, repository_id) or store.remove_unfollowed(connection, repository_id):
         return None
     analysis, new = store.start(connection, repository_id)

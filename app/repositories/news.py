@@ -34,7 +34,7 @@ def of_success(repository: Repository, analysis: Analysis, report: Report, befor
         news.append(News("score.changed", f"{repository.name}: {_in_words(changes)}", {**about, "changes": changes}))
     now, then = report["releases"], before["releases"]
     # A release that was withdrawn leaves an older one as the latest. Moments in UTC sort as texts.
-    if now["latest"] and now["latest"] != then["latest"] and now["latest_at"] >= (then["latest_at"] or ""):
+    if now["latest"] and now["latest"] != then["latest"] and (now["latest_at"] or "") >= (then["latest_at"] or ""):
         data = {**about, "release": now["latest"], "released_at": now["latest_at"]}
         news.append(News("release.found", f"{repository.name} released {now['latest']}", data))
     return news

@@ -22,11 +22,12 @@ from app.config import PROJECT_ROOT, Config
 
 log = logging.getLogger(__name__)
 
-COMMAND = [sys.executable, "-m", "app.analysis"]
+NICENESS = 10  # requests come first, from the start: it alone takes most of a second of a processor
+COMMAND = ["nice", "-n", str(NICENESS), sys.executable, "-m", "app.analysis"]
 LOOK_SECONDS = 0.25
 GRACE_SECONDS = 5.0  # for the process to remove its clone when it is told that nobody waits
-CLEANING_SECONDS = 60.0
-MAX_OUTPUT_BYTES = 16 * 1024**2  # of a process in its whole life; a report has a few ten thousand
+CLEANING_SECONDS = 10.0  # the lease of an analysis must not run out meanwhile; the next one cleans the rest
+MAX_OUTPUT_BYTES = 4 * 1024**2  # of a process in its whole life; a report has a few ten thousand
 MAX_COMPLAINT_BYTES = 4000
 
 CRASHED = "The analysis of this repository ended unexpectedly."
@@ -160,7 +161,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _remove_what_it_left() -> None:
     """By a process too: a large clone would take longer than an event loop may wait."""
-    command = [sys.executable, "-m", "app.analysis.scratch"]
+    command = ["nice", "-n", str(NICENESS), sys.executable, "-m", "app.analysis.scratch"]
     with suppress(subprocess.TimeoutExpired):
         subprocess.run(
             command,

@@ -13,7 +13,7 @@ from app.analysis import address, network
 from app.analysis.address import AddressRefused
 from app.config import Config
 from app.database.engine import Database
-from app.errors import Conflict, Invalid, NotFound
+from app.errors import Conflict, Invalid, NotFound, TooMany
 from app.notifications.service import Notifications
 from app.repositories import store
 from app.repositories.store import Analysis, Entry, Past, Repository
@@ -22,6 +22,8 @@ __all__ = ["Analysis", "Entry", "Past", "Repositories", "Repository"]
 
 MAX_FOLLOWED = 200  # repositories of one user
 MAX_COMPARED = 4
+MAX_LIVE = 50  # analyses of one user's repositories that are not over
+RETRY_AFTER_SECONDS = 30
 FRESH = timedelta(seconds=60)  # a report that young is what somebody who adds the repository wants
 
 Dispatch = Callable[[int], None]  # analysis; raises nothing: what gets lost is sent again
@@ -104,7 +106,15 @@ def _add(connection: Connection, user_id: int, url: str, name: str) -> tuple[Rep
     latest = store.latest(connection, repository.id)
     if latest and _is_fresh(connection, latest):
         return repository, latest, False
-    return repository, *store.start(connection, repository.id)
+    return repository, *_start(connection, user_id, repository.id)
+
+
+def _start(connection: Connection, user_id: int, repository_id: int) -> tuple[Analysis, bool]:
+    """Raises TooMany: workers are there for all."""
+    analysis, new = store.start(connection, repository_id)
+    if new and store.count_live(connection, user_id) > MAX_LIVE:
+        raise TooMany(f"{MAX_LIVE} analyses of yours are waiting or running.", RETRY_AFTER_SECONDS)
+    return analysis, new
 
 
 def _is_fresh(connection: Connection, analysis: Analysis) -> bool:
@@ -134,6 +144,7 @@ def _with_report(connection: Connection, entry: Entry) -> Entry:
 
 def _unfollow(connection: Connection, user_id: int, repository_id: int) -> Analysis | None:
     """The analysis that was cancelled by it."""
+    store.lock(connection, repository_id)
     if not store.unfollow(connection, user_id, repository_id):
         raise _unknown_repository()
     live = store.latest(connection, repository_id)
@@ -144,7 +155,7 @@ def _unfollow(connection: Connection, user_id: int, repository_id: int) -> Analy
 
 def _analyse(connection: Connection, user_id: int, repository_id: int) -> tuple[Analysis, bool]:
     _entry(connection, user_id, repository_id)
-    return store.start(connection, repository_id)
+    return _start(connection, user_id, repository_id)
 
 
 def _reported(connection: Connection, user_id: int, analysis_id: int) -> Reported:
@@ -154,6 +165,7 @@ def _reported(connection: Connection, user_id: int, analysis_id: int) -> Reporte
 
 def _cancel(connection: Connection, user_id: int, analysis_id: int) -> Analysis:
     analysis = _own(connection, user_id, analysis_id)
+    store.lock(connection, analysis.repository_id)
     if store.followers(connection, analysis.repository_id) != [user_id]:
         raise Conflict("Others follow this repository too and wait for the analysis.")
     if not store.cancel(connection, analysis_id):

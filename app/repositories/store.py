@@ -148,6 +148,17 @@ def is_followed(connection: Connection, user_id: int, repository_id: int) -> boo
     return bool(connection.execute(select(row)).scalar())
 
 
+def lock(connection: Connection, repository_id: int) -> None:
+    """Until this transaction ends nobody begins to follow it."""
+    connection.execute(select(repositories.c.id).where(repositories.c.id == repository_id).with_for_update())
+
+
+def count_live(connection: Connection, user_id: int) -> int:
+    """Analyses that are not over, of what a user follows."""
+    mine = select(follows.c.repository_id).where(follows.c.user_id == user_id)
+    return connection.execute(select(func.count()).where(_LIVE, analyses.c.repository_id.in_(mine))).scalar_one()
+
+
 def unfollow(connection: Connection, user_id: int, repository_id: int) -> bool:
     mine = (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)
     return connection.execute(delete(follows).where(mine)).rowcount == 1
@@ -220,7 +231,12 @@ def history(connection: Connection, repository_id: int) -> list[Past]:
 def cancel(connection: Connection, analysis_id: int) -> bool:
     """False if it has ended before."""
     values = {"status": CANCELLED, "finished_at": now(connection), "lease": None, "leased_until": None}
-    return connection.execute(update(analyses).where(analyses.c.id == analysis_id, _LIVE).values(values)).rowcount == 1
+    ended = update(analyses).where(analyses.c.id == analysis_id, _LIVE).values(values).returning(analyses.c.repository_id)
+    repository_id = connection.execute(ended).scalar()
+    if repository_id is None:
+        return False
+    _forget_oldest(connection, repository_id)
+    return True
 
 
 # What workers do.
@@ -332,7 +348,7 @@ def take_due(connection: Connection, repository_id: int) -> bool:
 
 def remove_unfollowed(connection: Connection, repository_id: int) -> bool:
     """With the row locked, so that nobody can begin to follow it in the meantime."""
-    connection.execute(select(repositories.c.id).where(repositories.c.id == repository_id).with_for_update())
+    lock(connection, repository_id)
     followed = exists().where(follows.c.repository_id == repository_id)
     return connection.execute(delete(repositories).where(repositories.c.id == repository_id, ~followed)).rowcount == 1
 
@@ -360,11 +376,15 @@ def _end(connection: Connection, held: Claim, values: dict[str, Any]) -> bool:
     ending = {"finished_at": now(connection), "lease": None, "leased_until": None}
     if connection.execute(update(analyses).where(_held(held)).values(values | ending)).rowcount == 0:
         return False
+    _forget_oldest(connection, held.repository.id)
+    return True
+
+
+def _forget_oldest(connection: Connection, repository_id: int) -> None:
     for kind in (analyses.c.status == SUCCEEDED, analyses.c.status != SUCCEEDED):
-        mine = (analyses.c.repository_id == held.repository.id) & ~_LIVE & kind
+        mine = (analyses.c.repository_id == repository_id) & ~_LIVE & kind
         kept = select(analyses.c.id).where(mine).order_by(analyses.c.id.desc()).limit(KEPT_ANALYSES)
         connection.execute(delete(analyses).where(mine, analyses.c.id.not_in(kept)))
-    return True
 
 
 def _insert_new(connection: Connection, table: Any, values: dict[str, Any]) -> Insert:

@@ -14,8 +14,6 @@ from app.repositories.service import Analysis, Entry, Past, Repositories, Reposi
 
 blueprint = Blueprint("repositories", __name__, url_prefix="/api")
 
-ID = "int(max=9223372036854775807)"
-
 
 class AddBody(Body):
     url: str = Field(min_length=1, max_length=2000)
@@ -99,7 +97,7 @@ class ComparisonView(BaseModel):
 
 
 @blueprint.post("/repositories")
-@operation("Follow a repository, and analyse it", body=AddBody, returns={202: AddedView}, errors=(401,))
+@operation("Follow a repository, and analyse it", body=AddBody, returns={202: AddedView}, errors=(401, 429))
 @login_required
 def add(body: AddBody) -> Response:
     repository, analysis = service().add(require_user().id, body.url)
@@ -124,7 +122,7 @@ def compare(query: CompareQuery) -> Response:
     )
 
 
-@blueprint.get(f"/repositories/<{ID}:repository_id>")
+@blueprint.get("/repositories/<id:repository_id>")
 @operation("A repository, with its report and its history", returns={200: WholeView}, errors=(401, 404))
 @login_required
 def get(repository_id: int) -> Response:
@@ -132,7 +130,7 @@ def get(repository_id: int) -> Response:
     return answer(WholeView(**_entry(entry), report=entry.report, history=[_past(past) for past in entry.history]))
 
 
-@blueprint.delete(f"/repositories/<{ID}:repository_id>")
+@blueprint.delete("/repositories/<id:repository_id>")
 @operation("Stop following a repository", returns={204: None}, errors=(401, 404))
 @login_required
 def unfollow(repository_id: int) -> Response:
@@ -140,14 +138,14 @@ def unfollow(repository_id: int) -> Response:
     return no_content()
 
 
-@blueprint.post(f"/repositories/<{ID}:repository_id>/analyses")
-@operation("Analyse a repository anew", returns={202: AgainView}, errors=(401, 404))
+@blueprint.post("/repositories/<id:repository_id>/analyses")
+@operation("Analyse a repository anew", returns={202: AgainView}, errors=(401, 404, 429))
 @login_required
 def analyse(repository_id: int) -> Response:
     return answer(AgainView(analysis=_started(service().analyse(require_user().id, repository_id))), 202)
 
 
-@blueprint.get(f"/analyses/<{ID}:analysis_id>")
+@blueprint.get("/analyses/<id:analysis_id>")
 @operation("An analysis, with its report if it succeeded", returns={200: AnalysisView}, errors=(401, 404))
 @login_required
 def analysis(analysis_id: int) -> Response:
@@ -155,7 +153,7 @@ def analysis(analysis_id: int) -> Response:
     return answer(AnalysisView(**found.analysis.state, error=found.analysis.error, report=found.report))
 
 
-@blueprint.delete(f"/analyses/<{ID}:analysis_id>")
+@blueprint.delete("/analyses/<id:analysis_id>")
 @operation("Cancel an analysis that nobody else waits for", returns={202: StartedView}, errors=(401, 404, 409))
 @login_required
 def cancel(analysis_id: int) -> Response:

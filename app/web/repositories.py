@@ -27,7 +27,7 @@ SORT_KEYS: dict[str, Callable[[Entry], Any]] = {
     "analysed": lambda entry: (-entry.as_of.timestamp() if entry.as_of else 0, entry.id),
 }
 
-repository_route = "/repositories/<int(max=9223372036854775807):repository_id>"
+repository_route = "/repositories/<id:repository_id>"
 
 
 @blueprint.get("/")
@@ -65,7 +65,7 @@ def analyse_again(repository_id: int) -> Response:
     return _to_page(repository_id)
 
 
-@blueprint.post(f"{repository_route}/analyses/<int(max=9223372036854775807):analysis_id>/cancel")
+@blueprint.post(f"{repository_route}/analyses/<id:analysis_id>/cancel")
 @sign_in_first
 def cancel(repository_id: int, analysis_id: int) -> Response:
     try:

@@ -12,6 +12,6 @@ def die(*_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-Notifications.push = die  # type: ignore[method-assign]
+Notifications.push = die  # type: ignore[assignment, method-assign]
 
 app = create_app(config.from_environment_or_exit())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
-import signal
-import time
+import socket
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
+from typing import Any
 
 import httpx
 import psycopg2
@@ -16,7 +16,7 @@ import pytest
 
 from tests.functional.conftest import GENEROUS
 from tests.functional.users import User
-from tests.servers import Instance, PostgresServer, RedisServer, fleet_environment, flask, migrate, wait_until
+from tests.servers import Instance, PostgresServer, RedisServer, fleet_environment, migrate, wait_until
 from tests.sockets import (
     BINARY,
     CONTINUATION,
@@ -35,12 +35,13 @@ PLACES, PLACES_OF_USER, PLACES_OF_NOBODY = 20, 4, 2
 
 
 @pytest.fixture(scope="module")
-def instance(redis_server: RedisServer, postgres_server: PostgresServer) -> Iterator[Instance]:
+def instance(postgres_server: PostgresServer) -> Iterator[Instance]:
     limits = {"MAX_SOCKETS": str(PLACES), "MAX_SOCKETS_PER_USER": str(PLACES_OF_USER)}
-    environment = fleet_environment(redis_server.url, postgres_server.create_database(), **GENEROUS, **limits)
-    migrate(environment)
-    with Instance({**environment, "INSTANCE_ID": "instance-1"}) as started:
-        yield started
+    with RedisServer() as redis:
+        environment = fleet_environment(redis.url, postgres_server.create_database(), **GENEROUS, **limits)
+        migrate(environment)
+        with Instance({**environment, "INSTANCE_ID": "instance-1"}) as started:
+            yield started
 
 
 @pytest.fixture
@@ -118,9 +119,10 @@ def test_an_odd_place_to_go_on_from_is_refused(instance: Instance, user: User, a
         assert websocket.await_text("44") == '44{"message":"after has to be the number of a notification"}'
 
 
-ODD_PAYLOADS = [
-    None, [], {}, "", 0, True, "x" * 60_000, [[[]]], {"after": None}, {"after": -1}, {"after": 2**63}, {"after": "1"}, {"after": 1.0},
-    {"after": [1]}, {"repository_id": 2**70}, {"repository_id": "'; DROP TABLE users"}, {"repository_id": None}, {str(n): n for n in range(4_000)},
+ODD_PAYLOADS: list[Any] = [
+    None, [], {}, "", 0, True, "x" * 60_000, [[[]]], {str(number): number for number in range(4_000)},
+    {"after": None}, {"after": -1}, {"after": 2**63}, {"after": "1"}, {"after": 1.0}, {"after": [1]},
+    {"repository_id": 2**70}, {"repository_id": "'; DROP TABLE users"}, {"repository_id": None},
 ]  # fmt: skip
 
 
@@ -138,9 +140,10 @@ def test_odd_payloads_get_an_answer(instance: Instance, user: User, event: str) 
 
 
 MALFORMED = [
-    "", "x", "9", "4", "4x", "48", "42", "42{}", "42[]", "42[1]", "42[null]", '42["sync"', "42" + "[" * 60_000, "4" + "[" * 60_000,
-    "4" + '{"a":' * 10_000, "b!", "bAAAA", "451-[]", '4599999999-["sync",{"_placeholder":true,"num":0}]', "43", "431[]", "44{}",
-    '42["connect"]', '42["connect",{"after":0}]', '42["disconnect"]', '42["*"]', "42" + "9" * 200 + "[]", "42/a,[]",
+    "", "x", "9", "4", "4x", "4[]", "4null", "48", "42", "42{}", "42[]", "42[1]", "42[null]", '42["sync"', "42/a,[]",
+    "42" + "[" * 60_000, "4" + "[" * 60_000, "4" + '{"a":' * 10_000, "42" + "9" * 200 + "[]", "43", "431[]", "44{}",
+    "b!", "bAAAA", "451-[]", '4599999999-["sync",{"_placeholder":true,"num":0}]',
+    '42["connect"]', '42["connect",{"after":0}]', '42["disconnect"]', '42["*"]',
 ]  # fmt: skip
 
 
@@ -186,7 +189,7 @@ def test_binary_attachments_do_not_pile_up(instance: Instance, user: User) -> No
 
 def test_handshakes_of_a_broken_websocket_are_refused(instance: Instance, user: User) -> None:
     for fault in ({"Sec-WebSocket-Key": ""}, {"Sec-WebSocket-Version": "7"}, {"Sec-WebSocket-Key": "x"}, {"Connection": "close"}):
-        with WebSocket(instance, user, **fault) as websocket:
+        with WebSocket(instance, user, headers=fault) as websocket:
             assert websocket.status in (400,), fault
     wait_until(lambda: handshake(instance, user).status_code == 200, what="a place")
 
@@ -244,7 +247,10 @@ def test_an_attacker_is_cut_off_and_others_do_not_notice(
     instance: Instance, user: User, attack: Callable[[WebSocket], None]
 ) -> None:
     extension = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
-    with Listener(User(instance).register()).connect(instance) as other, WebSocket(instance, user, **extension).join() as websocket:
+    with (
+        Listener(User(instance).register()).connect(instance) as other,
+        WebSocket(instance, user, headers=extension).join() as websocket,
+    ):
         assert "deflate" not in websocket.head.lower()
         before = memory(instance)
         with probed(instance) as delays:
@@ -271,3 +277,74 @@ def test_a_connection_has_one_upgrade_at_a_time(instance: Instance, user: User) 
     with ExitStack() as stack:
         upgrades = [stack.enter_context(WebSocket(instance, user, f"&sid={sid}")) for _ in range(5)]
         assert [upgrade.status for upgrade in upgrades] == [101, 400, 400, 400, 400]
+
+
+def store(instance: Instance, user: User, count: int, size: int) -> None:
+    """So many notifications with titles of so many letters, which the instance has to find by itself."""
+    statement = """
+        WITH mine AS (SELECT id FROM users WHERE email = %(email)s),
+        added AS (INSERT INTO inboxes (user_id, head, read_up_to) SELECT id, %(count)s, 0 FROM mine)
+        INSERT INTO notifications (user_id, seq, type, title, data, created_at)
+        SELECT id, n, 'message', repeat('x', %(size)s), '{}', now() FROM mine, generate_series(1, %(count)s) n
+    """
+    with closing(psycopg2.connect(instance.environment["DATABASE_URL"])) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(statement, {"email": user.email, "count": count, "size": size})
+
+
+def notifications(texts: Iterator[str]) -> Iterator[dict[str, Any]]:
+    for text in texts:
+        if text.startswith('42["notification"'):
+            yield json.loads(text[2:])[1]
+
+
+def test_those_who_never_read_cost_little_and_others_get_all(instance: Instance, user: User) -> None:
+    count = 10_000
+    with ExitStack() as stack:
+        idle = stack.enter_context(WebSocket(instance, user, receive_buffer=4096))
+        idle.say("40")
+        polling(instance, user)
+        reader = stack.enter_context(WebSocket(instance, user)).join()
+        before = memory(instance)
+        with probed(instance) as delays:
+            store(instance, user, count, 1000)
+            seqs = [item["seq"] for item in itertools.islice(notifications(reader.texts()), count)]
+        assert seqs == list(range(1, count + 1))
+        assert memory(instance) - before < 30 * MEGABYTE
+        assert len([delay for delay in delays if delay > 0.1]) <= len(delays) / 100, sorted(delays)[-5:]
+        # Who reads after all goes on where it stopped.
+        assert [item["seq"] for item in itertools.islice(notifications(idle.texts()), 1000)] == list(range(1, 1001))
+
+
+def test_a_large_message_arrives_whole_and_with_nothing_in_it(instance: Instance, user: User) -> None:
+    size, pings = 8 * MEGABYTE, 50
+    with WebSocket(instance, user, receive_buffer=65_536).join() as slow:
+        store(instance, user, 2, size)
+        slow.socket.recv(1, socket.MSG_PEEK)  # it has begun, and can't go on
+        for _ in range(pings):
+            slow.send(PING, b"beat")
+        frames = [slow.receive() for _ in range(2 + pings)]
+    assert frames.count((PONG, b"beat")) == pings
+    large = [json.loads(payload[2:])[1] for opcode, payload in frames if opcode == TEXT]
+    assert [(item["seq"], item["title"] == "x" * size) for item in large] == [(1, True), (2, True)]
+
+
+def test_a_large_message_arrives_whole_by_polling(instance: Instance, user: User) -> None:
+    size = 8 * MEGABYTE
+    store(instance, user, 1, size)
+    with Listener(user, after=0, transports=["polling"]).connect(instance) as listener:
+        assert [len(item["title"]) for item in listener.heard("notification")] == [size]
+
+
+def test_half_of_a_connection_does_no_harm(instance: Instance, user: User) -> None:
+    """Handshakes that end in the middle, frames that never end, and clients that vanish without a word."""
+    with ExitStack() as stack:
+        for part in (
+            b"GET /socket.io/?EIO=4&transport=websocket HT",
+            b"POST /socket.io/?sid=x HTTP/1.1\r\nContent-Length: 9\r\n\r\n4",
+        ):
+            stack.enter_context(socket.create_connection(("127.0.0.1", instance.port))).sendall(part)
+        halves = [stack.enter_context(WebSocket(instance, user)).join() for _ in range(PLACES_OF_USER)]
+        for half in halves:
+            half.socket.sendall(half.frame(TEXT, bytes(100))[:50])
+        half.socket.shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: handshake(instance, user).status_code == 200, timeout=4, what="the place of the one that vanished")

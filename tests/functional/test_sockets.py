@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import httpx
 import pytest
+import requests
 import socketio
 
-from tests.functional.conftest import StartFleet
-from tests.functional.users import User
-from tests.servers import Instance, flask, wait_until
-from tests.sockets import Listener
+from tests.functional.conftest import GENEROUS, StartFleet
+from tests.functional.users import PASSWORD, User
+from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
+from tests.sockets import HANDSHAKE, Balancer, Listener
 
 
 def notify(instance: Instance, user: User, *options: str) -> list[int]:
@@ -17,9 +23,24 @@ def notify(instance: Instance, user: User, *options: str) -> list[int]:
     return [int(line) for line in output.split()]
 
 
+def another_browser(user: User) -> User:
+    other = User(*user.instances)
+    other.email = user.email
+    assert other.log_in().status_code == 200
+    return other
+
+
+@pytest.fixture(scope="module")
+def pair(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
+    with RedisServer() as redis, ExitStack() as stack:
+        environment = fleet_environment(redis.url, postgres_server.create_database(), **GENEROUS)
+        migrate(environment)
+        yield [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{number}"})) for number in (1, 2)]
+
+
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
-def test_what_is_stored_elsewhere_arrives_on_every_instance_in_order(start_fleet: StartFleet, transport: str) -> None:
-    first, second = start_fleet(2)
+def test_what_is_stored_elsewhere_arrives_on_every_instance_in_order(pair: list[Instance], transport: str) -> None:
+    first, second = pair
     user = User(first).register()
     with Listener(user, transports=[transport]) as here, Listener(user, transports=[transport]) as there:
         here.connect(first)
@@ -31,38 +52,132 @@ def test_what_is_stored_elsewhere_arrives_on_every_instance_in_order(start_fleet
             assert listener.seqs == list(range(1, 51))
 
 
-def test_without_a_session_the_connection_is_refused_in_words(start_fleet: StartFleet) -> None:
-    (instance,) = start_fleet(1)
-    client = socketio.Client(reconnection=False, handle_sigint=False)
+def test_without_a_session_the_connection_is_refused_in_words(pair: list[Instance]) -> None:
+    instance, _ = pair
     errors: list[object] = []
-    client.on("connect_error", errors.append)
-    with pytest.raises(socketio.exceptions.ConnectionError):
-        client.connect(instance.url, wait_timeout=5)
+    with requests.Session() as session:
+        client = socketio.Client(reconnection=False, handle_sigint=False, http_session=session)
+        client.on("connect_error", errors.append)
+        with pytest.raises(socketio.exceptions.ConnectionError):
+            client.connect(instance.url, transports=["polling"], wait_timeout=5)
     wait_until(lambda: errors, what="connect_error")
     assert errors == [{"message": "unauthorized"}]
 
 
-def test_logout_closes_the_sockets_of_that_session_on_every_instance(start_fleet: StartFleet) -> None:
-    first, second = start_fleet(2)
+def log_out(user: User) -> httpx.Response:
+    return user.post("/api/auth/logout")
+
+
+def revoke(user: User) -> httpx.Response:
+    (session,) = [entry for entry in user.get("/api/auth/sessions").json()["sessions"] if entry["current"]]
+    return another_browser(user).request("DELETE", f"/api/auth/sessions/{session['id']}")
+
+
+def revoke_others(user: User) -> httpx.Response:
+    return another_browser(user).request("DELETE", "/api/auth/sessions")
+
+
+def change_password(user: User) -> httpx.Response:
+    return another_browser(user).post("/api/auth/password", current_password=PASSWORD, new_password="a quiet green lantern")
+
+
+def change_own_password(user: User) -> httpx.Response:
+    """Which leaves the browser signed in, with a new session."""
+    return user.post("/api/auth/password", current_password=PASSWORD, new_password="a quiet green lantern")
+
+
+def delete_account(user: User) -> httpx.Response:
+    return another_browser(user).request("DELETE", "/api/auth/account", json={"password": PASSWORD})
+
+
+ENDINGS = {
+    log_out: "signed_out",
+    revoke: "revoked",
+    revoke_others: "revoked",
+    change_password: "password_changed",
+    change_own_password: "replaced",
+    delete_account: "account_deleted",
+    User.log_in: "replaced",
+}
+
+
+@pytest.mark.parametrize(("end", "reason"), ENDINGS.items(), ids=lambda value: getattr(value, "__name__", value))
+def test_the_end_of_a_session_is_that_of_its_sockets_everywhere(
+    pair: list[Instance], end: Callable[[User], httpx.Response], reason: str
+) -> None:
+    first, second = pair
     user = User(first).register()
-    other = User(first)
-    other.email = user.email
-    assert other.log_in().status_code == 200
-    with Listener(user) as mine, Listener(other) as others:
-        mine.connect(second)
-        others.connect(second)
+    with ExitStack() as stack:
+        kinds = [(server, [transport]) for server in (first, second) for transport in ("polling", "websocket")]
+        listeners = [stack.enter_context(Listener(user, transports=kind)).connect(server) for server, kind in kinds]
+        bystander = stack.enter_context(Listener(User(first).register())).connect(second)
+        assert end(user).status_code in (200, 204)
+        for listener in listeners:
+            assert listener.wait_for("session_ended", timeout=1) == {"reason": reason}
+            wait_until(lambda: listener.client.eio.state == "disconnected", what="the end of the connection")  # noqa: B023
+            assert listener.client._reconnect_task is None
+        assert bystander.ask("sync", {"after": 0}) == {"items": [], "head": 0, "recovered": True}
+        assert [listener.connections for listener in listeners] == [1] * 4
+
+
+def test_other_sessions_of_the_user_stay(pair: list[Instance]) -> None:
+    first, second = pair
+    user = User(first).register()
+    with Listener(user).connect(second) as mine, Listener(another_browser(user)).connect(second) as others:
         assert user.post("/api/auth/logout").status_code == 204
         assert mine.wait_for("session_ended", timeout=1) == {"reason": "signed_out"}
-        wait_until(lambda: not mine.client.connected, what="the end of the socket")
-        assert others.heard("session_ended") == []
         assert others.ask("sync", {"after": 0}) == {"items": [], "head": 0, "recovered": True}
+        assert others.heard("session_ended") == []
 
 
-def test_who_was_away_gets_what_was_missed_and_then_ready(start_fleet: StartFleet) -> None:
-    first, second = start_fleet(2)
+def test_an_end_that_nobody_heard_of_is_found(start_fleet: StartFleet) -> None:
+    first, second = start_fleet(2, application="tests.faults.deaf_to_endings:app")
+    user, newcomer = User(first).register(), User(first).register()
+    with Listener(user).connect(second) as listener, Listener(newcomer).connect(second) as other:
+        assert user.post("/api/auth/logout").status_code == 204
+        assert listener.wait_for("session_ended", timeout=8) == {"reason": "expired"}
+        assert newcomer.post("/api/auth/password", current_password=PASSWORD, new_password="a calm grey stone").status_code == 204
+        assert other.wait_for("session_ended", timeout=8) == {"reason": "expired"}
+
+
+def test_a_session_that_expires_takes_its_sockets_along(start_fleet: StartFleet) -> None:
+    (instance,) = start_fleet(1, SESSION_TTL="2")
+    with Listener(User(instance).register()).connect(instance) as listener:
+        assert listener.wait_for("session_ended", timeout=10) == {"reason": "expired"}
+
+
+def test_a_stopping_instance_sends_its_clients_to_others(start_fleet: StartFleet) -> None:
+    fleet = start_fleet(2, DRAIN_RATE="2")
+    first, second = fleet
+    with Balancer(fleet) as balancer, ExitStack() as stack:
+        users = [User(first).register() for _ in range(8)]
+        kinds = [["polling"], ["websocket"]] * 4
+        listeners = [
+            stack.enter_context(Listener(user, transports=kind)).connect(balancer)
+            for user, kind in zip(users, kinds, strict=True)
+        ]
+        there = [listener for listener in listeners if listener.heard("ready")[0]["instance_id"] == "instance-1"]
+        assert 0 < len(there) < len(listeners)
+        first.send(signal.SIGTERM)
+        wait_until(lambda: any(listener.heard("draining") for listener in there), what="the first farewell")
+        if len(there) > 1:
+            refused = httpx.get(f"{first.url}{HANDSHAKE}polling", trust_env=False)
+            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+        for listener in there:
+            assert listener.wait_for("ready", 2)["instance_id"] == "instance-2"
+            assert [name for name, _ in listener.events] == ["ready", "draining", "ready"]
+        assert first.wait() == 0
+        assert all(listener.connections == 1 for listener in listeners if listener not in there)
+        assert notify(second, users[0]) == [1]
+        listeners[0].wait_for("notification")
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+def test_who_was_away_gets_what_was_missed_and_then_ready(pair: list[Instance], transport: str) -> None:
+    first, second = pair
     user = User(first).register()
     notify(first, user, "--count", "250")
-    with Listener(user, after=17) as listener:
+    with Listener(user, after=17, transports=[transport]) as listener:
         listener.connect(second)
         assert listener.seqs == list(range(18, 251))
         assert [name for name, _ in listener.events] == ["notification"] * 233 + ["ready"]

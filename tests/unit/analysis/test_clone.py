@@ -136,6 +136,15 @@ def test_a_clone_shows_what_the_remote_repository_shows(shape: Callable[[Path], 
     assert of(fetch(server.url("it.git"))) == of(server.folder / "it.git")
 
 
+@pytest.mark.parametrize("shape", [plain, empty, detached, head_elsewhere, headless])
+def test_so_does_one_by_the_old_protocol(shape: Callable[[Path], None], server: GitServer, fetch: Fetch) -> None:
+    shape(server.folder / "it.git")
+    if shape is headless:
+        git(server.folder / "it.git", "branch", "master", "main")
+    server.answers["/it"] = git_server.as_of_old
+    assert of(fetch(server.url("it.git"))) == of(server.folder / "it.git")
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_clone_shows_what_the_local_repository_shows(shape: Callable[[Path], None], fetch: Fetch, tmp_path: Path) -> None:
     shape(tmp_path / "it.git")
@@ -333,6 +342,17 @@ def test_a_server_that_never_comes_to_an_end(
     monkeypatch.setattr(remote, "ANSWER_SECONDS", 0.3)
     server.answers["/it"] = answer
     assert message_of(fetch, server.url("it")) == "The server is too slow."
+
+
+def test_an_endless_answer_to_git_ends_at_a_limit_of_memory(
+    server: GitServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git gathers the list of refs in memory, however long it is."""
+    monkeypatch.setattr(clone, "MAX_MEMORY_BYTES", 64 * MEGABYTE)
+    server.answers["/it"] = git_server.endless
+    assert message_of(fetch, server.url("it")) == "Fetching this repository takes more memory than it may."
+    assert len(server.requests) == 2
+    assert [process.name() for process in psutil.Process().children(recursive=True) if "git" in process.name()] == []
 
 
 # Size.

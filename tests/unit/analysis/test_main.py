@@ -126,13 +126,12 @@ def test_an_error_is_the_last_line(path: str, error: str, start: Callable[[], Ch
     assert (child.popen.wait(10), child.left_behind()) == (0, [])
 
 
-def test_it_is_nice_and_limited_and_deaf_to_signals_for_services(start: Callable[[], Child], server: GitServer) -> None:
+def test_it_is_limited_and_deaf_to_signals_for_services(start: Callable[[], Child], server: GitServer) -> None:
     server.answers["/it"] = git_server.hang
     child = start()
     child.ask(request_for(server.url("it", host="127.0.0.1")))
     wait_until(lambda: server.requests)
     process = psutil.Process(child.popen.pid)
-    assert process.nice() == psutil.Process().nice() + module.NICENESS
     assert process.rlimit(psutil.RLIMIT_AS) == (module.MAX_MEMORY_BYTES,) * 2
     assert process.rlimit(psutil.RLIMIT_FSIZE) == (64 * MEGABYTE,) * 2
     child.popen.send_signal(signal.SIGTERM)

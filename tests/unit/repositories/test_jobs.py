@@ -279,7 +279,7 @@ class Outage:
 
     def __init__(self, database: Database, count: int) -> None:
         self.left = count
-        self._run = database.run
+        self._run = database.run_within
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         if self.left:
@@ -301,7 +301,7 @@ def test_an_outage_of_the_database_loses_no_outcome(
     outage = Outage(both, 0)
 
     def work_through_it(_: Progress, keep_going: Going) -> dict[str, Any]:
-        monkeypatch.setattr(both, "run", outage)
+        monkeypatch.setattr(both, "run_within", outage)
         outage.left = 3
         assert keep_going()
         assert outage.left == 2

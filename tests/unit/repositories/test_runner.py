@@ -92,6 +92,20 @@ def hang_at_git(handler: git_server.Handler) -> None:
     return git_server.hang(handler)
 
 
+_earlier: set[psutil.Process] = set()  # what other tests share, such as servers
+
+
+@pytest.fixture(autouse=True)
+def earlier() -> None:
+    _earlier.clear()
+    _earlier.update(psutil.Process().children(recursive=True))
+
+
+def started() -> list[psutil.Process]:
+    """By this test, as far as it is still there."""
+    return [process for process in psutil.Process().children(recursive=True) if process not in _earlier]
+
+
 def alive(process: psutil.Process) -> bool:
     try:
         return process.status() != psutil.STATUS_ZOMBIE
@@ -122,22 +136,25 @@ def test_an_analysis_that_takes_too_long(answer: git_server.Answer, server: GitS
     server.answers["/it"] = answer
     failure = failure_of(request_for(server.url("it", "127.0.0.1"), timeout_seconds=2))
     assert (str(failure), failure.permanent) == ("The analysis took longer than 2 seconds.", True)
-    assert (psutil.Process().children(recursive=True), left_behind(temporary)) == ([], [])
+    assert (started(), left_behind(temporary)) == ([], [])
 
 
 def test_stopping_ends_git_and_removes_the_clone(server: GitServer, temporary: Path) -> None:
     server.answers["/it"] = hang_at_git
     seen: list[psutil.Process] = []
+    niceness: set[int] = set()
 
     def keep_going() -> bool:
         if len(server.requests) < 2:
             return True
-        seen.extend(psutil.Process().children(recursive=True))
+        seen.extend(started())
+        niceness.update(process.nice() for process in seen)
         return False
 
     with pytest.raises(Stopped):
         run(request_for(server.url("it", "127.0.0.1")), ignore, keep_going)
     assert len(seen) >= 3  # itself, and at least two of git's
+    assert niceness == {psutil.Process().nice() + runner.NICENESS}
     wait_until(lambda: not any(map(alive, seen)), what="all processes to be gone")
     assert left_behind(temporary) == []
 
@@ -149,7 +166,7 @@ def test_a_process_that_is_killed_leaves_nothing(server: GitServer, temporary: P
     def keep_going() -> bool:
         if len(server.requests) == 2 and not seen:
             assert len(left_behind(temporary)) == 1
-            seen.extend(psutil.Process().children(recursive=True))
+            seen.extend(started())
             seen[0].kill()
         return True
 
@@ -252,7 +269,7 @@ def test_a_process_that_ends_or_prints_garbage(code: str, monkeypatch: pytest.Mo
     child_that(monkeypatch, code)
     failure = failure_of()
     assert (str(failure), failure.permanent) == (runner.CRASHED, False)
-    assert psutil.Process().children() == []
+    assert started() == []
 
 
 @pytest.mark.parametrize("line", ["b'x' * 65536", 'b\'{"progress": 1, "step": "x"}\\n\' * 1000'])
@@ -268,7 +285,7 @@ def test_a_process_that_hangs_and_will_not_end(monkeypatch: pytest.MonkeyPatch) 
     child_that(monkeypatch, "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(60)")
     failure = failure_of(replace(ANY, timeout_seconds=1))
     assert (str(failure), failure.permanent) == ("The analysis took longer than 1 seconds.", True)
-    assert psutil.Process().children() == []
+    assert started() == []
 
 
 def test_keep_going_is_asked_twice_a_second_while_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,11 +310,11 @@ def test_a_fault_of_the_caller_ends_the_process_too(monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(LookupError):
         run(ANY, report_progress, always)
-    assert psutil.Process().children() == []
+    assert started() == []
 
 
 def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "COMMAND", ["/missing"])
+    monkeypatch.setattr(runner, "COMMAND", ["/missing/program"])
     failure = failure_of()
     assert (str(failure), failure.permanent) == (runner.CRASHED, False)
 
@@ -341,7 +358,7 @@ def test_no_descriptors_and_no_zombies_are_left(monkeypatch: pytest.MonkeyPatch)
 
     before = both()
     assert [both() for _ in range(10)] == [before] * 10
-    assert psutil.Process().children() == []
+    assert started() == []
 
 
 def test_the_request_says_what_the_configuration_allows(tmp_path: Path) -> None:
@@ -364,7 +381,7 @@ def test_a_signal_for_the_whole_service_leaves_the_analysis_to_its_parent(server
 
     def keep_going() -> bool:
         if len(server.requests) == 2 and not asked:
-            for process in psutil.Process().children(recursive=True):
+            for process in started():
                 process.send_signal(signal.SIGTERM)
         asked.append(len(server.requests))
         return asked.count(2) < 4

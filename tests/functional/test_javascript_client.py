@@ -1,0 +1,77 @@
+"""The official JavaScript client, in Chromium, while an instance and Redis go away: 0 lost, doubled, disordered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.functional.conftest import GENEROUS
+from tests.functional.users import User
+from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
+from tests.sockets import FLAWLESS, Balancer, judge
+
+COUNT, PER_SECOND = 300, 100
+
+LISTEN = """
+async (transports) => {
+    const { io } = await import("/static/vendor/socket.io.esm.min.js");
+    window.seqs = []; window.readies = 0; window.ended = null; window.connections = 0;
+    let after;
+    const options = { reconnectionDelay: 100, reconnectionDelayMax: 500, auth: (answer) => answer({ after }) };
+    window.client = io(transports ? { transports, ...options } : options);
+    client.on("connect", () => { window.connections += 1; });
+    client.on("ready", ({ head }) => { window.readies += 1; after ??= head; });
+    client.on("notification", ({ seq }) => { window.seqs.push(seq); after = seq; });
+    client.on("session_ended", ({ reason }) => { window.ended = reason; });
+}
+"""
+
+
+@pytest.fixture
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=sandbox)
+        yield browser
+        browser.close()
+
+
+def listen(chromium: Browser, url: str, user: User, transports: list[str] | None) -> Page:
+    context = chromium.new_context(base_url=url)
+    context.add_cookies([{"name": "session", "value": user.cookie, "url": url}])
+    page = context.new_page()
+    page.goto("/health/live")
+    page.evaluate(LISTEN, transports)
+    wait_until(lambda: page.evaluate("readies"), what="the event ready")
+    return page
+
+
+def test_nothing_is_lost_and_the_end_is_the_end(chromium: Browser, postgres_server: PostgresServer) -> None:
+    with RedisServer() as redis, ExitStack() as stack:
+        environment = fleet_environment(redis.url, postgres_server.create_database(), **GENEROUS)
+        migrate(environment)
+        fleet = [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{n}"})) for n in (1, 2)]
+        balancer = stack.enter_context(Balancer(fleet))
+        user = User(fleet[1]).register()
+        kinds = [["polling"], ["polling"], None, None, ["websocket"]]
+        pages = [listen(chromium, balancer.url, user, transports) for transports in kinds]
+
+        options = ["hello", "--count", str(COUNT), "--rate", str(PER_SECOND)]
+        sender = stack.enter_context(ThreadPoolExecutor()).submit(flask, environment, "notify", user.email, *options)
+        wait_until(lambda: all(page.evaluate("seqs.length") for page in pages), timeout=30, what="the first notifications")
+        fleet[0].kill()
+        redis.restart()
+        fleet[0].start()
+        sender.result()
+        wait_until(lambda: all(page.evaluate("seqs.at(-1)") == COUNT for page in pages), timeout=30, what="the last notification")
+        assert [judge(page.evaluate("seqs"), COUNT) for page in pages] == [FLAWLESS] * len(pages)
+        assert sum(page.evaluate("connections") for page in pages) > len(pages)
+
+        assert user.post("/api/auth/logout").status_code == 204
+        wait_until(lambda: all(page.evaluate("ended") == "signed_out" for page in pages), what="the event session_ended")
+        wait_until(lambda: not any(page.evaluate("client.connected || client.active") for page in pages), what="the end")
