@@ -35,9 +35,13 @@ def resolve(host: str, port: int) -> list[IP]:
 def check(host: str, port: int, allowed: Sequence[Network]) -> list[IP]:
     """The addresses of a host, if all of them may be talked to. Raises AddressRefused, Unresolvable."""
     addresses = resolve(host, port)
+    _refuse_any(addresses, allowed)
+    return addresses
+
+
+def _refuse_any(addresses: Sequence[IP], allowed: Sequence[Network]) -> None:
     if not all(is_allowed(address, allowed) for address in addresses):
         raise AddressRefused("This address leads into a private network, which is not fetched from.")
-    return addresses
 
 
 _look_ups = threading.BoundedSemaphore(MAX_LOOK_UPS)
@@ -46,6 +50,9 @@ _look_ups = threading.BoundedSemaphore(MAX_LOOK_UPS)
 def refuse_private(address: Address, allowed: Sequence[Network]) -> None:
     """Raises AddressRefused as far as that can be told quickly; what can't be, is told when it is fetched."""
     if address.is_local:
+        return
+    if written_out := _written_out(address.host):
+        _refuse_any([written_out], allowed)
         return
     refusals: list[AddressRefused] = []
 
@@ -68,6 +75,13 @@ def refuse_private(address: Address, allowed: Sequence[Network]) -> None:
     thread.join(RESOLVE_SECONDS)
     for refusal in refusals:
         raise refusal
+
+
+def _written_out(host: str) -> IP | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
 
 
 def is_allowed(address: IP, allowed: Sequence[Network]) -> bool:

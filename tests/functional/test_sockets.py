@@ -143,7 +143,7 @@ def test_an_end_that_nobody_heard_of_is_found(start_fleet: StartFleet) -> None:
 def test_a_session_that_expires_takes_its_sockets_along(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1, SESSION_TTL="2")
     with Listener(User(instance).register()).connect(instance) as listener:
-        assert listener.wait_for("session_ended", timeout=10) == {"reason": "expired"}
+        assert listener.wait_for("session_ended", timeout=15) == {"reason": "expired"}
 
 
 def test_a_stopping_instance_sends_its_clients_to_others(start_fleet: StartFleet) -> None:

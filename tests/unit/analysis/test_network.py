@@ -126,6 +126,27 @@ def test_what_does_not_resolve_or_not_in_time_is_left_to_the_analysis(monkeypatc
     waiting.set()
 
 
+def test_look_ups_that_hang_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, begun = threading.Event(), []
+
+    def hang(*_: object, **__: object) -> list[object]:
+        begun.append(1)
+        waiting.wait(10)
+        return []
+
+    monkeypatch.setattr(network, "RESOLVE_SECONDS", 0.01)
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    for _ in range(network.MAX_LOOK_UPS + 3):
+        refuse_private(ADDRESS, [])
+    assert len(begun) == network.MAX_LOOK_UPS
+    with pytest.raises(AddressRefused):  # what needs none is refused all the same
+        refuse_private(parse("https://127.0.0.1/a/b", roots=()), [])
+    waiting.set()
+    for _ in range(network.MAX_LOOK_UPS):
+        assert network._look_ups.acquire(timeout=10)
+    network._look_ups.release(network.MAX_LOOK_UPS)
+
+
 def test_a_folder_of_this_machine_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", None)
     refuse_private(Address("/srv/git/a", "a"), [])

@@ -75,6 +75,23 @@ def test_users_and_strangers_have_so_many_places(world: World) -> None:
     assert world.ask()[0] == "200"
 
 
+def test_one_request_at_a_time_waits_for_a_connection(world: World) -> None:
+    statuses: list[str] = []
+
+    def ask_again(environ: Any, start_response: Any) -> Iterable[bytes]:
+        """While the first request waits, there come others."""
+        world.gate._wsgi_app = world._application
+        statuses.append(world.ask("transport=polling&sid=1")[0])
+        statuses.append(world.ask("transport=polling&sid=2")[0])
+        statuses.append(world.ask("transport=websocket&sid=1", headers=UPGRADE)[0])
+        return world._application(environ, start_response)
+
+    world.gate._wsgi_app = ask_again
+    statuses.append(world.ask("transport=polling&sid=1")[0])
+    assert statuses == ["400", "200", "200", "200"]
+    assert world.ask("transport=polling&sid=1")[0] == "200"
+
+
 def test_an_instance_has_so_many_places(world: World) -> None:
     statuses = []
     for number in range(22):

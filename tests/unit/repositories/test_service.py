@@ -10,7 +10,7 @@ from app import config
 from app.analysis import network
 from app.analysis.address import Address, AddressRefused
 from app.database.engine import Database
-from app.errors import Conflict, Invalid, NotFound
+from app.errors import Conflict, Invalid, NotFound, TooMany
 from app.notifications.service import Notifications
 from app.repositories import service, store
 from app.repositories.service import MAX_COMPARED, Repositories
@@ -64,6 +64,20 @@ def test_a_fresh_report_is_as_good_as_a_new_one(both: Database, repositories: Re
     let_time_pass(both, first, timedelta(seconds=61), "finished_at")
     assert repositories.add(ada, FLASK)[1].id != first.id
     assert len(sent) == 2
+
+
+def test_one_user_can_not_keep_all_workers_busy(
+    repositories: Repositories, ada: int, bob: int, sent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAX_LIVE", 2)
+    followed, _ = repositories.add(ada, FLASK)
+    repositories.add(ada, CLICK)
+    with pytest.raises(TooMany) as refused:
+        repositories.add(ada, f"{CLICK}/third")
+    assert refused.value.headers["Retry-After"] == "30"
+    assert len(repositories.list(ada)) == len(sent) == 2  # nothing is left of it
+    assert repositories.analyse(ada, followed.id).id == sent[0]  # one that is under way is no new one
+    repositories.add(bob, f"{CLICK}/third")
 
 
 def test_after_a_failure_it_is_tried_again(both: Database, repositories: Repositories, ada: int) -> None:
