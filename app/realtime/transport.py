@@ -83,7 +83,7 @@ class _PatientSocket(engineio.server.socket.Socket):  # type: ignore[misc]
         return packet
 
 
-engineio.server.socket.Socket = _PatientSocket
+engineio.server.socket.Socket = _PatientSocket  # there is no other way to choose the class
 
 
 class _WholeWrites:
