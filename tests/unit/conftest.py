@@ -97,6 +97,19 @@ def database(embedded: dict[str, str]) -> Iterator[Database]:
     database.close()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def both(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """One with the schema, of each kind."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("database")
+        return
+    url = request.getfixturevalue("database_url").replace("postgresql:", "postgresql+psycopg2:")
+    database = Database(url, 10, "test")
+    upgrade(database)
+    yield database
+    database.close()
+
+
 @pytest.fixture
 def fleet_config(redis_url: str) -> Config:
     """Of an instance on the shared Redis, which is empty; there is no database."""

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,23 +8,8 @@ from sqlalchemy import Connection, insert, select, update
 from app.auth import store as accounts
 from app.database.engine import Database
 from app.database.schema import inboxes, notifications
-from app.database.upgrade import upgrade
 from app.notifications import store
 from app.notifications.store import Inbox
-
-POSTGRESQL = "postgresql"
-
-
-@pytest.fixture(params=["sqlite", POSTGRESQL])
-def both(request: pytest.FixtureRequest) -> Iterator[Database]:
-    if request.param == "sqlite":
-        yield request.getfixturevalue("database")
-        return
-    url = request.getfixturevalue("database_url").replace("postgresql:", "postgresql+psycopg2:")
-    database = Database(url, 10, "test")
-    upgrade(database)
-    yield database
-    database.close()
 
 
 def new_user(database: Database, email: str = "ada@example.org") -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,25 +11,12 @@ from sqlalchemy import Connection, select, update
 from app.auth import store as accounts
 from app.database.engine import Database
 from app.database.schema import analyses
-from app.database.upgrade import upgrade
 from app.notifications.service import Notifications
 from app.repositories import store
 from app.repositories.store import Analysis, Busy, Claim, Repository
 
 SCORES = ("activity", "community", "continuity", "releases", "documentation", "engineering", "overall")
 URL = "https://example.org/pallets/flask"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def both(request: pytest.FixtureRequest) -> Iterator[Database]:
-    if request.param == "sqlite":
-        yield request.getfixturevalue("database")
-        return
-    url = request.getfixturevalue("database_url").replace("postgresql:", "postgresql+psycopg2:")
-    database = Database(url, 10, "test")
-    upgrade(database)
-    yield database
-    database.close()
 
 
 class Published(list[tuple[str, dict[str, Any]]]):
