@@ -1,8 +1,10 @@
 """Servers that tests share. A test that stops, freezes or kills a server starts one of its own instead."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.servers import PostgresServer, RedisServer
 
@@ -17,6 +19,13 @@ def redis_server() -> Iterator[RedisServer]:
 def postgres_server() -> Iterator[PostgresServer]:
     with PostgresServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        yield playwright.chromium.launch(executable_path="/usr/bin/chromium", args=sandbox)
 
 
 @pytest.fixture

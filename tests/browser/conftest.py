@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
 from tests.processes import run
 from tests.servers import PROGRAMS, Instance, embedded_environment, migrate
@@ -54,13 +54,6 @@ def analysed(page: Page, path: Path) -> None:
     """Added, and its report on the page."""
     add(page, path)
     expect(page.get_by_role("heading", name="In numbers")).to_be_visible(timeout=ANALYSIS_MS)
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        yield playwright.chromium.launch(executable_path="/usr/bin/chromium", args=sandbox)
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.functional.conftest import GENEROUS
 from tests.functional.users import User
@@ -32,15 +29,6 @@ async (transports) => {
 """
 
 
-@pytest.fixture
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=sandbox)
-        yield browser
-        browser.close()
-
-
 def listen(chromium: Browser, url: str, user: User, transports: list[str] | None) -> Page:
     context = chromium.new_context(base_url=url)
     context.add_cookies([{"name": "session", "value": user.cookie, "url": url}])
@@ -60,6 +48,8 @@ def test_nothing_is_lost_and_the_end_is_the_end(chromium: Browser, postgres_serv
         user = User(fleet[1]).register()
         kinds = [["polling"], ["polling"], None, None, ["websocket"]]
         pages = [listen(chromium, balancer.url, user, transports) for transports in kinds]
+        for page in pages:
+            stack.callback(page.context.close)
 
         options = ["hello", "--count", str(COUNT), "--rate", str(PER_SECOND)]
         sender = stack.enter_context(ThreadPoolExecutor()).submit(flask, environment, "notify", user.email, *options)
