@@ -72,7 +72,7 @@ class Connections:
         self._server = server
         self._drain_rate = drain_rate
         self._by_sid: dict[str, Connection] = {}
-        self._by_user: dict[int, set[Connection]] = {}
+        self._by_user: dict[int, dict[str, Connection]] = {}
         self.draining = False
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class Connections:
         return self._by_sid[sid]
 
     def of(self, user_id: int) -> list[Connection]:
-        return list(self._by_user.get(user_id, ()))
+        return list(self._by_user.get(user_id, {}).values())
 
     def open(self, sid: str, identity: Identity) -> Connection:
         return Connection(sid, self._server.manager.eio_sid_from_sid(sid, "/"), identity)
@@ -94,7 +94,7 @@ class Connections:
         """From now on it is told what concerns it."""
         connection.delivery = delivery
         self._by_sid[connection.sid] = connection
-        self._by_user.setdefault(connection.identity.user_id, set()).add(connection)
+        self._by_user.setdefault(connection.identity.user_id, {})[connection.sid] = connection
         metrics.sockets.set(len(self))
 
     def remove(self, sid: str) -> None:
@@ -103,7 +103,7 @@ class Connections:
             return
         connection.delivery.close()
         mine = self._by_user[connection.identity.user_id]
-        mine.discard(connection)
+        del mine[sid]
         if not mine:
             del self._by_user[connection.identity.user_id]
         metrics.sockets.set(len(self))

@@ -33,7 +33,8 @@ if KEYS[3] ~= '' then
   while redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[4]) do
     redis.call('DEL', redis.call('ZPOPMIN', KEYS[3])[1])
   end
-  redis.call('ZADD', KEYS[3], redis.call('TIME')[1], KEYS[1])
+  local time = redis.call('TIME')
+  redis.call('ZADD', KEYS[3], string.format('%.0f', time[1] * 1000000 + time[2]), KEYS[1])
   if redis.call('TTL', KEYS[3]) < tonumber(ARGV[2]) then redis.call('EXPIRE', KEYS[3], ARGV[2]) end
 end
 if KEYS[2] ~= '' then redis.call('DEL', KEYS[2]) end
