@@ -194,7 +194,7 @@ class WebSocket:
         """Becomes a Socket.IO socket."""
         assert self.status == 101, self.head
         self.send(TEXT, b"40")
-        self.await_text("ready")
+        self.await_text('42["ready"')
         return self
 
     def send(self, opcode: int, payload: bytes = b"", *, final: bool = True, compressed: bool = False) -> None:
@@ -235,11 +235,11 @@ class WebSocket:
                 elif opcode == TEXT:
                     yield payload.decode()
 
-    def await_text(self, part: str) -> str:
+    def await_text(self, beginning: str) -> str:
         for text in self.texts():
-            if part in text:
+            if text.startswith(beginning):
                 return text
-        raise AssertionError(f"the connection ended before there was {part!r}")
+        raise AssertionError(f"the connection ended before there was {beginning!r}")
 
     def ends(self) -> bool:
         """Whether the other side ends the connection, whatever it still sends; an OSError when it does not in time."""
