@@ -45,7 +45,7 @@ def create_app(config: Config | None = None) -> Flask:
     lifecycle = Lifecycle()
 
     database = Database(config.database_url, config.database_pool_size, me.instance_id)
-    lifecycle.add(close=database.close)
+    lifecycle.add("database", close=database.close)
     encryption = Keyring("encryption", config.session_encryption_key)
     signing = Keyring("signing", tuple(secret.encode() for secret in config.session_secret))
 
@@ -94,11 +94,11 @@ def create_app(config: Config | None = None) -> Flask:
     repositories_sockets.init_app(socketio, repositories)
 
     for probe in probes:
-        lifecycle.add(background=probe.run, check=probe.obstacle)
+        lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.obstacle)
     if crew:
-        lifecycle.add(background=crew.start, let_go=crew.stop)
-    lifecycle.add(background=load.run)
-    lifecycle.add(background=KeyCensus(adapters.sessions, [encryption, signing]).run)
+        lifecycle.add("jobs", background=crew.start, let_go=crew.stop)
+    lifecycle.add("load", background=load.run)
+    lifecycle.add("census", background=KeyCensus(adapters.sessions, [encryption, signing]).run)
 
     if config.trusted_proxies:
         app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]

@@ -58,10 +58,12 @@ def _of_a_fleet(config: Config, me: Instance, rings: list[Keyring], lifecycle: L
     signing = next(ring for ring in rings if ring.name == "signing")
     membership = Membership(Registry(patient), me, rings)
     queue = RedisQueue(patient, signing)
-    lifecycle.add(close=redis.close)
-    lifecycle.add(close=patient.close)
-    lifecycle.add(background=queue.run, check=queue.obstacle)
-    lifecycle.add(background=membership.run, check=membership.obstacle, close=membership.leave)
+    broker = redis_broker(redis)
+    lifecycle.add("redis", close=redis.close)
+    lifecycle.add("redis", close=patient.close)
+    lifecycle.add("message queue", background=queue.run, check=queue.obstacle)
+    lifecycle.add("registry", background=membership.run, check=membership.obstacle, close=membership.leave)
+    lifecycle.add("job broker", close=broker.close)
     return Adapters(
         sessions=RedisSessionStore(redis, config.session_max_age),
         limiter=RedisRateLimiter(redis, signing),
@@ -69,7 +71,7 @@ def _of_a_fleet(config: Config, me: Instance, rings: list[Keyring], lifecycle: L
         probes=[Probe("redis", lambda: None if patient.ping() else "no answer")],
         queue=queue,
         publish_from_outside=RedisPublisher(redis, signing).publish,
-        broker=redis_broker(redis),
+        broker=broker,
         does_jobs=False,
     )
 

@@ -34,7 +34,7 @@ def test_a_fleet_shares_redis(fleet_config: Config, database: Database) -> None:
     (probe,) = adapters.probes
     probe.probe()
     assert (probe.name, probe.status) == ("redis", "pass")
-    lifecycle.stop()
+    assert lifecycle.stop(lifecycle.drain(), 1)
 
 
 def test_an_instance_of_a_fleet_is_ready_when_it_has_reached_the_registry(fleet_config: Config, database: Database) -> None:
@@ -44,4 +44,4 @@ def test_an_instance_of_a_fleet_is_ready_when_it_has_reached_the_registry(fleet_
     assert set(lifecycle.check_readiness()) == {not_reached, not_heard}
     adapters.refresh_keys()
     assert lifecycle.check_readiness() == [not_heard]  # which takes the greenlets of an instance
-    lifecycle.stop()
+    assert lifecycle.stop(lifecycle.drain(), 1)
