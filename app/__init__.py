@@ -102,7 +102,7 @@ def create_app(config: Config | None = None) -> Flask:
 
     if config.trusted_proxies:
         app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]
-    app.wsgi_app = Tracing(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = Tracing(app.wsgi_app, load.response_times.observe)  # type: ignore[method-assign]
     return app
 
 
