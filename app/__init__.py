@@ -16,9 +16,11 @@ from app.config import Config
 from app.database import commands as database_commands
 from app.database.engine import Database
 from app.database.upgrade import schema_complaint
+from app.fleet import views as fleet_views
+from app.fleet.vitals import Vitals
 from app.health import views as health_views
 from app.health.load import Load
-from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
+from app.health.service import PROBE_TIMEOUT_SECONDS, Probe, latencies
 from app.jobs.broker import JobQueue
 from app.jobs.crew import Crew
 from app.lifecycle import Lifecycle
@@ -49,13 +51,21 @@ def create_app(config: Config | None = None) -> Flask:
     encryption = Keyring("encryption", config.session_encryption_key)
     signing = Keyring("signing", tuple(secret.encode() for secret in config.session_secret))
 
-    adapters = choose(config, me, database, [encryption, signing], lifecycle)
-    probes = [Probe("database", lambda: database.run_within(PROBE_TIMEOUT_SECONDS, schema_complaint)), *adapters.probes]
+    load = Load()
+    probes = [Probe("database", lambda: database.run_within(PROBE_TIMEOUT_SECONDS, schema_complaint))]
+    vitals = Vitals(
+        me,
+        lifecycle,
+        config.fingerprint,
+        measure=lambda: load.describe() | latencies(probes) | {"connections": lifecycle.count_connections()},
+        count_sockets=lambda: len(app.extensions["connections"]),
+    )
+    adapters = choose(config, me, database, [encryption, signing], lifecycle, vitals)
+    probes += adapters.probes
     accounts = Accounts(config, database, Passwords(), adapters.limiter)
     notifications = Notifications(database, adapters.queue.publish)
     jobs, crew = _jobs(config, database, notifications, adapters)
     repositories = Repositories(config, database, notifications, jobs.send)
-    load = Load()
 
     app = Flask(__name__, static_folder="web/static", template_folder="web/templates")
     app.config.update(
@@ -67,6 +77,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.extensions.update(
         accounts=accounts,
         database=database,
+        fleet=adapters.fleet,
         lifecycle=lifecycle,
         load=load,
         notifications=notifications,
@@ -82,6 +93,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.register_blueprint(health_views.blueprint)
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(auth_views.blueprint)
+    app.register_blueprint(fleet_views.blueprint)
     app.register_blueprint(notifications_views.blueprint)
     app.register_blueprint(repositories_views.blueprint)
     app.register_blueprint(web_views.blueprint)
@@ -98,6 +110,7 @@ def create_app(config: Config | None = None) -> Flask:
     if crew:
         lifecycle.add("jobs", background=crew.start, let_go=crew.stop)
     lifecycle.add("load", background=load.run)
+    lifecycle.add("vitals", background=vitals.run)
     lifecycle.add("census", background=KeyCensus(adapters.sessions, [encryption, signing]).run)
 
     if config.trusted_proxies:

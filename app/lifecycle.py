@@ -9,6 +9,7 @@ from collections.abc import Callable
 import gevent
 
 from app import metrics
+from app.errors import Unavailable, cause_of
 from app.stopping import CLEAN, StopReport
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Lifecycle:
         self.phase = STARTING
         self.set_aside = False  # drained by an administrator, until called back
         self.report: StopReport | None = None  # of the stop that is under way
+        self.count_connections: Callable[[], int] = lambda: 0  # open ones of clients; the process knows
         self._background: list[Callable[[], None]] = []
         self._checks: list[Check] = []
         self._shed: list[tuple[str, LetGo]] = []
@@ -151,8 +153,11 @@ def _closed(name: str, close: Callable[[], None], deadline: float) -> bool:
     try:
         with gevent.Timeout(max(LAST_CHANCE_SECONDS, deadline - time.monotonic()), TimeoutError("not done in time")):
             close()
+    except (Unavailable, TimeoutError) as error:
+        log.warning("could not close %s: %s", name, cause_of(error) or error)
+        return False
     except Exception:
-        log.exception("could not close: %s", name)
+        log.exception("could not close %s", name)
         return False
     return True
 

@@ -32,7 +32,6 @@ attempts = Counter(
 )
 dependency_up = Gauge("reporadar_dependency_up", "1 if the dependency answered its last probe", ["dependency"])
 dependency_latency = Gauge("reporadar_dependency_latency_seconds", "Latency of the last answered probe", ["dependency"])
-connections = Gauge("reporadar_connections", "Open connections of clients: requests, sockets, and idle ones that are kept alive")
 ready = Gauge("reporadar_ready", "1 while this instance wants traffic")
 
 cpu_percent = Gauge("reporadar_cpu_percent", "CPU that this process used in the last second, in percent of one core")

@@ -60,6 +60,8 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
             self._signalled.set()
 
     def run(self) -> None:
+        self.lifecycle.count_connections = lambda: len(self._connections)
+        metrics.connections.set_function(self.lifecycle.count_connections)
         servers = [self._serve(listener) for listener in self.sockets]
         gevent.spawn(self._beat)
         self._signalled.wait()
@@ -85,14 +87,12 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         greenlet = gevent.getcurrent()
         self._connections[greenlet] = ClientConnection(client, greenlet, self.cfg.keepalive)
-        metrics.connections.set(len(self._connections))
         if len(self._connections) > self.worker_connections - ROOM:
             self._make_room()
         try:
             super().handle(listener, client, address)
         finally:
             del self._connections[greenlet]
-            metrics.connections.set(len(self._connections))
 
     def timeout_ctx(self) -> gevent.Timeout:
         return self._connections[gevent.getcurrent()].wait_for_request()
