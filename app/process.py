@@ -74,7 +74,8 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
 
     def _serve(self, listener: Any) -> StreamServer:
         listener.setblocking(1)
-        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections))
+        handle = partial(self.handle, _Name(listener))
+        server = StreamServer(listener, handle=handle, spawn=Pool(self.worker_connections))
         if self.cfg.workers > 1:
             server.max_accept = 1
         server.start()
@@ -158,6 +159,16 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
             phase.cut_off = f"{len(left)} cut off"
             for connection in left:
                 self.log.warning("cut off: %s %s", connection.request.method, connection.request.path)
+
+
+class _Name:
+    """Of a listener: gunicorn asks for it with each connection, though it may have been closed since that was accepted."""
+
+    def __init__(self, listener: Any) -> None:
+        self._name = listener.getsockname()
+
+    def getsockname(self) -> Any:
+        return self._name
 
 
 def lowest_free_number(workers: Iterable[Any]) -> int:

@@ -223,6 +223,11 @@ class WebSocket:
             length = int.from_bytes(self._exactly(2 if length == 126 else 8), "big")
         return first & 0x0F, self._exactly(length)
 
+    @property
+    def has_more(self) -> bool:
+        """Something of what has come is not received yet."""
+        return bool(self._read)
+
     def texts(self) -> Iterator[str]:
         """Until the connection ends; engine pings are answered."""
         with suppress(OSError):
