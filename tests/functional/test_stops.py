@@ -209,6 +209,7 @@ def test_nobody_who_waits_in_the_accept_queue_is_reset(start_fleet: StartFleet) 
     (instance,) = start_fleet(1)
     assert stop_with_a_crowd_in_the_queue(instance) == CROWD
     assert instance.wait() == 0
+    assert re.search(r"accept queue \d+ in", account(instance))
 
 
 def test_a_listener_that_is_just_closed_resets_some(start_fleet: StartFleet) -> None:
