@@ -67,12 +67,13 @@ class Fleet:
     def _start_stores(self, chief: Supervisor) -> None:
         chief.start(members.redis(self.programs["redis-server"], self.ports.redis, self.kept["REDIS_PASSWORD"]))
         if not self.place.postgres_data.exists():
+            self.terminal.say("making PostgreSQL's data folder")
             chief.run_to_its_end(members.initdb(self.programs["initdb"], self.place, self.kept["POSTGRES_PASSWORD"]))
             members.finish_initdb(self.place)
         connections = members.connections(self.config, self.ports)
         chief.start(members.postgres(self.programs["postgres"], self.place, self.ports.postgres, connections))
         chief.wait_for("redis", lambda: supervisor.redis_answers(self.shared["REDIS_URL"]))
-        chief.wait_for("postgres", lambda: supervisor.postgres_answers(self.shared["DATABASE_URL"]))
+        chief.wait_for("postgres", lambda: supervisor.postgres_answers(self.shared["DATABASE_URL"], self.place.postgres_data))
 
     def _tell(self, chief: Supervisor) -> None:
         where = {name: f"http://127.0.0.1:{port}" for name, port in self.ports.names().items()}

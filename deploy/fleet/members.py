@@ -64,6 +64,8 @@ def initdb(program: str, place: Place, password: str) -> Program:
             os.chown(path, place.account.pw_uid, place.account.pw_gid)
     command = [program, "--pgdata", str(new), "--username", "reporadar", "--pwfile", str(password_file)]
     command += ["--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"]
+    # What it says is of interest only if it fails, and then on standard error.
+    command = ["/bin/sh", "-c", '"$@" >/dev/null', "initdb", *command]
     return Program("postgres", command, _bare_environment(), place.folder, place.account)
 
 
@@ -93,7 +95,7 @@ def redis(program: str, port: int, password: str) -> Program:
     write_private(
         file,
         f'bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir "{file.parent}"\n'
-        'appendonly yes\nsave ""\nmaxmemory-policy noeviction\nalways-show-logo no\n',
+        'appendonly yes\nsave ""\nmaxmemory-policy noeviction\nloglevel warning\n',
     )
     return Program("redis", [program, str(file)], _bare_environment(), file.parent)
 

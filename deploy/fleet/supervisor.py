@@ -141,8 +141,13 @@ def redis_answers(url: str) -> bool:
         return False
 
 
-def postgres_answers(url: str) -> bool:
-    """Its database is made when there is none."""
+def postgres_answers(url: str, data: Path) -> bool:
+    """Its database is made when there is none. To be asked too early, it calls a fatal error: so its own file is read first."""
+    try:
+        if (data / "postmaster.pid").read_text().splitlines()[7].strip() != "ready":
+            return False
+    except (FileNotFoundError, IndexError):
+        return False
     server, _, database = url.rpartition("/")
     try:
         with closing(psycopg2.connect(f"{server}/postgres", connect_timeout=2)) as connection:
