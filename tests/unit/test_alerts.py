@@ -95,12 +95,11 @@ def test_the_rules_look_at_metrics_that_exist() -> None:
         ("max_over_time(reporadar:cpu_percent[4m])", advice.CPU_PERCENT),
         ("max_over_time(reporadar:loop_delay_seconds[4m])", advice.LOOP_DELAY_MS / 1000),
         ('max_over_time(reporadar:latency_seconds{dependency="redis"}[4m])', advice.REDIS_LATENCY_MS / 1000),
-        ('max_over_time(reporadar:latency_itself_seconds{dependency="redis"}[4m])', advice.REDIS_LATENCY_MS / 2000),
-        ('max_over_time(reporadar:latency_itself_seconds{dependency="database"}[4m])', advice.DATABASE_LATENCY_MS / 1000),
+        ('max_over_time(reporadar:latency_seconds{dependency="database"}[4m])', advice.DATABASE_LATENCY_MS / 1000),
     ],
 )
 def test_alerts_and_advice_have_the_same_thresholds(number: str, threshold: float) -> None:
-    limits = re.findall(rf"(?<!\w){re.escape(number)} > (\S+)", RULES)
+    limits = re.findall(rf"(?<!\w){re.escape(number)} > ([\d.]+)", RULES)
     assert limits
     assert {float(limit) for limit in limits} == {threshold}
 
