@@ -56,13 +56,23 @@ def container_user(user: str) -> list[str] | None:
     return None
 
 
+def last_stage() -> list[tuple[str, str]]:
+    """Instructions of the Dockerfile and their values."""
+    structure = DockerfileParser(path=str(DOCKER / "Dockerfile")).structure
+    start = max(number for number, line in enumerate(structure) if line["instruction"] == "FROM")
+    return [(line["instruction"], line["value"]) for line in structure[start:]]
+
+
+def image_command() -> list[str]:
+    command: list[str] = json.loads(dict(last_stage())["CMD"])
+    return command
+
+
 class Image:
     """The last stage of the Dockerfile: what COPY lines put into an empty folder, for reading only, and how it is run."""
 
     def __init__(self, root: Path) -> None:
-        structure = DockerfileParser(path=str(DOCKER / "Dockerfile")).structure
-        last = max(number for number, line in enumerate(structure) if line["instruction"] == "FROM")
-        self.instructions = [(line["instruction"], line["value"]) for line in structure[last:]]
+        self.instructions = last_stage()
         self.root = root
         self.folder = root
         for instruction, value in self.instructions:
@@ -77,11 +87,6 @@ class Image:
     def value(self, instruction: str) -> str:
         (found,) = [value for name, value in self.instructions if name == instruction]
         return str(found)
-
-    @property
-    def command(self) -> list[str]:
-        command: list[str] = json.loads(self.value("CMD"))
-        return command
 
     @property
     def environment(self) -> dict[str, str]:
@@ -140,7 +145,7 @@ class Container(Server):
         return run(self._as_user(command), environment=self._environment(), directory=self.image.folder)
 
     def _command(self) -> list[str]:
-        return self._as_user(self.service.get("command") or self.image.command)
+        return self._as_user(self.service.get("command") or image_command())
 
     def _as_user(self, command: Sequence[str]) -> list[str]:
         return [*(container_user(self.image.value("USER")) or []), *program(command, self.image.environment["PATH"])]

@@ -238,8 +238,9 @@ def test_the_image_holds_the_program_and_nothing_else(image: Image) -> None:
     beside = {file for file in files if not file.startswith("srv/app/")}
     assert beside == {"srv/wsgi.py", "srv/gunicorn.conf.py", "usr/local/bin/healthy", "usr/local/bin/certificate"}
     assert not [file for file in files if file.endswith((".pyc", ".env", ".db"))]
-    tracked = run(["git", "ls-files", "app"], environment=base_environment(), directory=ROOT).split()
-    assert {f"srv/{file}" for file in tracked} == {file for file in files if file.startswith("srv/app/")}
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "app"]
+    own = [file for file in run(command, environment=base_environment(), directory=ROOT).split() if (ROOT / file).exists()]
+    assert {f"srv/{file}" for file in own} == {file for file in files if file.startswith("srv/app/")}
 
 
 def test_the_image_is_run_by_nobody_special(image: Image) -> None:
