@@ -12,9 +12,10 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Request, expect
 
+from app.config import SETTINGS
 from tests.functional.users import PASSWORD
 from tests.processes import run
-from tests.servers import PROGRAMS, ROOT, Server, base_environment, fleet_environment, free_port
+from tests.servers import PROGRAMS, ROOT, Server, base_environment, fleet_environment, free_port, procfile_command
 
 HONCHO = [str(PROGRAMS / "honcho"), "--no-colour", "--env", os.devnull]
 RECEIVED = {signal.SIGTERM: 143, signal.SIGINT: 130}  # honcho's own exit status
@@ -109,3 +110,14 @@ def registered(platform: Honcho) -> str:
     answer = httpx.post(f"{platform.url}/api/auth/register", json=account, trust_env=False)
     assert answer.status_code == 201, answer.text
     return answer.cookies["session"]
+
+
+@pytest.mark.parametrize(("unit", "line"), [("reporadar@.service", "web"), ("reporadar-worker.service", "worker")])
+def test_units_of_systemd_run_the_same_lines(unit: str, line: str) -> None:
+    text = (ROOT / "deploy" / "systemd" / unit).read_text()
+    settings = dict(entry.split("=", 1) for entry in text.splitlines() if "=" in entry and not entry.startswith("#"))
+    program, *arguments = procfile_command(line)
+    assert settings["ExecStart"].split() == [f"/opt/reporadar/.venv/bin/{Path(program).name}", *arguments]
+    assert settings["RestartPreventExitStatus"] == "78"
+    (default,) = [setting.metadata["default"] for setting in SETTINGS if setting.name == "shutdown_timeout"]
+    assert int(settings["TimeoutStopSec"]) >= int(default) + 5
