@@ -45,6 +45,12 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
 
     handle_quit = handle_exit
 
+    def handle_request(self, *arguments: Any) -> Any:
+        # A connection whose next request is always there already would never let go: nobody else would be served, and the
+        # master would take the event loop for dead.
+        gevent.sleep(0)
+        return super().handle_request(*arguments)
+
     def _stop(self) -> None:
         # gunicorn's loop begins its count up to a second after this, and needs a second or two for what is left then.
         # What it does not finish in time, the master would end with a SIGKILL.
