@@ -13,7 +13,7 @@ from app.doctor.findings import Finding, fail, ok, warn
 def faults(found: Sequence[str]) -> Iterator[Finding]:
     for fault in found:
         name = fault.partition(":")[0]
-        yield fail(f"configuration: {fault}", f"No process starts with it (exit status 78). See {name} in docs/configuration.md")
+        yield fail(f"configuration: {fault}", f"See {name} in docs/configuration.md; no process starts with it (exit status 78)")
 
 
 def examine(config: Config) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from app.doctor.visitor import Login
 
 OPENING_SECONDS = 5.0
 HEARING_SECONDS = 6.0  # whoever gets no push looks for itself every 2 s, an embedded instance too
-PUSHED_SECONDS = 1.5  # what takes longer was not pushed, in a fleet
+PUSHED_SECONDS = 1.0  # what takes longer was not pushed, in a fleet
 POLLING_REPEATS = 3  # a balancer that routes by chance may be right by chance
 HANDSHAKE = "/socket.io/?EIO=4&transport="
 POLL_SECONDS = 0.02
@@ -56,12 +56,16 @@ class Socket:
         self._client.eio.disconnect(abort=True)
         self._http.close()
 
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.login.site.url, self.instance_id
+
     def open(self) -> str:
         """The outcome, within OPENING_SECONDS and little more."""
         try:
             self._client.connect(self.login.site.url, headers=self._headers, transports=[self.transport], wait=False)
         except socketio.exceptions.ConnectionError as error:
-            return self._outcome or str(error)
+            return str(error)
         deadline = time.monotonic() + OPENING_SECONDS
         while not self._outcome and time.monotonic() < deadline and self._client.eio.state == "connected":
             time.sleep(POLL_SECONDS)
@@ -97,7 +101,7 @@ def examine(logins: Sequence[Login], transports: Sequence[str], send: Send, *, p
                     login, transport, [outcomes[one] for one in sockets if (one.login, one.transport) == (login, transport)]
                 )
         if listening := [one for one in sockets if outcomes[one] == "ready"]:
-            yield from _hear(listening, send, PUSHED_SECONDS if pushed else HEARING_SECONDS)
+            yield from _hear(listening, send, pushed)
     for login in logins:
         yield from _origins(login, transports[-1])
         if "polling" not in transports:
@@ -129,9 +133,11 @@ def _opened(login: Login, transport: str, outcomes: Sequence[str]) -> Finding:
     text = f"{site.url}: {name} does not connect: {failures[0]}"
     if failures[0] == "refused: unauthorized":
         return fail(text, "The session is not known to the instance that took it: see what was found about sessions")
-    if reason := _temporary(login, transport):
-        return fail(f"{site.url}: {name} does not connect: {reason}", "See 'keeps reconnecting' in docs/troubleshooting.md")
+    status, words = _handshake(login, transport)
+    if status == 503:
+        return fail(f"{text}; the handshake is answered 503: {words}", "See 'keeps reconnecting' in docs/troubleshooting.md")
     if transport == "websocket":
+        text += f"; the handshake is answered {status} instead of 101" if status not in (0, 101) else ""
         return fail(
             text,
             "The proxy has to pass the upgrade on (nginx: proxy_http_version 1.1; Upgrade $http_upgrade; Connection upgrade)"
@@ -144,8 +150,8 @@ def _opened(login: Login, transport: str, outcomes: Sequence[str]) -> Finding:
     )
 
 
-def _temporary(login: Login, transport: str) -> str:
-    """What a handshake is told that can't be taken now, as the instance words it."""
+def _handshake(login: Login, transport: str) -> tuple[int, str]:
+    """How it is answered: the status, 0 for none, and the words, with which an instance says why it can't take it now."""
     upgrade = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -155,25 +161,24 @@ def _temporary(login: Login, transport: str) -> str:
     try:
         answer = login.site.get(HANDSHAKE + transport, Cookie=login.cookie, **(upgrade if transport == "websocket" else {}))
     except Unreachable as error:
-        return str(error)
-    return f"503, {answer.text.strip()}" if answer.status_code == 503 and "X-Instance-Id" in answer.headers else ""
+        return 0, str(error)
+    return answer.status_code, answer.text.strip()[:200]
 
 
-def _hear(sockets: Sequence[Socket], send: Send, patience: float) -> Iterator[Finding]:
-    sent_at = time.monotonic()
-    seq = send()
-    while any(seq not in one.heard for one in sockets) and time.monotonic() - sent_at < HEARING_SECONDS:
-        time.sleep(POLL_SECONDS)
-    delays = {one: one.heard[seq] - sent_at for one in sockets if seq in one.heard}
-    for deaf in sorted({(one.login.site.url, one.instance_id) for one in sockets if one not in delays}):
+def _hear(sockets: Sequence[Socket], send: Send, pushed: bool) -> Iterator[Finding]:
+    delays = _delays(sockets, send)
+    if pushed and len(delays) == len(sockets):
+        # Whoever looks for itself has just done so, and would take long now.
+        delays = _delays(sockets, send)
+    for url, name in sorted({one.place for one in sockets if one not in delays}):
         yield fail(
-            f"messages: a notification from this process never arrived at {deaf[0]} ({deaf[1]})",
+            f"messages: a notification from this process never arrived at {url} ({name})",
             "Its DATABASE_URL differs from the one here, or a proxy holds back what it sends (nginx: proxy_buffering off)",
         )
-    late = {(one.login.site.url, one.instance_id): delay for one, delay in delays.items() if delay > patience}
-    for (url, instance_id), delay in sorted(late.items()):
+    late = {one.place: delay for one, delay in delays.items() if pushed and delay > PUSHED_SECONDS}
+    for (url, name), delay in sorted(late.items()):
         yield warn(
-            f"messages: a notification from this process took {delay:.1f} s to {url} ({instance_id})",
+            f"messages: a notification from this process took {delay:.1f} s to {url} ({name})",
             "It was not pushed but found by looking: REDIS_URL or SESSION_SECRET of the instance differ from those here",
         )
     if len(delays) == len(sockets) and not late:
@@ -182,6 +187,15 @@ def _hear(sockets: Sequence[Socket], send: Send, patience: float) -> Iterator[Fi
         yield ok(
             f"messages: a notification from this process arrived at all {len(sockets)} sockets ({names}) within {slowest:.0f} ms"
         )
+
+
+def _delays(sockets: Sequence[Socket], send: Send) -> dict[Socket, float]:
+    """Seconds from sending to hearing; without those who heard nothing."""
+    sent_at = time.monotonic()
+    seq = send()
+    while any(seq not in one.heard for one in sockets) and time.monotonic() - sent_at < HEARING_SECONDS:
+        time.sleep(POLL_SECONDS)
+    return {one: one.heard[seq] - sent_at for one in sockets if seq in one.heard}
 
 
 def _no_polling(site: Site) -> Finding:

@@ -76,6 +76,12 @@ class Doctor:
             if (yield from reach(site, living)):
                 reachable.append(site)
                 yield from proxy.examine(site, self.config.production)
+        names = sorted(set[str]().union(*(site.instances for site in reachable)))
+        if len(names) > 1 and not self.config.use_redis_sessions:
+            yield fail(
+                f"several instances answer ({', '.join(names)}), but here is embedded mode, which is for one",
+                "Run the doctor with the environment of the instances; if that is it, they need USE_REDIS_SESSIONS=true",
+            )
         if reachable and stores_work:
             try:
                 with self._visitor() as visitor:
