@@ -22,6 +22,8 @@ def reach(site: Site, living: Sequence[str]) -> Generator[Finding, None, bool]:
         first = site.get("/health/ready")
     except Unreachable as error:
         advice = "Is something listening there, and does no firewall stand in between?"
+        if "in time" in str(error):
+            advice = "It is frozen or overloaded, or a firewall drops what is sent to it: look at its processor and its log"
         if "certificate" in str(error):
             advice = "For an authority of your own: REQUESTS_CA_BUNDLE=/path/to/its/certificate.pem flask --app wsgi doctor ..."
         yield fail(f"{site.url} does not answer: {error}", advice)

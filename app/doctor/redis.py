@@ -21,7 +21,7 @@ WARN_MS, FAIL_MS = 1.0, 10.0
 CONNECTIONS_OF_AN_INSTANCE = 2 * MAX_CONNECTIONS  # two clients, each with a pool
 MOST_OF_IT = 80  # percent of a limit
 TRIED_VERSION = 7
-AWAY = "Is it running, and are address and port in REDIS_URL right? redis-cli -u REDIS_URL ping; see docs/troubleshooting.md"
+AWAY = 'Is it running, and are address and port in REDIS_URL right? redis-cli -u "$REDIS_URL" ping'
 
 
 def address(config: Config) -> str:
@@ -45,7 +45,7 @@ def reach(client: redis.Redis, where: str) -> Generator[Finding, None, bool]:
             f"redis refuses the password: {where}", "Compare the password in REDIS_URL with its requirepass or users (ACL)"
         )
     except redis.exceptions.BusyLoadingError:
-        yield fail(f"redis is still loading its data: {where}", "Wait for it: redis-cli -u REDIS_URL info persistence")
+        yield fail(f"redis is still loading its data: {where}", 'Wait for it: redis-cli -u "$REDIS_URL" info persistence')
     except redis.exceptions.TimeoutError:
         yield fail(f"redis does not answer within {TIMEOUT_SECONDS:g} s: {where}", AWAY)
     except redis.RedisError as error:
@@ -57,7 +57,7 @@ def reach(client: redis.Redis, where: str) -> Generator[Finding, None, bool]:
             warn_above=WARN_MS,
             fail_above=FAIL_MS,
             text=f"redis answers: {median:.2f} ms (median of {PINGS}), {where}",
-            advice="Every signed-in request waits for it: move it closer, or give it more processor; redis-cli --latency",
+            advice="Every signed-in request waits for it: move it closer, or give it more processor; see redis-cli --latency",
         )
         return True
     return False
