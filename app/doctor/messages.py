@@ -20,6 +20,7 @@ OPENING_SECONDS = 5.0
 HEARING_SECONDS = 6.0  # whoever gets no push looks for itself every 2 s, an embedded instance too
 PUSHED_SECONDS = 1.0  # what takes longer was not pushed, in a fleet
 POLLING_REPEATS = 3  # a balancer that routes by chance may be right by chance
+POLLING = "polling"
 HANDSHAKE = "/socket.io/?EIO=4&transport="
 POLL_SECONDS = 0.02
 
@@ -84,28 +85,35 @@ class Socket:
 
 
 def examine(logins: Sequence[Login], transports: Sequence[str], send: Send, *, pushed: bool) -> Iterator[Finding]:
-    """`pushed`: whether instances are told of messages at once, and do not have to look for them.
+    """Opens sockets at each address by each transport that is offered there; then a message has to arrive at all of them.
 
-    Opens a socket at each address by each transport that is offered; then one message has to arrive at all of them."""
+    `pushed`: instances are told of messages at once, and do not have to look for them.
+    """
     with ExitStack() as stack:
-        sockets = [
-            stack.enter_context(Socket(login, transport))
+        trials = [
+            (login, transport, [stack.enter_context(Socket(login, transport)) for _ in range(_repeats(login.site, transport))])
             for login in logins
-            for transport in transports
-            for _ in range(POLLING_REPEATS if transport == "polling" and login.site.is_proxied else 1)
+            for transport in _offered(login, transports)
         ]
-        outcomes = _open_all(sockets)
-        for login in logins:
-            for transport in transports:
-                yield _opened(
-                    login, transport, [outcomes[one] for one in sockets if (one.login, one.transport) == (login, transport)]
-                )
-        if listening := [one for one in sockets if outcomes[one] == "ready"]:
+        outcomes = _open_all([one for _, _, sockets in trials for one in sockets])
+        for login, transport, sockets in trials:
+            yield _opened(login, transport, [outcomes[one] for one in sockets])
+        if listening := [one for one, outcome in outcomes.items() if outcome == "ready"]:
             yield from _hear(listening, send, pushed)
     for login in logins:
-        yield from _origins(login, transports[-1])
-        if "polling" not in transports:
-            yield _no_polling(login.site)
+        tried = [transport for of, transport, _ in trials if of is login]
+        if POLLING not in tried:
+            yield ok(f"{login.site.url}: long polling is not offered")
+        if tried:
+            yield from _origins(login, tried[-1])
+
+
+def _repeats(site: Site, transport: str) -> int:
+    return POLLING_REPEATS if transport == POLLING and site.is_proxied else 1
+
+
+def _offered(login: Login, transports: Sequence[str]) -> list[str]:
+    return [transport for transport in transports if transport != POLLING or _handshake(login, POLLING)[0] != 400]
 
 
 def _open_all(sockets: Sequence[Socket]) -> dict[Socket, str]:
@@ -196,16 +204,6 @@ def _delays(sockets: Sequence[Socket], send: Send) -> dict[Socket, float]:
     while any(seq not in one.heard for one in sockets) and time.monotonic() - sent_at < HEARING_SECONDS:
         time.sleep(POLL_SECONDS)
     return {one: one.heard[seq] - sent_at for one in sockets if seq in one.heard}
-
-
-def _no_polling(site: Site) -> Finding:
-    try:
-        offered = site.get(f"{HANDSHAKE}polling").ok
-    except Unreachable as error:
-        return fail(f"{site.url}: no more answer: {error}", "It answered a moment ago: look at its log")
-    if offered:
-        return warn(f"{site.url}: long polling is offered, though not in SOCKET_TRANSPORTS here", "Give all the same setting")
-    return ok(f"{site.url}: long polling is not offered")
 
 
 def _origins(login: Login, transport: str) -> Iterator[Finding]:

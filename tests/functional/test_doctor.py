@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,11 @@ import httpx
 import psycopg2
 import pytest
 import redis
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from tests.functional.users import client_without_cookies
 from tests.servers import (
@@ -72,18 +79,30 @@ def examine(environment: Mapping[str, str], *urls: str) -> Examination:
 class Proxy(Balancer):
     """The balancer with a good configuration, and changes to it."""
 
-    def __init__(self, instances: Sequence[Instance], changes: Mapping[str, str]) -> None:
+    def __init__(self, instances: Sequence[Instance], changes: Mapping[str, str], *, tls: bool = False) -> None:
         super().__init__(instances)
         self._changes = changes
+        self._tls = tls
+
+    @property
+    def url(self) -> str:
+        return super().url.replace("http:", "https:") if self._tls else super().url
 
     def _configuration(self) -> str:
         good = "proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;"
         text = super()._configuration().replace("proxy_set_header Host", f"{good} proxy_set_header Host")
         text = text.replace("location / {", "location = /metrics { return 404; } location / {")
+        if self._tls:
+            text = text.replace(f"listen 127.0.0.1:{self.port};", f"listen 127.0.0.1:{self.port} ssl;")
         for old, new in self._changes.items():
             assert old in text
             text = text.replace(old, new)
         return text
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+            return True
+        return False
 
 
 class Fleet(NamedTuple):
@@ -241,6 +260,42 @@ def test_production_over_plain_http_is_explained(fleet: Fleet) -> None:
     with Instance(environment) as instance, Proxy([instance], {}) as proxy:
         found = examine(environment, proxy.url, instance.url)
     assert found.lines("fail") == [f"{proxy.url}: nobody can sign in over plain http: the cookies of production are Secure"]
+
+
+def test_sockets_without_long_polling_are_fine(fleet: Fleet) -> None:
+    with Instance({**fleet.environment, "SOCKET_TRANSPORTS": "websocket", "INSTANCE_ID": "instance-3"}) as instance:
+        found = examine(fleet.environment, instance.url)
+    assert found.lines("fail") == [], found.output
+    assert f"{instance.url}: long polling is not offered" in found.lines("ok")
+
+
+def test_https_with_an_authority_of_ones_own(fleet: Fleet, tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    environment = {**fleet.environment, "APP_ENV": "production", "SHUTDOWN_DELAY": "0", "INSTANCE_ID": "instance-3"}
+    changes = {"server {\n": f"server {{ ssl_certificate {certificate}; ssl_certificate_key {key};\n"}
+    with Instance(environment) as instance, Proxy([instance], changes, tls=True) as proxy:
+        untrusted = examine(environment, proxy.url)
+        found = examine({**environment, "REQUESTS_CA_BUNDLE": str(certificate)}, proxy.url)
+    assert untrusted.lines("fail") == [f"{proxy.url} does not answer: its certificate is not trusted: self-signed certificate"]
+    assert untrusted.advice(f"{proxy.url} does not answer").startswith("For an authority of your own: REQUESTS_CA_BUNDLE=")
+    assert (found.lines("fail"), found.lines("warn")) == ([], []), found.output
+    assert f"{proxy.url}: WebSocket connects" in found.lines("ok")
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """The files of a certificate for 127.0.0.1, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
 
 
 def test_an_instance_with_another_redis_is_found(fleet: Fleet, own_redis: RedisServer) -> None:

@@ -5,7 +5,9 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -77,6 +79,21 @@ def test_an_account_that_was_left_behind_goes_with_the_next_examination(doctor: 
         assert database.run(count) == 3
     left = database.run(lambda connection: list(connection.execute(select(users.c.email).order_by(users.c.id)).scalars()))
     assert left == ["doctor-2@doctor.invalid", "doctor@example.org"]
+
+
+def test_the_fleet_is_told_of_where_there_is_a_report(doctor: Doctor) -> None:
+    crashed: dict[str, Any] = {
+        "instance_id": "instance-2",
+        "nonce": "a",
+        "kind": "crashed",
+        "at": "now",
+        "seconds": None,
+        "phases": [],
+    }
+    live = {"instance_id": "instance-1", "status": "ready", "uptime": 9, "version": "1.0", "obstacles": []}
+    report = {"instances": [live], "advice": [], "disagreements": [], "stops": [crashed]}
+    told = [finding.text for finding in replace(doctor, fleet_report=lambda: report).examine([])]
+    assert told[-2:] == ["fleet: instance-1 is ready, up for 9 s, version 1.0", "stops: instance-2 crashed, noticed at now"]
 
 
 def test_the_time_is_limited() -> None:
