@@ -98,8 +98,9 @@ def examine(logins: Sequence[Login], transports: Sequence[str], send: Send, *, p
         outcomes = _open_all([one for _, _, sockets in trials for one in sockets])
         for login, transport, sockets in trials:
             yield _opened(login, transport, [outcomes[one] for one in sockets])
-        if listening := [one for one, outcome in outcomes.items() if outcome == "ready"]:
-            yield from _hear(listening, send, pushed)
+        good = [sockets for _, _, sockets in trials if all(outcomes[one] == "ready" for one in sockets)]
+        if good:
+            yield from _hear([one for sockets in good for one in sockets], send, pushed)
     for login in logins:
         tried = [transport for of, transport, _ in trials if of is login]
         if POLLING not in tried:

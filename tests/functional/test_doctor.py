@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import threading
@@ -29,6 +30,7 @@ from tests.servers import (
     Instance,
     PostgresServer,
     RedisServer,
+    Server,
     base_environment,
     embedded_environment,
     fleet_environment,
@@ -37,7 +39,6 @@ from tests.servers import (
     procfile_command,
     wait_until,
 )
-from tests.sockets import Balancer
 
 EX_CONFIG = 78
 PASSWORD = "only-for-this-test"
@@ -76,28 +77,63 @@ def examine(environment: Mapping[str, str], *urls: str) -> Examination:
     return found
 
 
-class Proxy(Balancer):
-    """The balancer with a good configuration, and changes to it."""
+class Proxy(Server):
+    """nginx as somebody might set it up by hand: a good configuration, and changes to it."""
 
     def __init__(self, instances: Sequence[Instance], changes: Mapping[str, str], *, tls: bool = False) -> None:
-        super().__init__(instances)
+        super().__init__()
+        self._instances = instances
         self._changes = changes
         self._tls = tls
 
     @property
     def url(self) -> str:
-        return super().url.replace("http:", "https:") if self._tls else super().url
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
+
+    def _command(self) -> list[str]:
+        file = self.folder / "nginx.conf"
+        file.write_text(self._configuration())
+        return ["nginx", "-p", str(self.folder), "-c", str(file), "-e", "stderr"]
 
     def _configuration(self) -> str:
-        good = "proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;"
-        text = super()._configuration().replace("proxy_set_header Host", f"{good} proxy_set_header Host")
-        text = text.replace("location / {", "location = /metrics { return 404; } location / {")
-        if self._tls:
-            text = text.replace(f"listen 127.0.0.1:{self.port};", f"listen 127.0.0.1:{self.port} ssl;")
+        servers = {
+            instance.environment.get("INSTANCE_ID", "nameless"): f"127.0.0.1:{instance.port}" for instance in self._instances
+        }
+        routes = "".join(f'"~^{name}\\." {name};' for name in servers)
+        upstreams = "".join(f"upstream {name} {{ server {address}; }}" for name, address in servers.items())
+        every = "".join(f"server {address} max_fails=0;" for address in servers.values())
+        paths = "".join(f"{kind}_temp_path {kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        text = f"""
+            daemon off; master_process off; pid nginx.pid; error_log stderr crit;
+            events {{ worker_connections 1024; }}
+            http {{
+                access_log off; {paths}
+                map $http_upgrade $connection_header {{ default upgrade; "" ""; }}
+                map $arg_sid $instances {{ default all; {routes} }}
+                upstream all {{ {every} }} {upstreams}
+                server {{
+                    listen 127.0.0.1:{self.port}{" ssl" if self._tls else ""};
+                    location = /metrics {{ return 404; }}
+                    location / {{
+                        proxy_pass http://$instances;
+                        proxy_http_version 1.1;
+                        proxy_buffering off;
+                        proxy_set_header Host $http_host;
+                        proxy_set_header X-Forwarded-For $remote_addr;
+                        proxy_set_header X-Forwarded-Proto $scheme;
+                        proxy_set_header Upgrade $http_upgrade;
+                        proxy_set_header Connection $connection_header;
+                    }}
+                }}
+            }}
+        """
         for old, new in self._changes.items():
             assert old in text
             text = text.replace(old, new)
         return text
+
+    def _environment(self) -> dict[str, str]:
+        return {**super()._environment(), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
 
     def _answers(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
@@ -272,7 +308,7 @@ def test_sockets_without_long_polling_are_fine(fleet: Fleet) -> None:
 def test_https_with_an_authority_of_ones_own(fleet: Fleet, tmp_path: Path) -> None:
     certificate, key = self_signed(tmp_path)
     environment = {**fleet.environment, "APP_ENV": "production", "SHUTDOWN_DELAY": "0", "INSTANCE_ID": "instance-3"}
-    changes = {"server {\n": f"server {{ ssl_certificate {certificate}; ssl_certificate_key {key};\n"}
+    changes = {"location = ": f"ssl_certificate {certificate}; ssl_certificate_key {key}; location = "}
     with Instance(environment) as instance, Proxy([instance], changes, tls=True) as proxy:
         untrusted = examine(environment, proxy.url)
         found = examine({**environment, "REQUESTS_CA_BUNDLE": str(certificate)}, proxy.url)
