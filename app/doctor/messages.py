@@ -193,9 +193,8 @@ def _hear(sockets: Sequence[Socket], send: Send, pushed: bool) -> Iterator[Findi
     if len(delays) == len(sockets) and not late:
         names = ", ".join(sorted({one.instance_id for one in sockets}))
         slowest = max(delays.values()) * 1000
-        yield ok(
-            f"messages: a notification from this process arrived at all {len(sockets)} sockets ({names}) within {slowest:.0f} ms"
-        )
+        which = "the one socket" if len(sockets) == 1 else f"all {len(sockets)} sockets"
+        yield ok(f"messages: a notification from this process arrived at {which} ({names}) within {slowest:.0f} ms")
 
 
 def _delays(sockets: Sequence[Socket], send: Send) -> dict[Socket, float]:

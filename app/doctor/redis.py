@@ -142,9 +142,9 @@ def _clients(facts: dict[str, Any], instances: int) -> Finding:
     now, most = facts["connected_clients"], facts.get("maxclients")
     if not most:
         return ok(f"redis: {now} connections")
-    text = (
-        f"redis: {now} of {most} connections in use; {instances} live instances may take {instances * CONNECTIONS_OF_AN_INSTANCE}"
-    )
+    text = f"redis: {now} of {most} connections in use"
+    if instances:
+        text += f"; {instances} live instances may take {instances * CONNECTIONS_OF_AN_INSTANCE}"
     advice = "Raise maxclients (and the limit of open files of Redis), or run fewer instances"
     if 100 * now / most > MOST_OF_IT:
         return fail(text, advice)
