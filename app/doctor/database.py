@@ -39,10 +39,10 @@ def examine(config: Config, database: Database, instances: int) -> Generator[Fin
         return (yield from _embedded(database))
     try:
         started = time.perf_counter()
-        database.run_within(TIMEOUT_SECONDS, _hello)
+        database.run_within(TIMEOUT_SECONDS, _is_read_only)
         connecting = (time.perf_counter() - started) * 1000
         started = time.perf_counter()
-        database.run_within(TIMEOUT_SECONDS, _hello)
+        read_only = database.run_within(TIMEOUT_SECONDS, _is_read_only)
         asking = (time.perf_counter() - started) * 1000
         complaint = database.run_within(TIMEOUT_SECONDS, schema_complaint)
         limits, sessions = database.run_within(TIMEOUT_SECONDS, _connections)
@@ -52,8 +52,10 @@ def examine(config: Config, database: Database, instances: int) -> Generator[Fin
     answers = f"database answers: {asking:.1f} ms, {connecting:.0f} ms with connecting, {where}"
     yield ok(answers) if asking <= SLOW_MS else warn(answers, "Move it closer to the instances, or look at its load")
     yield _schema(complaint)
+    if read_only:
+        yield fail("database: it can't be written: a standby, or set to read-only", "Let DATABASE_URL name the primary")
     yield _budget(config.database_pool_size, instances, limits, sessions)
-    return complaint is None
+    return complaint is None and not read_only
 
 
 def _embedded(database: Database) -> Generator[Finding, None, bool]:
@@ -116,8 +118,8 @@ def _budget(pool: int, instances: int, limits: dict[str, int], sessions: dict[st
     return warn(f"{text}; one instance more, as in a rolling restart, has no room", advice) if wanted + pool > room else ok(text)
 
 
-def _hello(connection: Connection) -> Any:
-    return connection.execute(text("SELECT 1")).scalar()
+def _is_read_only(connection: Connection) -> bool:
+    return connection.execute(text("SHOW transaction_read_only")).scalar() == "on"
 
 
 def _connections(connection: Connection) -> tuple[dict[str, int], dict[str, int]]:

@@ -18,7 +18,7 @@ from app.doctor.visitor import Login
 
 OPENING_SECONDS = 5.0
 HEARING_SECONDS = 6.0  # whoever gets no push looks for itself every 2 s, an embedded instance too
-PUSHED_SECONDS = 1.0  # what takes longer was not pushed, in a fleet
+PUSHED_SECONDS = 1.5  # what takes longer was not pushed, in a fleet
 POLLING_REPEATS = 3  # a balancer that routes by chance may be right by chance
 POLLING = "polling"
 HANDSHAKE = "/socket.io/?EIO=4&transport="

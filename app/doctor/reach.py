@@ -31,7 +31,8 @@ def reach(site: Site, living: Sequence[str]) -> Generator[Finding, None, bool]:
     if first.is_redirect:
         yield fail(f"{site.url} leads on to {_place(first)}", "Give the doctor that address")
         return False
-    answers = [first, *_more(site, living)]
+    others, silences = _more(site, living)
+    answers = [first, *others]
     site.server = first.headers.get("Server", "")
     site.is_proxied = _is_proxied(site, first)
     if not site.instances:
@@ -47,28 +48,37 @@ def reach(site: Site, living: Sequence[str]) -> Generator[Finding, None, bool]:
             f"{site.url} never led to {', '.join(absent)}, in {len(answers)} requests",
             "Is it among the servers of the proxy? One that is not ready is left out rightly",
         )
-    yield from _readiness(site, answers)
+    yield from _readiness(site, answers, silences)
     return True
 
 
-def _more(site: Site, living: Sequence[str]) -> list[requests.Response]:
+def _more(site: Site, living: Sequence[str]) -> tuple[list[requests.Response], list[str]]:
+    """Answers, and why there was none."""
     answers: list[requests.Response] = []
+    silences: list[str] = []
     wanted = min(MOST_VISITS, VISITS_PER_INSTANCE * max(2, len(living)))
     deadline = time.monotonic() + VISITING_SECONDS
-    while len(answers) < wanted and time.monotonic() < deadline and not (living and set(living) <= site.instances):
+    while (
+        len(answers) + len(silences) < wanted and time.monotonic() < deadline and not (living and set(living) <= site.instances)
+    ):
         try:
             answers.append(site.get("/health/ready"))
-        except Unreachable:
-            break
-    return answers
+        except Unreachable as error:
+            silences.append(str(error))
+    return answers, silences
 
 
-def _readiness(site: Site, answers: Sequence[requests.Response]) -> Generator[Finding, None, None]:
+def _readiness(site: Site, answers: Sequence[requests.Response], silences: Sequence[str]) -> Generator[Finding, None, None]:
     reasons = {
-        answer.headers["X-Instance-Id"]: "; ".join(answer.json()["reasons"])
+        answer.headers["X-Instance-Id"]: _reasons(answer)
         for answer in answers
         if answer.status_code == 503 and "X-Instance-Id" in answer.headers
     }
+    if silences:
+        yield fail(
+            f"{site.url}: {len(silences)} of {len(answers) + len(silences)} requests got no answer: {silences[0]}",
+            "An instance behind it is frozen or overloaded: look at the one that is missing above",
+        )
     for name, reason in sorted(reasons.items()):
         if reason == "draining":
             yield warn(
@@ -82,8 +92,15 @@ def _readiness(site: Site, answers: Sequence[requests.Response]) -> Generator[Fi
             f"{site.url}: {count} of {len(answers)} requests were answered {status} by what stands before the instances",
             "It still sends requests to instances that are gone or stopping: see its log",
         )
-    if not reasons and not strange:
+    if not reasons and not strange and not silences:
         yield ok(f"{site.url}: ready")
+
+
+def _reasons(answer: requests.Response) -> str:
+    try:
+        return "; ".join(answer.json()["reasons"])
+    except (ValueError, KeyError, TypeError):
+        return "503"
 
 
 def _is_proxied(site: Site, answer: requests.Response) -> bool:

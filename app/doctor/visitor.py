@@ -49,8 +49,11 @@ class Login:
             answer = self.site.get("/api/auth/sessions", Cookie=self.cookie)
         except Unreachable:
             return None
-        sessions = answer.json()["sessions"] if answer.status_code == 200 else []
-        return next((str(entry["ip"]) for entry in sessions if entry["current"]), None)
+        try:
+            sessions = answer.json()["sessions"]
+        except (ValueError, KeyError, TypeError):
+            return None
+        return next((_plain(entry["ip"]) for entry in sessions if entry["current"]), None)
 
     def end(self) -> None:
         self.site.post("/api/auth/logout", Cookie=self.cookie)
@@ -123,6 +126,11 @@ def _not_in(store: SessionStore, logins: Iterable[Login]) -> list[Login]:
     except Unavailable:
         return []
     return [login for record, login in found.items() if record not in living]
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address as such, though an instance that listens on IPv6 sees it as ::ffff:127.0.0.1."""
+    return address.removeprefix("::ffff:")
 
 
 def _cookies(answer: requests.Response) -> dict[str, str]:

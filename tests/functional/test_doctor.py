@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from tests.functional.users import client_without_cookies
+from tests.functional.users import User, client_without_cookies
 from tests.servers import (
     ROOT,
     Instance,
@@ -193,6 +193,7 @@ def test_all_is_well_with_a_fleet_and_its_proxy(fleet: Fleet) -> None:
     ):
         assert line in good, found.output
     assert any(line.startswith("messages: a notification from this process arrived at all 8 sockets") for line in good)
+    assert not any(fleet.environment[name] in found.output for name in ("SESSION_ENCRYPTION_KEY", "SESSION_SECRET"))
     assert accounts_of_the_doctor(fleet.environment["DATABASE_URL"]) == 0
 
 
@@ -289,6 +290,19 @@ def test_an_instance_that_is_not_ready_or_gone_is_found_behind_the_proxy(fleet: 
     assert any("requests were answered 502 by what stands before the instances" in line for line in found.lines("fail")), (
         found.output
     )
+
+
+def test_a_frozen_instance_behind_the_proxy_is_found(fleet: Fleet) -> None:
+    two = fleet.instances[1]
+    with Proxy(fleet.instances, {}) as proxy:
+        two.freeze()
+        try:
+            found = examine(fleet.environment, proxy.url)
+        finally:
+            two.resume()
+    assert any(" requests got no answer: no answer in time" in line for line in found.lines("fail")), found.output
+    assert found.seconds < 70
+    wait_until(lambda: User(two).get("/health/ready").status_code == 200)
 
 
 def test_production_over_plain_http_is_explained(fleet: Fleet) -> None:
@@ -479,6 +493,23 @@ def test_frozen_servers_are_found_in_bounded_time(own_redis: RedisServer) -> Non
     assert found.seconds < 30
     assert of_instance.lines("fail") == [f"{instance.url} does not answer: no answer in time"], of_instance.output
     assert of_instance.seconds < 20
+
+
+def test_a_database_that_refuses_or_can_not_be_written_is_found(redis_url: str) -> None:
+    with PostgresServer(password=PASSWORD) as postgres:
+        url = postgres.create_database()
+        environment = fleet_environment(redis_url, url)
+        migrate(environment)
+        refused = examine({**environment, "DATABASE_URL": url.replace(PASSWORD, f"not-{PASSWORD}")})
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            connection.autocommit = True
+            cursor.execute(f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
+        read_only = examine(environment)
+    (fault,) = refused.lines("fail")
+    assert fault.startswith("database does not answer: ")
+    assert "password authentication failed" in fault
+    assert read_only.lines("fail") == ["database: it can't be written: a standby, or set to read-only"]
+    assert PASSWORD not in refused.output + read_only.output
 
 
 def test_a_missing_schema_is_found(redis_url: str, database_url: str) -> None:
