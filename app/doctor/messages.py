@@ -11,7 +11,7 @@ from typing import Any, Self
 import requests
 import socketio
 
-from app.doctor.findings import Finding, fail, ok, warn
+from app.doctor.findings import Finding, fail, in_words, ok, warn
 from app.doctor.proxy import FOREIGN_ORIGIN
 from app.doctor.site import CONNECT_SECONDS, Site, Unreachable, session
 from app.doctor.visitor import Login
@@ -66,7 +66,7 @@ class Socket:
         try:
             self._client.connect(self.login.site.url, headers=self._headers, transports=[self.transport], wait=False)
         except socketio.exceptions.ConnectionError as error:
-            return str(error)
+            return in_words(error)
         deadline = time.monotonic() + OPENING_SECONDS
         while not self._outcome and time.monotonic() < deadline and self._client.eio.state == "connected":
             time.sleep(POLL_SECONDS)

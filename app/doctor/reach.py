@@ -16,7 +16,7 @@ VISITS_PER_INSTANCE, MOST_VISITS, VISITING_SECONDS = 4, 30, 5.0
 
 
 def reach(site: Site, living: Sequence[str]) -> Generator[Finding, None, bool]:
-    """Asks until all who live have answered, or long enough. Returns whether RepoRadar is there."""
+    """Asks until all who live have answered, or long enough. Returns whether it is worth to ask on."""
     try:
         site.find()
         first = site.get("/health/ready")
@@ -48,7 +48,13 @@ def reach(site: Site, living: Sequence[str]) -> Generator[Finding, None, bool]:
             f"{site.url} never led to {', '.join(absent)}, in {len(answers)} requests",
             "Is it among the servers of the proxy? One that is not ready is left out rightly",
         )
-    yield from _readiness(site, answers, silences)
+    if silences:
+        yield fail(
+            f"{site.url}: {len(silences)} of {len(answers) + len(silences)} requests got no answer: {silences[0]}",
+            "An instance behind it is frozen or overloaded: the one that is missing above. Nothing more is asked here",
+        )
+        return False
+    yield from _readiness(site, answers)
     return True
 
 
@@ -68,17 +74,12 @@ def _more(site: Site, living: Sequence[str]) -> tuple[list[requests.Response], l
     return answers, silences
 
 
-def _readiness(site: Site, answers: Sequence[requests.Response], silences: Sequence[str]) -> Generator[Finding, None, None]:
+def _readiness(site: Site, answers: Sequence[requests.Response]) -> Generator[Finding, None, None]:
     reasons = {
         answer.headers["X-Instance-Id"]: _reasons(answer)
         for answer in answers
         if answer.status_code == 503 and "X-Instance-Id" in answer.headers
     }
-    if silences:
-        yield fail(
-            f"{site.url}: {len(silences)} of {len(answers) + len(silences)} requests got no answer: {silences[0]}",
-            "An instance behind it is frozen or overloaded: look at the one that is missing above",
-        )
     for name, reason in sorted(reasons.items()):
         if reason == "draining":
             yield warn(
@@ -92,7 +93,7 @@ def _readiness(site: Site, answers: Sequence[requests.Response], silences: Seque
             f"{site.url}: {count} of {len(answers)} requests were answered {status} by what stands before the instances",
             "It still sends requests to instances that are gone or stopping: see its log",
         )
-    if not reasons and not strange and not silences:
+    if not reasons and not strange:
         yield ok(f"{site.url}: ready")
 
 
