@@ -83,7 +83,7 @@ def _findings(urls: list[str]) -> Findings:
         yield from examine_without_configuration(faults, urls)
         return
     config: Config = current_app.config["REPORADAR"]
-    interface = current_app.session_interface
+    interface, fleet = current_app.session_interface, current_app.extensions.get("fleet")
     assert isinstance(interface, SessionInterface)
     yield from Doctor(
         config=config,
@@ -92,7 +92,7 @@ def _findings(urls: list[str]) -> Findings:
         sessions=interface.store,
         accounts=current_app.extensions["accounts"],
         notifications=current_app.extensions["notifications_of_commands"],
-        fleet_report=current_app.extensions.get("fleet_report"),
+        fleet_report=fleet.overview if fleet and config.use_redis_sessions else None,
     ).examine(urls)
 
 
