@@ -11,6 +11,7 @@ from app import instance, logs, process
 from app.config import from_environment_or_exit
 
 settings = from_environment_or_exit()
+outcomes = process.Outcomes()
 instance.identify(settings.instance_id)
 logs.configure(settings.log_format, settings.log_level)
 
@@ -44,11 +45,12 @@ def on_starting(server):  # type: ignore[no-untyped-def]
 
 def pre_fork(server, worker):  # type: ignore[no-untyped-def]
     worker.number = process.lowest_free_number(server.WORKERS.values())
+    outcomes.expect(worker)
 
 
 def post_fork(server, worker):  # type: ignore[no-untyped-def]
     instance.identify(settings.instance_id, role=f"w{worker.number}" if workers > 1 else "")
-    worker.drain_seconds = settings.shutdown_delay
+    worker.shutdown_delay = settings.shutdown_delay
 
 
 def post_worker_init(worker):  # type: ignore[no-untyped-def]
@@ -57,6 +59,9 @@ def post_worker_init(worker):  # type: ignore[no-untyped-def]
     worker.log.info("Server listening on port %s", settings.port)
 
 
-def worker_exit(server, worker):  # type: ignore[no-untyped-def]
-    if worker.lifecycle:
-        worker.lifecycle.stop()
+def child_exit(server, worker):  # type: ignore[no-untyped-def]
+    outcomes.note(server, worker)
+
+
+def on_exit(server):  # type: ignore[no-untyped-def]
+    outcomes.exit_if_unclean(server)

@@ -16,9 +16,11 @@ from app.config import Config
 from app.database import commands as database_commands
 from app.database.engine import Database
 from app.database.upgrade import schema_complaint
+from app.fleet import views as fleet_views
+from app.fleet.vitals import Vitals
 from app.health import views as health_views
 from app.health.load import Load
-from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
+from app.health.service import PROBE_TIMEOUT_SECONDS, Probe, latencies
 from app.jobs.broker import JobQueue
 from app.jobs.crew import Crew
 from app.lifecycle import Lifecycle
@@ -46,17 +48,25 @@ def create_app(config: Config | None = None) -> Flask:
     lifecycle = Lifecycle()
 
     database = Database(config.database_url, config.database_pool_size, me.instance_id)
-    lifecycle.add(close=database.close)
+    lifecycle.add("database", close=database.close)
     encryption = Keyring("encryption", config.session_encryption_key)
     signing = Keyring("signing", tuple(secret.encode() for secret in config.session_secret))
 
-    adapters = choose(config, me, database, [encryption, signing], lifecycle)
-    probes = [Probe("database", lambda: database.run_within(PROBE_TIMEOUT_SECONDS, schema_complaint)), *adapters.probes]
+    load = Load()
+    probes = [Probe("database", lambda: database.run_within(PROBE_TIMEOUT_SECONDS, schema_complaint))]
+    vitals = Vitals(
+        me,
+        lifecycle,
+        config.fingerprint,
+        measure=lambda: load.describe() | latencies(probes) | {"connections": lifecycle.count_connections()},
+        count_sockets=lambda: len(app.extensions["connections"]),
+    )
+    adapters = choose(config, me, database, [encryption, signing], lifecycle, vitals)
+    probes += adapters.probes
     accounts = Accounts(config, database, Passwords(), adapters.limiter)
     notifications = Notifications(database, adapters.queue.publish)
     jobs, crew = _jobs(config, database, notifications, adapters)
     repositories = Repositories(config, database, notifications, jobs.send)
-    load = Load()
 
     app = Flask(__name__, static_folder="web/static", template_folder="web/templates")
     app.config.update(
@@ -68,6 +78,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.extensions.update(
         accounts=accounts,
         database=database,
+        fleet=adapters.fleet,
         lifecycle=lifecycle,
         load=load,
         notifications=notifications,
@@ -83,6 +94,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.register_blueprint(health_views.blueprint)
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(auth_views.blueprint)
+    app.register_blueprint(fleet_views.blueprint)
     app.register_blueprint(notifications_views.blueprint)
     app.register_blueprint(repositories_views.blueprint)
     app.register_blueprint(web_views.blueprint)
@@ -96,15 +108,16 @@ def create_app(config: Config | None = None) -> Flask:
     repositories_sockets.init_app(socketio, repositories)
 
     for probe in probes:
-        lifecycle.add(background=probe.run, check=probe.obstacle)
+        lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.obstacle)
     if crew:
-        lifecycle.add(background=crew.start, let_go=crew.stop)
-    lifecycle.add(background=load.run)
-    lifecycle.add(background=KeyCensus(adapters.sessions, [encryption, signing]).run)
+        lifecycle.add("jobs", background=crew.start, let_go=crew.stop)
+    lifecycle.add("load", background=load.run)
+    lifecycle.add("vitals", background=vitals.run)
+    lifecycle.add("census", background=KeyCensus(adapters.sessions, [encryption, signing]).run)
 
     if config.trusted_proxies:
         app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]
-    app.wsgi_app = Tracing(app.wsgi_app)  # type: ignore[method-assign]
+    app.wsgi_app = Tracing(app.wsgi_app, load.response_times.observe)  # type: ignore[method-assign]
     return app
 
 

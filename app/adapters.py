@@ -10,8 +10,10 @@ import dramatiq
 from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter
 from app.config import Config
 from app.database.engine import Database
-from app.fleet.service import Membership
+from app.fleet.agreement import Agreement
+from app.fleet.service import Fleet, FleetOfOne, Membership, SharedFleet
 from app.fleet.store import Registry
+from app.fleet.vitals import Vitals
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
 from app.instance import Instance
 from app.jobs.broker import local_broker, redis_broker
@@ -35,11 +37,14 @@ class Adapters:
     publish_from_outside: Publish  # for a process that is no instance: the command line
     broker: dramatiq.Broker
     does_jobs: bool  # itself; otherwise worker processes do
+    fleet: Fleet
 
 
-def choose(config: Config, me: Instance, database: Database, rings: list[Keyring], lifecycle: Lifecycle) -> Adapters:
+def choose(
+    config: Config, me: Instance, database: Database, rings: list[Keyring], lifecycle: Lifecycle, vitals: Vitals
+) -> Adapters:
     if config.use_redis_sessions:
-        return _of_a_fleet(config, me, rings, lifecycle)
+        return _of_a_fleet(config, me, database, rings, lifecycle, vitals)
     return Adapters(
         sessions=SqlSessionStore(database),
         limiter=MemoryRateLimiter(),
@@ -49,19 +54,26 @@ def choose(config: Config, me: Instance, database: Database, rings: list[Keyring
         publish_from_outside=_nothing,
         broker=local_broker(),
         does_jobs=True,
+        fleet=FleetOfOne(me, lifecycle, vitals),
     )
 
 
-def _of_a_fleet(config: Config, me: Instance, rings: list[Keyring], lifecycle: Lifecycle) -> Adapters:
+def _of_a_fleet(
+    config: Config, me: Instance, database: Database, rings: list[Keyring], lifecycle: Lifecycle, vitals: Vitals
+) -> Adapters:
     redis = connect(config, me.instance_id)
     patient = connect(config, me.instance_id, timeout=PROBE_TIMEOUT_SECONDS)  # a slow Redis is not a failed one
     signing = next(ring for ring in rings if ring.name == "signing")
-    membership = Membership(Registry(patient), me, rings)
+    agreement = Agreement(me, lifecycle, database, config.database_pool_size)
+    membership = Membership(Registry(patient), me, rings, lifecycle, agreement, vitals)
     queue = RedisQueue(patient, signing)
-    lifecycle.add(close=redis.close)
-    lifecycle.add(close=patient.close)
-    lifecycle.add(background=queue.run, check=queue.obstacle)
-    lifecycle.add(background=membership.run, check=membership.obstacle, close=membership.leave)
+    broker = redis_broker(redis)
+    lifecycle.add("redis", close=redis.close)
+    lifecycle.add("redis", close=patient.close)
+    lifecycle.add("message queue", background=queue.run, check=queue.obstacle)
+    lifecycle.add("registry", background=membership.run, check=membership.obstacle, close=membership.leave)
+    lifecycle.add("pulse", background=agreement.run, close=agreement.forget)
+    lifecycle.add("job broker", close=broker.close)
     return Adapters(
         sessions=RedisSessionStore(redis, config.session_max_age),
         limiter=RedisRateLimiter(redis, signing),
@@ -69,8 +81,9 @@ def _of_a_fleet(config: Config, me: Instance, rings: list[Keyring], lifecycle: L
         probes=[Probe("redis", lambda: None if patient.ping() else "no answer")],
         queue=queue,
         publish_from_outside=RedisPublisher(redis, signing).publish,
-        broker=redis_broker(redis),
+        broker=broker,
         does_jobs=False,
+        fleet=SharedFleet(Registry(redis), agreement),
     )
 
 

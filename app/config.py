@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import os
 import secrets
 import sys
@@ -154,12 +155,31 @@ class Config:
         return self.app_env == "production"
 
     @property
+    def fingerprint(self) -> str:
+        """Of the settings that all instances of a fleet should have in common: 12 hexadecimal characters."""
+        names = [setting.name for setting in SETTINGS if not setting.metadata["secret"] and setting.name not in _OF_ONE_INSTANCE]
+        shared = "\n".join(f"{name}={getattr(self, name)}" for name in names)
+        return hashlib.sha256(shared.encode()).hexdigest()[:12]
+
+    @property
     def data_folder(self) -> Path:
         """Where an embedded instance keeps its database, its secrets and its lock."""
         return _data_folder(self.database_url)
 
 
 SETTINGS = dataclasses.fields(Config)
+
+# What instances of one fleet may differ in; secrets have a comparison of their own.
+_OF_ONE_INSTANCE = {
+    "instance_id",
+    "host",
+    "port",
+    "web_concurrency",
+    "log_format",
+    "log_level",
+    "redis_ca_file",
+    "database_pool_size",
+}
 
 
 def load(environ: Mapping[str, str]) -> Config:

@@ -6,7 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 requests = Histogram(
     "reporadar_http_request_seconds",
-    "Time until a response began, by class of status",
+    "Time until a response began, by class of status; without /health, /metrics and /socket.io/, whose polls wait on purpose",
     ["status"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
@@ -33,6 +33,13 @@ attempts = Counter(
 dependency_up = Gauge("reporadar_dependency_up", "1 if the dependency answered its last probe", ["dependency"])
 dependency_latency = Gauge("reporadar_dependency_latency_seconds", "Latency of the last answered probe", ["dependency"])
 ready = Gauge("reporadar_ready", "1 while this instance wants traffic")
+
+cpu_percent = Gauge("reporadar_cpu_percent", "CPU that this process used in the last second, in percent of one core")
+memory_percent = Gauge("reporadar_memory_percent", "Memory in use, in percent of the container's limit, or else of the machine's")
+loop_delay = Gauge("reporadar_loop_delay_seconds", "How late the event loop was when it last woke up whoever measures this")
+connections = Gauge("reporadar_connections", "Open connections of clients to this instance, sockets and idle ones included")
+advice = Gauge("reporadar_advice", "1 while there is advice on this metric", ["metric"])
+stops = Counter("reporadar_stops_total", "Ends of instances that this one knows of: clean, forced, crashed", ["kind"])
 
 sockets = Gauge("reporadar_sockets", "Open sockets of signed-in users on this instance")
 sockets_refused = Counter("reporadar_sockets_refused_total", "Handshakes answered 503: full, stopping, or a store was down")

@@ -3,94 +3,189 @@
 from __future__ import annotations
 
 import fcntl
+import logging
+import mmap
+import os
 import sys
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import IO, Any
 
 import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+from app import metrics
+from app.client_connection import ClientConnection
 from app.config import EX_CONFIG, Config
 from app.lifecycle import Lifecycle
+from app.listening import close_gently, is_held_by
+from app.stopping import Phase
 
-IDLE_CHECK_SECONDS = 0.1
-GIVE_UP_SECONDS = 4  # before SHUTDOWN_TIMEOUT is over
+BEAT_SECONDS = 1.0
+LOOK_SECONDS = 0.02
+GIVE_UP_SECONDS = 2.0  # before SHUTDOWN_TIMEOUT is over, requests are cut off
+CLOSE_SECONDS = 1.0  # of these, for closing what was opened
+ROOM = 10  # connections; below that, idle ones make way
 
 
 class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type hints
-    """Stops gracefully on SIGTERM, and on Ctrl-C: first it says that it is no longer ready, then it finishes its requests.
+    """Stops as a load balancer and the users behind it need it, on SIGTERM, on Ctrl-C, and when its master is gone.
 
-    No hook of gunicorn runs when a stop begins (https://github.com/benoitc/gunicorn/issues/1464), hence the class. Connections
-    that are kept alive without a request are closed, which gunicorn would wait for.
+    No hook of gunicorn runs when a stop begins (https://github.com/benoitc/gunicorn/issues/1464), and its own way waits in whole
+    seconds for WebSockets and idle connections until the master kills all of it. Hence the class.
     """
 
     number: int
-    lifecycle: Lifecycle | None = None
-    drain_seconds = 0
-    _stopping = False
+    clean_stop: mmap.mmap  # one byte that is shared with the master, which learns no more than a status from a worker's end
+    lifecycle: Lifecycle
+    shutdown_delay = 0
 
     def init_process(self) -> None:
-        self._idle: set[_WaitForRequest] = set()
+        self._signalled = Event()
+        self._connections: dict[gevent.Greenlet, ClientConnection] = {}
         super().init_process()
-
-    def timeout_ctx(self) -> _WaitForRequest:
-        return _WaitForRequest(self.cfg.keepalive, self._idle)
 
     def handle_exit(self, _signal: int, _frame: Any) -> None:
         # Runs in the event loop's own greenlet, which must not wait. The signal may come again, from the master and the platform.
-        if not self._stopping:
-            self._stopping = True
-            gevent.spawn(self._stop)
+        self._signalled.set()
 
     handle_quit = handle_exit
 
-    def _stop(self) -> None:
-        # gunicorn's loop begins its count up to a second after this, and needs a second or two for what is left then.
-        # What it does not finish in time, the master would end with a SIGKILL.
+    def notify(self) -> None:
+        self.tmp.notify()
+        if self.ppid != os.getppid():
+            self._signalled.set()
+
+    def run(self) -> None:
+        self.lifecycle.count_connections = lambda: len(self._connections)
+        metrics.connections.set_function(self.lifecycle.count_connections)
+        servers = [self._serve(listener) for listener in self.sockets]
+        gevent.spawn(self._beat)
+        self._signalled.wait()
+        clean = self._stop(servers)
+        self.clean_stop[0] = clean
+        # All is closed and written. The interpreter would take half a second to free each object by itself.
+        logging.shutdown()
+        os._exit(0 if clean else 1)
+
+    def _serve(self, listener: Any) -> StreamServer:
+        listener.setblocking(1)
+        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections))
+        if self.cfg.workers > 1:
+            server.max_accept = 1
+        server.start()
+        return server
+
+    def _beat(self) -> None:
+        while True:
+            self.notify()
+            gevent.sleep(BEAT_SECONDS)
+
+    # Connections
+
+    def handle(self, listener: Any, client: Any, address: Any) -> None:
+        greenlet = gevent.getcurrent()
+        self._connections[greenlet] = ClientConnection(client, greenlet, self.cfg.keepalive)
+        if len(self._connections) > self.worker_connections - ROOM:
+            self._make_room()
+        try:
+            super().handle(listener, client, address)
+        finally:
+            del self._connections[greenlet]
+
+    def timeout_ctx(self) -> gevent.Timeout:
+        return self._connections[gevent.getcurrent()].wait_for_request()
+
+    def handle_request(self, listener_name: Any, request: Any, client: Any, address: Any) -> Any:
+        connection = self._connections[gevent.getcurrent()]
+        with connection.serving(request):
+            if not self.alive:
+                request.force_close()
+            return super().handle_request(listener_name, request, client, address)
+
+    def _make_room(self) -> None:
+        """Who only waits makes way, the eldest first: a full worker accepts nobody, not even those who ask for its health."""
+        for connection in self._connections.values():
+            if connection.is_idle:
+                connection.end()
+                return
+
+    # Stopping
+
+    def _stop(self, servers: list[StreamServer]) -> bool:
+        """Whether all of it was clean."""
         deadline = time.monotonic() + self.cfg.graceful_timeout - GIVE_UP_SECONDS
-        if self.lifecycle:
-            self.lifecycle.drain()
-            gevent.sleep(self.drain_seconds)
-            self.lifecycle.let_go(max(1, deadline - time.monotonic() - 1))
-        self.cfg.set("graceful_timeout", max(1, int(deadline - time.monotonic())))
+        report = self.lifecycle.drain()
+        self._announce_close()
+        with report.phase("delay"):
+            gevent.sleep(self.shutdown_delay)
+        self.lifecycle.let_go(report, max(0.5, deadline - time.monotonic() - 1))
+        with report.phase("accept queue") as phase:
+            self._stop_listening(servers, phase, max(0.0, deadline - time.monotonic()))
+        with report.phase("requests") as phase:
+            self._finish_requests(phase, deadline)
+        return self.lifecycle.stop(report, CLOSE_SECONDS)
+
+    def _announce_close(self) -> None:
+        """From now on each response says `Connection: close`, that of a request that has begun before as well."""
         self.alive = False
-        while True:  # until gunicorn's loop ends the process
-            for wait in list(self._idle):
-                wait.end()
-            gevent.sleep(IDLE_CHECK_SECONDS)
+        for connection in self._connections.values():
+            if connection.request:
+                connection.request.force_close()
 
+    def _stop_listening(self, servers: list[StreamServer], phase: Phase, seconds: float) -> None:
+        phase.count, before = 0, len(self._connections)
+        for server in servers:
+            if is_held_by(self.ppid, server.socket):
+                server.close()  # the master goes on, and with it the queue, for the worker that comes next
+            elif not close_gently(server.socket, server.close, gevent.sleep, seconds):
+                phase.cut_off = "connections were waiting still"
+        phase.count = max(0, len(self._connections) - before)
 
-class _WaitForRequest(gevent.Timeout):  # type: ignore[misc] # gevent has no type hints
-    """The time that a connection may be idle. gunicorn waits for the next request inside of it."""
-
-    def __init__(self, seconds: float, idle: set[_WaitForRequest]) -> None:
-        super().__init__(seconds, False)
-        self._idle = idle
-
-    def __enter__(self) -> _WaitForRequest:
-        self._greenlet = gevent.getcurrent()
-        self._idle.add(self)
-        super().__enter__()
-        return self
-
-    def __exit__(self, *exception: Any) -> Any:
-        self._idle.discard(self)
-        return super().__exit__(*exception)
-
-    def end(self) -> None:
-        """As if the time were over, unless a request comes before the event loop gets to it."""
-        gevent.get_hub().loop.run_callback(self._end)
-
-    def _end(self) -> None:
-        if self in self._idle:
-            self._greenlet.throw(self)
+    def _finish_requests(self, phase: Phase, deadline: float) -> None:
+        phase.count = sum(connection.is_asking for connection in self._connections.values())
+        while self._connections and time.monotonic() < deadline:
+            for connection in list(self._connections.values()):
+                if connection.is_idle:
+                    connection.end()
+            gevent.sleep(LOOK_SECONDS)
+        left = [connection for connection in self._connections.values() if connection.is_asking]
+        if left:
+            phase.cut_off = f"{len(left)} cut off"
+            for connection in left:
+                self.log.warning("cut off: %s %s", connection.request.method, connection.request.path)
 
 
 def lowest_free_number(workers: Iterable[Any]) -> int:
     """For a new worker: a worker that ended leaves its number, and so its instance id, to the one that follows it."""
     taken = {worker.number for worker in workers}
     return next(number for number in range(1, len(taken) + 2) if number not in taken)
+
+
+class Outcomes:
+    """What the master knows of its workers' ends, for its own exit status."""
+
+    def __init__(self) -> None:
+        self._all_clean = True
+
+    @staticmethod
+    def expect(worker: Any) -> None:
+        """Before the fork: memory that both will see."""
+        worker.clean_stop = mmap.mmap(-1, 1)
+
+    def note(self, server: Any, worker: Any) -> None:
+        """A worker that ends while the master goes on is followed by another one; that is no matter of the master's own stop."""
+        is_stopping = not server.LISTENERS
+        if is_stopping and not worker.clean_stop[0]:
+            self._all_clean = False
+
+    def exit_if_unclean(self, server: Any) -> None:
+        if server.WORKERS or not self._all_clean:
+            sys.exit(1)
 
 
 _claim: IO[str] | None = None  # held until the last process of this instance ends

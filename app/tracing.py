@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from app import instance, logs, metrics
@@ -16,14 +16,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("app.requests")
 
+Observe = Callable[[float], None]  # seconds until a response began
+
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_MACHINES = ("/health", "/metrics")  # they ask all the time, and quick answers to them would hide slow ones to people
+_SOCKETS = "/socket.io/"  # a poll waits until there is something to say
 
 
 class Tracing:
     """WSGI middleware around everything. A plain callable: a generator would break the end of a WebSocket (PEP 479)."""
 
-    def __init__(self, wsgi_app: WSGIApplication) -> None:
+    def __init__(self, wsgi_app: WSGIApplication, observe: Observe) -> None:
+        """`observe` is told of each response but those that say nothing of how quick the instance is."""
         self.wsgi_app = wsgi_app
+        self._observe = observe
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         started = time.perf_counter()
@@ -32,16 +38,17 @@ class Tracing:
         logs.request_id.set(request_id)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            _log(environ, status, time.perf_counter() - started)
+            self._account_for(environ, status, time.perf_counter() - started)
             headers = [*headers, ("X-Instance-Id", instance.current().instance_id), ("X-Request-Id", request_id)]
             return start_response(status, headers, exc_info)
 
         return self.wsgi_app(environ, start)
 
-
-def _log(environ: WSGIEnvironment, status: str, seconds: float) -> None:
-    # The query is left out: it may hold what does not belong in a log.
-    method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
-    level = logging.DEBUG if path.startswith(("/health", "/metrics")) else logging.INFO
-    metrics.requests.labels(status[:1] + "xx").observe(seconds)
-    log.log(level, "%s %s %s %.0f ms", method, path, status[:3], seconds * 1000)
+    def _account_for(self, environ: WSGIEnvironment, status: str, seconds: float) -> None:
+        # The query is left out: it may hold what does not belong in a log.
+        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
+        level = logging.DEBUG if path.startswith(_MACHINES) else logging.INFO
+        log.log(level, "%s %s %s %.0f ms", method, path, status[:3], seconds * 1000)
+        if not path.startswith((*_MACHINES, _SOCKETS)):
+            metrics.requests.labels(status[:1] + "xx").observe(seconds)
+            self._observe(seconds)

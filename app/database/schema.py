@@ -147,3 +147,13 @@ notifications = Table(
     Column("data", JSON, nullable=False),
     Column("created_at", Moment, nullable=False, index=True),
 )
+
+# A heartbeat of the instances of a fleet. The registry is in Redis; only SQL can show an instance that uses another Redis.
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("nonce", String(32), primary_key=True),
+    Column("instance_id", String(255), nullable=False),
+    Column("is_ready", Boolean, nullable=False),
+    Column("seen_at", Moment, nullable=False, index=True),
+)

@@ -1,15 +1,21 @@
-"""This instance's place in the fleet: its heartbeat, and the keys that follow from it."""
+"""This instance's place in the fleet: its heartbeat, the keys that follow from it, and whether it fits in."""
 
 from __future__ import annotations
 
 import logging
 import time
+from typing import Any, Protocol
 
 import gevent
+from gevent.lock import Semaphore
 
-from app.errors import Unavailable
+from app.errors import NotFound, Unavailable
+from app.fleet.agreement import Agreement, Disagreement, unsettled
 from app.fleet.store import Registry
+from app.fleet.vitals import Vitals
 from app.instance import Instance
+from app.lifecycle import STARTING, Lifecycle
+from app.moments import iso
 from app.sessions.keyring import Keyring
 
 log = logging.getLogger(__name__)
@@ -22,36 +28,72 @@ UNREADY_AFTER_SECONDS = HEARTBEAT_SECONDS + 10.0  # ten seconds of failure, afte
 class Membership:
     """Keeps the entry of this instance alive, and its keyrings in step with the fleet."""
 
-    def __init__(self, registry: Registry, instance: Instance, rings: list[Keyring]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        instance: Instance,
+        rings: list[Keyring],
+        lifecycle: Lifecycle,
+        agreement: Agreement,
+        vitals: Vitals,
+    ) -> None:
         self._registry = registry
         self._instance = instance
         self._rings = rings
+        self._lifecycle = lifecycle
+        self._agreement = agreement
+        self._vitals = vitals
         self._last_beat: float | None = None
+        self._speaking = Semaphore()
+        self._has_left = False
 
     def run(self) -> None:
-        """For ever, as a greenlet."""
-        while True:
-            gevent.sleep(HEARTBEAT_SECONDS if self.beat() else RETRY_SECONDS)
+        """Until the instance leaves, as a greenlet."""
+        while not self._has_left:
+            is_settled = self.beat() and self._lifecycle.phase != STARTING
+            gevent.sleep(HEARTBEAT_SECONDS if is_settled else RETRY_SECONDS)
 
     def beat(self) -> bool:
         """Without an answer nothing changes: the instance goes on with the keys that it last knew."""
         try:
-            self.refresh(self._registry)
+            with self._speaking:
+                self.refresh(self._registry)
         except Unavailable:
             return False
         return True
 
     def refresh(self, registry: Registry) -> None:
         """Renews the entry, and takes over what the fleet says of the keys. Raises Unavailable."""
+        if self._has_left:
+            return
         entry = {
+            "instance_id": self._instance.instance_id,
             "nonce": self._instance.nonce,
+            "hostname": self._instance.hostname,
+            "pid": self._instance.pid,
+            "status": self._lifecycle.status,
+            "pool": self._agreement.pool_size,
             "keys": {ring.name: ring.ids for ring in self._rings},
             "writes_with": {ring.name: ring.active_id for ring in self._rings if self._follows(ring)},
         }
-        states = registry.heartbeat(self._instance.instance_id, entry)
+        answer = registry.heartbeat(entry, {**self._vitals.describe(), "disagreements": self._disagreements()})
         for ring in self._rings:
-            ring.follow(states[ring.name].active, states[ring.name].known)
+            ring.follow(answer.rings[ring.name].active, answer.rings[ring.name].known)
+        self._agreement.hear(answer.peers, answer.rival)
+        self._lifecycle.put_aside(answer.set_aside)
         self._last_beat = time.monotonic()
+
+    def _disagreements(self) -> list[dict[str, Any]]:
+        """That this instance has with the others, by its own account."""
+        found = [*self._missing_keys(), *self._agreement.disagreements()]
+        return [disagreement.describe() for disagreement in found]
+
+    def _missing_keys(self) -> list[Disagreement]:
+        missing = [ring.name for ring in self._rings if not ring.reads_what_the_fleet_writes]
+        if self._last_beat is None or not missing:
+            return []
+        what = f"holds no {' and no '.join(missing)} key that the fleet writes with"
+        return [Disagreement("keys", [self._instance.instance_id], what)]
 
     def _follows(self, ring: Keyring) -> bool:
         return self._last_beat is not None and ring.reads_what_the_fleet_writes
@@ -63,11 +105,65 @@ class Membership:
         silence = time.monotonic() - self._last_beat
         if silence > UNREADY_AFTER_SECONDS:
             return f"redis: the registry has not been reached for {silence:.0f} s"
-        missing = [ring.name for ring in self._rings if not ring.reads_what_the_fleet_writes]
-        return f"holds no {' and no '.join(missing)} key that the fleet writes with" if missing else None
+        if missing := self._missing_keys():
+            return missing[0].message
+        # Who is ready stays so, whoever comes.
+        return self._agreement.obstacle() if self._lifecycle.phase == STARTING else None
 
     def leave(self) -> None:
-        try:
-            self._registry.remove(self._instance.instance_id, self._instance.nonce)
-        except Unavailable:
-            log.warning("could not leave the registry; the entry will expire")
+        """With the account of the stop that is under way, if there is one. Nothing is said after it."""
+        report = self._lifecycle.report
+        own = {"instance_id": self._instance.instance_id, "nonce": self._instance.nonce, "at": int(time.time() * 1000)}
+        self._has_left = True
+        with self._speaking:
+            self._registry.leave(self._instance.nonce, {**own, **report.describe()} if report else None)
+
+
+class Fleet(Protocol):
+    """What administrators see and do. All of it raises Unavailable."""
+
+    def overview(self) -> dict[str, Any]: ...
+
+    def set_aside(self, instance_id: str, wanted: bool) -> None:
+        """Raises NotFound."""
+
+
+class SharedFleet:
+    """Of the instances that the registry knows."""
+
+    def __init__(self, registry: Registry, agreement: Agreement) -> None:
+        self._registry = registry
+        self._agreement = agreement
+
+    def overview(self) -> dict[str, Any]:
+        instances = self._registry.instances()
+        disagreements = [claim for about in instances for claim in about.pop("disagreements")]
+        disagreements += [found.describe() for found in [*self._agreement.strangers(), *unsettled(instances)]]
+        advice = [row for about in instances for row in about.pop("advice")]
+        stops = [{**stop, "at": iso(stop["at"] / 1000)} for stop in self._registry.stops()]
+        return {"instances": instances, "advice": advice, "disagreements": disagreements, "stops": stops}
+
+    def set_aside(self, instance_id: str, wanted: bool) -> None:
+        nonces = [about["nonce"] for about in self._registry.instances() if about["instance_id"] == instance_id]
+        if not nonces:
+            raise NotFound(f"There is no instance {instance_id}.")
+        for nonce in nonces:
+            self._registry.set_aside(nonce, wanted)
+
+
+class FleetOfOne:
+    """An embedded instance."""
+
+    def __init__(self, instance: Instance, lifecycle: Lifecycle, vitals: Vitals) -> None:
+        self._instance = instance
+        self._lifecycle = lifecycle
+        self._vitals = vitals
+
+    def overview(self) -> dict[str, Any]:
+        about = self._vitals.describe()
+        return {"advice": about.pop("advice"), "instances": [about], "disagreements": [], "stops": []}
+
+    def set_aside(self, instance_id: str, wanted: bool) -> None:
+        if instance_id != self._instance.instance_id:
+            raise NotFound(f"There is no instance {instance_id}.")
+        self._lifecycle.put_aside(wanted)

@@ -1,45 +1,91 @@
-"""The registry of live instances, in Redis: an entry each, with a time to live, and the keys that the fleet writes with."""
+"""The registry, in Redis: an entry with a time to live for each instance, the keys that the fleet writes with, the last stops.
+
+An entry belongs to one start of an instance and lies under its nonce, so that a dead predecessor of the same name and a living
+double can be told apart.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import redis
 
 from app.redis_client import available
+from app.stopping import CRASHED, FORCED
 
 ENTRY_TTL_SECONDS = 10
 SETTLE_SECONDS = 30  # a new key is used after every live instance has held it that long: a roll-back until then harms nobody
 ORPHAN_SECONDS = 3  # a key that nobody alive holds is given up after that: after an outage all have to report first
+SILENT_SECONDS = 3  # an instance that was not heard for that long is shown no more, and makes way for one of the same name
+OUTAGE_SECONDS = (
+    3  # where nobody at all was heard for that long, it was Redis; then nobody is taken for dead until all could report
+)
+KEPT_STOPS = 50
 
-# One call, so that the decision is made on the entries as they are.
+KILLED = "killed while it stopped"
+GONE = "ended without a word: killed, out of memory, or its machine is gone"
+
+# One call, so that decisions are made on the entries as they are.
+#
+# Who is gone without a word has crashed, or was killed while it stopped. Whoever notices first writes that down.
 #
 # The active key moves to another one that every live instance has held for the settling time and puts before it. Where Redis
 # has lost the note of it, what a ready instance writes with counts, though another one may be the first to report. A new fleet
 # takes the oldest common key, which is the cautious choice in the middle of a rotation. A key that no live instance holds is
 # given up after a while: after an outage all have to report first.
 #
-# KEYS: list of instances, active keys. ARGV: instance id, entry as JSON, entry's ttl, settling time and orphan's time in ms
+# KEYS: instances (hash: nonce -> what to write down if it dies), active keys, stops, set aside, the time of the last heartbeat.
+# ARGV: nonce, entry, obituary; in milliseconds: entry's ttl, settling, orphan's, silence's, outage's time; the kept stops; what
+# readers are told
 _HEARTBEAT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local mine = cjson.decode(ARGV[2])
-local own_key = 'fleet:instance:' .. ARGV[1]
-local before = redis.call('GET', own_key)
-mine.since = now
-if before then
-  before = cjson.decode(before)
-  if before.nonce == mine.nonce then mine.since = before.since end
-end
-redis.call('SET', own_key, cjson.encode(mine), 'PX', ARGV[3])
-redis.call('SADD', KEYS[1], ARGV[1])
+local ttl_ms, settle_ms, orphan_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local silent_ms, outage_ms = tonumber(ARGV[7]), tonumber(ARGV[8])
 
-local live = {}
-for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-  local entry = redis.call('GET', 'fleet:instance:' .. id)
-  if entry then table.insert(live, cjson.decode(entry)) else redis.call('SREM', KEYS[1], id) end
+local before = redis.call('HMGET', KEYS[5], 'at', 'outage')
+local outage = tonumber(before[2] or 0)
+if not before[1] or now - before[1] > outage_ms then outage = now end
+redis.call('HSET', KEYS[5], 'at', now, 'outage', outage)
+
+local mine = cjson.decode(ARGV[2])
+local function key_of(nonce) return 'fleet:instance:' .. nonce end
+mine.since = tonumber(redis.call('HGET', key_of(ARGV[1]), 'since') or now)
+redis.call('HSET', key_of(ARGV[1]), 'entry', ARGV[2], 'since', mine.since, 'seen', now)
+if ARGV[10] ~= '' then redis.call('HSET', key_of(ARGV[1]), 'about', ARGV[10]) end
+redis.call('PEXPIRE', key_of(ARGV[1]), ttl_ms)
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+
+local function bury(nonce)
+  local obituary = cjson.decode(redis.call('HGET', KEYS[1], nonce))
+  obituary.at = now
+  redis.call('LPUSH', KEYS[3], cjson.encode(obituary))
+  redis.call('LTRIM', KEYS[3], 0, ARGV[9] - 1)
+  redis.call('HDEL', KEYS[1], nonce)
+  redis.call('SREM', KEYS[4], nonce)
+  redis.call('DEL', key_of(nonce))
+end
+
+local live, peers, rival = {}, {}, false
+for _, nonce in ipairs(redis.call('HKEYS', KEYS[1])) do
+  local record = redis.call('HMGET', key_of(nonce), 'entry', 'since', 'seen')
+  local entry = record[1] and cjson.decode(record[1])
+  local silent = entry and now - record[3] > silent_ms
+  if not entry then
+    if now - outage > ttl_ms then bury(nonce) end
+  elseif silent and entry.instance_id == mine.instance_id and nonce ~= ARGV[1] then
+    bury(nonce)
+  else
+    entry.since = tonumber(record[2])
+    table.insert(live, entry)
+    if nonce ~= ARGV[1] and not silent then
+      table.insert(peers, {nonce = nonce, instance_id = entry.instance_id, status = entry.status, connections = entry.pool})
+      local elder = entry.since < mine.since or (entry.since == mine.since and nonce < ARGV[1])
+      if entry.instance_id == mine.instance_id and elder then rival = {hostname = entry.hostname, pid = entry.pid} end
+    end
+  end
 end
 
 local function position(entry, ring, key)
@@ -64,13 +110,13 @@ local function anybody_holds(ring, key)
   return false
 end
 
-local answer = {}
+local rings = {}
 for ring, keys in pairs(mine.keys) do
   local noted = redis.call('HGET', KEYS[2], ring)
   local active = noted
   local claim, chosen = (mine.writes_with or {})[ring], redis.call('HGET', KEYS[2], ring .. ':chosen')
-  if claim and (not active or (chosen and now - chosen < tonumber(ARGV[5]))) then active = claim end
-  if active and not anybody_holds(ring, active) and mine.since <= now - ARGV[5] then active = false end
+  if claim and (not active or (chosen and now - chosen < orphan_ms)) then active = claim end
+  if active and not anybody_holds(ring, active) and mine.since <= now - orphan_ms then active = false end
   local first = not active
   if first then
     for index = #keys, 1, -1 do
@@ -82,7 +128,7 @@ for ring, keys in pairs(mine.keys) do
   elseif position(mine, ring, active) then
     for _, key in ipairs(keys) do
       if key == active then break end
-      if all_hold(ring, key, now - ARGV[4], active) then
+      if all_hold(ring, key, now - settle_ms, active) then
         active = key
         break
       end
@@ -99,18 +145,24 @@ for ring, keys in pairs(mine.keys) do
   if active then known[active] = true end
   local ids = {}
   for key in pairs(known) do table.insert(ids, key) end
-  answer[ring] = {active = active, known = ids}
+  rings[ring] = {active = active, known = ids}
 end
-return cjson.encode(answer)
+local aside = redis.call('SISMEMBER', KEYS[4], ARGV[1]) == 1
+return cjson.encode({rings = rings, peers = peers, rival = rival, aside = aside})
 """
 
-_REMOVE = """
-local entry = redis.call('GET', KEYS[1])
-if entry and cjson.decode(entry).nonce == ARGV[2] then
-  redis.call('DEL', KEYS[1])
-  redis.call('SREM', KEYS[2], ARGV[1])
+# KEYS: as above. ARGV: nonce, the account of its stop, the kept stops
+_LEAVE = """
+redis.call('DEL', 'fleet:instance:' .. ARGV[1])
+redis.call('SREM', KEYS[4], ARGV[1])
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 and ARGV[2] ~= '' then
+  redis.call('LPUSH', KEYS[3], ARGV[2])
+  redis.call('LTRIM', KEYS[3], 0, ARGV[3] - 1)
 end
 """
+
+_KEYS = ["fleet:instances", "fleet:active-keys", "fleet:stops", "fleet:set-aside", "fleet:heartbeats"]
+_INSTANCES, _, _STOPS, _SET_ASIDE, _ = _KEYS
 
 
 @dataclass(frozen=True)
@@ -121,29 +173,84 @@ class RingState:
     known: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Peer:
+    """Another live instance."""
+
+    nonce: str
+    instance_id: str
+    status: str
+    connections: int  # to the database, at most
+
+
+@dataclass(frozen=True)
+class Answer:
+    """To a heartbeat. `rival`: another live instance of the same name that was there before."""
+
+    rings: dict[str, RingState]
+    peers: list[Peer]
+    rival: dict[str, Any] | None
+    set_aside: bool
+
+
 class Registry:
     def __init__(self, client: redis.Redis, settle_seconds: float = SETTLE_SECONDS) -> None:
         self._client = client
         self._settle_seconds = settle_seconds
         self._heartbeat = client.register_script(_HEARTBEAT)
-        self._remove = client.register_script(_REMOVE)
+        self._leave = client.register_script(_LEAVE)
 
-    def heartbeat(self, instance_id: str, entry: dict[str, Any]) -> dict[str, RingState]:
-        """Renews the entry; answers by ring.
+    def heartbeat(self, entry: dict[str, Any], about: dict[str, Any] | None = None) -> Answer:
+        """Renews the entry.
 
-        The entry needs `nonce`, `keys` ({ring: [key id, newest first]}) and `writes_with` ({ring: key id}, of a ready instance).
+        It needs `instance_id`, `nonce`, `hostname`, `pid`, `status`, `pool` (connections to the database, at most), `keys`
+        ({ring: [key id, newest first]}) and `writes_with` ({ring: key id}, of a ready instance). `about` is for readers.
         """
-        arguments: list[str | int] = [
-            instance_id,
-            json.dumps(entry),
-            ENTRY_TTL_SECONDS * 1000,
-            int(self._settle_seconds * 1000),
-            ORPHAN_SECONDS * 1000,
-        ]
+        times = (ENTRY_TTL_SECONDS, self._settle_seconds, ORPHAN_SECONDS, SILENT_SECONDS, OUTAGE_SECONDS)
+        milliseconds = [int(seconds * 1000) for seconds in times]
+        words = json.dumps(about) if about else ""
+        arguments = [entry["nonce"], json.dumps(entry), json.dumps(_obituary(entry)), *milliseconds, KEPT_STOPS, words]
         with available():
-            answer = json.loads(self._heartbeat(keys=["fleet:instances", "fleet:active-keys"], args=arguments))
-        return {ring: RingState(state["active"] or None, frozenset(state["known"])) for ring, state in answer.items()}
+            answer = json.loads(self._heartbeat(keys=_KEYS, args=arguments))
+        rings = {ring: RingState(state["active"] or None, frozenset(state["known"])) for ring, state in answer["rings"].items()}
+        return Answer(rings, [Peer(**peer) for peer in answer["peers"]], answer["rival"] or None, answer["aside"])
 
-    def remove(self, instance_id: str, nonce: str) -> None:
+    def leave(self, nonce: str, stop: dict[str, Any] | None) -> None:
+        """`stop`: the account of it that is kept, with `at` in milliseconds since 1970."""
         with available():
-            self._remove(keys=[f"fleet:instance:{instance_id}", "fleet:instances"], args=[instance_id, nonce])
+            self._leave(keys=_KEYS, args=[nonce, json.dumps(stop) if stop else "", KEPT_STOPS])
+
+    def instances(self) -> list[dict[str, Any]]:
+        """What is to be told of those that were heard lately, in the order of their names."""
+        with available():
+            nonces = cast(list[bytes], self._client.hkeys(_INSTANCES))
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.time()
+            for nonce in nonces:
+                pipeline.hmget(f"fleet:instance:{nonce.decode()}", "about", "seen")
+            (seconds, microseconds), *records = pipeline.execute()
+        now = seconds * 1000 + microseconds // 1000
+        heard = [json.loads(about) for about, seen in records if about and now - int(seen) <= SILENT_SECONDS * 1000]
+        return sorted(heard, key=lambda about: (about["instance_id"], about["start_time"]))
+
+    def stops(self) -> list[dict[str, Any]]:
+        """The last ones, newest first."""
+        with available():
+            return [{"phases": [], **json.loads(stop)} for stop in self._client.lrange(_STOPS, 0, -1)]
+
+    def set_aside(self, nonce: str, wanted: bool) -> None:
+        """An order to an instance, which finds it with its next heartbeat."""
+        with available():
+            (self._client.sadd if wanted else self._client.srem)(_SET_ASIDE, nonce)
+
+
+def _obituary(entry: dict[str, Any]) -> dict[str, Any]:
+    """What is written down if this instance is never heard again."""
+    was_stopping = entry["status"] == "draining"
+    return {
+        "instance_id": entry["instance_id"],
+        "nonce": entry["nonce"],
+        "kind": FORCED if was_stopping else CRASHED,
+        "seconds": None,
+        "summary": KILLED if was_stopping else GONE,
+    }

@@ -7,29 +7,50 @@ import time
 import gevent
 import psutil
 
+from app import metrics
+from app.health import memory
+from app.health.latency import ResponseTimes
+
 SAMPLE_EVERY_SECONDS = 1.0
 
 
 class Load:
+    """CPU in percent of one core, memory in percent of the container's limit or the machine's, the event loop's delay."""
+
     def __init__(self) -> None:
         self._process = psutil.Process()
+        self.response_times = ResponseTimes()
         self.cpu_percent = 0.0
         self.memory_percent = 0.0
         self.loop_delay_ms = 0.0
+
+    @property
+    def p95_ms(self) -> float | None:
+        """95 of 100 responses of the last minute began within this time; None if there were none."""
+        seconds = self.response_times.percentile(95)
+        return None if seconds is None else seconds * 1000
 
     def run(self) -> None:
         """For ever, as a greenlet; how late it is woken up tells how busy the event loop is."""
         while True:
             asked_for = time.monotonic() + SAMPLE_EVERY_SECONDS
             gevent.sleep(SAMPLE_EVERY_SECONDS)
-            self.loop_delay_ms = max(0.0, time.monotonic() - asked_for) * 1000
-            self.cpu_percent = self._process.cpu_percent()
-            self.memory_percent = self._process.memory_percent()
+            self.sample(late=max(0.0, time.monotonic() - asked_for))
 
-    def describe(self) -> dict[str, float]:
-        """CPU in percent of one core since the last sample, memory in percent of the machine's, the event loop's delay in ms."""
+    def sample(self, late: float) -> None:
+        """`late`: how many seconds after it was due."""
+        self.cpu_percent = self._process.cpu_percent()
+        self.memory_percent = memory.used_percent()
+        self.loop_delay_ms = late * 1000
+        metrics.cpu_percent.set(self.cpu_percent)
+        metrics.memory_percent.set(self.memory_percent)
+        metrics.loop_delay.set(late)
+
+    def describe(self) -> dict[str, float | None]:
+        p95 = self.p95_ms
         return {
             "cpu_percent": round(self.cpu_percent, 1),
-            "memory_percent": round(self.memory_percent, 2),
+            "memory_percent": round(self.memory_percent, 1),
             "loop_delay_ms": round(self.loop_delay_ms, 1),
+            "p95_ms": None if p95 is None else round(p95, 1),
         }

@@ -51,6 +51,11 @@ class Probe:
             self._asked_at = None
 
     @property
+    def latency_ms(self) -> float | None:
+        """Of the last answer, or of the one that is waited for if that takes longer already. None before the first."""
+        return None if self.latency is None else round(max(self.latency, self._waiting) * 1000, 2)
+
+    @property
     def status(self) -> str:
         if not self._answered_once or self.complaint or self.failing_for > 0:
             return FAIL
@@ -89,3 +94,8 @@ class Probe:
             cause = error.__cause__ or error
             log.warning("%s does not answer: %s: %s", self.name, type(cause).__name__, str(cause).partition("\n")[0])
         metrics.dependency_up.labels(self.name).set(0)
+
+
+def latencies(probes: list[Probe]) -> dict[str, float | None]:
+    """In milliseconds; None for what there is not, or has not answered yet."""
+    return {"redis_latency_ms": None, **{f"{probe.name}_latency_ms": probe.latency_ms for probe in probes}}

@@ -59,8 +59,7 @@ def _is_near(address: str | None) -> bool:
 
 
 def _check(probe: Probe) -> dict[str, Any]:
-    latency = None if probe.latency is None else round(probe.latency * 1000, 2)
-    return {"status": probe.status, "latency_ms": latency}
+    return {"status": probe.status, "latency_ms": probe.latency_ms}
 
 
 def _answer(status: str, **more: Any) -> Response:

@@ -11,6 +11,8 @@ import redis
 from app.jobs.broker import JobQueue
 from app.repositories.jobs import Analyst
 
+PATIENCE_MS, ALONE_PATIENCE_MS = 1000, 100
+
 log = logging.getLogger(__name__)
 
 
@@ -18,7 +20,9 @@ class Crew:
     def __init__(self, queue: JobQueue, analyst: Analyst, size: int, *, alone: bool = False) -> None:
         """`size`: how many analyses are done at once. `alone`: there is no other crew, so that what is begun was left behind."""
         self._alone = alone
-        self._worker = dramatiq.Worker(queue.broker, worker_threads=size)
+        # An idle thread notices a stop after that time; over Redis it is also the longest pause between two looks for work.
+        patience_ms = ALONE_PATIENCE_MS if alone else PATIENCE_MS
+        self._worker = dramatiq.Worker(queue.broker, worker_threads=size, worker_timeout=patience_ms)
         self._worker.queue_prefetch = size  # what it fetched beyond that would wait here while others are idle
         self._analyst = analyst
         self._sweep = threading.Thread(target=analyst.look_after, name="sweep", daemon=True)

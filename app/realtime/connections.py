@@ -28,6 +28,7 @@ INTRODUCTION_SECONDS = 10.0  # within which a connection has to become a socket
 OPENED_AT = "reporadar.opened_at"  # in a handshake's environ: when, on the monotonic clock
 IDENTITY = "reporadar.identity"  # there too: an Identity, or None
 FAREWELL_SECONDS = 2.0  # within which a client whose session has ended should leave by itself
+CATCH_UP = 0.75  # of the pause between two that are closed: the rate is never above 4/3 of DRAIN_RATE
 RECONNECT_MS = 3000  # over which the clients of a stopping instance spread
 
 
@@ -73,7 +74,6 @@ class Connections:
         self._drain_rate = drain_rate
         self._by_sid: dict[str, Connection] = {}
         self._by_user: dict[int, dict[str, Connection]] = {}
-        self.draining = False
 
     def __len__(self) -> int:
         return len(self._by_sid)
@@ -191,15 +191,18 @@ class Connections:
             if engine_sid not in known and now - environ[OPENED_AT] > INTRODUCTION_SECONDS:
                 transport.cut(engine, engine_sid)
 
-    def let_go(self, seconds: float) -> None:
-        """Sends all clients to other instances, as fast as DRAIN_RATE says, or faster where there is less time."""
-        self.draining = True
+    def shed(self, seconds: float) -> int:
+        """Sends all clients to other instances, as fast as DRAIN_RATE says, or faster where time is short. How many it were."""
         waiting = list(self)
         pause = min(1 / self._drain_rate, seconds / max(1, len(waiting)))
+        due = time.monotonic()
         for connection in waiting:
             delay = random.randrange(RECONNECT_MS)  # noqa: S311 - nobody gains from guessing it
             self.emit(connection, "draining", {"reconnect_in_ms": delay})
             transport.cut(self._server.eio, connection.engine_sid)
-            gevent.sleep(pause)
+            # What the work above took is made up for, but never so that many go at once.
+            due += pause
+            gevent.sleep(max(due - time.monotonic(), pause * CATCH_UP))
         for engine_sid in list(self._server.eio.sockets):
             transport.cut(self._server.eio, engine_sid)
+        return len(waiting)

@@ -12,7 +12,7 @@ import socketio
 
 from app import metrics
 from app.errors import Problem
-from app.realtime.connections import IDENTITY, OPENED_AT, Connections, Identity
+from app.realtime.connections import IDENTITY, OPENED_AT, Identity
 from app.realtime.packets import is_engine_payload
 from app.realtime.transport import MAX_MESSAGE_BYTES, MAX_PACKETS_PER_POST
 
@@ -39,7 +39,7 @@ class Gate:
         self,
         wsgi_app: WSGIApplication,
         server: socketio.Server,
-        connections: Connections,
+        is_leaving: Callable[[], bool],
         identify: Identify,
         *,
         allowed_origins: Iterable[str],
@@ -50,7 +50,7 @@ class Gate:
         """`headers`: of every response."""
         self._wsgi_app = wsgi_app
         self._server = server
-        self._connections = connections
+        self._is_leaving = is_leaving
         self._identify = identify
         self._allowed_origins = frozenset(allowed_origins)
         self._max_sockets = max_sockets
@@ -84,8 +84,8 @@ class Gate:
 
     def _refusal(self, environ: WSGIEnvironment) -> str | None:
         """Why this handshake can't be taken now; otherwise the environ says whose it is."""
-        if self._connections.draining:
-            return "This instance is stopping."
+        if self._is_leaving():
+            return "This instance sends its sockets elsewhere."
         try:
             identity = self._identify(environ)
         except Problem as problem:

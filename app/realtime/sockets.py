@@ -56,7 +56,7 @@ def init_app(
     app.wsgi_app = Gate(  # type: ignore[method-assign]
         app.wsgi_app,
         socketio.server,
-        connections,
+        lambda: lifecycle.is_leaving,
         functools.partial(_identify, app, frozenset(config.allowed_origins)),
         allowed_origins=config.allowed_origins,
         max_sockets=config.max_sockets,
@@ -70,8 +70,9 @@ def init_app(
     queue.on("sessions_ended", connections.on_sessions_ended)
     _interface(app).on_ended = lambda ended: queue.publish("sessions_ended", asdict(ended))
     lifecycle.add(
+        "sockets",
         background=lambda: connections.look_after(notifications.heads, still_valid),
-        let_go=connections.let_go,
+        shed=connections.shed,
     )
     return socketio
 

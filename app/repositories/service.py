@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from app.analysis import address, network
 from app.analysis.address import AddressRefused
 from app.config import Config
+from app.database import clock
 from app.database.engine import Database
 from app.errors import Conflict, Invalid, NotFound, TooMany
 from app.notifications.service import Notifications
@@ -119,7 +120,7 @@ def _start(connection: Connection, user_id: int, repository_id: int) -> tuple[An
 
 def _is_fresh(connection: Connection, analysis: Analysis) -> bool:
     finished_at = analysis.finished_at if analysis.status == store.SUCCEEDED else None
-    return finished_at is not None and store.now(connection) - finished_at < FRESH
+    return finished_at is not None and clock.now(connection) - finished_at < FRESH
 
 
 def _entry(connection: Connection, user_id: int, repository_id: int) -> Entry:

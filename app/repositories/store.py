@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Insert, delete, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from app.database.clock import now
 from app.database.schema import analyses, follows, repositories
 
 LEASE = timedelta(seconds=20)
@@ -109,14 +110,6 @@ _ANALYSIS = (
     analyses.c.finished_at,
 )
 _LIVE = analyses.c.finished_at.is_(None)
-
-
-def now(connection: Connection) -> datetime:
-    """By the one clock that all who share this database have in common."""
-    if connection.dialect.name == "sqlite":
-        return datetime.now(UTC)
-    moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
-    return moment.astimezone(UTC)
 
 
 # What users do.

@@ -71,8 +71,10 @@ def test_half_a_request_does_not_turn_a_stop_into_a_kill(start_fleet: StartFleet
     with socket.create_connection(("127.0.0.1", instance.port)) as connection, redis_server.client() as client:
         connection.sendall(HALF_A_REQUEST)
         wait_until(lambda: User(instance).get("/health/live").status_code == 200)
-        assert instance.terminate() == 0
-        assert instance.log().splitlines()[-2].endswith("stopped"), instance.log()
+        assert instance.terminate() == 1
+        assert "stopped: forced in 5." in instance.log()
+        assert re.search(r"requests 1 in 4.\d\d s \(1 cut off\)", instance.log())
+        assert "cut off: POST /api/auth/login" in instance.log()
         assert not client.exists("fleet:instance:instance-1")
 
 

@@ -18,6 +18,7 @@ from app import config, create_app, instance
 from app.config import Config
 from app.database.engine import Database
 from app.database.upgrade import upgrade
+from app.lifecycle import Lifecycle
 from app.redis_client import connect
 from tests.servers import embedded_environment, fleet_environment
 
@@ -73,7 +74,8 @@ def make_app(embedded: dict[str, str]) -> Iterator[MakeApp]:
 
         def make(**overrides: str) -> Flask:
             app = create_app(config.load({**embedded, **overrides}))
-            stack.callback(app.extensions["lifecycle"].stop)
+            lifecycle: Lifecycle = app.extensions["lifecycle"]
+            stack.callback(lambda: lifecycle.stop(lifecycle.drain(), 1))
             return app
 
         yield make

@@ -5,6 +5,7 @@ from app.adapters import Adapters, choose
 from app.auth.limits import MemoryRateLimiter, RedisRateLimiter
 from app.config import Config
 from app.database.engine import Database
+from app.fleet.vitals import Vitals
 from app.lifecycle import Lifecycle
 from app.sessions.keyring import Keyring
 from app.sessions.redis_store import RedisSessionStore
@@ -13,7 +14,8 @@ from app.sessions.sql_store import SqlSessionStore
 
 def chosen(configured: Config, database: Database, lifecycle: Lifecycle) -> Adapters:
     rings = [Keyring("encryption", (b"e" * 32,)), Keyring("signing", (b"s" * 32,))]
-    return choose(configured, instance.current(), database, rings, lifecycle)
+    vitals = Vitals(instance.current(), lifecycle, "fingerprint", dict, lambda: 0)
+    return choose(configured, instance.current(), database, rings, lifecycle, vitals)
 
 
 def test_an_embedded_instance_needs_no_server(embedded: dict[str, str], database: Database) -> None:
@@ -34,7 +36,7 @@ def test_a_fleet_shares_redis(fleet_config: Config, database: Database) -> None:
     (probe,) = adapters.probes
     probe.probe()
     assert (probe.name, probe.status) == ("redis", "pass")
-    lifecycle.stop()
+    assert lifecycle.stop(lifecycle.drain(), 1)
 
 
 def test_an_instance_of_a_fleet_is_ready_when_it_has_reached_the_registry(fleet_config: Config, database: Database) -> None:
@@ -43,5 +45,6 @@ def test_an_instance_of_a_fleet_is_ready_when_it_has_reached_the_registry(fleet_
     not_reached, not_heard = "redis: the registry has not been reached yet", "redis: the message queue is not heard"
     assert set(lifecycle.check_readiness()) == {not_reached, not_heard}
     adapters.refresh_keys()
-    assert lifecycle.check_readiness() == [not_heard]  # which takes the greenlets of an instance
-    lifecycle.stop()
+    not_compared = "database: has not been compared with what the others use yet"
+    assert set(lifecycle.check_readiness()) == {not_heard, not_compared}  # which takes the greenlets of an instance
+    assert lifecycle.stop(lifecycle.drain(), 1)

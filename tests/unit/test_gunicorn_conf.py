@@ -8,7 +8,7 @@ from gunicorn.config import KNOWN_SETTINGS
 
 from tests.servers import ROOT
 
-OWN_NAMES = {"settings"}  # what the file itself works with
+OWN_NAMES = {"settings", "outcomes"}  # what the file itself works with
 KNOWN = {setting.name: setting for setting in KNOWN_SETTINGS}
 
 
@@ -41,7 +41,7 @@ def test_each_name_is_a_setting_of_gunicorn() -> None:
 
 def test_each_hook_takes_the_arguments_that_gunicorn_gives() -> None:
     hooks = {node.name: len(node.args.args) for node in parsed().body if isinstance(node, ast.FunctionDef)}
-    assert {"on_starting", "pre_fork", "post_fork", "post_worker_init", "worker_exit"} <= set(hooks)
+    assert {"on_starting", "pre_fork", "post_fork", "post_worker_init", "child_exit", "on_exit"} <= set(hooks)
     assert hooks == {name: KNOWN[name].default.__code__.co_argcount for name in hooks}
 
 

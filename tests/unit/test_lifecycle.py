@@ -9,12 +9,13 @@ import pytest
 from prometheus_client import REGISTRY
 
 from app.lifecycle import DRAINING, READY, STARTING, STOPPED, Lifecycle
+from app.stopping import FORCED
 
 
 def test_an_instance_becomes_ready_when_nothing_stands_in_the_way_any_more() -> None:
     obstacles: list[str | None] = ["no schema"]
     lifecycle = Lifecycle()
-    lifecycle.add(check=lambda: obstacles[0])
+    lifecycle.add("part", check=lambda: obstacles[0])
     assert (lifecycle.check_readiness(), lifecycle.phase) == (["no schema"], STARTING)
     obstacles[0] = None
     assert lifecycle.check_readiness() == []
@@ -24,14 +25,14 @@ def test_an_instance_becomes_ready_when_nothing_stands_in_the_way_any_more() -> 
 def test_all_obstacles_are_told() -> None:
     lifecycle = Lifecycle()
     for reason in ("no schema", None, "no key"):
-        lifecycle.add(check=lambda reason=reason: reason)  # type: ignore[misc]
+        lifecycle.add("part", check=lambda reason=reason: reason)  # type: ignore[misc]
     assert lifecycle.check_readiness() == ["no schema", "no key"]
 
 
 def test_a_ready_instance_can_lose_its_readiness_and_find_it_again() -> None:
     obstacles: list[str | None] = [None]
     lifecycle = Lifecycle()
-    lifecycle.add(check=lambda: obstacles[0])
+    lifecycle.add("part", check=lambda: obstacles[0])
     assert lifecycle.check_readiness() == []
     obstacles[0] = "redis has failed for 11 s"
     assert lifecycle.check_readiness() != []
@@ -43,10 +44,10 @@ def test_a_ready_instance_can_lose_its_readiness_and_find_it_again() -> None:
 def test_an_instance_that_drains_is_not_ready_again() -> None:
     lifecycle = Lifecycle()
     assert lifecycle.check_readiness() == []
-    lifecycle.drain()
+    report = lifecycle.drain()
     assert REGISTRY.get_sample_value("reporadar_ready") == 0
     assert (lifecycle.check_readiness(), lifecycle.phase) == ([DRAINING], DRAINING)
-    lifecycle.stop()
+    assert lifecycle.stop(report, 1)
     assert (lifecycle.check_readiness(), lifecycle.phase) == ([STOPPED], STOPPED)
 
 
@@ -81,7 +82,7 @@ def test_each_change_of_readiness_is_told_once(
     caplog.set_level(logging.INFO, "app.lifecycle")
     obstacles: list[str | None] = ["no schema"]
     lifecycle = Lifecycle()
-    lifecycle.add(check=lambda: obstacles[0])
+    lifecycle.add("part", check=lambda: obstacles[0])
     lifecycle.start()
     for reason in ("no schema", None, "redis has failed for 11 s", None):
         obstacles[0] = reason
@@ -98,7 +99,7 @@ def test_each_change_of_readiness_is_told_once(
 def test_nothing_runs_in_the_background_before_the_start(spawned: list[gevent.Greenlet]) -> None:
     runs: list[str] = []
     lifecycle = Lifecycle()
-    lifecycle.add(background=lambda: runs.append("run"))
+    lifecycle.add("part", background=lambda: runs.append("run"))
     gevent.idle()
     assert runs == []
     lifecycle.start()
@@ -119,7 +120,7 @@ def test_background_work_that_failed_begins_again(
         done.set()
 
     lifecycle = Lifecycle()
-    lifecycle.add(background=work)
+    lifecycle.add("part", background=work)
     lifecycle.start()
     assert done.wait(10)
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["the first time", "the second time"]
@@ -134,9 +135,53 @@ def test_what_was_opened_is_closed_in_reverse_and_one_fault_does_not_keep_the_ot
         raise RuntimeError("can't be closed")
 
     lifecycle = Lifecycle()
-    lifecycle.add(close=lambda: closed.append("database"))
-    lifecycle.add(close=fail)
-    lifecycle.add(close=lambda: closed.append("registry"))
-    lifecycle.stop()
+    lifecycle.add("database", close=lambda: closed.append("database"))
+    lifecycle.add("job broker", close=fail)
+    lifecycle.add("registry", close=lambda: closed.append("registry"))
+    report = lifecycle.drain()
+    assert not lifecycle.stop(report, 1)
     assert closed == ["registry", "database"]
     assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]
+    assert caplog.messages[-1].startswith("stopped: forced in 0.0")
+    assert caplog.messages[-1].endswith("close in 0.00 s (could not close job broker)")
+
+
+def test_a_part_that_hangs_does_not_hold_up_a_stop() -> None:
+    lifecycle, closed = Lifecycle(), []
+    lifecycle.add("database", close=lambda: closed.append("database"))
+    lifecycle.add("redis", close=lambda: gevent.sleep(60))
+    lifecycle.add("sockets", shed=lambda _: gevent.sleep(60))
+    lifecycle.add("jobs", let_go=lambda _: 3)
+    report = lifecycle.drain()
+    lifecycle.let_go(report, 0.05)
+    assert not lifecycle.stop(report, 0.05)
+    assert closed == ["database"]
+    assert [(phase["name"], phase["count"]) for phase in report.describe()["phases"]] == [
+        ("sockets", None),
+        ("jobs", 3),
+        ("close", None),
+    ]
+    assert report.describe()["kind"] == FORCED
+    assert "sockets in 0.05 s (TimeoutError: not done in time); jobs 3 in" in report.summary
+
+
+def test_an_instance_can_be_set_aside_and_called_back(spawned: list[gevent.Greenlet]) -> None:
+    lifecycle, shed = Lifecycle(), []
+    lifecycle.add("sockets", shed=lambda seconds: shed.append(seconds))
+    lifecycle.add("jobs", let_go=lambda _: pytest.fail("its jobs are no matter of the balancer"))
+    assert lifecycle.check_readiness() == []
+    for _ in range(2):
+        lifecycle.put_aside(True)
+        gevent.joinall(spawned)
+        assert lifecycle.check_readiness() == ["drained by an administrator"]
+        assert (lifecycle.phase, lifecycle.status, lifecycle.is_leaving, len(shed)) == (READY, DRAINING, True, 1)
+    lifecycle.put_aside(False)
+    assert lifecycle.check_readiness() == []
+    assert (lifecycle.status, lifecycle.is_leaving) == (READY, False)
+
+
+def test_an_instance_that_stops_takes_no_orders() -> None:
+    lifecycle = Lifecycle()
+    lifecycle.drain()
+    lifecycle.put_aside(True)
+    assert (lifecycle.set_aside, lifecycle.check_readiness()) == (False, [DRAINING])

@@ -91,6 +91,16 @@ def test_requests_are_counted_by_class_of_status(client: FlaskClient) -> None:
     assert count_of("reporadar_http_request_seconds_count", status="4xx") == before + 1
 
 
+@pytest.mark.parametrize("path", ["/health/live", "/metrics", "/socket.io/?EIO=4&transport=polling"])
+def test_machines_and_polls_are_not_counted(client: FlaskClient, path: str) -> None:
+    def total() -> float:
+        return sum(count_of("reporadar_http_request_seconds_count", status=f"{digit}xx") for digit in range(1, 6))
+
+    before = total()
+    client.get(path)
+    assert total() == before
+
+
 @pytest.mark.parametrize("host", ["a..b", ".", "x" * 64])
 @pytest.mark.parametrize("path", ["/", "/health/live", "/api/auth/me", "/static/style.css"])
 def test_a_host_that_makes_no_sense_is_400_with_the_headers(client: FlaskClient, host: str, path: str) -> None:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import redis
 
 from app import instance
-from app.errors import Unavailable
+from app.errors import NotFound, Unavailable
 from app.fleet import store
-from app.fleet.service import UNREADY_AFTER_SECONDS, Membership
-from app.fleet.store import Registry
+from app.fleet.agreement import Disagreement
+from app.fleet.service import UNREADY_AFTER_SECONDS, FleetOfOne, Membership, SharedFleet
+from app.fleet.store import Peer, Registry
+from app.fleet.vitals import Vitals
+from app.lifecycle import Lifecycle
 from app.sessions.keyring import Keyring, key_id
 from tests.unit.conftest import Clock
 
@@ -19,9 +24,53 @@ def registry(redis_client: redis.Redis) -> Registry:
     return Registry(redis_client, settle_seconds=0)
 
 
+class Agreeable:
+    """Finds nothing wrong with the others, unless it is told to."""
+
+    pool_size = 5
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[list[Peer], Any]] = []
+        self.fault: str | None = None
+
+    def hear(self, peers: list[Peer], rival: Any) -> None:
+        self.heard.append((peers, rival))
+
+    def obstacle(self) -> str | None:
+        return self.fault
+
+    def disagreements(self) -> list[Disagreement]:
+        return [Disagreement("redis", ["one"], self.fault)] if self.fault else []
+
+    def strangers(self) -> list[Disagreement]:
+        return [Disagreement("redis", ["stranger"], "uses another Redis")]
+
+
+MEASURED = {
+    "cpu_percent": 1.0,
+    "memory_percent": 2.0,
+    "loop_delay_ms": 3.0,
+    "p95_ms": None,
+    "redis_latency_ms": 0.1,
+    "database_latency_ms": 0.2,
+    "connections": 7,
+}
+
+
+def vitals_of(me: instance.Instance, lifecycle: Lifecycle) -> Vitals:
+    return Vitals(me, lifecycle, "fingerprint", lambda: MEASURED, lambda: 4)
+
+
 def member(registry: Registry, name: str, *keys: bytes) -> tuple[Membership, Keyring]:
-    ring = Keyring("encryption", keys)
-    return Membership(registry, instance.identify(name), [ring]), ring
+    membership, ring, _, _ = member_with_parts(registry, name, *keys)
+    return membership, ring
+
+
+def member_with_parts(registry: Registry, name: str, *keys: bytes) -> tuple[Membership, Keyring, Lifecycle, Agreeable]:
+    ring, lifecycle, agreement = Keyring("encryption", keys), Lifecycle(), Agreeable()
+    me = instance.identify(name)
+    vitals = vitals_of(me, lifecycle)
+    return Membership(registry, me, [ring], lifecycle, cast(Any, agreement), vitals), ring, lifecycle, agreement
 
 
 def test_an_instance_is_not_ready_before_its_first_heartbeat(registry: Registry) -> None:
@@ -35,11 +84,13 @@ def test_a_rotation_by_one_rolling_restart(registry: Registry) -> None:
     (one, ring_one), (two, ring_two) = (member(registry, name, OLD) for name in ("one", "two"))
     for membership in (one, two):
         membership.beat()
+    one.leave()
     one, ring_one = member(registry, "one", NEW, OLD)
     one.beat()
     assert ring_one.active == OLD
     two.beat()
     assert ring_two.known_ids == {key_id(NEW), key_id(OLD)}
+    two.leave()
     two, ring_two = member(registry, "two", NEW, OLD)
     two.beat()
     one.beat()
@@ -128,8 +179,77 @@ def test_an_instance_that_leaves_leaves_nothing_behind(registry: Registry, redis
     assert list(redis_client.scan_iter("fleet:instance*")) == []
 
 
-def test_who_can_not_leave_goes_all_the_same(redis_client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_can_not_leave_says_so_and_is_silent(redis_client: redis.Redis) -> None:
     membership, _ = member(Registry(redis_client), "one", OLD)
-    redis_client.lpush("fleet:instance:one", "text")
+    break_registry(redis_client)
+    with pytest.raises(Unavailable):
+        membership.leave()
+    redis_client.delete("fleet:instances")
+    assert membership.beat()
+    assert not redis_client.exists("fleet:instances")  # nothing is said after the farewell
+
+
+def test_a_clean_stop_leaves_its_account(registry: Registry) -> None:
+    membership, _, lifecycle, _ = member_with_parts(registry, "one", OLD)
+    membership.beat()
+    with lifecycle.drain().phase("delay"):
+        pass
     membership.leave()
-    assert "could not leave" in caplog.text
+    (stop,) = SharedFleet(registry, cast(Any, Agreeable())).overview()["stops"]
+    assert (stop["instance_id"], stop["kind"], [phase["name"] for phase in stop["phases"]]) == ("one", "clean", ["delay"])
+    assert stop["at"].endswith("Z")
+
+
+def test_what_does_not_fit_keeps_a_new_instance_from_becoming_ready_and_no_other(registry: Registry) -> None:
+    membership, _, lifecycle, agreement = member_with_parts(registry, "one", OLD)
+    lifecycle.add("registry", check=membership.obstacle)
+    membership.beat()
+    agreement.fault = "uses another redis than two"
+    assert lifecycle.check_readiness() == ["uses another redis than two"]
+    agreement.fault = None
+    assert lifecycle.check_readiness() == []
+    agreement.fault = "uses another redis than two"
+    assert lifecycle.check_readiness() == []
+
+
+def test_an_overview_of_the_fleet(registry: Registry) -> None:
+    (one, _, _, agreement), (two, _) = member_with_parts(registry, "one", OLD), member(registry, "two", OLD)
+    agreement.fault = "uses another redis than two"
+    for membership in (one, two):
+        membership.beat()
+    overview = SharedFleet(registry, cast(Any, agreement)).overview()
+    first, second = overview["instances"]
+    assert (first["instance_id"], second["instance_id"]) == ("one", "two")
+    assert first["connections"] == 7
+    assert first["sockets"] == 4
+    assert first["status"] == "starting"
+    assert first["config_fingerprint"] == "fingerprint"
+    assert [(found["kind"], found["instance_ids"]) for found in overview["disagreements"]] == [
+        ("redis", ["one"]),
+        ("redis", ["stranger"]),
+    ]
+    assert (overview["advice"], overview["stops"]) == ([], [])
+
+
+def test_an_instance_is_set_aside_and_called_back(registry: Registry) -> None:
+    membership, _, lifecycle, agreement = member_with_parts(registry, "one", OLD)
+    membership.beat()
+    assert lifecycle.check_readiness() == []
+    fleet = SharedFleet(registry, cast(Any, agreement))
+    for wanted in (True, False):
+        fleet.set_aside("one", wanted)
+        membership.beat()
+        assert lifecycle.is_leaving is wanted
+    with pytest.raises(NotFound):
+        fleet.set_aside("nobody", True)
+
+
+def test_an_embedded_instance_is_a_fleet_of_one() -> None:
+    lifecycle, me = Lifecycle(), instance.identify("alone")
+    assert lifecycle.check_readiness() == []
+    fleet = FleetOfOne(me, lifecycle, vitals_of(me, lifecycle))
+    assert [about["instance_id"] for about in fleet.overview()["instances"]] == ["alone"]
+    fleet.set_aside("alone", True)
+    assert fleet.overview()["instances"][0]["status"] == "draining"
+    with pytest.raises(NotFound):
+        fleet.set_aside("nobody", True)

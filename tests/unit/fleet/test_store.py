@@ -18,24 +18,41 @@ LONG = 3600.0  # so that no key settles during a test
 AT_ONCE = 0.0
 
 
-def entry(*keys: str, nonce: str = "1", writes_with: str | None = None) -> dict[str, Any]:
-    return {"nonce": nonce, "keys": {RING: list(keys)}, "writes_with": {RING: writes_with} if writes_with else {}}
+def entry(
+    instance_id: str, *keys: str, nonce: str = "1", writes_with: str | None = None, status: str = "ready"
+) -> dict[str, Any]:
+    """The second start of an instance has the nonce `one-2`."""
+    return {
+        "instance_id": instance_id,
+        "nonce": f"{instance_id}-{nonce}",
+        "hostname": "host",
+        "pid": 17,
+        "status": status,
+        "pool": 5,
+        "keys": {RING: list(keys)},
+        "writes_with": {RING: writes_with} if writes_with else {},
+    }
 
 
 class Fleet:
     """What instances are told, whose keys have to settle for so long."""
 
     def __init__(self, client: redis.Redis, settle_seconds: float) -> None:
+        self._client = client
         self._registry = Registry(client, settle_seconds)
 
     def beat(self, instance_id: str, *keys: str, nonce: str = "1", writes_with: str | None = None) -> RingState:
-        return self._registry.heartbeat(instance_id, entry(*keys, nonce=nonce, writes_with=writes_with))[RING]
+        """With another nonce it was restarted, and left before."""
+        for other in map(str, range(10)):
+            if other != nonce and self._client.exists(f"fleet:instance:{instance_id}-{other}"):
+                self.remove(instance_id, other)
+        return self._registry.heartbeat(entry(instance_id, *keys, nonce=nonce, writes_with=writes_with)).rings[RING]
 
     def active(self, instance_id: str, *keys: str, nonce: str = "1", writes_with: str | None = None) -> str | None:
         return self.beat(instance_id, *keys, nonce=nonce, writes_with=writes_with).active
 
     def remove(self, instance_id: str, nonce: str = "1") -> None:
-        self._registry.remove(instance_id, nonce)
+        self._registry.leave(f"{instance_id}-{nonce}", None)
 
 
 @pytest.fixture
@@ -65,9 +82,9 @@ def test_a_new_fleet_begins_with_its_oldest_key(patient: Fleet, settled: Fleet) 
 
 def test_each_ring_is_decided_for_itself(redis_client: redis.Redis) -> None:
     registry = Registry(redis_client, LONG)
-    registry.heartbeat("one", {"nonce": "1", "keys": {"encryption": ["e1"], "signing": ["s1"]}})
-    states = registry.heartbeat("two", {"nonce": "1", "keys": {"encryption": ["e2", "e1"], "signing": ["s1"]}})
-    assert states == {
+    registry.heartbeat({**entry("one"), "keys": {"encryption": ["e1"], "signing": ["s1"]}})
+    answer = registry.heartbeat({**entry("two"), "keys": {"encryption": ["e2", "e1"], "signing": ["s1"]}})
+    assert answer.rings == {
         "encryption": RingState("e1", frozenset({"e1", "e2"})),
         "signing": RingState("s1", frozenset({"s1"})),
     }
@@ -110,8 +127,8 @@ def test_a_key_has_settled_when_the_last_instance_that_got_it_has_held_it_so_lon
 
 
 def test_a_restart_begins_the_time_to_settle_anew(redis_client: redis.Redis, patient: Fleet) -> None:
-    def since() -> int:
-        return int(json.loads(cast(bytes, redis_client.get("fleet:instance:one")))["since"])
+    def since(nonce: str = "one-1") -> int:
+        return int(cast(bytes, redis_client.hget(f"fleet:instance:{nonce}", "since")))
 
     patient.beat("one", "new", nonce="1")
     first = since()
@@ -119,7 +136,7 @@ def test_a_restart_begins_the_time_to_settle_anew(redis_client: redis.Redis, pat
     patient.beat("one", "new", nonce="1")
     assert since() == first
     patient.beat("one", "new", nonce="2")
-    assert since() > first
+    assert since("one-2") > first
 
 
 def test_a_roll_back_before_the_switch_harms_nobody(patient: Fleet, settled: Fleet) -> None:
@@ -167,12 +184,12 @@ def test_the_newest_key_that_all_hold_is_chosen(settled: Fleet) -> None:
 
 def test_an_entry_expires(redis_client: redis.Redis, settled: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     settled.beat("one", "old")
-    assert 0 < redis_client.pttl("fleet:instance:one") <= store.ENTRY_TTL_SECONDS * 1000 == 10_000
+    assert 0 < redis_client.pttl("fleet:instance:one-1") <= store.ENTRY_TTL_SECONDS * 1000 == 10_000
     monkeypatch.setattr(store, "ENTRY_TTL_SECONDS", 1)
     settled.beat("silent", "silent")
     assert "silent" in settled.beat("one", "old").known
     wait_until(lambda: "silent" not in settled.beat("one", "old").known, what="the entry to expire")
-    assert redis_client.smembers("fleet:instances") == {b"one"}
+    wait_until(lambda: settled.beat("one", "old") and redis_client.hkeys("fleet:instances") == [b"one-1"], what="its obituary")
 
 
 def test_an_entry_that_expired_does_not_hold_a_key_back(
@@ -181,7 +198,7 @@ def test_an_entry_that_expired_does_not_hold_a_key_back(
     settled.beat("one", "old")
     settled.beat("silent", "old")
     assert settled.active("one", "new", "old") == "old"
-    redis_client.delete("fleet:instance:silent")  # as at its expiry
+    redis_client.delete("fleet:instance:silent-1")  # as at its expiry
     assert settled.active("one", "new", "old") == "new"
 
 
@@ -190,23 +207,14 @@ def test_an_instance_leaves_at_once(settled: Fleet, redis_client: redis.Redis) -
     settled.beat("two", "two")
     settled.remove("two")
     assert settled.beat("one", "one").known == {"one"}
-    assert redis_client.exists("fleet:instance:two") == 0
+    assert redis_client.exists("fleet:instance:two-1") == 0
     settled.remove("two")
-
-
-def test_nobody_removes_the_entry_of_a_successor(settled: Fleet, orphans_give_way: None) -> None:
-    settled.beat("one", "one", nonce="1")
-    settled.beat("one", "one", nonce="2")
-    settled.remove("one", nonce="1")
-    assert "one" in settled.beat("other", "other").known
-    settled.remove("one", nonce="2")
-    assert "one" not in settled.beat("other", "other").known
 
 
 def test_a_heartbeat_keeps_what_the_entry_says(settled: Fleet, redis_client: redis.Redis) -> None:
     settled.beat("one", "new", "old", nonce="7")
-    kept = json.loads(cast(bytes, redis_client.get("fleet:instance:one")))
-    assert {**entry("new", "old", nonce="7"), "since": kept["since"]} == kept
+    kept = json.loads(cast(bytes, redis_client.hget("fleet:instance:one-7", "entry")))
+    assert entry("one", "new", "old", nonce="7") == kept
 
 
 def test_a_registry_that_does_not_answer_is_unavailable(redis_client: redis.Redis, settled: Fleet) -> None:
@@ -277,3 +285,108 @@ def test_without_a_common_key_nothing_is_decided(patient: Fleet, orphans_give_wa
     assert patient.beat("two", "a") == patient.beat("three", "b")
     assert patient.active("two", "a") is None
     assert patient.active("two", "b", "a", nonce="2") == "b"
+
+
+# Who is who, and how they ended.
+
+
+@pytest.fixture
+def registry(redis_client: redis.Redis) -> Registry:
+    return Registry(redis_client)
+
+
+def kinds(registry: Registry) -> list[tuple[str, str]]:
+    return [(stop["nonce"], stop["kind"]) for stop in registry.stops()]
+
+
+def test_others_are_told_of_each_other(registry: Registry) -> None:
+    assert registry.heartbeat(entry("one", "key")).peers == []
+    answer = registry.heartbeat(entry("two", "key", status="starting"))
+    assert (answer.peers, answer.rival, answer.set_aside) == ([store.Peer("one-1", "one", "ready", 5)], None, False)
+    assert registry.heartbeat(entry("one", "key")).peers == [store.Peer("two-1", "two", "starting", 5)]
+
+
+def test_of_two_that_have_one_name_the_younger_is_told_of_the_elder(registry: Registry) -> None:
+    registry.heartbeat(entry("one", "key", nonce="a"))
+    for _ in range(3):
+        assert registry.heartbeat(entry("one", "key", nonce="z")).rival == {"hostname": "host", "pid": 17}
+        assert registry.heartbeat(entry("one", "key", nonce="a")).rival is None
+    registry.leave("one-a", None)
+    assert registry.heartbeat(entry("one", "key", nonce="z")).rival is None
+    assert registry.stops() == []
+
+
+def test_a_dead_predecessor_makes_way_and_has_crashed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SILENT_SECONDS", 0.2)
+    registry.heartbeat(entry("one", "key", nonce="1"))
+    assert registry.heartbeat(entry("one", "key", nonce="2")).rival is not None
+    wait_until(lambda: registry.heartbeat(entry("one", "key", nonce="2")).rival is None, what="the predecessor to make way")
+    assert kinds(registry) == [("one-1", "crashed")]
+
+
+def test_how_instances_ended(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "ENTRY_TTL_SECONDS", 0.2)
+    for name in ("killed", "stopped"):
+        registry.heartbeat(entry(name, "key"))
+    registry.heartbeat(entry("killed-late", "key", status="draining"))
+    registry.leave(
+        "stopped-1", {"instance_id": "stopped", "nonce": "stopped-1", "kind": "clean", "at": 1, "phases": [{"name": "delay"}]}
+    )
+
+    def survivor() -> bool:
+        registry.heartbeat(entry("survivor", "key"))
+        return len(kinds(registry)) == 3
+
+    wait_until(survivor, what="the obituaries")
+    assert sorted(kinds(registry)) == [("killed-1", "crashed"), ("killed-late-1", "forced"), ("stopped-1", "clean")]
+    told = {stop["nonce"]: stop for stop in registry.stops()}
+    assert (told["killed-1"]["summary"], told["killed-1"]["phases"]) == (store.GONE, [])
+    assert told["stopped-1"]["phases"] == [{"name": "delay"}]
+    assert told["killed-1"]["at"] > 1_700_000_000_000
+
+
+def test_after_an_outage_nobody_is_taken_for_dead(
+    registry: Registry, redis_client: redis.Redis, outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        registry.heartbeat(entry(name, "key"))
+    outage()
+    monkeypatch.setattr(store, "OUTAGE_SECONDS", 0)
+    registry.heartbeat(entry("one", "key"))
+    monkeypatch.setattr(store, "OUTAGE_SECONDS", 60)
+    registry.heartbeat(entry("one", "key"))
+    registry.heartbeat(entry("two", "key"))
+    assert registry.stops() == []
+
+
+def test_readers_are_told_of_those_that_were_heard_lately(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("two", "one"):
+        registry.heartbeat(entry(name, "key"), {"instance_id": name, "start_time": "now"})
+    registry.heartbeat(entry("wordless", "key"))
+    assert [about["instance_id"] for about in registry.instances()] == ["one", "two"]
+    monkeypatch.setattr(store, "SILENT_SECONDS", 0.3)
+    wait_until(lambda: registry.instances() == [], what="them to be silent")
+
+
+def test_the_last_stops_are_kept(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "KEPT_STOPS", 2)
+    for number in range(4):
+        registry.heartbeat(entry(f"n{number}", "key"))
+        registry.leave(f"n{number}-1", {"nonce": f"n{number}-1", "kind": "clean"})
+    assert kinds(registry) == [("n3-1", "clean"), ("n2-1", "clean")]
+
+
+def test_who_is_not_registered_leaves_no_account(registry: Registry) -> None:
+    for _ in range(2):
+        registry.leave("stranger", {"nonce": "stranger", "kind": "clean"})
+    assert registry.stops() == []
+
+
+def test_an_order_is_heard_with_the_next_heartbeat(registry: Registry) -> None:
+    registry.heartbeat(entry("one", "key"))
+    for wanted in (True, False):
+        registry.set_aside("one-1", wanted)
+        assert registry.heartbeat(entry("one", "key")).set_aside is wanted
+    registry.set_aside("one-1", True)
+    registry.leave("one-1", None)
+    assert registry.heartbeat(entry("one", "key", nonce="2")).set_aside is False

@@ -26,7 +26,7 @@ def test_an_embedded_instance_depends_on_its_database(app: Flask, client: FlaskC
     assert (response.json["status"], response.json["instance_id"], response.json["version"]) == ("pass", "instance-1", VERSION)
     assert set(response.json["checks"]) == {"database"}
     assert set(response.json["checks"]["database"]) == {"status", "latency_ms"}
-    assert set(response.json["load"]) == {"cpu_percent", "memory_percent", "loop_delay_ms"}
+    assert set(response.json["load"]) == {"cpu_percent", "memory_percent", "loop_delay_ms", "p95_ms"}
 
 
 def test_an_instance_is_ready_when_its_dependencies_have_answered(app: Flask, client: FlaskClient) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from io import BytesIO
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -25,11 +25,11 @@ class World:
     def __init__(self) -> None:
         self.identity: Identity | Exception | None = ADA
         self.server = SimpleNamespace(environ={}, eio=SimpleNamespace(sockets={}))
-        self.connections = cast(Any, SimpleNamespace(draining=False))
+        self.is_leaving = False
         self.gate = Gate(
             self._application,
             self.server,
-            self.connections,
+            lambda: self.is_leaving,
             self._identify,
             allowed_origins=["https://ours.example"],
             max_sockets=20,
@@ -113,7 +113,7 @@ def test_what_cannot_be_told_is_asked_again_later(world: World) -> None:
 
 
 def test_a_stopping_instance_takes_nobody(world: World) -> None:
-    world.connections.draining = True
+    world.is_leaving = True
     assert world.ask()[0] == "503"
     assert world.ask("sid=x")[0] == "200"
 

@@ -1,0 +1,147 @@
+"""Whether instances fit together: one name each, the same stores, the same settings, enough connections for all."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import gevent
+from sqlalchemy.exc import ProgrammingError
+
+from app.database.engine import Database
+from app.errors import Unavailable
+from app.fleet import pulse
+from app.fleet.pulse import Pulse
+from app.fleet.store import Peer
+from app.instance import Instance
+from app.lifecycle import READY, STARTING, Lifecycle
+
+log = logging.getLogger(__name__)
+
+PULSE_SECONDS = 1.0
+SETTLED_SECONDS = 120  # after the last start of an instance; until then it is a rolling change of settings
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    kind: str  # keys, instance_id, redis, database, connections, settings
+    instance_ids: list[str]
+    message: str
+
+    def describe(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Agreement:
+    """Of this instance with the others, as it sees them: in Redis, by the registry, and in SQL, by their pulse."""
+
+    def __init__(self, instance: Instance, lifecycle: Lifecycle, database: Database, pool_size: int) -> None:
+        self.pool_size = pool_size
+        self._instance = instance
+        self._lifecycle = lifecycle
+        self._database = database
+        self._peers: list[Peer] = []
+        self._pulses: list[Pulse] | None = None  # None: never compared
+        self._rival: dict[str, Any] | None = None
+        self._limit = 0
+        self._breaks_limit = False
+
+    def run(self) -> None:
+        """For ever, as a greenlet."""
+        while True:
+            self.compare()
+            gevent.sleep(PULSE_SECONDS)
+
+    def compare(self) -> None:
+        """Without an answer nothing changes."""
+        own = Pulse(self._instance.nonce, self._instance.instance_id, self._lifecycle.phase == READY)
+        try:
+            if not self._limit:
+                self._limit = self._database.run(pulse.connection_limit)
+            self._pulses = self._database.run(pulse.beat, own)
+        except (Unavailable, ProgrammingError) as error:  # the second: the schema is too old, which the probe says
+            log.debug("could not compare the stores: %s", error)
+
+    def hear(self, peers: list[Peer], rival: dict[str, Any] | None) -> None:
+        """What the registry says of the others."""
+        self._peers, self._rival = peers, rival
+        if self._limit:
+            self._count_connections()
+
+    def forget(self) -> None:
+        self._database.run(pulse.forget, self._instance.nonce)
+
+    def obstacle(self) -> str | None:
+        """Why this instance should not become ready."""
+        if self._pulses is None:
+            return "database: has not been compared with what the others use yet"
+        blocking = [*self._double(), *self._other_database(), *self._other_redis()]
+        return blocking[0].message if blocking else None
+
+    def disagreements(self) -> list[Disagreement]:
+        """By this instance's own account."""
+        found = [*self._double(), *self._other_database(), *self._too_many_connections()]
+        return [*found, *self._other_redis()] if self._lifecycle.phase == STARTING else found
+
+    def strangers(self) -> list[Disagreement]:
+        """Instances that use this database, but can't be in our registry, since they use another Redis."""
+        known = {peer.nonce for peer in self._peers} | {self._instance.nonce}
+        return [
+            Disagreement("redis", [seen.instance_id], f"{seen.instance_id} uses the same database, but another Redis")
+            for seen in self._pulses or []
+            if seen.nonce not in known
+        ]
+
+    def _double(self) -> list[Disagreement]:
+        if self._rival is None:
+            return []
+        name = self._instance.instance_id
+        where = f"process {self._rival['pid']} on {self._rival['hostname']}"
+        return [Disagreement("instance_id", [name], f"INSTANCE_ID {name} is in use by {where}")]
+
+    def _other_database(self) -> list[Disagreement]:
+        pulses = {seen.nonce for seen in self._pulses or []}
+        others = [peer.instance_id for peer in self._peers if peer.status == READY and peer.nonce not in pulses]
+        return self._differs("database", others) if self._pulses is not None and self._lifecycle.phase == STARTING else []
+
+    def _other_redis(self) -> list[Disagreement]:
+        known = {peer.nonce for peer in self._peers} | {self._instance.nonce}
+        return self._differs(
+            "redis", [seen.instance_id for seen in self._pulses or [] if seen.is_ready and seen.nonce not in known]
+        )
+
+    def _differs(self, store: str, others: list[str]) -> list[Disagreement]:
+        if not others:
+            return []
+        what = f"uses another {store} than {', '.join(sorted(others))}"
+        return [Disagreement(store, [self._instance.instance_id], what)]
+
+    def _count_connections(self) -> None:
+        """Whoever comes last and breaks the limit says so, not those who were there before."""
+        breaks = self.pool_size + sum(peer.connections for peer in self._peers) > self._limit
+        if breaks and not self._breaks_limit and self._lifecycle.phase == STARTING:
+            self._breaks_limit = True
+            log.warning("%s", self._too_many_connections()[0].message)
+        self._breaks_limit = self._breaks_limit and breaks
+
+    def _too_many_connections(self) -> list[Disagreement]:
+        if not self._breaks_limit:
+            return []
+        needed = self.pool_size + sum(peer.connections for peer in self._peers)
+        message = (
+            f"the {len(self._peers) + 1} instances may open {needed} database connections, and PostgreSQL allows {self._limit}:"
+            " lower DATABASE_POOL_SIZE or raise max_connections"
+        )
+        return [Disagreement("connections", [self._instance.instance_id], message)]
+
+
+def unsettled(instances: list[dict[str, Any]]) -> list[Disagreement]:
+    """Settings that differ although nobody has been started for a while."""
+    by_settings: dict[str, list[str]] = {}
+    for about in instances:
+        by_settings.setdefault(about["config_fingerprint"], []).append(about["instance_id"])
+    if len(by_settings) < 2 or min(about["uptime"] for about in instances) < SETTLED_SECONDS:
+        return []
+    fewest = min(by_settings.values(), key=len)
+    return [Disagreement("settings", fewest, f"the settings of {', '.join(fewest)} differ from those of the others")]

@@ -1,0 +1,109 @@
+"""`/api/fleet`: what the instances tell of themselves, and an order to one of them, for administrators."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from flask import Blueprint, Response, current_app
+from pydantic import BaseModel
+
+from app.api import answer, operation
+from app.auth.guards import admin_required
+from app.fleet.service import Fleet
+
+blueprint = Blueprint("fleet", __name__, url_prefix="/api/fleet")
+
+
+class InstanceView(BaseModel):
+    instance_id: str
+    hostname: str
+    pid: int
+    start_time: str
+    uptime: int
+    nonce: str
+    status: str
+    version: str
+    cpu_percent: float
+    memory_percent: float
+    loop_delay_ms: float
+    p95_ms: float | None
+    redis_latency_ms: float | None
+    database_latency_ms: float | None
+    connections: int
+    sockets: int
+    config_fingerprint: str
+    obstacles: list[str]
+
+
+class AdviceView(BaseModel):
+    instance_id: str
+    metric: str
+    value: float
+    threshold: float
+    action: str
+    cause: str
+
+
+class DisagreementView(BaseModel):
+    kind: str
+    instance_ids: list[str]
+    message: str
+
+
+class PhaseView(BaseModel):
+    name: str
+    seconds: float
+    count: int | None
+
+
+class StopView(BaseModel):
+    instance_id: str
+    nonce: str
+    kind: str
+    at: str
+    seconds: float | None
+    summary: str
+    phases: list[PhaseView]
+
+
+class FleetView(BaseModel):
+    instances: list[InstanceView]
+    advice: list[AdviceView]
+    disagreements: list[DisagreementView]
+    stops: list[StopView]
+
+
+class OrderView(BaseModel):
+    instance_id: str
+    drain: bool
+
+
+@blueprint.get("")
+@operation(
+    "All instances, what should be done, what does not fit together, the last stops",
+    returns={200: FleetView},
+    errors=(401, 403, 503),
+)
+@admin_required
+def overview() -> Response:
+    return answer(FleetView.model_validate(fleet().overview()))
+
+
+@blueprint.post("/instances/<instance_id>/drain")
+@operation("Take an instance out: not ready, its sockets sent elsewhere", returns={202: OrderView}, errors=(401, 403, 404, 503))
+@admin_required
+def drain(instance_id: str) -> Response:
+    fleet().set_aside(instance_id, wanted=True)
+    return answer(OrderView(instance_id=instance_id, drain=True), 202)
+
+
+@blueprint.delete("/instances/<instance_id>/drain")
+@operation("Call an instance back that was taken out", returns={202: OrderView}, errors=(401, 403, 404, 503))
+@admin_required
+def call_back(instance_id: str) -> Response:
+    fleet().set_aside(instance_id, wanted=False)
+    return answer(OrderView(instance_id=instance_id, drain=False), 202)
+
+
+def fleet() -> Fleet:
+    return cast(Fleet, current_app.extensions["fleet"])

@@ -1,0 +1,62 @@
+"""What an instance tells of itself: who it is, how it is, and what should be done about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import gevent
+
+from app import metrics
+from app.fleet.advice import METRICS, Advisor, Sample
+from app.instance import Instance
+from app.lifecycle import Lifecycle
+from app.version import VERSION
+
+SAMPLE_EVERY_SECONDS = 1.0
+
+
+class Vitals:
+    def __init__(
+        self,
+        instance: Instance,
+        lifecycle: Lifecycle,
+        config_fingerprint: str,
+        measure: Callable[[], dict[str, Any]],
+        count_sockets: Callable[[], int],
+    ) -> None:
+        """`measure`: what a Sample consists of, but for its time."""
+        self._instance = instance
+        self._lifecycle = lifecycle
+        self._config_fingerprint = config_fingerprint
+        self._measure = measure
+        self._count_sockets = count_sockets
+        self._advisor = Advisor()
+
+    def run(self) -> None:
+        """For ever, as a greenlet."""
+        while True:
+            gevent.sleep(SAMPLE_EVERY_SECONDS)
+            self.observe()
+
+    def observe(self) -> None:
+        self._advisor.observe(Sample(at=time.monotonic(), **self._measure()))
+        standing = {advice.metric for advice in self._advisor.advice()}
+        for metric in METRICS:
+            metrics.advice.labels(metric).set(metric in standing)
+
+    def describe(self) -> dict[str, Any]:
+        advice = [{"instance_id": self._instance.instance_id, **asdict(advice)} for advice in self._advisor.advice()]
+        return {
+            **self._instance.metadata(),
+            "nonce": self._instance.nonce,
+            "status": self._lifecycle.status,
+            "version": VERSION,
+            **self._measure(),
+            "sockets": self._count_sockets(),
+            "config_fingerprint": self._config_fingerprint,
+            "obstacles": self._lifecycle.obstacles(),
+            "advice": advice,
+        }
