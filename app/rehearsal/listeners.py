@@ -14,8 +14,8 @@ import socketio
 from engineio.packet import MESSAGE, Packet
 from gevent.pool import Pool
 
+from app.rehearsal.measurements import Outage, Socket
 from app.rehearsal.people import Person
-from app.rehearsal.report import Outage, Socket
 from app.rehearsal.scenario import is_named
 
 CONNECTING_AT_ONCE = 10

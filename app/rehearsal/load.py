@@ -13,8 +13,8 @@ import gevent
 from gevent.pool import Pool
 
 from app.errors import Unavailable
+from app.rehearsal.measurements import Request
 from app.rehearsal.people import Person, SignInFailed, sign_in
-from app.rehearsal.report import Request
 from app.rehearsal.web import TIMEOUT_SECONDS, NoAnswer, Web
 
 TICK_SECONDS = 0.02

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gevent.pool import Pool
 
+from app.errors import Unavailable
 from app.rehearsal.web import NoAnswer, Web
 
 AT_ONCE = 4  # sign-ins: hashing keeps the instances' processors busy, and the limit on attempts counts those under way
 SIGN_IN_ATTEMPTS = 5
+REMOVAL_SECONDS = 30.0
 
 
 class Account(Protocol):
@@ -38,19 +41,32 @@ class SignInFailed(Exception):
 
 
 @contextmanager
-def people(count: int, register: Callable[[str, str], Account], remove: Callable[[int], None]) -> Iterator[list[Person]]:
-    """Not signed in yet. `register(email, password)`; `remove(user id)`, their sessions included."""
-    run = secrets.token_hex(6)
+def people(
+    count: int, register: Callable[[str, str], Account], remove: Callable[[int], None], tell: Callable[[str], None]
+) -> Iterator[list[Person]]:
+    """Not signed in yet. `register(email, password)`; `remove(user id)`, their sessions included: both raise Unavailable."""
+    name = f"rehearsal-{secrets.token_hex(6)}"
     made: list[Person] = []
     try:
         for number in range(count):
             password = secrets.token_urlsafe(16)
-            account = register(f"rehearsal-{run}-{number}@example.org", password)
+            account = register(f"{name}-{number}@example.org", password)
             made.append(Person(account.id, account.email, password))
         yield made
     finally:
-        for person in made:
-            remove(person.id)
+        left = _removed([person.id for person in made], remove)
+        if left:
+            tell(f"{left} users of the rehearsal could not be deleted: those whose address begins with {name}")
+
+
+def _removed(user_ids: list[int], remove: Callable[[int], None]) -> int:
+    """How many are left: those for whom there was no time, as the stores did not answer."""
+    deadline = time.monotonic() + REMOVAL_SECONDS
+    while user_ids and time.monotonic() < deadline:
+        with suppress(Unavailable):
+            remove(user_ids[-1])
+            user_ids.pop()
+    return len(user_ids)
 
 
 def sign_in_all(web: Web, made: list[Person]) -> list[Person]:

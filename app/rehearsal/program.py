@@ -30,9 +30,9 @@ from app.redis_client import connect
 from app.rehearsal import report
 from app.rehearsal.listeners import Listeners
 from app.rehearsal.load import HttpLoad, Logouts, Sender, Stalls, Steadily
+from app.rehearsal.measurements import Measurements, Settings
 from app.rehearsal.people import Person, SignInFailed, people, sign_in_all
 from app.rehearsal.plan import Plan
-from app.rehearsal.report import Measurements, Settings
 from app.rehearsal.scenario import CALM_SECONDS, Crowd, Failed, Readiness, Scenario, wait_for
 from app.rehearsal.web import Web
 from app.sessions.interface import SessionInterface
@@ -68,7 +68,9 @@ def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
     with ExitStack() as stack:
         web = Web(plan.url)
         stack.callback(web.close)
-        made = stack.enter_context(people(plan.sockets // plan.sockets_per_user, _registration(settings, app), _removal(app)))
+        made = stack.enter_context(
+            people(plan.sockets // plan.sockets_per_user, _registration(settings, app), _removal(app), _tell)
+        )
         try:
             users = sign_in_all(web, made)
             _tell(f"{len(users)} users have signed in")
@@ -78,7 +80,7 @@ def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
             _tell(f"{sum(socket.connected for socket in listeners.sockets)} of {len(listeners.sockets)} sockets are connected")
             with connect(settings, "rehearsal") as redis_client:
                 _under_load(plan, measured, stack, Parts(web, users, listeners, app, redis_client))
-        except (SignInFailed, Failed) as reason:
+        except (SignInFailed, Failed, Unavailable) as reason:
             measured.interrupted = str(reason)
     return measured
 
@@ -128,11 +130,8 @@ def _removal(app: Flask) -> Callable[[int], None]:
     assert isinstance(sessions, SessionInterface)
 
     def remove(user_id: int) -> None:
-        try:
-            database.run(store.remove, user_id)
-            sessions.end_all(user_id, "account_deleted", keep=None)
-        except Unavailable as error:
-            _tell(f"user {user_id} of the rehearsal could not be deleted: {error.detail}")
+        database.run(store.remove, user_id)
+        sessions.end_all(user_id, "account_deleted", keep=None)
 
     return remove
 

@@ -16,8 +16,9 @@ import gevent
 import psutil
 import redis
 
+from app.rehearsal.judgement import MAX_RECOVERY
+from app.rehearsal.measurements import Measurements, Phase, Stop
 from app.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
-from app.rehearsal.report import MAX_RECOVERY, Measurements, Phase, Stop
 from app.rehearsal.web import NoAnswer, Web
 
 POLL_SECONDS = 0.02

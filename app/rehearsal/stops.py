@@ -1,0 +1,75 @@
+"""How instances stopped: whether the balancer was told first, how fast sockets were closed, how long it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from app.rehearsal.judgement import Line
+from app.rehearsal.measurements import Measurements, Settings, Stop
+
+RATE_TOLERANCE = 1.5  # times DRAIN_RATE
+RATE_WINDOW, RATE_COUNT = 0.25, 10  # seconds, but as many as DRAIN_RATE needs for so many sockets: fewer make no rate
+STOP_MARGIN = 5.0  # beside SHUTDOWN_DELAY and the sockets: requests in flight, closing, a busy machine
+GIVE_UP = 2.5  # before SHUTDOWN_TIMEOUT a stop that did not end by itself is cut off
+
+
+def stops(measured: Measurements) -> Iterator[Line]:
+    for stop in measured.stops:
+        yield _readiness(stop, measured.settings)
+        yield _pace(stop, measured.settings)
+        yield _duration(stop, measured.settings)
+
+
+def _readiness(stop: Stop, settings: Settings) -> Line:
+    first = min(stop.closings, default=stop.gone_at)
+    seen = stop.unready_at is not None and stop.unready_at <= first
+    if settings.shutdown_delay < 1:
+        return Line(f"{stop.instance} unready", True, f"not judged: SHUTDOWN_DELAY is {settings.shutdown_delay:g} s", "")
+    after = "never" if stop.unready_at is None else f"{stop.unready_at - stop.asked_at:.2f} s after SIGTERM"
+    return Line(
+        f"{stop.instance} unready",
+        seen,
+        f"/health/ready turned 503 {after}; the first socket was closed after {first - stop.asked_at:.2f} s",
+        "the balancer was not told before the instance stopped: /health/ready has to answer 503 for SHUTDOWN_DELAY",
+    )
+
+
+def _pace(stop: Stop, settings: Settings) -> Line:
+    rate = _allowed_rate(stop, settings)
+    window = max(RATE_WINDOW, RATE_COUNT / rate)
+    limit = RATE_TOLERANCE * rate * (window + stop.stall)
+    most = peak(stop.closings, window)
+    return Line(
+        f"{stop.instance} drain",
+        most <= limit,
+        f"{len(stop.closings)} sockets closed, at most {most} within {window:g} s (at most {limit:.0f}; DRAIN_RATE {rate:.0f})",
+        "all these clients come back at once, to the instances that are left",
+    )
+
+
+def _allowed_rate(stop: Stop, settings: Settings) -> float:
+    """Faster only where the timeout leaves less time."""
+    return max(settings.drain_rate, 2 * len(stop.closings) / max(1.0, settings.shutdown_timeout - settings.shutdown_delay))
+
+
+def _duration(stop: Stop, settings: Settings) -> Line:
+    seconds, least = stop.gone_at - stop.asked_at, settings.shutdown_delay + len(stop.closings) / _allowed_rate(stop, settings)
+    limit = min(least + STOP_MARGIN, max(settings.shutdown_timeout - GIVE_UP, least + 1))
+    return Line(
+        f"{stop.instance} stop",
+        seconds <= limit,
+        f"{seconds:.1f} s (at most {limit:.1f}; SHUTDOWN_TIMEOUT is {settings.shutdown_timeout:g}); "
+        f"ready again {stop.ready_at - stop.gone_at:.1f} s later",
+        "something held it up until it was cut off: its log line `stopped:` names the phase that took the time",
+    )
+
+
+def peak(moments: Iterable[float], window: float) -> int:
+    """The largest number of moments within any `window` seconds."""
+    ordered = sorted(moments)
+    starts, most = 0, 0
+    for number, moment in enumerate(ordered, 1):
+        while moment - ordered[starts] >= window:
+            starts += 1
+        most = max(most, number - starts)
+    return most
