@@ -16,7 +16,7 @@ from gevent.pool import Pool
 
 from app.rehearsal.measurements import Outage, Socket
 from app.rehearsal.people import Person
-from app.rehearsal.scenario import is_named
+from app.rehearsal.stops import is_named
 
 CONNECTING_AT_ONCE = 10
 PATIENCE_SECONDS = 1.0
@@ -138,11 +138,11 @@ class Listeners:
     def closings(self, instance: str, since: float) -> list[float]:
         """When sockets of the instance were lost."""
         outages = [outage for socket in self.sockets for outage in socket.outages]
-        return [outage.lost_at for outage in outages if outage.lost_at >= since and is_named(outage.instance, instance)]
+        return [outage.lost_at for outage in outages if outage.lost_at >= since and is_named(outage.instance, [instance])]
 
     def count(self, instance: str) -> int:
         """Of its sockets, now."""
-        return sum(listener.socket.connected and is_named(listener.instance, instance) for listener in self._all)
+        return sum(listener.socket.connected and is_named(listener.instance, [instance]) for listener in self._all)
 
 
 def _http_session() -> requests.Session:

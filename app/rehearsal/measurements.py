@@ -53,6 +53,15 @@ class Stop:
     stall: float = 0.0  # while they were closed
 
 
+@dataclass(frozen=True)
+class ToldStop:
+    """As the fleet itself has it in /api/fleet."""
+
+    instance: str
+    kind: str  # clean, forced, crashed
+    summary: str
+
+
 @dataclass
 class Phase:
     name: str
@@ -60,6 +69,7 @@ class Phase:
     ended: float = 0.0
     stall: float = 0.0
     killed_at: float | None = None
+    killed: str = ""  # which instance
     down_at: float | None = None  # Redis
     back_at: float | None = None
 
@@ -83,6 +93,7 @@ class Measurements:
     sockets: list[Socket] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
+    told: list[ToldStop] = field(default_factory=list)
     accepted: dict[int, dict[int, float]] = field(default_factory=dict)  # user -> seq -> when it was stored
     logouts: int = 0
     revived: int = 0  # sessions that were valid again after their logout

@@ -27,4 +27,5 @@ class Plan:
 
     @classmethod
     def load(cls, text: str) -> Plan:
-        return cls(**json.loads(text))
+        fields = json.loads(text)
+        return cls(**{**fields, "phases": tuple(fields["phases"])})

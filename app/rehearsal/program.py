@@ -31,9 +31,10 @@ from app.rehearsal import report
 from app.rehearsal.listeners import Listeners
 from app.rehearsal.load import HttpLoad, Logouts, Sender, Stalls, Steadily
 from app.rehearsal.measurements import Measurements, Settings
+from app.rehearsal.observers import Account, Crowd, Readiness
 from app.rehearsal.people import Person, SignInFailed, people, sign_in_all
 from app.rehearsal.plan import Plan
-from app.rehearsal.scenario import CALM_SECONDS, Crowd, Failed, Readiness, Scenario, wait_for
+from app.rehearsal.scenario import CALM_SECONDS, Failed, Scenario, wait_for
 from app.rehearsal.web import Web
 from app.sessions.interface import SessionInterface
 
@@ -72,6 +73,8 @@ def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
             people(plan.sockets // plan.sockets_per_user, _registration(settings, app), _removal(app), _tell)
         )
         try:
+            database: Database = app.extensions["database"]
+            database.run(store.promote, made[0].email)
             users = sign_in_all(web, made)
             _tell(f"{len(users)} users have signed in")
             listeners = Listeners(plan.url, users, plan.sockets_per_user, settings.socket_transports)
@@ -101,7 +104,8 @@ def _under_load(plan: Plan, measured: Measurements, stack: ExitStack, parts: Par
         stack.callback(load.kill)
     stack.callback(gevent.spawn(stalls.run).kill)
     crowd = Crowd(lambda: parts.listeners.is_calm(sender.accepted), parts.listeners.closings, parts.listeners.count)
-    Scenario(plan, measured, readiness, crowd, parts.redis_client, stalls.longest, _tell).run()
+    account = Account(parts.web, parts.users[0].cookie)
+    Scenario(plan, measured, readiness, crowd, account, parts.redis_client, stalls.longest, _tell).run()
     for load in loads:
         load.finish()
     wait_for(crowd.is_calm, CALM_SECONDS)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,8 +16,8 @@ import redis
 
 from app.rehearsal.judgement import MAX_RECOVERY
 from app.rehearsal.measurements import Measurements, Phase, Stop
+from app.rehearsal.observers import Account, Crowd, Readiness
 from app.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
-from app.rehearsal.web import NoAnswer, Web
 
 POLL_SECONDS = 0.02
 A_MOMENT_SECONDS = 0.1  # after which a stall is known that has just ended
@@ -36,45 +34,6 @@ class Failed(Exception):
     """The rehearsal can't go on; the message says why."""
 
 
-@dataclass(frozen=True)
-class Crowd:
-    """The sockets, as far as the scenario waits for them."""
-
-    is_calm: Callable[[], bool]
-    closings: Callable[[str, float], list[float]]  # of an instance, since a moment
-    count: Callable[[str], int]  # of an instance, now
-
-
-class Readiness:
-    """What /health/ready says of each instance, asked through the balancer again and again."""
-
-    def __init__(self, web: Web) -> None:
-        self._web = web
-        self._seen: list[tuple[float, str, int]] = []  # when, instance, status
-
-    def ask(self, _: int = 0) -> None:
-        try:
-            answer = self._web.get("/health/ready", fresh=False)
-        except NoAnswer:
-            return
-        if answer.instance:
-            self._seen.append((time.monotonic(), answer.instance, answer.status))
-
-    def first(self, instance: str, status: int, since: float, until: float | None = None) -> float | None:
-        """When the instance was first seen to answer so."""
-        found = (at for at, name, seen in self._seen if at >= since and seen == status and is_named(name, instance))
-        moment = next(found, None)
-        return moment if moment is not None and (until is None or moment <= until) else None
-
-    def names(self) -> set[str]:
-        return {name for _, name, _ in self._seen}
-
-
-def is_named(instance_id: str, instance: str) -> bool:
-    """Several gunicorn workers of one instance are called NAME-w1, NAME-w2."""
-    return re.fullmatch(rf"{re.escape(instance)}(-w\d+)?", instance_id) is not None
-
-
 class Scenario:
     def __init__(
         self,
@@ -82,6 +41,7 @@ class Scenario:
         measured: Measurements,
         readiness: Readiness,
         crowd: Crowd,
+        account: Account,
         redis_client: redis.Redis,
         stall: Callable[[float, float], float],
         tell: Callable[[str], None],
@@ -90,6 +50,7 @@ class Scenario:
         self._measured = measured
         self._readiness = readiness
         self._crowd = crowd
+        self._account = account
         self._redis = redis_client
         self._stall = stall
         self._tell = tell
@@ -97,6 +58,7 @@ class Scenario:
     def run(self) -> None:
         """Raises Failed."""
         self._await_all_ready()
+        before = self._account.stops()
         acts = {ROLLING_RESTART: self._rolling_restart, SIGKILL: self._kill_one, REDIS_RESTART: self._restart_redis}
         for name in self._plan.phases:
             if name == REDIS_RESTART and (obstacle := self._redis_obstacle()):
@@ -104,6 +66,7 @@ class Scenario:
                 continue
             with self._phase(name) as phase:
                 acts[name](phase)
+        self._measured.told = [stop for nonce, stop in self._account.stops().items() if nonce not in before]
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[Phase]:
@@ -152,7 +115,7 @@ class Scenario:
         pid_file = self._plan.instances[name]
         process = _process_of(pid_file)
         doomed = [process, *process.children(recursive=True)]  # gunicorn's master first: it would start a new worker
-        phase.killed_at = time.monotonic()
+        phase.killed, phase.killed_at = name, time.monotonic()
         for one in doomed:
             one.kill()
         gone_at = self._await_end(name, process)

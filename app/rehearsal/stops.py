@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 
 from app.rehearsal.judgement import Line
 from app.rehearsal.measurements import Measurements, Settings, Stop
@@ -18,6 +20,8 @@ def stops(measured: Measurements) -> Iterator[Line]:
         yield _readiness(stop, measured.settings)
         yield _pace(stop, measured.settings)
         yield _duration(stop, measured.settings)
+    if measured.told:
+        yield _account(measured)
 
 
 def _readiness(stop: Stop, settings: Settings) -> Line:
@@ -62,6 +66,25 @@ def _duration(stop: Stop, settings: Settings) -> Line:
         f"ready again {stop.ready_at - stop.gone_at:.1f} s later",
         "something held it up until it was cut off: its log line `stopped:` names the phase that took the time",
     )
+
+
+def _account(measured: Measurements) -> Line:
+    """What the instances say of their own ends."""
+    killed = {phase.killed for phase in measured.phases}
+    bad = [one for one in measured.told if one.kind != "clean" and not (one.kind == "crashed" and is_named(one.instance, killed))]
+    kinds = Counter(one.kind for one in measured.told)
+    told = "".join(f"; {one.instance} {one.summary}" for one in bad)
+    return Line(
+        "stops as told",
+        not bad,
+        ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) + told,
+        "an instance had to cut something off when it stopped, or died without being told to",
+    )
+
+
+def is_named(instance_id: str, names: Collection[str]) -> bool:
+    """Several gunicorn workers of one instance are called NAME-w1, NAME-w2."""
+    return instance_id in names or re.sub(r"-w\d+$", "", instance_id) in names
 
 
 def peak(moments: Iterable[float], window: float) -> int:

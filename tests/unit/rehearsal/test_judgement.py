@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.rehearsal.measurements import Measurements, Outage, Phase, Request, Settings, Socket, Stop
+from app.rehearsal.measurements import Measurements, Outage, Phase, Request, Settings, Socket, Stop, ToldStop
 from app.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL
 from app.rehearsal.report import as_data, as_text, is_green, judge
 from app.rehearsal.stops import peak
@@ -251,6 +251,24 @@ def test_a_stop_takes_the_delay_the_sockets_and_little_more(measured: Measuremen
 def test_a_stop_that_was_cut_off_is_seen_with_a_short_timeout_too(measured: Measurements, seconds: float, red: bool) -> None:
     measured.settings = replace(SETTINGS, shutdown_timeout=8)
     assert is_red(stopped(measured, gone_at=10 + seconds), "instance-1 stop") is red
+
+
+@pytest.mark.parametrize(
+    ("instance", "kind", "red"),
+    [
+        ("instance-1", "clean", False),
+        ("instance-2", "crashed", False),  # that one was killed
+        ("instance-2-w1", "crashed", False),
+        ("instance-1", "crashed", True),
+        ("instance-1", "forced", True),
+        ("instance-2", "forced", True),
+    ],
+)
+def test_what_instances_tell_of_their_stops(measured: Measurements, instance: str, kind: str, red: bool) -> None:
+    measured.phases[1].killed = "instance-2"
+    measured.told = [ToldStop("instance-1", "clean", "clean in 3.1 s"), ToldStop(instance, kind, "1 request cut off")]
+    assert is_red(measured, "stops as told") is red
+    assert ("1 request cut off" in as_text(measured, judge(measured))) is red
 
 
 def test_the_text_explains_what_is_red_alone(measured: Measurements) -> None:
