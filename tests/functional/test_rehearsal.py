@@ -13,12 +13,15 @@ import pytest
 from app.rehearsal.commands import PROGRAM
 from app.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
 from tests.fleet import Fleet
-from tests.servers import ROOT, PostgresServer, base_environment
+from tests.processes import wait_until
+from tests.servers import ROOT, PostgresServer, base_environment, procfile_command
 
 # A load that leaves a machine with two processors, and other things to do, time for the instances.
 GENTLE = {"sockets": 60, "requests_per_second": 40, "notifications_per_second": 20}
 # Slow enough for a few sockets to show it. The timeout is what a hanging stop costs the test.
 SETTINGS = {"SHUTDOWN_DELAY": "2", "SHUTDOWN_TIMEOUT": "14", "DRAIN_RATE": "20", "TRUSTED_PROXIES": "1"}
+
+INTERRUPTED = 130
 
 # Which line is red.
 FAULTS = {
@@ -41,6 +44,19 @@ def rehearse(fleet: Fleet, *phases: str) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads(done.stdout), output
 
 
+def interrupted(fleet: Fleet, output: Path) -> int:
+    """The exit status of the command itself, which is told to stop in the middle of its work."""
+    program, *_ = procfile_command("release")
+    instances = [f"--instance={name}={fleet.pid_files[name]}" for name in fleet.instances]
+    command = [program, "--app", "wsgi", "rehearse", "--url", fleet.url, *instances]
+    with output.open("wb") as file:
+        environment = base_environment() | fleet.environment
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT) as running:
+            wait_until(lambda: ROLLING_RESTART in output.read_text(), timeout=90, what="the rehearsal to begin")
+            running.terminate()
+            return running.wait(60)
+
+
 def left_behind(fleet: Fleet) -> tuple[list[str], int]:
     """Keys in Redis that are none of the registry, and users."""
     with fleet.redis.client() as client, psycopg2.connect(fleet.environment["DATABASE_URL"]) as connection:
@@ -58,6 +74,8 @@ def test_a_fleet_as_it_is_passes(postgres_server: PostgresServer, tmp_path: Path
         assert (status, card["verdict"]) == (0, "green"), output
         assert all(line["ok"] for line in card["lines"])
         assert {f"instance-{n} {what}" for n in (1, 2, 3) for what in ("unready", "drain", "stop")} <= names(card)
+        assert left_behind(fleet) == ([], 0)
+        assert interrupted(fleet, tmp_path / "output") == INTERRUPTED
         assert left_behind(fleet) == ([], 0)
 
 
