@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from app.rehearsal.measurements import Measurements, Phase, Request
@@ -16,6 +16,8 @@ from app.rehearsal.measurements import Measurements, Phase, Request
 MAX_GAP = 1.0  # between two successful requests: what a person takes for a slow page
 IN_FLIGHT = 0.5  # requests sent so soon after a SIGKILL may still reach the dead instance; no proxy repeats a POST
 MAX_CUT_OFF = 20  # of them: a fifth of a second of the load
+FAILED, CUT_OFF, EXCUSED = "failed", "cut off", "excused"
+SHOWN = 4  # kinds of failures
 MAX_SECONDS_IN_OUTAGE = 2.0  # an answer, if only 503, while Redis is away: a visitor is told instead of kept waiting
 MAX_RECOVERY = 5.0  # after Redis is back
 MAX_LATE = 5.0  # the official client's first wait of at most 1.5 s, and one more of 3 s if it met a full house
@@ -51,33 +53,46 @@ def completeness(measured: Measurements) -> Iterator[Line]:
 def requests(measured: Measurements) -> Iterator[Line]:
     """A refusal for want of a session is no failure of the request, but counted as a user who was signed out."""
     answered = [request for request in measured.requests if request.status != 401]
-    bad = [request for request in answered if not request.ok]
-    excused, cut_off = 0, 0
-    failed: Counter[str] = Counter()
-    for request in bad:
-        phase = _phase_of(measured, request.started)
-        if phase and phase.killed_at is not None and request.started - IN_FLIGHT < phase.killed_at <= request.ended:
-            cut_off += 1
-        elif phase and _in_outage(phase, request.started) and request.status == 503 and request.may_retry:
-            excused += 1
-        else:
-            failed[f"{request.method} {request.status or 'no answer'}, {phase.name if phase else 'at rest'}"] += 1
-    details = "; ".join(f"{count} x {what}" for what, count in failed.most_common(4))
+    kinds = [(_kind(measured, request), request) for request in answered if not request.ok]
+    failed = [request for kind, request in kinds if kind == FAILED]
     yield Line(
         "requests",
         not failed and bool(answered),
-        f"{len(measured.requests):,} sent, {failed.total():,} failed" + (f" ({details})" if details else ""),
-        "visitors saw errors: an instance was still sent requests after it had stopped taking them, or the balancer gave up",
+        f"{len(measured.requests):,} sent, {len(failed):,} failed{_details(measured, failed)}",
+        "visitors saw errors: an instance was sent what it did not serve any more, or the machines are too small for the load",
     )
+    counts = Counter(kind for kind, _ in kinds)
     if any(phase.killed_at is not None for phase in measured.phases):
         yield Line(
             "cut off",
-            cut_off <= MAX_CUT_OFF,
-            f"{cut_off} in flight at the SIGKILL (at most {MAX_CUT_OFF})",
+            counts[CUT_OFF] <= MAX_CUT_OFF,
+            f"{counts[CUT_OFF]} in flight at the SIGKILL (at most {MAX_CUT_OFF})",
             "the balancer took too long to send requests elsewhere after an instance had died",
         )
     if any(phase.down_at is not None for phase in measured.phases):
-        yield Line("refused", True, f"{excused:,} answered 503 with Retry-After while Redis was away", "")
+        yield Line("refused", True, f"{counts[EXCUSED]:,} answered 503 with Retry-After while Redis was away", "")
+
+
+def _kind(measured: Measurements, request: Request) -> str:
+    """Of a request that was not served."""
+    phase = _phase_of(measured, request.started)
+    if phase and phase.killed_at is not None and request.started - IN_FLIGHT < phase.killed_at <= request.ended:
+        return CUT_OFF
+    if phase and _in_outage(phase, request.started) and request.status == 503 and request.may_retry:
+        return EXCUSED
+    return FAILED
+
+
+def _details(measured: Measurements, failed: Sequence[Request]) -> str:
+    if not failed:
+        return ""
+    kinds: Counter[str] = Counter()
+    for request in failed:
+        phase = _phase_of(measured, request.started)
+        kinds[f"{request.method} {request.status or 'no answer'}, {phase.name if phase else 'at rest'}"] += 1
+    (why, _), *_ = Counter(request.why for request in failed).most_common(1)
+    counted = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common(SHOWN))
+    return f" ({counted}{f'; most often: {why}' if why else ''})"
 
 
 def _phase_of(measured: Measurements, moment: float) -> Phase | None:

@@ -59,17 +59,18 @@ class HttpLoad:
 
     def send(self, number: int) -> None:
         person, fresh = self._people[number % len(self._people)], number % 4 < 2
-        started, status, may_retry = time.monotonic(), 0, False
+        started, status, may_retry, why = time.monotonic(), 0, False, ""
         try:
             if number % 2:
                 answer = self._web.post("/api/notifications/read", person.cookie, fresh=fresh, up_to=UP_TO_NOTHING)
             else:
                 answer = self._web.get("/api/auth/me", person.cookie, fresh=fresh)
             status, may_retry = answer.status, "Retry-After" in answer.headers
-        except NoAnswer:
-            pass
+            why = answer.complaint if status >= 400 else ""
+        except NoAnswer as error:
+            why = str(error)
         seconds = time.monotonic() - started
-        self.done.append(Request(started, seconds, "POST" if number % 2 else "GET", status, person.id, may_retry))
+        self.done.append(Request(started, seconds, "POST" if number % 2 else "GET", status, person.id, may_retry, why))
 
 
 class Sender:

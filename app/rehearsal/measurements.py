@@ -14,6 +14,7 @@ class Request:
     status: int  # 0: no answer
     user_id: int
     may_retry: bool = False  # it said when to try again
+    why: str = ""  # it failed, and who says so
 
     @property
     def ended(self) -> float:

@@ -85,8 +85,8 @@ def sign_in(web: Web, person: Person, attempts: int = SIGN_IN_ATTEMPTS) -> Perso
             continue
         if answer.status == 200:
             return _with_cookies(person, answer.cookies)
-        trouble = f"{answer.status} by {answer.instance or 'the balancer'}"
-    raise SignInFailed(f"signing in was answered {trouble}")
+        trouble = f"{answer.instance or 'the balancer'} answered {answer.status}"
+    raise SignInFailed(f"could not sign in: {trouble}")
 
 
 def _with_cookies(person: Person, cookies: dict[str, str]) -> Person:

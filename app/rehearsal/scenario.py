@@ -98,7 +98,7 @@ class Scenario:
         for name, pid_file in self._plan.instances.items():
             process = _process_of(pid_file)
             asked_at = time.monotonic()
-            process.send_signal(signal.SIGTERM)
+            _signal(process, signal.SIGTERM)
             gone_at = self._await_end(name, process)
             ready_at = self._await_successor(name, pid_file, process, gone_at)
             unready_at = self._readiness.first(name, 503, asked_at, until=gone_at)
@@ -117,7 +117,7 @@ class Scenario:
         doomed = [process, *process.children(recursive=True)]  # gunicorn's master first: it would start a new worker
         phase.killed, phase.killed_at = name, time.monotonic()
         for one in doomed:
-            one.kill()
+            _signal(one, signal.SIGKILL)
         gone_at = self._await_end(name, process)
         ready_at = self._await_successor(name, pid_file, process, gone_at)
         self._tell(f"  {name} was killed, and ready again after {ready_at - phase.killed_at:.1f} s")
@@ -183,6 +183,15 @@ def _named_in(pid_file: str) -> psutil.Process | None:
         return None if _is_gone(process) else process
     except (OSError, ValueError, psutil.NoSuchProcess):  # there is none, or it is being written
         return None
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.AccessDenied:
+        raise Failed(f"process {process.pid} is another user's: rehearse as one who may stop it") from None
+    except psutil.NoSuchProcess:
+        return  # it has ended by itself
 
 
 def _successor(pid_file: str, before: psutil.Process) -> bool:

@@ -28,6 +28,12 @@ class Answer:
         return self.headers.get("X-Instance-Id", "")
 
     @property
+    def complaint(self) -> str:
+        """Of a refusal: who says what."""
+        problem = self.headers.get_content_type() == "application/problem+json"
+        return f"{self.instance or 'the balancer'}: {json.loads(self.body)['detail'] if problem else self.status}"
+
+    @property
     def cookies(self) -> dict[str, str]:
         cookies = SimpleCookie("; ".join(self.headers.get_all("Set-Cookie", [])))
         return {name: morsel.value for name, morsel in cookies.items()}

@@ -63,8 +63,10 @@ def test_a_rehearsal_that_ended_early_is_red_and_says_why(measured: Measurements
 
 
 def test_one_that_never_began_says_nothing_else() -> None:
-    (line,) = judge(Measurements("http://127.0.0.1:8080", 3, SETTINGS, interrupted="signing in was answered 502"))
-    assert (line.ok, line.text) == (False, "signing in was answered 502")
+    (line,) = judge(
+        Measurements("http://127.0.0.1:8080", 3, SETTINGS, interrupted="could not sign in: the balancer answered 502")
+    )
+    assert (line.ok, line.text) == (False, "could not sign in: the balancer answered 502")
 
 
 @pytest.mark.parametrize(("stall", "red"), [(0.9, False), (1.1, True)])
