@@ -15,8 +15,7 @@ class Plan:
     redis_restart: str | None  # a command of the shell
     as_json: bool = False
     phases: tuple[str, ...] = (ROLLING_RESTART, SIGKILL, REDIS_RESTART)
-    # So many that each instance has more than DRAIN_RATE, by default 100, allows to be closed in a quarter of a second.
-    sockets: int = 120
+    sockets: int | None = None  # by default enough to see how fast they are closed
     sockets_per_user: int = 2
     requests_per_second: int = 100
     notifications_per_second: int = 50

@@ -39,6 +39,7 @@ from app.rehearsal.web import Web
 from app.sessions.interface import SessionInterface
 
 READINESS_PER_SECOND = 20  # of all instances together
+MIN_SOCKETS, MAX_SOCKETS = 120, 300
 RED, INTERRUPTED = 1, 130
 
 
@@ -70,7 +71,7 @@ def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
         web = Web(plan.url)
         stack.callback(web.close)
         made = stack.enter_context(
-            people(plan.sockets // plan.sockets_per_user, _registration(settings, app), _removal(app), _tell)
+            people(_sockets(plan, settings) // plan.sockets_per_user, _registration(settings, app), _removal(app), _tell)
         )
         try:
             database: Database = app.extensions["database"]
@@ -119,6 +120,11 @@ class Parts:
     listeners: Listeners
     app: Flask
     redis_client: redis.Redis
+
+
+def _sockets(plan: Plan, settings: Config) -> int:
+    """So many that DRAIN_RATE would have each instance close them over nearly half a second."""
+    return plan.sockets or min(MAX_SOCKETS, max(MIN_SOCKETS, int(0.4 * settings.drain_rate * len(plan.instances))))
 
 
 def _registration(settings: Config, app: Flask) -> Callable[[str, str], User]:

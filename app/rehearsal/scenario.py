@@ -19,7 +19,7 @@ from app.rehearsal.measurements import Measurements, Phase, Stop
 from app.rehearsal.observers import Account, Crowd, Readiness
 from app.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
 
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.03
 A_MOMENT_SECONDS = 0.1  # after which a stall is known that has just ended
 BACK_SECONDS = 90.0  # for a new process to be ready; a fleet that needs longer is not rehearsed but repaired
 CALM_SECONDS = 30.0  # for all sockets to be back, and to have heard everything
@@ -123,7 +123,11 @@ class Scenario:
         self._tell(f"  {name} was killed, and ready again after {ready_at - phase.killed_at:.1f} s")
 
     def _await_end(self, name: str, process: psutil.Process) -> float:
-        if not wait_for(lambda: _is_gone(process), BACK_SECONDS):
+        def is_gone() -> bool:
+            gevent.spawn(self._readiness.ask)  # more often than else: without SHUTDOWN_DELAY there is little time to see it turn
+            return _is_gone(process)
+
+        if not wait_for(is_gone, BACK_SECONDS):
             raise Failed(f"{name} did not stop: process {process.pid} still runs {BACK_SECONDS:.0f} s after its signal")
         return time.monotonic()
 

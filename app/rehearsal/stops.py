@@ -11,6 +11,7 @@ from app.rehearsal.measurements import Measurements, Settings, Stop
 
 RATE_TOLERANCE = 1.5  # times DRAIN_RATE
 RATE_WINDOW, RATE_COUNT = 0.25, 10  # seconds, but as many as DRAIN_RATE needs for so many sockets: fewer make no rate
+MIN_SIGHT = 0.3  # seconds in which an instance must be seen to be unready: it is asked some twenty times a second
 STOP_MARGIN = 5.0  # beside SHUTDOWN_DELAY and the sockets: requests in flight, closing, a busy machine
 GIVE_UP = 2.5  # before SHUTDOWN_TIMEOUT a stop that did not end by itself is cut off
 
@@ -25,17 +26,27 @@ def stops(measured: Measurements) -> Iterator[Line]:
 
 
 def _readiness(stop: Stop, settings: Settings) -> Line:
-    first = min(stop.closings, default=stop.gone_at)
-    seen = stop.unready_at is not None and stop.unready_at <= first
-    if settings.shutdown_delay < 1:
-        return Line(f"{stop.instance} unready", True, f"not judged: SHUTDOWN_DELAY is {settings.shutdown_delay:g} s", "")
-    after = "never" if stop.unready_at is None else f"{stop.unready_at - stop.asked_at:.2f} s after SIGTERM"
+    """With a delay, before the first socket is closed; without one there is only the time that closing them takes."""
+    due = _first_or_last(stop, first=settings.shutdown_delay >= 1)
+    if due - stop.asked_at < MIN_SIGHT:
+        return Line(f"{stop.instance} unready", True, "not judged: there was no time to see it", "")
+    turned = "never turned 503"
+    if stop.unready_at is not None:
+        turned = f"turned 503 {stop.unready_at - stop.asked_at:.2f} s after SIGTERM"
+    closed = (
+        f"the first socket was closed after {min(stop.closings) - stop.asked_at:.2f} s" if stop.closings else "it had no sockets"
+    )
     return Line(
         f"{stop.instance} unready",
-        seen,
-        f"/health/ready turned 503 {after}; the first socket was closed after {first - stop.asked_at:.2f} s",
-        "the balancer was not told before the instance stopped: /health/ready has to answer 503 for SHUTDOWN_DELAY",
+        stop.unready_at is not None and stop.unready_at <= due,
+        f"/health/ready {turned}; {closed}",
+        "the balancer was not told before the instance stopped: /health/ready has to answer 503 from SIGTERM on",
     )
+
+
+def _first_or_last(stop: Stop, *, first: bool) -> float:
+    """Closing of a socket; or its end, if it had none."""
+    return min(stop.closings, default=stop.gone_at) if first else max(stop.closings, default=stop.asked_at)
 
 
 def _pace(stop: Stop, settings: Settings) -> Line:

@@ -226,9 +226,20 @@ def test_without_sockets_readiness_turns_before_the_end(measured: Measurements) 
     assert is_red(stopped(measured, closings=[], unready_at=None), "instance-1 unready")
 
 
-def test_without_a_delay_there_is_no_time_to_see_it(measured: Measurements) -> None:
+@pytest.mark.parametrize(("unready_at", "red"), [(10.3, False), (10.5, True), (None, True)])
+def test_without_a_delay_readiness_turns_while_sockets_are_closed(
+    measured: Measurements, unready_at: float | None, red: bool
+) -> None:
     measured.settings = replace(SETTINGS, shutdown_delay=0)
-    assert not is_red(stopped(measured, unready_at=None), "instance-1 unready")
+    closings = [10 + number / 100 for number in range(40)]
+    assert is_red(stopped(measured, closings=closings, unready_at=unready_at), "instance-1 unready") is red
+
+
+@pytest.mark.parametrize("count", [0, 20])
+def test_without_a_delay_and_with_few_sockets_there_is_no_time_to_see_it(measured: Measurements, count: int) -> None:
+    measured.settings = replace(SETTINGS, shutdown_delay=0)
+    closings = [10 + number / 100 for number in range(count)]
+    assert not is_red(stopped(measured, closings=closings, unready_at=None), "instance-1 unready")
 
 
 @pytest.mark.parametrize(
