@@ -41,6 +41,7 @@ from tests.servers import (
 )
 
 EX_CONFIG = 78
+LIMIT_SECONDS = 40 + 15  # of the examination of one address
 PASSWORD = "only-for-this-test"
 
 
@@ -305,8 +306,14 @@ def test_a_frozen_instance_behind_the_proxy_is_found(fleet: Fleet) -> None:
             two.resume()
     (fault,) = found.lines("fail")
     assert fault.endswith(" requests got no answer: no answer in time"), found.output
-    assert found.seconds < 30
-    wait_until(lambda: User(two).get("/health/ready").status_code == 200)
+    assert found.seconds < LIMIT_SECONDS
+    wait_until(lambda: is_ready(two), timeout=60, what="the instance to be itself again")
+
+
+def is_ready(instance: Instance) -> bool:
+    with suppress(httpx.TransportError):
+        return User(instance).get("/health/ready").status_code == 200
+    return False
 
 
 def test_production_over_plain_http_is_explained(fleet: Fleet) -> None:
@@ -332,7 +339,7 @@ def test_https_with_an_authority_of_ones_own(fleet: Fleet, tmp_path: Path) -> No
         found = examine({**environment, "REQUESTS_CA_BUNDLE": str(certificate)}, proxy.url)
     assert untrusted.lines("fail") == [f"{proxy.url} does not answer: its certificate is not trusted: self-signed certificate"]
     assert untrusted.advice(f"{proxy.url} does not answer").startswith("For an authority of your own: REQUESTS_CA_BUNDLE=")
-    assert (found.lines("fail"), found.lines("warn")) == ([], []), found.output
+    assert found.lines("fail") == [], found.output
     assert f"{proxy.url}: WebSocket connects" in found.lines("ok")
 
 
@@ -499,9 +506,9 @@ def test_frozen_servers_are_found_in_bounded_time(own_redis: RedisServer) -> Non
         "redis does not answer within 2 s",
         "database does not answer",
     ], found.output
-    assert found.seconds < 30
+    assert found.seconds < LIMIT_SECONDS
     assert of_instance.lines("fail") == [f"{instance.url} does not answer: no answer in time"], of_instance.output
-    assert of_instance.seconds < 20
+    assert of_instance.seconds < LIMIT_SECONDS
 
 
 def test_a_database_that_refuses_or_can_not_be_written_is_found(redis_url: str) -> None:
@@ -565,7 +572,7 @@ def test_an_address_without_an_instance_is_found(fleet: Fleet) -> None:
         f"http://127.0.0.1:{refusing} does not answer: Connection refused",
         f"http://127.0.0.1:{silent} does not answer: no answer in time",
     ]
-    assert found.seconds < 20
+    assert found.seconds < LIMIT_SECONDS
 
 
 def test_nothing_is_left_in_redis_but_what_expires(fleet: Fleet) -> None:
