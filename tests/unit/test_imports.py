@@ -22,7 +22,8 @@ LAYERS = {
     r"|app\.\w+\.(views|sockets|jobs|commands|guards|bodies)",
     "processes": r"app\.process|app\.jobs\.worker|app\.rehearsal\.(__main__|program)",
     "wiring": r"app(\.adapters|\.jobs\.crew)?",
-    "stores and nouns": r"app\.\w+\.\w+|app\.(auth|fleet|health|jobs|analytics|repositories|notifications|realtime|rehearsal)",
+    "stores and nouns": r"app\.\w+\.\w+"
+    r"|app\.(auth|doctor|fleet|health|jobs|analytics|repositories|notifications|realtime|rehearsal)",
 }
 BOTTOM_UP = ["kernel", "resources", "sessions", "stores and nouns", "service", "edges", "wiring", "processes"]
 

@@ -339,6 +339,7 @@ def test_how_instances_ended(registry: Registry, monkeypatch: pytest.MonkeyPatch
 
     wait_until(survivor, what="the obituaries")
     assert sorted(kinds(registry)) == [("killed-1", "crashed"), ("killed-late-1", "forced"), ("stopped-1", "clean")]
+    assert registry.heartbeat(entry("survivor", "key")).stops == {"clean": 1, "crashed": 1, "forced": 1}
     told = {stop["nonce"]: stop for stop in registry.stops()}
     assert (told["killed-1"]["summary"], told["killed-1"]["phases"]) == (store.GONE, [])
     assert told["stopped-1"]["phases"] == [{"name": "delay"}]
@@ -366,6 +367,13 @@ def test_readers_are_told_of_those_that_were_heard_lately(registry: Registry, mo
     assert [about["instance_id"] for about in registry.instances()] == ["one", "two"]
     monkeypatch.setattr(store, "SILENT_SECONDS", 0.3)
     wait_until(lambda: registry.instances() == [], what="them to be silent")
+
+
+def test_an_order_is_seen_before_its_instance_knows(registry: Registry) -> None:
+    for name in ("one", "two"):
+        registry.heartbeat(entry(name, "key"), {"instance_id": name, "start_time": "now"})
+    registry.set_aside(entry("two")["nonce"], True)
+    assert [(about["instance_id"], about["set_aside"]) for about in registry.instances()] == [("one", False), ("two", True)]
 
 
 def test_the_last_stops_are_kept(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
