@@ -283,8 +283,7 @@ def in_trouble(redis: RedisServer) -> Iterator[None]:
     def beat() -> None:
         with redis.client() as client:
             client.rpush("fleet:stops", *[json.dumps(stop | forced) for stop in stops])
-            client.hset("fleet:instances", "3", json.dumps({**stops[0], "kind": "crashed", "seconds": None, "summary": "gone"}))
-            while not over.wait(0.5):
+            while not over.wait(0.2):
                 entry: dict[str, Any] = {
                     "instance_id": "instance-3",
                     "status": "ready",
@@ -297,6 +296,9 @@ def in_trouble(redis: RedisServer) -> Iterator[None]:
                 client.hset(
                     "fleet:instance:3",
                     mapping={"entry": json.dumps(entry), "about": json.dumps(about), "since": seen, "seen": seen},
+                )
+                client.hset(
+                    "fleet:instances", "3", json.dumps({**stops[0], "kind": "crashed", "seconds": None, "summary": "gone"})
                 )
             client.delete("fleet:instance:3")
             client.hdel("fleet:instances", "3")
