@@ -47,14 +47,14 @@ class Fleet:
         return self._stack.enter_context(instance)
 
     def _watch(self) -> None:
+        for name, server in {**self.instances, "redis": self.redis}.items():
+            self.pid_files[name].write_text(str(server.pid))
         watcher = threading.Thread(target=self._keep_running, args=({**self.instances, "redis": self.redis},))
         watcher.start()
         self._stack.callback(watcher.join)
         self._stack.callback(self._over.set)
 
     def _keep_running(self, servers: dict[str, Server]) -> None:
-        for name, server in servers.items():
-            self.pid_files[name].write_text(str(server.pid))
         while not self._over.wait(POLL_SECONDS):
             for name, server in servers.items():
                 if server.status() is not None and not (self.folder / f"{name}.away").exists():
