@@ -39,6 +39,7 @@ from app.rehearsal.web import Web
 from app.sessions.interface import SessionInterface
 
 READINESS_PER_SECOND = 20  # of all instances together
+REDIS_SECONDS = 5.0
 MIN_SOCKETS, MAX_SOCKETS = 120, 300
 RED, INTERRUPTED = 1, 130
 
@@ -82,7 +83,7 @@ def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
             stack.callback(listeners.close)
             listeners.connect()
             _tell(f"{sum(socket.connected for socket in listeners.sockets)} of {len(listeners.sockets)} sockets are connected")
-            with connect(settings, "rehearsal") as redis_client:
+            with connect(settings, "rehearsal", timeout=REDIS_SECONDS) as redis_client:
                 _under_load(plan, measured, stack, Parts(web, users, listeners, app, redis_client))
         except (SignInFailed, Failed, Unavailable) as reason:
             measured.interrupted = str(reason)

@@ -148,6 +148,8 @@ class Scenario:
             info, save = self._redis.info("persistence"), self._redis.config_get("save")
         except redis.ResponseError:  # a managed Redis keeps these commands to itself
             return None
+        except redis.RedisError as error:
+            raise Failed(f"Redis does not answer: {type(error).__name__}") from None
         if info.get("aof_enabled") or save.get("save"):
             return None
         return "it keeps nothing (appendonly no), which would sign everybody out"
