@@ -224,7 +224,7 @@ def reconnections(measured: Measurements) -> Line:
         outage.back_at - max(outage.lost_at, _redis_back(measured, outage.lost_at))
         for socket in measured.sockets
         for outage in socket.outages
-        if outage.back_at is not None
+        if outage.back_at is not None and not socket.is_bystander
     )
     away = sum(not socket.connected for socket in measured.sockets)
     share = times[max(0, int(len(times) * RECONNECTED + 0.999) - 1)] if times else 0.0

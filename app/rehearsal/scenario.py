@@ -108,6 +108,7 @@ class Scenario:
             self._measured.stops.append(stop)
             self._tell(f"  {name} stopped in {gone_at - asked_at:.1f} s, was ready again after {ready_at - gone_at:.1f} s")
             self._await_calm()
+        self._crowd.dismiss_bystanders()
 
     def _kill_one(self, phase: Phase) -> None:
         by_sockets = sorted(self._plan.instances, key=self._crowd.count)

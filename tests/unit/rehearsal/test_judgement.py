@@ -211,6 +211,13 @@ def test_nearly_all_sockets_come_back_soon(measured: Measurements, late: int, se
     assert is_red(measured, "reconnections") is red
 
 
+def test_a_bystander_has_time_to_come_back(measured: Measurements) -> None:
+    measured.sockets.append(Socket(USER + 1, is_bystander=True, outages=[Outage(50, "instance-1", 70)], connected=True))
+    assert not is_red(measured, "reconnections")
+    measured.sockets[-1].connected = False
+    assert is_red(measured, "reconnections")
+
+
 def test_a_socket_that_stays_away_is_one_too_many(measured: Measurements) -> None:
     measured.sockets[0].connected = False
     assert is_red(measured, "reconnections")
@@ -244,7 +251,7 @@ def test_without_a_delay_and_with_few_sockets_there_is_no_time_to_see_it(measure
 
 @pytest.mark.parametrize(
     ("count", "stall", "red"),
-    [(37, 0, False), (38, 0, True), (52, 0.1, False), (53, 0.1, True)],
+    [(44, 0, False), (46, 0, True), (59, 0.1, False), (61, 0.1, True)],
 )
 def test_sockets_closed_at_once(measured: Measurements, count: int, stall: float, red: bool) -> None:
     assert is_red(stopped(measured, closings=[12.0] * count, stall=stall), "instance-1 drain") is red
