@@ -29,15 +29,19 @@ PROGRAM = [sys.executable, "-m", "gevent.monkey", "--module", "app.rehearsal"]
 @click.option(
     "--instance", "instances", multiple=True, metavar="NAME=PIDFILE", help="INSTANCE_ID, and the pid file of its gunicorn."
 )
+@click.argument("further", nargs=-1, metavar="[NAME=PIDFILE]...")
 @click.option("--redis-restart", metavar="CMD", help="A command of the shell; without one, Redis is left alone.")
 @click.option("--json", "as_json", is_flag=True, help="The report card as JSON.")
-def rehearse(url: str | None, instances: tuple[str, ...], redis_restart: str | None, as_json: bool) -> None:
+def rehearse(
+    url: str | None, instances: tuple[str, ...], further: tuple[str, ...], redis_restart: str | None, as_json: bool
+) -> None:
     """Rehearse a deployment on the running fleet: stop and kill its instances, restart its Redis, under a load of its own.
 
     Whatever is stopped has to be started again by its supervisor. Without options it finds a running `make fleet`. The fleet's
     settings come from the environment, or else from instance/fleet.env. Exit status 0: green, 1: red.
     """
     environment = _environment_of_fleet()
+    instances += further  # --instance may be repeated, or be followed by all of them
     if url or instances or redis_restart:
         if not url or not instances:
             raise click.UsageError("--url and --instance go together")

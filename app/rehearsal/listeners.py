@@ -18,7 +18,9 @@ from app.rehearsal.measurements import Outage, Socket
 from app.rehearsal.people import Person
 from app.rehearsal.stops import is_named
 
-CONNECTING_AT_ONCE = 10
+AT_ONCE = 10
+BYSTANDERS_PER_USER = 5
+AT_LEISURE = {"reconnection_delay": 3, "randomization_factor": 2.5}  # 0.5 to 5.5 s
 PATIENCE_SECONDS = 1.0
 WAIT_SECONDS = 10.0  # for the server's answer to the first connection
 WAYS = [["websocket"]] * 4 + [["polling"], None]  # by turns; None: the client's own, polling and then an upgrade
@@ -43,15 +45,16 @@ class _Client(socketio.Client):  # type: ignore[misc]
 class Listener:
     """One socket, with the client's own ways of coming back."""
 
-    def __init__(self, url: str, person: Person, transports: list[str] | None) -> None:
-        self.socket = Socket(person.id)
+    def __init__(self, url: str, person: Person, transports: list[str] | None, **reconnection: float) -> None:
+        """`reconnection`: other habits of coming back than the client has by itself."""
+        self.socket = Socket(person.id, is_bystander=bool(reconnection))
         self._url = url
         self._cookie = person.cookie
         self._transports = transports
         self._after = 0  # the user is new: from the first notification on
         self.instance = ""
         self._closed = False
-        self._client = _Client(handle_sigint=False, http_session=_http_session())
+        self._client = _Client(handle_sigint=False, http_session=_http_session(), **reconnection)
         self._client.eio.overhear = self._overhear
         self._client.on("disconnect", self._lost)
         self._client.on("connect_error", self._refused)
@@ -106,27 +109,33 @@ class Listener:
 
 
 class Listeners:
-    def __init__(self, url: str, people: Sequence[Person], per_person: int, transports: Sequence[str]) -> None:
+    """Those that are told things; and bystanders, who show how fast an instance closes its sockets, and take their time to come
+    back, so that many of them cost little."""
+
+    def __init__(
+        self, url: str, people: Sequence[Person], per_person: int, bystanders: Sequence[Person], transports: Sequence[str]
+    ) -> None:
         """`transports`: that the fleet offers."""
-        kinds = WAYS if "polling" in transports else WAYS[:1]
+        ways = WAYS if "polling" in transports else WAYS[:1]
         owners = [person for _ in range(per_person) for person in people]
-        self._all = [Listener(url, person, kinds[number % len(kinds)]) for number, person in enumerate(owners)]
+        self._told = [Listener(url, person, ways[number % len(ways)]) for number, person in enumerate(owners)]
+        idle = [person for _ in range(BYSTANDERS_PER_USER) for person in bystanders]
+        self._bystanders = [Listener(url, person, WAYS[0], **AT_LEISURE) for person in idle]
+        self.sockets = [listener.socket for listener in self._all]
 
     @property
-    def sockets(self) -> list[Socket]:
-        return [listener.socket for listener in self._all]
+    def _all(self) -> list[Listener]:
+        return self._told + self._bystanders
 
     def connect(self) -> None:
-        pool = Pool(CONNECTING_AT_ONCE)
-        for listener in self._all:
-            pool.spawn(listener.connect)
-        pool.join(timeout=3 * WAIT_SECONDS)
+        _each(self._all, Listener.connect, 3 * WAIT_SECONDS)
+
+    def dismiss_bystanders(self) -> None:
+        bystanders, self._bystanders = self._bystanders, []
+        _each(bystanders, Listener.close, WAIT_SECONDS)
 
     def close(self) -> None:
-        pool = Pool(CONNECTING_AT_ONCE)
-        for listener in self._all:
-            pool.spawn(listener.close)
-        pool.join(timeout=WAIT_SECONDS)
+        _each(self._all, Listener.close, WAIT_SECONDS)
 
     def is_calm(self, accepted: Mapping[int, dict[int, float]]) -> bool:
         """Whether all who are still signed in are connected, and have heard what was accepted a second ago."""
@@ -143,6 +152,13 @@ class Listeners:
     def count(self, instance: str) -> int:
         """Of its sockets, now."""
         return sum(listener.socket.connected and is_named(listener.instance, [instance]) for listener in self._all)
+
+
+def _each(listeners: Sequence[Listener], act: Callable[[Listener], None], seconds: float) -> None:
+    pool = Pool(AT_ONCE)
+    for listener in listeners:
+        pool.spawn(act, listener)
+    pool.join(timeout=seconds)
 
 
 def _http_session() -> requests.Session:

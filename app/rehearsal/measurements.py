@@ -41,6 +41,7 @@ class Socket:
     outages: list[Outage] = field(default_factory=list)
     connected: bool = False  # now
     signed_out: bool = False
+    is_bystander: bool = False  # it takes its time to come back
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ class Crowd:
     is_calm: Callable[[], bool]
     closings: Callable[[str, float], list[float]]  # of an instance, since a moment
     count: Callable[[str], int]  # of an instance, now
+    dismiss_bystanders: Callable[[], None]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ class Plan:
     redis_restart: str | None  # a command of the shell
     as_json: bool = False
     phases: tuple[str, ...] = (ROLLING_RESTART, SIGKILL, REDIS_RESTART)
-    sockets: int | None = None  # by default enough to see how fast they are closed
+    sockets: int = 60  # that are sent notifications
     sockets_per_user: int = 2
+    bystanders: int | None = None  # further sockets; by default enough to see how fast an instance closes them
     requests_per_second: int = 100
     notifications_per_second: int = 50
     logouts_per_second: int = 1

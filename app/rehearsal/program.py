@@ -28,7 +28,7 @@ from app.errors import Unavailable
 from app.notifications.service import Notifications
 from app.redis_client import connect
 from app.rehearsal import report
-from app.rehearsal.listeners import Listeners
+from app.rehearsal.listeners import BYSTANDERS_PER_USER, Listeners
 from app.rehearsal.load import HttpLoad, Logouts, Sender, Stalls, Steadily
 from app.rehearsal.measurements import Measurements, Settings
 from app.rehearsal.observers import Account, Crowd, Readiness
@@ -39,7 +39,8 @@ from app.rehearsal.web import Web
 from app.sessions.interface import SessionInterface
 
 READINESS_PER_SECOND = 20  # of all instances together
-MIN_SOCKETS, MAX_SOCKETS = 120, 300
+REDIS_SECONDS = 5.0
+MAX_BYSTANDERS = 200
 RED, INTERRUPTED = 1, 130
 
 
@@ -70,20 +71,19 @@ def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
     with ExitStack() as stack:
         web = Web(plan.url)
         stack.callback(web.close)
-        made = stack.enter_context(
-            people(_sockets(plan, settings) // plan.sockets_per_user, _registration(settings, app), _removal(app), _tell)
-        )
+        told, others = plan.sockets // plan.sockets_per_user, _bystanders(plan, settings) // BYSTANDERS_PER_USER
         try:
+            made = stack.enter_context(people(told + others, _registration(settings, app), _removal(app), _tell))
             database: Database = app.extensions["database"]
             database.run(store.promote, made[0].email)
             users = sign_in_all(web, made)
             _tell(f"{len(users)} users have signed in")
-            listeners = Listeners(plan.url, users, plan.sockets_per_user, settings.socket_transports)
+            listeners = Listeners(plan.url, users[:told], plan.sockets_per_user, users[told:], settings.socket_transports)
             stack.callback(listeners.close)
             listeners.connect()
             _tell(f"{sum(socket.connected for socket in listeners.sockets)} of {len(listeners.sockets)} sockets are connected")
-            with connect(settings, "rehearsal") as redis_client:
-                _under_load(plan, measured, stack, Parts(web, users, listeners, app, redis_client))
+            with connect(settings, "rehearsal", timeout=REDIS_SECONDS) as redis_client:
+                _under_load(plan, measured, stack, Parts(web, users[:told], listeners, app, redis_client))
         except (SignInFailed, Failed, Unavailable) as reason:
             measured.interrupted = str(reason)
     return measured
@@ -91,10 +91,11 @@ def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
 
 def _under_load(plan: Plan, measured: Measurements, stack: ExitStack, parts: Parts) -> None:
     notifications: Notifications = parts.app.extensions["notifications_of_commands"]
+    listeners = parts.listeners
     stalls, readiness, logouts = Stalls(), Readiness(parts.web), Logouts(parts.web, parts.users)
     http = HttpLoad(parts.web, parts.users)
     sender = Sender(lambda user_id: notifications.send(user_id, "message", "Rehearsal", {}).seq, parts.users)
-    measured.requests, measured.accepted, measured.sockets = http.done, sender.accepted, parts.listeners.sockets
+    measured.requests, measured.accepted, measured.sockets = http.done, sender.accepted, listeners.sockets
     loads = [
         Steadily(READINESS_PER_SECOND, readiness.ask),
         Steadily(plan.requests_per_second, http.send),
@@ -104,7 +105,7 @@ def _under_load(plan: Plan, measured: Measurements, stack: ExitStack, parts: Par
     for load in loads:
         stack.callback(load.kill)
     stack.callback(gevent.spawn(stalls.run).kill)
-    crowd = Crowd(lambda: parts.listeners.is_calm(sender.accepted), parts.listeners.closings, parts.listeners.count)
+    crowd = Crowd(lambda: listeners.is_calm(sender.accepted), listeners.closings, listeners.count, listeners.dismiss_bystanders)
     account = Account(parts.web, parts.users[0].cookie)
     Scenario(plan, measured, readiness, crowd, account, parts.redis_client, stalls.longest, _tell).run()
     for load in loads:
@@ -122,9 +123,10 @@ class Parts:
     redis_client: redis.Redis
 
 
-def _sockets(plan: Plan, settings: Config) -> int:
-    """So many that DRAIN_RATE would have each instance close them over nearly half a second."""
-    return plan.sockets or min(MAX_SOCKETS, max(MIN_SOCKETS, int(0.4 * settings.drain_rate * len(plan.instances))))
+def _bystanders(plan: Plan, settings: Config) -> int:
+    """So many that DRAIN_RATE has each instance close its sockets over nearly half a second, and the later ones longer."""
+    enough = int(0.4 * settings.drain_rate * len(plan.instances)) - plan.sockets
+    return min(MAX_BYSTANDERS, max(0, enough)) if plan.bystanders is None else plan.bystanders
 
 
 def _registration(settings: Config, app: Flask) -> Callable[[str, str], User]:

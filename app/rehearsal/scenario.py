@@ -108,6 +108,7 @@ class Scenario:
             self._measured.stops.append(stop)
             self._tell(f"  {name} stopped in {gone_at - asked_at:.1f} s, was ready again after {ready_at - gone_at:.1f} s")
             self._await_calm()
+        self._crowd.dismiss_bystanders()
 
     def _kill_one(self, phase: Phase) -> None:
         by_sockets = sorted(self._plan.instances, key=self._crowd.count)
@@ -148,6 +149,8 @@ class Scenario:
             info, save = self._redis.info("persistence"), self._redis.config_get("save")
         except redis.ResponseError:  # a managed Redis keeps these commands to itself
             return None
+        except redis.RedisError as error:
+            raise Failed(f"Redis does not answer: {type(error).__name__}") from None
         if info.get("aof_enabled") or save.get("save"):
             return None
         return "it keeps nothing (appendonly no), which would sign everybody out"

@@ -17,7 +17,7 @@ from tests.processes import wait_until
 from tests.servers import ROOT, PostgresServer, base_environment, procfile_command
 
 # A load that leaves a machine with two processors, and other things to do, time for the instances.
-GENTLE = {"sockets": 40, "requests_per_second": 30, "notifications_per_second": 15}
+GENTLE = {"sockets": 40, "bystanders": 0, "requests_per_second": 30, "notifications_per_second": 15}
 # Slow enough for a few sockets to show it. The timeout is what a hanging stop costs the test.
 SETTINGS = {"SHUTDOWN_DELAY": "2", "SHUTDOWN_TIMEOUT": "14", "DRAIN_RATE": "20", "TRUSTED_PROXIES": "1"}
 

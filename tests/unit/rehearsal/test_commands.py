@@ -61,11 +61,16 @@ def test_without_options_it_finds_a_running_fleet(running_fleet: Path, tmp_path:
     assert redis_url == "redis://127.0.0.1:1"
 
 
-def test_options_name_another_fleet(monkeypatch: pytest.MonkeyPatch, running_fleet: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("running_fleet")
+@pytest.mark.parametrize(
+    "instances",
+    [["--instance", "a=/run/a.pid", "--instance", "b=b=1.pid"], ["--instance", "a=/run/a.pid", "b=b=1.pid"]],
+    ids=["repeated", "followed by all"],
+)
+def test_options_name_another_fleet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, instances: list[str]) -> None:
     monkeypatch.setenv("USE_REDIS_SESSIONS", "true")
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:2")
-    arguments = ["--url", "https://example.org", "--instance", "a=/run/a.pid", "--instance", "b=b=1.pid"]
-    assert run(*arguments, "--redis-restart", "true", "--json").exit_code == 1
+    assert run("--url", "https://example.org", *instances, "--redis-restart", "true", "--json").exit_code == 1
     plan, redis_url = told(tmp_path)
     assert plan == Plan("https://example.org", {"a": "/run/a.pid", "b": str(Path("b=1.pid").absolute())}, "true", True)
     assert redis_url == "redis://127.0.0.1:2"
