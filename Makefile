@@ -1,13 +1,17 @@
-# What one needs from a fresh checkout: `make run`, `make test`, `make check`. README.md says more.
+# What one needs from a fresh checkout: `make run`, `make fleet`, `make test`, `make check`. README.md says more.
 
 # Several terminals may start on a fresh checkout at once: the first installs, the others wait for it.
 lock := $(shell command -v flock >/dev/null && echo flock Makefile)
 
-.PHONY: run test check requirements clean installed installed-dev
+.PHONY: run fleet test check requirements clean installed installed-dev
 
 run: installed
 	@.venv/bin/flask --app wsgi schema upgrade
 	@exec .venv/bin/gunicorn --config gunicorn.conf.py wsgi:app
+
+# FLEET_PORT, PORT and INSTANCES: where nginx listens, where the first instance, and how many there are.
+fleet: installed
+	@exec .venv/bin/python -m deploy.fleet
 
 # make test ARGS="tests/unit -k config"
 test: installed-dev

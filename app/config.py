@@ -28,6 +28,10 @@ from app.config_parsers import Rate
 EX_CONFIG = 78  # sysexits.h: the configuration is at fault; a supervisor need not try again
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
+# What these platforms set in each process of a deployment. Their disks are emptied with every restart; a volume has to be named.
+# Kubernetes is not among them: developers and continuous integration work in its pods too.
+EPHEMERAL_DISKS = {"DYNO": "Heroku", "RENDER": "Render", "FLY_APP_NAME": "Fly.io"}
+
 Values = dict[str, Any]
 
 
@@ -113,8 +117,9 @@ class Config:
     )
     socket_transports: tuple[str, ...] = _setting(
         lambda text: tuple(parsers.choice("polling", "websocket")(part.strip()) for part in text.split(",")),
-        "polling,websocket",
-        "Socket.IO transports that are offered",
+        lambda values: "websocket" if (values["web_concurrency"] or 1) > 1 else "polling,websocket",
+        "Socket.IO transports that are offered; `websocket` alone where requests can't be routed to the instance of a connection",
+        shown_default="`polling,websocket`; `websocket` with several gunicorn workers",
     )
     max_sockets: int = _setting(parsers.integer(1, 100_000), "2000", "sockets per instance; further ones are answered 503")
     max_sockets_per_user: int = _setting(parsers.integer(1, 10_000), "20", "sockets per user on one instance")
@@ -193,6 +198,7 @@ def load(environ: Mapping[str, str]) -> Config:
             faults.append(f"{setting.name.upper()}: {fault}")
             values[setting.name] = None
     faults += _faults_between(values, {fault.split(":")[0] for fault in faults})
+    faults += _faults_of_the_disk(values, environ)
     if not faults and not values["use_redis_sessions"]:
         faults += _keep_embedded_secrets(values)
     if faults:
@@ -290,10 +296,24 @@ def _faults_between(values: Values, already: set[str]) -> list[str]:
             faults.append("REDIS_URL: is set while USE_REDIS_SESSIONS is not true")
         if (values["web_concurrency"] or 1) > 1:
             faults.append("WEB_CONCURRENCY: must be 1 unless USE_REDIS_SESSIONS is true")
+    if (values["web_concurrency"] or 1) > 1 and "polling" in (values["socket_transports"] or ()):
+        faults.append("SOCKET_TRANSPORTS: must be websocket when WEB_CONCURRENCY is above 1: polling needs one worker per port")
     delay, timeout = values["shutdown_delay"], values["shutdown_timeout"]
     if delay is not None and timeout is not None and delay > timeout - 2:
         faults.append("SHUTDOWN_DELAY: must be at least 2 seconds less than SHUTDOWN_TIMEOUT")
     return faults
+
+
+def _faults_of_the_disk(values: Values, environ: Mapping[str, str]) -> list[str]:
+    """Embedded mode keeps accounts and secrets in files: where the project's folder does not last, another has to be named."""
+    marks = [f"{platform} ({mark} is set)" for mark, platform in EPHEMERAL_DISKS.items() if environ.get(mark)]
+    embedded = values["use_redis_sessions"] is False and values["database_url"] is not None
+    if not marks or not embedded or _data_folder(values["database_url"]) != PROJECT_ROOT / "instance":
+        return []
+    return [
+        f"USE_REDIS_SESSIONS: must be true on {marks[0]}, which loses its files with each restart; "
+        "or name a SQLite file on a volume, as DATABASE_URL=sqlite:////volume/reporadar.db"
+    ]
 
 
 def _keep_embedded_secrets(values: Values) -> list[str]:

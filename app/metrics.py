@@ -15,6 +15,8 @@ sessions_rejected = Counter(
     "Session records that were not what this application had written, by reason; any increase deserves a look",
     ["reason"],
 )
+for _reason in ("authentication", "format", "incomplete", "type", "unknown key"):
+    sessions_rejected.labels(_reason)  # from 0 on, so that the first one is an increase too
 session_records = Gauge(
     "reporadar_session_records",
     "Live session records by secret and key id, while more than one key is configured; 0: the key may be dropped",
@@ -40,6 +42,8 @@ loop_delay = Gauge("reporadar_loop_delay_seconds", "How late the event loop was 
 connections = Gauge("reporadar_connections", "Open connections of clients to this instance, sockets and idle ones included")
 advice = Gauge("reporadar_advice", "1 while there is advice on this metric", ["metric"])
 stops = Counter("reporadar_stops_total", "Ends of instances that this one knows of: clean, forced, crashed", ["kind"])
+for _kind in ("clean", "forced", "crashed"):
+    stops.labels(_kind)
 
 sockets = Gauge("reporadar_sockets", "Open sockets of signed-in users on this instance")
 sockets_refused = Counter("reporadar_sockets_refused_total", "Handshakes answered 503: full, stopping, or a store was down")

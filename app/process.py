@@ -28,7 +28,7 @@ from app.stopping import Phase
 BEAT_SECONDS = 1.0
 LOOK_SECONDS = 0.02
 GIVE_UP_SECONDS = 2.0  # before SHUTDOWN_TIMEOUT is over, requests are cut off
-CLOSE_SECONDS = 1.0  # of these, for closing what was opened
+CLOSE_SECONDS = 1.0  # of these, at least, for closing what was opened
 ROOM = 10  # connections; below that, idle ones make way
 
 
@@ -47,6 +47,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     def init_process(self) -> None:
         self._signalled = Event()
         self._connections: dict[gevent.Greenlet, ClientConnection] = {}
+        self._accepted = 0
         super().init_process()
 
     def handle_exit(self, _signal: int, _frame: Any) -> None:
@@ -74,7 +75,8 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
 
     def _serve(self, listener: Any) -> StreamServer:
         listener.setblocking(1)
-        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections))
+        handle = partial(self.handle, _Name(listener))
+        server = StreamServer(listener, handle=handle, spawn=Pool(self.worker_connections))
         if self.cfg.workers > 1:
             server.max_accept = 1
         server.start()
@@ -88,6 +90,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     # Connections
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
+        self._accepted += 1
         greenlet = gevent.getcurrent()
         self._connections[greenlet] = ClientConnection(client, greenlet, self.cfg.keepalive)
         if len(self._connections) > self.worker_connections - ROOM:
@@ -128,7 +131,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
             self._stop_listening(servers, phase, max(0.0, deadline - time.monotonic()))
         with report.phase("requests") as phase:
             self._finish_requests(phase, deadline)
-        return self.lifecycle.stop(report, CLOSE_SECONDS)
+        return self.lifecycle.stop(report, deadline + CLOSE_SECONDS - time.monotonic())
 
     def _announce_close(self) -> None:
         """From now on each response says `Connection: close`, that of a request that has begun before as well."""
@@ -138,13 +141,13 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
                 connection.request.force_close()
 
     def _stop_listening(self, servers: list[StreamServer], phase: Phase, seconds: float) -> None:
-        phase.count, before = 0, len(self._connections)
+        before = self._accepted
         for server in servers:
             if is_held_by(self.ppid, server.socket):
                 server.close()  # the master goes on, and with it the queue, for the worker that comes next
             elif not close_gently(server.socket, server.close, gevent.sleep, seconds):
                 phase.cut_off = "connections were waiting still"
-        phase.count = max(0, len(self._connections) - before)
+        phase.count = self._accepted - before
 
     def _finish_requests(self, phase: Phase, deadline: float) -> None:
         phase.count = sum(connection.is_asking for connection in self._connections.values())
@@ -158,6 +161,16 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
             phase.cut_off = f"{len(left)} cut off"
             for connection in left:
                 self.log.warning("cut off: %s %s", connection.request.method, connection.request.path)
+
+
+class _Name:
+    """Of a listener: gunicorn asks for it with each connection, though it may have been closed since that was accepted."""
+
+    def __init__(self, listener: Any) -> None:
+        self._name = listener.getsockname()
+
+    def getsockname(self) -> Any:
+        return self._name
 
 
 def lowest_free_number(workers: Iterable[Any]) -> int:

@@ -42,6 +42,7 @@ __all__ = [
     "Worker",
     "embedded_environment",
     "fleet_environment",
+    "folder_open_to_all",
     "free_port",
     "migrate",
     "procfile_command",
@@ -365,7 +366,7 @@ class PostgresServer(Server):
         if self.user is None:
             return super()._create_folder()
         account = pwd.getpwnam(self.user)
-        folder = Path(tempfile.mkdtemp(prefix="reporadar-", dir=_folder_open_to_all()))
+        folder = Path(tempfile.mkdtemp(prefix="reporadar-", dir=folder_open_to_all()))
         os.chown(folder, account.pw_uid, account.pw_gid)
         return folder
 
@@ -401,7 +402,7 @@ def _postgres_program(name: str) -> str:
     return str(Path(initdb).resolve().with_name(name))
 
 
-def _folder_open_to_all() -> Path:
+def folder_open_to_all() -> Path:
     """For temporary files of another user: TMPDIR may be a private folder."""
     for folder in map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")):
         if all(parent.stat().st_mode & stat.S_IXOTH for parent in (folder, *folder.parents)):

@@ -7,10 +7,13 @@ import itertools
 import json
 import os
 import socket
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
 import engineio
@@ -21,7 +24,7 @@ import socketio
 from engineio.packet import MESSAGE, Packet
 
 from tests.functional.users import User
-from tests.servers import Instance, Server, wait_until
+from tests.servers import ROOT, Instance, Server, folder_open_to_all, wait_until
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 CONTINUATION = 0
@@ -31,6 +34,18 @@ HANDSHAKE = "/socket.io/?EIO=4&transport="
 class Reachable(Protocol):
     @property
     def url(self) -> str: ...
+
+
+class Listening(Protocol):
+    @property
+    def port(self) -> int: ...
+
+
+class Behind(Listening, Protocol):
+    """What a balancer has to know about an instance."""
+
+    @property
+    def environment(self) -> Mapping[str, str]: ...
 
 
 class Judgement(NamedTuple):
@@ -154,7 +169,7 @@ class WebSocket:
 
     def __init__(
         self,
-        instance: Instance,
+        server: Listening,
         user: User | None = None,
         query: str = "",
         receive_buffer: int = 0,
@@ -164,10 +179,10 @@ class WebSocket:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(10)
-        self.socket.connect(("127.0.0.1", instance.port))
+        self.socket.connect(("127.0.0.1", server.port))
         self._read = b""
         fields = {
-            "Host": f"127.0.0.1:{instance.port}",
+            "Host": f"127.0.0.1:{server.port}",
             "Connection": "Upgrade",
             "Upgrade": "websocket",
             "Sec-WebSocket-Version": "13",
@@ -222,6 +237,11 @@ class WebSocket:
         if length >= 126:
             length = int.from_bytes(self._exactly(2 if length == 126 else 8), "big")
         return first & 0x0F, self._exactly(length)
+
+    @property
+    def has_more(self) -> bool:
+        """Something of what has come is not received yet."""
+        return bool(self._read)
 
     def texts(self) -> Iterator[str]:
         """Until the connection ends; engine pings are answered."""
@@ -299,56 +319,40 @@ def _probe(instance: Instance, delays: list[float], over: threading.Event) -> No
             delays.append(time.monotonic() - started)
 
 
-class Balancer(Server):
-    """nginx in front of instances: connections go to the instance that their id names, all else to one after another."""
+def render(*arguments: str) -> str:
+    """nginx's configuration, as it is shipped."""
+    return subprocess.run([ROOT / "deploy/nginx/render", *arguments], check=True, capture_output=True, text=True).stdout
 
-    def __init__(self, instances: Sequence[Instance]) -> None:
+
+class Balancer(Server):
+    """nginx in front of instances, with the configuration that is shipped."""
+
+    def __init__(self, instances: Sequence[Behind], *options: str) -> None:
+        """`options`: further ones for deploy/nginx/render."""
         super().__init__()
-        self._instances = instances
+        self._names = [f"{instance.environment['INSTANCE_ID']}=127.0.0.1:{instance.port}" for instance in instances]
+        self._options = options
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def _create_folder(self) -> Path:
+        """As root, nginx works as another user, who has to get at what it keeps there."""
+        folder = Path(tempfile.mkdtemp(prefix="reporadar-", dir=folder_open_to_all()))
+        folder.chmod(0o711)
+        return folder
+
     def _command(self) -> list[str]:
         file = self.folder / "nginx.conf"
-        file.write_text(self._configuration())
-        return ["nginx", "-p", str(self.folder), "-c", str(file), "-e", "stderr"]
-
-    def _configuration(self) -> str:
-        servers = {f"instance-{number}": f"127.0.0.1:{instance.port}" for number, instance in enumerate(self._instances, 1)}
-        routes = "".join(f'"~^{name}\\." {name};' for name in servers)
-        upstreams = "".join(f"upstream {name} {{ server {address} max_fails=0; }}" for name, address in servers.items())
-        every = "".join(f"server {address} max_fails=0;" for address in servers.values())
-        paths = "".join(f"{kind}_temp_path {kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        return f"""
-            daemon off; master_process off; pid nginx.pid; error_log stderr crit;
-            events {{ worker_connections 1024; }}
-            http {{
-                access_log off; {paths}
-                map $http_upgrade $connection_header {{ default upgrade; "" ""; }}
-                map $arg_sid $instances {{ default all; {routes} }}
-                upstream all {{ {every} }} {upstreams}
-                server {{
-                    listen 127.0.0.1:{self.port};
-                    location / {{
-                        proxy_pass http://$instances;
-                        proxy_http_version 1.1;
-                        proxy_connect_timeout 2s;
-                        proxy_buffering off;
-                        proxy_set_header Host $http_host;
-                        proxy_set_header Upgrade $http_upgrade;
-                        proxy_set_header Connection $connection_header;
-                    }}
-                }}
-            }}
-        """
+        file.write_text(render("--listen", f"127.0.0.1:{self.port}", *self._options, *self._names))
+        return ["nginx", "-p", str(self.folder), "-c", str(file), "-e", "stderr", "-g", "daemon off;"]
 
     def _environment(self) -> dict[str, str]:
         return {**super()._environment(), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health/live", timeout=2, trust_env=False).is_success
+            return bool(httpx.get(f"{self.url}/health/live", timeout=2, trust_env=False).status_code)
         except httpx.TransportError:
             return False

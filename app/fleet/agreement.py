@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,7 +71,9 @@ class Agreement:
             self._count_connections()
 
     def forget(self) -> None:
-        self._database.run(pulse.forget, self._instance.nonce)
+        """What can't be removed is old in a few seconds anyway."""
+        with suppress(Unavailable):
+            self._database.run(pulse.forget, self._instance.nonce)
 
     def obstacle(self) -> str | None:
         """Why this instance should not become ready."""

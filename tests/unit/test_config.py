@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app import config
-from app.config import EX_CONFIG, SETTINGS, Config, ConfigError, load
+from app.config import EPHEMERAL_DISKS, EX_CONFIG, SETTINGS, Config, ConfigError, load
 from app.config_parsers import Rate
 from tests.servers import ROOT
 
@@ -251,6 +251,28 @@ def test_redis_url_alone_does_not_pass_for_fleet_mode(embedded: dict[str, str]) 
 def test_an_embedded_instance_is_one_worker(embedded: dict[str, str]) -> None:
     assert names(faults({**embedded, "WEB_CONCURRENCY": "2"})) == ["WEB_CONCURRENCY"]
     assert load({**FLEET, "WEB_CONCURRENCY": "2"}).web_concurrency == 2
+
+
+def test_several_workers_offer_websockets_alone() -> None:
+    assert load({**FLEET, "WEB_CONCURRENCY": "2"}).socket_transports == ("websocket",)
+    assert load({**FLEET, "WEB_CONCURRENCY": "2", "SOCKET_TRANSPORTS": "websocket"}).socket_transports == ("websocket",)
+    for polling in ("polling", "polling,websocket"):
+        assert names(faults({**FLEET, "WEB_CONCURRENCY": "2", "SOCKET_TRANSPORTS": polling})) == ["SOCKET_TRANSPORTS"]
+
+
+@pytest.mark.parametrize("mark", EPHEMERAL_DISKS)
+@pytest.mark.parametrize("database", [{}, {"DATABASE_URL": FLEET["DATABASE_URL"]}], ids=["default", "PostgreSQL"])
+def test_embedded_mode_needs_a_disk_that_lasts(mark: str, database: dict[str, str]) -> None:
+    found = faults({**database, mark: "web.1"})
+    assert names(found) == ["USE_REDIS_SESSIONS"]
+    assert mark in found[0]
+    assert "web.1" not in found[0]
+    assert load({**FLEET, mark: "web.1"}).use_redis_sessions
+
+
+@pytest.mark.parametrize("mark", EPHEMERAL_DISKS)
+def test_embedded_mode_on_a_volume_is_named_by_its_path(embedded: dict[str, str], mark: str) -> None:
+    assert not load({**embedded, mark: "web.1"}).use_redis_sessions
 
 
 def test_the_delay_leaves_time_to_stop() -> None:

@@ -1,0 +1,320 @@
+"""deploy/docker, as far as it can be tried without Docker: its files are checked, and what they say is done with real servers."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import shutil
+import ssl
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import jsonschema
+import psutil
+import pytest
+from check_jsonschema.builtin_schemas import get_builtin_schema
+
+from app import config
+from app.config import EX_CONFIG
+from tests.containers import (
+    DOCKER,
+    ComposedNginx,
+    ComposedPostgres,
+    ComposedRedis,
+    Container,
+    Image,
+    compose,
+    container_user,
+    open_folder,
+    services,
+)
+from tests.functional.users import PASSWORD
+from tests.processes import run
+from tests.servers import PROGRAMS, ROOT, base_environment, wait_until
+
+INSTANCES = ["instance-1", "instance-2", "instance-3"]
+APPLICATION = [*INSTANCES, "worker", "release"]
+RENDER = ROOT / "deploy" / "nginx" / "render"
+
+Compose = dict[str, Any]
+
+
+def hadolint(dockerfile: Path) -> str:
+    return run([str(PROGRAMS / "hadolint"), "--no-color", str(dockerfile)], environment=base_environment(), directory=ROOT)
+
+
+def test_the_dockerfile_has_no_faults(tmp_path: Path) -> None:
+    assert hadolint(DOCKER / "Dockerfile") == ""
+    seeded = (
+        (DOCKER / "Dockerfile")
+        .read_text()
+        .replace('CMD ["gunicorn", "--config", "gunicorn.conf.py", "wsgi:app"]', "CMD gunicorn")
+    )
+    (tmp_path / "Dockerfile").write_text(seeded)
+    with pytest.raises(AssertionError, match="DL3025"):
+        hadolint(tmp_path / "Dockerfile")
+
+
+def test_the_compose_file_keeps_to_the_specification() -> None:
+    schema = jsonschema.Draft202012Validator(get_builtin_schema("vendor.compose-spec"))
+    schema.validate(compose())
+    seeded = copy.deepcopy(compose())
+    seeded["services"]["redis"]["stop_graceperiod"] = "10s"
+    with pytest.raises(jsonschema.ValidationError, match="stop_graceperiod"):
+        schema.validate(seeded)
+
+
+def dangling(content: Compose) -> set[str]:
+    """Names that are used and not defined, which the specification's schema does not see."""
+    missing = set()
+    for name, service in content["services"].items():
+        volumes = [volume.split(":")[0] for volume in service.get("volumes", []) if not volume.startswith(".")]
+        used = {
+            "services": service.get("depends_on", {}),
+            "networks": service.get("networks", {}),
+            "secrets": service.get("secrets", []),
+            "volumes": volumes,
+        }
+        missing |= {f"{name}: {one}" for kind, names in used.items() for one in names if one not in content[kind]}
+    return missing
+
+
+def test_the_compose_file_uses_no_name_that_it_does_not_define() -> None:
+    assert dangling(compose()) == set()
+    seeded = copy.deepcopy(compose())
+    del seeded["secrets"]["redis_url"]
+    assert dangling(seeded) == {f"{name}: redis_url" for name in APPLICATION}
+
+
+def test_nothing_but_nginx_can_be_reached_from_outside() -> None:
+    assert [name for name, service in services().items() if "ports" in service or "network_mode" in service] == [
+        "certificate",
+        "nginx",
+    ]
+    assert services()["certificate"]["network_mode"] == "none"
+    assert compose()["networks"]["stores"]["internal"] is True
+    for store in ("redis", "postgres"):
+        assert list(services()[store]["networks"]) == ["stores"]
+    assert "stores" not in services()["nginx"]["networks"]
+
+
+def test_containers_have_few_rights() -> None:
+    for name, service in services().items():
+        assert service["read_only"] is True, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not service.get("privileged"), name
+    for name in [*APPLICATION, "certificate"]:
+        assert services()[name]["cap_drop"] == ["ALL"], name
+    assert [name for name, service in services().items() if "user" in service] == ["certificate"]
+
+
+def test_nobody_starts_before_what_it_needs() -> None:
+    conditions = {
+        name: {on: how["condition"] for on, how in service.get("depends_on", {}).items()} for name, service in services().items()
+    }
+    stores = {"redis": "service_healthy", "postgres": "service_healthy"}
+    assert conditions["release"] == stores
+    for name in [*INSTANCES, "worker"]:
+        assert conditions[name] == stores | {"release": "service_completed_successfully"}
+    assert conditions["nginx"] == dict.fromkeys(INSTANCES, "service_healthy") | {"certificate": "service_completed_successfully"}
+    for name in ("redis", "postgres", *INSTANCES):
+        assert "test" in services()[name]["healthcheck"]
+    for name in ("release", "certificate"):
+        assert services()[name]["restart"] == "no"
+
+
+def test_docker_waits_longer_than_a_stop_takes() -> None:
+    for name in [*INSTANCES, "worker"]:
+        grace = int(services()[name]["stop_grace_period"].removesuffix("s"))
+        assert grace >= int(services()[name]["environment"]["SHUTDOWN_TIMEOUT"]) + 5
+
+
+def test_secrets_are_in_files_alone() -> None:
+    for name in APPLICATION:
+        environment = services()[name]["environment"]
+        for setting in config.SETTINGS:
+            if setting.metadata["secret"]:
+                secret = environment[f"{setting.name.upper()}_FILE"].removeprefix("/run/secrets/")
+                assert secret in services()[name]["secrets"]
+                assert setting.name.upper() not in environment
+    assert "docker/secrets" in (ROOT / ".gitignore").read_text()
+
+
+def test_instances_have_distinct_names_and_addresses() -> None:
+    assert [services()[name]["environment"]["INSTANCE_ID"] for name in INSTANCES] == INSTANCES
+    assert len({services()[name]["networks"]["front"]["ipv4_address"] for name in INSTANCES}) == len(INSTANCES)
+
+
+@pytest.mark.skipif(not RENDER.exists(), reason="nginx.conf is made by deploy/nginx/render")
+def test_the_configuration_of_nginx_is_up_to_date() -> None:
+    certificate = ["--tls-certificate", "/certificate/fullchain.pem", "--tls-key", "/certificate/privkey.pem"]
+    command = [str(RENDER), *certificate, *(f"{name}={name}:3000" for name in INSTANCES)]
+    assert (DOCKER / "nginx.conf").read_text() == run(command, environment=base_environment(), directory=ROOT)
+
+
+# The image.
+
+
+class Stack(NamedTuple):
+    image: Image
+    secrets: Path
+    redis: ComposedRedis
+    instances: list[Container]
+    worker: Container
+    nginx: ComposedNginx
+    certificate: Path
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    folder = open_folder()
+    yield folder
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def image(folder: Path) -> Image:
+    root = folder / "image"
+    root.mkdir()
+    image = Image(root)
+    if container_user(image.value("USER")) is None:
+        pytest.skip("root's virtualenv is in a private folder, which the user of a container could not reach")
+    return image
+
+
+@pytest.fixture(scope="module")
+def secrets(folder: Path) -> Path:
+    """As the documented command makes them; the folder is opened, since these containers see it as it is."""
+    shutil.copy(DOCKER / "make-secrets", folder)
+    run([str(folder / "make-secrets")], environment=base_environment(), directory=folder)
+    assert stat.S_IMODE((folder / "secrets").stat().st_mode) == 0o700
+    (folder / "secrets").chmod(0o755)
+    return folder / "secrets"
+
+
+@pytest.fixture(scope="module")
+def certificate(folder: Path, image: Image) -> Path:
+    (folder / "certificate").mkdir()
+    make_certificate(image, folder / "certificate")
+    return folder / "certificate"
+
+
+def make_certificate(image: Image, target: Path) -> None:
+    program, _, name = services()["certificate"]["command"]
+    command = [str(image.root / "usr/local/bin" / program), str(target), re.sub(r"\$\{\w+:-(.*)\}", r"\1", name)]
+    run(command, environment=base_environment(), directory=image.folder)
+
+
+@pytest.fixture(scope="module")
+def stack(image: Image, secrets: Path, certificate: Path) -> Iterator[Stack]:
+    """All of compose.yaml, started in its order."""
+    with ExitStack() as started:
+        redis = started.enter_context(ComposedRedis(secrets))
+        postgres = started.enter_context(ComposedPostgres(secrets))
+        (secrets / "redis_url").write_text((secrets / "redis_url").read_text().replace("redis:6379", f"127.0.0.1:{redis.port}"))
+        (secrets / "database_url").write_text(postgres.create_database())
+        places = {"/run/secrets": str(secrets)}
+        Container(image, services()["release"], places).run()
+        instances = [started.enter_context(Container(image, services()[name], places)) for name in INSTANCES]
+        worker = started.enter_context(Container(image, services()["worker"], places))
+        addresses = {
+            f"server {name}:3000": f"server 127.0.0.1:{one.port}" for name, one in zip(INSTANCES, instances, strict=True)
+        }
+        nginx = started.enter_context(ComposedNginx({**addresses, '"/certificate/': f'"{certificate}/'}))
+        yield Stack(image, secrets, redis, instances, worker, nginx, certificate)
+
+
+def test_the_image_holds_the_program_and_nothing_else(image: Image) -> None:
+    files = image.files()
+    assert {"srv/wsgi.py", "srv/gunicorn.conf.py", "srv/app/__init__.py", "usr/local/bin/healthy"} <= files
+    beside = {file for file in files if not file.startswith("srv/app/")}
+    assert beside == {"srv/wsgi.py", "srv/gunicorn.conf.py", "usr/local/bin/healthy", "usr/local/bin/certificate"}
+    assert not [file for file in files if file.endswith((".pyc", ".env", ".db"))]
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "app"]
+    own = [file for file in run(command, environment=base_environment(), directory=ROOT).split() if (ROOT / file).exists()]
+    assert {f"srv/{file}" for file in own} == {file for file in files if file.startswith("srv/app/")}
+
+
+def test_the_image_is_run_by_nobody_special(image: Image) -> None:
+    user, _, group = image.value("USER").partition(":")
+    assert int(user) > 0
+    assert int(group) > 0
+    assert any(f"useradd --uid {user}" in value for _, value in image.instructions)
+
+
+def test_secrets_are_made_once(secrets: Path, folder: Path) -> None:
+    before = {file.name: file.read_bytes() for file in secrets.iterdir()}
+    with pytest.raises(AssertionError, match="exists already"):
+        run([str(folder / "make-secrets")], environment=base_environment(), directory=folder)
+    assert {file.name: file.read_bytes() for file in secrets.iterdir()} == before
+    assert sorted(before) == sorted(compose()["secrets"])
+    assert {stat.S_IMODE(file.stat().st_mode) for file in secrets.iterdir()} == {0o644}
+
+
+def test_the_certificate_is_made_once(image: Image, certificate: Path) -> None:
+    before = (certificate / "fullchain.pem").read_bytes()
+    make_certificate(image, certificate)
+    assert (certificate / "fullchain.pem").read_bytes() == before
+    assert stat.S_IMODE((certificate / "privkey.pem").stat().st_mode) == 0o600
+    assert sorted(path.name for path in certificate.iterdir()) == ["fullchain.pem", "privkey.pem"]
+
+
+def test_the_composed_fleet_signs_people_in_over_https(stack: Stack) -> None:
+    trusted = ssl.create_default_context(cafile=stack.certificate / "fullchain.pem")
+    with httpx.Client(base_url=stack.nginx.url, verify=trusted, trust_env=False) as client:
+        answer = client.post("/api/auth/register", json={"email": "ada@example.org", "password": PASSWORD})
+        assert answer.status_code == 201, answer.text
+        assert "__Host-session" in client.cookies
+        answering = {client.get("/api/auth/me").raise_for_status().headers["X-Instance-Id"] for _ in range(30)}
+        assert answering == set(INSTANCES)
+        assert client.get("/metrics").status_code == 404
+    plain = httpx.get(f"http://127.0.0.1:{stack.nginx.plain_port}/login?next=%2F", headers={"Host": "localhost"}, trust_env=False)
+    assert (plain.status_code, plain.headers["Location"]) == (308, "https://localhost/login?next=%2F")
+    wait_until(lambda: "Worker waiting for jobs" in stack.worker.log(), what="the worker")
+
+
+def test_redis_keeps_what_it_is_given(stack: Stack) -> None:
+    with stack.redis.client() as client:
+        assert client.config_get("appendonly") == {"appendonly": "yes"}
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+    command = services()["redis"]["healthcheck"]["test"][1].replace("$$", "$").replace("/run/secrets", str(stack.secrets))
+    command = command.replace("redis-cli", f"redis-cli -p {stack.redis.port}")
+    run(["sh", "-c", command], environment=base_environment(), directory=ROOT)
+    wrong = command.replace("-f 2", "-f 1")
+    with pytest.raises(AssertionError, match="status 1"):
+        run(["sh", "-c", wrong], environment=base_environment(), directory=ROOT)
+
+
+def test_health_is_told_by_the_images_own_program(stack: Stack) -> None:
+    instance = stack.instances[0]
+    assert '"pass"' in instance.check_health()
+    stopped = Container(stack.image, instance.service, {})
+    with pytest.raises(AssertionError, match="Connection refused"):
+        stopped.check_health()
+    stopped.close()
+
+
+def test_a_container_stops_gracefully_and_has_written_nothing(stack: Stack) -> None:
+    before = stack.image.files()
+    instance = stack.instances[2]
+    assert psutil.Process(instance.pid).uids().real != 0 or os.geteuid() != 0
+    assert instance.stop() == 0
+    assert re.search(r"\[instance-3\] stopped", instance.log())
+    instance.start()
+    assert stack.image.files() == before
+
+
+def test_the_image_alone_refuses_to_keep_data_in_itself(image: Image) -> None:
+    alone = Container(image, {"environment": {}}, {})
+    alone.start(wait_ready=False)
+    assert alone.wait() == EX_CONFIG
+    assert "DATABASE_URL: its folder can't be made" in alone.log()
+    alone.close()

@@ -1,0 +1,123 @@
+"""The lines of the Procfile as a platform runs them: by a process manager, with what such platforms put into the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Request, expect
+
+from app.config import SETTINGS
+from tests.functional.users import PASSWORD
+from tests.processes import run
+from tests.servers import PROGRAMS, ROOT, Server, base_environment, fleet_environment, free_port, procfile_command
+
+HONCHO = [str(PROGRAMS / "honcho"), "--no-colour", "--env", os.devnull]
+RECEIVED = {signal.SIGTERM: 143, signal.SIGINT: 130}  # honcho's own exit status
+
+
+class Honcho(Server):
+    """Web and worker. It passes a signal on to whole process groups, as Heroku does: to the master and its workers at once."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        super().__init__()
+        self.environment = base_environment() | dict(environment) | {"PORT": str(self.port)}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ready(self) -> set[str]:
+        """The instances that say so; each request has a connection of its own, which any worker may take."""
+        answers = [httpx.get(f"{self.url}/health/ready", timeout=5, trust_env=False) for _ in range(20)]
+        return {answer.headers["X-Instance-Id"] for answer in answers if answer.is_success}
+
+    def _command(self) -> list[str]:
+        return [*HONCHO, "start", "web", "worker"]
+
+    def _environment(self) -> dict[str, str]:
+        return self.environment
+
+    def _working_directory(self) -> Path:
+        return ROOT
+
+    def _answers(self) -> bool:
+        try:
+            return len(self.ready()) == 2 and "Worker waiting for jobs" in self.log()
+        except httpx.TransportError:
+            return False
+
+
+@pytest.fixture
+def platform(redis_url: str, database_url: str) -> Iterator[Honcho]:
+    environment = fleet_environment(
+        redis_url, database_url.replace("postgresql://", "postgres://"), WEB_CONCURRENCY="2", DYNO="web.1"
+    )
+    run([*HONCHO, "start", "release"], environment=base_environment() | environment, directory=ROOT)
+    with Honcho(environment) as honcho:
+        yield honcho
+
+
+def test_two_workers_are_two_instances_that_share_sessions(platform: Honcho) -> None:
+    assert {name[-3:] for name in platform.ready()} == {"-w1", "-w2"}
+    cookie = registered(platform)
+    answers = [httpx.get(f"{platform.url}/api/auth/me", cookies={"session": cookie}, trust_env=False) for _ in range(40)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.headers["X-Instance-Id"] for answer in answers} == platform.ready()
+
+
+def test_browsers_of_two_workers_use_websockets_alone(platform: Honcho, chromium: Browser) -> None:
+    context = chromium.new_context(base_url=platform.url)
+    context.add_cookies([{"name": "session", "value": registered(platform), "url": platform.url}])
+    page = context.new_page()
+    polls: list[Request] = []
+    sockets: list[str] = []
+    page.on("request", lambda request: polls.append(request) if "/socket.io/" in request.url else None)
+    page.on("websocket", lambda websocket: sockets.append(websocket.url))
+    for _ in range(5):  # by chance on either worker
+        page.goto("/settings")
+        expect(page.get_by_role("contentinfo")).to_contain_text("Live", timeout=30_000)
+    context.close()
+    assert len(sockets) == 5
+    assert polls == []
+    assert httpx.get(f"{platform.url}/socket.io/?EIO=4&transport=polling", trust_env=False).status_code == 400
+
+
+@pytest.mark.parametrize("number", RECEIVED)
+def test_a_signal_to_all_processes_at_once_is_a_graceful_stop(platform: Honcho, number: signal.Signals) -> None:
+    platform.send(number)
+    assert platform.wait() == RECEIVED[number]
+    log = platform.log()
+    for role in ("w1", "w2", "worker"):
+        assert re.search(rf"\[INFO\] \[\S+-{role}\] stopped", log), log
+    assert "SIGKILL" not in log
+
+
+def test_a_platform_without_a_lasting_disk_refuses_embedded_mode() -> None:
+    environment = base_environment() | {"DYNO": "web.1", "PORT": str(free_port()), "WEB_CONCURRENCY": "2"}
+    with pytest.raises(AssertionError, match=r"ended with status 78(.|\n)*USE_REDIS_SESSIONS: must be true on Heroku"):
+        run([*HONCHO, "start", "web"], environment=environment, directory=ROOT)
+
+
+def registered(platform: Honcho) -> str:
+    """The cookie of a new user."""
+    account = {"email": "ada@example.org", "password": PASSWORD}
+    answer = httpx.post(f"{platform.url}/api/auth/register", json=account, trust_env=False)
+    assert answer.status_code == 201, answer.text
+    return answer.cookies["session"]
+
+
+@pytest.mark.parametrize(("unit", "line"), [("reporadar@.service", "web"), ("reporadar-worker.service", "worker")])
+def test_units_of_systemd_run_the_same_lines(unit: str, line: str) -> None:
+    text = (ROOT / "deploy" / "systemd" / unit).read_text()
+    settings = dict(entry.split("=", 1) for entry in text.splitlines() if "=" in entry and not entry.startswith("#"))
+    program, *arguments = procfile_command(line)
+    assert settings["ExecStart"].split() == [f"/opt/reporadar/.venv/bin/{Path(program).name}", *arguments]
+    assert settings["RestartPreventExitStatus"] == "78"
+    (default,) = [setting.metadata["default"] for setting in SETTINGS if setting.name == "shutdown_timeout"]
+    assert int(settings["TimeoutStopSec"]) >= int(default) + 5

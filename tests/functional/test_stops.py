@@ -1,0 +1,349 @@
+"""How an instance stops: whom it still serves, whom it sends away and how fast, and what it says about it afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import psutil
+import pytest
+
+from tests.crowd import Crowd, fastest_second
+from tests.functional.conftest import StartFleet
+from tests.functional.users import User
+from tests.servers import Instance, RedisServer, flask, wait_until
+from tests.sockets import HANDSHAKE
+
+HELD = "tests.faults.held_requests:app"
+CROWD = 1500  # more than an event loop accepts before a careless stop has closed its socket
+QUICK = 2.0  # seconds: a stop with nothing to wait for, on a busy machine
+
+
+def get(instance: Instance, path: str = "/health/live") -> httpx.Response:
+    return httpx.get(instance.url + path, trust_env=False, timeout=40)
+
+
+def account(instance: Instance) -> str:
+    """Of its last stop, in its log."""
+    return str(re.findall(r"stopped: (.*)", instance.log())[-1])
+
+
+@contextmanager
+def held(instance: Instance, redis_server: RedisServer) -> Iterator[tuple[Future[httpx.Response], str]]:
+    """A request that is being served until its ticket is pushed."""
+    ticket = secrets.token_hex(4)
+    with ThreadPoolExecutor(1) as pool, redis_server.client() as client:
+        answer = pool.submit(User(instance, timeout=40).request, "POST", f"/held/set/name/{ticket}", content=b"value")
+        assert client.blpop([f"test:reached:{ticket}"], 10)
+        yield answer, ticket
+        client.lpush(f"test:go:{ticket}", 1)
+
+
+def let_go(redis_server: RedisServer, ticket: str) -> None:
+    with redis_server.client() as client:
+        client.lpush(f"test:go:{ticket}", 1)
+
+
+# Signals
+
+
+@pytest.mark.parametrize("whom", ["master", "both", "group", "worker"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_whomever_and_repeatedly_is_one_clean_stop(
+    start_fleet: StartFleet, whom: str, number: signal.Signals
+) -> None:
+    (instance,) = start_fleet(1, SHUTDOWN_DELAY="1")
+    (worker,) = instance.worker_pids()
+    process = psutil.Process(worker)
+    for _ in range(3):
+        if whom in ("master", "both"):
+            instance.send(number)
+        if whom in ("worker", "both"):
+            os.kill(worker, number)
+        if whom == "group":
+            os.killpg(instance.pid, number)
+        time.sleep(0.1)
+    if whom == "worker":
+        process.wait(10)
+        wait_until(lambda: instance._answers(), 20, "the next worker to be ready")
+        assert instance.terminate() == 0
+    else:
+        assert instance.wait() == 0
+    ends = [line for line in instance.log().splitlines() if "stopped: " in line]
+    assert len(ends) == (2 if whom == "worker" else 1)
+    assert all("stopped: clean in " in line for line in ends)
+
+
+def test_an_instance_whose_master_is_gone_stops(start_fleet: StartFleet) -> None:
+    (instance,) = start_fleet(1)
+    worker = psutil.Process(instance.worker_pids()[0])
+    os.kill(instance.pid, signal.SIGKILL)
+    worker.wait(10)
+    assert account(instance).startswith("clean in ")
+
+
+def test_a_worker_that_crashed_is_not_reported_as_a_clean_stop(start_fleet: StartFleet) -> None:
+    (instance,) = start_fleet(1, SHUTDOWN_DELAY="3")
+    (worker,) = instance.worker_pids()
+    instance.send(signal.SIGTERM)
+    wait_until(lambda: "draining" in instance.log(), what="the stop to begin")
+    os.kill(worker, signal.SIGKILL)
+    assert instance.wait() == 1
+    assert "stopped: " not in instance.log()
+
+
+# Requests
+
+
+def test_readiness_turns_at_once_while_requests_are_served(start_fleet: StartFleet) -> None:
+    (instance,) = start_fleet(1, SHUTDOWN_DELAY="2")
+    with httpx.Client(base_url=instance.url, trust_env=False) as kept:
+        assert kept.get("/health/live").headers["Connection"] == "keep-alive"
+        instance.send(signal.SIGTERM)
+        wait_until(lambda: get(instance, "/health/ready").status_code == 503, 1, "readiness to turn")
+        for path in ("/health/live", "/login", "/api/auth/me", "/nowhere"):
+            for answer in (get(instance, path), kept.get(path)):
+                assert (answer.status_code < 500, answer.headers["Connection"]) == (True, "close")
+        refused = get(instance, f"{HANDSHAKE}polling")
+        assert (refused.status_code, refused.headers["Retry-After"], refused.headers["Connection"]) == (503, "5", "close")
+    assert instance.wait() == 0
+    assert "delay in 2.0" in account(instance)
+
+
+def test_a_request_that_began_before_is_finished_and_closes_its_connection(
+    start_fleet: StartFleet, redis_server: RedisServer
+) -> None:
+    (instance,) = start_fleet(1, application=HELD)
+    with held(instance, redis_server) as (answer, ticket):
+        instance.send(signal.SIGTERM)
+        wait_until(lambda: is_refused(instance), what="the instance to listen no more")
+        time.sleep(1)
+        assert not answer.done()
+        let_go(redis_server, ticket)
+        assert (answer.result(10).status_code, answer.result().headers["Connection"]) == (204, "close")
+    assert instance.wait() == 0
+    assert re.search(r"^clean in .*requests 1 in [1-9]", account(instance))
+
+
+def is_refused(instance: Instance) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", instance.port), timeout=0.2).close()
+    except ConnectionRefusedError:
+        return True
+    except TimeoutError:
+        return False
+    return False
+
+
+def test_a_request_that_takes_too_long_is_cut_off_in_time(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+    (instance,) = start_fleet(1, application=HELD, SHUTDOWN_TIMEOUT="5")
+    with held(instance, redis_server) as (answer, _):
+        began = time.monotonic()
+        instance.send(signal.SIGTERM)
+        assert instance.wait() == 1
+        assert time.monotonic() - began < 5
+        with pytest.raises(httpx.TransportError):
+            answer.result(10)
+    assert re.search(r"^forced in .*requests 1 in 2\.\d\d s \(1 cut off\)", account(instance))
+    assert "cut off: POST /held/set/name/" in instance.log()
+
+
+def test_with_nothing_to_wait_for_a_stop_takes_no_time(start_fleet: StartFleet) -> None:
+    (instance,) = start_fleet(1)
+    with httpx.Client(base_url=instance.url, trust_env=False) as kept:
+        kept.get("/health/live")
+        began = time.monotonic()
+        assert instance.terminate() == 0
+        assert time.monotonic() - began < QUICK
+    assert float(re.findall(r"clean in ([\d.]+) s", account(instance))[0]) < 1
+
+
+# The accept queue
+
+
+def crowd_before_a_stop(instance: Instance, count: int) -> list[socket.socket]:
+    """Connections of which the instance, which stands still, knows nothing yet; each with a request."""
+    request = f"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1:{instance.port}\r\n\r\n".encode()
+    connections = []
+    for _ in range(count):
+        connections.append(socket.create_connection(("127.0.0.1", instance.port), timeout=10))
+        connections[-1].sendall(request)
+    return connections
+
+
+def answers(connections: list[socket.socket]) -> int:
+    """How many were answered in full."""
+    good = 0
+    for connection in connections:
+        received = b""
+        with connection:
+            try:
+                while data := connection.recv(4096):
+                    received += data
+            except ConnectionError:
+                continue
+        good += received.startswith(b"HTTP/1.1 200 OK") and b"Connection: close" in received
+    return good
+
+
+def stop_with_a_crowd_in_the_queue(instance: Instance) -> int:
+    (worker,) = instance.worker_pids()
+    os.kill(worker, signal.SIGSTOP)
+    connections = crowd_before_a_stop(instance, CROWD)
+    instance.send(signal.SIGTERM)
+    wait_until(lambda: "Handling signal: term" in instance.log(), what="the master to stop")
+    os.kill(worker, signal.SIGCONT)
+    return answers(connections)
+
+
+def test_nobody_who_waits_in_the_accept_queue_is_reset(start_fleet: StartFleet) -> None:
+    (instance,) = start_fleet(1)
+    assert stop_with_a_crowd_in_the_queue(instance) == CROWD
+    assert instance.wait() == 0
+    assert re.search(r"accept queue \d+ in", account(instance))
+
+
+def test_a_listener_that_is_just_closed_resets_some(start_fleet: StartFleet) -> None:
+    (instance,) = start_fleet(1, application="tests.faults.closed_at_once:app")
+    assert stop_with_a_crowd_in_the_queue(instance) < CROWD
+    assert instance.wait() == 0
+
+
+def test_newcomers_are_refused_and_never_reset(start_fleet: StartFleet) -> None:
+    """Who connects again and again while an instance stops is answered, or told that nobody is there."""
+    (instance,) = start_fleet(1, SHUTDOWN_DELAY="1")
+    outcomes: list[str] = []
+    threads = [threading.Thread(target=knock, args=(instance, outcomes)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(outcomes) > 100, what="some traffic")
+    assert instance.terminate() == 0
+    for thread in threads:
+        thread.join()
+    assert {outcome for outcome in outcomes if outcome not in ("answered", "refused", "not let in")} == set()
+    assert outcomes.count("answered") > 100
+    assert outcomes.count("refused") == 8
+
+
+def knock(instance: Instance, outcomes: list[str]) -> None:
+    """POSTs, each on a connection of its own, until the first refusal."""
+    request = f"POST /api/auth/logout HTTP/1.1\r\nHost: 127.0.0.1:{instance.port}\r\nContent-Length: 0\r\n\r\n".encode()
+    while True:
+        try:
+            connection = socket.create_connection(("127.0.0.1", instance.port), timeout=0.5)
+        except ConnectionRefusedError:
+            outcomes.append("refused")
+            return
+        except TimeoutError:
+            outcomes.append("not let in")
+            continue
+        with connection:
+            connection.settimeout(10)
+            try:
+                connection.sendall(request)
+                outcomes.append("answered" if connection.recv(4096).startswith(b"HTTP/1.1 204") else "cut off")
+            except ConnectionError as error:
+                outcomes.append(type(error).__name__)
+                return
+
+
+# Sockets
+
+
+def drain_of_300(start_fleet: StartFleet, application: str = "wsgi:app") -> tuple[list[float], float, Instance]:
+    """When each of 300 sockets was closed, after the signal, and when readiness had turned."""
+    (instance,) = start_fleet(1, application=application, SHUTDOWN_DELAY="1", MAX_SOCKETS_PER_USER="400")
+    with Crowd(instance, User(instance).register(), 300) as crowd:
+        began = time.monotonic()
+        instance.send(signal.SIGTERM)
+        wait_until(lambda: get(instance, "/health/ready").status_code == 503, 1, "readiness to turn")
+        turned = time.monotonic() - began
+        crowd.wait_closed(20)
+        closed = [moment - began for moment in crowd.closed]
+        assert crowd.told_before_closing == 300
+        assert len(set(crowd.delays)) > 100
+    return closed, turned, instance
+
+
+def test_300_sockets_are_shed_at_the_drain_rate(start_fleet: StartFleet) -> None:
+    closed, turned, instance = drain_of_300(start_fleet)
+    assert len(closed) == 300
+    assert min(closed) > max(turned, 1.0)
+    assert fastest_second(closed) <= 150
+    assert max(closed) < 1.0 + 300 / 100 + 2
+    assert instance.wait() == 0
+    assert "sockets 300 in " in account(instance)
+
+
+def test_sockets_that_are_all_closed_at_once_are_seen(start_fleet: StartFleet) -> None:
+    closed, _, _ = drain_of_300(start_fleet, "tests.faults.sockets_closed_at_once:app")
+    assert fastest_second(closed) > 150
+
+
+def test_sockets_go_faster_where_time_is_short(start_fleet: StartFleet) -> None:
+    (instance,) = start_fleet(1, DRAIN_RATE="1", SHUTDOWN_TIMEOUT="6", MAX_SOCKETS_PER_USER="100")
+    with Crowd(instance, User(instance).register(), 50) as crowd:
+        assert instance.terminate() == 0
+        crowd.wait_closed(1)
+        assert crowd.told_before_closing == 50
+    assert float(re.findall(r"clean in ([\d.]+) s", account(instance))[0]) < 4.5
+
+
+def test_sockets_do_not_take_the_places_of_requests(start_fleet: StartFleet) -> None:
+    """All places for sockets are taken, and idle connections take all others."""
+    (instance,) = start_fleet(1, MAX_SOCKETS="60", MAX_SOCKETS_PER_USER="60")
+    with Crowd(instance, User(instance).register(), 60), ExitStack() as stack:
+        for _ in range(1100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", instance.port)))
+        time.sleep(0.6)  # which a new connection is given to speak
+        delays = []
+        for _ in range(20):
+            began = time.monotonic()
+            assert get(instance).status_code == 200
+            delays.append(time.monotonic() - began)
+        assert sorted(delays)[5] < 0.1, delays  # a full instance would answer none
+        assert get(instance, f"{HANDSHAKE}polling").status_code == 503
+
+
+# What is known of it afterwards
+
+
+def test_25_stops_are_classified_rightly(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+    witness, *fleet = start_fleet(6, application=HELD, SHUTDOWN_TIMEOUT="4")
+    admin = User(witness).register()
+    flask(witness.environment, "users", "promote", admin.email)
+    due: list[tuple[str, str]] = []
+    for turn in range(5):
+        kinds = [("clean", "forced", "crashed")[(turn + number) % 3] for number in range(5)]
+        with ThreadPoolExecutor(5) as pool:
+            list(pool.map(lambda instance, kind: end(instance, kind, redis_server), fleet, kinds))
+        due += [(instance.environment["INSTANCE_ID"], kind) for instance, kind in zip(fleet, kinds, strict=True)]
+        for instance in fleet:
+            instance.start(wait_ready=False)
+        for instance in fleet:
+            instance.wait_ready()
+    wait_until(lambda: len(stops(admin)) == 25, 20, "all stops to be known")
+    assert sorted(stops(admin)) == sorted(due)
+
+
+def end(instance: Instance, kind: str, redis_server: RedisServer) -> None:
+    if kind == "crashed":
+        instance.kill()
+    elif kind == "clean":
+        assert instance.terminate() == 0
+    else:
+        with held(instance, redis_server):
+            assert instance.terminate() == 1
+
+
+def stops(admin: User) -> list[tuple[str, str]]:
+    return [(stop["instance_id"], stop["kind"]) for stop in admin.get("/api/fleet").json()["stops"]]
