@@ -77,7 +77,7 @@ def check_output(block: Block, output: str) -> None:
     """Everything that is promised has been printed, in this order; `…` stands for any part of a line."""
     position = 0
     for promise in _PRINTS.findall(block.text):
-        pattern = re.escape(promise.strip()).replace("…", r"[^\n]*")
+        pattern = re.escape(promise.strip()).replace("…", r"[^\n]*?")
         match = re.compile(pattern).search(output, position)
         if match is None:
             raise AssertionError(f"{block} does not print {promise!r}, but\n{output[position:]}")

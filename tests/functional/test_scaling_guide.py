@@ -60,7 +60,7 @@ class Reader:
     def do(self, block: Block) -> None:
         lines = [line for line in block.text.splitlines() if not guide.why_not_run(line)]
         if block.kind == "python":
-            self._run(block, [sys.executable, "-W", "error", "-c", block.text])
+            self._run(block, [sys.executable, "-u", "-W", "error", "-c", block.text])
         elif SERVER.search(block.text):
             commands = [line for line in lines if line and not line.startswith("#")]
             for port in [self._open_terminal(command) for command in commands]:

@@ -4,6 +4,7 @@ follows the others."""
 from __future__ import annotations
 
 import re
+import secrets
 import subprocess
 import sys
 import textwrap
@@ -60,8 +61,8 @@ HEADINGS = """
 
 QUOTED = {"yaml": ("compose.yaml", "web.yaml", "scaling.yaml"), "nginx": ("reporadar.conf",)}
 OWN_SECRETS = {
-    "SESSION_ENCRYPTION_KEY": "5a" * 32,
-    "SESSION_SECRET": "a5" * 32,
+    "SESSION_ENCRYPTION_KEY": secrets.token_hex(32),
+    "SESSION_SECRET": secrets.token_hex(32),
     "DATABASE_URL": "postgresql://reporadar:tiger-lily-7@localhost:5432/reporadar",
 }
 TEXT = guide.GUIDE.read_text(encoding="utf-8")
@@ -97,7 +98,7 @@ def check_python(block: Block) -> None:
     """What talks to no server runs here, all else at least is Python."""
     compile(block.text, str(block), "exec")
     if "http://" not in block.text:
-        command = [sys.executable, "-W", "error", "-c", block.text]
+        command = [sys.executable, "-u", "-W", "error", "-c", block.text]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         assert done.returncode == 0, f"{block}\n{done.stdout}"
         guide.check_output(block, done.stdout)
