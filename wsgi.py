@@ -1,7 +1,12 @@
 """The application, for gunicorn (`wsgi:app`) and for `flask --app wsgi`."""
 
 from app import config, create_app, logs
+from app.doctor import commands as doctor
 
-settings = config.from_environment_or_exit()
-logs.configure(settings.log_format, settings.log_level)
-app = create_app(settings)
+try:
+    settings = config.from_environment()
+except config.ConfigError as error:
+    app = doctor.alone(error.faults)
+else:
+    logs.configure(settings.log_format, settings.log_level)
+    app = create_app(settings)

@@ -16,6 +16,7 @@ from app.config import Config
 from app.database import commands as database_commands
 from app.database.engine import Database
 from app.database.upgrade import schema_complaint
+from app.doctor import commands as doctor_commands
 from app.fleet import views as fleet_views
 from app.fleet.vitals import Vitals
 from app.health import views as health_views
@@ -100,6 +101,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.cli.add_command(database_commands.schema)
     app.cli.add_command(auth_commands.users)
     app.cli.add_command(notifications_commands.notify)
+    app.cli.add_command(doctor_commands.doctor)
 
     socketio = realtime_sockets.init_app(app, config, me, adapters.queue, notifications, lifecycle)
     notifications_sockets.init_app(socketio, notifications)

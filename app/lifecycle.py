@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 
@@ -15,6 +16,8 @@ from app.stopping import CLEAN, StopReport
 log = logging.getLogger(__name__)
 
 STARTING, READY, DRAINING, STOPPED = "starting", "ready", "draining", "stopped"
+
+_NUMBERS = re.compile(r"\d+ s\b")
 
 RESTART_SECONDS = 1.0
 WATCH_SECONDS = 1.0
@@ -90,15 +93,14 @@ class Lifecycle:
 
     def watch(self) -> None:
         """Until the instance stops, as a greenlet: keeps the metric true, and tells each change of readiness in the log."""
-        before: list[str] | None = None
+        told: str | None = None
         gevent.sleep(WATCH_SECONDS)
         while self.phase in (STARTING, READY):
-            obstacles = self.check_readiness()
-            if not obstacles and before != []:
-                log.info("ready")
-            elif obstacles and not before:
-                log.warning("not ready: %s", "; ".join(obstacles))
-            before = obstacles
+            reasons = "; ".join(self.check_readiness())
+            gist = _NUMBERS.sub("", reasons)  # how long it has been so is no news
+            if gist != told:
+                log.log(logging.WARNING if reasons else logging.INFO, "not ready: %s" if reasons else "ready%s", reasons)
+            told = gist
             gevent.sleep(WATCH_SECONDS)
 
     def start(self) -> None:

@@ -104,6 +104,9 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
         return self._connections[gevent.getcurrent()].wait_for_request()
 
     def handle_request(self, listener_name: Any, request: Any, client: Any, address: Any) -> Any:
+        # A connection whose next request is always there already would never let go: nobody else would be served, and the
+        # master would take the event loop for dead.
+        gevent.sleep(0)
         connection = self._connections[gevent.getcurrent()]
         with connection.serving(request):
             if not self.alive:

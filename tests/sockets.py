@@ -23,17 +23,12 @@ import requests
 import socketio
 from engineio.packet import MESSAGE, Packet
 
-from tests.functional.users import User
+from tests.functional.users import Reachable, User
 from tests.servers import ROOT, Instance, Server, folder_open_to_all, wait_until
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 CONTINUATION = 0
 HANDSHAKE = "/socket.io/?EIO=4&transport="
-
-
-class Reachable(Protocol):
-    @property
-    def url(self) -> str: ...
 
 
 class Listening(Protocol):

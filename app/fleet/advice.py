@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 WINDOW_SECONDS = 60.0
@@ -109,37 +110,47 @@ class Advisor:
     def _on_redis(self) -> tuple[str, str]:
         answers = f"Redis answers in {self._redis.value:.1f} ms"
         # A busy instance is late to ask and to read: at 98 % CPU it measured ten times the latency of the same idle stores.
-        if busy := self._busy():
+        if busy := self._busy(_stands):
             return BUSY_FIRST, f"{answers}, but that may be this instance being late: {busy}."
         return SCALE_REDIS, f"{answers}, and this instance is not busy ({self._load()})."
 
     def _on_responses(self) -> tuple[str, str]:
         slow = f"Slow responses (p95 {self._p95.value:.0f} ms)"
-        if busy := self._busy():
-            return ADD_INSTANCE, f"{slow}: {busy}."
-        actions, facts = [], []
-        if self._explains(self._redis):
-            actions.append(SCALE_REDIS)
-            facts.append(f"Redis answers in {self._redis.last_above:.0f} ms")
-        if self._explains(self._database):
-            actions.append(LOOK_AT_DATABASE)
-            facts.append(f"the database answers in {self._database.last_above:.0f} ms")
-        if facts:
-            return ". ".join(actions), f"{slow}: {' and '.join(facts)}. This instance is not busy ({self._load()})."
+        for holds in (_stands, self._stood_lately):
+            if busy := self._busy(holds):
+                return ADD_INSTANCE, f"{slow}: {busy}."
+            actions, facts = self._slow_stores(holds)
+            if facts:
+                return ". ".join(actions), f"{slow}: {' and '.join(facts)}. This instance is not busy ({self._load()})."
         return LOOK_AT_LOG, f"{slow}, and nothing is busy ({self._load()}): the requests themselves wait."
 
-    def _busy(self) -> str | None:
-        if self._explains(self._cpu):
+    def _busy(self, holds: Callable[[_Watch], bool]) -> str | None:
+        if holds(self._cpu):
             return f"CPU {self._cpu.last_above:.0f} % of one core"
-        if self._explains(self._loop):
+        if holds(self._loop):
             return f"the event loop is {self._loop.last_above:.0f} ms late"
         return None
+
+    def _slow_stores(self, holds: Callable[[_Watch], bool]) -> tuple[list[str], list[str]]:
+        """What to do, and what was found."""
+        actions, facts = [], []
+        if holds(self._redis):
+            actions.append(SCALE_REDIS)
+            facts.append(f"Redis answers in {self._redis.last_above:.0f} ms")
+        if holds(self._database):
+            actions.append(LOOK_AT_DATABASE)
+            facts.append(f"the database answers in {self._database.last_above:.0f} ms")
+        return actions, facts
 
     def _load(self) -> str:
         return f"CPU {self._cpu.value:.0f} %, event loop {self._loop.value:.0f} ms late"
 
-    def _explains(self, watch: _Watch) -> bool:
+    def _stood_lately(self, watch: _Watch) -> bool:
         return self._last - watch.above_at <= self._cause_holds
+
+
+def _stands(watch: _Watch) -> bool:
+    return watch.stands
 
 
 class _Watch:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import gevent
 from gevent.lock import Semaphore
 
+from app import metrics
 from app.errors import NotFound, Unavailable
 from app.fleet.agreement import Agreement, Disagreement, unsettled
 from app.fleet.store import Registry
@@ -46,6 +47,7 @@ class Membership:
         self._last_beat: float | None = None
         self._speaking = Semaphore()
         self._has_left = False
+        self._stops: dict[str, int] | None = None
 
     def run(self) -> None:
         """Until the instance leaves, as a greenlet."""
@@ -81,7 +83,15 @@ class Membership:
             ring.follow(answer.rings[ring.name].active, answer.rings[ring.name].known)
         self._agreement.hear(answer.peers, answer.rival)
         self._lifecycle.put_aside(answer.set_aside)
+        self._count_stops(answer.stops)
         self._last_beat = time.monotonic()
+
+    def _count_stops(self, stops: dict[str, int]) -> None:
+        """Those that there have been since this instance began to listen; each instance counts the same ones."""
+        for kind, count in stops.items():
+            before = self._stops.get(kind, 0) if self._stops is not None else count
+            metrics.stops.labels(kind).inc(max(0, count - before))
+        self._stops = stops
 
     def _disagreements(self) -> list[dict[str, Any]]:
         """That this instance has with the others, by its own account."""

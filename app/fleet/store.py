@@ -36,7 +36,8 @@ GONE = "ended without a word: killed, out of memory, or its machine is gone"
 # takes the oldest common key, which is the cautious choice in the middle of a rotation. A key that no live instance holds is
 # given up after a while: after an outage all have to report first.
 #
-# KEYS: instances (hash: nonce -> what to write down if it dies), active keys, stops, set aside, the time of the last heartbeat.
+# KEYS: instances (hash: nonce -> what to write down if it dies), active keys, stops, set aside, the time of the last heartbeat,
+# how many stops there were of each kind.
 # ARGV: nonce, entry, obituary; in milliseconds: entry's ttl, settling, orphan's, silence's, outage's time; the kept stops; what
 # readers are told
 _HEARTBEAT = """
@@ -63,6 +64,7 @@ local function bury(nonce)
   obituary.at = now
   redis.call('LPUSH', KEYS[3], cjson.encode(obituary))
   redis.call('LTRIM', KEYS[3], 0, ARGV[9] - 1)
+  redis.call('HINCRBY', KEYS[6], obituary.kind, 1)
   redis.call('HDEL', KEYS[1], nonce)
   redis.call('SREM', KEYS[4], nonce)
   redis.call('DEL', key_of(nonce))
@@ -148,21 +150,23 @@ for ring, keys in pairs(mine.keys) do
   rings[ring] = {active = active, known = ids}
 end
 local aside = redis.call('SISMEMBER', KEYS[4], ARGV[1]) == 1
-return cjson.encode({rings = rings, peers = peers, rival = rival, aside = aside})
+local stops = redis.call('HGETALL', KEYS[6])
+return cjson.encode({rings = rings, peers = peers, rival = rival, aside = aside, stops = stops})
 """
 
-# KEYS: as above. ARGV: nonce, the account of its stop, the kept stops
+# KEYS: as above. ARGV: nonce, the account of its stop, the kept stops, the kind of the stop
 _LEAVE = """
 redis.call('DEL', 'fleet:instance:' .. ARGV[1])
 redis.call('SREM', KEYS[4], ARGV[1])
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 1 and ARGV[2] ~= '' then
   redis.call('LPUSH', KEYS[3], ARGV[2])
   redis.call('LTRIM', KEYS[3], 0, ARGV[3] - 1)
+  redis.call('HINCRBY', KEYS[6], ARGV[4], 1)
 end
 """
 
-_KEYS = ["fleet:instances", "fleet:active-keys", "fleet:stops", "fleet:set-aside", "fleet:heartbeats"]
-_INSTANCES, _, _STOPS, _SET_ASIDE, _ = _KEYS
+_KEYS = ["fleet:instances", "fleet:active-keys", "fleet:stops", "fleet:set-aside", "fleet:heartbeats", "fleet:stop-counts"]
+_INSTANCES, _, _STOPS, _SET_ASIDE, _, _ = _KEYS
 
 
 @dataclass(frozen=True)
@@ -185,12 +189,14 @@ class Peer:
 
 @dataclass(frozen=True)
 class Answer:
-    """To a heartbeat. `rival`: another live instance of the same name that was there before."""
+    """To a heartbeat. `rival`: another live instance of the same name that was there before. `stops`: how many there ever were
+    of each kind."""
 
     rings: dict[str, RingState]
     peers: list[Peer]
     rival: dict[str, Any] | None
     set_aside: bool
+    stops: dict[str, int]
 
 
 class Registry:
@@ -213,12 +219,15 @@ class Registry:
         with available():
             answer = json.loads(self._heartbeat(keys=_KEYS, args=arguments))
         rings = {ring: RingState(state["active"] or None, frozenset(state["known"])) for ring, state in answer["rings"].items()}
-        return Answer(rings, [Peer(**peer) for peer in answer["peers"]], answer["rival"] or None, answer["aside"])
+        peers = [Peer(**peer) for peer in answer["peers"]]
+        words = iter(answer["stops"])
+        stops = {kind: int(count) for kind, count in zip(words, words, strict=True)}
+        return Answer(rings, peers, answer["rival"] or None, answer["aside"], stops)
 
     def leave(self, nonce: str, stop: dict[str, Any] | None) -> None:
         """`stop`: the account of it that is kept, with `at` in milliseconds since 1970."""
         with available():
-            self._leave(keys=_KEYS, args=[nonce, json.dumps(stop) if stop else "", KEPT_STOPS])
+            self._leave(keys=_KEYS, args=[nonce, json.dumps(stop) if stop else "", KEPT_STOPS, stop["kind"] if stop else ""])
 
     def instances(self) -> list[dict[str, Any]]:
         """What is to be told of those that were heard lately, in the order of their names."""

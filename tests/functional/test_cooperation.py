@@ -1,7 +1,8 @@
-"""A slow query stops nobody else."""
+"""Neither a slow query nor a connection that always has a next request stops anybody else."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,3 +47,38 @@ def test_others_are_answered_during_slow_queries(make_environment: MakeEnvironme
 def test_the_check_sees_queries_that_block(redis_url: str, database_url: str) -> None:
     environment = fleet_environment(redis_url, database_url)
     assert answers_during_slow_queries(environment, "tests.faults.blocking_queries:app") < 15
+
+
+REQUESTS = 1000  # sent at once over one connection; they take half a second or more
+
+
+def all_at_once(port: int) -> int:
+    """How many were answered with 200."""
+    request = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    last = request.replace(b"Host:", b"Connection: close\r\nHost:")
+    with socket.create_connection(("127.0.0.1", port)) as connection, ThreadPoolExecutor(1) as executor:
+        sending = executor.submit(connection.sendall, request * (REQUESTS - 1) + last)
+        answers = b"".join(iter(lambda: connection.recv(65536), b""))
+        sending.result()
+    return answers.count(b"HTTP/1.1 200 ")
+
+
+def answers_beside_a_greedy_connection(environment: dict[str, str], application: str) -> int:
+    migrate(environment)
+    with Instance(environment, application=application) as instance, client_without_cookies() as client:
+        with ThreadPoolExecutor(1) as executor:
+            greedy = executor.submit(all_at_once, instance.port)
+            answers = 0
+            while not greedy.done():
+                assert client.get(f"{instance.url}/health/live").status_code == 200
+                answers += 1
+        assert greedy.result() == REQUESTS
+        return answers
+
+
+def test_others_are_answered_beside_a_greedy_connection(tmp_path: Path) -> None:
+    assert answers_beside_a_greedy_connection(embedded_environment(tmp_path), "wsgi:app") > 10
+
+
+def test_the_check_sees_a_greedy_connection(tmp_path: Path) -> None:
+    assert answers_beside_a_greedy_connection(embedded_environment(tmp_path), "tests.faults.greedy_connections:app") < 5

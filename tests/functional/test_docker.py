@@ -123,7 +123,9 @@ def test_nobody_starts_before_what_it_needs() -> None:
         assert conditions[name] == stores | {"release": "service_completed_successfully"}
     assert conditions["nginx"] == dict.fromkeys(INSTANCES, "service_healthy") | {"certificate": "service_completed_successfully"}
     for name in ("redis", "postgres", *INSTANCES):
-        assert "test" in services()[name]["healthcheck"]
+        check = services()[name]["healthcheck"]
+        assert "test" in check
+        assert "start_interval" not in check  # Compose refuses it with an engine before 25
     for name in ("release", "certificate"):
         assert services()[name]["restart"] == "no"
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import secrets
 import weakref
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
-from tests.servers import Instance
-
 PASSWORD = "correct horse battery"
+
+
+class Reachable(Protocol):
+    @property
+    def url(self) -> str: ...
 
 
 def client_without_cookies(timeout: float = 30) -> httpx.Client:
@@ -23,7 +26,7 @@ def client_without_cookies(timeout: float = 30) -> httpx.Client:
 class User:
     """Talks to one instance or hops between several, taking the cookies along."""
 
-    def __init__(self, *instances: Instance, timeout: float = 10) -> None:
+    def __init__(self, *instances: Reachable, timeout: float = 10) -> None:
         self.instances = list(instances)
         self.email = f"user-{secrets.token_hex(6)}@example.org"
         self.client = httpx.Client(trust_env=False, timeout=timeout)

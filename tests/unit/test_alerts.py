@@ -92,10 +92,10 @@ def test_the_rules_look_at_metrics_that_exist() -> None:
         ("reporadar:connections", advice.CONNECTIONS),
         ("reporadar:p95_seconds", advice.P95_MS / 1000),
         ('reporadar:latency_seconds{dependency="redis"}', advice.REDIS_LATENCY_MS / 1000),
-        ("max_over_time(reporadar:cpu_percent[4m])", advice.CPU_PERCENT),
-        ("max_over_time(reporadar:loop_delay_seconds[4m])", advice.LOOP_DELAY_MS / 1000),
-        ('max_over_time(reporadar:latency_seconds{dependency="redis"}[4m])', advice.REDIS_LATENCY_MS / 1000),
-        ('max_over_time(reporadar:latency_seconds{dependency="database"}[4m])', advice.DATABASE_LATENCY_MS / 1000),
+        ("max_over_time(reporadar:cpu_percent[1m])", advice.CPU_PERCENT),
+        ("max_over_time(reporadar:loop_delay_seconds[1m])", advice.LOOP_DELAY_MS / 1000),
+        ('max_over_time(reporadar:latency_seconds{dependency="redis"}[1m])', advice.REDIS_LATENCY_MS / 1000),
+        ('max_over_time(reporadar:latency_seconds{dependency="database"}[1m])', advice.DATABASE_LATENCY_MS / 1000),
     ],
 )
 def test_alerts_and_advice_have_the_same_thresholds(number: str, threshold: float) -> None:

@@ -22,7 +22,7 @@ LAYERS = {
     r"|app\.\w+\.(views|sockets|jobs|commands|guards|bodies)",
     "processes": r"app\.process|app\.jobs\.worker",
     "wiring": r"app(\.adapters|\.jobs\.crew)?",
-    "stores and nouns": r"app\.\w+\.\w+|app\.(auth|fleet|health|jobs|analytics|repositories|notifications|realtime)",
+    "stores and nouns": r"app\.\w+\.\w+|app\.(auth|doctor|fleet|health|jobs|analytics|repositories|notifications|realtime)",
 }
 BOTTOM_UP = ["kernel", "resources", "sessions", "stores and nouns", "service", "edges", "wiring", "processes"]
 

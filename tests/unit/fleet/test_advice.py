@@ -337,6 +337,15 @@ def test_a_cause_that_is_over_still_explains_what_it_left_behind(instance: Insta
     assert ("cpu_percent", False) in instance.changes
 
 
+def test_what_is_the_matter_now_comes_before_what_was(instance: Instance) -> None:
+    instance.observe(A_FEW_MINUTES, p95_ms=900, cpu_percent=96)
+    instance.observe(90, p95_ms=900, redis_latency_ms=34)
+    assert {each.metric: each.action for each in instance.advisor.advice()} == {
+        "p95_ms": SCALE_REDIS,
+        "redis_latency_ms": SCALE_REDIS,
+    }
+
+
 def test_a_cause_that_is_long_over_explains_nothing(instance: Instance) -> None:
     instance.observe(A_FEW_MINUTES, p95_ms=900, redis_latency_ms=34)
     assert responses(instance).action == LOOK_AT_LOG

@@ -14,7 +14,7 @@ from app.fleet.store import Peer, Registry
 from app.fleet.vitals import Vitals
 from app.lifecycle import Lifecycle
 from app.sessions.keyring import Keyring, key_id
-from tests.unit.conftest import Clock
+from tests.unit.conftest import Clock, count_of
 
 NEW, OLD, FOREIGN = b"n" * 32, b"o" * 32, b"f" * 32
 
@@ -253,3 +253,18 @@ def test_an_embedded_instance_is_a_fleet_of_one() -> None:
     assert fleet.overview()["instances"][0]["status"] == "draining"
     with pytest.raises(NotFound):
         fleet.set_aside("nobody", True)
+
+
+def test_the_ends_of_others_are_counted(registry: Registry) -> None:
+    def counted() -> float:
+        return count_of("reporadar_stops_total", kind="clean")
+
+    one, _ = member(registry, "one", OLD)
+    before = counted()
+    for expected in (0, 1, 2):
+        one.beat()
+        assert counted() == before + expected
+        other, _, lifecycle, _ = member_with_parts(registry, "other", OLD)
+        other.beat()
+        lifecycle.drain()
+        other.leave()

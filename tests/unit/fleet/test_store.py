@@ -339,6 +339,7 @@ def test_how_instances_ended(registry: Registry, monkeypatch: pytest.MonkeyPatch
 
     wait_until(survivor, what="the obituaries")
     assert sorted(kinds(registry)) == [("killed-1", "crashed"), ("killed-late-1", "forced"), ("stopped-1", "clean")]
+    assert registry.heartbeat(entry("survivor", "key")).stops == {"clean": 1, "crashed": 1, "forced": 1}
     told = {stop["nonce"]: stop for stop in registry.stops()}
     assert (told["killed-1"]["summary"], told["killed-1"]["phases"]) == (store.GONE, [])
     assert told["stopped-1"]["phases"] == [{"name": "delay"}]
