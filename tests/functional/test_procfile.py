@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Request, expect
 from app.config import SETTINGS
 from tests.functional.users import PASSWORD
 from tests.processes import run
-from tests.servers import PROGRAMS, ROOT, Server, base_environment, fleet_environment, free_port, procfile_command
+from tests.servers import PROGRAMS, ROOT, Server, base_environment, fleet_environment, free_port, procfile_command, wait_until
 
 HONCHO = [str(PROGRAMS / "honcho"), "--no-colour", "--env", os.devnull]
 RECEIVED = {signal.SIGTERM: 143, signal.SIGINT: 130}  # honcho's own exit status
@@ -64,11 +64,18 @@ def platform(redis_url: str, database_url: str) -> Iterator[Honcho]:
 
 
 def test_two_workers_are_two_instances_that_share_sessions(platform: Honcho) -> None:
-    assert {name[-3:] for name in platform.ready()} == {"-w1", "-w2"}
+    instances = wait_until(lambda: found if len(found := platform.ready()) == 2 else None, what="both workers to answer")
+    assert {name[-3:] for name in instances} == {"-w1", "-w2"}
     cookie = registered(platform)
-    answers = [httpx.get(f"{platform.url}/api/auth/me", cookies={"session": cookie}, trust_env=False) for _ in range(40)]
-    assert {answer.status_code for answer in answers} == {200}
-    assert {answer.headers["X-Instance-Id"] for answer in answers} == platform.ready()
+    answering: set[str] = set()
+
+    def both_have_answered() -> bool:
+        answer = httpx.get(f"{platform.url}/api/auth/me", cookies={"session": cookie}, trust_env=False)
+        assert answer.status_code == 200
+        answering.add(answer.headers["X-Instance-Id"])
+        return answering == instances
+
+    wait_until(both_have_answered, what="both workers to know the session")
 
 
 def test_browsers_of_two_workers_use_websockets_alone(platform: Honcho, chromium: Browser) -> None:
