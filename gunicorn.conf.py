@@ -64,4 +64,4 @@ def child_exit(server, worker):  # type: ignore[no-untyped-def]
 
 
 def on_exit(server):  # type: ignore[no-untyped-def]
-    outcomes.exit_if_unclean(server)
+    outcomes.leave(server)

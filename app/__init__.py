@@ -31,6 +31,7 @@ from app.notifications import views as notifications_views
 from app.notifications.service import Notifications
 from app.proxies import TrustedProxies
 from app.realtime import sockets as realtime_sockets
+from app.rehearsal import commands as rehearsal_commands
 from app.repositories import sockets as repositories_sockets
 from app.repositories import views as repositories_views
 from app.repositories.jobs import Analyst
@@ -102,6 +103,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.cli.add_command(auth_commands.users)
     app.cli.add_command(notifications_commands.notify)
     app.cli.add_command(doctor_commands.doctor)
+    app.cli.add_command(rehearsal_commands.rehearse)
 
     socketio = realtime_sockets.init_app(app, config, me, adapters.queue, notifications, lifecycle)
     notifications_sockets.init_app(socketio, notifications)

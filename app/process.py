@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterable
 from functools import partial
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import gevent
 from gevent.event import Event
@@ -69,9 +69,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
         self._signalled.wait()
         clean = self._stop(servers)
         self.clean_stop[0] = clean
-        # All is closed and written. The interpreter would take half a second to free each object by itself.
-        logging.shutdown()
-        os._exit(0 if clean else 1)
+        leave(0 if clean else 1)
 
     def _serve(self, listener: Any) -> StreamServer:
         listener.setblocking(1)
@@ -166,6 +164,12 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
                 self.log.warning("cut off: %s %s", connection.request.method, connection.request.path)
 
 
+def leave(status: int) -> NoReturn:
+    """All is closed and written. The interpreter would take half a second, or more on a busy machine, to free each object."""
+    logging.shutdown()
+    os._exit(status)
+
+
 class _Name:
     """Of a listener: gunicorn asks for it with each connection, though it may have been closed since that was accepted."""
 
@@ -199,9 +203,10 @@ class Outcomes:
         if is_stopping and not worker.clean_stop[0]:
             self._all_clean = False
 
-    def exit_if_unclean(self, server: Any) -> None:
-        if server.WORKERS or not self._all_clean:
-            sys.exit(1)
+    def leave(self, server: Any) -> NoReturn:
+        """The last thing that the master does."""
+        halted = sys.exc_info()[1]  # gunicorn stops by an exception; one that says why it had to has a status of its own
+        leave(getattr(halted, "exit_status", 0) or int(bool(server.WORKERS) or not self._all_clean))
 
 
 _claim: IO[str] | None = None  # held until the last process of this instance ends

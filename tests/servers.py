@@ -106,6 +106,10 @@ class Server:
     def send(self, number: signal.Signals) -> None:
         self._process.send(number)
 
+    def status(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._process.status()
+
     def wait(self, timeout: float = 45) -> int:
         """The exit status, once it has ended; negative for a signal."""
         return self._process.wait(timeout)

@@ -170,7 +170,7 @@ class FleetOfOne:
         self._vitals = vitals
 
     def overview(self) -> dict[str, Any]:
-        about = self._vitals.describe()
+        about = {**self._vitals.describe(), "set_aside": self._lifecycle.set_aside}
         return {"advice": about.pop("advice"), "instances": [about], "disagreements": [], "stops": []}
 
     def set_aside(self, instance_id: str, wanted: bool) -> None:

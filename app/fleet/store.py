@@ -230,16 +230,24 @@ class Registry:
             self._leave(keys=_KEYS, args=[nonce, json.dumps(stop) if stop else "", KEPT_STOPS, stop["kind"] if stop else ""])
 
     def instances(self) -> list[dict[str, Any]]:
-        """What is to be told of those that were heard lately, in the order of their names."""
+        """What is to be told of those that were heard lately, in the order of their names.
+
+        `set_aside`: an administrator ordered that; the instance itself may not know yet.
+        """
         with available():
             nonces = cast(list[bytes], self._client.hkeys(_INSTANCES))
             pipeline = self._client.pipeline(transaction=False)
             pipeline.time()
+            pipeline.smembers(_SET_ASIDE)
             for nonce in nonces:
                 pipeline.hmget(f"fleet:instance:{nonce.decode()}", "about", "seen")
-            (seconds, microseconds), *records = pipeline.execute()
+            (seconds, microseconds), aside, *records = pipeline.execute()
         now = seconds * 1000 + microseconds // 1000
-        heard = [json.loads(about) for about, seen in records if about and now - int(seen) <= SILENT_SECONDS * 1000]
+        heard = [
+            {**json.loads(about), "set_aside": nonce in aside}
+            for nonce, (about, seen) in zip(nonces, records, strict=True)
+            if about and now - int(seen) <= SILENT_SECONDS * 1000
+        ]
         return sorted(heard, key=lambda about: (about["instance_id"], about["start_time"]))
 
     def stops(self) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ class InstanceView(BaseModel):
     sockets: int
     config_fingerprint: str
     obstacles: list[str]
+    set_aside: bool
 
 
 class AdviceView(BaseModel):

@@ -10,7 +10,7 @@ from flask import Blueprint, current_app, g, make_response, redirect, render_tem
 from werkzeug import Response
 
 from app import instance, moments
-from app.auth.guards import current_user
+from app.auth.guards import admin_required, current_user
 from app.errors import Problem
 from app.notifications.service import Notifications
 from app.notifications.store import Inbox
@@ -30,6 +30,9 @@ NOTICES = {
     "unfollowed": "You no longer follow this repository.",
     "cancelled": "The analysis was cancelled.",
     "read": "All notifications are marked as read.",
+    "drain": "The instance was told to drain. It begins within a second or two.",
+    "call-back": "The instance was called back. It is ready again within a second or two.",
+    "gone": "This instance is not there any more.",
 }
 
 blueprint = Blueprint("web", __name__)
@@ -37,7 +40,18 @@ blueprint.add_app_template_filter(browsers.describe, "browser")
 blueprint.add_app_template_filter(words.waiting_time, "wait")
 blueprint.add_app_template_filter(reports.area_scores, "spokes")
 blueprint.record(lambda setup: setup.app.jinja_env.globals.update(charts=charts, areas=reports.AREAS))
-for filter in (words.utc, words.day, words.month, words.ago, words.number, words.counted, words.percent, words.visible):
+for filter in (
+    words.utc,
+    words.day,
+    words.clock,
+    words.month,
+    words.ago,
+    words.lasting,
+    words.number,
+    words.counted,
+    words.percent,
+    words.visible,
+):
     blueprint.add_app_template_filter(filter)
 
 
@@ -76,6 +90,11 @@ def sign_in_first(view: View) -> View:
         return redirect(url_for("web.login", next=back), SEE_OTHER)
 
     return guarded
+
+
+def administrators_only(view: View) -> View:
+    """Anonymous visitors are sent to the sign-in page; others are told that this is not for them."""
+    return sign_in_first(admin_required(view))
 
 
 def inbox() -> Inbox | None:

@@ -20,6 +20,11 @@ def day(moment: Moment) -> str:
     return f"{when.day} {when:%B %Y}"
 
 
+def clock(moment: Moment) -> str:
+    """`20:00:07 UTC`."""
+    return f"{_datetime(moment):%H:%M:%S} UTC"
+
+
 def month(name: str) -> str:
     """`October 2025`, of `2025-10`."""
     return f"{datetime.strptime(name, '%Y-%m').replace(tzinfo=UTC):%B %Y}"
@@ -28,10 +33,15 @@ def month(name: str) -> str:
 def ago(moment: Moment) -> str:
     """`3 hours ago`; a moment of the future is `just now`, which is what a clock that is a little fast makes of the present."""
     seconds = (datetime.now(UTC) - _datetime(moment)).total_seconds()
+    return "just now" if seconds < 60 else f"{lasting(seconds)} ago"
+
+
+def lasting(seconds: float) -> str:
+    """`3 hours`, `12 seconds`."""
     for length, unit in UNITS:
         if seconds >= length:
-            return f"{counted(int(seconds // length), unit)} ago"
-    return "just now"
+            return counted(int(seconds // length), unit)
+    return counted(int(seconds), "second")
 
 
 def waiting_time(seconds: str) -> str:

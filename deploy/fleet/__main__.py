@@ -22,12 +22,14 @@ class Fleet:
     def __init__(self) -> None:
         """Everything that can be known to be wrong is, before anything starts."""
         self.programs = find_all()
-        self.place = members.make_place(lesser_account())
+        account = lesser_account()
+        members.make_folder()
         self.lock = claim(FOLDER / "lock")
         self.ports = settings.read_ports(os.environ)
         self.kept = settings.keep_secrets(FOLDER / "secrets.json")
         self.shared = settings.shared_environment(os.environ, self.ports, self.kept)
         self.config = settings.check(self.shared)
+        self.place = members.make_place(account)
         self.url = f"http://127.0.0.1:{self.ports.fleet}"
         environment = settings.process_environment(os.environ, self.shared)
         self.release = members.release(environment)

@@ -37,10 +37,13 @@ class Place:
         return self.folder / "postgres"
 
 
-def make_place(account: pwd.struct_passwd | None) -> Place:
-    """Of this checkout, and again the same at each start."""
+def make_folder() -> None:
     for private in (INSTANCE_FOLDER, FOLDER):
         private.mkdir(mode=0o700, exist_ok=True)
+
+
+def make_place(account: pwd.struct_passwd | None) -> Place:
+    """Of this checkout, and again the same at each start."""
     folder = FOLDER
     if account:
         folder = ROOTS_FOLDER / hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:12]

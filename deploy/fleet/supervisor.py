@@ -36,8 +36,8 @@ class Supervisor:
         self._pauses: dict[str, float] = {}
         self._stopping = False
 
-    def pid(self, name: str) -> int:
-        return self._running[name].pid
+    def pid(self, name: str) -> str:
+        return str(self._running[name].pid) if name in self._running else "-"
 
     def start(self, program: Program) -> Run:
         run = self._processes.start(program)

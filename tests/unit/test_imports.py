@@ -20,9 +20,10 @@ LAYERS = {
     "service": r"app\.(\w+)\.service",
     "edges": r"app\.(tracing|proxies|security|api|openapi|commands)|app\.web(\..*)?"
     r"|app\.\w+\.(views|sockets|jobs|commands|guards|bodies)",
-    "processes": r"app\.process|app\.jobs\.worker",
+    "processes": r"app\.process|app\.jobs\.worker|app\.rehearsal\.(__main__|program)",
     "wiring": r"app(\.adapters|\.jobs\.crew)?",
-    "stores and nouns": r"app\.\w+\.\w+|app\.(auth|doctor|fleet|health|jobs|analytics|repositories|notifications|realtime)",
+    "stores and nouns": r"app\.\w+\.\w+"
+    r"|app\.(auth|doctor|fleet|health|jobs|analytics|repositories|notifications|realtime|rehearsal)",
 }
 BOTTOM_UP = ["kernel", "resources", "sessions", "stores and nouns", "service", "edges", "wiring", "processes"]
 

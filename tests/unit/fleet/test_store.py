@@ -369,6 +369,13 @@ def test_readers_are_told_of_those_that_were_heard_lately(registry: Registry, mo
     wait_until(lambda: registry.instances() == [], what="them to be silent")
 
 
+def test_an_order_is_seen_before_its_instance_knows(registry: Registry) -> None:
+    for name in ("one", "two"):
+        registry.heartbeat(entry(name, "key"), {"instance_id": name, "start_time": "now"})
+    registry.set_aside(entry("two")["nonce"], True)
+    assert [(about["instance_id"], about["set_aside"]) for about in registry.instances()] == [("one", False), ("two", True)]
+
+
 def test_the_last_stops_are_kept(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "KEPT_STOPS", 2)
     for number in range(4):

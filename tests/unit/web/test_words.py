@@ -62,3 +62,12 @@ def test_percent(part: int, whole: int, text: str) -> None:
 def test_what_would_change_the_looks_of_a_text_becomes_visible() -> None:
     assert words.visible("src/größe 日本.py") == "src/größe 日本.py"
     assert words.visible("a\u202egnp.exe\x1b[31m\n\t\ud800") == r"a\u202egnp.exe\x1b[31m\n\t\ud800"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0 seconds"), (1.9, "1 second"), (59, "59 seconds"), (60, "1 minute")])
+def test_how_long_it_lasts(seconds: float, text: str) -> None:
+    assert words.lasting(seconds) == text
+
+
+def test_the_time_of_day() -> None:
+    assert words.clock("2025-10-03T12:05:09Z") == "12:05:09 UTC"

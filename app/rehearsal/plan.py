@@ -1,0 +1,30 @@
+"""What is to be rehearsed: handed from the command to the program that does it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+ROLLING_RESTART, SIGKILL, REDIS_RESTART = "rolling restart", "SIGKILL", "Redis restart"
+
+
+@dataclass(frozen=True)
+class Plan:
+    url: str
+    instances: dict[str, str]  # INSTANCE_ID -> the file with the process id of its gunicorn
+    redis_restart: str | None  # a command of the shell
+    as_json: bool = False
+    phases: tuple[str, ...] = (ROLLING_RESTART, SIGKILL, REDIS_RESTART)
+    sockets: int | None = None  # by default enough to see how fast they are closed
+    sockets_per_user: int = 2
+    requests_per_second: int = 100
+    notifications_per_second: int = 50
+    logouts_per_second: int = 1
+
+    def dump(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def load(cls, text: str) -> Plan:
+        fields = json.loads(text)
+        return cls(**{**fields, "phases": tuple(fields["phases"])})

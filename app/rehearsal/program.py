@@ -1,0 +1,154 @@
+"""The program behind `flask rehearse`, put together: who makes the load, what happens meanwhile, and the verdict."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+import gevent
+import redis
+from flask import Flask
+
+from app import config, create_app, instance, logs
+from app.auth import store
+from app.auth.limits import MemoryRateLimiter
+from app.auth.passwords import Passwords
+from app.auth.service import Accounts, Client
+from app.auth.store import User
+from app.config import Config
+from app.config_parsers import Rate
+from app.database.engine import Database
+from app.errors import Unavailable
+from app.notifications.service import Notifications
+from app.redis_client import connect
+from app.rehearsal import report
+from app.rehearsal.listeners import Listeners
+from app.rehearsal.load import HttpLoad, Logouts, Sender, Stalls, Steadily
+from app.rehearsal.measurements import Measurements, Settings
+from app.rehearsal.observers import Account, Crowd, Readiness
+from app.rehearsal.people import Person, SignInFailed, people, sign_in_all
+from app.rehearsal.plan import Plan
+from app.rehearsal.scenario import CALM_SECONDS, Failed, Scenario, wait_for
+from app.rehearsal.web import Web
+from app.sessions.interface import SessionInterface
+
+READINESS_PER_SECOND = 20  # of all instances together
+MIN_SOCKETS, MAX_SOCKETS = 120, 300
+RED, INTERRUPTED = 1, 130
+
+
+def main() -> NoReturn:
+    plan = Plan.load(sys.argv[1])
+    instance.identify("rehearsal")
+    settings = config.from_environment_or_exit()
+    if not settings.use_redis_sessions:
+        config.exit_with_faults(["USE_REDIS_SESSIONS: is not true; only a fleet can be rehearsed"])
+    logs.configure(settings.log_format, "ERROR")  # what happens to the fleet is in the report
+    logging.getLogger("audit").setLevel(logging.ERROR)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        gevent.signal_handler(number, _interrupt, gevent.getcurrent())
+    try:
+        measured = rehearse(plan, settings, create_app(settings))
+    except KeyboardInterrupt:
+        _tell("interrupted; what was made for the rehearsal is deleted")
+        sys.exit(INTERRUPTED)
+    lines = report.judge(measured)
+    data, text = report.as_data(measured, lines), report.as_text(measured, lines)
+    sys.stdout.write((json.dumps(data, indent=2) if plan.as_json else text) + "\n")
+    sys.exit(0 if report.is_green(lines) else RED)
+
+
+def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
+    limits = Settings(settings.drain_rate, settings.shutdown_delay, settings.shutdown_timeout)
+    measured = Measurements(plan.url, len(plan.instances), limits)
+    with ExitStack() as stack:
+        web = Web(plan.url)
+        stack.callback(web.close)
+        made = stack.enter_context(
+            people(_sockets(plan, settings) // plan.sockets_per_user, _registration(settings, app), _removal(app), _tell)
+        )
+        try:
+            database: Database = app.extensions["database"]
+            database.run(store.promote, made[0].email)
+            users = sign_in_all(web, made)
+            _tell(f"{len(users)} users have signed in")
+            listeners = Listeners(plan.url, users, plan.sockets_per_user, settings.socket_transports)
+            stack.callback(listeners.close)
+            listeners.connect()
+            _tell(f"{sum(socket.connected for socket in listeners.sockets)} of {len(listeners.sockets)} sockets are connected")
+            with connect(settings, "rehearsal") as redis_client:
+                _under_load(plan, measured, stack, Parts(web, users, listeners, app, redis_client))
+        except (SignInFailed, Failed, Unavailable) as reason:
+            measured.interrupted = str(reason)
+    return measured
+
+
+def _under_load(plan: Plan, measured: Measurements, stack: ExitStack, parts: Parts) -> None:
+    notifications: Notifications = parts.app.extensions["notifications_of_commands"]
+    stalls, readiness, logouts = Stalls(), Readiness(parts.web), Logouts(parts.web, parts.users)
+    http = HttpLoad(parts.web, parts.users)
+    sender = Sender(lambda user_id: notifications.send(user_id, "message", "Rehearsal", {}).seq, parts.users)
+    measured.requests, measured.accepted, measured.sockets = http.done, sender.accepted, parts.listeners.sockets
+    loads = [
+        Steadily(READINESS_PER_SECOND, readiness.ask),
+        Steadily(plan.requests_per_second, http.send),
+        Steadily(plan.notifications_per_second, sender.send),
+        Steadily(plan.logouts_per_second, logouts.race),
+    ]
+    for load in loads:
+        stack.callback(load.kill)
+    stack.callback(gevent.spawn(stalls.run).kill)
+    crowd = Crowd(lambda: parts.listeners.is_calm(sender.accepted), parts.listeners.closings, parts.listeners.count)
+    account = Account(parts.web, parts.users[0].cookie)
+    Scenario(plan, measured, readiness, crowd, account, parts.redis_client, stalls.longest, _tell).run()
+    for load in loads:
+        load.finish()
+    wait_for(crowd.is_calm, CALM_SECONDS)
+    measured.logouts, measured.revived = logouts.count_revived()
+
+
+@dataclass(frozen=True)
+class Parts:
+    web: Web
+    users: list[Person]
+    listeners: Listeners
+    app: Flask
+    redis_client: redis.Redis
+
+
+def _sockets(plan: Plan, settings: Config) -> int:
+    """So many that DRAIN_RATE would have each instance close them over nearly half a second."""
+    return plan.sockets or min(MAX_SOCKETS, max(MIN_SOCKETS, int(0.4 * settings.drain_rate * len(plan.instances))))
+
+
+def _registration(settings: Config, app: Flask) -> Callable[[str, str], User]:
+    """Without the limit of registrations, which is one for strangers."""
+    unlimited = replace(settings, rate_limit_register=Rate(limit=sys.maxsize, seconds=1))
+    accounts = Accounts(unlimited, app.extensions["database"], Passwords(), MemoryRateLimiter())
+    return lambda email, password: accounts.register(email, password, Client("rehearsal"))
+
+
+def _removal(app: Flask) -> Callable[[int], None]:
+    database: Database = app.extensions["database"]
+    sessions = app.session_interface
+    assert isinstance(sessions, SessionInterface)
+
+    def remove(user_id: int) -> None:
+        database.run(store.remove, user_id)
+        sessions.end_all(user_id, "account_deleted", keep=None)
+
+    return remove
+
+
+def _interrupt(main: gevent.Greenlet) -> None:
+    gevent.get_hub().loop.run_callback(main.throw, KeyboardInterrupt)
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(text + "\n")

@@ -1,0 +1,63 @@
+"""The page of the fleet, for administrators: how all instances are, and the means to drain one and to call it back."""
+
+from __future__ import annotations
+
+import time
+from typing import cast
+
+from flask import current_app, redirect, request, url_for
+from werkzeug import Response
+
+from app.errors import NotFound
+from app.fleet.service import Fleet
+from app.web import forms, triage
+from app.web.pages import SEE_OTHER, administrators_only, blueprint, notice, page
+
+SHOWN_STOPS = 8  # the older ones are folded away
+
+instance_route = "/admin/fleet/instances/<instance_id>"
+
+
+@blueprint.get("/admin/fleet")
+@administrators_only
+def fleet() -> Response:
+    """With `?drain=ID` it asks whether the last ready instance should really go."""
+    overview = the_fleet().overview()
+    wanted = request.args.get("drain", "")
+    return page(
+        "fleet.html",
+        **overview | {"instances": triage.worst_first(overview["instances"])},
+        verdict=triage.judge(overview),
+        triage=triage,
+        to_confirm=wanted if triage.is_last_ready(overview["instances"], wanted) else None,
+        shown_stops=SHOWN_STOPS,
+        as_of=int(time.time()),
+        is_shared=current_app.config["REPORADAR"].use_redis_sessions,
+        notice=notice(),
+    )
+
+
+@blueprint.post(f"{instance_route}/drain")
+@administrators_only
+def drain(instance_id: str) -> Response:
+    if not forms.text("confirmed") and triage.is_last_ready(the_fleet().overview()["instances"], instance_id):
+        return redirect(url_for("web.fleet", drain=instance_id), SEE_OTHER)
+    return _order(instance_id, drain=True)
+
+
+@blueprint.post(f"{instance_route}/call-back")
+@administrators_only
+def call_back(instance_id: str) -> Response:
+    return _order(instance_id, drain=False)
+
+
+def _order(instance_id: str, drain: bool) -> Response:
+    try:
+        the_fleet().set_aside(instance_id, drain)
+    except NotFound:  # it ended while the page was open
+        return redirect(url_for("web.fleet", done="gone"), SEE_OTHER)
+    return redirect(url_for("web.fleet", done="drain" if drain else "call-back"), SEE_OTHER)
+
+
+def the_fleet() -> Fleet:
+    return cast(Fleet, current_app.extensions["fleet"])

@@ -1,0 +1,374 @@
+"""The page of the fleet: what an operator sees of instances that drain, die and come back, and that it can be used meanwhile."""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.browser.conftest import Visit, expect_heading, open_account
+from tests.browser.test_pages import GROUND, LEGIBILITY, PHONE
+from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate
+from tests.sockets import Balancer
+
+SEEN_MS = 5_000  # within which a change is to be seen
+BURIED_MS = 15_000  # within which a crash is to be written down: the entry has to expire
+BACK_MS = 20_000
+ASKING_MS = 2_000
+
+
+class SmallFleet(NamedTuple):
+    redis: RedisServer
+    one: Instance
+    two: Instance
+    balancer: Balancer
+
+
+@pytest.fixture(scope="module")
+def started(postgres_server: PostgresServer) -> Iterator[SmallFleet]:
+    with RedisServer() as redis:
+        environment = fleet_environment(redis.url, postgres_server.create_database(), RATE_LIMIT_REGISTER="1000/h")
+        migrate(environment)
+        one, two = (Instance({**environment, "INSTANCE_ID": f"instance-{number}"}) for number in (1, 2))
+        with one, two, Balancer([one, two]) as balancer:
+            yield SmallFleet(redis, one, two, balancer)
+
+
+@pytest.fixture
+def fleet(started: SmallFleet) -> SmallFleet:
+    """Both ready, and nothing left of what an earlier test has stopped."""
+    started.one.wait_ready()
+    started.two.wait_ready()
+    with started.redis.client() as client:
+        client.delete("fleet:stops")
+    return started
+
+
+@pytest.fixture(scope="module")
+def administrator(chromium: Browser, started: SmallFleet) -> Iterator[Any]:
+    """The cookies of one."""
+    with chromium.new_context(base_url=started.balancer.url) as context:
+        promote(context.new_page(), started.one)
+        yield context.storage_state()
+
+
+def promote(page: Page, instance: Instance) -> None:
+    flask(instance.environment, "users", "promote", open_account(page))
+
+
+@pytest.fixture
+def page(visit: Visit, fleet: SmallFleet, administrator: Any) -> Page:
+    """Of an administrator, who comes by the balancer."""
+    page = visit(base_url=fleet.balancer.url, storage_state=administrator)
+    page.goto("/admin/fleet")
+    return page
+
+
+def row(page: Page, number: int) -> Locator:
+    heading = page.get_by_role("heading", name=f"instance-{number}", exact=True)
+    return page.locator("#instances").get_by_role("listitem").filter(has=heading)
+
+
+def sockets(page: Page, number: int) -> Locator:
+    return row(page, number).locator("dl > div").filter(has_text="Sockets").get_by_role("definition")
+
+
+def press(page: Page, button: str) -> None:
+    page.get_by_role("button", name=button, exact=True).click()
+
+
+def expect_verdict(page: Page, words: str) -> None:
+    expect(page.locator("#verdict").get_by_role("status")).to_have_text(words, timeout=BACK_MS)
+
+
+def expect_refreshes(page: Page, count: int = 1) -> None:
+    for _ in range(count):
+        seen = page.locator("#freshness").text_content() or ""
+        expect(page.locator("#freshness")).not_to_have_text(seen, timeout=SEEN_MS)
+
+
+def test_every_instance_is_there(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("link", name="Fleet").click()
+    expect_heading(page, "Fleet")
+    expect_verdict(page, "2 of 2 instances are ready")
+    for number in (1, 2):
+        expect(row(page, number)).to_contain_text(re.compile(r"ready.*up \d+ (second|minute)s?.*version \d", re.DOTALL))
+        for label in ("CPU", "Memory", "p95", "Event loop", "Redis", "Database", "Connections", "Sockets"):
+            expect(row(page, number).get_by_text(label, exact=True)).to_be_visible()
+    expect(page.locator("#stops")).to_contain_text("None so far.")
+    expect(page.locator("#freshness")).to_contain_text(re.compile(r"Live: instance-[12] at \d\d:\d\d:\d\d UTC"))
+    expect(page.get_by_role("contentinfo")).to_contain_text(re.compile(r"Served by instance instance-[12]"))
+
+
+def test_a_drained_instance_is_seen_loses_its_sockets_and_comes_back(
+    page: Page, visit: Visit, fleet: SmallFleet, administrator: Any
+) -> None:
+    page.evaluate("window.loadedOnce = true")
+    other = visit(base_url=fleet.balancer.url, storage_state=administrator)
+    for _ in range(8):
+        if sockets(page, 2).text_content() != "0":
+            break
+        other.context.new_page().goto(f"{fleet.balancer.url}/settings")
+        expect_refreshes(page, 2)
+    expect(sockets(page, 2)).not_to_have_text("0")
+    other.goto("/admin/fleet")
+    press(other, "Drain instance-2")
+    expect(other.get_by_role("status").first).to_contain_text("The instance was told to drain.")
+    expect(row(page, 2)).to_contain_text("draining", timeout=SEEN_MS)
+    expect(row(page, 2)).to_contain_text("drained by an administrator", timeout=SEEN_MS)
+    expect(page.locator("#instances").get_by_role("listitem").first).to_contain_text("instance-2")
+    expect_verdict(page, "instance-2 is not ready; 1 of 2 is")
+    expect(sockets(page, 2)).to_have_text("0", timeout=BACK_MS)
+    open_pages = len(page.context.pages) + len(other.context.pages)
+    expect(sockets(page, 1)).to_have_text(str(open_pages), timeout=BACK_MS)
+    press(other, "Call back instance-2")
+    expect_verdict(page, "2 of 2 instances are ready")
+    assert page.evaluate("window.loadedOnce")
+
+
+def test_a_killed_instance_disappears_and_is_listed_as_crashed(
+    page: Page, visit: Visit, fleet: SmallFleet, administrator: Any
+) -> None:
+    direct = visit(base_url=fleet.two.url, storage_state=administrator)
+    direct.goto("/admin/fleet")
+    expect(direct.locator("#freshness")).to_contain_text("Live: instance-2")
+    fleet.two.kill()
+    expect(row(page, 2)).to_have_count(0, timeout=SEEN_MS)
+    expect_verdict(page, "1 of 1 instance is ready")
+    expect(direct.locator("#freshness")).to_contain_text(
+        re.compile("Not live. Nobody answers. Last seen: .*, told by instance-2")
+    )
+    stop = page.locator("#stops").get_by_role("listitem")
+    expect(stop).to_contain_text("crashed instance-2 just now", timeout=BURIED_MS)
+    expect(stop).to_contain_text("ended without a word")
+    expect(page.locator("#verdict")).to_contain_text("instance-2 crashed just now")
+    fleet.two.start()
+    expect_verdict(page, "2 of 2 instances are ready")
+    expect(direct.locator("#freshness")).to_contain_text("Live: instance-2", timeout=SEEN_MS)
+
+
+def test_a_clean_stop_shows_its_phases(page: Page, fleet: SmallFleet) -> None:
+    fleet.two.restart()
+    stop = page.locator("#stops").get_by_role("listitem")
+    expect(stop).to_contain_text(re.compile(r"clean instance-2\s+just now, in \d+\.\d s, most of it for \w+"), timeout=SEEN_MS)
+    stop.get_by_text("Phases").click()
+    expect_refreshes(page)
+    for phase in ("sockets", "requests", "close"):
+        expect(stop.get_by_role("row", name=phase)).to_be_visible()
+
+
+def test_nobody_is_disturbed_by_what_is_new(page: Page, fleet: SmallFleet) -> None:
+    press_here = page.get_by_role("button", name="Drain instance-1", exact=True)
+    press_here.focus()
+    page.request.post("/api/fleet/instances/instance-2/drain")
+    expect(page.locator("#instances").get_by_role("listitem").first).to_contain_text("instance-2", timeout=SEEN_MS)
+    expect(press_here).to_be_focused()
+    page.request.delete("/api/fleet/instances/instance-2/drain")
+    expect(page.locator("#instances").get_by_role("listitem").first).to_contain_text("instance-1", timeout=SEEN_MS)
+    expect(press_here).to_be_focused()
+    expect_verdict(page, "2 of 2 instances are ready")
+    page.get_by_role("heading", name="instance-1", exact=True).select_text()
+    expect_refreshes(page, 2)
+    assert page.evaluate("getSelection().toString()").strip() == "instance-1"
+
+
+def test_a_button_is_pressed_for_as_long_as_one_likes(page: Page) -> None:
+    page.get_by_role("button", name="Drain instance-2", exact=True).hover()
+    page.mouse.down()
+    page.wait_for_timeout(2 * ASKING_MS)  # what is guarded is that nothing happens
+    page.mouse.up()
+    expect(page.get_by_role("status").first).to_contain_text("The instance was told to drain.")
+    press(page, "Call back instance-2")
+    expect_verdict(page, "2 of 2 instances are ready")
+
+
+PRESS_AT_ONCE = """
+detail => new Promise(resolve => {
+  const list = document.querySelector(".instances");
+  new MutationObserver((_, observer) => {
+    observer.disconnect();
+    const event = new MouseEvent("click", { detail, bubbles: true, cancelable: true });
+    addEventListener("click", () => { resolve(event.defaultPrevented); event.preventDefault(); }, { once: true });
+    list.querySelector("button").dispatchEvent(event);
+  }).observe(list, { childList: true });
+})
+"""
+
+
+@pytest.mark.parametrize(("detail", "refused"), [(1, True), (0, False)], ids=["pointer", "keyboard"])
+def test_a_click_is_not_taken_for_one_on_the_row_that_has_just_come_there(page: Page, detail: int, refused: bool) -> None:
+    page.evaluate(f"window.outcome = ({PRESS_AT_ONCE})({detail})")
+    page.request.post("/api/fleet/instances/instance-2/drain")
+    assert page.evaluate("window.outcome") is refused
+    page.request.delete("/api/fleet/instances/instance-2/drain")
+    expect_verdict(page, "2 of 2 instances are ready")
+
+
+def test_the_last_ready_one_takes_a_second_word(page: Page) -> None:
+    press(page, "Drain instance-1")
+    press(page, "Drain instance-2")  # at once, maybe before the first knows
+    expect(page.get_by_role("alert")).to_contain_text("instance-2 is the last ready instance")
+    page.get_by_role("link", name="Leave it").click()
+    expect_verdict(page, "instance-1 is not ready; 1 of 2 is")
+    press(page, "Drain instance-2")
+    press(page, "Drain it all the same")
+    expect_verdict(page, "No instance is ready")
+    for number in (1, 2):
+        press(page, f"Call back instance-{number}")
+    expect_verdict(page, "2 of 2 instances are ready")
+
+
+def test_without_scripts(visit: Visit, fleet: SmallFleet, administrator: Any) -> None:
+    page = visit(base_url=fleet.balancer.url, storage_state=administrator, java_script_enabled=False)
+    page.goto("/admin/fleet")
+    expect(page.locator("#freshness")).to_contain_text("As of")
+    press(page, "Drain instance-2")
+    expect(page.get_by_role("status").first).to_contain_text("The instance was told to drain.")
+    expect(row(page, 2)).to_contain_text("draining")
+    page.get_by_role("link", name="Load anew").click()
+    press(page, "Call back instance-2")
+    expect(page.get_by_role("status").first).to_contain_text("The instance was called back.")
+    expect(page.get_by_role("button", name="Drain instance-2", exact=True)).to_be_visible()
+
+
+def test_it_is_for_administrators(visit: Visit, fleet: SmallFleet) -> None:
+    page = visit(base_url=fleet.balancer.url)
+    page.goto("/admin/fleet")
+    expect_heading(page, "Sign in")
+    open_account(page)
+    page.goto("/")
+    expect(page.get_by_role("link", name="Fleet")).to_have_count(0)
+    answer = page.goto("/admin/fleet")
+    assert answer
+    assert answer.status == 403
+    expect(page.get_by_role("main")).to_contain_text("This is for administrators.")
+    for order in ("drain", "call-back"):
+        assert page.request.post(f"/admin/fleet/instances/instance-2/{order}").status == 403
+
+
+def test_an_instance_that_is_gone(page: Page) -> None:
+    page.locator("form").filter(has_text="Drain instance-2").evaluate("form => form.action = form.action.replace('-2/', '-7/')")
+    page.locator("form").filter(has_text="Drain instance-2").evaluate("form => form.submit()")
+    expect(page.get_by_role("status").first).to_have_text("This instance is not there any more.")
+
+
+@contextmanager
+def in_trouble(redis: RedisServer) -> Iterator[None]:
+    """An instance of whose troubles there is everything to be seen."""
+    about = {
+        **{
+            "instance_id": "instance-3",
+            "nonce": "3",
+            "hostname": "a-machine-of-a-name-that-is-long",
+            "pid": 17,
+            "uptime": 40_000,
+        },
+        **{"start_time": "2026-11-01T00:00:00.000Z", "status": "ready", "version": "0.1.0", "config_fingerprint": "other"},
+        **{"cpu_percent": 98.4, "memory_percent": 91.0, "p95_ms": 1834.0, "loop_delay_ms": 71.3, "redis_latency_ms": 14.0},
+        **{"database_latency_ms": 80.0, "connections": 1544, "sockets": 1290, "obstacles": ["redis has failed for 14 s"]},
+        "advice": [
+            {"instance_id": "instance-3", "metric": "cpu_percent", "value": 98.4, "threshold": 70, "action": "Add an instance"}
+            | {"cause": "CPU 98 % of the one core that an instance can use."}
+        ],
+        "disagreements": [{"kind": "keys", "instance_ids": ["instance-3"], "message": "holds no key that the fleet writes with"}],
+    }
+    stops = [{"instance_id": "instance-3", "nonce": f"stop-{number}", "at": int(time.time() * 1000)} for number in range(12)]
+    forced = {"kind": "forced", "seconds": 25.0, "summary": "forced in 25.00 s: requests 1 in 20.00 s (not done in time)"}
+    over = threading.Event()
+
+    def beat() -> None:
+        with redis.client() as client:
+            client.rpush("fleet:stops", *[json.dumps(stop | forced) for stop in stops])
+            client.hset("fleet:instances", "3", json.dumps({**stops[0], "kind": "crashed", "seconds": None, "summary": "gone"}))
+            while not over.wait(0.5):
+                entry: dict[str, Any] = {
+                    "instance_id": "instance-3",
+                    "status": "ready",
+                    "pool": 5,
+                    "keys": {},
+                    "hostname": "",
+                    "pid": 1,
+                }
+                seen = int(client.time()[0]) * 1000
+                client.hset(
+                    "fleet:instance:3",
+                    mapping={"entry": json.dumps(entry), "about": json.dumps(about), "since": seen, "seen": seen},
+                )
+            client.delete("fleet:instance:3")
+            client.hdel("fleet:instances", "3")
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        yield
+    finally:
+        over.set()
+        beating.join()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_worst_comes_first_and_is_legible(page: Page, fleet: SmallFleet, scheme: Any) -> None:
+    page.emulate_media(color_scheme=scheme)
+    with in_trouble(fleet.redis):
+        expect_verdict(page, "instance-3 is not ready; 2 of 3 are")
+        order = page.locator("#fleet > section").evaluate_all("sections => sections.map(section => section.id)")
+        assert order == ["verdict", "disagreements", "advice", "instances", "stops"]
+        expect(page.locator("#instances").get_by_role("listitem").first).to_contain_text("instance-3")
+        expect(page.locator("#disagreements")).to_contain_text("instance-3: holds no key that the fleet writes with")
+        expect(page.locator("#advice")).to_contain_text("Add an instance. instance-3: CPU 98 %")
+        expect(row(page, 3).locator(".high")).to_have_text(
+            [
+                *("CPU98 % > 70 %", "Memory91 % > 80 %", "p951,834 ms > 500 ms", "Event loop71 ms > 50 ms"),
+                *("Redis14 ms > 10 ms", "Database80 ms > 50 ms", "Connections1,544 > 1,000"),
+            ]
+        )
+        expect(page.locator("#stops li:visible")).to_have_count(8)
+        expect(page.locator("body")).to_have_css("background-color", GROUND[scheme])
+        for size in (PHONE, {"width": 1280, "height": 800}):
+            page.set_viewport_size(size)  # type: ignore[arg-type]
+            assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+            assert page.evaluate(LEGIBILITY) == []
+    expect_verdict(page, "2 of 2 instances are ready")
+
+
+def test_the_page_says_that_a_store_is_down_and_goes_on_trying(page: Page, fleet: SmallFleet) -> None:
+    fleet.redis.kill()
+    expect(page.locator("#freshness")).to_contain_text(
+        re.compile("Not live. instance-[12] answers 503. Last seen: .*, told by instance-[12]"), timeout=SEEN_MS
+    )
+    other = page.context.new_page()
+    answer = other.goto("/admin/fleet")
+    assert answer
+    assert answer.status == 503
+    expect(other.get_by_role("main")).to_contain_text("Try again in a moment.")
+    fleet.redis.start()
+    expect(page.locator("#freshness")).to_contain_text("Live: instance-", timeout=BACK_MS)
+
+
+def test_the_end_of_the_session_is_told(visit: Visit, fleet: SmallFleet) -> None:
+    page = visit(base_url=fleet.balancer.url)
+    promote(page, fleet.one)
+    page.goto("/admin/fleet")
+    expect(page.locator("#freshness")).to_contain_text("Live")
+    page.request.post("/api/auth/logout")
+    expect(page.locator("#freshness")).to_contain_text("Not live: this is for administrators who are signed in.")
+    expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
+
+
+def test_an_embedded_instance_shows_itself(visit: Visit, instance: Instance) -> None:
+    page = visit()
+    promote(page, instance)
+    page.goto("/admin/fleet")
+    expect_verdict(page, "1 of 1 instance is ready")
+    expect(page.locator("#stops")).to_contain_text("They are in its log")
+    page.get_by_role("button", name=re.compile("^Drain")).click()
+    page.get_by_role("button", name="Drain it all the same").click()
+    expect_verdict(page, "No instance is ready")
+    page.get_by_role("button", name=re.compile("^Call back")).click()
+    expect_verdict(page, "1 of 1 instance is ready")

@@ -1,0 +1,16 @@
+"""The fault: an instance that stops closes all of its sockets at once."""
+
+from app import config, create_app
+from app.realtime.connections import Connections
+
+shed = Connections.shed
+
+
+def at_once(self: Connections, seconds: float) -> int:
+    self._drain_rate = 1_000_000
+    return shed(self, seconds)
+
+
+Connections.shed = at_once  # type: ignore[method-assign]
+
+app = create_app(config.from_environment_or_exit())

@@ -1,0 +1,18 @@
+"""The fault: an instance that stops goes on saying that it is ready, so that the balancer is not told."""
+
+from app import config, create_app
+from app.lifecycle import READY, Lifecycle
+from app.stopping import StopReport
+
+drain = Lifecycle.drain
+
+
+def unnoticed(self: Lifecycle) -> StopReport:
+    report = drain(self)
+    self.phase = READY
+    return report
+
+
+Lifecycle.drain = unnoticed  # type: ignore[method-assign]
+
+app = create_app(config.from_environment_or_exit())

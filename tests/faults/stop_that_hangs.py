@@ -1,0 +1,10 @@
+"""The fault: something that an instance waits for when it stops does not come, until the time is over."""
+
+import gevent
+
+from app import config, create_app
+from app.lifecycle import Lifecycle
+
+app = create_app(config.from_environment_or_exit())
+lifecycle: Lifecycle = app.extensions["lifecycle"]
+lifecycle.add("a connection that nobody closes", let_go=lambda seconds: gevent.sleep(2 * seconds))

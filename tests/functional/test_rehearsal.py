@@ -1,0 +1,93 @@
+"""`flask rehearse` on a fleet behind the shipped nginx: green as it is, and red, by the right line, for each seeded fault."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from app.rehearsal.commands import PROGRAM
+from app.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
+from tests.fleet import Fleet
+from tests.processes import wait_until
+from tests.servers import ROOT, PostgresServer, base_environment, procfile_command
+
+# A load that leaves a machine with two processors, and other things to do, time for the instances.
+GENTLE = {"sockets": 40, "requests_per_second": 30, "notifications_per_second": 15}
+# Slow enough for a few sockets to show it. The timeout is what a hanging stop costs the test.
+SETTINGS = {"SHUTDOWN_DELAY": "2", "SHUTDOWN_TIMEOUT": "14", "DRAIN_RATE": "20", "TRUSTED_PROXIES": "1"}
+
+INTERRUPTED = 130
+
+# Which line is red.
+FAULTS = {
+    "no_readiness_flip": "instance-1 unready",
+    "all_sockets_at_once": "instance-1 drain",
+    "key_of_its_own": "signed out",
+    "stop_that_hangs": "instance-1 stop",
+    "session_written_back": "logouts",
+}
+
+
+def rehearse(fleet: Fleet, *phases: str) -> tuple[int, dict[str, Any], str]:
+    """Exit status, report card, and both outputs."""
+    instances = {name: str(fleet.pid_files[name]) for name in fleet.instances}
+    plan = Plan(fleet.url, instances, f"kill $(cat {fleet.pid_files['redis']})", True, phases, **GENTLE)
+    environment = base_environment() | fleet.environment
+    done = subprocess.run([*PROGRAM, plan.dump()], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    output = done.stdout + done.stderr
+    assert "Traceback" not in output, output
+    return done.returncode, json.loads(done.stdout), output
+
+
+def interrupted(fleet: Fleet, output: Path) -> int:
+    """The exit status of the command itself, which is told to stop in the middle of its work."""
+    program, *_ = procfile_command("release")
+    instances = [f"--instance={name}={fleet.pid_files[name]}" for name in fleet.instances]
+    command = [program, "--app", "wsgi", "rehearse", "--url", fleet.url, *instances]
+    with output.open("wb") as file:
+        environment = base_environment() | fleet.environment
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT) as running:
+            wait_until(lambda: ROLLING_RESTART in output.read_text(), timeout=90, what="the rehearsal to begin")
+            running.terminate()
+            return running.wait(60)
+
+
+def left_behind(fleet: Fleet) -> tuple[list[str], int]:
+    """Keys in Redis that are none of the registry, and users."""
+    with fleet.redis.client() as client, psycopg2.connect(fleet.environment["DATABASE_URL"]) as connection:
+        keys = [key for key in client.scan_iter("*") if not key.startswith(("fleet:", "dramatiq:"))]
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM users")
+            (users,) = cursor.fetchone() or (0,)
+    connection.close()
+    return keys, users
+
+
+def test_a_fleet_as_it_is_passes(postgres_server: PostgresServer, tmp_path: Path) -> None:
+    with Fleet(tmp_path, postgres_server, size=3, application="wsgi:app", **SETTINGS) as fleet:
+        status, card, output = rehearse(fleet, ROLLING_RESTART, SIGKILL, REDIS_RESTART)
+        assert (status, card["verdict"]) == (0, "green"), output
+        assert all(line["ok"] for line in card["lines"])
+        assert {f"instance-{n} {what}" for n in (1, 2, 3) for what in ("unready", "drain", "stop")} <= names(card)
+        assert left_behind(fleet) == ([], 0)
+        assert interrupted(fleet, tmp_path / "output") == INTERRUPTED
+        assert left_behind(fleet) == ([], 0)
+
+
+@pytest.mark.parametrize(("fault", "red"), FAULTS.items(), ids=FAULTS)
+def test_each_fault_is_seen(postgres_server: PostgresServer, tmp_path: Path, fault: str, red: str) -> None:
+    application = f"tests.faults.{fault}:app"
+    with Fleet(tmp_path, postgres_server, size=2, application=application, **SETTINGS) as fleet:
+        status, card, output = rehearse(fleet, ROLLING_RESTART)
+        assert (status, card["verdict"]) == (1, "red"), output
+        (line,) = [line for line in card["lines"] if line["name"] == red]
+        assert not line["ok"], output
+
+
+def names(card: dict[str, Any]) -> set[str]:
+    return {line["name"] for line in card["lines"]}
