@@ -42,6 +42,8 @@ NOT_RUN = {
     "docker compose": "wants a Docker engine",
     "curl --insecure https://localhost/": "wants what Docker Compose has started",
     "deploy/docker/make-secrets": "tests/functional/test_docker.py runs it",
+    "flask --app wsgi rehearse": "tests/functional/test_rehearsal.py runs it, and it wants a machine of its own to be green",
+    "cp deploy/kubernetes/": "makes a file that has to be filled in",
     "kubectl": "wants a cluster",
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config import SETTINGS, Config, ConfigError, load
+from app.config import SETTINGS, ConfigError, load
 from app.fleet import advice
 from tests import guide
 from tests.guide import Block
@@ -82,7 +82,7 @@ def is_quoted(quotation: str, text: str) -> bool:
     return any(textwrap.dedent("\n".join(window)).splitlines() == wanted for window in windows)
 
 
-def check_settings(block: Block) -> Config:
+def check_settings(block: Block) -> None:
     """Each is a setting; the placeholders are refused, and nothing else is."""
     settings = dict(line.split("=", 1) for line in block.text.splitlines() if line and not line.startswith("#"))
     unknown = settings.keys() - {setting.name.upper() for setting in SETTINGS}
@@ -91,7 +91,7 @@ def check_settings(block: Block) -> Config:
     with pytest.raises(ConfigError) as refused:
         load(settings)
     assert {fault.split(":")[0] for fault in refused.value.faults} == OWN_SECRETS.keys()
-    return load(settings | OWN_SECRETS)
+    load(settings | OWN_SECRETS)
 
 
 def check_python(block: Block) -> None:
@@ -109,6 +109,8 @@ def check_bash(block: Block) -> None:
     subprocess.run(["bash", "-n", "-c", block.text], check=True)
     assert block.section in guide.STAGES, f"nobody follows {block}"
     for line in block.text.splitlines():
+        if guide.STAGES[block.section] == guide.NOWHERE:
+            assert guide.why_not_run(line), f"{block}: nobody runs {line!r}"
         if guide.why_not_run(line):
             for file in re.findall(r"\bdeploy/\S+", line):
                 assert (ROOT / file).exists() or (ROOT / file.replace(".yaml", ".example.yaml")).exists(), f"{block}: {file}"
@@ -153,6 +155,7 @@ def test_each_block_is_right(block: Block) -> None:
         ("python", "print('one')\n# prints: two"),
         ("bash", "for instance in"),
         ("bash", "kubectl apply --filename deploy/kubernetes/deployment.yaml"),
+        ("bash", "make run"),
         ("text", "instance-1"),
         ("typescript", "logger.info('Processing request');"),
     ],
