@@ -14,7 +14,7 @@ from tests.sockets import Balancer
 
 class Fleet:
     def __init__(self, folder: Path, postgres: PostgresServer, *, size: int, application: str, **settings: str) -> None:
-        """Its Redis is its own; the pid files are `folder`/NAME.pid."""
+        """Its Redis is its own; the pid files are `folder`/NAME.pid. What ends stays away while there is `folder`/NAME.away."""
         self.folder = folder
         self._postgres = postgres
         self._size = size
@@ -57,7 +57,7 @@ class Fleet:
             self.pid_files[name].write_text(str(server.pid))
         while not self._over.wait(POLL_SECONDS):
             for name, server in servers.items():
-                if server.status() is not None:
+                if server.status() is not None and not (self.folder / f"{name}.away").exists():
                     server.wait()
                     server.start(wait_ready=False)
                     self.pid_files[name].write_text(str(server.pid))

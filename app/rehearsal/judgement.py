@@ -55,10 +55,11 @@ def requests(measured: Measurements) -> Iterator[Line]:
     answered = [request for request in measured.requests if request.status != 401]
     kinds = [(_kind(measured, request), request) for request in answered if not request.ok]
     failed = [request for kind, request in kinds if kind == FAILED]
+    slowest = max((request.seconds for request in measured.requests), default=0.0)
     yield Line(
         "requests",
         not failed and bool(answered),
-        f"{len(measured.requests):,} sent, {len(failed):,} failed{_details(measured, failed)}",
+        f"{len(measured.requests):,} sent, {len(failed):,} failed{_details(measured, failed)}; slowest {slowest:.1f} s",
         "visitors saw errors: an instance was sent what it did not serve any more, or the machines are too small for the load",
     )
     counts = Counter(kind for kind, _ in kinds)
