@@ -17,6 +17,7 @@ from app.rehearsal.plan import ROLLING_RESTART, SIGKILL, Plan
 from app.rehearsal.scenario import AFTER_REDIS_SECONDS, Scenario
 
 REQUESTS, RESTARTS = 18_000, 3
+BEFORE = 500  # requests of the time in which all became ready, which do not count
 
 
 class Rolling(Scenario):
@@ -27,7 +28,7 @@ class Rolling(Scenario):
         for number in itertools.count(1):
             with self._phase(ROLLING_RESTART) as phase:
                 self._rolling_restart(phase)
-            if number >= RESTARTS and len(self._measured.requests) >= REQUESTS:
+            if number >= RESTARTS and len(self._measured.requests) >= REQUESTS + BEFORE:
                 return
 
 
