@@ -141,7 +141,7 @@ class Config:
         parsers.integer(0, 10), "0", "number of reverse proxies whose `X-Forwarded-*` headers are believed"
     )
     allowed_origins: tuple[str, ...] = _setting(
-        parsers.origins, "", "further origins that may send state-changing requests", shown_default="same origin"
+        parsers.origins, "", "further origins that may open a socket or send state-changing requests", shown_default="same origin"
     )
     log_format: str = _setting(parsers.choice("text", "json"), "text", "`text` or `json`, one line each")
     log_level: str = _setting(parsers.choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least severe level that is logged")

@@ -14,7 +14,7 @@ from tests.sockets import Balancer
 
 class Fleet:
     def __init__(self, folder: Path, postgres: PostgresServer, *, size: int, application: str, **settings: str) -> None:
-        """Its Redis is its own; the pid files are `folder`/NAME.pid."""
+        """Its Redis is its own; the pid files are `folder`/NAME.pid. What ends stays away while there is `folder`/NAME.away."""
         self.folder = folder
         self._postgres = postgres
         self._size = size
@@ -47,17 +47,17 @@ class Fleet:
         return self._stack.enter_context(instance)
 
     def _watch(self) -> None:
+        for name, server in {**self.instances, "redis": self.redis}.items():
+            self.pid_files[name].write_text(str(server.pid))
         watcher = threading.Thread(target=self._keep_running, args=({**self.instances, "redis": self.redis},))
         watcher.start()
         self._stack.callback(watcher.join)
         self._stack.callback(self._over.set)
 
     def _keep_running(self, servers: dict[str, Server]) -> None:
-        for name, server in servers.items():
-            self.pid_files[name].write_text(str(server.pid))
         while not self._over.wait(POLL_SECONDS):
             for name, server in servers.items():
-                if server.status() is not None:
+                if server.status() is not None and not (self.folder / f"{name}.away").exists():
                     server.wait()
                     server.start(wait_ready=False)
                     self.pid_files[name].write_text(str(server.pid))

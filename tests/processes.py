@@ -37,6 +37,16 @@ def free_port() -> int:
             return port
 
 
+def free_ports(count: int) -> list[int]:
+    """So many, one after the other."""
+    while True:
+        first = free_port()
+        others = range(first + 1, first + count)
+        if not _handed_out.intersection(others) and all(map(_is_free, others)):
+            _handed_out.update(others)
+            return [first, *others]
+
+
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         try:

@@ -63,6 +63,11 @@ def admin_required(view: View) -> View:
     return cast(View, guarded)
 
 
+def note_act(event: str, **facts: object) -> None:
+    """For the audit log: what the signed-in user did."""
+    audit.note(event, client().address, user=require_user().id, **facts)
+
+
 def client() -> Client:
     """Of this request."""
     agent = request.user_agent.string[:MAX_USER_AGENT_LENGTH]

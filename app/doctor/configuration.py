@@ -33,7 +33,7 @@ def _redis_access(config: Config) -> Iterator[Finding]:
     else:
         yield warn(
             "configuration: no password for Redis (AUTH), which is on another machine",
-            "Whoever reaches it can end sessions: set requirepass there, and redis://:PASSWORD@HOST in REDIS_URL",
+            "Whoever reaches it can end sessions: set requirepass there, and redis://default:PASSWORD@HOST in REDIS_URL",
         )
     if url.scheme == "rediss" and config.redis_tls_verify:
         yield ok("configuration: the way to Redis is encrypted (TLS), and its certificate is verified")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import statistics
 import time
@@ -17,6 +18,7 @@ from app.redis_client import MAX_CONNECTIONS
 
 TIMEOUT_SECONDS = 2.0
 PINGS = 20
+ATTEMPTS, PAUSE_SECONDS = 3, 0.3
 WARN_MS, FAIL_MS = 1.0, 10.0
 CONNECTIONS_OF_AN_INSTANCE = 2 * MAX_CONNECTIONS  # two clients, each with a pool
 MOST_OF_IT = 80  # percent of a limit
@@ -39,7 +41,7 @@ def reach(client: redis.Redis, where: str) -> Generator[Finding, None, bool]:
     """Whether there is any use in asking more."""
     try:
         client.ping()
-        times = sorted(_milliseconds(client) for _ in range(PINGS))
+        median = _round_trip(client)
     except redis.exceptions.AuthenticationError:
         yield fail(
             f"redis refuses the password: {where}", "Compare the password in REDIS_URL with its requirepass or users (ACL)"
@@ -51,7 +53,6 @@ def reach(client: redis.Redis, where: str) -> Generator[Finding, None, bool]:
     except redis.RedisError as error:
         yield fail(f"redis does not answer: {where}: {in_words(error)}", AWAY)
     else:
-        median = statistics.median(times)
         yield graded(
             median,
             warn_above=WARN_MS,
@@ -76,6 +77,17 @@ def examine(client: redis.Redis, instances: int) -> Iterator[Finding]:
     yield from _persistence(facts)
     yield _memory(facts)
     yield _clients(facts, instances)
+
+
+def _round_trip(client: redis.Redis) -> float:
+    """In milliseconds. What looks slow is measured again: a busy moment is no distance."""
+    best = math.inf
+    for _ in range(ATTEMPTS):
+        best = min(best, statistics.median(_milliseconds(client) for _ in range(PINGS)))
+        if best <= WARN_MS:
+            break
+        time.sleep(PAUSE_SECONDS)
+    return best
 
 
 def _milliseconds(client: redis.Redis) -> float:

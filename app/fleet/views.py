@@ -8,7 +8,7 @@ from flask import Blueprint, Response, current_app
 from pydantic import BaseModel
 
 from app.api import answer, operation
-from app.auth.guards import admin_required
+from app.auth.guards import admin_required, note_act
 from app.fleet.service import Fleet
 
 blueprint = Blueprint("fleet", __name__, url_prefix="/api/fleet")
@@ -94,7 +94,7 @@ def overview() -> Response:
 @operation("Take an instance out: not ready, its sockets sent elsewhere", returns={202: OrderView}, errors=(401, 403, 404, 503))
 @admin_required
 def drain(instance_id: str) -> Response:
-    fleet().set_aside(instance_id, wanted=True)
+    give_order(instance_id, drain=True)
     return answer(OrderView(instance_id=instance_id, drain=True), 202)
 
 
@@ -102,8 +102,14 @@ def drain(instance_id: str) -> Response:
 @operation("Call an instance back that was taken out", returns={202: OrderView}, errors=(401, 403, 404, 503))
 @admin_required
 def call_back(instance_id: str) -> Response:
-    fleet().set_aside(instance_id, wanted=False)
+    give_order(instance_id, drain=False)
     return answer(OrderView(instance_id=instance_id, drain=False), 202)
+
+
+def give_order(instance_id: str, *, drain: bool) -> None:
+    """Raises NotFound and Unavailable."""
+    fleet().set_aside(instance_id, drain)
+    note_act("instance.drained" if drain else "instance.called_back", instance=instance_id)
 
 
 def fleet() -> Fleet:

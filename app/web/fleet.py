@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import cast
 
 from flask import current_app, redirect, request, url_for
 from werkzeug import Response
 
 from app.errors import NotFound
-from app.fleet.service import Fleet
+from app.fleet.views import fleet as the_fleet
+from app.fleet.views import give_order
 from app.web import forms, triage
 from app.web.pages import SEE_OTHER, administrators_only, blueprint, notice, page
 
@@ -53,11 +53,7 @@ def call_back(instance_id: str) -> Response:
 
 def _order(instance_id: str, drain: bool) -> Response:
     try:
-        the_fleet().set_aside(instance_id, drain)
+        give_order(instance_id, drain=drain)
     except NotFound:  # it ended while the page was open
         return redirect(url_for("web.fleet", done="gone"), SEE_OTHER)
     return redirect(url_for("web.fleet", done="drain" if drain else "call-back"), SEE_OTHER)
-
-
-def the_fleet() -> Fleet:
-    return cast(Fleet, current_app.extensions["fleet"])

@@ -100,7 +100,7 @@ def shared_environment(environ: Mapping[str, str], ports: Ports, kept: Mapping[s
         "APP_ENV": "development",  # plain http
         "HOST": "127.0.0.1",
         "TRUSTED_PROXIES": "1",
-        "REDIS_URL": f"redis://:{kept['REDIS_PASSWORD']}@127.0.0.1:{ports.redis}/0",
+        "REDIS_URL": f"redis://default:{kept['REDIS_PASSWORD']}@127.0.0.1:{ports.redis}/0",
         "DATABASE_URL": f"postgresql://reporadar:{kept['POSTGRES_PASSWORD']}@127.0.0.1:{ports.postgres}/reporadar",
     }
     return DEFAULTS | keys | given | own

@@ -285,7 +285,7 @@ def test_300_sockets_are_shed_at_the_drain_rate(start_fleet: StartFleet) -> None
 
 
 def test_sockets_that_are_all_closed_at_once_are_seen(start_fleet: StartFleet) -> None:
-    closed, _, _ = drain_of_300(start_fleet, "tests.faults.sockets_closed_at_once:app")
+    closed, _, _ = drain_of_300(start_fleet, "tests.faults.all_sockets_at_once:app")
     assert fastest_second(closed) > 150
 
 
