@@ -125,8 +125,8 @@ class Parts:
 
 
 def _bystanders(plan: Plan, settings: Config) -> int:
-    """So many that DRAIN_RATE has each instance close its sockets over nearly half a second, and the later ones longer."""
-    enough = int(0.4 * settings.drain_rate * len(plan.instances)) - plan.sockets
+    """So many that DRAIN_RATE has each instance close its sockets over more than half a second."""
+    enough = int(0.7 * settings.drain_rate * len(plan.instances)) - plan.sockets
     return min(MAX_BYSTANDERS, max(0, enough)) if plan.bystanders is None else plan.bystanders
 
 
