@@ -81,6 +81,7 @@ def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
             listeners = Listeners(plan.url, users[:told], plan.sockets_per_user, users[told:], settings.socket_transports)
             stack.callback(listeners.close)
             listeners.connect()
+            wait_for(lambda: listeners.is_calm({}), CALM_SECONDS)
             _tell(f"{sum(socket.connected for socket in listeners.sockets)} of {len(listeners.sockets)} sockets are connected")
             with connect(settings, "rehearsal", timeout=REDIS_SECONDS) as redis_client:
                 _under_load(plan, measured, stack, Parts(web, users[:told], listeners, app, redis_client))
@@ -124,8 +125,8 @@ class Parts:
 
 
 def _bystanders(plan: Plan, settings: Config) -> int:
-    """So many that DRAIN_RATE has each instance close its sockets over nearly half a second, and the later ones longer."""
-    enough = int(0.4 * settings.drain_rate * len(plan.instances)) - plan.sockets
+    """So many that DRAIN_RATE has each instance close its sockets over more than half a second."""
+    enough = int(0.7 * settings.drain_rate * len(plan.instances)) - plan.sockets
     return min(MAX_BYSTANDERS, max(0, enough)) if plan.bystanders is None else plan.bystanders
 
 

@@ -10,8 +10,8 @@ from app.rehearsal.judgement import Line
 from app.rehearsal.measurements import Measurements, Settings, Stop
 
 RATE_TOLERANCE = 1.5  # times DRAIN_RATE
-RATE_WINDOW, RATE_COUNT = 0.25, 10  # seconds, but as many as DRAIN_RATE needs for so many sockets: fewer make no rate
-JITTER = 0.05  # seconds by which two closings may be seen closer together than they were
+RATE_WINDOW, RATE_COUNT = 0.4, 10  # seconds, but as many as DRAIN_RATE needs for so many sockets: fewer make no rate
+JITTER = 0.02  # seconds by which two closings may be seen closer together than they were
 MIN_SIGHT = 0.3  # seconds in which an instance must be seen to be unready: it is asked some twenty times a second
 STOP_MARGIN = 5.0  # beside SHUTDOWN_DELAY and the sockets: requests in flight, closing, a busy machine
 GIVE_UP = 2.5  # before SHUTDOWN_TIMEOUT a stop that did not end by itself is cut off

@@ -251,7 +251,7 @@ def test_without_a_delay_and_with_few_sockets_there_is_no_time_to_see_it(measure
 
 @pytest.mark.parametrize(
     ("count", "stall", "red"),
-    [(44, 0, False), (46, 0, True), (59, 0.1, False), (61, 0.1, True)],
+    [(62, 0, False), (64, 0, True), (77, 0.1, False), (79, 0.1, True)],
 )
 def test_sockets_closed_at_once(measured: Measurements, count: int, stall: float, red: bool) -> None:
     assert is_red(stopped(measured, closings=[12.0] * count, stall=stall), "instance-1 drain") is red
