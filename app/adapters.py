@@ -71,7 +71,13 @@ def _of_a_fleet(
     lifecycle.add("redis", close=redis.close)
     lifecycle.add("redis", close=patient.close)
     lifecycle.add("message queue", background=queue.run, check=queue.obstacle)
-    lifecycle.add("registry", background=membership.run, check=membership.obstacle, close=membership.leave)
+    lifecycle.add(
+        "registry",
+        background=membership.run,
+        check=membership.obstacle,
+        close=membership.leave,
+        announce=membership.beat,
+    )
     lifecycle.add("pulse", background=agreement.run, close=agreement.forget)
     lifecycle.add("job broker", close=broker.close)
     return Adapters(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from socket import SHUT_RDWR
 from typing import Any
 
 import gevent
 
 from app.listening import is_readable
 
+TRANSFER_SECONDS = 30.0  # for the next part of a body to come, or of an answer to be taken; else the place would be held for ever
 NEW_SECONDS = 0.5  # within which the first request should come; a proxy sends it at once
 
 
@@ -28,6 +30,7 @@ class ClientConnection:
     @contextmanager
     def serving(self, request: Any) -> Iterator[None]:
         self.request, self._has_asked = request, True
+        self._socket.settimeout(TRANSFER_SECONDS)
         try:
             yield
         finally:
@@ -39,7 +42,16 @@ class ClientConnection:
     @property
     def is_asking(self) -> bool:
         """A request is being served. The one that a WebSocket began with is none any more."""
-        return self.request is not None and not any(name == "UPGRADE" for name, _ in self.request.headers)
+        return self.request is not None and not self.is_websocket
+
+    @property
+    def is_websocket(self) -> bool:
+        headers = self.request.headers if self.request and self.request.method == "GET" else []
+        return any(name == "UPGRADE" and value.lower() == "websocket" for name, value in headers)
+
+    def hang_up(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(SHUT_RDWR)
 
     @property
     def is_idle(self) -> bool:

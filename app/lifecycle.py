@@ -43,6 +43,8 @@ class Lifecycle:
         self._shed: list[tuple[str, LetGo]] = []
         self._let_go: list[tuple[str, LetGo]] = []
         self._closers: list[tuple[str, Callable[[], None]]] = []
+        self._announcements: list[Callable[[], object]] = []
+        self._shedding: gevent.Greenlet | None = None  # by an administrator's order
 
     def add(
         self,
@@ -53,9 +55,10 @@ class Lifecycle:
         shed: LetGo | None = None,
         let_go: LetGo | None = None,
         close: Callable[[], None] | None = None,
+        announce: Callable[[], object] | None = None,
     ) -> None:
         """What a part does beside requests: run for ever, stand in the way of readiness, send its clients elsewhere (`shed`),
-        let go of work for good, be closed at the end."""
+        let go of work for good, be closed at the end, tell others at once that the instance stops (`announce`)."""
         if background:
             self._background.append(background)
         if check:
@@ -66,11 +69,17 @@ class Lifecycle:
             self._let_go.append((name, let_go))
         if close:
             self._closers.append((name, close))
+        if announce:
+            self._announcements.append(announce)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self.phase in (DRAINING, STOPPED)
 
     @property
     def is_leaving(self) -> bool:
         """Whether clients that would stay are sent elsewhere."""
-        return self.set_aside or self.phase in (DRAINING, STOPPED)
+        return self.set_aside or self.is_stopping
 
     @property
     def status(self) -> str:
@@ -78,7 +87,7 @@ class Lifecycle:
 
     def obstacles(self) -> list[str]:
         """The reasons against readiness."""
-        if self.phase in (DRAINING, STOPPED):
+        if self.is_stopping:
             return [self.phase]
         aside = ["drained by an administrator"] if self.set_aside else []
         return aside + [reason for check in self._checks if (reason := check())]
@@ -111,20 +120,25 @@ class Lifecycle:
         """As an administrator orders: out of the balancer's sight and without sockets, or back again."""
         if wanted != self.set_aside and self.phase in (STARTING, READY):
             self.set_aside = wanted
-            log.info("drained by an administrator" if wanted else "called back by an administrator")
-            if wanted:
-                gevent.spawn(self._send_clients_elsewhere)
+            log.info("drained by an administrator" if wanted else "no longer drained")
+            if wanted and not self._shedding:  # an earlier one, in the middle of which there was a call back, goes on
+                self._shedding = gevent.spawn(self._send_clients_elsewhere)
 
     def _send_clients_elsewhere(self) -> None:
         report = StopReport()
         _let_all_go(report, self._shed, SET_ASIDE_SECONDS)
-        log.info("drained: %s", report.summary)
+        self._shedding = None
+        log.info("sent elsewhere: %s", report.summary)
 
     def drain(self) -> StopReport:
         log.info("draining: no longer ready")
         self.phase = DRAINING
         self.report = StopReport()
         metrics.ready.set(0)
+        if self._shedding:
+            self._shedding.kill(block=False)  # the stop has its own time for that
+        for announce in self._announcements:
+            gevent.spawn(announce)
         return self.report
 
     def let_go(self, report: StopReport, seconds: float) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gevent import monkey
 
-SO_ATTACH_FILTER = 26  # asm-generic/socket.h; Python has no name for it
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h; Python has no names for them
 QUIET_SECONDS = 0.1  # a handshake that had begun is completed within a round trip
 
 # Classic BPF, run by the kernel for each segment that reaches the socket: no segment with SYN gets in, all others do.
@@ -36,10 +36,11 @@ def close_gently(listener: socket.socket, close: Callable[[], None], sleep: Call
     for _ in range(max(1, int(seconds / QUIET_SECONDS))):
         sleep(QUIET_SECONDS)
         if not is_readable(listener):
-            close()
-            return True
+            break
+    is_empty = not is_readable(listener)
+    _let_newcomers_in(listener)  # to whoever else has this socket, or comes to have it
     close()
-    return False
+    return is_empty
 
 
 def hold_back_newcomers(listener: socket.socket) -> None:
@@ -47,6 +48,11 @@ def hold_back_newcomers(listener: socket.socket) -> None:
     memory = ctypes.create_string_buffer(program, len(program))
     with suppress(OSError):  # not on this kernel: what is left then is the moment between the last look and the close
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(_NO_SYN), ctypes.addressof(memory)))
+
+
+def _let_newcomers_in(listener: socket.socket) -> None:
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def is_readable(sock: socket.socket) -> bool:

@@ -29,6 +29,8 @@ BEAT_SECONDS = 1.0
 LOOK_SECONDS = 0.02
 GIVE_UP_SECONDS = 2.0  # before SHUTDOWN_TIMEOUT is over, requests are cut off
 CLOSE_SECONDS = 1.0  # of these, at least, for closing what was opened
+FAREWELL_SECONDS = 3.0  # for a client to take what its WebSocket was sent last, and to close its side
+MASTER_SECONDS = 0.2
 ROOM = 10  # connections; below that, idle ones make way
 
 
@@ -144,18 +146,27 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     def _stop_listening(self, servers: list[StreamServer], phase: Phase, seconds: float) -> None:
         before = self._accepted
         for server in servers:
-            if is_held_by(self.ppid, server.socket):
+            if self._is_held_by_master(server):
                 server.close()  # the master goes on, and with it the queue, for the worker that comes next
             elif not close_gently(server.socket, server.close, gevent.sleep, seconds):
                 phase.cut_off = "connections were waiting still"
         phase.count = self._accepted - before
 
+    def _is_held_by_master(self, server: StreamServer) -> bool:
+        """A master that got the signal in the same moment is about to close the socket."""
+        if is_held_by(self.ppid, server.socket):
+            gevent.sleep(MASTER_SECONDS)
+        return is_held_by(self.ppid, server.socket)
+
     def _finish_requests(self, phase: Phase, deadline: float) -> None:
         phase.count = sum(connection.is_asking for connection in self._connections.values())
+        patience = time.monotonic() + FAREWELL_SECONDS
         while self._connections and time.monotonic() < deadline:
             for connection in list(self._connections.values()):
                 if connection.is_idle:
                     connection.end()
+                elif connection.is_websocket and time.monotonic() > patience:
+                    connection.hang_up()
             gevent.sleep(LOOK_SECONDS)
         left = [connection for connection in self._connections.values() if connection.is_asking]
         if left:

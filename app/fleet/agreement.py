@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import gevent
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError
 
 from app.database.engine import Database
-from app.errors import Unavailable
+from app.errors import Unavailable, cause_of
 from app.fleet import pulse
 from app.fleet.pulse import Pulse
 from app.fleet.store import Peer
 from app.instance import Instance
-from app.lifecycle import READY, STARTING, Lifecycle
+from app.lifecycle import READY, STARTING, STOPPED, Lifecycle
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +47,11 @@ class Agreement:
         self._rival: dict[str, Any] | None = None
         self._limit = 0
         self._breaks_limit = False
+        self._is_failing = False
 
     def run(self) -> None:
-        """For ever, as a greenlet."""
-        while True:
+        """Until the instance has stopped, as a greenlet."""
+        while self._lifecycle.phase != STOPPED:
             self.compare()
             gevent.sleep(PULSE_SECONDS)
 
@@ -61,14 +62,20 @@ class Agreement:
             if not self._limit:
                 self._limit = self._database.run(pulse.connection_limit)
             self._pulses = self._database.run(pulse.beat, own)
-        except (Unavailable, ProgrammingError) as error:  # the second: the schema is too old, which the probe says
-            log.debug("could not compare the stores: %s", error)
+        except Unavailable as error:  # which the probe says
+            log.debug("could not compare the stores: %s", cause_of(error))
+        except DBAPIError as error:  # the schema is too old, or the database can only be read
+            if not self._is_failing:
+                log.warning("could not compare the stores: %s", str(error.orig).partition("\n")[0])
+            self._is_failing = True
+        else:
+            self._is_failing = False
+            self._count_connections()
 
     def hear(self, peers: list[Peer], rival: dict[str, Any] | None) -> None:
         """What the registry says of the others."""
         self._peers, self._rival = peers, rival
-        if self._limit:
-            self._count_connections()
+        self._count_connections()
 
     def forget(self) -> None:
         """What can't be removed is old in a few seconds anyway."""
@@ -122,6 +129,8 @@ class Agreement:
 
     def _count_connections(self) -> None:
         """Whoever comes last and breaks the limit says so, not those who were there before."""
+        if not self._limit:
+            return
         breaks = self.pool_size + sum(peer.connections for peer in self._peers) > self._limit
         if breaks and not self._breaks_limit and self._lifecycle.phase == STARTING:
             self._breaks_limit = True

@@ -74,11 +74,15 @@ class Membership:
             "hostname": self._instance.hostname,
             "pid": self._instance.pid,
             "status": self._lifecycle.status,
+            "is_stopping": self._lifecycle.is_stopping,
             "pool": self._agreement.pool_size,
             "keys": {ring.name: ring.ids for ring in self._rings},
             "writes_with": {ring.name: ring.active_id for ring in self._rings if self._follows(ring)},
         }
         answer = registry.heartbeat(entry, {**self._vitals.describe(), "disagreements": self._disagreements()})
+        if self._has_left:  # while this was on its way
+            registry.leave(self._instance.nonce, None)
+            return
         for ring in self._rings:
             ring.follow(answer.rings[ring.name].active, answer.rings[ring.name].known)
         self._agreement.hear(answer.peers, answer.rival)
@@ -147,9 +151,9 @@ class SharedFleet:
 
     def overview(self) -> dict[str, Any]:
         instances = self._registry.instances()
-        disagreements = [claim for about in instances for claim in about.pop("disagreements")]
+        disagreements = [claim for about in instances for claim in about.pop("disagreements", [])]
         disagreements += [found.describe() for found in [*self._agreement.strangers(), *unsettled(instances)]]
-        advice = [row for about in instances for row in about.pop("advice")]
+        advice = [row for about in instances for row in about.pop("advice", [])]
         stops = [{**stop, "at": iso(stop["at"] / 1000)} for stop in self._registry.stops()]
         return {"instances": instances, "advice": advice, "disagreements": disagreements, "stops": stops}
 

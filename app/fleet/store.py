@@ -24,12 +24,13 @@ OUTAGE_SECONDS = (
 )
 KEPT_STOPS = 50
 
-KILLED = "killed while it stopped"
-GONE = "ended without a word: killed, out of memory, or its machine is gone"
+KILLED = "was stopping, and did not sign off: killed, or Redis could not be reached"
+GONE = "did not sign off: killed, out of memory, its machine is gone, or Redis could not be reached"
 
 # One call, so that decisions are made on the entries as they are.
 #
-# Who is gone without a word has crashed, or was killed while it stopped. Whoever notices first writes that down.
+# Who is gone without a word has crashed, or was killed while it stopped. Whoever notices first writes that down. Who comes back
+# after that was only cut off, and it is struck out.
 #
 # The active key moves to another one that every live instance has held for the settling time and puts before it. Where Redis
 # has lost the note of it, what a ready instance writes with counts, though another one may be the first to report. A new fleet
@@ -57,6 +58,16 @@ mine.since = tonumber(redis.call('HGET', key_of(ARGV[1]), 'since') or now)
 redis.call('HSET', key_of(ARGV[1]), 'entry', ARGV[2], 'since', mine.since, 'seen', now)
 if ARGV[10] ~= '' then redis.call('HSET', key_of(ARGV[1]), 'about', ARGV[10]) end
 redis.call('PEXPIRE', key_of(ARGV[1]), ttl_ms)
+
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+  for _, stop in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
+    local told = cjson.decode(stop)
+    if told.nonce == ARGV[1] then
+      redis.call('LREM', KEYS[3], 1, stop)
+      redis.call('HINCRBY', KEYS[6], told.kind, -1)
+    end
+  end
+end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 
 local function bury(nonce)
@@ -209,8 +220,8 @@ class Registry:
     def heartbeat(self, entry: dict[str, Any], about: dict[str, Any] | None = None) -> Answer:
         """Renews the entry.
 
-        It needs `instance_id`, `nonce`, `hostname`, `pid`, `status`, `pool` (connections to the database, at most), `keys`
-        ({ring: [key id, newest first]}) and `writes_with` ({ring: key id}, of a ready instance). `about` is for readers.
+        It needs `instance_id`, `nonce`, `hostname`, `pid`, `status`, `is_stopping`, `pool` (connections to the database, at most),
+        `keys` ({ring: [key id, newest first]}) and `writes_with` ({ring: key id}, of a ready instance). `about` is for readers.
         """
         times = (ENTRY_TTL_SECONDS, self._settle_seconds, ORPHAN_SECONDS, SILENT_SECONDS, OUTAGE_SECONDS)
         milliseconds = [int(seconds * 1000) for seconds in times]
@@ -263,7 +274,7 @@ class Registry:
 
 def _obituary(entry: dict[str, Any]) -> dict[str, Any]:
     """What is written down if this instance is never heard again."""
-    was_stopping = entry["status"] == "draining"
+    was_stopping = entry["is_stopping"]
     return {
         "instance_id": entry["instance_id"],
         "nonce": entry["nonce"],

@@ -20,6 +20,7 @@ class Crew:
     def __init__(self, queue: JobQueue, analyst: Analyst, size: int, *, alone: bool = False) -> None:
         """`size`: how many analyses are done at once. `alone`: there is no other crew, so that what is begun was left behind."""
         self._alone = alone
+        self._stopped = False
         # An idle thread notices a stop after that time; over Redis it is also the longest pause between two looks for work.
         patience_ms = ALONE_PATIENCE_MS if alone else PATIENCE_MS
         self._worker = dramatiq.Worker(queue.broker, worker_threads=size, worker_timeout=patience_ms)
@@ -28,13 +29,18 @@ class Crew:
         self._sweep = threading.Thread(target=analyst.look_after, name="sweep", daemon=True)
 
     def start(self) -> None:
-        if self._alone:
+        if self._alone and not self._stopped:
             self._analyst.resume()
+        if self._stopped:  # meanwhile
+            return
         self._worker.start()
         self._sweep.start()
 
     def stop(self, seconds: float) -> None:
         """Hands over what is being done; waits for that so many seconds at most."""
+        self._stopped = True
+        if not self._sweep.is_alive():
+            return
         # First nothing new is fetched: what is handed over would else come back to this very process.
         for consumer in self._worker.consumers.values():
             consumer.stop()

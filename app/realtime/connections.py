@@ -28,6 +28,7 @@ INTRODUCTION_SECONDS = 10.0  # within which a connection has to become a socket
 OPENED_AT = "reporadar.opened_at"  # in a handshake's environ: when, on the monotonic clock
 IDENTITY = "reporadar.identity"  # there too: an Identity, or None
 FAREWELL_SECONDS = 2.0  # within which a client whose session has ended should leave by itself
+PLANNED_SHARE = 0.85  # of the time that there is; who is left then goes at once
 CATCH_UP = 0.75  # of the pause between two that are closed: the rate is never above 4/3 of DRAIN_RATE
 RECONNECT_MS = 3000  # over which the clients of a stopping instance spread
 
@@ -191,18 +192,31 @@ class Connections:
             if engine_sid not in known and now - environ[OPENED_AT] > INTRODUCTION_SECONDS:
                 transport.cut(engine, engine_sid)
 
-    def shed(self, seconds: float) -> int:
-        """Sends all clients to other instances, as fast as DRAIN_RATE says, or faster where time is short. How many it were."""
-        waiting = list(self)
-        pause = min(1 / self._drain_rate, seconds / max(1, len(waiting)))
-        due = time.monotonic()
-        for connection in waiting:
-            delay = random.randrange(RECONNECT_MS)  # noqa: S311 - nobody gains from guessing it
-            self.emit(connection, "draining", {"reconnect_in_ms": delay})
-            transport.cut(self._server.eio, connection.engine_sid)
-            # What the work above took is made up for, but never so that many go at once.
-            due += pause
-            gevent.sleep(max(due - time.monotonic(), pause * CATCH_UP))
-        for engine_sid in list(self._server.eio.sockets):
-            transport.cut(self._server.eio, engine_sid)
-        return len(waiting)
+    def shed(self, seconds: float, is_leaving: Callable[[], bool]) -> int:
+        """Sends all clients to other instances, as fast as DRAIN_RATE says, or faster where time is short. How many they were.
+
+        An instance that is called back meanwhile keeps the rest.
+        """
+        told: set[Connection] = set()
+        began = due = time.monotonic()
+        planned = seconds * PLANNED_SHARE
+        while is_leaving() and (waiting := [connection for connection in self if connection not in told]):
+            pause = min(1 / self._drain_rate, planned / len(waiting))
+            for connection in waiting:
+                if not is_leaving():
+                    return len(told)
+                told.add(connection)
+                self._send_elsewhere(connection)
+                # What the work above took is made up for, but never so that many go at once.
+                due += pause
+                if time.monotonic() - began < planned:
+                    gevent.sleep(max(due - time.monotonic(), pause * CATCH_UP))
+        if is_leaving():
+            for engine_sid in list(self._server.eio.sockets):  # of whom nothing is known yet
+                transport.cut(self._server.eio, engine_sid)
+        return len(told)
+
+    def _send_elsewhere(self, connection: Connection) -> None:
+        delay = random.randrange(RECONNECT_MS)  # noqa: S311 - nobody gains from guessing it
+        self.emit(connection, "draining", {"reconnect_in_ms": delay})
+        transport.cut(self._server.eio, connection.engine_sid)

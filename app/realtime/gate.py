@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PATH = "/socket.io/"
 RETRY_AFTER_SECONDS = 5
 TOO_LARGE = "413 Content Too Large"
+LEAVING = "This instance sends its sockets elsewhere."
 WEBSOCKET_KEY_LENGTH, WEBSOCKET_VERSION = 24, "13"  # RFC 6455: 16 bytes in Base64
 ANONYMOUS_SHARE = 10  # at most one in ten connections may be one that is going to be refused
 
@@ -85,12 +86,14 @@ class Gate:
     def _refusal(self, environ: WSGIEnvironment) -> str | None:
         """Why this handshake can't be taken now; otherwise the environ says whose it is."""
         if self._is_leaving():
-            return "This instance sends its sockets elsewhere."
+            return LEAVING
         try:
             identity = self._identify(environ)
         except Problem as problem:
             return problem.detail
         # From here on nothing waits, so that two who come at once can't both have the last place.
+        if self._is_leaving():  # since it was asked
+            return LEAVING
         if len(self._server.environ) >= self._max_sockets:
             return "This instance has as many sockets as it may have."
         if self._count(identity) >= self._limit(identity):

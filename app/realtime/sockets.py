@@ -72,7 +72,7 @@ def init_app(
     lifecycle.add(
         "sockets",
         background=lambda: connections.look_after(notifications.heads, still_valid),
-        shed=connections.shed,
+        shed=functools.partial(connections.shed, is_leaving=lambda: lifecycle.is_leaving),
     )
     return socketio
 

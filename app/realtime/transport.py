@@ -157,6 +157,7 @@ class BoundedWebSocket(WebSocketWSGI):  # type: ignore[misc]
 
     def __call__(self, environ: WSGIEnvironment, start_response: Any) -> Any:
         bounded = {name: value for name, value in environ.items() if name in HANDSHAKE_HEADERS}
+        environ["gunicorn.socket"].settimeout(None)  # it has limits of its own
         bounded["gunicorn.socket"] = _WholeWrites(environ["gunicorn.socket"])
         self.ws = _BoundedServer(bounded, receive_bytes=RECEIVE_BYTES, max_message_size=MAX_MESSAGE_BYTES, **self.server_args)
         self.app(self)

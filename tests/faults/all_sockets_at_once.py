@@ -1,14 +1,16 @@
 """The fault: an instance that stops closes all of its sockets at once."""
 
+from typing import Any
+
 from app import config, create_app
 from app.realtime.connections import Connections
 
 shed = Connections.shed
 
 
-def at_once(self: Connections, seconds: float) -> int:
+def at_once(self: Connections, *arguments: Any, **options: Any) -> int:
     self._drain_rate = 1_000_000
-    return shed(self, seconds)
+    return shed(self, *arguments, **options)
 
 
 Connections.shed = at_once  # type: ignore[method-assign]

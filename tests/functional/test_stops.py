@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 
 import httpx
 import psutil
@@ -20,8 +21,8 @@ import pytest
 from tests.crowd import Crowd, fastest_second
 from tests.functional.conftest import StartFleet
 from tests.functional.users import User
-from tests.servers import Instance, RedisServer, flask, wait_until
-from tests.sockets import HANDSHAKE
+from tests.servers import Instance, RedisServer, embedded_environment, flask, migrate, wait_until
+from tests.sockets import HANDSHAKE, WebSocket
 
 HELD = "tests.faults.held_requests:app"
 CROWD = 1500  # more than an event loop accepts before a careless stop has closed its socket
@@ -89,6 +90,28 @@ def test_an_instance_whose_master_is_gone_stops(start_fleet: StartFleet) -> None
     os.kill(instance.pid, signal.SIGKILL)
     worker.wait(10)
     assert account(instance).startswith("clean in ")
+
+
+def test_a_signal_while_an_instance_starts_is_a_clean_stop(tmp_path: Path) -> None:
+    environment = embedded_environment(tmp_path)
+    migrate(environment)
+    for pause in (0.0, 0.05, 0.1):
+        with closing(Instance(environment)) as instance:
+            instance.start(wait_ready=False)
+            wait_until(lambda: "Booting worker" in instance.log(), what="the worker to begin")
+            time.sleep(pause)
+            assert instance.terminate() == 0, instance.log()
+
+
+def test_a_platform_that_loses_patience_has_forced_the_stop(start_fleet: StartFleet) -> None:
+    witness, instance = start_fleet(2, SHUTDOWN_DELAY="5")
+    admin = User(witness).register()
+    flask(witness.environment, "users", "promote", admin.email)
+    instance.send(signal.SIGTERM)
+    wait_until(lambda: "draining" in instance.log(), what="the stop to begin")
+    time.sleep(0.3)
+    instance.kill()
+    wait_until(lambda: stops(admin) == [("instance-2", "forced")], 20, "the end to be known")
 
 
 def test_a_worker_that_crashed_is_not_reported_as_a_clean_stop(start_fleet: StartFleet) -> None:
@@ -290,12 +313,35 @@ def test_sockets_that_are_all_closed_at_once_are_seen(start_fleet: StartFleet) -
 
 
 def test_sockets_go_faster_where_time_is_short(start_fleet: StartFleet) -> None:
-    (instance,) = start_fleet(1, DRAIN_RATE="1", SHUTDOWN_TIMEOUT="6", MAX_SOCKETS_PER_USER="100")
-    with Crowd(instance, User(instance).register(), 50) as crowd:
+    (instance,) = start_fleet(1, DRAIN_RATE="1", SHUTDOWN_TIMEOUT="6", MAX_SOCKETS_PER_USER="400")
+    with Crowd(instance, User(instance).register(), 300) as crowd:
         assert instance.terminate() == 0
         crowd.wait_closed(1)
-        assert crowd.told_before_closing == 50
+        assert crowd.told_before_closing == 300
     assert float(re.findall(r"clean in ([\d.]+) s", account(instance))[0]) < 4.5
+
+
+def test_a_client_that_does_not_read_does_not_hold_up_a_stop(start_fleet: StartFleet) -> None:
+    (instance,) = start_fleet(1)
+    user = User(instance).register()
+    flask(instance.environment, "notify", user.email, "x" * 20_000, "--count", "40")
+    with WebSocket(instance, user, receive_buffer=4096).join() as websocket:
+        for number in range(20):
+            websocket.say(f'42{number}["sync",{{"after":0}}]')
+        wait_until(lambda: is_stuck(websocket), what="the instance to be stuck with its answers")
+        assert instance.terminate() == 0
+    assert float(re.findall(r"clean in ([\d.]+) s", account(instance))[0]) < 8
+
+
+def is_stuck(websocket: WebSocket) -> bool:
+    """More has come than the client takes, and no more comes."""
+
+    def waiting() -> int:
+        return len(websocket.socket.recv(1 << 20, socket.MSG_PEEK))
+
+    before = waiting()
+    time.sleep(0.3)
+    return before == waiting() > 1000
 
 
 def test_sockets_do_not_take_the_places_of_requests(start_fleet: StartFleet) -> None:

@@ -28,6 +28,7 @@ def entry(
         "hostname": "host",
         "pid": 17,
         "status": status,
+        "is_stopping": status == "draining",
         "pool": 5,
         "keys": {RING: list(keys)},
         "writes_with": {RING: writes_with} if writes_with else {},
@@ -398,3 +399,18 @@ def test_an_order_is_heard_with_the_next_heartbeat(registry: Registry) -> None:
     registry.set_aside("one-1", True)
     registry.leave("one-1", None)
     assert registry.heartbeat(entry("one", "key", nonce="2")).set_aside is False
+
+
+def test_one_that_was_set_aside_and_then_died_has_crashed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SILENT_SECONDS", 0.1)
+    registry.heartbeat({**entry("one", "key", status="draining"), "is_stopping": False})
+    wait_until(lambda: registry.heartbeat(entry("one", "key", nonce="2")).rival is None, what="the predecessor to make way")
+    assert kinds(registry) == [("one-1", "crashed")]
+
+
+def test_one_that_was_only_cut_off_is_struck_out_when_it_returns(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "ENTRY_TTL_SECONDS", 0.2)
+    registry.heartbeat(entry("one", "key"))
+    wait_until(lambda: registry.heartbeat(entry("other", "key")) and kinds(registry), what="the obituary")
+    assert registry.heartbeat(entry("one", "key")).stops == {"crashed": 0}
+    assert kinds(registry) == []

@@ -149,7 +149,17 @@ def test_one_that_went_while_it_was_let_in_is_forgotten(held: Connections, serve
 
 
 def test_a_stopping_instance_says_so_before_it_cuts(held: Connections, server: Server) -> None:
-    assert held.shed(1) == 3
+    assert held.shed(1, lambda: True) == 3
     assert [(sid, event) for sid, event, _ in server.sent] == [("1", "draining"), ("2", "draining"), ("3", "draining")]
     assert all(0 <= data["reconnect_in_ms"] < module.RECONNECT_MS for _, _, data in server.sent)
     assert all(engine.was_cut for engine in server.eio.sockets.values())
+
+
+def test_who_is_left_stays_when_the_instance_is_called_back(held: Connections, server: Server) -> None:
+    answers = iter([True, True, True, False])
+    assert held.shed(1, lambda: next(answers, False)) == 2
+    assert [engine.was_cut for engine in server.eio.sockets.values()].count(False) == len(server.eio.sockets) - 2
+
+
+def test_where_there_is_no_time_all_go_at_once(held: Connections) -> None:
+    assert held.shed(0, lambda: True) == 3

@@ -118,6 +118,18 @@ def test_a_stopping_instance_takes_nobody(world: World) -> None:
     assert world.ask("sid=x")[0] == "200"
 
 
+def test_who_was_being_identified_when_the_instance_began_to_stop_is_not_taken(world: World) -> None:
+    identify = world._identify
+
+    def slowly(environ: Any) -> Identity | None:
+        world.is_leaving = True
+        return identify(environ)
+
+    world.gate._identify = slowly
+    assert world.ask()[0] == "503"
+    assert world.server.environ == {}
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
