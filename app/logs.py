@@ -71,8 +71,14 @@ def configure(log_format: str, log_level: str) -> None:
     logging.root.setLevel(log_level)
     logging.captureWarnings(True)
     logging.getLogger("audit").setLevel(logging.INFO)  # whatever LOG_LEVEL says
+    logging.getLogger("engineio.server").addFilter(_is_news)
     for name in ("alembic", "dramatiq"):  # their news at INFO is of no use to an operator
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A polling client that comes with the id it had before a restart is told so, and begins anew: no error of anybody's."""
+    return not str(record.msg).startswith("Invalid session")
 
 
 class GunicornLogger(glogging.Logger):  # type: ignore[misc] # gunicorn has no type hints

@@ -100,7 +100,7 @@ class Agreement:
         return [
             Disagreement("redis", [seen.instance_id], f"{seen.instance_id} uses the same database, but another Redis")
             for seen in self._pulses or []
-            if seen.nonce not in known
+            if seen.is_fresh and seen.nonce not in known
         ]
 
     def _double(self) -> list[Disagreement]:
@@ -117,9 +117,8 @@ class Agreement:
 
     def _other_redis(self) -> list[Disagreement]:
         known = {peer.nonce for peer in self._peers} | {self._instance.nonce}
-        return self._differs(
-            "redis", [seen.instance_id for seen in self._pulses or [] if seen.is_ready and seen.nonce not in known]
-        )
+        present = [seen for seen in self._pulses or [] if seen.is_fresh and seen.is_ready]
+        return self._differs("redis", [seen.instance_id for seen in present if seen.nonce not in known])
 
     def _differs(self, store: str, others: list[str]) -> list[Disagreement]:
         if not others:

@@ -20,20 +20,20 @@ class Pulse:
     nonce: str
     instance_id: str
     is_ready: bool
+    is_fresh: bool = True  # heard lately; a slow database makes pulses late, a dead instance has none any more
 
 
 def beat(connection: Connection, own: Pulse) -> list[Pulse]:
-    """Those of all instances that were heard lately."""
+    """Those of all instances that did not sign off, of the last hour."""
     moment = now(connection)
-    values = {**vars(own), "seen_at": moment}
+    values = {"nonce": own.nonce, "instance_id": own.instance_id, "is_ready": own.is_ready, "seen_at": moment}
     connection.execute(
         postgresql.insert(heartbeats).values(values).on_conflict_do_update(index_elements=["nonce"], set_=values),
     )
     connection.execute(delete(heartbeats).where(heartbeats.c.seen_at < moment - KEPT))
-    fresh = select(heartbeats.c.nonce, heartbeats.c.instance_id, heartbeats.c.is_ready).where(
-        heartbeats.c.seen_at > moment - FRESH
-    )
-    return [Pulse(*row) for row in connection.execute(fresh)]
+    is_fresh = heartbeats.c.seen_at > moment - FRESH
+    found = select(heartbeats.c.nonce, heartbeats.c.instance_id, heartbeats.c.is_ready, is_fresh)
+    return [Pulse(*row) for row in connection.execute(found)]
 
 
 def forget(connection: Connection, nonce: str) -> None:

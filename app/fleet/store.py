@@ -220,7 +220,7 @@ class Registry:
     def heartbeat(self, entry: dict[str, Any], about: dict[str, Any] | None = None) -> Answer:
         """Renews the entry.
 
-        It needs `instance_id`, `nonce`, `hostname`, `pid`, `status`, `is_stopping`, `pool` (connections to the database, at most),
+        It needs `instance_id`, `nonce`, `hostname`, `pid`, `status`, `is_stopping`, `pool` (of connections to the database),
         `keys` ({ring: [key id, newest first]}) and `writes_with` ({ring: key id}, of a ready instance). `about` is for readers.
         """
         times = (ENTRY_TTL_SECONDS, self._settle_seconds, ORPHAN_SECONDS, SILENT_SECONDS, OUTAGE_SECONDS)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
@@ -17,6 +17,7 @@ __all__ = ["Inbox", "Notification", "Notifications", "Page"]
 
 PAGE = 100
 PURGE_BATCH = 10_000
+CAUGHT_UP_AT_ONCE = 2
 
 Publish = Callable[[str, dict[str, Any]], None]  # kind of message, message; to all instances, this one included
 
@@ -26,6 +27,8 @@ class Notifications:
         """`publish` neither raises nor waits: what it loses is found by the instances' own looking after."""
         self._database = database
         self._publish = publish
+        # Sockets that come back together catch up in turns, so that connections to the database are left for requests.
+        self._catching_up = threading.BoundedSemaphore(CAUGHT_UP_AT_ONCE)
 
     def add(
         self, connection: Connection, user_ids: Iterable[int], type: str, title: str, data: dict[str, Any]
@@ -63,7 +66,11 @@ class Notifications:
     def delivery(
         self, user_id: int, after: int | None, *, emit: Emit, is_congested: Callable[[], bool], introduction: dict[str, Any]
     ) -> Delivery:
-        return Delivery(partial(self.after, user_id), after, emit, is_congested, introduction)
+        def read(seq: int) -> Page:
+            with self._catching_up:
+                return self.after(user_id, seq)
+
+        return Delivery(read, after, emit, is_congested, introduction)
 
     def mark_read(self, user_id: int, up_to: int) -> None:
         self._database.run(store.mark_read, user_id, up_to)

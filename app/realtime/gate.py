@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import socketio
+from gevent.lock import Semaphore
 
 from app import metrics
 from app.errors import Problem
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 PATH = "/socket.io/"
 RETRY_AFTER_SECONDS = 5
+IDENTIFIED_AT_ONCE = 2
+QUEUE_SECONDS = 2.0  # for a handshake to wait for its turn
 TOO_LARGE = "413 Content Too Large"
 LEAVING = "This instance sends its sockets elsewhere."
 WEBSOCKET_KEY_LENGTH, WEBSOCKET_VERSION = 24, "13"  # RFC 6455: 16 bytes in Base64
@@ -52,6 +55,8 @@ class Gate:
         self._wsgi_app = wsgi_app
         self._server = server
         self._is_leaving = is_leaving
+        # After the end of another instance hundreds come at once; connections to the database have to be left for requests.
+        self._identifying = Semaphore(IDENTIFIED_AT_ONCE)
         self._identify = identify
         self._allowed_origins = frozenset(allowed_origins)
         self._max_sockets = max_sockets
@@ -87,10 +92,14 @@ class Gate:
         """Why this handshake can't be taken now; otherwise the environ says whose it is."""
         if self._is_leaving():
             return LEAVING
+        if not self._identifying.acquire(timeout=QUEUE_SECONDS):
+            return "Too many sockets want to be opened here at once."
         try:
             identity = self._identify(environ)
         except Problem as problem:
             return problem.detail
+        finally:
+            self._identifying.release()
         # From here on nothing waits, so that two who come at once can't both have the last place.
         if self._is_leaving():  # since it was asked
             return LEAVING

@@ -84,6 +84,15 @@ def test_another_database_is_seen_in_redis(postgresql: Database) -> None:
     assert kinds(agreement) == ["database"]
 
 
+def test_a_slow_database_is_not_another_one(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, other = ready(postgresql, "other")
+    monkeypatch.setattr(pulse, "FRESH", -pulse.FRESH)
+    agreement, _, _ = member(postgresql, "one")
+    agreement.compare()
+    agreement.hear([other], None)
+    assert agreement.obstacle() is None
+
+
 def test_a_double_is_named_by_where_it_runs(postgresql: Database) -> None:
     agreement, _, _ = member(postgresql, "one")
     agreement.compare()
