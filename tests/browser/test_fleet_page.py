@@ -146,7 +146,7 @@ def test_a_killed_instance_disappears_and_is_listed_as_crashed(
     )
     stop = page.locator("#stops").get_by_role("listitem")
     expect(stop).to_contain_text("crashed instance-2 just now", timeout=BURIED_MS)
-    expect(stop).to_contain_text("ended without a word")
+    expect(stop).to_contain_text("did not sign off")
     expect(page.locator("#verdict")).to_contain_text("instance-2 crashed just now")
     fleet.two.start()
     expect_verdict(page, "2 of 2 instances are ready")
