@@ -47,13 +47,16 @@ class Membership:
         self._last_beat: float | None = None
         self._speaking = Semaphore()
         self._has_left = False
+        self._told_set_aside = False
         self._stops: dict[str, int] | None = None
 
     def run(self) -> None:
         """Until the instance leaves, as a greenlet."""
         while not self._has_left:
-            is_settled = self.beat() and self._lifecycle.phase != STARTING
-            gevent.sleep(HEARTBEAT_SECONDS if is_settled else RETRY_SECONDS)
+            heard = self.beat()
+            if heard and self._lifecycle.set_aside != self._told_set_aside:
+                continue  # the answer was an order, which has changed what is to be told
+            gevent.sleep(HEARTBEAT_SECONDS if heard and self._lifecycle.phase != STARTING else RETRY_SECONDS)
 
     def beat(self) -> bool:
         """Without an answer nothing changes: the instance goes on with the keys that it last knew."""
@@ -68,6 +71,7 @@ class Membership:
         """Renews the entry, and takes over what the fleet says of the keys. Raises Unavailable."""
         if self._has_left:
             return
+        self._told_set_aside = self._lifecycle.set_aside
         entry = {
             "instance_id": self._instance.instance_id,
             "nonce": self._instance.nonce,

@@ -42,10 +42,13 @@ def started(postgres_server: PostgresServer) -> Iterator[SmallFleet]:
 @pytest.fixture
 def fleet(started: SmallFleet) -> SmallFleet:
     """Both ready, and nothing left of what an earlier test has stopped."""
+    with started.redis.client() as client:
+        client.delete("fleet:stops", "fleet:set-aside")
+    for instance in (started.one, started.two):
+        if instance.status() is not None:
+            instance.start(wait_ready=False)
     started.one.wait_ready()
     started.two.wait_ready()
-    with started.redis.client() as client:
-        client.delete("fleet:stops")
     return started
 
 
@@ -79,7 +82,8 @@ def sockets(page: Page, number: int) -> Locator:
 
 
 def press(page: Page, button: str) -> None:
-    page.get_by_role("button", name=button, exact=True).click()
+    """By the keyboard: a click of the pointer does not count in the moment after rows have changed places."""
+    page.get_by_role("button", name=button, exact=True).press("Enter")
 
 
 def expect_verdict(page: Page, words: str) -> None:
@@ -324,7 +328,7 @@ def test_the_worst_comes_first_and_is_legible(page: Page, fleet: SmallFleet, sch
         expect(page.locator("#advice")).to_contain_text("Add an instance. instance-3: CPU 98 %")
         expect(row(page, 3).locator(".high")).to_have_text(
             [
-                *("CPU98 % > 70 %", "Memory91 % > 80 %", "p951,834 ms > 500 ms", "Event loop71 ms > 50 ms"),
+                *("CPU98 % > 70 %", "Memory91 % > 80 %", "p951,834 ms > 500 ms", "Event loop71 ms > 20 ms"),
                 *("Redis14 ms > 10 ms", "Database80 ms > 50 ms", "Connections1,544 > 1,000"),
             ]
         )
