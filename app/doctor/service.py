@@ -131,6 +131,8 @@ class Doctor:
         try:
             yield Visitor(user.id, email, password)
         finally:
+            with suppress(Unavailable):  # what an address did not answer any more to end
+                self.sessions.destroy_all(user.id, keep=None)
             self.database.run(store.remove, user.id)
 
 
