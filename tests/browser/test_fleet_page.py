@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import Visit, expect_heading, open_account
 from tests.browser.test_pages import GROUND, LEGIBILITY, PHONE
-from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate
+from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
 from tests.sockets import Balancer
 
 SEEN_MS = 5_000  # within which a change is to be seen
@@ -236,7 +236,12 @@ def test_without_scripts(visit: Visit, fleet: SmallFleet, administrator: Any) ->
     page.get_by_role("link", name="Load anew").click()
     press(page, "Call back instance-2")
     expect(page.get_by_role("status").first).to_contain_text("The instance was called back.")
-    expect(page.get_by_role("button", name="Drain instance-2", exact=True)).to_be_visible()
+    wait_until(lambda: is_back(page), 10, "instance-2 to be back, as a page shows that is loaded again and again")
+
+
+def is_back(page: Page) -> bool:
+    page.goto("/admin/fleet")
+    return page.get_by_role("button", name="Drain instance-2", exact=True).is_visible()
 
 
 def test_it_is_for_administrators(visit: Visit, fleet: SmallFleet) -> None:
@@ -255,8 +260,8 @@ def test_it_is_for_administrators(visit: Visit, fleet: SmallFleet) -> None:
 
 
 def test_an_instance_that_is_gone(page: Page) -> None:
-    page.locator("form").filter(has_text="Drain instance-2").evaluate("form => form.action = form.action.replace('-2/', '-7/')")
-    page.locator("form").filter(has_text="Drain instance-2").evaluate("form => form.submit()")
+    form = page.locator("form").filter(has_text="Drain instance-2")
+    form.evaluate("form => { form.action = form.action.replace('-2/', '-7/'); form.submit(); }")  # before the page is renewed
     expect(page.get_by_role("status").first).to_have_text("This instance is not there any more.")
 
 
