@@ -360,6 +360,23 @@ def test_sockets_do_not_take_the_places_of_requests(start_fleet: StartFleet) -> 
         assert get(instance, f"{HANDSHAKE}polling").status_code == 503
 
 
+@pytest.mark.parametrize(("application", "is_ended"), [("tests.faults.short_patience:app", True), ("wsgi:app", False)])
+def test_who_never_sends_the_body_it_announced_loses_its_place(start_fleet: StartFleet, application: str, is_ended: bool) -> None:
+    (instance,) = start_fleet(1, application=application, SHUTDOWN_TIMEOUT="4")
+    with socket.create_connection(("127.0.0.1", instance.port), timeout=10 if is_ended else 3) as connection:
+        connection.sendall(
+            b"POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+        )
+        try:
+            while connection.recv(4096):
+                pass
+        except TimeoutError:
+            assert not is_ended
+        else:
+            assert is_ended
+    assert "Traceback" not in instance.log()
+
+
 # What is known of it afterwards
 
 
