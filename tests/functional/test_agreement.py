@@ -1,0 +1,60 @@
+"""Instances that do not fit together: who comes wrong does not become ready and says why, who is ready stays so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from tests.functional.conftest import StartFleet
+from tests.functional.users import User
+from tests.servers import Instance, PostgresServer, RedisServer, flask, migrate, wait_until
+
+
+@contextmanager
+def newcomer(of: Instance, **settings: str) -> Iterator[Instance]:
+    instance = Instance({**of.environment, "INSTANCE_ID": "newcomer", **settings})
+    try:
+        instance.start(wait_ready=False)
+        yield instance
+    finally:
+        instance.close()
+
+
+def reasons(instance: Instance) -> list[str]:
+    try:
+        found: list[str] = httpx.get(f"{instance.url}/health/ready", trust_env=False).json()["reasons"]
+    except httpx.TransportError:
+        return []
+    return found
+
+
+def disagreements(admin: User) -> list[tuple[str, list[str]]]:
+    found: list[dict[str, Any]] = admin.get("/api/fleet").json()["disagreements"]
+    return [(one["kind"], one["instance_ids"]) for one in found]
+
+
+def test_who_does_not_fit_in_does_not_become_ready(start_fleet: StartFleet, postgres_server: PostgresServer) -> None:
+    (elder,) = start_fleet(1)
+    admin = User(elder).register()
+    flask(elder.environment, "users", "promote", admin.email)
+    elsewhere = postgres_server.create_database()
+    migrate({**elder.environment, "DATABASE_URL": elsewhere})
+    with RedisServer() as other_redis:
+        cases = [
+            ({"REDIS_URL": other_redis.url}, "uses another redis than instance-1", ("redis", ["newcomer"])),
+            ({"DATABASE_URL": elsewhere}, "uses another database than instance-1", ("database", ["newcomer"])),
+            ({"INSTANCE_ID": "instance-1"}, "INSTANCE_ID instance-1 is in use by process", ("instance_id", ["instance-1"])),
+        ]
+        for settings, reason, disagreement in cases:
+            with newcomer(elder, **settings) as instance:
+                wait_until(lambda: any(reason in one for one in reasons(instance)), 20, reason)  # noqa: B023
+                wait_until(lambda: disagreement in disagreements(admin), 10, f"the fleet to say {disagreement}")  # noqa: B023
+                wait_until(lambda: reason in instance.log(), 10, "the log to say so")  # noqa: B023
+                assert reasons(elder) == []
+    postgres_server.drop_database(elsewhere)
+    with newcomer(elder) as instance:
+        instance.wait_ready()
+        wait_until(lambda: disagreements(admin) == [], 15, "the others to be forgotten")
