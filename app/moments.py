@@ -1,8 +1,8 @@
-"""How points in time are written everywhere."""
+"""How points in time are written everywhere, and the hours and days that they lie in."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 def iso(moment: datetime | int | float) -> str:
@@ -10,3 +10,13 @@ def iso(moment: datetime | int | float) -> str:
     if not isinstance(moment, datetime):
         moment = datetime.fromtimestamp(moment, UTC)
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+HOUR, DAY = "hour", "day"
+LENGTHS = {HOUR: timedelta(hours=1), DAY: timedelta(days=1)}
+
+
+def floor(moment: datetime, grain: str) -> datetime:
+    """The beginning of the hour or the day (UTC) that a moment lies in."""
+    moment = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return moment.replace(hour=0) if grain == DAY else moment

@@ -157,3 +157,99 @@ heartbeats = Table(
     Column("is_ready", Boolean, nullable=False),
     Column("seen_at", Moment, nullable=False, index=True),
 )
+
+# Whose events there are: an account under a random pseudonym, or an anonymous visitor under the keyed hash of one day. The choice
+# of either stands here, and whoever stores an event holds this row's lock.
+people = Table(
+    "analytics_people",
+    metadata,
+    Column("pseudonym", String(32), primary_key=True),
+    Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), unique=True),  # null: a visitor
+    Column("opted_out", Boolean, nullable=False, default=False),
+    # Counts each change of the choice and each erasure: what was accepted under an older one is not stored any more.
+    Column("version", Integer, nullable=False, default=0),
+    Column("fenced_at", Moment),  # nothing has a later time, while opted out
+    Column("created_at", Moment, nullable=False, index=True),
+)
+# The key of the hash of one day (UTC). Only today's is kept.
+visitor_keys = Table(
+    "analytics_visitor_keys",
+    metadata,
+    Column("day", String(10), primary_key=True),
+    Column("key", LargeBinary, nullable=False),
+)
+events = Table(
+    "analytics_events",
+    metadata,
+    Column("person", String(32), primary_key=True),  # the pseudonym
+    Column("event_id", String(64), primary_key=True),  # the client's own: the same one twice is one event
+    Column("name", String(64), nullable=False),
+    Column("category", String(64), nullable=False),
+    Column("path", String(200), nullable=False),  # its property of that name, or empty
+    Column("properties", JSON, nullable=False),
+    Column("occurred_at", Moment, nullable=False, index=True),
+)
+# The steps of the funnels are a small part of all events: an index that holds only these answers who took which.
+_steps = events.c.name.in_(["sign_up_opened", "signed_up", "repository_added", "analysis_requested", "report_viewed"])
+Index(
+    "ix_analytics_events_steps",
+    events.c.name,
+    events.c.occurred_at,
+    events.c.person,
+    postgresql_where=_steps,
+    sqlite_where=_steps,
+)
+
+# What is read off again and again, counted with each event that is stored, in the same transaction. `grain`: hour or day, in UTC.
+rollups = Table(
+    "analytics_rollups",
+    metadata,
+    Column("grain", String(4), primary_key=True),
+    Column("start", Moment, primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("category", String(64), primary_key=True),
+    Column("path", String(200), primary_key=True),
+    Column("events", BigInteger, nullable=False),
+)
+visits = Table(  # who was there
+    "analytics_visits",
+    metadata,
+    Column("grain", String(4), primary_key=True),
+    Column("start", Moment, primary_key=True),
+    Column("person", String(32), primary_key=True, index=True),
+)
+visitors = Table(  # how many these are
+    "analytics_visitors",
+    metadata,
+    Column("grain", String(4), primary_key=True),
+    Column("start", Moment, primary_key=True),
+    Column("visitors", BigInteger, nullable=False),
+)
+
+# Files of events that administrators asked for, made by a job and kept for a while.
+exports = Table(
+    "analytics_exports",
+    metadata,
+    Column("id", Identifier, primary_key=True),
+    Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("since", Moment, nullable=False),
+    Column("until", Moment, nullable=False),
+    Column("status", String(10), nullable=False),  # queued, running, succeeded, failed
+    Column("progress", Integer, nullable=False, default=0),  # percent
+    Column("rows", BigInteger, nullable=False, default=0),
+    Column("error", Text),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("requested_at", Moment, nullable=False, index=True),
+    Column("dispatched_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    Column("lease", String(32)),
+    Column("leased_until", Moment),
+    sqlite_autoincrement=True,
+)
+export_parts = Table(  # compressed, in their order
+    "analytics_export_parts",
+    metadata,
+    Column("export_id", Identifier, ForeignKey("analytics_exports.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("content", LargeBinary, nullable=False),
+)

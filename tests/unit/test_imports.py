@@ -23,7 +23,7 @@ LAYERS = {
     "processes": r"app\.process|app\.jobs\.worker|app\.rehearsal\.(__main__|program)",
     "wiring": r"app(\.adapters|\.jobs\.crew)?",
     "stores and nouns": r"app\.\w+\.\w+"
-    r"|app\.(auth|doctor|fleet|health|jobs|analytics|repositories|notifications|realtime|rehearsal)",
+    r"|app\.(analytics|auth|doctor|exports|fleet|health|insights|jobs|notifications|realtime|rehearsal|repositories)",
 }
 BOTTOM_UP = ["kernel", "resources", "sessions", "stores and nouns", "service", "edges", "wiring", "processes"]
 
