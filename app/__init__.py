@@ -7,6 +7,10 @@ from flask import Flask
 from app import config as configuration
 from app import errors, instance, openapi, security
 from app.adapters import Adapters, choose
+from app.analytics import sockets as analytics_sockets
+from app.analytics import tracking
+from app.analytics import views as analytics_views
+from app.analytics.service import Analytics
 from app.api import MAX_BODY_BYTES, IdConverter
 from app.auth import commands as auth_commands
 from app.auth import views as auth_views
@@ -64,7 +68,8 @@ def create_app(config: Config | None = None) -> Flask:
     )
     adapters = choose(config, me, database, [encryption, signing], lifecycle, vitals)
     probes += adapters.probes
-    accounts = Accounts(config, database, Passwords(), adapters.limiter)
+    analytics = Analytics(config, database, adapters.intake, adapters.queue.publish)
+    accounts = Accounts(config, database, Passwords(), adapters.limiter, forget=analytics.forget)
     notifications = Notifications(database, adapters.queue.publish)
     jobs, crew = _jobs(config, database, notifications, adapters)
     repositories = Repositories(config, database, notifications, jobs.send)
@@ -78,6 +83,7 @@ def create_app(config: Config | None = None) -> Flask:
     )
     app.extensions.update(
         accounts=accounts,
+        before_sign_in=[],
         database=database,
         fleet=adapters.fleet,
         lifecycle=lifecycle,
@@ -94,6 +100,7 @@ def create_app(config: Config | None = None) -> Flask:
     security.init_app(app, config)
     app.register_blueprint(health_views.blueprint)
     app.register_blueprint(openapi.blueprint)
+    app.register_blueprint(analytics_views.blueprint)
     app.register_blueprint(auth_views.blueprint)
     app.register_blueprint(fleet_views.blueprint)
     app.register_blueprint(notifications_views.blueprint)
@@ -106,11 +113,13 @@ def create_app(config: Config | None = None) -> Flask:
     app.cli.add_command(rehearsal_commands.rehearse)
 
     socketio = realtime_sockets.init_app(app, config, me, adapters.queue, notifications, lifecycle)
+    analytics_sockets.init_app(adapters.queue, app.extensions["connections"])
     notifications_sockets.init_app(socketio, notifications)
     repositories_sockets.init_app(socketio, repositories)
 
     for probe in probes:
         lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.obstacle)
+    tracking.init_app(app, config, analytics, lifecycle)
     if crew:
         lifecycle.add("jobs", background=crew.start, let_go=crew.stop)
     lifecycle.add("load", background=load.run)

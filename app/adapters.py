@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import dramatiq
 
+from app.analytics.intake import DirectIntake, Intake, RedisIntake
+from app.analytics.storage import Storage
 from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter
 from app.config import Config
 from app.database.engine import Database
@@ -38,6 +40,7 @@ class Adapters:
     broker: dramatiq.Broker
     does_jobs: bool  # itself; otherwise worker processes do
     fleet: Fleet
+    intake: Intake
 
 
 def choose(
@@ -45,16 +48,18 @@ def choose(
 ) -> Adapters:
     if config.use_redis_sessions:
         return _of_a_fleet(config, me, database, rings, lifecycle, vitals)
+    queue = LocalQueue()
     return Adapters(
         sessions=SqlSessionStore(database),
         limiter=MemoryRateLimiter(),
         refresh_keys=_nothing,
         probes=[],
-        queue=LocalQueue(),
+        queue=queue,
         publish_from_outside=_nothing,
         broker=local_broker(),
         does_jobs=True,
         fleet=FleetOfOne(me, lifecycle, vitals),
+        intake=DirectIntake(Storage(config, database, queue.publish)),
     )
 
 
@@ -90,6 +95,7 @@ def _of_a_fleet(
         broker=broker,
         does_jobs=False,
         fleet=SharedFleet(Registry(redis), agreement),
+        intake=RedisIntake(redis),
     )
 
 

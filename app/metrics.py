@@ -51,3 +51,10 @@ sockets_cut_off = Counter("reporadar_sockets_cut_off_total", "Sockets closed bec
 queue_messages_lost = Counter(
     "reporadar_queue_messages_lost_total", "Messages to other instances that Redis did not take; what they told of is found later"
 )
+
+events_taken = Counter("reporadar_events_taken_total", "Analytics events that were durably accepted")
+events_unrecorded = Counter(
+    "reporadar_events_unrecorded_total", "Events of the application itself that no store took in time; pages do not wait for it"
+)
+events_waiting = Gauge("reporadar_events_waiting", "Accepted events that no worker has stored yet")
+events_put_aside = Gauge("reporadar_events_put_aside", "Events that can't be stored, and are kept for somebody to look at")

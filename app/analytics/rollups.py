@@ -36,12 +36,22 @@ def count(connection: Connection, stored: Sequence[Counted]) -> None:
     _add(connection, visitors, Counter((grain, start) for grain, start, _ in fresh), "visitors")
 
 
-def discount(connection: Connection, erased: Sequence[Counted]) -> None:
-    """All events of some people, which were deleted in this transaction."""
-    _subtract(connection, rollups, _by_kind(erased), "events")
-    gone = sorted({event.person for event in erased})
-    left = delete(visits).where(visits.c.person.in_(gone)).returning(visits.c.grain, visits.c.start)
+def discount(connection: Connection, deleted: Sequence[Counted]) -> None:
+    """Events that were deleted in this transaction."""
+    _subtract(connection, rollups, _by_kind(deleted), "events")
+
+
+def leave(connection: Connection, person: str) -> None:
+    """Somebody of whom there is no event any more."""
+    left = delete(visits).where(visits.c.person == person).returning(visits.c.grain, visits.c.start)
     _subtract(connection, visitors, Counter((row.grain, row.start) for row in connection.execute(left)), "visitors")
+
+
+def drop(connection: Connection, oldest: datetime) -> None:
+    """The counts of whole hours and days before."""
+    for table in (rollups, visits, visitors):
+        for grain in LENGTHS:
+            connection.execute(delete(table).where(table.c.grain == grain, table.c.start < floor(oldest, grain)))
 
 
 def _by_kind(events: Iterable[Counted]) -> Counter[tuple[Any, ...]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, ip_address
+
+from sqlalchemy import Connection
 
 from app import metrics
 from app.auth import audit, store
@@ -24,6 +26,13 @@ EMAIL = re.compile(
     r"(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*"
 )
 MAX_EMAIL_LENGTH = 254
+DELETION_SECONDS = 20.0  # of somebody with very many events
+
+Forget = Callable[[Connection, int], None]  # user id
+
+
+def _nothing_else(_connection: Connection, _user_id: int) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -49,12 +58,16 @@ class NotConfirmed(Problem):
 
 
 class Accounts:
-    def __init__(self, config: Config, database: Database, passwords: Passwords, limiter: RateLimiter) -> None:
+    def __init__(
+        self, config: Config, database: Database, passwords: Passwords, limiter: RateLimiter, forget: Forget = _nothing_else
+    ) -> None:
+        """`forget`: what else there is of an account that is deleted, in the same transaction."""
         self._login_rate = config.rate_limit_login
         self._register_rate = config.rate_limit_register
         self._database = database
         self._passwords = passwords
         self._limiter = limiter
+        self._forget = forget
 
     def get(self, user_id: int) -> User | None:
         return self._database.run(store.by_id, user_id)
@@ -110,8 +123,12 @@ class Accounts:
 
     def delete(self, user: User, password: str, client: Client) -> None:
         self._confirm(user, password, client, "password")
-        self._database.run(store.remove, user.id)
+        self._database.run_within(DELETION_SECONDS, self._remove, user.id)
         audit.note("account.deleted", client.address, user=user.id)
+
+    def _remove(self, connection: Connection, user_id: int) -> None:
+        self._forget(connection, user_id)
+        store.remove(connection, user_id)
 
     def _confirm(self, user: User, password: str, client: Client, field: str) -> None:
         with self._an_attempt(user, user.email, client, "confirmation"):

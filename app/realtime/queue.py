@@ -44,8 +44,12 @@ class _Handlers:
         self._handlers[kind] = handler
 
     def _handle(self, kind: str, message: dict[str, Any]) -> None:
+        """What another version of the application says may be unknown here, and is no fault."""
+        handler = self._handlers.get(kind)
+        if handler is None:
+            return
         try:
-            self._handlers[kind](message)
+            handler(message)
         except Exception:
             log.exception("a message could not be handled: %s", kind)
 

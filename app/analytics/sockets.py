@@ -1,0 +1,16 @@
+"""What sockets are told: the pages of somebody who does not want to be counted any more fall silent, on all devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.realtime.connections import Connections
+from app.realtime.queue import SocketQueue
+
+
+def init_app(queue: SocketQueue, connections: Connections) -> None:
+    def on_analytics_off(message: dict[str, Any]) -> None:
+        for connection in connections.of(message["user_id"]):
+            connections.emit(connection, "analytics_off", {})
+
+    queue.on("analytics_off", on_analytics_off)

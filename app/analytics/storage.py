@@ -1,0 +1,43 @@
+"""The last step of an event: into SQL, and out of it again when its time is over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from app.analytics import store
+from app.analytics.store import Accepted
+from app.config import Config
+from app.database.engine import Database
+
+log = logging.getLogger(__name__)
+
+PURGE_SECONDS, PURGE_BATCH = 10.0, 10_000
+
+Publish = Callable[[str, dict[str, Any]], None]  # kind of message, message; does not raise
+
+
+class Storage:
+    def __init__(self, config: Config, database: Database, publish: Publish) -> None:
+        self._retention = timedelta(days=config.analytics_retention_days)
+        self._database = database
+        self._publish = publish
+
+    def store(self, batch: Sequence[Accepted], seconds: float) -> list[Accepted]:
+        """Within so many seconds. Returns those that have to be tried again in a moment; raises Unavailable."""
+        outcome = self._database.run_within(seconds, store.keep, batch, self._oldest)
+        log.debug("%d events stored, %d not", outcome.stored, outcome.dropped)
+        if outcome.stored:
+            self._publish("events_stored", {"count": outcome.stored})
+        return outcome.later
+
+    def purge(self) -> None:
+        """What is older than ANALYTICS_RETENTION_DAYS."""
+        while self._database.run_within(PURGE_SECONDS, store.purge, self._oldest, PURGE_BATCH) == PURGE_BATCH:
+            log.info("%d old events were deleted", PURGE_BATCH)
+
+    @property
+    def _oldest(self) -> datetime:
+        return datetime.now(UTC) - self._retention

@@ -1,0 +1,235 @@
+"""People, their choices and their events in SQL. Each function is work for `Database.run`.
+
+A person's row is the fence: whoever stores events of theirs holds its lock, and so does whoever changes the choice. Its version
+says under which state of affairs an event was accepted; an older one is not stored any more.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, literal, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.analytics import rollups
+from app.analytics.events import Event
+from app.analytics.person import Account, Person, Standing, is_visitor, new_pseudonym
+from app.analytics.rollups import Counted
+from app.database.clock import now
+from app.database.schema import events, people, users, visitor_keys
+
+KEY_BYTES = 32
+# A visitor's no is the browser's, whose cookie tells it from then on. What was on its way meanwhile comes without the cookie.
+ON_THE_WAY = timedelta(seconds=2)
+VISITORS_KEPT = timedelta(days=7)  # their rows: by then nothing of theirs can be waiting any more
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An event under the version of its person's row that it was accepted with."""
+
+    pseudonym: str
+    version: int
+    event: Event
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of a batch. `later`: those whose person's row somebody else holds at this moment."""
+
+    stored: int = 0
+    dropped: int = 0
+    later: list[Accepted] = field(default_factory=list)
+
+
+# Choices.
+
+
+def standing(connection: Connection, person: Person) -> Standing | None:
+    """None for an account that is gone."""
+    if isinstance(person, Account):
+        _add_account(connection, person.user_id)
+        row = _row(connection, person)
+        return _standing(row) if row else None
+    row = _row(connection, person)
+    if row is None:
+        return Standing(person.pseudonym, version=0, is_open=True)
+    is_on_the_way = row.fenced_at is not None and now(connection) < row.fenced_at + ON_THE_WAY
+    return Standing(row.pseudonym, row.version, is_open=not is_on_the_way, fenced_at=row.fenced_at)
+
+
+def opt_out(connection: Connection, person: Person) -> Standing | None:
+    """From this transaction's end on nothing more of the person is stored. Said twice, it is the first time that counts."""
+    row = _locked(connection, person)
+    if row is None or row.opted_out:
+        return _standing(row) if row else None
+    fenced_at = _ceiling(now(connection))
+    return _change(connection, row, opted_out=isinstance(person, Account), fenced_at=fenced_at)
+
+
+def opt_in(connection: Connection, person: Person) -> Standing | None:
+    """What was accepted before the no stays fenced off."""
+    row = _locked(connection, person)
+    if row is None or row.fenced_at is None:
+        return _standing(row) if row else None
+    return _change(connection, row, opted_out=False, fenced_at=None)
+
+
+def erase(connection: Connection, person: Person) -> tuple[int, Standing | None]:
+    """How many events there were. What still waits to be stored never is, and an account goes on under another pseudonym."""
+    row = _locked(connection, person)
+    if row is None:
+        return 0, None
+    gone = connection.execute(delete(events).where(events.c.person == row.pseudonym).returning(*_COUNTED)).all()
+    rollups.discount(connection, [Counted(*one) for one in gone])
+    rollups.leave(connection, row.pseudonym)
+    renamed = {"pseudonym": new_pseudonym()} if isinstance(person, Account) else {}
+    return len(gone), _change(connection, row, **renamed)
+
+
+def forget(connection: Connection, user_id: int) -> None:
+    """Before the account is deleted, in the same transaction: its row goes with it."""
+    erase(connection, Account(user_id))
+
+
+_COUNTED = (events.c.person, events.c.name, events.c.category, events.c.path, events.c.occurred_at)
+
+
+def _add_account(connection: Connection, user_id: int) -> None:
+    mine = select(
+        literal(new_pseudonym()), users.c.id, literal(False), literal(0), literal(now(connection), people.c.created_at.type)
+    ).where(users.c.id == user_id)
+    missing = ~select(people.c.user_id).where(people.c.user_id == user_id).exists()
+    names = ["pseudonym", "user_id", "opted_out", "version", "created_at"]
+    statement = _dialect(connection).insert(people).from_select(names, mine.where(missing))
+    connection.execute(statement.on_conflict_do_nothing())
+
+
+def _add_visitors(connection: Connection, pseudonyms: Iterable[str]) -> None:
+    moment = now(connection)
+    rows = [{"pseudonym": pseudonym, "opted_out": False, "version": 0, "created_at": moment} for pseudonym in sorted(pseudonyms)]
+    if rows:
+        connection.execute(_dialect(connection).insert(people).values(rows).on_conflict_do_nothing())
+
+
+def _row(connection: Connection, person: Person, *, lock: bool = False) -> Row[Any] | None:
+    mine = people.c.user_id == person.user_id if isinstance(person, Account) else people.c.pseudonym == person.pseudonym
+    statement = select(people).where(mine)
+    return connection.execute(statement.with_for_update(key_share=True) if lock else statement).first()
+
+
+def _locked(connection: Connection, person: Person) -> Row[Any] | None:
+    if isinstance(person, Account):
+        _add_account(connection, person.user_id)
+    else:
+        _add_visitors(connection, [person.pseudonym])
+    return _row(connection, person, lock=True)
+
+
+def _change(connection: Connection, row: Row[Any], **values: Any) -> Standing:
+    here = people.c.pseudonym == row.pseudonym
+    changed = update(people).where(here).values(version=row.version + 1, **values).returning(*people.c)
+    return _standing(connection.execute(changed).one())
+
+
+def _standing(row: Row[Any]) -> Standing:
+    """A visitor's row is closed for a moment only, see `standing`; here that is the one right after the change."""
+    is_open = not row.opted_out and not (is_visitor(row.pseudonym) and row.fenced_at is not None)
+    return Standing(row.pseudonym, row.version, is_open, row.fenced_at)
+
+
+def _ceiling(moment: datetime) -> datetime:
+    """To the millisecond in which moments are told."""
+    return moment + timedelta(microseconds=-moment.microsecond % 1000)
+
+
+# Events.
+
+
+def keep(connection: Connection, batch: Sequence[Accepted], oldest: datetime) -> Outcome:
+    """Stores what its people have not refused meanwhile, each event once, however often it comes. `oldest`: that is kept."""
+    pseudonyms = {one.pseudonym for one in batch}
+    _add_visitors(connection, filter(is_visitor, pseudonyms))
+    held = _hold(connection, pseudonyms)
+    busy = _existing(connection, pseudonyms - held.keys())
+    latest = _to_the_millisecond(now(connection))  # under the locks: no fence that comes afterwards can have an earlier moment
+    wanted = [one for one in batch if held.get(one.pseudonym) == one.version and min(one.event.occurred_at, latest) >= oldest]
+    later = [one for one in batch if one.pseudonym in busy]
+    stored = _insert(connection, wanted, latest)
+    rollups.count(connection, stored)
+    return Outcome(len(stored), len(batch) - len(wanted) - len(later), later)
+
+
+def _hold(connection: Connection, pseudonyms: Iterable[str]) -> dict[str, int]:
+    """Locks the rows that nobody else has locked; their versions, where events may be stored.
+
+    Not waiting for the others: one person who changes their mind does not keep back the events of all.
+    """
+    wanted = select(people.c.pseudonym, people.c.version, people.c.opted_out).where(people.c.pseudonym.in_(pseudonyms))
+    rows = connection.execute(wanted.order_by(people.c.pseudonym).with_for_update(key_share=True, skip_locked=True))
+    return {row.pseudonym: -1 if row.opted_out else row.version for row in rows}
+
+
+def _existing(connection: Connection, pseudonyms: set[str]) -> set[str]:
+    if not pseudonyms:
+        return set()
+    return set(connection.execute(select(people.c.pseudonym).where(people.c.pseudonym.in_(pseudonyms))).scalars())
+
+
+def _insert(connection: Connection, wanted: Sequence[Accepted], latest: datetime) -> list[Counted]:
+    """Those that were new."""
+    rows = [
+        {
+            "person": one.pseudonym,
+            "event_id": one.event.event_id,
+            "name": one.event.name,
+            "category": one.event.category,
+            "path": one.event.path,
+            "properties": one.event.properties,
+            "occurred_at": min(one.event.occurred_at, latest),
+        }
+        for one in wanted
+    ]
+    if not rows:
+        return []
+    statement = _dialect(connection).insert(events).values(rows).on_conflict_do_nothing().returning(*_COUNTED)
+    return [Counted(*row) for row in connection.execute(statement)]
+
+
+def _to_the_millisecond(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+# Keys and retention.
+
+
+def visitor_key(connection: Connection, day: str) -> bytes:
+    """The one that all instances use on this day; those of earlier days are forgotten."""
+    values = {"day": day, "key": secrets.token_bytes(KEY_BYTES)}
+    connection.execute(_dialect(connection).insert(visitor_keys).values(values).on_conflict_do_nothing())
+    connection.execute(delete(visitor_keys).where(visitor_keys.c.day < day))
+    key: bytes = connection.execute(select(visitor_keys.c.key).where(visitor_keys.c.day == day)).scalar_one()
+    return key
+
+
+def purge(connection: Connection, oldest: datetime, limit: int) -> int:
+    """Deletes what is older, so many events at most; returns how many."""
+    moment = now(connection)
+    connection.execute(delete(visitor_keys).where(visitor_keys.c.day < moment.date().isoformat()))
+    connection.execute(delete(people).where(people.c.user_id.is_(None), people.c.created_at < moment - VISITORS_KEPT))
+    old = select(events.c.person, events.c.event_id).where(events.c.occurred_at < oldest)
+    batch = old.order_by(events.c.occurred_at).limit(limit).subquery()
+    here = (events.c.person == batch.c.person) & (events.c.event_id == batch.c.event_id)
+    doomed = select(literal(1)).select_from(batch).where(here).correlate(events).exists()
+    gone = [Counted(*row) for row in connection.execute(delete(events).where(doomed).returning(*_COUNTED))]
+    rollups.discount(connection, gone)
+    rollups.drop(connection, oldest)
+    return len(gone)
+
+
+def _dialect(connection: Connection) -> Any:
+    return postgresql if connection.dialect.name == "postgresql" else sqlite

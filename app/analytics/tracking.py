@@ -1,0 +1,254 @@
+"""The request's side of analytics: who is asking, what they want, and what the application itself records of a request.
+
+Recording costs the request nothing: its events go to a buffer, from which a greenlet hands them on. In an outage the buffer
+empties itself; nothing is stored of which it can't be known in time whether it may be.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import gevent
+from flask import Flask, Response, after_this_request, current_app, g, request
+from gevent.event import Event as Signal
+from gevent.lock import RLock
+
+from app import metrics
+from app.analytics.catalogue import BY_NAME, COLLECTED, PAGE_VIEWED, SIGNED_UP
+from app.analytics.service import Account, Analytics, Choice, Erased, Event, Person, Rejected
+from app.auth.guards import current_user
+from app.config import Config
+from app.errors import Unavailable
+from app.lifecycle import Lifecycle
+
+log = logging.getLogger(__name__)
+
+COOKIE_SECONDS = 365 * 86_400
+NO = "no"
+MAX_BUFFERED = 10_000
+MAX_WAIT_SECONDS = 5.0  # in the buffer
+RETRY_SECONDS = 0.5
+
+_BY_ENDPOINT: dict[str, list[str]] = {}
+for _kind in COLLECTED:
+    for _endpoint in _kind.endpoints:
+        _BY_ENDPOINT.setdefault(_endpoint, []).append(_kind.name)
+
+
+@dataclass(frozen=True)
+class Passer:
+    """An anonymous visitor, before the day's hash has made a name of it. In memory only."""
+
+    address: str
+    user_agent: str
+
+
+@dataclass(frozen=True)
+class Recorded:
+    author: Account | Passer
+    event: Event
+    at: float = field(default_factory=time.monotonic)
+
+
+class Recorder:
+    def __init__(self, analytics: Analytics) -> None:
+        self._analytics = analytics
+        self._buffer: deque[Recorded] = deque()
+        self._filled = Signal()
+        self._handing_on = RLock()
+
+    def put(self, recorded: Recorded) -> None:
+        if len(self._buffer) >= MAX_BUFFERED:
+            metrics.events_unrecorded.inc()
+            return
+        self._buffer.append(recorded)
+        self._filled.set()
+
+    def run(self) -> None:
+        """For ever, as a greenlet."""
+        while True:
+            self._filled.wait()
+            self._filled.clear()
+            self.hand_on()
+
+    def hand_on(self) -> None:
+        """All that is there. What nobody takes in time is given up."""
+        with self._handing_on:
+            while self._buffer:
+                if time.monotonic() - self._buffer[0].at > MAX_WAIT_SECONDS:
+                    metrics.events_unrecorded.inc()
+                elif not self._take(self._buffer[0]):
+                    gevent.sleep(RETRY_SECONDS)
+                    continue
+                self._buffer.popleft()
+
+    def _take(self, recorded: Recorded) -> bool:
+        """False if it has to be tried again."""
+        author = recorded.author
+        try:
+            person = author if isinstance(author, Account) else self._analytics.visitor(author.address, author.user_agent)
+            self._analytics.take(person, [recorded.event])
+        except Unavailable:
+            return False
+        return True
+
+
+def init_app(app: Flask, config: Config, analytics: Analytics, lifecycle: Lifecycle) -> None:
+    app.extensions["analytics"] = analytics
+    app.extensions["recorder"] = recorder = Recorder(analytics)
+    app.config["ANALYTICS_COOKIE_NAME"] = "__Host-analytics" if config.production else "analytics"
+    app.extensions["before_sign_in"].append(carry_over)
+    app.after_request(_record_request)
+    lifecycle.add("analytics", background=recorder.run, close=recorder.hand_on)
+
+
+# What somebody wants. All raise Unavailable where that can't be read or saved.
+
+
+def choice() -> Choice:
+    return _analytics().choice(person(), browser_says_no=_browser_says_no(), gpc=_gpc())
+
+
+def is_welcome() -> bool:
+    """Whether a page may bring the script that counts. Fails closed."""
+    if _gpc() or _browser_says_no():
+        return False
+    user = current_user()
+    try:
+        return user is None or _analytics().is_open(Account(user.id))
+    except Unavailable:
+        return False
+
+
+def opt_out() -> Choice:
+    _analytics().opt_out(person())
+    _set_cookie(NO, COOKIE_SECONDS)
+    g.browser_says_no = True
+    return choice()
+
+
+def opt_in() -> Choice:
+    _analytics().opt_in(person())
+    _set_cookie("", 0)
+    g.browser_says_no = False
+    return choice()
+
+
+def erase() -> Erased:
+    return _analytics().erase(person())
+
+
+def carry_over(user_id: int) -> None:
+    """What the browser has said counts for the account that signs in with it, from the first moment on."""
+    if _browser_says_no():
+        _analytics().opt_out(Account(user_id))
+
+
+# Events.
+
+
+def check(items: list[Any]) -> tuple[list[Event], list[Rejected]]:
+    return _analytics().check(items)
+
+
+def take(events: list[Event]) -> bool:
+    """False if whoever asks does not want that. Raises Unavailable."""
+    if _gpc() or _browser_says_no():
+        return False
+    return _analytics().take(person(), events)
+
+
+def record(name: str, **properties: str | int) -> None:
+    """An event of the catalogue, of whoever asks; in the background."""
+    if _gpc() or _browser_says_no():
+        return
+    event = Event(str(uuid.uuid4()), name, BY_NAME[name].category, dict(properties), datetime.now(UTC))
+    _recorder().put(Recorded(_author(name), event))
+
+
+def _record_request(response: Response) -> Response:
+    if response.status_code < 400 and _is_a_visit() and _is_known_who():
+        for name in _BY_ENDPOINT.get(request.endpoint or "", ()):
+            record(name)
+        if _is_page(response):
+            record(PAGE_VIEWED, path=page_path())
+    return response
+
+
+def page_path() -> str:
+    """The address of the page with placeholders instead of numbers: `/repositories/<id>`."""
+    return re.sub(r"<[^<>]*>", "<id>", str(request.url_rule))
+
+
+def _is_page(response: Response) -> bool:
+    return (
+        request.method == "GET"
+        and request.blueprint == "web"
+        and response.status_code == 200
+        and response.mimetype == "text/html"
+    )
+
+
+def _is_a_visit() -> bool:
+    """A page that a script fetches to bring itself up to date, or a browser in advance, was not opened by anybody."""
+    if request.method != "GET":
+        return True
+    return request.headers.get("Sec-Fetch-Dest", "document") == "document" and "Sec-Purpose" not in request.headers
+
+
+def _is_known_who() -> bool:
+    """A page that does not look at the session can't know whether the account behind it has said no."""
+    return "user" in g or current_app.config["SESSION_COOKIE_NAME"] not in request.cookies
+
+
+def _author(name: str) -> Account | Passer:
+    """A sign-up is the visitor's: there was no account yet when it was asked for."""
+    if name == SIGNED_UP or g.get("user") is None:
+        return Passer(*_appearance())
+    return Account(g.user.id)
+
+
+def person() -> Person:
+    """Who is asking."""
+    user = current_user()
+    return Account(user.id) if user else _analytics().visitor(*_appearance())
+
+
+def _appearance() -> tuple[str, str]:
+    return request.remote_addr or "", request.user_agent.string
+
+
+def _gpc() -> bool:
+    """https://www.w3.org/TR/gpc/: exactly this value is a wish, anything else is none."""
+    return request.headers.get("Sec-GPC") == "1"
+
+
+def _browser_says_no() -> bool:
+    if "browser_says_no" not in g:
+        g.browser_says_no = request.cookies.get(current_app.config["ANALYTICS_COOKIE_NAME"]) == NO
+    return cast(bool, g.browser_says_no)
+
+
+def _set_cookie(value: str, max_age: int) -> None:
+    """It names nobody. The page's script may read it, to fall silent in all tabs at once."""
+    name, secure = current_app.config["ANALYTICS_COOKIE_NAME"], current_app.config["SESSION_COOKIE_SECURE"]
+
+    @after_this_request
+    def set_cookie(response: Response) -> Response:
+        response.set_cookie(name, value, max_age=max_age, path="/", samesite="Lax", secure=secure)
+        return response
+
+
+def _analytics() -> Analytics:
+    return cast(Analytics, current_app.extensions["analytics"])
+
+
+def _recorder() -> Recorder:
+    return cast(Recorder, current_app.extensions["recorder"])

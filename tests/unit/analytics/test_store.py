@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import Connection, select, update
+
+from app.analytics import store
+from app.analytics.events import Event
+from app.analytics.person import Account, Person, Standing, Visitor
+from app.analytics.store import ON_THE_WAY, Outcome
+from app.auth import store as accounts
+from app.database.engine import Database
+from app.database.schema import events, people, visitor_keys
+from app.moments import iso
+from tests.unit.analytics.conftest import (
+    LONG_AGO,
+    NOW,
+    PASSER,
+    Stored,
+    accepted,
+    all_stored,
+    counted_visitors,
+    event,
+    new_account,
+)
+
+
+def standing_of(database: Database, person: Person) -> Standing:
+    standing = database.run(store.standing, person)
+    assert standing is not None
+    return standing
+
+
+def keep(database: Database, standing: Standing, *batch: Event) -> Outcome:
+    return database.run(store.keep, accepted(standing, *batch), LONG_AGO)
+
+
+def opted_out(database: Database, person: Person) -> datetime:
+    standing = database.run(store.opt_out, person)
+    assert standing is not None
+    assert not standing.is_open
+    assert standing.fenced_at is not None
+    return standing.fenced_at
+
+
+def let_the_way_end(database: Database) -> None:
+    """The moment in which a visitor's no counts for who comes without its cookie."""
+
+    def move(connection: Connection) -> None:
+        for row in connection.execute(select(people).where(people.c.fenced_at.is_not(None))).all():
+            earlier = {"fenced_at": row.fenced_at - ON_THE_WAY}
+            connection.execute(update(people).where(people.c.pseudonym == row.pseudonym).values(earlier))
+
+    database.run(move)
+
+
+class TestStanding:
+    def test_somebody_new_may_be_counted(self, both: Database, person: Person) -> None:
+        standing = standing_of(both, person)
+        assert (standing.version, standing.is_open, standing.fenced_at) == (0, True, None)
+        assert standing == standing_of(both, person)
+
+    def test_accounts_have_random_pseudonyms(self, both: Database) -> None:
+        ada, bob = (standing_of(both, new_account(both, email)).pseudonym for email in ("ada@example.org", "bob@example.org"))
+        assert ada[0] == bob[0] == "a"
+        assert ada != bob
+
+    def test_an_account_that_is_gone_has_none(self, both: Database) -> None:
+        gone = Account(1_000_000)
+        assert both.run(store.standing, gone) is None
+        assert both.run(store.opt_out, gone) is None
+        assert both.run(store.opt_in, gone) is None
+        assert both.run(store.erase, gone) == (0, None)
+
+
+class TestChoice:
+    def test_a_no_is_kept(self, both: Database) -> None:
+        ada = new_account(both)
+        fenced_at = opted_out(both, ada)
+        standing = standing_of(both, ada)
+        assert (standing.is_open, standing.fenced_at, standing.version) == (False, fenced_at, 1)
+        assert fenced_at.microsecond % 1000 == 0
+
+    def test_a_no_said_twice_counts_from_the_first_time(self, both: Database) -> None:
+        ada = new_account(both)
+        assert opted_out(both, ada) == opted_out(both, ada)
+        assert standing_of(both, ada).version == 1
+
+    def test_a_visitors_no_is_the_browsers_after_what_was_on_its_way(self, both: Database) -> None:
+        opted_out(both, PASSER)
+        assert not standing_of(both, PASSER).is_open
+        let_the_way_end(both)
+        standing = standing_of(both, PASSER)
+        assert (standing.is_open, standing.version) == (True, 1)
+
+    def test_a_yes_starts_afresh(self, both: Database, person: Person, stored: Stored) -> None:
+        before = standing_of(both, person)
+        opted_out(both, person)
+        both.run(store.opt_in, person)
+        after = standing_of(both, person)
+        assert (after.is_open, after.fenced_at, after.version) == (True, None, 2)
+        assert keep(both, before, event()) == Outcome(stored=0, dropped=1)
+        assert all_stored(keep(both, after, event())) == stored() == 1
+
+    def test_a_yes_without_a_no_changes_nothing(self, both: Database, person: Person) -> None:
+        before = standing_of(both, person)
+        both.run(store.opt_in, person)
+        assert standing_of(both, person) == before
+
+
+class TestKeeping:
+    def test_events_are_stored_and_counted(self, both: Database, person: Person, stored: Stored) -> None:
+        batch = [event("page_viewed", path="/compare?ids=1"), event(at=NOW - timedelta(days=2)), event()]
+        assert all_stored(keep(both, standing_of(both, person), *batch)) == stored() == 3
+        assert counted_visitors(both) == {"day": [1, 1], "hour": [1, 1]}
+
+    def test_an_event_is_stored_once(self, both: Database, person: Person, stored: Stored) -> None:
+        standing, twice = standing_of(both, person), event()
+        assert keep(both, standing, twice, event(), twice).stored == 2
+        assert keep(both, standing, twice, event()) == Outcome(stored=1, dropped=0)
+        assert stored() == 3
+
+    def test_the_same_id_of_two_people_is_two_events(self, both: Database, stored: Stored) -> None:
+        for person in (new_account(both), PASSER):
+            assert all_stored(keep(both, standing_of(both, person), event(event_id="1"))) == 1
+        assert stored() == 2
+        assert counted_visitors(both) == {"day": [2], "hour": [2]}
+
+    def test_nothing_is_stored_after_a_no(self, both: Database, person: Person, stored: Stored) -> None:
+        before = standing_of(both, person)
+        opted_out(both, person)
+        assert keep(both, before, event(), event()) == Outcome(stored=0, dropped=2)
+        assert stored() == 0
+
+    def test_what_was_stored_before_stays(self, both: Database, person: Person, stored: Stored) -> None:
+        keep(both, standing_of(both, person), event())
+        opted_out(both, person)
+        assert stored() == 1
+
+    def test_no_event_has_a_time_after_it_was_stored(self, both: Database, person: Person) -> None:
+        """By the clock that the moment of a fence is told by, whatever the clocks of instances say."""
+        keep(both, standing_of(both, person), event(at=NOW + timedelta(minutes=5)))
+        fenced_at = opted_out(both, person)
+        times = both.run(lambda connection: connection.execute(select(events.c.occurred_at)).scalars().all())
+        assert [moment <= fenced_at for moment in times] == [True]
+
+    def test_what_is_too_old_is_not_stored(self, both: Database, person: Person, stored: Stored) -> None:
+        assert keep(both, standing_of(both, person), event(at=LONG_AGO - timedelta(seconds=1))).dropped == 1
+        assert stored() == 0
+
+    def test_an_empty_batch_is_nothing(self, both: Database) -> None:
+        assert both.run(store.keep, [], LONG_AGO) == Outcome()
+
+
+@contextmanager
+def changing(database: Database, person: Person) -> Iterator[None]:
+    """Somebody's no, in a transaction that is not over."""
+    began, end = threading.Event(), threading.Event()
+
+    def change(connection: Connection) -> None:
+        store.opt_out(connection, person)
+        began.set()
+        assert end.wait(10)
+
+    changer = threading.Thread(target=database.run_within, args=(10, change))
+    changer.start()
+    assert began.wait(10)
+    try:
+        yield
+    finally:
+        end.set()
+        changer.join()
+
+
+class TestTogether:
+    """On PostgreSQL; SQLite has one transaction at a time."""
+
+    @pytest.fixture
+    def both(self, request: pytest.FixtureRequest) -> Iterator[Database]:
+        from app.database.upgrade import upgrade
+
+        url = request.getfixturevalue("database_url").replace("postgresql:", "postgresql+psycopg2:")
+        database = Database(url, 10, "test")
+        upgrade(database)
+        yield database
+        database.close()
+
+    def test_who_is_changing_their_mind_delays_nobody_else(self, both: Database, stored: Stored) -> None:
+        ada, bob = (new_account(both, email) for email in ("ada@example.org", "bob@example.org"))
+        batch = [*accepted(standing_of(both, ada), event(), event()), *accepted(standing_of(both, bob), event())]
+        with changing(both, ada):
+            outcome = both.run(store.keep, batch, LONG_AGO)
+            assert (outcome.stored, outcome.dropped, outcome.later) == (1, 0, batch[:2])
+        assert both.run(store.keep, outcome.later, LONG_AGO) == Outcome(stored=0, dropped=2)
+        assert stored() == 1
+
+    def test_a_no_waits_for_what_is_being_stored(self, both: Database) -> None:
+        ada = new_account(both)
+        standing, storing, go_on = standing_of(both, ada), threading.Event(), threading.Event()
+
+        def hold(connection: Connection) -> None:
+            store.keep(connection, accepted(standing, event()), LONG_AGO)
+            storing.set()
+            assert go_on.wait(10)
+
+        storer = threading.Thread(target=both.run_within, args=(10, hold))
+        storer.start()
+        assert storing.wait(10)
+        fences: list[datetime] = []
+        changer = threading.Thread(target=lambda: fences.append(opted_out(both, ada)))
+        changer.start()
+        changer.join(0.2)
+        assert fences == []
+        go_on.set()
+        storer.join()
+        changer.join()
+        (stored_at,) = both.run(lambda connection: connection.execute(select(events.c.occurred_at)).scalars().all())
+        assert stored_at <= fences[0]
+
+    def test_many_who_store_at_once_count_right(self, both: Database, stored: Stored) -> None:
+        standings = [standing_of(both, new_account(both, f"user-{number}@example.org")) for number in range(5)]
+        failures: list[Exception] = []
+
+        def store_some(number: int) -> None:
+            mine = accepted(standings[number % 5], *(event(f"kind-{kind}") for kind in range(5)))
+            waiting = mine * 2  # each twice
+            try:
+                while waiting:
+                    waiting = both.run_within(10, store.keep, waiting, LONG_AGO).later
+            except Exception as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=store_some, args=(number,)) for number in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert stored() == 100
+        assert counted_visitors(both) == {"day": [5], "hour": [5]}
+
+
+class TestErasing:
+    def test_all_events_of_a_person_go_and_nobody_elses(self, both: Database, person: Person, stored: Stored) -> None:
+        other = Visitor("v" + "1" * 31)
+        keep(both, standing_of(both, other), event(), event(at=NOW - timedelta(days=1)))
+        keep(both, standing_of(both, person), event(), event("page_viewed", path="/"), event(at=NOW - timedelta(days=9)))
+        count, standing = both.run(store.erase, person)
+        assert (count, stored()) == (3, 2)
+        assert standing is not None
+        assert counted_visitors(both) == {"day": [1, 1], "hour": [1, 1]}
+
+    def test_what_waits_to_be_stored_never_is(self, both: Database, person: Person, stored: Stored) -> None:
+        before = standing_of(both, person)
+        keep(both, before, event(event_id="again"))
+        both.run(store.erase, person)
+        assert keep(both, before, event(), event(event_id="again")) == Outcome(stored=0, dropped=2)
+        assert all_stored(keep(both, standing_of(both, person), event())) == stored() == 1
+
+    def test_an_accounts_pseudonym_is_destroyed(self, both: Database) -> None:
+        ada = new_account(both)
+        before = standing_of(both, ada)
+        both.run(store.erase, ada)
+        assert standing_of(both, ada).pseudonym != before.pseudonym
+
+    def test_a_no_stays(self, both: Database) -> None:
+        ada = new_account(both)
+        fenced_at = opted_out(both, ada)
+        both.run(store.erase, ada)
+        standing = standing_of(both, ada)
+        assert (standing.is_open, standing.fenced_at) == (False, fenced_at)
+
+    def test_with_an_account_all_that_is_known_of_it_goes(self, both: Database, stored: Stored) -> None:
+        ada = new_account(both)
+        before = standing_of(both, ada)
+        keep(both, before, event())
+
+        def delete_account(connection: Connection) -> None:
+            store.forget(connection, ada.user_id)
+            accounts.remove(connection, ada.user_id)
+
+        both.run(delete_account)
+        assert stored() == 0
+        assert both.run(lambda connection: connection.execute(select(people)).all()) == []
+        assert keep(both, before, event()) == Outcome(stored=0, dropped=1)
+
+
+class TestKeys:
+    def test_all_use_the_same_one_on_a_day(self, both: Database) -> None:
+        first = both.run(store.visitor_key, "2026-11-26")
+        assert both.run(store.visitor_key, "2026-11-26") == first
+        assert len(first) == 32
+
+    def test_yesterdays_is_forgotten(self, both: Database) -> None:
+        yesterday = both.run(store.visitor_key, "2026-11-25")
+        today = both.run(store.visitor_key, "2026-11-26")
+        assert today != yesterday
+        assert both.run(lambda connection: connection.execute(select(visitor_keys.c.day)).scalars().all()) == ["2026-11-26"]
+        assert both.run(store.visitor_key, "2026-11-25") != yesterday
+
+
+class TestRetention:
+    def test_what_is_older_goes_in_parts(self, both: Database, person: Person, stored: Stored) -> None:
+        oldest = NOW - timedelta(days=30)
+        old = [event(at=oldest - timedelta(minutes=minutes)) for minutes in (1, 50, 3000)]
+        keep(both, standing_of(both, person), *old, event(at=oldest), event())
+        assert [both.run(store.purge, oldest, 2) for _ in range(3)] == [2, 1, 0]
+        assert stored() == 2
+        times = both.run(lambda connection: connection.execute(select(events.c.occurred_at)).scalars().all())
+        assert sorted(map(iso, times)) == [iso(oldest), iso(NOW)]
+
+    def test_visitors_of_last_week_are_forgotten(self, both: Database) -> None:
+        ada = new_account(both)
+        for person in (ada, PASSER):
+            keep(both, standing_of(both, person), event())
+        weeks_ago = {"created_at": NOW - timedelta(days=8)}
+        both.run(lambda connection: connection.execute(update(people).values(weeks_ago)))
+        both.run(store.purge, LONG_AGO, 10)
+        left = both.run(lambda connection: connection.execute(select(people.c.user_id)).scalars().all())
+        assert left == [ada.user_id]
+
+    def test_keys_of_days_on_which_nobody_came_are_forgotten(self, both: Database) -> None:
+        both.run(store.visitor_key, "2026-01-01")
+        both.run(store.purge, LONG_AGO, 10)
+        assert both.run(lambda connection: connection.execute(select(visitor_keys)).all()) == []
