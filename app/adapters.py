@@ -9,6 +9,7 @@ import dramatiq
 
 from app.analytics.intake import DirectIntake, Intake, RedisIntake
 from app.analytics.storage import Storage
+from app.analytics.stream import Overseer
 from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter
 from app.config import Config
 from app.database.engine import Database
@@ -89,7 +90,7 @@ def _of_a_fleet(
         sessions=RedisSessionStore(redis, config.session_max_age),
         limiter=RedisRateLimiter(redis, signing),
         refresh_keys=lambda: membership.refresh(Registry(redis)),
-        probes=[Probe("redis", lambda: None if patient.ping() else "no answer")],
+        probes=[Probe("redis", lambda: None if patient.ping() else "no answer", look=Overseer(patient).look)],
         queue=queue,
         publish_from_outside=RedisPublisher(redis, signing).publish,
         broker=broker,

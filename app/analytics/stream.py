@@ -6,6 +6,7 @@ removed, after it was stored.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 import redis
 
+from app import metrics
 from app.analytics.events import Event
 from app.analytics.store import Accepted
 
@@ -26,6 +28,8 @@ BLOCK_MS = 500  # less than the patience of the connection
 ABANDONED_MS = 5000
 CLAIM_SECONDS = 1.0
 TIDY_SECONDS = 600.0
+LOOK_SECONDS = 5.0
+LONG_SECONDS = 60
 FORGOTTEN_MS = 3_600_000  # a consumer that has read nothing for so long has ended
 
 
@@ -105,5 +109,35 @@ class EventStream:
             self._client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
 
 
-def waiting(client: redis.Redis) -> int:
-    return int(client.xlen(STREAM))
+class Overseer:
+    """Tells what an operator should look at, and counts for the metrics."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._looked_at = -math.inf
+        self._caution: str | None = None
+
+    def look(self) -> str | None:
+        if time.monotonic() - self._looked_at > LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            try:
+                self._count()
+                self._caution = self._waits_too_long() or self._is_volatile()
+            except redis.ResponseError as error:  # which is no failure of Redis
+                self._caution = f"the stream of events can't be looked at: {str(error).partition(' ')[0]}"
+        return self._caution
+
+    def _count(self) -> None:
+        metrics.events_waiting.set(self._client.xlen(STREAM))
+        metrics.events_put_aside.set(self._client.xlen(POISON))
+
+    def _waits_too_long(self) -> str | None:
+        oldest: Any = self._client.xrange(STREAM, count=1)
+        seconds, _ = self._client.time()
+        if oldest and seconds - int(oldest[0][0].split(b"-")[0]) / 1000 > LONG_SECONDS:
+            return f"events wait for more than {LONG_SECONDS} s: does a worker run, and does the database answer it?"
+        return None
+
+    def _is_volatile(self) -> str | None:
+        persistence: Any = self._client.info("persistence")
+        return None if persistence.get("aof_enabled") else "appendonly is off: accepted events would be lost with a restart"

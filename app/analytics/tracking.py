@@ -63,6 +63,7 @@ class Recorder:
         self._buffer: deque[Recorded] = deque()
         self._filled = Signal()
         self._handing_on = RLock()
+        self._is_closing = False
 
     def put(self, recorded: Recorded) -> None:
         if len(self._buffer) >= MAX_BUFFERED:
@@ -78,15 +79,20 @@ class Recorder:
             self._filled.clear()
             self.hand_on()
 
+    def close(self) -> None:
+        """Nothing is tried twice any more."""
+        self._is_closing = True
+        self.hand_on()
+
     def hand_on(self) -> None:
         """All that is there. What nobody takes in time is given up."""
         with self._handing_on:
             while self._buffer:
-                if time.monotonic() - self._buffer[0].at > MAX_WAIT_SECONDS:
+                if not self._take(self._buffer[0]):
+                    if not self._is_closing and time.monotonic() - self._buffer[0].at < MAX_WAIT_SECONDS:
+                        gevent.sleep(RETRY_SECONDS)
+                        continue
                     metrics.events_unrecorded.inc()
-                elif not self._take(self._buffer[0]):
-                    gevent.sleep(RETRY_SECONDS)
-                    continue
                 self._buffer.popleft()
 
     def _take(self, recorded: Recorded) -> bool:
@@ -106,7 +112,7 @@ def init_app(app: Flask, config: Config, analytics: Analytics, lifecycle: Lifecy
     app.config["ANALYTICS_COOKIE_NAME"] = "__Host-analytics" if config.production else "analytics"
     app.extensions["before_sign_in"].append(carry_over)
     app.after_request(_record_request)
-    lifecycle.add("analytics", background=recorder.run, close=recorder.hand_on)
+    lifecycle.add("analytics", background=recorder.run, close=recorder.close)
 
 
 # What somebody wants. All raise Unavailable where that can't be read or saved.

@@ -23,11 +23,14 @@ PASS, WARN, FAIL = "pass", "warn", "fail"
 
 @dataclass
 class Probe:
-    """Of one dependency. `ask` returns None, or words on what is wrong; it raises where no answer comes in time."""
+    """Of one dependency. `ask` returns None, or words on what is wrong; it raises where no answer comes in time. `look` finds
+    what an operator should mend though all requests are served."""
 
     name: str
     ask: Callable[[], str | None]
+    look: Callable[[], str | None] = lambda: None
     complaint: str | None = None
+    caution: str | None = None
     latency: float | None = None
     _asked_at: float | None = None  # of the probe that is under way
     _failing_since: float | None = None
@@ -43,6 +46,7 @@ class Probe:
         self._asked_at = time.monotonic()
         try:
             self.complaint = self.ask()
+            self._be_cautious(self.look())
         except Exception as error:
             self._failed(error)
         else:
@@ -59,7 +63,7 @@ class Probe:
     def status(self) -> str:
         if not self._answered_once or self.complaint or self.failing_for > 0:
             return FAIL
-        return WARN if max(self.latency or 0, self._waiting) > SLOW_SECONDS else PASS
+        return WARN if self.caution or max(self.latency or 0, self._waiting) > SLOW_SECONDS else PASS
 
     @property
     def failing_for(self) -> float:
@@ -79,6 +83,11 @@ class Probe:
     @property
     def _waiting(self) -> float:
         return time.monotonic() - self._asked_at if self._asked_at is not None else 0.0
+
+    def _be_cautious(self, caution: str | None) -> None:
+        if caution and caution != self.caution:
+            log.warning("%s: %s", self.name, caution)
+        self.caution = caution
 
     def _answered(self) -> None:
         assert self._asked_at is not None

@@ -154,3 +154,15 @@ def test_the_last_answer_is_a_metric(probe: Probe, dependency: Dependency) -> No
     assert count_of("reporadar_dependency_latency_seconds", dependency="redis") == pytest.approx(0.001, abs=1e-6)
     fail_for(0.5, probe, dependency)
     assert count_of("reporadar_dependency_up", dependency="redis") == 0
+
+
+def test_what_should_be_mended_is_a_warning_and_not_in_the_way(dependency: Dependency, caplog: pytest.LogCaptureFixture) -> None:
+    found: list[str | None] = [None, "something", "something", None]
+    probe = Probe("redis", dependency.ask, look=lambda: found.pop(0))
+    statuses = []
+    for _ in range(4):
+        probe.probe()
+        statuses.append(probe.status)
+        assert probe.obstacle() is None
+    assert statuses == [PASS, WARN, WARN, PASS]
+    assert [record.message for record in caplog.records] == ["redis: something"]
