@@ -474,6 +474,14 @@ class Instance(ProcfileProcess):
 class Worker(ProcfileProcess):
     line = "worker"
 
+    def __init__(self, environment: Mapping[str, str], directory: Path = ROOT, module: str = "app.jobs.worker") -> None:
+        """`module`: another one than the Procfile's, such as one with a seeded fault."""
+        super().__init__(environment, directory)
+        self._module = module
+
+    def _command(self) -> list[str]:
+        return [self._module if word == "app.jobs.worker" else word for word in super()._command()]
+
     def _answers(self) -> bool:
         """There is nobody to ask: it counts as ready once it has started."""
         return True

@@ -88,12 +88,20 @@ class Recorder:
         """All that is there. What nobody takes in time is given up."""
         with self._handing_on:
             while self._buffer:
-                if not self._take(self._buffer[0]):
-                    if not self._is_closing and time.monotonic() - self._buffer[0].at < MAX_WAIT_SECONDS:
-                        gevent.sleep(RETRY_SECONDS)
-                        continue
-                    metrics.events_unrecorded.inc()
-                self._buffer.popleft()
+                recorded = self._buffer[0]
+                if time.monotonic() - recorded.at > MAX_WAIT_SECONDS:
+                    self._give_up(1)
+                elif self._take(recorded):
+                    self._buffer.popleft()
+                elif self._is_closing:
+                    self._give_up(len(self._buffer))
+                else:
+                    gevent.sleep(RETRY_SECONDS)
+
+    def _give_up(self, count: int) -> None:
+        metrics.events_unrecorded.inc(count)
+        for _ in range(count):
+            self._buffer.popleft()
 
     def _take(self, recorded: Recorded) -> bool:
         """False if it has to be tried again."""

@@ -1,0 +1,118 @@
+"""People who send events, note what became of each, and an account of what is stored in the end."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import httpx
+import psycopg2
+
+from tests.functional.users import Reachable, User
+from tests.processes import wait_until
+from tests.servers import RedisServer
+
+STREAM = "analytics:events"
+UNDERWAY_SECONDS = 20.0
+
+
+def batch_of(count: int, name: str = "clicked") -> list[dict[str, str]]:
+    return [{"id": str(uuid.uuid4()), "name": name, "category": "test"} for _ in range(count)]
+
+
+@dataclass
+class Sender:
+    """Sends batch after batch with the cookie of a session, and the same one again until somebody takes it."""
+
+    cookies: dict[str, str]
+    instances: Sequence[Reachable]
+    count: int = 10
+    pause: float = 0.0
+    accepted: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)  # for a no
+    unknown: set[str] = field(default_factory=set)  # of an attempt that was not answered; it may have been taken all the same
+    sent_at: dict[str, datetime] = field(default_factory=dict)  # first
+    retries: int = 0
+
+    def run(self, stop: threading.Event) -> None:
+        turns = itertools.cycle(self.instances)
+        with httpx.Client(trust_env=False, timeout=5) as client:
+            while not stop.is_set():
+                self._send(client, batch_of(self.count), turns, stop)
+                stop.wait(self.pause)
+
+    def _send(self, client: httpx.Client, batch: list[dict[str, str]], turns: Iterator[Reachable], stop: threading.Event) -> None:
+        ids = {event["id"] for event in batch}
+        self.sent_at |= dict.fromkeys(ids, datetime.now(UTC))
+        while True:
+            with suppress(httpx.TransportError):
+                answer = client.post(
+                    f"{next(turns).url}/api/analytics/events", json={"events": batch}, headers={"Cookie": _line(self.cookies)}
+                )
+                if answer.status_code == 202:
+                    (self.refused if answer.json()["opted_out"] else self.accepted).update(ids)
+                    assert answer.json()["opted_out"] or answer.json()["accepted"] == len(batch)
+                    self.unknown -= ids if not answer.json()["opted_out"] else set()
+                    return
+                assert answer.status_code in (502, 503), answer.text
+            self.retries += 1
+            self.unknown |= ids
+            if stop.wait(0.05):
+                return
+
+
+def _line(cookies: dict[str, str]) -> str:
+    return "; ".join(f"{name}={value}" for name, value in cookies.items())
+
+
+def session_of(user: User) -> dict[str, str]:
+    """Without the cookie that says no: it is the account's no that has to protect."""
+    return {"session": user.cookie}
+
+
+@contextmanager
+def running(senders: Sequence[Sender]) -> Iterator[None]:
+    stop, failures = threading.Event(), list[BaseException]()
+
+    def run(sender: Sender) -> None:
+        try:
+            sender.run(stop)
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=run, args=(sender,)) for sender in senders]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+    assert failures == []
+
+
+def stored(database_url: str) -> dict[str, datetime]:
+    """The ids of the events, with their times. Whether one is there twice, and whether the counts are true, is checked too."""
+    with psycopg2.connect(database_url) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT event_id, occurred_at FROM analytics_events WHERE category = 'test'")
+        rows = cursor.fetchall()
+        cursor.execute("SELECT grain, sum(events) FROM analytics_rollups WHERE category = 'test' GROUP BY grain")
+        counted = {grain: int(total) for grain, total in cursor.fetchall() if total}
+    connection.close()
+    found = dict(rows)
+    assert len(found) == len(rows), "an event was stored twice"
+    assert (
+        counted in ({}, {"hour": len(rows), "day": len(rows)}) if not rows else counted == {"hour": len(rows), "day": len(rows)}
+    )
+    return found
+
+
+def await_all_stored(redis: RedisServer, timeout: float = UNDERWAY_SECONDS) -> None:
+    with redis.client() as client:
+        wait_until(lambda: client.xlen(STREAM) == 0, timeout, "all events to be stored")

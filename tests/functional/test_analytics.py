@@ -1,0 +1,405 @@
+"""Events and the noes of those they belong to, on real fleets: nothing is lost, doubled, or stored after a no."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import psycopg2
+import pytest
+
+from tests.functional.conftest import GENEROUS
+from tests.functional.events import STREAM, Sender, await_all_stored, batch_of, running, session_of, stored
+from tests.functional.users import PASSWORD, User
+from tests.processes import wait_until
+from tests.servers import Instance, PostgresServer, RedisServer, Worker, embedded_environment, fleet_environment, migrate
+
+KILLS = 100
+MILLISECOND = timedelta(milliseconds=1)
+
+
+class Fleet:
+    """Three instances and two workers, with stores of their own."""
+
+    def __init__(self, stack: ExitStack, worker: str = "app.jobs.worker", application: str = "wsgi:app") -> None:
+        self.redis, self.postgres = stack.enter_context(RedisServer()), stack.enter_context(PostgresServer())
+        self.database_url = self.postgres.create_database()
+        environment = fleet_environment(self.redis.url, self.database_url, **GENEROUS, LOG_LEVEL="WARNING")
+        migrate(environment)
+        self.instances = [
+            stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{number}"}, application=application))
+            for number in (1, 2, 3)
+        ]
+        self.workers = [stack.enter_context(Worker({**environment, "LOG_LEVEL": "INFO"}, module=worker)) for _ in range(2)]
+
+    def user(self) -> User:
+        return User(*self.instances).register()
+
+    def stored(self) -> dict[str, datetime]:
+        await_all_stored(self.redis)
+        return stored(self.database_url)
+
+
+StartFleet = Callable[..., Fleet]
+
+
+@pytest.fixture
+def start() -> Iterator[StartFleet]:
+    """For those that do it harm."""
+    with ExitStack() as stack:
+        yield lambda **entry_points: Fleet(stack, **entry_points)
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    """Shared by the others, who have users of their own."""
+    with ExitStack() as stack:
+        yield Fleet(stack)
+
+
+def opt_out(user: User, instance: Instance) -> datetime:
+    answer = user.client.put(f"{instance.url}/api/analytics/opt-out")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["opted_out"] is True
+    return datetime.fromisoformat(answer.json()["fenced_at"])
+
+
+Ids = set[str]
+
+
+def send(user: User | httpx.Client, instance: Instance, count: int = 1) -> tuple[httpx.Response, Ids]:
+    """Without the cookie that says no: it is the account's that has to protect."""
+    batch = batch_of(count)
+    headers = {"Cookie": f"session={user.cookie}"} if isinstance(user, User) else user.headers
+    url = f"{instance.url}/api/analytics/events"
+    answer = httpx.post(url, json={"events": batch}, headers=headers, timeout=10, trust_env=False)
+    return answer, {event["id"] for event in batch}
+
+
+def taken(user: User | httpx.Client, instance: Instance, count: int = 1) -> Ids:
+    answer, ids = send(user, instance, count)
+    assert (answer.status_code, answer.json()) == (202, {"accepted": count, "rejected": [], "opted_out": False})
+    return ids
+
+
+# Kills.
+
+
+def kill_at_random(servers: Sequence[Instance | Worker], times: int, chance: random.Random) -> None:
+    """SIGKILL for one after the other, at any moment of what it does, its start included; it is started again at once."""
+    for _ in range(times):
+        victim = chance.choice(servers)
+        victim.kill()
+        victim.start(wait_ready=False)
+        time.sleep(chance.uniform(0.05, 0.6))
+
+
+@pytest.mark.parametrize("seed", [7])
+def test_killed_a_hundred_times_nothing_is_lost_or_doubled(start: StartFleet, seed: int) -> None:
+    fleet, chance = start(), random.Random(seed)  # noqa: S311
+    senders = [Sender(session_of(fleet.user()), fleet.instances, count=10, pause=0.02) for _ in range(4)]
+    with running(senders):
+        kill_at_random([*fleet.instances, *fleet.workers], KILLS, chance)
+        for server in (*fleet.instances, *fleet.workers):
+            server.wait_ready()
+    accepted, unknown = (set().union(*(getattr(sender, kind) for sender in senders)) for kind in ("accepted", "unknown"))
+    found = set(fleet.stored())
+    assert accepted - found == set()
+    assert found - accepted - unknown == set()
+    assert len(accepted) > 1000
+    assert sum(sender.retries for sender in senders) > 0
+
+
+def test_stores_that_are_killed_lose_nothing_that_was_accepted(start: StartFleet) -> None:
+    fleet = start()
+    senders = [Sender(session_of(fleet.user()), fleet.instances, count=10, pause=0.02) for _ in range(4)]
+    with running(senders):
+        for server in (fleet.redis, fleet.postgres) * 4:
+            time.sleep(0.5)
+            server.kill()
+            time.sleep(0.3)
+            server.start()
+        time.sleep(1)
+    accepted, unknown = (set().union(*(getattr(sender, kind) for sender in senders)) for kind in ("accepted", "unknown"))
+    found = set(fleet.stored())
+    assert accepted - found == set()
+    assert found - accepted - unknown == set()
+    assert len(accepted) > 500
+
+
+def test_events_that_are_acknowledged_before_they_are_stored_get_lost(start: StartFleet) -> None:
+    """The test above can fail."""
+    fleet = start(worker="tests.faults.acknowledged_early")
+    senders = [Sender(session_of(fleet.user()), fleet.instances, count=50) for _ in range(2)]
+    with running(senders):
+        kill_at_random(fleet.workers, 12, random.Random(7))  # noqa: S311
+    accepted = set().union(*(sender.accepted for sender in senders))
+    assert accepted - set(fleet.stored()) != set()
+
+
+def test_an_embedded_instance_that_is_killed_loses_and_doubles_nothing(tmp_path: Any) -> None:
+    environment = embedded_environment(tmp_path, **GENEROUS)
+    migrate(environment)
+    with Instance(environment) as instance:
+        user = User(instance).register()
+        senders = [Sender(session_of(user), [instance], count=10) for _ in range(2)]
+        with running(senders):
+            for _ in range(10):
+                time.sleep(0.4)
+                instance.kill()
+                instance.start()
+            time.sleep(0.5)
+        accepted, unknown = (set().union(*(getattr(sender, kind) for sender in senders)) for kind in ("accepted", "unknown"))
+        everything = user.request("DELETE", "/api/analytics/me").json()["erased"]
+        assert len(accepted) <= everything <= len(accepted | unknown)
+        assert len(accepted) > 100
+
+
+# Noes.
+
+
+@contextmanager
+def frozen(*servers: Any) -> Iterator[None]:
+    for server in servers:
+        server.freeze()
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.resume()
+
+
+def say_no_under_load(fleet: Fleet) -> tuple[list[Sender], dict[Any, tuple[datetime, datetime]], float]:
+    """Eight people at a thousand events a second, of whom six say no at random moments, at random instances."""
+    chance = random.Random(11)  # noqa: S311
+    users = [fleet.user() for _ in range(8)]
+    senders = [Sender(session_of(user), fleet.instances, count=25, pause=0.1) for user in users]
+    noes: dict[Any, tuple[datetime, datetime]] = {}
+    began = time.monotonic()
+    with running(senders):
+        time.sleep(1)
+        for user, sender in list(zip(users, senders, strict=True))[:6]:
+            time.sleep(chance.uniform(0.1, 0.6))
+            fenced_at = opt_out(user, chance.choice(fleet.instances))
+            noes[id(sender)] = fenced_at, datetime.now(UTC)
+        time.sleep(1)
+    seconds = time.monotonic() - began
+    return senders, noes, sum(len(sender.sent_at) for sender in senders) / seconds
+
+
+def test_nothing_is_stored_after_a_no(start: StartFleet) -> None:
+    fleet = start()
+    senders, noes, rate = say_no_under_load(fleet)
+    assert rate > 500
+    found = fleet.stored()
+    for sender in senders:
+        fence = noes.get(id(sender))
+        if fence is None:
+            assert sender.accepted - found.keys() == set()
+            assert sender.refused == set()
+            continue
+        fenced_at, answered_at = fence
+        after = {one for one, moment in sender.sent_at.items() if moment > answered_at}
+        assert [one for one in sender.sent_at if one in found and found[one] > fenced_at] == []
+        assert after & sender.accepted == set()
+        assert after & found.keys() == set()
+        assert len(after) > 0
+
+
+def test_what_waits_to_be_stored_is_dropped_by_a_no(fleet: Fleet) -> None:
+    ada, bob = fleet.user(), fleet.user()
+    adas, bobs = Ids(), Ids()
+    with frozen(*fleet.workers):
+        for instance in fleet.instances:
+            adas |= taken(ada, instance, 5)
+            bobs |= taken(bob, instance, 5)
+        fenced_at = opt_out(ada, fleet.instances[0])
+        ada.client.delete(f"{fleet.instances[1].url}/api/analytics/opt-out")
+        afresh = taken(ada, fleet.instances[2], 2)
+    found = fleet.stored()
+    assert adas & found.keys() == set()
+    assert bobs | afresh <= found.keys()
+    assert all(found[one] > fenced_at for one in afresh)
+
+
+@pytest.fixture
+def visitors() -> Iterator[list[httpx.Client]]:
+    """Three browsers of one address."""
+    with ExitStack() as stack:
+        agents = [f"browser-{number}-{random.random()}" for number in range(3)]  # noqa: S311
+        yield [stack.enter_context(httpx.Client(trust_env=False, headers={"User-Agent": agent})) for agent in agents]
+
+
+def test_a_visitors_no_drops_what_waits_and_what_is_on_its_way(fleet: Fleet, visitors: list[httpx.Client]) -> None:
+    ada, bob, _ = visitors
+    with frozen(*fleet.workers):
+        adas, bobs = (taken(visitor, fleet.instances[0], 5) for visitor in (ada, bob))
+        assert ada.put(f"{fleet.instances[1].url}/api/analytics/opt-out").json()["reason"] == "session"
+        late, _ = send(ada, fleet.instances[2], 5)  # of a request that was sent before the answer came: without the cookie
+        assert late.json() == {"accepted": 0, "rejected": [], "opted_out": True}
+    found = fleet.stored()
+    assert adas & found.keys() == set()
+    assert bobs <= found.keys()
+
+
+def test_a_no_is_seen_by_all_instances_at_once(fleet: Fleet) -> None:
+    user, chance = fleet.user(), random.Random(3)  # noqa: S311
+    for turn in range(100):
+        method, wanted = ("PUT", True) if turn % 2 == 0 else ("DELETE", False)
+        changed = user.client.request(method, f"{chance.choice(fleet.instances).url}/api/analytics/opt-out")
+        assert changed.json()["opted_out"] is wanted
+        if wanted:
+            user.client.cookies.delete("analytics", domain="127.0.0.1")
+        seen = [user.client.get(f"{instance.url}/api/analytics/opt-out").json() for instance in fleet.instances]
+        assert [one["opted_out"] for one in seen] == [wanted] * 3
+        assert {one["fenced_at"] for one in seen} == {changed.json()["fenced_at"]}
+
+
+def test_erased_events_do_not_come_back(fleet: Fleet) -> None:
+    user = fleet.user()
+    before = taken(user, fleet.instances[0], 20)
+    assert before <= fleet.stored().keys()
+    with frozen(*fleet.workers):
+        waiting = taken(user, fleet.instances[1], 20)
+        assert user.client.delete(f"{fleet.instances[2].url}/api/analytics/me").json()["erased"] == 20
+    afterwards = taken(user, fleet.instances[0], 3)
+    found = fleet.stored().keys()
+    assert (before | waiting) & found == set()
+    assert afterwards <= found
+
+
+def test_an_account_that_is_deleted_takes_its_events_along(fleet: Fleet) -> None:
+    user = fleet.user()
+    before = taken(user, fleet.instances[0], 5)
+    assert before <= fleet.stored().keys()
+    with frozen(*fleet.workers):
+        waiting = taken(user, fleet.instances[1], 5)
+        assert user.request("DELETE", "/api/auth/account", json={"password": PASSWORD}).status_code == 204
+    assert (before | waiting) & fleet.stored().keys() == set()
+
+
+# Stores that are away.
+
+
+def test_without_redis_nothing_is_taken_and_pages_do_not_wait(fleet: Fleet, visitors: list[httpx.Client]) -> None:
+    user = fleet.user()
+    for instance in fleet.instances:
+        taken(user, instance)
+    with frozen(fleet.redis):
+        for instance in fleet.instances:
+            choice = f"{instance.url}/api/analytics/opt-out"
+            refused = [send(user, instance)[0], send(visitors[0], instance)[0], user.client.put(choice), user.client.get(choice)]
+            for answer in refused:
+                assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
+                assert answer.elapsed < timedelta(seconds=3)
+            for _ in range(3):
+                page = visitors[0].get(f"{instance.url}/register")
+                assert page.status_code == 200
+                assert page.elapsed < timedelta(seconds=1)  # Redis would be waited for longer
+    wait_until(lambda: send(user, fleet.instances[0])[0].status_code == 202, 10, "Redis to be back")
+    seen = user.client.get(f"{fleet.instances[1].url}/api/analytics/opt-out").json()
+    assert seen == {"opted_out": False, "reason": None, "fenced_at": None}
+
+
+def test_without_the_database_no_choice_is_changed(fleet: Fleet) -> None:
+    user = fleet.user()
+    taken(user, fleet.instances[0])
+    with frozen(fleet.postgres):
+        for instance in fleet.instances:
+            answer = user.client.put(f"{instance.url}/api/analytics/opt-out")
+            assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
+            assert "analytics" not in answer.cookies
+    wait_until(lambda: send(user, fleet.instances[0])[0].status_code == 202, 15, "the database to be back")
+    seen = user.client.get(f"{fleet.instances[1].url}/api/analytics/opt-out").json()
+    assert seen["opted_out"] is False
+
+
+def test_visitors_events_are_taken_without_the_database_and_stored_when_it_is_back(
+    fleet: Fleet, visitors: list[httpx.Client]
+) -> None:
+    """If it is known that they may be; otherwise none are taken."""
+    known, unknown, _ = visitors
+    ids = Ids().union(*(taken(known, instance) for instance in fleet.instances))
+    with frozen(fleet.postgres):
+        for instance in fleet.instances:
+            ids |= taken(known, instance, 10)
+            assert send(unknown, instance)[0].status_code == 503
+    assert ids <= fleet.stored().keys()
+
+
+def test_a_full_stream_is_a_503_and_nothing_grows(fleet: Fleet) -> None:
+    user = fleet.user()
+    taken(user, fleet.instances[0])
+    fleet.stored()
+    with fleet.redis.client() as client, frozen(*fleet.workers):
+        fill(client, 100_000)
+        answer, _ = send(user, fleet.instances[0])
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        assert client.xlen(STREAM) == 100_000
+        client.delete(STREAM)
+    wait_until(lambda: taken(user, fleet.instances[0]) <= fleet.stored().keys(), 10, "events to be stored again")
+
+
+def fill(client: Any, count: int) -> None:
+    with client.pipeline(transaction=False) as pipeline:
+        for _ in range(count - client.xlen(STREAM)):
+            pipeline.xadd(STREAM, {"x": "y"})
+        pipeline.execute()
+
+
+def test_poison_delays_nobody(fleet: Fleet) -> None:
+    user, ids = fleet.user(), Ids()
+    with fleet.redis.client() as client:
+        for number in range(20):
+            client.xadd(STREAM, {"person": "a", "version": "1", "event": "{" * number})
+            ids |= taken(user, fleet.instances[number % 3], 5)
+        assert ids <= fleet.stored().keys()
+        assert client.xlen("analytics:poison") >= 20
+
+
+def test_somebody_whose_row_is_locked_delays_nobody(fleet: Fleet) -> None:
+    ada, bob = fleet.user(), fleet.user()
+    for user in (ada, bob):
+        taken(user, fleet.instances[0])
+    fleet.stored()
+    connection = psycopg2.connect(fleet.database_url)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM analytics_people JOIN users ON users.id = user_id WHERE email = %s FOR UPDATE", [ada.email])
+        adas, bobs = taken(ada, fleet.instances[0], 10), taken(bob, fleet.instances[1], 10)
+        wait_until(lambda: bobs <= stored(fleet.database_url).keys(), 10, "the other's events to be stored")
+        assert adas & stored(fleet.database_url).keys() == set()
+    connection.close()
+    assert adas <= fleet.stored().keys()
+
+
+def test_workers_that_stop_hand_over(start: StartFleet) -> None:
+    fleet = start()
+    sender = Sender(session_of(fleet.user()), fleet.instances, count=20, pause=0.01)
+    with running([sender]):
+        for _ in range(3):
+            for worker in fleet.workers:
+                time.sleep(0.3)
+                assert worker.terminate() == 0
+                worker.start()
+    assert sender.accepted - fleet.stored().keys() == set()
+
+
+def test_instances_that_stop_hand_on_what_they_recorded(start: StartFleet) -> None:
+    fleet = start()
+    instance = fleet.instances[0]
+    with httpx.Client(trust_env=False) as client:
+        for _ in range(20):
+            assert client.get(f"{instance.url}/").status_code == 200
+    instance.send(signal.SIGTERM)
+    assert instance.wait() == 0
+    await_all_stored(fleet.redis)
+    with psycopg2.connect(fleet.database_url) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM analytics_events WHERE name = 'page_viewed'")
+        assert cursor.fetchone() == (20,)
+    connection.close()
