@@ -382,9 +382,9 @@ def test_workers_that_stop_hand_over(start: StartFleet) -> None:
     fleet = start()
     sender = Sender(session_of(fleet.user()), fleet.instances, count=20, pause=0.01)
     with running([sender]):
-        for _ in range(3):
+        for starts in (1, 2, 3):
             for worker in fleet.workers:
-                time.sleep(0.3)
+                wait_until(lambda w=worker, n=starts: w.log().count("waiting for jobs") == n, 30, "the worker to work")  # type: ignore[misc]
                 assert worker.terminate() == 0
                 worker.start()
     assert sender.accepted - fleet.stored().keys() == set()
