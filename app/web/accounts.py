@@ -13,7 +13,7 @@ from app.auth.guards import accounts, client, require_user
 from app.auth.passwords import MIN_LENGTH
 from app.auth.service import MAX_EMAIL_LENGTH
 from app.errors import Invalid, NotFound, Problem
-from app.web import forms
+from app.web import forms, privacy
 from app.web.pages import SEE_OTHER, blueprint, notice, page, plain_page, sign_in_first
 
 # These two pages are what is left while the session store is down: they must not look at the session.
@@ -102,7 +102,9 @@ def delete_account() -> Response:
 def _settings(problem: Problem | None = None, **context: Any) -> Response:
     user = require_user()
     sessions = guards.list_sessions(user)
-    return page("settings.html", problem, sessions=sessions, min_length=MIN_LENGTH, **context)
+    return page(
+        "settings.html", problem, sessions=sessions, min_length=MIN_LENGTH, **privacy.being_counted("web.settings"), **context
+    )
 
 
 def _settings_done(what: str) -> Response:

@@ -10,6 +10,7 @@ from flask import Blueprint, current_app, g, make_response, redirect, render_tem
 from werkzeug import Response
 
 from app import instance, moments
+from app.analytics import tracking
 from app.auth.guards import admin_required, current_user
 from app.errors import Problem
 from app.notifications.service import Notifications
@@ -32,6 +33,9 @@ NOTICES = {
     "read": "All notifications are marked as read.",
     "drain": "The instance was told to drain. It begins within a second or two.",
     "call-back": "The instance was called back. It is ready again within a second or two.",
+    "counted": "You are counted again, from now on.",
+    "uncounted": "You are not counted any more: nothing that you do from now on is stored.",
+    "uncounted-still": "Your own no was taken back, but your browser says no, so you are not counted.",
     "gone": "This instance is not there any more.",
 }
 
@@ -106,8 +110,9 @@ def inbox() -> Inbox | None:
 
 
 def page(template: str, problem: Problem | None = None, **context: Any) -> Response:
-    """Of a visitor who may be signed in."""
-    return plain_page(template, problem, inbox=inbox(), user=current_user(), **context)
+    """Of a visitor who may be signed in. Whoever is counted has the path of the page told by a script."""
+    path = tracking.page_path() if tracking.is_welcome() else None
+    return plain_page(template, problem, inbox=inbox(), user=current_user(), counted_path=path, **context)
 
 
 def plain_page(template: str, problem: Problem | None = None, **context: Any) -> Response:

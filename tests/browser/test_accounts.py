@@ -94,7 +94,7 @@ def test_all_other_sessions_end_at_once(visit: Visit) -> None:
     here.goto("/settings")
     press(here, "End all other sessions")
     expect(here.get_by_role("status")).to_have_text("All your other sessions were ended.")
-    expect(here.get_by_role("listitem")).to_have_count(1)
+    expect(here.get_by_role("region", name="Sessions").get_by_role("listitem")).to_have_count(1)
     follow(there, "Settings")
     expect_heading(there, "Sign in")
 

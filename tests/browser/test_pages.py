@@ -70,6 +70,8 @@ PAGES = {
     "notifications": go_to_signed_in("/notifications"),
     "settings": go_to_signed_in("/settings?done=password"),
     "settings refused": refused_deletion,
+    "privacy": go_to("/privacy"),
+    "privacy of an account": go_to_signed_in("/privacy?done=counted"),
     "error": go_to("/nowhere"),
 }
 

@@ -17,7 +17,7 @@ function send() {
   events = [];
 }
 
-addEventListener("analytics-off", () => (off = true));
+document.addEventListener("analytics-off", () => (off = true));
 addEventListener("click", ({ target }) => track(target.closest("[data-track]")?.dataset.track, "notifications"));
 addEventListener("visibilitychange", ({ timeStamp: now }) => {
   const seconds = Math.round((now - shown) / 1000);

@@ -40,7 +40,10 @@ function toast({ title: words, data }) {
   const box = document.createElement("div");
   box.className = "toast";
   const text = document.createElement(data.repository_id ? "a" : "span");
-  if (data.repository_id) text.href = `/repositories/${data.repository_id}`;
+  if (data.repository_id) {
+    text.href = `/repositories/${data.repository_id}`;
+    text.dataset.track = "notification_followed";
+  }
   text.textContent = words;
   const close = document.createElement("button");
   close.type = "button";

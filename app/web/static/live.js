@@ -27,6 +27,7 @@ socket.on("head", ({ head }) => {
 });
 socket.on("draining", indicator.connecting);
 socket.on("session_ended", end);
+socket.on("analytics_off", () => document.dispatchEvent(new Event("analytics-off")));
 socket.on("disconnect", () => {
   if (over) return;
   indicator.connecting();

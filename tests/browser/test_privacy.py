@@ -1,0 +1,263 @@
+"""What the browser tells of a page's use, until somebody says no; and the pages on which it is said."""
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import ANALYSIS_MS, PASSWORD, MakeRepository, StartInstance, Visit, add, expect_heading, open_account
+from tests.browser.test_live import PUSH_MS, expect_live, notify
+from tests.browser.test_pages import LEGIBILITY, PHONE
+from tests.servers import Instance
+
+NO, YES, ERASE = "Don’t count me", "Count me again", "Erase my events"
+CLAIMS_GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', { value: true })"
+REMEMBERS = "document.addEventListener('analytics-off', () => document.body.classList.add('fell-silent'))"
+TRACK = "async (name) => (await import('/static/analytics.js')).track(name, 'test')"
+TRACK_MANY = """async (number) => {
+  const { track } = await import("/static/analytics.js");
+  for (let i = 0; i < number; i++) track("many", "test", { i });
+}"""
+SCRIPT = "script[src$='analytics.js']"
+
+
+class Beacons:
+    """Those that leave the browser, from all its pages: what is sent while a page goes is not the page's any more."""
+
+    ADDRESS = "/api/analytics/events"
+
+    def __init__(self, browser: Browser) -> None:
+        self._sent: list[str] = []
+        self._session = browser.new_browser_cdp_session()
+        self._session.on("Fetch.requestPaused", self._note)
+        self._session.send("Fetch.enable", {"patterns": [{"urlPattern": f"*{self.ADDRESS}*"}]})
+
+    def _note(self, paused: dict[str, Any]) -> None:
+        self._sent.append(paused["request"]["url"].partition(self.ADDRESS)[2])
+        self._session.send("Fetch.continueRequest", {"requestId": paused["requestId"]})
+
+    def count(self, page: Page) -> int:
+        """So many since the last time, when one that this page sends now has been seen too."""
+        page.evaluate("address => navigator.sendBeacon(address)", f"{self.ADDRESS}?last")
+        eventually(page, lambda: "?last" in self._sent)
+        count = self._sent.index("?last")
+        self._sent.clear()
+        return count
+
+    def close(self) -> None:
+        self._session.detach()
+
+
+@pytest.fixture
+def beacons(chromium: Browser) -> Iterator[Beacons]:
+    watched = Beacons(chromium)
+    yield watched
+    watched.close()
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("main").get_by_role("button", name=name).click()
+
+
+def say_no(page: Page) -> None:
+    page.goto("/privacy")
+    press(page, NO)
+    expect(page.get_by_role("status")).to_contain_text("You are not counted any more")
+
+
+def leave(page: Page) -> None:
+    """For a page without a script, so that all that the one before had to say is said."""
+    page.goto("/login")
+    expect_heading(page, "Sign in")
+
+
+def stored(instance: Instance, name: str) -> list[dict[str, Any]]:
+    """The properties of all events of that name."""
+    path = instance.environment["DATABASE_URL"].removeprefix("sqlite:///")
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+        found = database.execute("SELECT properties FROM analytics_events WHERE name = ? ORDER BY occurred_at", [name])
+        return [json.loads(properties) for (properties,) in found]
+
+
+def eventually(page: Page, condition: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if condition():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("it did not come true")
+
+
+def test_a_page_that_is_left_says_so_until_a_no(visit: Visit, beacons: Beacons) -> None:
+    page = visit()
+    page.goto("/privacy")
+    leave(page)
+    assert beacons.count(page) == 1
+    say_no(page)
+    beacons.count(page)  # the page was left when the no was on its way
+    for path in ("/", "/privacy"):
+        page.goto(path)
+        expect(page.locator(SCRIPT)).to_have_count(0)
+    leave(page)
+    assert beacons.count(page) == 0
+
+
+@pytest.mark.parametrize("says_no", [False, True])
+def test_a_no_holds_in_another_tab_that_is_open(visit: Visit, beacons: Beacons, says_no: bool) -> None:
+    page = visit()
+    other = page.context.new_page()
+    other.goto("/privacy")
+    other.evaluate(TRACK, "before")
+    if says_no:
+        say_no(page)
+        beacons.count(page)
+    other.evaluate(TRACK, "after")
+    leave(other)
+    assert bool(beacons.count(other)) is not says_no
+
+
+@pytest.mark.parametrize("says_no", [False, True])
+def test_a_no_holds_in_another_browser_of_the_account(visit: Visit, beacons: Beacons, says_no: bool) -> None:
+    page, elsewhere = visit(), visit()
+    email = open_account(page)
+    elsewhere.request.post("/api/auth/login", data={"email": email, "password": PASSWORD})
+    elsewhere.goto("/settings")
+    expect_live(elsewhere)
+    elsewhere.evaluate(REMEMBERS)
+    elsewhere.evaluate(TRACK, "before")
+    if says_no:
+        say_no(page)
+        expect(elsewhere.locator("body.fell-silent")).to_be_attached()
+        beacons.count(page)
+    elsewhere.evaluate(TRACK, "after")
+    leave(elsewhere)
+    assert bool(beacons.count(elsewhere)) is not says_no
+
+
+def test_nothing_is_sent_by_a_browser_with_global_privacy_control(visit: Visit, beacons: Beacons) -> None:
+    page = visit(extra_http_headers={"Sec-GPC": "1"})
+    page.goto("/privacy")
+    expect(page.locator(SCRIPT)).to_have_count(0)
+    expect(page.get_by_role("main")).to_contain_text("because your browser asks for that")
+    leave(page)
+    assert beacons.count(page) == 0
+
+
+def test_nor_by_one_that_tells_its_scripts_alone(visit: Visit, beacons: Beacons) -> None:
+    page = visit()
+    page.add_init_script(CLAIMS_GPC)
+    page.goto("/privacy")
+    expect(page.locator(SCRIPT)).to_have_count(1)
+    page.evaluate(TRACK, "anything")
+    leave(page)
+    assert beacons.count(page) == 0
+
+
+def test_what_is_told_of_pages_and_notifications(
+    visit: Visit, start_instance: StartInstance, make_repository: MakeRepository, root: Path
+) -> None:
+    instance = start_instance(REPOSITORY_ROOTS=str(root))
+    page = visit(base_url=instance.url)
+    email = open_account(page)
+    path = make_repository()
+    add(page, path)
+    page.wait_for_load_state()
+    page.goto("/notifications")
+    page.get_by_role("main").get_by_role("link", name=path.name).click(timeout=ANALYSIS_MS)
+    expect_heading(page, path.name)
+    page.wait_for_load_state()
+    leave(page)
+    eventually(page, lambda: len(stored(instance, "page_left")) == 4)
+    left = stored(instance, "page_left")
+    paths = ["/", "/repositories/<id>", "/notifications", "/repositories/<id>"]
+    assert sorted(told["path"] for told in left) == sorted(paths)  # they may pass each other on their way
+    assert {type(told["seconds"]) for told in left} == {int}
+    assert stored(instance, "notification_followed") == [{}]
+    page.goto("/notifications")
+    expect_live(page)
+    notify(instance, email, "Hello")  # leads nowhere
+    expect(page.locator("#toasts")).to_contain_text("Hello", timeout=PUSH_MS)
+    expect(page.locator("#toasts [data-track]")).to_have_count(0)
+
+
+def test_more_than_a_hundred_events_are_not_one_batch(visit: Visit) -> None:
+    page = visit()
+    page.goto("/privacy")
+    page.evaluate("() => { navigator.sendBeacon = async (url, body) => { document.body.dataset.batch = await body.text(); }; }")
+    page.evaluate(TRACK_MANY, 150)
+    expect(page.locator("body")).to_have_attribute("data-batch", re.compile("many"), timeout=10_000)
+    batch = json.loads(page.locator("body").get_attribute("data-batch") or "")
+    assert [one["properties"]["i"] for one in batch["events"]] == list(range(100))
+    assert len({one["id"] for one in batch["events"]}) == 100
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_saying_no_and_yes_without_scripts(visit: Visit, signed_in: bool) -> None:
+    page = visit(java_script_enabled=False)
+    if signed_in:
+        open_account(page)
+    main, status = page.get_by_role("main"), page.get_by_role("status")
+    page.goto("/")
+    page.get_by_role("contentinfo").get_by_role("link", name="Privacy").click()
+    expect_heading(page, "Privacy")
+    expect(main).to_contain_text("You are counted.")
+    press(page, NO)
+    expect(status).to_contain_text("nothing that you do from now on is stored")
+    expect(main).to_contain_text(f"because {'your account' if signed_in else 'this browser'} said no.")
+    expect(main.get_by_text("Nothing that you did after").locator("time")).to_contain_text(" UTC")
+    press(page, YES)
+    expect(status).to_contain_text("You are counted again")
+    expect(main).to_contain_text("You are counted.")
+    press(page, ERASE)
+    expect(status).to_contain_text("erased. What was stored before")
+    expect(status).to_contain_text("00:00 UTC")
+
+
+def test_the_settings_have_it_too(visit: Visit) -> None:
+    page = visit(java_script_enabled=False)
+    open_account(page)
+    page.goto("/settings")
+    press(page, NO)
+    expect(page).to_have_url("/settings?done=uncounted")
+    expect(page.get_by_role("main")).to_contain_text("because your account said no.")
+    press(page, YES)
+    expect(page).to_have_url("/settings?done=counted")
+
+
+def test_a_no_beside_global_privacy_control(visit: Visit) -> None:
+    page = visit(extra_http_headers={"Sec-GPC": "1"})
+    page.goto("/privacy")
+    press(page, "Say no here too")
+    expect(page.get_by_role("main")).to_contain_text("because this browser said no.")
+    again = page.get_by_role("button", name=YES)
+    expect(again).to_be_disabled()
+    expect(again).to_have_accessible_description(
+        "Your browser also sends Global Privacy Control, which is a no as well. "
+        "To be counted, you would have to switch it off in the settings of your browser first."
+    )
+
+
+def test_the_keyboard_is_enough(visit: Visit) -> None:
+    page = visit()
+    page.goto("/privacy")
+    page.get_by_role("main").focus()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name=NO)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("You are not counted any more")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("gpc", [False, True])
+def test_the_page_after_a_no_fits_and_is_legible(visit: Visit, scheme: str, gpc: bool) -> None:
+    page = visit(viewport=PHONE, color_scheme=scheme, extra_http_headers={"Sec-GPC": "1"} if gpc else {})
+    page.goto("/privacy")
+    press(page, "Say no here too" if gpc else NO)
+    press(page, ERASE)
+    expect(page.get_by_role("status")).to_contain_text("erased")
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert page.evaluate(LEGIBILITY) == []
