@@ -11,7 +11,7 @@ import re
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from gevent.lock import RLock
 
 from app import metrics
 from app.analytics.catalogue import BY_NAME, COLLECTED, PAGE_VIEWED, SIGNED_UP
+from app.analytics.person import GPC, SESSION, USER
 from app.analytics.service import Account, Analytics, Choice, Erased, Event, Person, Rejected
 from app.auth.guards import current_user
 from app.config import Config
@@ -35,6 +36,7 @@ NO = "no"
 MAX_BUFFERED = 10_000
 MAX_WAIT_SECONDS = 5.0  # in the buffer
 RETRY_SECONDS = 0.5
+CHECKED_AT_ONCE = 10
 
 _BY_ENDPOINT: dict[str, list[str]] = {}
 for _kind in COLLECTED:
@@ -127,12 +129,12 @@ def init_app(app: Flask, config: Config, analytics: Analytics, lifecycle: Lifecy
 
 
 def choice() -> Choice:
-    return _analytics().choice(person(), browser_says_no=_browser_says_no(), gpc=_gpc())
+    return _analytics().choice(person(), browser_says_no=_browser_says_no(), gpc=gpc())
 
 
 def is_welcome() -> bool:
     """Whether a page may bring the script that counts. Fails closed."""
-    if _gpc() or _browser_says_no():
+    if gpc() or _browser_says_no():
         return False
     user = current_user()
     try:
@@ -142,17 +144,16 @@ def is_welcome() -> bool:
 
 
 def opt_out() -> Choice:
-    _analytics().opt_out(person())
+    asking = person()
+    fenced_at = _analytics().opt_out(asking)
     _set_cookie(NO, COOKIE_SECONDS)
-    g.browser_says_no = True
-    return choice()
+    return Choice(True, USER if isinstance(asking, Account) else SESSION, fenced_at)
 
 
 def opt_in() -> Choice:
     _analytics().opt_in(person())
     _set_cookie("", 0)
-    g.browser_says_no = False
-    return choice()
+    return Choice(gpc(), GPC if gpc() else None, None)
 
 
 def erase() -> Erased:
@@ -169,30 +170,38 @@ def carry_over(user_id: int) -> None:
 
 
 def check(items: list[Any]) -> tuple[list[Event], list[Rejected]]:
-    return _analytics().check(items)
+    """A few at a time: hostile ones take longer, and other requests have their turn in between."""
+    events: list[Event] = []
+    rejected: list[Rejected] = []
+    for start in range(0, len(items), CHECKED_AT_ONCE):
+        good, bad = _analytics().check(items[start : start + CHECKED_AT_ONCE])
+        events += good
+        rejected += [replace(one, index=one.index + start) for one in bad]
+        gevent.sleep(0)
+    return events, rejected
 
 
 def take(events: list[Event]) -> bool:
     """False if whoever asks does not want that. Raises Unavailable."""
-    if _gpc() or _browser_says_no():
+    if gpc() or _browser_says_no():
         return False
     return _analytics().take(person(), events)
 
 
 def record(name: str, **properties: str | int) -> None:
     """An event of the catalogue, of whoever asks; in the background."""
-    if _gpc() or _browser_says_no():
+    if gpc() or _browser_says_no() or not _is_a_visit() or not _is_known_who():
         return
     event = Event(str(uuid.uuid4()), name, BY_NAME[name].category, dict(properties), datetime.now(UTC))
     _recorder().put(Recorded(_author(name), event))
 
 
 def _record_request(response: Response) -> Response:
-    if response.status_code < 400 and _is_a_visit() and _is_known_who():
+    if response.status_code < 400:
         for name in _BY_ENDPOINT.get(request.endpoint or "", ()):
             record(name)
-        if _is_page(response):
-            record(PAGE_VIEWED, path=page_path())
+    if _is_page(response):
+        record(PAGE_VIEWED, path=page_path())
     return response
 
 
@@ -239,15 +248,13 @@ def _appearance() -> tuple[str, str]:
     return request.remote_addr or "", request.user_agent.string
 
 
-def _gpc() -> bool:
+def gpc() -> bool:
     """https://www.w3.org/TR/gpc/: exactly this value is a wish, anything else is none."""
     return request.headers.get("Sec-GPC") == "1"
 
 
 def _browser_says_no() -> bool:
-    if "browser_says_no" not in g:
-        g.browser_says_no = request.cookies.get(current_app.config["ANALYTICS_COOKIE_NAME"]) == NO
-    return cast(bool, g.browser_says_no)
+    return request.cookies.get(current_app.config["ANALYTICS_COOKIE_NAME"]) == NO
 
 
 def _set_cookie(value: str, max_age: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from flask import current_app, redirect, request, url_for
+from flask import current_app, redirect, url_for
 from werkzeug import Response
 
 from app.analytics import tracking
@@ -49,9 +49,8 @@ def being_counted(here: str) -> dict[str, Any]:
     choice = None
     with suppress(Unavailable):
         choice = tracking.choice()
-    gpc = request.headers.get("Sec-GPC") == "1"  # beside an account's or a browser's no it would not be named
     days = current_app.config["REPORADAR"].analytics_retention_days
-    return {"choice": choice, "gpc": gpc, "collected": COLLECTED, "retention_days": days, "here": here}
+    return {"choice": choice, "gpc": tracking.gpc(), "collected": COLLECTED, "retention_days": days, "here": here}
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from flask import Response as FlaskResponse
 from flask import current_app, json, redirect, request, url_for
 from werkzeug import Response
 
+from app.analytics import tracking
+from app.analytics.catalogue import REPORT_VIEWED
 from app.auth.guards import current_user, require_user
 from app.errors import NotFound, Problem
 from app.repositories.service import MAX_COMPARED, Entry, Repositories
@@ -133,6 +135,8 @@ def _list(problem: Problem | None = None, url: str = "", **context: Any) -> Resp
 
 def _one(repository_id: int, problem: Problem | None = None, **context: Any) -> Response:
     entry = repositories().get(require_user().id, repository_id)
+    if entry.report:
+        tracking.record(REPORT_VIEWED)
     past = [(entry.as_of, entry.scores) for entry in reversed(entry.history)]
     return page(
         "repository.html",
