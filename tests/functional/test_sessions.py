@@ -20,7 +20,7 @@ from tests.servers import Command, Instance, PostgresServer, RedisServer, fleet_
 
 def commands_of_requests(commands: list[Command]) -> list[str]:
     """Without what instances do in the background, and without what a script calls inside of Redis."""
-    background = ("PING", "CLIENT", "SELECT", "TIME", "INFO", "fleet:", "analytics:")
+    background = ("PING", "CLIENT", "SELECT", "TIME", "INFO", "SCRIPT", "fleet:", "analytics:")
     return [
         command.text for command in commands if command.client != "lua" and not any(word in command.text for word in background)
     ]
