@@ -39,6 +39,9 @@ class Intake(Protocol):
 
     def known(self, person: Person) -> Standing | None: ...
 
+    def learn(self, person: Person, standing: Standing) -> None:
+        """What SQL says, unless it is being changed or something is known already."""
+
     def begin_change(self, person: Person) -> None: ...
 
     def settle_change(self, person: Person, standing: Standing) -> None: ...
@@ -107,6 +110,9 @@ class RedisIntake:
             known, is_changing = pipeline.execute()
         return _read(known) if known and not is_changing else None
 
+    def learn(self, person: Person, standing: Standing) -> None:
+        self.take(person, standing, [])
+
     def begin_change(self, person: Person) -> None:
         with _available():
             self._begin(keys=_keys(person), args=[CHANGING_SECONDS])
@@ -139,6 +145,10 @@ class DirectIntake:
         standing, until = self._known.get(person.key, (None, 0.0))
         return standing if time.monotonic() < until else None
 
+    def learn(self, person: Person, standing: Standing) -> None:
+        if person.key not in self._changing and not self.known(person):
+            self._keep(person, standing)
+
     def begin_change(self, person: Person) -> None:
         self._known.pop(person.key, None)
         self._changing[person.key] = self._changing.get(person.key, 0) + 1
@@ -153,11 +163,11 @@ class DirectIntake:
             return
         del self._changing[person.key]
         if settled := self._settled.pop(person.key, None):
-            self._learn(person, settled)
+            self._keep(person, settled)
 
     def take(self, person: Person, standing: Standing | None, batch: Sequence[Event]) -> str:
-        if standing and person.key not in self._changing and not self.known(person):
-            self._learn(person, standing)
+        if standing:
+            self.learn(person, standing)
         standing = self.known(person) or standing
         if standing is None:
             return UNKNOWN
@@ -167,7 +177,7 @@ class DirectIntake:
         self._storage.store(accepted, PATIENCE_SECONDS)
         return TAKEN
 
-    def _learn(self, person: Person, standing: Standing) -> None:
+    def _keep(self, person: Person, standing: Standing) -> None:
         newest = _newer(self.known(person), standing)
         self._known[person.key] = newest, time.monotonic() + _known_for_ms(newest) / 1000
         while len(self._known) > MAX_KNOWN:

@@ -72,7 +72,12 @@ class Analytics:
 
     def standing(self, person: Person) -> Standing | None:
         """None for an account that is gone. Raises Unavailable."""
-        return self._intake.known(person) or self._database.run(store.standing, person)
+        if known := self._intake.known(person):
+            return known
+        found = self._database.run(store.standing, person)
+        if found:
+            self._intake.learn(person, found)
+        return found
 
     def is_open(self, person: Person) -> bool:
         standing = self.standing(person)

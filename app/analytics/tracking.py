@@ -129,6 +129,8 @@ def init_app(app: Flask, config: Config, analytics: Analytics, lifecycle: Lifecy
 
 
 def choice() -> Choice:
+    if current_user() is None and not _browser_says_no():  # there is nobody to ask about
+        return Choice(gpc(), GPC if gpc() else None, None)
     return _analytics().choice(person(), browser_says_no=_browser_says_no(), gpc=gpc())
 
 

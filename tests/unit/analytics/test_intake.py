@@ -92,11 +92,17 @@ class TestTaking:
         assert [place.take(ADA, standing, []) for standing in (None, OPEN, None)] == [UNKNOWN, TAKEN, TAKEN]
         assert taken() == []
 
+    def test_what_is_learnt_replaces_nothing(self, place: Intake) -> None:
+        place.learn(ADA, CLOSED_FOR_GOOD)
+        place.learn(ADA, OPEN)
+        assert place.known(ADA) == CLOSED_FOR_GOOD
+
 
 class TestChanging:
     def test_during_a_change_nothing_is_known_and_nothing_learnt(self, place: Intake, taken: Taken) -> None:
         place.take(ADA, OPEN, [])
         place.begin_change(ADA)
+        place.learn(ADA, OPEN)
         assert place.known(ADA) is None
         assert place.take(ADA, None, [event()]) == UNKNOWN
         assert place.take(ADA, OPEN, [event()]) == TAKEN  # under a version that is not stored any more once the change is made

@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
-from app.analytics import tracking
+from app.analytics import store, tracking
 from app.analytics.catalogue import BY_NAME, COLLECTED, FUNNELS
 from app.analytics.events import Event
 from app.analytics.tracking import Recorder
@@ -133,6 +133,17 @@ class TestChoice:
         sign_up(client)
         client.delete("/api/auth/account", json={"password": PASSWORD})
         assert choice(client)["opted_out"] is False
+
+    def test_the_database_is_asked_once(self, app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        sign_up(client)
+        client.put("/api/analytics/opt-out")
+        app.extensions["analytics"]._intake._known.clear()  # as after a while
+        asked: list[object] = []
+        standing = store.standing
+        monkeypatch.setattr(store, "standing", lambda *args: asked.append(args) or standing(*args))  # type: ignore[func-returns-value]
+        for _ in range(3):
+            assert choice(client)["reason"] == "user"
+        assert len(asked) == 1
 
 
 class TestGlobalPrivacyControl:
