@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 
 def iso(moment: datetime | int | float) -> str:
@@ -10,6 +10,17 @@ def iso(moment: datetime | int | float) -> str:
     if not isinstance(moment, datetime):
         moment = datetime.fromtimestamp(moment, UTC)
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse(text: str) -> datetime:
+    """Of ISO 8601 with a zone, or of a date, which is its midnight in UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = datetime.combine(date.fromisoformat(text), time.min, UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:  # it is before the year 1 there, or after 9999
+        raise ValueError(text) from None
 
 
 HOUR, DAY = "hour", "day"

@@ -14,17 +14,16 @@ from app.analytics.storage import Storage
 from app.analytics.stream import EventStream
 from app.config import Config
 from app.database.engine import Database
-from app.jobs.broker import JobQueue, redis_broker
-from app.jobs.crew import Crew
+from app.jobs.broker import Queues, redis_broker
+from app.jobs.crew import Crew, assemble
 from app.notifications.service import Notifications
 from app.realtime.queue import RedisPublisher
 from app.redis_client import connect
-from app.repositories.jobs import Analyst
 from app.sessions.keyring import Keyring
 
 log = logging.getLogger(__name__)
 
-MAX_AT_ONCE = 4  # analyses; each is a process of its own
+MAX_AT_ONCE = 4  # jobs; an analysis is a process of its own
 GIVE_UP_SECONDS = 2  # before SHUTDOWN_TIMEOUT is over
 
 
@@ -65,10 +64,8 @@ def create_crew(settings: Config, database: Database, instance_id: str) -> Crew:
     redis = connect(settings, instance_id)
     signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
     notifications = Notifications(database, RedisPublisher(redis, signing).publish)
-    queue: JobQueue
-    analyst = Analyst(settings, database, notifications, send=lambda *job: queue.send(*job))
-    queue = JobQueue(redis_broker(redis), analyst.perform)
-    return Crew(queue, analyst, size=min(MAX_AT_ONCE, os.cpu_count() or 1))
+    queues = Queues(redis_broker(redis))
+    return assemble(settings, database, notifications, queues, size=min(MAX_AT_ONCE, os.cpu_count() or 1))
 
 
 if __name__ == "__main__":
