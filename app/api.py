@@ -29,12 +29,12 @@ class Body(BaseModel):
 
 def _moment(value: object) -> datetime:
     try:
-        return moments.parse(str(value))
+        return moments.parse(value if isinstance(value, str) else "")
     except ValueError:
         raise PydanticCustomError("moment", MOMENT) from None
 
 
-MOMENT = "A moment is ISO 8601 with a zone, or a date: its midnight in UTC."
+MOMENT = "A moment is ISO 8601 with a zone, or a date: its midnight in UTC. It lies between 1970 and 3000."
 Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "description": MOMENT})]
 
 

@@ -13,15 +13,17 @@ def iso(moment: datetime | int | float) -> str:
 
 
 def parse(text: str) -> datetime:
-    """Of ISO 8601 with a zone, or of a date, which is its midnight in UTC. Raises ValueError."""
+    """Of ISO 8601 with a zone, or of a date, which is its midnight in UTC. Raises ValueError, for one beyond the LIMITS too."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         moment = datetime.combine(date.fromisoformat(text), time.min, UTC)
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:  # it is before the year 1 there, or after 9999
-        raise ValueError(text) from None
+    if not LIMITS[0] <= moment < LIMITS[1]:
+        raise ValueError(text)
+    return moment.astimezone(UTC)
 
+
+# What others give. At the ends of the calendar a zone leads beyond it, here and in the database.
+LIMITS = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
 
 HOUR, DAY = "hour", "day"
 LENGTHS = {HOUR: timedelta(hours=1), DAY: timedelta(days=1)}
