@@ -35,7 +35,10 @@ def _moment(value: object) -> datetime:
 
 
 MOMENT = "A moment is ISO 8601 with a zone, or a date: its midnight in UTC. It lies between 1970 and 3000."
-Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "description": MOMENT})]
+EXAMPLES = ["2026-01-31", "2026-01-31T12:00:00Z"]
+Moment = Annotated[
+    datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "description": MOMENT, "examples": EXAMPLES})
+]
 
 
 class IdConverter(IntegerConverter):

@@ -16,6 +16,7 @@ from app.jobs.leases import FAILED, SUCCEEDED, Busy, Held, Leases
 from app.moments import DAY, HOUR, floor
 
 KEPT_FOR = timedelta(days=7)
+LISTED = 100  # of one administrator, the newest
 COUNTED_BY_HOUR = timedelta(days=7)  # longer ones by day: there are fewer rollups to add up
 
 leases = Leases(exports, rows=0)
@@ -75,7 +76,7 @@ def add(connection: Connection, user_id: int, since: datetime, until: datetime) 
 def of_user(connection: Connection, user_id: int) -> list[Export]:
     """Newest first."""
     mine = select(*_EXPORT).where(exports.c.user_id == user_id, ~_is_old(connection))
-    return [Export(*row) for row in connection.execute(mine.order_by(exports.c.id.desc()))]
+    return [Export(*row) for row in connection.execute(mine.order_by(exports.c.id.desc()).limit(LISTED))]
 
 
 def own(connection: Connection, user_id: int, export_id: int) -> Export | None:
