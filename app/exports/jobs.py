@@ -22,8 +22,9 @@ from app.notifications.service import Notification, Notifications
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PAGE = 2000  # events that are read in one transaction
-SLICE = 100  # events that are written without a pause: in an embedded instance requests are served by the same thread
+PAGE = 1000  # events that are read in one transaction
+SLICE = 100  # events that are written without a pause: in an embedded instance the same thread serves requests
+PAUSE_SECONDS = 0.001  # gevent would make several slices one, if it were 0
 READ_SECONDS = 5.0
 PARTS_AT_ONCE = 50  # that are deleted in one transaction
 
@@ -86,7 +87,7 @@ class Exporter(Performer[Claim]):
     def _write(self, file: File, events: list[Event]) -> None:
         for start in range(0, len(events), SLICE):
             file.add(events[start : start + SLICE])
-            time.sleep(0)
+            time.sleep(PAUSE_SECONDS)
 
     def _note(self, claim: Claim, file: File, expected: int) -> None:
         progress = min(99, 100 * file.rows // max(expected, file.rows, 1))
