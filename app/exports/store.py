@@ -132,13 +132,13 @@ Place = tuple[datetime, str, str]  # of an event, in the order of an export
 
 def page(connection: Connection, export: Export, after: Place | None, limit: int) -> tuple[list[Event], Place | None]:
     """The events that follow, and the place of the last of them."""
-    place = (events.c.occurred_at, events.c.person, events.c.event_id)
-    wanted = select(events).where(
-        events.c.occurred_at >= (after[0] if after else export.since), events.c.occurred_at < export.until
-    )
-    if after:
-        wanted = wanted.where(tuple_(*place) > tuple_(*after))
-    rows = connection.execute(wanted.order_by(*place).limit(limit)).all()
+    moment, who = events.c.occurred_at, tuple_(events.c.person, events.c.event_id)
+    if after is None:
+        rows = _read(connection, limit, moment >= export.since, moment < export.until)
+    else:  # in two steps: PostgreSQL would not see that one comparison of all three leaves it few rows to read
+        rows = _read(connection, limit, moment == after[0], who > tuple_(*after[1:]))
+        if len(rows) < limit:
+            rows += _read(connection, limit - len(rows), moment > after[0], moment < export.until)
     found = [Event(row.event_id, row.occurred_at, row.name, row.category, row.properties) for row in rows]
     return found, (rows[-1].occurred_at, rows[-1].person, rows[-1].event_id) if rows else None
 
@@ -180,6 +180,11 @@ def purge(connection: Connection, limit: int) -> int:
 
 def _is_old(connection: Connection) -> ColumnElement[bool]:
     return exports.c.requested_at < now(connection) - KEPT_FOR
+
+
+def _read(connection: Connection, limit: int, *conditions: ColumnElement[bool]) -> list[Any]:
+    order = events.c.occurred_at, events.c.person, events.c.event_id
+    return list(connection.execute(select(events).where(*conditions).order_by(*order).limit(limit)))
 
 
 def _delete_parts(connection: Connection, condition: ColumnElement[bool], limit: int) -> int:

@@ -95,4 +95,4 @@ class Crew:
         except redis.RedisError as error:
             log.warning("messages could not be given back, and will be missed: %s", type(error).__name__)
         for thread in self._threads:
-            thread.join(timeout=max(1, deadline - time.monotonic()))
+            thread.join(timeout=max(0, deadline - time.monotonic()))
