@@ -41,13 +41,21 @@ class Hand(Protocol):
 
 
 def assemble(
-    config: Config, database: Database, notifications: Notifications, queues: Queues, size: int, *, alone: bool = False
+    config: Config,
+    database: Database,
+    notifications: Notifications,
+    queues: Queues,
+    size: int,
+    *,
+    others: Sequence[Hand] = (),
+    alone: bool = False,
 ) -> Crew:
+    """Those whom every crew has, and others."""
     analyst = Analyst(config, database, notifications, queues.analyses.send)
     exporter = Exporter(database, notifications, queues.exports.send)
     queues.analyses.perform, queues.exports.perform = analyst.perform, exporter.perform
     sweep = Sweep([analyst.sweep, exporter.sweep], hourly=[notifications.purge, exporter.purge])
-    return Crew(queues.broker, [analyst, exporter], [sweep], size, alone=alone)
+    return Crew(queues.broker, [analyst, exporter], [sweep, *others], size, alone=alone)
 
 
 class Crew:

@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import signal
-import threading
 
 from app import config, instance, logs
 from app.analytics.jobs import Storer
@@ -40,32 +39,21 @@ def main() -> None:
     database = Database(settings.database_url, settings.database_pool_size, me.instance_id)
     crew = create_crew(settings, database, me.instance_id)
     crew.start()
-    storer = create_storer(settings, database, me.instance_id)
-    storing = threading.Thread(target=storer.run, name="events", daemon=True)
-    storing.start()
     log.info("Worker waiting for jobs")
     os.read(stop, 1)
     log.info("stopping: handing over the jobs at hand")
-    storer.stop()
     crew.stop(settings.shutdown_timeout - GIVE_UP_SECONDS)
-    storing.join(timeout=GIVE_UP_SECONDS)
     database.close()
     log.info("stopped")
-
-
-def create_storer(settings: Config, database: Database, instance_id: str) -> Storer:
-    redis = connect(settings, instance_id)
-    signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
-    storage = Storage(settings, database, RedisPublisher(redis, signing).publish)
-    return Storer(storage, EventStream(redis, f"{instance_id}-{secrets.token_hex(4)}"))
 
 
 def create_crew(settings: Config, database: Database, instance_id: str) -> Crew:
     redis = connect(settings, instance_id)
     signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
-    notifications = Notifications(database, RedisPublisher(redis, signing).publish)
-    queues = Queues(redis_broker(redis))
-    return assemble(settings, database, notifications, queues, size=min(MAX_AT_ONCE, os.cpu_count() or 1))
+    publish = RedisPublisher(redis, signing).publish
+    storer = Storer(Storage(settings, database, publish), EventStream(redis, f"{instance_id}-{secrets.token_hex(4)}"))
+    size = min(MAX_AT_ONCE, os.cpu_count() or 1)
+    return assemble(settings, database, Notifications(database, publish), Queues(redis_broker(redis)), size, others=[storer])
 
 
 if __name__ == "__main__":

@@ -113,4 +113,7 @@ def test_the_notification_leads_to_the_file(app: Flask, client: FlaskClient) -> 
     order(client)
     Exporter(app.extensions["database"], app.extensions["notifications"], lambda *_: None).perform(1)
     html = client.get("/notifications").text
-    assert '<a href="/api/analytics/exports/1" data-track="notification_followed"><bdi>Your export of 0 events is ready</bdi></a>' in html
+    assert (
+        '<a href="/api/analytics/exports/1" data-track="notification_followed"><bdi>Your export of 0 events is ready</bdi></a>'
+        in html
+    )
