@@ -6,7 +6,7 @@ from flask import Flask
 
 from app import config as configuration
 from app import errors, instance, openapi, security
-from app.adapters import Adapters, choose
+from app.adapters import choose
 from app.analytics import sockets as analytics_sockets
 from app.analytics import tracking
 from app.analytics import views as analytics_views
@@ -21,13 +21,15 @@ from app.database import commands as database_commands
 from app.database.engine import Database
 from app.database.upgrade import schema_complaint
 from app.doctor import commands as doctor_commands
+from app.exports import views as exports_views
+from app.exports.service import Exports
 from app.fleet import views as fleet_views
 from app.fleet.vitals import Vitals
 from app.health import views as health_views
 from app.health.load import Load
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe, latencies
-from app.jobs.broker import JobQueue
-from app.jobs.crew import Crew
+from app.jobs import crew as jobs_crew
+from app.jobs.broker import Queues
 from app.lifecycle import Lifecycle
 from app.notifications import commands as notifications_commands
 from app.notifications import sockets as notifications_sockets
@@ -38,7 +40,6 @@ from app.realtime import sockets as realtime_sockets
 from app.rehearsal import commands as rehearsal_commands
 from app.repositories import sockets as repositories_sockets
 from app.repositories import views as repositories_views
-from app.repositories.jobs import Analyst
 from app.repositories.service import Repositories
 from app.sessions.census import KeyCensus
 from app.sessions.interface import SessionInterface
@@ -71,8 +72,9 @@ def create_app(config: Config | None = None) -> Flask:
     analytics = Analytics(config, database, adapters.intake, adapters.queue.publish)
     accounts = Accounts(config, database, Passwords(), adapters.limiter, forget=analytics.forget)
     notifications = Notifications(database, adapters.queue.publish)
-    jobs, crew = _jobs(config, database, notifications, adapters)
-    repositories = Repositories(config, database, notifications, jobs.send)
+    jobs = Queues(adapters.broker)
+    repositories = Repositories(config, database, notifications, jobs.analyses.send)
+    exports = Exports(database, jobs.exports.send)
 
     app = Flask(__name__, static_folder="web/static", template_folder="web/templates")
     app.config.update(
@@ -85,6 +87,7 @@ def create_app(config: Config | None = None) -> Flask:
         accounts=accounts,
         before_sign_in=[],
         database=database,
+        exports=exports,
         fleet=adapters.fleet,
         lifecycle=lifecycle,
         load=load,
@@ -102,6 +105,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(analytics_views.blueprint)
     app.register_blueprint(auth_views.blueprint)
+    app.register_blueprint(exports_views.blueprint)
     app.register_blueprint(fleet_views.blueprint)
     app.register_blueprint(notifications_views.blueprint)
     app.register_blueprint(repositories_views.blueprint)
@@ -120,7 +124,8 @@ def create_app(config: Config | None = None) -> Flask:
     for probe in probes:
         lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.obstacle)
     tracking.init_app(app, config, analytics, lifecycle)
-    if crew:
+    if adapters.does_jobs:  # one at a time
+        crew = jobs_crew.assemble(config, database, notifications, jobs, size=1, alone=True)
         lifecycle.add("jobs", background=crew.start, let_go=crew.stop)
     lifecycle.add("load", background=load.run)
     lifecycle.add("vitals", background=vitals.run)
@@ -130,12 +135,3 @@ def create_app(config: Config | None = None) -> Flask:
         app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]
     app.wsgi_app = Tracing(app.wsgi_app, load.response_times.observe)  # type: ignore[method-assign]
     return app
-
-
-def _jobs(config: Config, database: Database, notifications: Notifications, adapters: Adapters) -> tuple[JobQueue, Crew | None]:
-    """The way to those who do the jobs; and an embedded instance's own, who work one at a time."""
-    if not adapters.does_jobs:
-        return JobQueue(adapters.broker), None
-    analyst = Analyst(config, database, notifications, send=lambda *job: jobs.send(*job))
-    jobs = JobQueue(adapters.broker, analyst.perform)
-    return jobs, Crew(jobs, analyst, size=1, alone=True)

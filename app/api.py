@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
 
 from flask import Response, request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
+from pydantic_core import PydanticCustomError
 from werkzeug.routing import IntegerConverter
 
+from app import moments
 from app.errors import Invalid, Problem
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -22,6 +25,20 @@ class Body(BaseModel):
     """Of a request: nothing but the named fields, and no guessing of types."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _moment(value: object) -> datetime:
+    try:
+        return moments.parse(value if isinstance(value, str) else "")
+    except ValueError:
+        raise PydanticCustomError("moment", MOMENT) from None
+
+
+MOMENT = "A moment is ISO 8601 with a zone, or a date: its midnight in UTC. It lies between 1970 and 3000."
+EXAMPLES = ["2026-01-31", "2026-01-31T12:00:00Z"]
+Moment = Annotated[
+    datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "description": MOMENT, "examples": EXAMPLES})
+]
 
 
 class IdConverter(IntegerConverter):
@@ -37,12 +54,13 @@ class Query(BaseModel):
 
 @dataclass(frozen=True)
 class Operation:
-    """How an endpoint appears in `/api/openapi.json`: `returns` by status (None: no content), and the `errors` that it has."""
+    """How an endpoint appears in `/api/openapi.json`: `returns` by status (None: no content; a text: a file of that
+    media type), and the `errors` that it has."""
 
     summary: str
     body: type[Body] | None = None
     query: type[Query] | None = None
-    returns: dict[int, type[BaseModel] | None] = field(default_factory=dict)
+    returns: Mapping[int, type[BaseModel] | str | None] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
 
 
@@ -51,7 +69,7 @@ def operation(
     *,
     body: type[Body] | None = None,
     query: type[Query] | None = None,
-    returns: dict[int, type[BaseModel] | None],
+    returns: Mapping[int, type[BaseModel] | str | None],
     errors: tuple[int, ...] = (),
 ) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
     """Describes a view, and hands it the checked `body` and `query` as arguments if there are to be such."""
@@ -96,7 +114,7 @@ def read_query(model: type[Query]) -> Query:
 
 
 def answer(model: BaseModel, status: int = 200) -> Response:
-    return Response(model.model_dump_json(), status, content_type="application/json")
+    return Response(model.model_dump_json(by_alias=True), status, content_type="application/json")
 
 
 def no_content() -> Response:

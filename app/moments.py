@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 
 def iso(moment: datetime | int | float) -> str:
@@ -11,6 +11,19 @@ def iso(moment: datetime | int | float) -> str:
         moment = datetime.fromtimestamp(moment, UTC)
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
+
+def parse(text: str) -> datetime:
+    """Of ISO 8601 with a zone, or of a date, which is its midnight in UTC. Raises ValueError, for one beyond the LIMITS too."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = datetime.combine(date.fromisoformat(text), time.min, UTC)
+    if not LIMITS[0] <= moment < LIMITS[1]:
+        raise ValueError(text)
+    return moment.astimezone(UTC)
+
+
+# What others give. At the ends of the calendar a zone leads beyond it, here and in the database.
+LIMITS = datetime(1970, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
 
 HOUR, DAY = "hour", "day"
 LENGTHS = {HOUR: timedelta(hours=1), DAY: timedelta(days=1)}

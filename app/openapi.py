@@ -71,7 +71,7 @@ def _schemas(operations: list[Operation]) -> tuple[dict[Any, Any], dict[str, Any
     models: list[tuple[type[BaseModel], Any]] = [(ProblemDetails, "serialization")]
     for found in operations:
         models += [(found.body, "validation")] if found.body else []
-        models += [(model, "serialization") for model in found.returns.values() if model]
+        models += [(model, "serialization") for model in found.returns.values() if isinstance(model, type)]
     return models_json_schema(list(dict.fromkeys(models)), ref_template="#/components/schemas/{model}")
 
 
@@ -116,9 +116,11 @@ def _errors(method: str, found: Operation) -> list[int]:
     return sorted(errors)
 
 
-def _success(model: type[BaseModel] | None, references: dict[Any, Any]) -> dict[str, Any]:
+def _success(model: type[BaseModel] | str | None, references: dict[Any, Any]) -> dict[str, Any]:
     if model is None:
         return {"description": "Done"}
+    if isinstance(model, str):
+        return {"description": "A file", "content": {model: {"schema": {"type": "string"}}}}
     content = {"application/json": {"schema": references[model, "serialization"]}}
     return {"description": model.__doc__ or model.__name__, "content": content}
 

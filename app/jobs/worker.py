@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import signal
-import threading
 
 from app import config, instance, logs
 from app.analytics.jobs import Storer
@@ -14,17 +13,16 @@ from app.analytics.storage import Storage
 from app.analytics.stream import EventStream
 from app.config import Config
 from app.database.engine import Database
-from app.jobs.broker import JobQueue, redis_broker
-from app.jobs.crew import Crew
+from app.jobs.broker import Queues, redis_broker
+from app.jobs.crew import Crew, assemble
 from app.notifications.service import Notifications
 from app.realtime.queue import RedisPublisher
 from app.redis_client import connect
-from app.repositories.jobs import Analyst
 from app.sessions.keyring import Keyring
 
 log = logging.getLogger(__name__)
 
-MAX_AT_ONCE = 4  # analyses; each is a process of its own
+MAX_AT_ONCE = 4  # jobs; an analysis is a process of its own
 GIVE_UP_SECONDS = 2  # before SHUTDOWN_TIMEOUT is over
 
 
@@ -41,34 +39,21 @@ def main() -> None:
     database = Database(settings.database_url, settings.database_pool_size, me.instance_id)
     crew = create_crew(settings, database, me.instance_id)
     crew.start()
-    storer = create_storer(settings, database, me.instance_id)
-    storing = threading.Thread(target=storer.run, name="events", daemon=True)
-    storing.start()
     log.info("Worker waiting for jobs")
     os.read(stop, 1)
     log.info("stopping: handing over the jobs at hand")
-    storer.stop()
     crew.stop(settings.shutdown_timeout - GIVE_UP_SECONDS)
-    storing.join(timeout=GIVE_UP_SECONDS)
     database.close()
     log.info("stopped")
-
-
-def create_storer(settings: Config, database: Database, instance_id: str) -> Storer:
-    redis = connect(settings, instance_id)
-    signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
-    storage = Storage(settings, database, RedisPublisher(redis, signing).publish)
-    return Storer(storage, EventStream(redis, f"{instance_id}-{secrets.token_hex(4)}"))
 
 
 def create_crew(settings: Config, database: Database, instance_id: str) -> Crew:
     redis = connect(settings, instance_id)
     signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
-    notifications = Notifications(database, RedisPublisher(redis, signing).publish)
-    queue: JobQueue
-    analyst = Analyst(settings, database, notifications, send=lambda *job: queue.send(*job))
-    queue = JobQueue(redis_broker(redis), analyst.perform)
-    return Crew(queue, analyst, size=min(MAX_AT_ONCE, os.cpu_count() or 1))
+    publish = RedisPublisher(redis, signing).publish
+    storer = Storer(Storage(settings, database, publish), EventStream(redis, f"{instance_id}-{secrets.token_hex(4)}"))
+    size = min(MAX_AT_ONCE, os.cpu_count() or 1)
+    return assemble(settings, database, Notifications(database, publish), Queues(redis_broker(redis)), size, others=[storer])
 
 
 if __name__ == "__main__":

@@ -44,6 +44,10 @@ class Notifications:
         """The state of an analysis, to those who follow its repository. Not stored: the next one makes up for a lost one."""
         self._publish("analysis", {"user_ids": list(user_ids), "analysis": analysis})
 
+    def announce_export(self, user_id: int, export: dict[str, Any]) -> None:
+        """The state of an export, to whoever asked for it. Not stored either."""
+        self._publish("export", {"user_id": user_id, "export": export})
+
     def send(self, user_id: int, type: str, title: str, data: dict[str, Any]) -> Notification:
         """Stores and pushes one to one user."""
         (notification,) = self._database.run(store.add, [user_id], type, title, data)

@@ -129,6 +129,11 @@ class Connections:
                 if analysis["repository_id"] not in connection.muted and not self.is_congested(connection):
                     self.emit(connection, "analysis", analysis)
 
+    def on_export(self, message: dict[str, Any]) -> None:
+        for connection in self.of(message["user_id"]):
+            if not self.is_congested(connection):
+                self.emit(connection, "export", message["export"])
+
     def on_sessions_ended(self, message: dict[str, Any]) -> None:
         """Of one session by its key, or all of a user but one."""
         for connection in self.of(message["user_id"]) if message.get("user_id") else self:

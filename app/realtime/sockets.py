@@ -67,6 +67,7 @@ def init_app(
     _admit(socketio, connections, notifications, me, still_valid)
     queue.on("notification", connections.on_notification)
     queue.on("analysis", connections.on_analysis)
+    queue.on("export", connections.on_export)
     queue.on("sessions_ended", connections.on_sessions_ended)
     _interface(app).on_ended = lambda ended: queue.publish("sessions_ended", asdict(ended))
     lifecycle.add(

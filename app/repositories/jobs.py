@@ -1,9 +1,8 @@
-"""The work behind an analysis: claimed, done by a child process, and its outcome written down once."""
+"""The work behind an analysis: done by a child process, while its progress is told and its claim kept."""
 
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -16,144 +15,67 @@ from sqlalchemy import Connection
 from app.config import Config
 from app.database.engine import Database
 from app.errors import Unavailable
+from app.jobs.leases import Busy
+from app.jobs.performer import BATCH, PROGRESS_SECONDS, RENEWAL_SECONDS, Performer, Send
 from app.notifications.service import Notification, Notifications
 from app.repositories import news, runner, store
 from app.repositories.news import News
-from app.repositories.runner import AnalysisFailed, Request, Stopped
-from app.repositories.store import Analysis, Busy, Claim
+from app.repositories.runner import Request
+from app.repositories.store import Analysis, Claim
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3
-RETRY_DELAYS = (timedelta(seconds=3), timedelta(seconds=10))
-PROGRESS_SECONDS = 0.5  # between two words on progress
-RENEWAL_SECONDS = 1.0  # which is also how soon somebody notices that it was cancelled
-SETTLE_SECONDS = 10.0  # to write down an outcome with the notifications of thousands of followers
-OUTAGE_SECONDS = 1.0  # between two tries to write down an outcome
-SWEEP_SECONDS = 5.0
-PURGE_SECONDS = 3600.0
-BATCH = 100
-
 Run = Callable[[Request, Callable[[int, str], None], Callable[[], bool]], dict[str, Any]]
-Send = Callable[[int, float], None]  # analysis, delay in seconds
 
 
-class Analyst:
-    """Does analyses, of a worker process or of an embedded instance. Its methods may be called by several threads at once."""
+class Analyst(Performer[Claim]):
+    noun = "analysis"
 
     def __init__(
         self, config: Config, database: Database, notifications: Notifications, send: Send, run: Run = runner.run
     ) -> None:
+        super().__init__(database, notifications, store.leases, send)
         self._config = config
-        self._database = database
-        self._notifications = notifications
-        self._send = send
         self._run = run
-        self._stop = threading.Event()
 
-    def stop(self) -> None:
-        """What is being done is handed over to somebody else."""
-        self._stop.set()
+    def claim(self, connection: Connection, job_id: int, lease: str) -> Claim | Busy | None:
+        return store.claim(connection, job_id, lease)
 
-    def perform(self, analysis_id: int) -> None:
-        """Whatever becomes of it stands in the row; a message for it may come any number of times."""
-        try:
-            claim = self._database.run(store.claim, analysis_id, secrets.token_hex(16))
-        except Unavailable:
-            self._send(analysis_id, SWEEP_SECONDS)
-            return
-        if isinstance(claim, Busy):
-            self._send(analysis_id, claim.seconds)
-        elif claim is not None:
-            log.info("analysis %d of %s begins, attempt %d", analysis_id, claim.repository.name, claim.attempt)
-            self._work(claim)
-
-    def _work(self, claim: Claim) -> None:
+    def work(self, claim: Claim) -> dict[str, Any]:
         watch = _Watch(self._database, self._notifications, claim, self._stop)
-        try:
-            if claim.attempt > MAX_ATTEMPTS:
-                raise AnalysisFailed(f"It was begun {MAX_ATTEMPTS} times, and something ended it each time.", permanent=True)
-            request = Request.of(claim.repository.url, self._config)
-            report = self._run(request, watch.report_progress, watch.keep_going)
-        except Stopped:
-            self._stopped(claim)
-        except AnalysisFailed as failure:
-            self._failed(claim, failure)
-        else:
-            self._settle(claim, _succeed, claim, report)
+        request = Request.of(claim.repository.url, self._config)
+        return self._run(request, watch.report_progress, watch.keep_going)
 
-    def _stopped(self, claim: Claim) -> None:
-        """Somebody wants this process to end, or has taken the claim away."""
-        if self._stop.is_set():
-            self._again(claim, attempts=claim.attempt - 1, delay=timedelta(0), step="Waiting")
-            log.info("analysis %d is handed over", claim.analysis.id)
+    def succeed(self, connection: Connection, claim: Claim, outcome: dict[str, Any]) -> list[Notification] | None:
+        before = store.last_report(connection, claim.repository.id)
+        if not store.succeed(connection, claim, outcome):
+            return None
+        return self._tell(connection, claim, news.of_success(claim.repository, claim.analysis, outcome, before))
 
-    def _failed(self, claim: Claim, failure: AnalysisFailed) -> None:
-        if failure.permanent or claim.attempt >= MAX_ATTEMPTS:
-            log.info("analysis %d failed: %s", claim.analysis.id, failure)
-            self._settle(claim, _fail, claim, str(failure))
-        else:
-            log.info("analysis %d failed, and will be tried again: %s", claim.analysis.id, failure)
-            delay = RETRY_DELAYS[claim.attempt - 1]
-            self._again(claim, attempts=claim.attempt, delay=delay, step="Waiting to try again")
+    def fail(self, connection: Connection, claim: Claim, error: str) -> list[Notification] | None:
+        if not store.fail(connection, claim, error):
+            return None
+        return self._tell(connection, claim, news.of_failure(claim.repository, claim.analysis, error))
 
-    def _again(self, claim: Claim, *, attempts: int, delay: timedelta, step: str) -> None:
-        try:
-            given_back = self._database.run(store.give_back, claim, attempts=attempts, delay=delay, step=step)
-            followers = self._database.run(store.followers, claim.repository.id)
-        except Unavailable:  # the lease runs out by itself
-            return
-        if given_back:
-            state = replace(claim.analysis, status=store.QUEUED, progress=0, step=step).state
-            self._notifications.announce_analysis(followers, state)
-            self._send(claim.analysis.id, delay.total_seconds())
+    def give_back(self, connection: Connection, claim: Claim, *, attempts: int, delay: timedelta) -> bool:
+        step = "Waiting to try again" if delay else "Waiting"
+        return store.leases.give_back(connection, claim, attempts=attempts, delay=delay, step=step)
 
-    def _settle(self, claim: Claim, end: Callable[..., list[Notification] | None], *arguments: Any) -> None:
-        """As one transaction, which is tried until the database takes it or the claim is lost."""
-        while True:
-            try:
-                told = self._database.run_within(SETTLE_SECONDS, end, self._notifications, *arguments)
-                break
-            except Unavailable:
-                log.warning("the outcome of analysis %d has to wait for the database", claim.analysis.id)
-                if self._stop.wait(OUTAGE_SECONDS):
-                    return
-        if told is None:
-            log.info("analysis %d was taken away before its end", claim.analysis.id)
-            return
-        log.info("analysis %d of %s has ended", claim.analysis.id, claim.repository.name)
-        _announce(self._database, self._notifications, claim.analysis.id)
-        self._notifications.push(told)
-
-    # Beside the jobs.
-
-    def look_after(self) -> None:
-        """Until it is stopped: finds what got lost, and what is due."""
-        purged_at = 0.0
-        while not self._stop.wait(SWEEP_SECONDS):
-            try:
-                self.sweep()
-                if time.monotonic() - purged_at > PURGE_SECONDS:
-                    purged_at = time.monotonic()
-                    self._notifications.purge()
-            except Unavailable:
-                log.debug("the sweep has to wait for the database")
-            except Exception:  # a thread that ended here would be missed by nobody until something got lost
-                log.exception("the sweep failed, and begins again")
+    def announce(self, job_id: int) -> None:
+        analysis, followers = self._database.run(_with_followers, job_id)
+        if analysis:
+            self._notifications.announce_analysis(followers, analysis.state)
 
     def sweep(self) -> None:
-        for analysis_id in self._database.run(store.forgotten, BATCH):
-            log.info("analysis %d was forgotten, and is sent again", analysis_id)
-            self._send(analysis_id, 0)
+        super().sweep()
         for repository_id in self._database.run(store.due, BATCH):
             if started := self._database.run(_start_due, repository_id):
                 log.info("analysis %d is the daily one of repository %d", started.id, repository_id)
                 self._send(started.id, 0)
 
-    def resume(self) -> None:
-        """What an earlier process of an embedded instance left undone."""
-        for analysis_id in self._database.run(store.release_all):
-            self._send(analysis_id, 0)
+    def _tell(self, connection: Connection, claim: Claim, items: Iterable[News]) -> list[Notification]:
+        followers, add = store.followers(connection, claim.repository.id), self._notifications.add
+        return [told for item in items for told in add(connection, followers, item.type, item.title, item.data)]
 
 
 class _Watch:
@@ -198,7 +120,8 @@ class _Watch:
 
 def _renew(connection: Connection, claim: Claim, progress: int, step: str) -> list[int] | None:
     """The followers, or None if the lease is lost."""
-    return store.followers(connection, claim.repository.id) if store.renew(connection, claim, progress, step) else None
+    held = store.leases.renew(connection, claim, progress=progress, step=step)
+    return store.followers(connection, claim.repository.id) if held else None
 
 
 def _start_due(connection: Connection, repository_id: int) -> Analysis | None:
@@ -210,34 +133,6 @@ def _start_due(connection: Connection, repository_id: int) -> Analysis | None:
     return analysis if new else None
 
 
-def _succeed(
-    connection: Connection, notifications: Notifications, claim: Claim, report: dict[str, Any]
-) -> list[Notification] | None:
-    before = store.last_report(connection, claim.repository.id)
-    if not store.succeed(connection, claim, report):
-        return None
-    return _tell(connection, notifications, claim, news.of_success(claim.repository, claim.analysis, report, before))
-
-
-def _fail(connection: Connection, notifications: Notifications, claim: Claim, error: str) -> list[Notification] | None:
-    if not store.fail(connection, claim, error):
-        return None
-    return _tell(connection, notifications, claim, news.of_failure(claim.repository, claim.analysis, error))
-
-
-def _tell(connection: Connection, notifications: Notifications, claim: Claim, items: Iterable[News]) -> list[Notification]:
-    followers = store.followers(connection, claim.repository.id)
-    return [told for item in items for told in notifications.add(connection, followers, item.type, item.title, item.data)]
-
-
-def _announce(database: Database, notifications: Notifications, analysis_id: int) -> None:
-    def read(connection: Connection) -> tuple[Analysis | None, list[int]]:
-        analysis = store.one(connection, analysis_id)
-        return analysis, store.followers(connection, analysis.repository_id) if analysis else []
-
-    try:
-        analysis, followers = database.run(read)
-    except Unavailable:  # the notification tells as well
-        return
-    if analysis:
-        notifications.announce_analysis(followers, analysis.state)
+def _with_followers(connection: Connection, analysis_id: int) -> tuple[Analysis | None, list[int]]:
+    analysis = store.one(connection, analysis_id)
+    return analysis, store.followers(connection, analysis.repository_id) if analysis else []

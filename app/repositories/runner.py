@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from app.analysis.git import printable
 from app.config import PROJECT_ROOT, Config
+from app.jobs.failures import JobFailed, Stopped
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +34,8 @@ MAX_COMPLAINT_BYTES = 4000
 CRASHED = "The analysis of this repository ended unexpectedly."
 
 
-class Stopped(Exception):
-    """As the caller wished."""
-
-
-class AnalysisFailed(Exception):
-    """The text is for whoever asked. `permanent`: trying again would end in the same way."""
-
-    def __init__(self, text: str, *, permanent: bool) -> None:
-        super().__init__(text)
-        self.permanent = permanent
+class AnalysisFailed(JobFailed):
+    pass
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from app.config import Config
 from app.database import clock
 from app.database.engine import Database
 from app.errors import Conflict, Invalid, NotFound, TooMany
+from app.jobs.leases import SUCCEEDED
 from app.notifications.service import Notifications
 from app.repositories import store
 from app.repositories.store import Analysis, Entry, Past, Repository
@@ -119,7 +120,7 @@ def _start(connection: Connection, user_id: int, repository_id: int) -> tuple[An
 
 
 def _is_fresh(connection: Connection, analysis: Analysis) -> bool:
-    finished_at = analysis.finished_at if analysis.status == store.SUCCEEDED else None
+    finished_at = analysis.finished_at if analysis.status == SUCCEEDED else None
     return finished_at is not None and clock.now(connection) - finished_at < FRESH
 
 

@@ -1,8 +1,4 @@
-"""Repositories, who follows them, and their analyses, in SQL. Each function is work for `Database.run`.
-
-The row of an analysis is the truth about it. It is claimed for a while, by a lease with a random name, and each later change of
-it names that lease: whoever has lost it changes nothing.
-"""
+"""Repositories, who follows them, and their analyses, in SQL. Each function is work for `Database.run`."""
 
 from __future__ import annotations
 
@@ -16,14 +12,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.database.clock import now
 from app.database.schema import analyses, follows, repositories
+from app.jobs.leases import FAILED, SUCCEEDED, Busy, Held, Leases
 
-LEASE = timedelta(seconds=20)
+CANCELLED = "cancelled"
 ANALYSED_EVERY = timedelta(days=1)
 KEPT_ANALYSES = 100  # of each repository: so many that succeeded, and so many others
-PATIENCE = timedelta(seconds=20)  # with a message that nobody has followed
-LONG_PATIENCE = timedelta(minutes=2)  # where it has waited for longer than that: the queue is long rather than lost
 
-QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = "queued", "running", "succeeded", "failed", "cancelled"
+leases = Leases(analyses, step="Waiting")
 
 
 @dataclass(frozen=True)
@@ -83,20 +78,11 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """The right to work on an analysis, as long as its lease is renewed."""
+class Claim(Held):
+    """The right to work on an analysis."""
 
     analysis: Analysis
     repository: Repository
-    lease: str
-    attempt: int  # 1, 2, ...
-
-
-@dataclass(frozen=True)
-class Busy:
-    """Somebody else has the claim, for so many seconds if it is not renewed."""
-
-    seconds: float
 
 
 _ANALYSIS = (
@@ -163,21 +149,12 @@ def followers(connection: Connection, repository_id: int) -> list[int]:
 
 def start(connection: Connection, repository_id: int) -> tuple[Analysis, bool]:
     """The live analysis of a repository, and whether it is a new one."""
-    moment = now(connection)
-    values = {
-        "repository_id": repository_id,
-        "status": QUEUED,
-        "progress": 0,
-        "step": "Waiting",
-        "attempts": 0,
-        "requested_at": moment,
-        "dispatched_at": moment,
-    }
+    values = {"repository_id": repository_id, **leases.new(connection)}
     while True:  # a live one may end between the two statements
         created = connection.execute(_insert_new(connection, analyses, values).returning(analyses.c.id)).scalar()
         live = connection.execute(select(*_ANALYSIS).where(analyses.c.repository_id == repository_id, _LIVE)).first()
         if live:
-            due = update(repositories).where(repositories.c.id == repository_id).values(due_at=moment + ANALYSED_EVERY)
+            due = update(repositories).where(repositories.c.id == repository_id).values(due_at=now(connection) + ANALYSED_EVERY)
             connection.execute(due)
             return Analysis(*live), created is not None
 
@@ -237,46 +214,13 @@ def cancel(connection: Connection, analysis_id: int) -> bool:
 
 def claim(connection: Connection, analysis_id: int, lease: str) -> Claim | Busy | None:
     """None if it has ended."""
-    wanted = select(*_ANALYSIS, analyses.c.attempts, analyses.c.leased_until).where(analyses.c.id == analysis_id, _LIVE)
-    row = connection.execute(wanted.with_for_update()).first()
-    if row is None:
-        return None
-    moment = now(connection)
-    if row.status == RUNNING and row.leased_until > moment:
-        return Busy((row.leased_until - moment).total_seconds())
-    values = {
-        "status": RUNNING,
-        "progress": 0,
-        "step": "Beginning",
-        "attempts": row.attempts + 1,
-        "lease": lease,
-        "leased_until": moment + LEASE,
-    }
-    connection.execute(update(analyses).where(analyses.c.id == analysis_id).values(values))
-    place = select(repositories.c.id, repositories.c.url, repositories.c.name).where(repositories.c.id == row.repository_id)
+    held = leases.claim(connection, analysis_id, lease, step="Beginning")
+    if not isinstance(held, Held):
+        return held
     analysis = one(connection, analysis_id)
     assert analysis is not None
-    return Claim(analysis, Repository(*connection.execute(place).one()), lease, row.attempts + 1)
-
-
-def renew(connection: Connection, held: Claim, progress: int, step: str) -> bool:
-    """False if the lease is lost."""
-    values = {"leased_until": now(connection) + LEASE, "progress": progress, "step": step}
-    return connection.execute(update(analyses).where(_held(held)).values(values)).rowcount == 1
-
-
-def give_back(connection: Connection, held: Claim, *, attempts: int, delay: timedelta, step: str) -> bool:
-    """For somebody else, or for later. False if the lease was lost before."""
-    values = {
-        "status": QUEUED,
-        "progress": 0,
-        "step": step,
-        "attempts": attempts,
-        "dispatched_at": now(connection) + delay,
-        "lease": None,
-        "leased_until": None,
-    }
-    return connection.execute(update(analyses).where(_held(held)).values(values)).rowcount == 1
+    place = select(repositories.c.id, repositories.c.url, repositories.c.name).where(repositories.c.id == analysis.repository_id)
+    return Claim(**vars(held), analysis=analysis, repository=Repository(*connection.execute(place).one()))
 
 
 def succeed(connection: Connection, held: Claim, report: dict[str, Any]) -> bool:
@@ -304,26 +248,6 @@ def last_report(connection: Connection, repository_id: int) -> dict[str, Any] | 
 
 
 # What has to be done again and again.
-
-
-def forgotten(connection: Connection, limit: int) -> list[int]:
-    """Analyses that nobody works on though a message was sent for them a while ago; from now on another one counts as sent."""
-    moment = now(connection)
-    young, overdue = analyses.c.requested_at > moment - LONG_PATIENCE, analyses.c.dispatched_at < moment - LONG_PATIENCE
-    waiting = (analyses.c.status == QUEUED) & (young | overdue)
-    left = analyses.c.leased_until < moment
-    lost = select(analyses.c.id).where(_LIVE, waiting | left, analyses.c.dispatched_at < moment - PATIENCE)
-    ids = list(connection.execute(lost.order_by(analyses.c.id).limit(limit).with_for_update(skip_locked=True)).scalars())
-    connection.execute(update(analyses).where(analyses.c.id.in_(ids)).values(dispatched_at=moment))
-    return ids
-
-
-def release_all(connection: Connection) -> list[int]:
-    """All live analyses, for a process that knows that nobody else works on them."""
-    moment = now(connection)
-    values = {"status": QUEUED, "progress": 0, "step": "Waiting", "dispatched_at": moment, "lease": None, "leased_until": None}
-    connection.execute(update(analyses).where(_LIVE).values(values))
-    return list(connection.execute(select(analyses.c.id).where(_LIVE).order_by(analyses.c.id)).scalars())
 
 
 def due(connection: Connection, limit: int) -> list[int]:
@@ -361,13 +285,8 @@ def _newest(repository_ids: Sequence[int], condition: ColumnElement[bool] | None
     return select(*columns).where(analyses.c.id.in_(last.group_by(analyses.c.repository_id)))
 
 
-def _held(held: Claim) -> ColumnElement[bool]:
-    return (analyses.c.id == held.analysis.id) & (analyses.c.lease == held.lease) & (analyses.c.status == RUNNING)
-
-
 def _end(connection: Connection, held: Claim, values: dict[str, Any]) -> bool:
-    ending = {"finished_at": now(connection), "lease": None, "leased_until": None}
-    if connection.execute(update(analyses).where(_held(held)).values(values | ending)).rowcount == 0:
+    if not leases.end(connection, held, **values):
         return False
     _forget_oldest(connection, held.repository.id)
     return True

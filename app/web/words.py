@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 
 Moment = datetime | int | str  # a datetime, seconds since 1970, or ISO 8601 as reports have it
 
+MIDNIGHT = time()
 UNITS = ((365 * 86_400, "year"), (30 * 86_400, "month"), (86_400, "day"), (3600, "hour"), (60, "minute"))
 
 
@@ -18,6 +19,15 @@ def day(moment: Moment) -> str:
     """`3 October 2025`."""
     when = _datetime(moment)
     return f"{when.day} {when:%B %Y}"
+
+
+def period(since: Moment, until: Moment) -> str:
+    """`3 October 2025 to 7 October 2025`: whole days, the last one included; with the time where an end is no midnight."""
+    first, end = _datetime(since), _datetime(until)
+    if first.time() != MIDNIGHT or end.time() != MIDNIGHT:
+        return f"{utc(since)} to {utc(until)}"
+    last = end - timedelta(days=1)
+    return day(first) if first.date() == last.date() else f"{day(first)} to {day(last)}"
 
 
 def clock(moment: Moment) -> str:

@@ -19,7 +19,7 @@ LAYERS = {
     "sessions": r"app\.sessions(\..*)?",
     "service": r"app\.(\w+)\.service",
     "edges": r"app\.(tracing|proxies|security|api|openapi|commands)|app\.web(\..*)?"
-    r"|app\.\w+\.(views|sockets|jobs|commands|guards|bodies|tracking)",
+    r"|app\.\w+\.(views|sockets|jobs|commands|guards|bodies|tracking)|app\.jobs\.performer",
     "processes": r"app\.process|app\.jobs\.worker|app\.rehearsal\.(__main__|program)",
     "wiring": r"app(\.adapters|\.jobs\.crew)?",
     "stores and nouns": r"app\.\w+\.\w+"

@@ -36,12 +36,19 @@ function ring() {
   document.title = unread ? `(${unread.toLocaleString("en")}) ${title}` : title;
 }
 
+/** The address of what a notification tells of. */
+function about({ repository_id, export_id }) {
+  if (repository_id) return `/repositories/${repository_id}`;
+  return export_id && `/api/analytics/exports/${export_id}`;
+}
+
 function toast({ title: words, data }) {
   const box = document.createElement("div");
   box.className = "toast";
-  const text = document.createElement(data.repository_id ? "a" : "span");
-  if (data.repository_id) {
-    text.href = `/repositories/${data.repository_id}`;
+  const target = about(data);
+  const text = document.createElement(target ? "a" : "span");
+  if (target) {
+    text.href = target;
     text.dataset.track = "notification_followed";
   }
   text.textContent = words;

@@ -2,6 +2,7 @@
 
 import { io } from "./vendor/socket.io.esm.min.js";
 import * as analyses from "./analyses.js";
+import * as exports from "./exports.js";
 import * as inbox from "./inbox.js";
 import * as indicator from "./indicator.js";
 import { refresh, refreshSoon } from "./page.js";
@@ -19,9 +20,11 @@ socket.on("ready", async ({ head, recovered }) => {
   indicator.live();
   if (!recovered) await startAnew(head);
   analyses.ask();
+  exports.ask();
 });
 socket.on("notification", receive);
 socket.on("analysis", analyses.show);
+socket.on("export", exports.show);
 socket.on("head", ({ head }) => {
   if (head > inbox.head()) sync();
 });
@@ -47,6 +50,7 @@ function receive(notification) {
   if (!inbox.take(notification)) return;
   const about = notification.data.repository_id;
   if (about) analyses.hasNewReport(about);
+  exports.ask();
   if (document.querySelector("[data-region=news]")) refreshSoon();
 }
 

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from app import config
-from app.jobs.broker import QUEUE, JobQueue, local_broker, redis_broker
+from app.jobs.broker import Queues, local_broker, redis_broker
 from app.redis_client import connect
 from tests.servers import fleet_environment, free_port
 from tests.unit.conftest import UNUSED_DATABASE_URL
@@ -22,39 +22,43 @@ def broker(request: pytest.FixtureRequest) -> dramatiq.Broker:
 
 
 def test_a_message_reaches_those_who_do_jobs(broker: dramatiq.Broker) -> None:
-    done: list[int] = []
-    queue = JobQueue(broker, done.append)
+    done: list[tuple[str, int]] = []
+    queues = Queues(broker)
+    queues.analyses.perform = lambda analysis_id: done.append(("analysis", analysis_id))
+    queues.exports.perform = lambda export_id: done.append(("export", export_id))
     worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
     worker.start()
     try:
-        queue.send(7)
-        queue.send(8, 0.05)
-        queue.send(9, 0.0001)
-        broker.join(QUEUE, timeout=10_000)
+        queues.analyses.send(7)
+        queues.analyses.send(8, 0.05)
+        queues.exports.send(7)
+        queues.exports.send(9, 0.0001)
+        for name in ("analyses", "exports"):
+            broker.join(name, timeout=10_000)
     finally:
         worker.stop()
-    assert sorted(done) == [7, 8, 9]
+    assert sorted(done) == [("analysis", 7), ("analysis", 8), ("export", 7), ("export", 9)]
 
 
 def test_what_one_process_sends_another_does(connect_redis: Callable[[], redis.Redis]) -> None:
-    JobQueue(redis_broker(connect_redis())).send(7)
+    Queues(redis_broker(connect_redis())).analyses.send(7)
     done: list[int] = []
     broker = redis_broker(connect_redis())
-    JobQueue(broker, done.append)
+    Queues(broker).analyses.perform = done.append
     worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
     worker.start()
-    broker.join(QUEUE, timeout=10_000)
+    broker.join("analyses", timeout=10_000)
     worker.stop()
     assert done == [7]
 
 
 def test_a_message_that_can_not_be_sent_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     settings = config.load(fleet_environment(f"redis://127.0.0.1:{free_port()}", UNUSED_DATABASE_URL))
-    queue = JobQueue(redis_broker(connect(settings, "test")))
+    queues = Queues(redis_broker(connect(settings, "test")))
     with caplog.at_level(logging.WARNING):
-        queue.send(7)
-        queue.send(8, 1)
+        queues.analyses.send(7)
+        queues.exports.send(8, 1)
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
         "a message for analysis 7 could not be sent",
-        "a message for analysis 8 could not be sent",
+        "a message for export 8 could not be sent",
     ]

@@ -90,6 +90,13 @@ def test_an_analysis_goes_to_followers_who_read_and_want_it(held: Connections, s
     assert server.sent == [("1", "analysis", state)]
 
 
+def test_an_export_goes_to_whoever_ordered_it(held: Connections, server: Server) -> None:
+    state = {"id": 1, "status": "running", "progress": 50, "rows": 7}
+    server.connect("2", backlog=module.CONGESTED_PACKETS)
+    held.on_export({"user_id": 1, "export": state})
+    assert server.sent == [("1", "export", state)]
+
+
 @pytest.mark.parametrize(
     ("ended", "sids"),
     [

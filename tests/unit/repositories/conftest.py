@@ -11,9 +11,10 @@ from sqlalchemy import Connection, select, update
 from app.auth import store as accounts
 from app.database.engine import Database
 from app.database.schema import analyses
+from app.jobs.leases import Busy
 from app.notifications.service import Notifications
 from app.repositories import store
-from app.repositories.store import Analysis, Busy, Claim, Repository
+from app.repositories.store import Analysis, Claim, Repository
 
 SCORES = ("activity", "community", "continuity", "releases", "documentation", "engineering", "overall")
 URL = "https://example.org/pallets/flask"

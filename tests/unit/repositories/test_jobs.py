@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,11 +10,15 @@ from sqlalchemy import select, update
 from app import config
 from app.database.engine import Database, DatabaseUnavailable
 from app.database.schema import analyses, repositories
+from app.jobs import performer
+from app.jobs.failures import Stopped
+from app.jobs.leases import LEASE, PATIENCE
+from app.jobs.performer import MAX_ATTEMPTS
 from app.notifications.service import Notifications
 from app.repositories import jobs, store
-from app.repositories.jobs import MAX_ATTEMPTS, Analyst
-from app.repositories.runner import AnalysisFailed, Request, Stopped
-from app.repositories.store import LEASE, PATIENCE, Analysis, Repository
+from app.repositories.jobs import Analyst
+from app.repositories.runner import AnalysisFailed, Request
+from app.repositories.store import Analysis, Repository
 from tests.unit.repositories.conftest import (
     URL,
     Published,
@@ -297,7 +300,7 @@ def test_an_outage_of_the_database_loses_no_outcome(
     runner: Runner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jobs, "OUTAGE_SECONDS", 0.0)
+    monkeypatch.setattr(performer, "OUTAGE_SECONDS", 0.0)
     outage = Outage(both, 0)
 
     def work_through_it(_: Progress, keep_going: Going) -> dict[str, Any]:
@@ -353,20 +356,3 @@ def test_what_was_left_behind_is_sent_at_the_start(
     analyst.resume()
     assert sent == [(analysis.id, 0)]
     assert row_of(both, analysis).status == "queued"
-
-
-def test_the_sweep_survives_what_nobody_thought_of(analyst: Analyst, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "SWEEP_SECONDS", 0.0)
-    faults: list[Exception] = [ZeroDivisionError(), DatabaseUnavailable()]
-    swept = threading.Event()
-
-    def sweep() -> None:
-        if faults:
-            raise faults.pop()
-        swept.set()
-        analyst.stop()
-
-    monkeypatch.setattr(analyst, "sweep", sweep)
-    monkeypatch.setattr(analyst, "_notifications", type("Nothing", (), {"purge": staticmethod(lambda: 0)}))
-    analyst.look_after()
-    assert swept.is_set()

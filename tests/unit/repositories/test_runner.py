@@ -18,8 +18,9 @@ import psutil
 import pytest
 
 from app import config
+from app.jobs.failures import Stopped
 from app.repositories import runner
-from app.repositories.runner import AnalysisFailed, Request, Stopped, run
+from app.repositories.runner import AnalysisFailed, Request, run
 from tests import git_server
 from tests.git_server import GitServer, create_repository
 from tests.processes import wait_until

@@ -8,8 +8,9 @@ from sqlalchemy import func, insert, select, update
 
 from app.database.engine import Database
 from app.database.schema import analyses, repositories
+from app.jobs.leases import LEASE, LONG_PATIENCE, PATIENCE
 from app.repositories import store
-from app.repositories.store import KEPT_ANALYSES, LEASE, LONG_PATIENCE, PATIENCE, Analysis, Entry, Repository
+from app.repositories.store import KEPT_ANALYSES, Analysis, Entry, Repository
 from tests.unit.repositories.conftest import busy, claimed, let_time_pass, new_repository, new_user, report, started
 
 A_MOMENT = timedelta(seconds=5)
@@ -77,11 +78,11 @@ def test_a_lease_that_has_run_out_is_anybodys(both: Database) -> None:
     let_time_pass(both, analysis, LEASE + A_MOMENT, "leased_until")
     second = claimed(both, analysis, "second")
     assert second.attempt == 2
-    assert not both.run(store.renew, first, 50, "Counting")
+    assert not both.run(store.leases.renew, first, progress=50, step="Counting")
     assert not both.run(store.succeed, first, report())
     assert not both.run(store.fail, first, "no")
-    assert not both.run(store.give_back, first, attempts=0, delay=timedelta(0), step="")
-    assert both.run(store.renew, second, 50, "Counting")
+    assert not both.run(store.leases.give_back, first, attempts=0, delay=timedelta(0), step="")
+    assert both.run(store.leases.renew, second, progress=50, step="Counting")
     assert both.run(store.succeed, second, report())
     assert count(both, analyses.c.report.is_not(None)) == 1
 
@@ -90,7 +91,7 @@ def test_a_lease_that_is_renewed_does_not_run_out(both: Database) -> None:
     analysis = started(both, new_repository(both))
     claim = claimed(both, analysis)
     let_time_pass(both, analysis, LEASE + A_MOMENT, "leased_until")
-    assert both.run(store.renew, claim, 40, "Counting")
+    assert both.run(store.leases.renew, claim, progress=40, step="Counting")
     busy(both, analysis)
     row = row_of(both, analysis)
     assert (row["progress"], row["step"]) == (40, "Counting")
@@ -118,14 +119,14 @@ def test_what_is_cancelled_is_lost_to_its_worker(both: Database) -> None:
     analysis = started(both, new_repository(both))
     claim = claimed(both, analysis)
     assert both.run(store.cancel, analysis.id)
-    assert not both.run(store.renew, claim, 50, "Counting")
+    assert not both.run(store.leases.renew, claim, progress=50, step="Counting")
     assert not both.run(store.succeed, claim, report())
     assert row_of(both, analysis)["status"] == "cancelled"
 
 
 def test_what_is_given_back_waits_again(both: Database) -> None:
     analysis = started(both, new_repository(both))
-    assert both.run(store.give_back, claimed(both, analysis), attempts=0, delay=timedelta(seconds=9), step="Waiting")
+    assert both.run(store.leases.give_back, claimed(both, analysis), attempts=0, delay=timedelta(seconds=9), step="Waiting")
     row = row_of(both, analysis)
     assert (row["status"], row["attempts"], row["lease"]) == ("queued", 0, None)
     assert row["dispatched_at"] > row["requested_at"] + timedelta(seconds=8)
@@ -134,28 +135,28 @@ def test_what_is_given_back_waits_again(both: Database) -> None:
 
 def test_a_queued_analysis_whose_message_got_lost_is_found_once(both: Database) -> None:
     analysis = started(both, new_repository(both))
-    assert both.run(store.forgotten, 10) == []
+    assert both.run(store.leases.forgotten, 10) == []
     let_time_pass(both, analysis, PATIENCE + A_MOMENT, "requested_at", "dispatched_at")
-    assert both.run(store.forgotten, 10) == [analysis.id]
-    assert both.run(store.forgotten, 10) == []
+    assert both.run(store.leases.forgotten, 10) == [analysis.id]
+    assert both.run(store.leases.forgotten, 10) == []
 
 
 def test_one_that_waits_for_long_is_sent_more_rarely(both: Database) -> None:
     analysis = started(both, new_repository(both))
     let_time_pass(both, analysis, LONG_PATIENCE + A_MOMENT, "requested_at")
     let_time_pass(both, analysis, PATIENCE + A_MOMENT, "dispatched_at")
-    assert both.run(store.forgotten, 10) == []
+    assert both.run(store.leases.forgotten, 10) == []
     let_time_pass(both, analysis, LONG_PATIENCE, "dispatched_at")
-    assert both.run(store.forgotten, 10) == [analysis.id]
+    assert both.run(store.leases.forgotten, 10) == [analysis.id]
 
 
 def test_a_running_analysis_whose_worker_died_is_found(both: Database) -> None:
     analysis = started(both, new_repository(both))
     claimed(both, analysis)
     let_time_pass(both, analysis, LONG_PATIENCE, "dispatched_at")
-    assert both.run(store.forgotten, 10) == []  # it is being done
+    assert both.run(store.leases.forgotten, 10) == []  # it is being done
     let_time_pass(both, analysis, LEASE + A_MOMENT, "leased_until")
-    assert both.run(store.forgotten, 10) == [analysis.id]
+    assert both.run(store.leases.forgotten, 10) == [analysis.id]
 
 
 def test_who_knows_to_be_alone_releases_all(both: Database) -> None:
@@ -164,8 +165,8 @@ def test_who_knows_to_be_alone_releases_all(both: Database) -> None:
     ended = started(both, new_repository(both, url="https://example.org/c"))
     claim = claimed(both, running)
     both.run(store.cancel, ended.id)
-    assert both.run(store.release_all) == [running.id, queued.id]
-    assert not both.run(store.renew, claim, 50, "Counting")
+    assert both.run(store.leases.release_all) == [running.id, queued.id]
+    assert not both.run(store.leases.renew, claim, progress=50, step="Counting")
     assert claimed(both, running).attempt == 2
 
 

@@ -19,6 +19,19 @@ def test_moments_of_all_kinds(moment: words.Moment) -> None:
     assert words.day(moment) == "3 October 2025"
 
 
+@pytest.mark.parametrize(
+    ("since", "until", "text"),
+    [
+        ("2025-10-03T00:00:00Z", "2025-10-04T00:00:00Z", "3 October 2025"),
+        ("2025-10-03T00:00:00Z", "2025-10-08T00:00:00Z", "3 October 2025 to 7 October 2025"),
+        ("2025-10-03T00:00:00Z", "2025-10-03T12:05:00Z", "3 October 2025, 00:00 UTC to 3 October 2025, 12:05 UTC"),
+        ("2025-10-03T00:00:00.001Z", "2025-10-04T00:00:00Z", "3 October 2025, 00:00 UTC to 4 October 2025, 00:00 UTC"),
+    ],
+)
+def test_a_period(since: str, until: str, text: str) -> None:
+    assert words.period(since, until) == text
+
+
 def test_a_month() -> None:
     assert words.month("2025-02") == "February 2025"
 
