@@ -1,4 +1,4 @@
-"""The last step of an event: into SQL, and out of it again when its time is over."""
+"""The last step of an event into SQL; and out of it again, when its time is over."""
 
 from __future__ import annotations
 
@@ -33,11 +33,20 @@ class Storage:
             self._publish("events_stored", {"count": outcome.stored})
         return outcome.later
 
-    def purge(self) -> None:
-        """What is older than ANALYTICS_RETENTION_DAYS."""
-        while self._database.run_within(PURGE_SECONDS, store.purge, self._oldest, PURGE_BATCH) == PURGE_BATCH:
-            log.info("%d old events were deleted", PURGE_BATCH)
-
     @property
     def _oldest(self) -> datetime:
         return datetime.now(UTC) - self._retention
+
+
+class Retention:
+    """ANALYTICS_RETENTION_DAYS, enforced again and again."""
+
+    def __init__(self, config: Config, database: Database) -> None:
+        self._days = timedelta(days=config.analytics_retention_days)
+        self._database = database
+
+    def purge(self) -> None:
+        """Deletes what is older, and the keys of past days."""
+        oldest = datetime.now(UTC) - self._days
+        while self._database.run_within(PURGE_SECONDS, store.purge, oldest, PURGE_BATCH) == PURGE_BATCH:
+            log.info("%d old events were deleted", PURGE_BATCH)

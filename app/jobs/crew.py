@@ -11,6 +11,7 @@ from typing import Protocol
 import dramatiq
 import redis
 
+from app.analytics.storage import Retention
 from app.config import Config
 from app.database.engine import Database
 from app.exports.jobs import Exporter
@@ -54,7 +55,9 @@ def assemble(
     analyst = Analyst(config, database, notifications, queues.analyses.send)
     exporter = Exporter(database, notifications, queues.exports.send)
     queues.analyses.perform, queues.exports.perform = analyst.perform, exporter.perform
-    sweep = Sweep([analyst.sweep, exporter.sweep], hourly=[notifications.purge, exporter.purge])
+    sweep = Sweep(
+        [analyst.sweep, exporter.sweep], hourly=[notifications.purge, exporter.purge, Retention(config, database).purge]
+    )
     return Crew(queues.broker, [analyst, exporter], [sweep, *others], size, alone=alone)
 
 
