@@ -10,6 +10,7 @@ from app.adapters import choose
 from app.analytics import sockets as analytics_sockets
 from app.analytics import tracking
 from app.analytics import views as analytics_views
+from app.analytics.catalogue import FUNNELS, PAGE_VIEWED
 from app.analytics.service import Analytics
 from app.api import MAX_BODY_BYTES, IdConverter
 from app.auth import commands as auth_commands
@@ -28,6 +29,8 @@ from app.fleet.vitals import Vitals
 from app.health import views as health_views
 from app.health.load import Load
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe, latencies
+from app.insights import views as insights_views
+from app.insights.service import Insights
 from app.jobs import crew as jobs_crew
 from app.jobs.broker import Queues
 from app.lifecycle import Lifecycle
@@ -89,6 +92,7 @@ def create_app(config: Config | None = None) -> Flask:
         database=database,
         exports=exports,
         fleet=adapters.fleet,
+        insights=Insights(database, PAGE_VIEWED, FUNNELS),
         lifecycle=lifecycle,
         load=load,
         notifications=notifications,
@@ -107,6 +111,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.register_blueprint(auth_views.blueprint)
     app.register_blueprint(exports_views.blueprint)
     app.register_blueprint(fleet_views.blueprint)
+    app.register_blueprint(insights_views.blueprint)
     app.register_blueprint(notifications_views.blueprint)
     app.register_blueprint(repositories_views.blueprint)
     app.register_blueprint(web_views.blueprint)
