@@ -10,7 +10,7 @@ import { refresh, refreshSoon } from "./page.js";
 const RECONNECT_MS = 1000;
 
 // `auth` is asked anew at each connection: the server then sends what came since the last one, or since the page was made.
-const socket = io({
+export const socket = io({
   transports: document.getElementById("live").dataset.transports.split(" "),
   auth: (answer) => answer({ after: inbox.head() }),
 });

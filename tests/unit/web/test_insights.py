@@ -1,0 +1,111 @@
+"""The page of analytics: which range it shows, and what it says of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app.database.engine import DatabaseUnavailable
+from app.errors import Invalid
+from app.insights.ranges import Range
+from app.moments import DAY, HOUR
+from app.web import insights
+from tests.recorded import event, record
+from tests.unit.fleet.test_views import sign_in
+
+PAGE = "/admin/analytics"
+NOW = datetime(2025, 10, 3, 20, 15, tzinfo=UTC)
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.fixture
+def administrator(app: Flask, client: FlaskClient) -> FlaskClient:
+    """Of whom nothing is counted."""
+    client.environ_base["HTTP_SEC_GPC"] = "1"
+    sign_in(app, client, is_admin=True)
+    return client
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("24h", Range(at("2025-10-02T21"), at("2025-10-03T21"), HOUR)),
+        ("7d", Range(at("2025-09-27"), at("2025-10-04"), DAY)),
+        ("30d", Range(at("2025-09-04"), at("2025-10-04"), DAY)),
+        ("12m", Range(at("2024-10-04"), at("2025-10-04"), DAY)),
+        ("nonsense", Range(at("2025-09-04"), at("2025-10-04"), DAY)),
+    ],
+)
+def test_usual_ranges_are_whole_intervals(name: str, expected: Range) -> None:
+    assert insights.usual(name, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [
+        ("2025-09-01", "2025-09-30", Range(at("2025-09-01"), at("2025-10-01"), DAY)),
+        ("2025-09-01", "2025-09-01", Range(at("2025-09-01"), at("2025-09-02"), HOUR)),
+        ("2025-10-01", "", Range(at("2025-10-01"), at("2025-10-04"), HOUR)),
+        ("", "2025-09-30", Range(at("2025-09-01"), at("2025-10-01"), DAY)),
+    ],
+)
+def test_own_dates(first: str, last: str, expected: Range) -> None:
+    assert insights.own_dates(first, last, NOW) == expected
+
+
+@pytest.mark.parametrize(("first", "last"), [("2025-09-02", "2025-09-01"), ("x", ""), ("", "2999-99-99"), ("1971-01-01", "")])
+def test_dates_that_make_no_range(first: str, last: str) -> None:
+    with pytest.raises(Invalid):
+        insights.own_dates(first, last, NOW)
+
+
+def test_the_page_is_for_administrators(app: Flask, client: FlaskClient) -> None:
+    assert client.get(PAGE).headers["Location"].startswith("/login")
+    sign_in(app, client, is_admin=False)
+    assert client.get(PAGE).status_code == 403
+    assert PAGE not in client.get("/").text
+
+
+def test_the_page(app: Flask, administrator: FlaskClient) -> None:
+    now = datetime.now(UTC)
+    record(
+        app.extensions["database"],
+        *[event("page_viewed", now, f"visitor {number}", "/<script>") for number in range(1234)],
+        event("<b>\u202e", now),
+    )
+    shown = administrator.get(PAGE).text
+    assert '<dd id="total">1,235</dd>' in shown
+    assert "/&lt;script&gt;" in shown
+    assert "&lt;b&gt;\\u202e" in shown
+    assert shown.count("<rect x=") == 60
+    assert f'href="{PAGE}"' in administrator.get("/").text
+
+
+def test_an_empty_page_explains_itself(app: Flask, administrator: FlaskClient) -> None:
+    assert "Nothing has been stored yet" in administrator.get(PAGE).text
+    record(app.extensions["database"], event("signed_in", datetime.now(UTC) - timedelta(days=60)))
+    assert "Nothing happened in this time" in administrator.get(PAGE).text
+
+
+def test_a_wrong_date_is_told_where_it_was_typed(administrator: FlaskClient) -> None:
+    answer = administrator.get(f"{PAGE}?from=2025-10-03&to=2025-10-01")
+    assert answer.status_code == 422
+    assert '<span class="error" id="from-error">from has to be before to.</span>' in answer.text
+    assert 'value="2025-10-03"' in answer.text
+
+
+def test_a_database_that_is_down_is_told(app: Flask, administrator: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> NoReturn:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(app.extensions["insights"], "overview", fail)
+    answer = administrator.get(PAGE)
+    assert answer.status_code == 503
+    assert "Try again in a moment." in answer.text
