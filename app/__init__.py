@@ -29,6 +29,7 @@ from app.fleet.vitals import Vitals
 from app.health import views as health_views
 from app.health.load import Load
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe, latencies
+from app.insights import sockets as insights_sockets
 from app.insights import views as insights_views
 from app.insights.service import Insights
 from app.jobs import crew as jobs_crew
@@ -125,6 +126,7 @@ def create_app(config: Config | None = None) -> Flask:
     analytics_sockets.init_app(adapters.queue, app.extensions["connections"])
     notifications_sockets.init_app(socketio, notifications)
     repositories_sockets.init_app(socketio, repositories)
+    insights_sockets.init_app(socketio, adapters.queue, accounts)
 
     for probe in probes:
         lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.obstacle)

@@ -1,0 +1,59 @@
+"""What is stored anywhere is told to administrators on each instance, completely and not too often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app import config
+from app.realtime.queue import RedisPublisher
+from app.redis_client import connect
+from app.sessions.keyring import Keyring
+from tests.functional.users import User
+from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
+from tests.sockets import Listener
+
+REFUSED = {"ok": False, "error": "This is for administrators."}
+
+
+@pytest.fixture(scope="module")
+def environment(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
+    with RedisServer() as redis:
+        environment = fleet_environment(redis.url, postgres_server.create_database())
+        migrate(environment)
+        yield environment
+
+
+@pytest.fixture(scope="module")
+def instances(environment: dict[str, str]) -> Iterator[list[Instance]]:
+    with Instance(environment) as one, Instance(environment) as two:
+        yield [one, two]
+
+
+def heard(listener: Listener) -> list[int]:
+    return [data["count"] for data in listener.heard("events_stored")]
+
+
+def test_each_instance_tells_its_administrators_everything(environment: dict[str, str], instances: list[Instance]) -> None:
+    settings = config.load(environment)
+    signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
+    users = [User(instance).register() for instance in instances]
+    for user in users:
+        flask(environment, "users", "promote", user.email)
+    with Listener(users[0]) as one, Listener(users[1]) as two, connect(settings, "test") as client:
+        for listener, instance in zip((one, two), instances, strict=True):
+            assert listener.connect(instance).ask("watch_analytics", {}) == {"ok": True}
+        for _ in range(200):
+            RedisPublisher(client, signing).publish("events_stored", {"count": 7})
+        for listener in (one, two):
+            wait_until(lambda: sum(heard(listener)) >= 1400, what="all to be told")  # noqa: B023 - called at once
+            assert sum(heard(listener)) == 1400
+            assert len(heard(listener)) < 200
+
+
+@pytest.mark.parametrize("payload", [{}, None, {"user_id": 1}])
+def test_others_are_told_nothing(instances: list[Instance], payload: Any) -> None:
+    with Listener(User(instances[0]).register()) as listener:
+        assert listener.connect(instances[0]).ask("watch_analytics", payload) == REFUSED
