@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, delete, select
+
+from app.analytics import rollups as counting
+from app.analytics.rollups import Counted
+from app.database.engine import Database
+from app.database.schema import events, rollups, visitors, visits
+from app.database.upgrade import upgrade
+from bench.events import SHARES, count_all, store
+
+FIRST = datetime(2025, 10, 1, tzinfo=UTC)
+
+
+def counted(connection: Connection) -> list[set[tuple[Any, ...]]]:
+    return [{tuple(row) for row in connection.execute(select(table))} for table in (rollups, visits, visitors)]
+
+
+def test_all_at_once_is_the_same_as_one_by_one(database_url: str) -> None:
+    database = Database(database_url.replace("postgresql:", "postgresql+psycopg2:"), 1, "test")
+    upgrade(database)
+
+    def compare(connection: Connection) -> None:
+        store(connection, 3000, FIRST, FIRST + timedelta(days=3))
+        count_all(connection)
+        at_once = counted(connection)
+        for table in (rollups, visits, visitors):
+            connection.execute(delete(table))
+        rows = connection.execute(select(events)).all()
+        one_by_one = [Counted(row.person, row.name, row.category, row.path, row.occurred_at) for row in rows]
+        for number in range(0, len(one_by_one), 100):
+            counting.count(connection, one_by_one[number : number + 100])
+        assert counted(connection) == at_once
+        assert len(rows) == 3000
+        assert {row.name for row in rows} == set(SHARES)
+
+    database.run_within(60, compare)
+    database.close()
