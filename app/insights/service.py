@@ -14,6 +14,7 @@ from app.insights.store import Interval
 
 MOST_NAMES = 1000  # in a summary; its total is of all
 TOP = 10
+PATIENCE_SECONDS = 5.0  # the steps of many people in a whole year take their time
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ class Insights:
         self._all_steps = [step for steps in funnels.values() for step in steps]
 
     def summary(self, asked: Range) -> Summary:
-        return self._database.run(self._summary, asked)
+        return self._database.run_within(PATIENCE_SECONDS, self._summary, asked)
 
     def overview(self, asked: Range) -> Overview:
-        return self._database.run(self._overview, asked)
+        return self._database.run_within(PATIENCE_SECONDS, self._overview, asked)
 
     def _summary(self, connection: Connection, asked: Range) -> Summary:
         store.one_moment(connection)

@@ -21,7 +21,7 @@ from app.insights import store
 from app.insights.ranges import Range
 from app.insights.store import Interval
 from app.moments import DAY, HOUR, floor
-from tests.recorded import event, random_events, record
+from tests.recorded import BUSY_SECONDS, event, random_events, record
 
 FIRST, LAST = datetime(2025, 10, 1, tzinfo=UTC), datetime(2025, 10, 6, tzinfo=UTC)
 ALL_STEPS = [step for steps in FUNNELS.values() for step in steps]
@@ -183,9 +183,10 @@ def statements_of(database: Database, work: Any) -> list[tuple[str, Any]]:
 def plan_of(database: Database, statement: str, parameters: Any) -> str:
     def explain(connection: Any) -> str:
         if connection.dialect.name == "postgresql":
+            connection.execute(text("ANALYZE analytics_events"))
             connection.execute(text("SET LOCAL enable_seqscan = off"))  # the table is small
             connection.execute(text("SET LOCAL enable_bitmapscan = off"))
         words = "EXPLAIN" if connection.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
         return "\n".join(str(row) for row in connection.exec_driver_sql(f"{words} {statement}", parameters))
 
-    return database.run(explain)
+    return database.run_within(BUSY_SECONDS, explain)
