@@ -18,7 +18,7 @@ from app.auth import store as accounts
 from app.database.engine import Database
 from app.database.schema import people
 from app.insights import store
-from app.insights.ranges import Range
+from app.insights.ranges import PART, Range, pieces
 from app.insights.store import Interval
 from app.moments import DAY, HOUR, floor
 from tests.recorded import BUSY_SECONDS, event, random_events, record
@@ -86,6 +86,13 @@ def test_every_number_is_that_of_a_plain_count(both: Database) -> None:
         assert both.run(store.by_path, asked, MANY, PAGE_VIEWED) == viewed, asked
         for steps in FUNNELS.values():
             assert both.run(store.funnel, asked, steps, ALL_STEPS) == plain_funnel(inside, steps), asked
+
+
+def test_the_comparison_sees_what_is_left_out(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = random_events(500, FIRST, LAST)
+    record(both, *recorded)
+    monkeypatch.setattr(store, "pieces", lambda *asked: [part for part in pieces(*asked) if part.grain != PART])
+    assert [asked for asked in random_ranges(20) if both.run(store.series, asked) != plainly(recorded, asked)]
 
 
 def test_a_millisecond_is_not_lost(both: Database) -> None:
