@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
+from app import moments
 from app.errors import Invalid
 from app.moments import DAY, HOUR, LENGTHS, floor
 
@@ -13,7 +14,6 @@ FINER = {DAY: HOUR, HOUR: PART}
 
 MOST = {HOUR: 32 * 24, DAY: 3660}  # intervals in one answer
 USUAL = timedelta(days=30)
-YEARS = range(1970, 3000)
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,10 @@ def read(field: str, text: str) -> datetime | None:
     if not text:
         return None
     try:
-        moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)  # a + in an address is a space
-        if len(text) == len("2025-10-03"):
-            moment = moment.replace(tzinfo=UTC)
-        if moment.tzinfo and moment.astimezone(UTC).year in YEARS:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise Invalid.field(field, f"{field} has to be a date such as 2025-10-03, or a moment such as 2025-10-03T20:00:00Z.")
+        return moments.parse(text.replace(" ", "+") if "T" in text else text)  # a + in an address is a space
+    except ValueError:
+        words = f"{field} has to be a date such as 2025-10-03, or a moment such as 2025-10-03T20:00:00Z."
+        raise Invalid.field(field, words) from None
 
 
 def _count(of: Range) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from flask import request
 from werkzeug import Response
@@ -14,7 +14,8 @@ from app.insights.ranges import Range
 from app.insights.views import insights as the_insights
 from app.moments import DAY, HOUR, LENGTHS, floor
 from app.web import words
-from app.web.pages import administrators_only, blueprint, page
+from app.web.exports import exports_for_page
+from app.web.pages import administrators_only, blueprint, notice, page
 
 # Title, length, what it is told by. Each ends with the interval that is under way.
 USUAL = {
@@ -43,13 +44,14 @@ def analytics() -> Response:
         "analytics.html",
         problem,
         asked=asked,
+        notice=notice(),
         typed={name: _as_date(name, text) for name, text in own.items()},
         wanted=wanted,
         usual=USUAL,
         overview=overview,
         labels=[words.utc(part.start) if asked.interval == HOUR else words.day(part.start) for part in overview.series],
-        last_day=asked.until - timedelta(microseconds=1),
         collected=BY_NAME,
+        **exports_for_page() | {"first_day": asked.since.date().isoformat(), "last_day": _last_day(asked).isoformat()},
     )
 
 
@@ -65,6 +67,10 @@ def own_dates(first: str, last: str, now: datetime) -> Range:
     after = floor(until, DAY) + LENGTHS[DAY] if until else None
     in_days = ranges.chosen(since, after, DAY, now)
     return Range(in_days.since, in_days.until, HOUR if in_days.until - in_days.since <= HOURLY else DAY)
+
+
+def _last_day(asked: Range) -> date:
+    return (asked.until - timedelta(microseconds=1)).date()
 
 
 def _as_date(name: str, text: str) -> str:

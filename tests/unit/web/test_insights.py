@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
@@ -86,6 +87,16 @@ def test_the_page(app: Flask, administrator: FlaskClient) -> None:
     assert "&lt;b&gt;\\u202e" in shown
     assert shown.count("<rect x=") == 60
     assert f'href="{PAGE}"' in administrator.get("/").text
+
+
+def test_what_is_shown_is_what_an_export_proposes(administrator: FlaskClient) -> None:
+    shown = administrator.get(f"{PAGE}?from=2025-10-01&to=2025-10-03&done=export").text
+    for name in ("first_day", "from"):
+        assert re.search(rf'<input id="{name}"[^>]* value="2025-10-01"', shown)
+    for name in ("last_day", "to"):
+        assert re.search(rf'<input id="{name}"[^>]* value="2025-10-03"', shown)
+    assert "1 October 2025 to 3 October 2025, by the hour" in shown
+    assert "The export was ordered." in shown
 
 
 def test_an_empty_page_explains_itself(app: Flask, administrator: FlaskClient) -> None:
