@@ -28,7 +28,7 @@ from app.analytics.person import (
 )
 from app.config import Config
 from app.database.engine import PATIENCE_SECONDS, Database
-from app.errors import NotSignedIn, Unavailable
+from app.errors import Unavailable
 
 __all__ = ["Account", "Analytics", "Choice", "Erased", "Event", "Person", "Rejected", "Standing", "Visitor"]
 
@@ -125,7 +125,7 @@ class Analytics:
             self._intake.abandon_change(person)
             raise
         if standing is None:
-            raise NotSignedIn("This account does not exist any more.")
+            raise Unavailable("This account is being deleted.")  # by now it is; who asks again is not signed in any more
         with suppress(Unavailable):  # it is saved, and will be read from SQL
             self._intake.settle_change(person, standing)
         return standing

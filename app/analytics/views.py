@@ -65,13 +65,13 @@ def opt_out_state() -> Response:
 
 
 @blueprint.put("/api/analytics/opt-out")
-@operation("Not to be counted any more", returns={200: ChoiceView}, errors=(401,))
+@operation("Not to be counted any more", returns={200: ChoiceView})
 def opt_out() -> Response:
     return _choice(tracking.opt_out())
 
 
 @blueprint.delete("/api/analytics/opt-out")
-@operation("To be counted again", returns={200: ChoiceView}, errors=(401,))
+@operation("To be counted again", returns={200: ChoiceView})
 def opt_in() -> Response:
     return _choice(tracking.opt_in())
 
@@ -92,7 +92,7 @@ def take(body: EventsBody) -> Response:
 
 
 @blueprint.delete("/api/analytics/me")
-@operation("Erase your events", returns={200: ErasedView}, errors=(401,))
+@operation("Erase your events", returns={200: ErasedView})
 def erase() -> Response:
     erased = tracking.erase()
     return answer(ErasedView(erased=erased.count, not_linkable_before=iso(erased.not_linkable_before)))
