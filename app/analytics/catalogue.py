@@ -28,7 +28,6 @@ COLLECTED = (
     Collected(PAGE_LEFT, "navigation", "A page was left", properties=_PATH | {"seconds": "how long it could be seen"}),
     Collected(SIGN_UP_OPENED, "account", "The form to register was opened", endpoints=("web.register",)),
     Collected(SIGNED_UP, "account", "An account was opened", endpoints=("web.open_account", "auth.register")),
-    Collected("signed_in", "account", "Somebody signed in", endpoints=("web.log_in", "auth.login")),
     Collected(REPOSITORY_ADDED, "repositories", "A repository was added", endpoints=("web.add_repository", "repositories.add")),
     Collected(
         ANALYSIS_REQUESTED,

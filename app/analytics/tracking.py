@@ -192,18 +192,18 @@ def take(events: list[Event]) -> bool:
 
 def record(name: str, **properties: str | int) -> None:
     """An event of the catalogue, of whoever asks; in the background."""
-    if gpc() or _browser_says_no() or not _is_a_visit() or not _is_known_who():
+    if gpc() or _browser_says_no() or not _is_known_who():
         return
     event = Event(str(uuid.uuid4()), name, BY_NAME[name].category, dict(properties), datetime.now(UTC))
     _recorder().put(Recorded(_author(name), event))
 
 
 def _record_request(response: Response) -> Response:
-    if response.status_code < 400:
+    if response.status_code < 400 and is_a_visit():
         for name in _BY_ENDPOINT.get(request.endpoint or "", ()):
             record(name)
-    if _is_page(response):
-        record(PAGE_VIEWED, path=page_path())
+        if _is_page(response):
+            record(PAGE_VIEWED, path=page_path())
     return response
 
 
@@ -221,7 +221,7 @@ def _is_page(response: Response) -> bool:
     )
 
 
-def _is_a_visit() -> bool:
+def is_a_visit() -> bool:
     """A page that a script fetches to bring itself up to date, or a browser in advance, was not opened by anybody."""
     if request.method != "GET":
         return True

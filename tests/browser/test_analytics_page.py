@@ -110,7 +110,7 @@ def test_it_counts_what_is_stored_and_shows_it(visit_analytics: Visit, started: 
     page.get_by_text("As a table").click()
     before = total(page)
     for number in range(3):
-        record(started.database, *[event("signed_in", datetime.now(UTC), f"live {number}") for _ in range(5)])
+        record(started.database, *[event("signed_up", datetime.now(UTC), f"live {number}") for _ in range(5)])
         started.publish("events_stored", {"count": 5})
     expect(page.locator("#stored")).to_have_text("15 events stored since you opened this page")
     expect(page.locator("#total")).to_have_text(str(before + 15), timeout=LIVE_MS)

@@ -32,7 +32,9 @@ export async function refresh() {
 
 async function load() {
   try {
-    const answer = await fetch(location.href);
+    // The first report is looked at without the page being opened anew.
+    const headers = document.querySelector("[data-awaited]") ? { "X-Awaited": "report" } : {};
+    const answer = await fetch(location.href, { headers });
     if (answer.redirected) end();
     else if (answer.ok) return new DOMParser().parseFromString(await answer.text(), "text/html");
   } catch {

@@ -5,11 +5,12 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gevent
 import pytest
-from flask import Flask
+from flask import Flask, Response
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
@@ -20,7 +21,8 @@ from app.analytics.tracking import Recorder
 from app.database.engine import Database
 from app.database.schema import events, people
 from app.errors import Unavailable
-from tests.unit.analytics.conftest import event
+from app.repositories.service import Entry
+from tests.unit.analytics.conftest import NOW, event
 from tests.unit.conftest import MakeApp, count_of
 
 PASSWORD = "correct horse battery staple"
@@ -276,6 +278,24 @@ class TestRecording:
         client.get("/", headers=headers)
         client.get("/register", headers=headers)
         assert stored() == Counter()
+
+    def test_a_report_that_comes_while_one_waits_is_looked_at_once(
+        self, app: Flask, client: FlaskClient, stored: Stored, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sign_up(client)
+        entry = Entry(7, "https://example.org/x", "x", NOW, None, None)
+        monkeypatch.setattr(app.extensions["repositories"], "get", lambda *_: entry)
+        page, by_script = "/repositories/7", {"Sec-Fetch-Dest": "empty"}
+        assert b"data-awaited" in client.get(page).data
+        assert stored()["report_viewed"] == 0
+        monkeypatch.setattr("app.web.repositories.page", lambda *_, **__: Response("the page", content_type="text/html"))
+        monkeypatch.setattr(app.extensions["repositories"], "get", lambda *_: replace(entry, report={"languages": {}}))
+        client.get(page, headers=by_script | {"X-Awaited": "report"})
+        assert stored()["report_viewed"] == 1
+        client.get(page, headers=by_script)
+        assert stored()["report_viewed"] == 1
+        client.get(page)
+        assert stored()["report_viewed"] == 2
 
     def test_nothing_is_recorded_after_a_no(self, app: Flask, client: FlaskClient, stored: Stored) -> None:
         sign_up(client)

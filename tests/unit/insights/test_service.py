@@ -59,16 +59,16 @@ def test_an_answer_is_of_one_moment(both: Database, monkeypatch: pytest.MonkeyPa
     """What is stored while it is read is in none of its numbers."""
     if both.url.startswith("sqlite"):
         pytest.skip("its transactions come one after the other")
-    record(both, event("signed_in", FIRST))
+    record(both, event("clicked", FIRST))
     by_name = store.by_name
 
     def disturbed(*args: Any) -> dict[str, int]:
-        record(both, event("signed_in", FIRST))
+        record(both, event("clicked", FIRST))
         return by_name(*args)
 
     monkeypatch.setattr(store, "by_name", disturbed)
     summary = insights(both).summary(WEEK)
-    assert (summary.total_events, summary.by_name) == (1, {"signed_in": 1})
+    assert (summary.total_events, summary.by_name) == (1, {"clicked": 1})
     monkeypatch.setattr(store, "one_moment", lambda _: None)
     summary = insights(both).summary(WEEK)
-    assert (summary.total_events, summary.by_name) == (2, {"signed_in": 3})
+    assert (summary.total_events, summary.by_name) == (2, {"clicked": 3})

@@ -97,7 +97,7 @@ def test_the_comparison_sees_what_is_left_out(both: Database, monkeypatch: pytes
 
 def test_a_millisecond_is_not_lost(both: Database) -> None:
     moment = at("2025-10-03T20:00:00.123")
-    record(both, event("signed_in", moment))
+    record(both, event("clicked", moment))
     millisecond = timedelta(milliseconds=1)
     for since, until, expected in (
         (moment, moment + millisecond, 1),
@@ -146,7 +146,7 @@ def test_who_said_no_of_all_accounts(both: Database) -> None:
 
 def test_whether_there_is_anything(both: Database) -> None:
     assert not both.run(store.has_events)
-    record(both, event("signed_in", FIRST))
+    record(both, event("clicked", FIRST))
     assert both.run(store.has_events)
 
 
@@ -160,7 +160,7 @@ def test_funnels_are_read_by_their_index(both: Database) -> None:
 
 @pytest.mark.parametrize("interval", [DAY, HOUR])
 def test_whole_intervals_are_read_without_the_events(both: Database, interval: str) -> None:
-    record(both, event("signed_in", FIRST))
+    record(both, event("clicked", FIRST))
 
     def read(asked: Range) -> str:
         def work(connection: Connection) -> None:

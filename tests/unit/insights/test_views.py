@@ -29,15 +29,15 @@ def test_the_summary_is_for_administrators(app: Flask, client: FlaskClient) -> N
 
 def test_a_summary(app: Flask, administrator: FlaskClient) -> None:
     noon = datetime(2025, 10, 3, 12, tzinfo=UTC)
-    record(app.extensions["database"], event("signed_in", noon), event("signed_up", noon, "bob"), event("signed_in", noon))
+    record(app.extensions["database"], event("clicked", noon), event("signed_up", noon, "bob"), event("clicked", noon))
     answer = administrator.get(f"{SUMMARY}?from=2025-10-03T11:00:00Z&to=2025-10-03T13:00:00Z&interval=hour")
     assert answer.get_json() == {
         "from": "2025-10-03T11:00:00.000Z",
         "to": "2025-10-03T13:00:00.000Z",
         "interval": "hour",
         "total_events": 3,
-        "by_name": {"signed_in": 2, "signed_up": 1},
-        "by_category": {"account": 3},
+        "by_name": {"clicked": 2, "signed_up": 1},
+        "by_category": {"other": 2, "account": 1},
         "series": [
             {"start": "2025-10-03T11:00:00.000Z", "events": 0, "visitors": 0},
             {"start": "2025-10-03T12:00:00.000Z", "events": 3, "visitors": 2},
@@ -46,7 +46,7 @@ def test_a_summary(app: Flask, administrator: FlaskClient) -> None:
 
 
 def test_without_a_word_it_is_the_last_thirty_days(app: Flask, administrator: FlaskClient) -> None:
-    record(app.extensions["database"], event("signed_in", datetime.now(UTC)))
+    record(app.extensions["database"], event("clicked", datetime.now(UTC)))
     found = administrator.get(SUMMARY).get_json()
     today = floor(datetime.now(UTC), DAY)
     assert (found["total_events"], len(found["series"])) == (1, 30)

@@ -101,7 +101,7 @@ def test_what_is_shown_is_what_an_export_proposes(administrator: FlaskClient) ->
 
 def test_an_empty_page_explains_itself(app: Flask, administrator: FlaskClient) -> None:
     assert "Nothing has been stored yet" in administrator.get(PAGE).text
-    record(app.extensions["database"], event("signed_in", datetime.now(UTC) - timedelta(days=60)))
+    record(app.extensions["database"], event("clicked", datetime.now(UTC) - timedelta(days=60)))
     assert "Nothing happened in this time" in administrator.get(PAGE).text
 
 
