@@ -15,13 +15,12 @@ SHARES = {
     "page_viewed": 45,
     "page_left": 36,
     "report_viewed": 5,
-    "signed_in": 4,
     "analysis_requested": 3,
     "sign_up_opened": 2,
     "repository_added": 2,
     "signed_up": 1,
-    "notifications_opened": 1,
-    "notification_followed": 1,
+    "notifications_opened": 3,
+    "notification_followed": 3,
 }
 PATHS = ["/", "/repositories/:id", "/compare", "/notifications", "/login", "/register", "/settings", "/privacy", "/admin/fleet"]
 
