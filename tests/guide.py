@@ -24,6 +24,7 @@ STAGES = {
     "2. Instance Identification": FLEET,
     "3. Graceful Shutdown": FLEET,
     "4. WebSocket Multi-Instance Support": FLEET,
+    "5. Shared Analytics Opt-Out": FLEET,
     "Health Check Endpoints": FLEET,
     "Instance Metadata Header": FLEET,
     "Unit Tests": FLEET,
