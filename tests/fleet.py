@@ -8,17 +8,27 @@ from pathlib import Path
 from typing import Self
 
 from tests.processes import POLL_SECONDS
-from tests.servers import Instance, PostgresServer, RedisServer, Server, fleet_environment, migrate
+from tests.servers import Instance, PostgresServer, RedisServer, Server, Worker, fleet_environment, migrate
 from tests.sockets import Balancer
 
 
 class Fleet:
-    def __init__(self, folder: Path, postgres: PostgresServer, *, size: int, application: str, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        postgres: PostgresServer,
+        *,
+        size: int,
+        application: str,
+        worker: str = "app.jobs.worker",
+        **settings: str,
+    ) -> None:
         """Its Redis is its own; the pid files are `folder`/NAME.pid. What ends stays away while there is `folder`/NAME.away."""
         self.folder = folder
         self._postgres = postgres
         self._size = size
         self._application = application
+        self._worker = worker
         self._settings = settings
         self._stack = ExitStack()
         self._over = threading.Event()
@@ -29,6 +39,7 @@ class Fleet:
             self.environment = fleet_environment(self.redis.url, self._postgres.create_database(), **self._settings)
             migrate(self.environment)
             self.instances = {f"instance-{number}": self._instance(f"instance-{number}") for number in range(1, self._size + 1)}
+            self._stack.enter_context(Worker(self.environment, module=self._worker))
             self.balancer = self._stack.enter_context(Balancer(list(self.instances.values())))
             self.pid_files = {name: self.folder / f"{name}.pid" for name in [*self.instances, "redis"]}
             self._watch()

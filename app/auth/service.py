@@ -126,6 +126,10 @@ class Accounts:
         self._database.run_within(DELETION_SECONDS, self._remove, user.id)
         audit.note("account.deleted", client.address, user=user.id)
 
+    def delete_without_password(self, user_id: int) -> None:
+        """For a process of the operator's, which has made the account."""
+        self._database.run_within(DELETION_SECONDS, self._remove, user_id)
+
     def _remove(self, connection: Connection, user_id: int) -> None:
         self._forget(connection, user_id)
         store.remove(connection, user_id)

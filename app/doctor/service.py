@@ -126,14 +126,15 @@ class Doctor:
     def _visitor(self) -> Iterator[Visitor]:
         """An account for as long as the block lasts, whatever happens in it."""
         email, password = f"doctor-{secrets.token_hex(8)}@doctor.invalid", secrets.token_urlsafe(24)
-        self.database.run(store.remove_forgotten, 2 * LONGEST_SECONDS)
+        for user_id in self.database.run(store.forgotten, 2 * LONGEST_SECONDS):
+            self.accounts.delete_without_password(user_id)
         user = self.accounts.add_without_limit(email, password)
         try:
             yield Visitor(user.id, email, password)
         finally:
             with suppress(Unavailable):  # what an address did not answer any more to end
                 self.sessions.destroy_all(user.id, keep=None)
-            self.database.run(store.remove, user.id)
+            self.accounts.delete_without_password(user.id)
 
 
 def examine_without_configuration(faults: Sequence[str], urls: Sequence[str]) -> Findings:

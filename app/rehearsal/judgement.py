@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from app.rehearsal.measurements import Measurements, Phase, Request
+from app.rehearsal.measurements import Accounting, Measurements, No, Phase, Request
 
 MAX_GAP = 1.0  # between two successful requests: what a person takes for a slow page
 IN_FLIGHT = 0.5  # requests sent so soon after a SIGKILL may still reach the dead instance; no proxy repeats a POST
@@ -196,6 +196,42 @@ def _delay(measured: Measurements, sent: float, heard: float) -> tuple[float, fl
     if phase and phase.back_at is not None and sent < phase.back_at:
         sent = min(heard, phase.back_at)
     return heard - sent, MAX_LATE + (phase.stall if phase else 0.0)
+
+
+def events(measured: Measurements, accounting: Accounting) -> Line:
+    """What was answered 202 is due, even if it was not taken: these users have not said no."""
+    due = [event_id for batch in measured.events if batch.taken is not None for event_id in batch.ids]
+    lost = sum(event_id not in accounting.rows for event_id in due)
+    doubled = sum(count > 1 for count in accounting.rows.values())
+    waiting = f"; {accounting.waiting:,} still wait" if accounting.waiting else ""
+    return Line(
+        "events",
+        bool(due) and not lost + doubled,
+        f"{len(due):,} accepted of users who let themselves be counted: {lost:,} lost, {doubled:,} doubled{waiting}",
+        "what was answered 202 is not stored, or not once: does a job worker run, and does Redis keep what it has taken?",
+    )
+
+
+def opt_outs(measured: Measurements, accounting: Accounting) -> Line:
+    """What was sent before the answer and stored by then may stay; nothing else of that time may ever be stored."""
+    noes = [no for no in measured.noes if no.answered]
+    taken = sum(len(batch.ids) for no in noes for batch in no.after if batch.taken)
+    stored = set(accounting.beyond_fences).union(*(_stored_after(no, accounting) for no in noes))
+    return Line(
+        "opt-outs",
+        bool(noes) and not taken and not stored,
+        f"{len(noes)} said no in the middle of their events: {taken:,} taken and {len(stored):,} stored after it",
+        "people were counted against their will: an instance went by what it had known before, or a worker did not look whether "
+        "somebody had said no meanwhile",
+    )
+
+
+def _stored_after(no: No, accounting: Accounting) -> set[str]:
+    if no.stored is None:
+        return set()
+    sent = {event_id for batch in no.before + no.after for event_id in batch.ids}
+    later = {event_id for event_id, at in no.stored.items() if no.fenced_at is not None and at > no.fenced_at}
+    return (sent & accounting.rows.keys()) - no.stored.keys() | later
 
 
 def signed_out(measured: Measurements) -> Line:

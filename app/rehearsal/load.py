@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import time
 from collections import defaultdict
@@ -15,9 +16,10 @@ from gevent.pool import Pool
 from app.errors import Unavailable
 from app.rehearsal.measurements import Request
 from app.rehearsal.people import Person, SignInFailed, sign_in
-from app.rehearsal.web import TIMEOUT_SECONDS, NoAnswer, Web
+from app.rehearsal.web import TIMEOUT_SECONDS, Answer, NoAnswer, Web
 
 TICK_SECONDS = 0.02
+LAST_SECONDS = 3.0
 RACERS = 6  # requests under way when their session ends
 CHECKS = 6  # of an ended session: so many instances are asked, if there are so many
 
@@ -39,7 +41,9 @@ class Steadily:
         self._pool.join(timeout=2 * TIMEOUT_SECONDS)
 
     def kill(self) -> None:
+        """What instances are just doing for a user is done before that user is deleted, if it does not take long."""
         self._pace.kill()
+        self._pool.join(timeout=LAST_SECONDS)
         self._pool.kill()
 
     def _run(self) -> None:
@@ -49,28 +53,41 @@ class Steadily:
             self._pool.spawn(self._act, number)
 
 
+class Requests:
+    """Asked of the fleet, each once, and noted."""
+
+    def __init__(self, web: Web) -> None:
+        self._web = web
+        self.done: list[Request] = []
+
+    def ask(self, method: str, path: str, person: Person, *, fresh: bool = True, **body: Any) -> Answer | None:
+        """None: nobody answered."""
+        started, answer, why = time.monotonic(), None, ""
+        content = json.dumps(body).encode() if body else None
+        try:
+            answer = self._web.ask(method, path, person.cookie, content, fresh=fresh)
+            why = answer.complaint if answer.status >= 400 else ""
+        except NoAnswer as error:
+            why = str(error)
+        seconds, status = time.monotonic() - started, answer.status if answer else 0
+        may_retry = answer is not None and "Retry-After" in answer.headers
+        self.done.append(Request(started, seconds, method, status, person.id, may_retry, why))
+        return answer
+
+
 class HttpLoad:
     """GET and POST by turns, of all users, every other one on a connection of its own."""
 
-    def __init__(self, web: Web, people: Sequence[Person]) -> None:
-        self._web = web
+    def __init__(self, requests: Requests, people: Sequence[Person]) -> None:
+        self._requests = requests
         self._people = people
-        self.done: list[Request] = []
 
     def send(self, number: int) -> None:
         person, fresh = self._people[number % len(self._people)], number % 4 < 2
-        started, status, may_retry, why = time.monotonic(), 0, False, ""
-        try:
-            if number % 2:
-                answer = self._web.post("/api/notifications/read", person.cookie, fresh=fresh, up_to=UP_TO_NOTHING)
-            else:
-                answer = self._web.get("/api/auth/me", person.cookie, fresh=fresh)
-            status, may_retry = answer.status, "Retry-After" in answer.headers
-            why = answer.complaint if status >= 400 else ""
-        except NoAnswer as error:
-            why = str(error)
-        seconds = time.monotonic() - started
-        self.done.append(Request(started, seconds, "POST" if number % 2 else "GET", status, person.id, may_retry, why))
+        if number % 2:
+            self._requests.ask("POST", "/api/notifications/read", person, fresh=fresh, up_to=UP_TO_NOTHING)
+        else:
+            self._requests.ask("GET", "/api/auth/me", person, fresh=fresh)
 
 
 class Sender:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,25 @@ class Socket:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Events of one request."""
+
+    ids: Sequence[str]
+    taken: bool | None  # as it was answered; None: without an answer they may be stored or not
+
+
+@dataclass
+class No:
+    """One user's, in the middle of their events."""
+
+    before: list[Batch] = field(default_factory=list)  # sent before it was answered
+    after: list[Batch] = field(default_factory=list)
+    answered: bool = False  # with 200
+    fenced_at: datetime | None = None
+    stored: dict[str, datetime] | None = None  # of the user right after the answer: nothing may be added to it; None: not seen
+
+
+@dataclass(frozen=True)
 class Stop:
     instance: str
     asked_at: float
@@ -80,6 +100,15 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Accounting:
+    """What became of the events, in SQL and at the end."""
+
+    rows: dict[str, int]  # how often each event is there
+    beyond_fences: Collection[str]  # events of users who have said no that happened later
+    waiting: int  # in the stream
+
+
+@dataclass(frozen=True)
 class Settings:
     drain_rate: float
     shutdown_delay: float
@@ -99,5 +128,8 @@ class Measurements:
     accepted: dict[int, dict[int, float]] = field(default_factory=dict)  # user -> seq -> when it was stored
     logouts: int = 0
     revived: int = 0  # sessions that were valid again after their logout
+    events: list[Batch] = field(default_factory=list)  # of users who never say no
+    noes: list[No] = field(default_factory=list)
+    accounting: Accounting | None = None  # None: it did not come to that
     remarks: list[str] = field(default_factory=list)  # what was not rehearsed
     interrupted: str | None = None  # why it ended before its end

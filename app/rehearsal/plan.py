@@ -21,6 +21,8 @@ class Plan:
     requests_per_second: int = 100
     notifications_per_second: int = 50
     logouts_per_second: int = 1
+    event_batches_per_second: int = 10
+    opt_outs_per_second: int = 1
 
     def dump(self) -> str:
         return json.dumps(asdict(self))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 import gevent
@@ -16,7 +17,8 @@ import redis
 from flask import Flask
 
 from app import config, create_app, instance, logs
-from app.auth import store
+from app.analytics.stream import STREAM
+from app.auth import store as accounts_store
 from app.auth.limits import MemoryRateLimiter
 from app.auth.passwords import Passwords
 from app.auth.service import Accounts, Client
@@ -27,10 +29,11 @@ from app.database.engine import Database
 from app.errors import Unavailable
 from app.notifications.service import Notifications
 from app.redis_client import connect
-from app.rehearsal import report
+from app.rehearsal import report, store
+from app.rehearsal.events import NAME, Events, OptOuts
 from app.rehearsal.listeners import BYSTANDERS_PER_USER, Listeners
-from app.rehearsal.load import HttpLoad, Logouts, Sender, Stalls, Steadily
-from app.rehearsal.measurements import Measurements, Settings
+from app.rehearsal.load import HttpLoad, Logouts, Requests, Sender, Stalls, Steadily
+from app.rehearsal.measurements import Accounting, Measurements, Settings
 from app.rehearsal.observers import Account, Crowd, Readiness
 from app.rehearsal.people import Person, SignInFailed, people, sign_in_all
 from app.rehearsal.plan import Plan
@@ -41,6 +44,8 @@ from app.sessions.interface import SessionInterface
 READINESS_PER_SECOND = 20  # of all instances together
 REDIS_SECONDS = 5.0
 MAX_BYSTANDERS = 200
+ACCOUNTING_SECONDS = 10.0
+CLOCKS_DIFFER = timedelta(minutes=5)
 RED, INTERRUPTED = 1, 130
 
 
@@ -75,7 +80,7 @@ def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
         try:
             made = stack.enter_context(people(told + others, _registration(settings, app), _removal(app), _tell))
             database: Database = app.extensions["database"]
-            database.run(store.promote, made[0].email)
+            database.run(accounts_store.promote, made[0].email)
             users = sign_in_all(web, made)
             _tell(f"{len(users)} users have signed in")
             listeners = Listeners(plan.url, users[:told], plan.sockets_per_user, users[told:], settings.socket_transports)
@@ -92,16 +97,23 @@ def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
 
 def _under_load(plan: Plan, measured: Measurements, stack: ExitStack, parts: Parts) -> None:
     notifications: Notifications = parts.app.extensions["notifications_of_commands"]
+    database: Database = parts.app.extensions["database"]
     listeners = parts.listeners
     stalls, readiness, logouts = Stalls(), Readiness(parts.web), Logouts(parts.web, parts.users)
-    http = HttpLoad(parts.web, parts.users)
+    asked = Requests(parts.web)
+    http, events = HttpLoad(asked, parts.users), Events(asked, parts.users[::2])
+    opt_outs = OptOuts(asked, parts.users[1::2], lambda user_id: database.run(store.of_user, user_id))
     sender = Sender(lambda user_id: notifications.send(user_id, "message", "Rehearsal", {}).seq, parts.users)
-    measured.requests, measured.accepted, measured.sockets = http.done, sender.accepted, listeners.sockets
+    measured.requests, measured.accepted, measured.sockets = asked.done, sender.accepted, listeners.sockets
+    measured.events, measured.noes = events.sent, opt_outs.noes
+    began_at = datetime.now(UTC)
     loads = [
         Steadily(READINESS_PER_SECOND, readiness.ask),
         Steadily(plan.requests_per_second, http.send),
         Steadily(plan.notifications_per_second, sender.send),
         Steadily(plan.logouts_per_second, logouts.race),
+        Steadily(plan.event_batches_per_second, events.send),
+        Steadily(plan.opt_outs_per_second, opt_outs.take_turn),
     ]
     for load in loads:
         stack.callback(load.kill)
@@ -113,6 +125,23 @@ def _under_load(plan: Plan, measured: Measurements, stack: ExitStack, parts: Par
         load.finish()
     wait_for(crowd.is_calm, CALM_SECONDS)
     measured.logouts, measured.revived = logouts.count_revived()
+    measured.accounting = _accounting(database, parts, began_at)
+
+
+def _accounting(database: Database, parts: Parts, began_at: datetime) -> Accounting:
+    """When nothing waits any more to be stored, or too long."""
+
+    def waiting() -> int:
+        try:
+            return int(parts.redis_client.xlen(STREAM))
+        except redis.RedisError as error:
+            raise Failed(f"Redis does not answer: {type(error).__name__}") from None
+
+    wait_for(lambda: waiting() == 0, CALM_SECONDS)
+    rows = database.run_within(ACCOUNTING_SECONDS, store.rows, NAME, began_at - CLOCKS_DIFFER)
+    user_ids = [person.id for person in parts.users]
+    beyond = database.run_within(ACCOUNTING_SECONDS, store.beyond_fences, user_ids)
+    return Accounting(rows, beyond, waiting())
 
 
 @dataclass(frozen=True)
@@ -138,12 +167,12 @@ def _registration(settings: Config, app: Flask) -> Callable[[str, str], User]:
 
 
 def _removal(app: Flask) -> Callable[[int], None]:
-    database: Database = app.extensions["database"]
+    accounts: Accounts = app.extensions["accounts"]
     sessions = app.session_interface
     assert isinstance(sessions, SessionInterface)
 
     def remove(user_id: int) -> None:
-        database.run(store.remove, user_id)
+        accounts.delete_without_password(user_id)
         sessions.end_all(user_id, "account_deleted", keep=None)
 
     return remove

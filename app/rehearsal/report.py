@@ -20,11 +20,17 @@ def judge(measured: Measurements) -> list[Line]:
         judgement.longest_gap(measured),
         *judgement.redis(measured),
         *judgement.notifications(measured),
+        *_analytics(measured),
         judgement.signed_out(measured),
         judgement.logouts(measured),
         judgement.reconnections(measured),
         *stops(measured),
     ]
+
+
+def _analytics(measured: Measurements) -> list[Line]:
+    accounting = measured.accounting
+    return [judgement.events(measured, accounting), judgement.opt_outs(measured, accounting)] if accounting else []
 
 
 def is_green(lines: Iterable[Line]) -> bool:

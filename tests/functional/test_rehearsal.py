@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import psycopg2
 import pytest
 
+from app.analytics.stream import STREAM
 from app.rehearsal.commands import PROGRAM
 from app.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
 from tests.fleet import Fleet
@@ -17,7 +19,13 @@ from tests.processes import wait_until
 from tests.servers import ROOT, PostgresServer, base_environment, procfile_command
 
 # A load that leaves a machine with two processors, and other things to do, time for the instances.
-GENTLE = {"sockets": 40, "bystanders": 0, "requests_per_second": 30, "notifications_per_second": 15}
+GENTLE = {
+    "sockets": 40,
+    "bystanders": 0,
+    "requests_per_second": 30,
+    "notifications_per_second": 15,
+    "event_batches_per_second": 8,
+}
 # Slow enough for a few sockets to show it. The timeout is what a hanging stop costs the test.
 SETTINGS = {"SHUTDOWN_DELAY": "2", "SHUTDOWN_TIMEOUT": "14", "DRAIN_RATE": "20", "TRUSTED_PROXIES": "1"}
 
@@ -31,6 +39,12 @@ FAULTS = {
     "stop_that_hangs": "instance-1 stop",
     "session_written_back": "logouts",
 }
+
+
+# Keys in Redis that are not of the rehearsal, or end by themselves soon.
+PASSING = ("fleet:", "dramatiq:", STREAM, "analytics:standing:", "analytics:changing:")
+
+OPT_OUT_FAILS_OPEN = "tests.faults.opt_out_fails_open"
 
 
 def rehearse(fleet: Fleet, *phases: str) -> tuple[int, dict[str, Any], str]:
@@ -58,14 +72,15 @@ def interrupted(fleet: Fleet, output: Path) -> int:
 
 
 def left_behind(fleet: Fleet) -> tuple[list[str], int]:
-    """Keys in Redis that are none of the registry, and users."""
+    """Keys in Redis, and rows of users and of their events."""
     with fleet.redis.client() as client, psycopg2.connect(fleet.environment["DATABASE_URL"]) as connection:
-        keys = [key for key in client.scan_iter("*") if not key.startswith(("fleet:", "dramatiq:"))]
+        wait_until(lambda: client.xlen(STREAM) == 0, timeout=10, what="the last events to be stored or dropped")
+        keys = [key for key in client.scan_iter("*") if not key.startswith(PASSING)]
         with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM users")
-            (users,) = cursor.fetchone() or (0,)
+            cursor.execute("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM analytics_events)")
+            (rows,) = cursor.fetchone() or (0,)
     connection.close()
-    return keys, users
+    return keys, rows
 
 
 def test_a_fleet_as_it_is_passes(postgres_server: PostgresServer, tmp_path: Path) -> None:
@@ -87,6 +102,26 @@ def test_each_fault_is_seen(postgres_server: PostgresServer, tmp_path: Path, fau
         assert (status, card["verdict"]) == (1, "red"), output
         (line,) = [line for line in card["lines"] if line["name"] == red]
         assert not line["ok"], output
+
+
+@pytest.mark.parametrize(
+    ("application", "worker", "what"),
+    [
+        (f"{OPT_OUT_FAILS_OPEN}:app", "app.jobs.worker", "taken"),  # and dropped by the worker
+        ("wsgi:app", OPT_OUT_FAILS_OPEN, "stored"),
+    ],
+    ids=["at the door", "where events are stored"],
+)
+def test_an_opt_out_that_fails_open_is_seen(
+    postgres_server: PostgresServer, tmp_path: Path, application: str, worker: str, what: str
+) -> None:
+    with Fleet(tmp_path, postgres_server, size=2, application=application, worker=worker, **SETTINGS) as fleet:
+        status, card, output = rehearse(fleet, ROLLING_RESTART)
+        assert (status, card["verdict"]) == (1, "red"), output
+        lines = {line["name"]: line for line in card["lines"]}
+        assert not lines["opt-outs"]["ok"], output
+        assert re.search(rf" [1-9][0-9,]* {what}\b", lines["opt-outs"]["text"]), output
+        assert lines["events"]["ok"], output
 
 
 def names(card: dict[str, Any]) -> set[str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from argon2 import PasswordHasher
+from sqlalchemy import Connection
 
 from app import config
 from app.auth import store
@@ -298,6 +299,23 @@ def test_who_leaves_is_gone(accounts: Accounts, ada: User) -> None:
     assert accounts.get(ada.id) is None
     assert isinstance(refusal(lambda: accounts.log_in(EMAIL, PASSWORD, CLIENT)), WrongPassword)
     assert accounts.register(EMAIL, PASSWORD, CLIENT).id != ada.id
+
+
+def test_what_else_there_is_of_an_account_goes_with_it(
+    embedded: dict[str, str], database: Database, passwords: Passwords
+) -> None:
+    forgotten: list[int] = []
+
+    def forget(connection: Connection, user_id: int) -> None:
+        assert store.by_id(connection, user_id)
+        forgotten.append(user_id)
+
+    accounts = Accounts(config.load(embedded), database, passwords, MemoryRateLimiter(), forget=forget)
+    ada, bob = (accounts.add_without_limit(email, PASSWORD) for email in (EMAIL, "bob@example.org"))
+    accounts.delete(ada, PASSWORD, CLIENT)
+    accounts.delete_without_password(bob.id)
+    assert forgotten == [ada.id, bob.id]
+    assert accounts.get(bob.id) is None
 
 
 def test_leaving_needs_the_password(accounts: Accounts, ada: User) -> None:

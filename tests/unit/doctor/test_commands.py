@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Table, func, select, update
 
+from app.analytics.service import Account, Analytics, Event
 from app.database.engine import Database
-from app.database.schema import users
+from app.database.schema import events, rollups, users
 from app.doctor import commands
 from app.doctor.commands import _bounded
 from app.doctor.findings import Finding, ok
@@ -42,8 +43,8 @@ def doctor(app: Flask, database: Database) -> Doctor:
     )
 
 
-def count(connection: Connection) -> int:
-    return int(connection.execute(select(func.count()).select_from(users)).scalar_one())
+def count(connection: Connection, table: Table = users) -> int:
+    return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
 
 
 def examination(doctor: Doctor) -> Iterator[Finding]:
@@ -79,6 +80,14 @@ def test_an_account_that_was_left_behind_goes_with_the_next_examination(doctor: 
         assert database.run(count) == 3
     left = database.run(lambda connection: list(connection.execute(select(users.c.email).order_by(users.c.id)).scalars()))
     assert left == ["doctor-2@doctor.invalid", "doctor@example.org"]
+
+
+def test_the_account_goes_with_its_events(app: Flask, doctor: Doctor, database: Database) -> None:
+    analytics: Analytics = app.extensions["analytics"]
+    with doctor._visitor() as visitor:
+        analytics.take(Account(visitor.id), [Event("e", "clicked", "account", {}, datetime.now(UTC))])
+        assert database.run(count, events) == 1
+    assert (database.run(count, events), database.run(count, rollups)) == (0, 0)
 
 
 def test_the_fleet_is_told_of_where_there_is_a_report(doctor: Doctor) -> None:

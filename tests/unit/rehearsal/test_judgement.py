@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.rehearsal.measurements import Measurements, Outage, Phase, Request, Settings, Socket, Stop, ToldStop
+from app.rehearsal.measurements import (
+    Accounting,
+    Batch,
+    Measurements,
+    No,
+    Outage,
+    Phase,
+    Request,
+    Settings,
+    Socket,
+    Stop,
+    ToldStop,
+)
 from app.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL
 from app.rehearsal.report import as_data, as_text, is_green, judge
 from app.rehearsal.stops import peak
@@ -15,6 +28,7 @@ from app.rehearsal.stops import peak
 USER = 7
 SETTINGS = Settings(drain_rate=100, shutdown_delay=2, shutdown_timeout=30)
 KILLED_AT, DOWN_AT, BACK_AT = 105.0, 203.0, 206.0
+FENCED_AT = datetime(2026, 11, 26, 20, tzinfo=UTC)
 
 
 def steady(started: float, ended: float) -> list[Request]:
@@ -36,6 +50,17 @@ def measured() -> Measurements:
     result.sockets = [Socket(USER, [(at + 0.1, seq) for seq, at in result.accepted[USER].items()], connected=True)]
     result.stops = [Stop("instance-1", 10, 14, 18, 10.1, closings=[12 + number / 100 for number in range(40)])]
     result.logouts = 50
+    result.events = [Batch(["a1", "a2"], taken=True), Batch(["b1", "b2"], taken=None)]
+    result.noes = [
+        No(
+            before=[Batch(["c1", "c2"], taken=True)],
+            after=[Batch(["d1", "d2"], taken=False)],
+            answered=True,
+            fenced_at=FENCED_AT,
+            stored={"c1": FENCED_AT},  # c2 was fenced off
+        )
+    ]
+    result.accounting = Accounting({"a1": 1, "a2": 1, "b1": 1, "c1": 1}, beyond_fences=set(), waiting=0)
     return result
 
 
@@ -189,6 +214,83 @@ def test_what_was_stored_without_redis_is_due_when_it_is_back(measured: Measurem
     measured.accepted[USER].update({204: DOWN_AT, 205: DOWN_AT})
     measured.sockets[0].heard[203:] = [(max(at, BACK_AT + 4.9), seq) for at, seq in measured.sockets[0].heard[203:]]
     assert is_green(judge(measured))
+
+
+def with_rows(measured: Measurements, **rows: int) -> Measurements:
+    assert measured.accounting
+    measured.accounting = replace(measured.accounting, rows=measured.accounting.rows | rows)
+    return measured
+
+
+def test_events_that_were_accepted_are_stored_once(measured: Measurements) -> None:
+    assert is_red(with_rows(measured, a1=2), "events")
+    del with_rows(measured, a1=1).accounting.rows["a2"]  # type: ignore[union-attr]
+    assert is_red(measured, "events")
+    (line,) = [line for line in judge(measured) if line.name == "events"]
+    assert line.text == "2 accepted of users who let themselves be counted: 1 lost, 0 doubled"
+
+
+def test_events_that_still_wait_are_told_of(measured: Measurements) -> None:
+    measured.accounting = Accounting({}, set(), waiting=2)
+    assert is_red(measured, "events")
+    assert "2 lost, 0 doubled; 2 still wait" in as_text(measured, judge(measured))
+
+
+def test_who_has_not_said_no_and_is_refused_loses_events(measured: Measurements) -> None:
+    measured.events.append(Batch(["e1"], taken=False))
+    assert is_red(measured, "events")
+
+
+def test_events_without_an_answer_may_be_stored_or_not_but_never_twice(measured: Measurements) -> None:
+    assert not is_red(with_rows(measured, b2=1), "events")
+    assert is_red(with_rows(measured, b2=2), "events")
+
+
+def test_no_events_prove_nothing(measured: Measurements) -> None:
+    measured.events = measured.events[1:]
+    assert is_red(measured, "events")
+
+
+def test_no_event_is_taken_after_a_no(measured: Measurements) -> None:
+    measured.noes[0].after[0] = Batch(["d1", "d2"], taken=None)
+    assert not is_red(measured, "opt-outs")
+    measured.noes[0].after[0] = Batch(["d1", "d2"], taken=True)
+    assert is_red(measured, "opt-outs")
+    assert "1 said no in the middle of their events: 2 taken and 0 stored after it" in as_text(measured, judge(measured))
+
+
+@pytest.mark.parametrize("event_id", ["c2", "d1"])  # one that had waited, one that was sent afterwards
+def test_no_event_is_stored_after_a_no(measured: Measurements, event_id: str) -> None:
+    assert is_red(with_rows(measured, **{event_id: 1}), "opt-outs")
+    assert "0 taken and 1 stored after it" in as_text(measured, judge(measured))
+
+
+@pytest.mark.parametrize(("later", "red"), [(0, False), (1, True)])
+def test_no_event_happened_after_the_fence(measured: Measurements, later: int, red: bool) -> None:
+    measured.noes[0].stored = {"c1": FENCED_AT + timedelta(milliseconds=later)}
+    assert is_red(measured, "opt-outs") is red
+
+
+def test_what_the_application_records_by_itself_respects_the_fence_as_well(measured: Measurements) -> None:
+    measured.accounting = replace(measured.accounting, beyond_fences={"of the application"})  # type: ignore[type-var]
+    assert is_red(measured, "opt-outs")
+
+
+def test_a_no_that_was_not_answered_proves_nothing(measured: Measurements) -> None:
+    measured.noes.append(No(before=[Batch(["f1"], taken=True)]))
+    assert not is_red(with_rows(measured, f1=1), "opt-outs")
+    measured.noes = measured.noes[1:]
+    assert is_red(measured, "opt-outs")
+
+
+def test_a_no_after_which_sql_was_not_seen_is_judged_by_its_answers(measured: Measurements) -> None:
+    measured.noes[0].stored = None
+    assert not is_red(with_rows(measured, c2=1), "opt-outs")
+
+
+def test_without_an_accounting_nothing_is_said_of_events(measured: Measurements) -> None:
+    measured.accounting, measured.interrupted = None, "Redis does not answer"
+    assert {"events", "opt-outs"} & {line.name for line in judge(measured)} == set()
 
 
 def test_whoever_is_signed_out_counts_once(measured: Measurements) -> None:
