@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import uuid4
 
+import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 
 from app.analytics import personal
 
+MAX_BYTES = 2048  # of a whole event; so many of them may wait in Redis
 MAX_PROPERTIES = 20
 MAX_TEXT = 200  # characters
 MAX_NUMBER = 2**53  # whole numbers up to it are the same in JavaScript
@@ -93,17 +95,14 @@ class _Refused(Exception):
 
 
 def check(items: Sequence[Any], now: datetime, oldest: datetime) -> tuple[list[Event], list[Rejected]]:
-    """Each is judged alone. The same id twice is one event: the first."""
-    events: dict[str, Event] = {}
-    rejected = []
+    """Each is judged alone."""
+    events, rejected = [], []
     for index, item in enumerate(items):
         try:
-            event = _event(_item(item), now, oldest)
+            events.append(_event(_item(item), now, oldest))
         except _Refused as refused:
             rejected.append(Rejected(index, refused.errors))
-        else:
-            events.setdefault(event.event_id, event)
-    return list(events.values()), rejected
+    return events, rejected
 
 
 def _item(item: Any) -> Item:
@@ -132,7 +131,10 @@ def _event(item: Item, now: datetime, oldest: datetime) -> Event:
         raise _Refused(*personally)
     moment = _moment(item.occurred_at, now, oldest) if item.occurred_at else now
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-    return Event(item.id, item.name, item.category, item.properties, moment)
+    event = Event(item.id, item.name, item.category, item.properties, moment)
+    if len(msgspec.json.encode(event)) > MAX_BYTES:
+        raise _Refused(("properties", f"An event has at most {MAX_BYTES:,} bytes."))
+    return event
 
 
 def _personal(item: Item) -> Iterator[tuple[str, str]]:

@@ -30,7 +30,7 @@ TAKEN, CLOSED, UNKNOWN, FULL = "taken", "closed", "unknown", "full"
 
 KNOWN_SECONDS = 600
 CHANGING_SECONDS = 10  # far longer than a change or a look at SQL takes; for so long SQL is asked after a crash in the middle
-MAX_WAITING = 100_000  # events; with some hundred bytes each, a hundred megabytes at most
+MAX_WAITING = 100_000  # events; 30 MB of Redis' memory as the application makes them, 250 MB of the largest
 MAX_KNOWN = 10_000  # people, in the memory of an embedded instance
 
 

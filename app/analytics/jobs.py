@@ -90,4 +90,4 @@ class Storer:
     def _put_aside(self, entry: Entry, reason: str) -> None:
         self._stream.put_aside(entry)
         del self._held[entry.id]
-        log.error("an event can't be stored, and was put aside: %s", reason)
+        log.error("event %s can't be stored, and was put aside: %s", entry.id.decode(), reason)

@@ -23,6 +23,7 @@ from app.analytics.store import Accepted
 STREAM, GROUP = "analytics:events", "workers"
 POISON = "analytics:poison"  # what can't be stored whatever one does, for somebody to look at
 MAX_POISON = 1000
+POISON_KEPT_SECONDS = 7 * 86_400  # after the last one
 BLOCK_MS = 500  # less than the patience of the connection
 # A batch takes less; of one that takes longer a second consumer may have a part, which does no harm.
 ABANDONED_MS = 5000
@@ -79,6 +80,7 @@ class EventStream:
     def put_aside(self, entry: Entry) -> None:
         fields: dict[Any, Any] = dict(entry.fields)
         self._client.xadd(POISON, fields, maxlen=MAX_POISON)
+        self._client.expire(POISON, POISON_KEPT_SECONDS)
         self.done([entry])
 
     def _new(self, count: int) -> list[Entry]:

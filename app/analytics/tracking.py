@@ -185,9 +185,10 @@ def check(items: list[Any]) -> tuple[list[Event], list[Rejected]]:
 
 def take(events: list[Event]) -> bool:
     """False if whoever asks does not want that. Raises Unavailable."""
-    if gpc() or _browser_says_no():
+    asking = person()
+    if gpc() or _browser_says_no() or not _is_known_who():
         return False
-    return _analytics().take(person(), events)
+    return _analytics().take(asking, events)
 
 
 def record(name: str, **properties: str | int) -> None:
@@ -229,8 +230,8 @@ def is_a_visit() -> bool:
 
 
 def _is_known_who() -> bool:
-    """A page that does not look at the session can't know whether the account behind it has said no."""
-    return "user" in g or current_app.config["SESSION_COOKIE_NAME"] not in request.cookies
+    """Behind a session that was not looked at, or that has ended, may be an account that has said no."""
+    return g.get("user") is not None or current_app.config["SESSION_COOKIE_NAME"] not in request.cookies
 
 
 def _author(name: str) -> Account | Passer:

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, current_app
 from pydantic import BaseModel, Field
 
 from app.api import Body, Moment, answer, operation
-from app.auth.guards import admin_required, require_user
+from app.auth.guards import admin_required, note_act, require_user
 from app.exports.service import Export, Exports
 from app.moments import iso
 
@@ -48,7 +48,7 @@ class ExportsView(BaseModel):
 @operation("Have the events of a time written to a file", body=OrderBody, returns={202: OrderedView}, errors=(401, 403, 429))
 @admin_required
 def order(body: OrderBody) -> Response:
-    return answer(OrderedView(job=_job(service().order(require_user().id, body.since, body.until))), 202)
+    return answer(OrderedView(job=_job(order_one(body.since, body.until))), 202)
 
 
 @blueprint.get("")
@@ -63,9 +63,16 @@ def list_exports() -> Response:
 @admin_required
 def download(export_id: int) -> Response:
     found = service().download(require_user().id, export_id)
+    note_act("export.downloaded", export=export_id)
     name = f"reporadar-events-{_in_name(found.export.since)}-to-{_in_name(found.export.until)}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(found.content, headers=headers, content_type=f"{CSV}; charset=utf-8")
+
+
+def order_one(since: datetime, until: datetime) -> Export:
+    export = service().order(require_user().id, since, until)
+    note_act("export.ordered", export=export.id)
+    return export
 
 
 def service() -> Exports:

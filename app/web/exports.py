@@ -12,7 +12,7 @@ from app import moments
 from app.auth.guards import require_user
 from app.errors import Invalid, Problem
 from app.exports.store import KEPT_FOR
-from app.exports.views import service
+from app.exports.views import order_one, service
 from app.web import forms
 from app.web.pages import SEE_OTHER, administrators_only, blueprint, page
 
@@ -34,7 +34,7 @@ def order_export() -> Response:
         first, last = _day("first_day"), _day("last_day")
         if last < first:
             raise Invalid.field("last_day", "The last day is before the first one.")
-        service().order(require_user().id, first, last + A_DAY)
+        order_one(first, last + A_DAY)
     except Problem as problem:
         return page("export.html", forms.correctable(problem), **exports_for_page())
     return redirect("/admin/analytics?done=export#exports", SEE_OTHER)

@@ -56,11 +56,14 @@ def test_each_is_judged_alone() -> None:
     assert [each.index for each in rejected] == [1, 3]
 
 
-def test_the_same_id_twice_is_one_event() -> None:
-    items = [{**GOOD, "id": "a", "name": ""}, {**GOOD, "id": "a", "name": "first"}, {**GOOD, "id": "a", "name": "second"}]
-    events, rejected = check(items, NOW, OLDEST)
-    assert [event.name for event in events] == ["first"]
-    assert [each.index for each in rejected] == [0]
+def test_the_same_id_twice_is_left_to_the_storing() -> None:
+    events, rejected = check([{**GOOD, "id": "a"}, {**GOOD, "id": "a"}], NOW, OLDEST)
+    assert ([event.event_id for event in events], rejected) == (["a", "a"], [])
+
+
+def test_an_event_has_a_size() -> None:
+    events, (rejected,) = check([{**GOOD, "properties": {f"k{number}": "\U0001f600" * 200 for number in range(3)}}], NOW, OLDEST)
+    assert (events, rejected.errors) == ([], [{"field": "properties", "message": "An event has at most 2,048 bytes."}])
 
 
 def test_nothing_is_no_event() -> None:
