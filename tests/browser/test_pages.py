@@ -84,6 +84,7 @@ every_page = pytest.mark.parametrize("go", PAGES.values(), ids=PAGES.keys())
 def test_fits_a_phone(visit: Visit, go: Go) -> None:
     page = visit(viewport=PHONE)
     go(page)
+    page.wait_for_load_state()  # of a page that a form led to; with its stylesheet
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
