@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection, select, update
+from sqlalchemy.event import listen
 
 from app.analytics import store
 from app.analytics.events import Event
@@ -253,6 +254,25 @@ class TestErasing:
         assert (count, stored()) == (3, 2)
         assert standing is not None
         assert counted_visitors(both) == {"day": [1, 1], "hour": [1, 1]}
+
+    def test_many_kinds_of_events_are_no_statements_of_their_own(self, both: Database, stored: Stored) -> None:
+        """A client calls its events as it likes: by one after the other, some accounts could never be erased in time."""
+        ada = new_account(both)
+        batch = accepted(standing_of(both, ada), *(event(f"kind-{number}") for number in range(600)))
+        assert all_stored(both.run_within(10, store.keep, batch, LONG_AGO)) == 600
+        statements: list[bool] = []  # whether it is carried out once for each of its rows
+        listen(both.engine, "before_cursor_execute", lambda *call: statements.append(call[-1]))
+        count, _ = both.run_within(10, store.erase, ada)
+        assert (count, stored()) == (600, 0)
+        assert counted_visitors(both) == {}
+        assert not any(statements)
+        assert len(statements) < 30
+
+    def test_very_many_events_are_read_in_parts(self, both: Database, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(store, "ERASED_AT_ONCE", 3)
+        keep(both, standing_of(both, PASSER), *(event() for _ in range(10)))
+        assert both.run(store.erase, PASSER)[0] == 10
+        assert stored() == 0
 
     def test_what_waits_to_be_stored_never_is(self, both: Database, person: Person, stored: Stored) -> None:
         before = standing_of(both, person)
