@@ -54,6 +54,8 @@ class Storer:
         self._held |= {entry.id: entry for entry in read}
         readable = [(entry, accepted) for entry in list(self._held.values()) if (accepted := self._understood(entry))]
         self._store(readable)
+        if len(self._held) == BATCH:  # of people whose rows are locked: let go, they are found again as abandoned ones
+            self._held.clear()
         return len(read)
 
     def _understood(self, entry: Entry) -> Accepted | None:

@@ -172,6 +172,21 @@ def test_what_has_to_wait_is_tried_again(
     assert (storage.stored, waiting(redis_client)) == (["a", "c", "b"], (0, 0))
 
 
+def test_a_batch_full_of_those_who_have_to_wait_does_not_keep_back_the_others(
+    storer: Storer, send: Callable[..., None], storage: Storage, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "BATCH", 2)
+    monkeypatch.setattr(stream, "ABANDONED_MS", 50)
+    monkeypatch.setattr(stream, "CLAIM_SECONDS", 0.05)
+    storage.later = {"a", "b"}
+    send("a", "b", "c")
+    with running(storer):
+        wait_until(lambda: storage.stored == ["c"], 5, "the other one to be stored")
+        storage.later = set()
+        wait_until(lambda: waiting(redis_client) == (0, 0), 5, "those who had to wait")
+    assert storage.stored == ["c", "a", "b"]
+
+
 def test_what_somebody_has_left_is_found(
     make: Callable[[str], Storer], send: Callable[..., None], storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
