@@ -92,7 +92,8 @@ def erase(connection: Connection, person: Person) -> tuple[int, Standing | None]
 
 
 def forget(connection: Connection, user_id: int) -> None:
-    """Before the account is deleted, in the same transaction: its row goes with it."""
+    """Before the account is deleted, in the same transaction: its row goes with it. Nobody gives it one again meanwhile."""
+    connection.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
     erase(connection, Account(user_id))
 
 
@@ -113,7 +114,8 @@ def _add_account(connection: Connection, user_id: int) -> None:
     ).where(users.c.id == user_id)
     missing = ~select(people.c.user_id).where(people.c.user_id == user_id).exists()
     names = ["pseudonym", "user_id", "opted_out", "version", "created_at"]
-    statement = _dialect(connection).insert(people).from_select(names, mine.where(missing))
+    lasting = mine.where(missing).with_for_update(read=True, key_share=True, of=users)  # waits for one that is being deleted
+    statement = _dialect(connection).insert(people).from_select(names, lasting)
     connection.execute(statement.on_conflict_do_nothing())
 
 
@@ -225,12 +227,12 @@ def visitor_key(connection: Connection, day: str) -> bytes:
 
 
 def purge(connection: Connection, oldest: datetime, limit: int) -> int:
-    """Deletes what is older, so many events at most; returns how many."""
+    """Deletes what is older, so many events at most; returns how many. Somebody who is being erased is not waited for."""
     moment = now(connection)
     connection.execute(delete(visitor_keys).where(visitor_keys.c.day < moment.date().isoformat()))
     connection.execute(delete(people).where(people.c.user_id.is_(None), people.c.created_at < moment - VISITORS_KEPT))
     old = select(events.c.person, events.c.event_id).where(events.c.occurred_at < oldest)
-    batch = old.order_by(events.c.occurred_at).limit(limit).subquery()
+    batch = old.order_by(events.c.occurred_at).limit(limit).with_for_update(skip_locked=True).subquery()
     here = (events.c.person == batch.c.person) & (events.c.event_id == batch.c.event_id)
     doomed = select(literal(1)).select_from(batch).where(here).correlate(events).exists()
     gone = [Counted(*row) for row in connection.execute(delete(events).where(doomed).returning(*_COUNTED))]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
@@ -158,12 +158,12 @@ class TestKeeping:
 
 
 @contextmanager
-def changing(database: Database, person: Person) -> Iterator[None]:
-    """Somebody's no, in a transaction that is not over."""
+def under_way(database: Database, work: Callable[[Connection], object]) -> Iterator[None]:
+    """A transaction that is not over."""
     began, end = threading.Event(), threading.Event()
 
     def change(connection: Connection) -> None:
-        store.opt_out(connection, person)
+        work(connection)
         began.set()
         assert end.wait(10)
 
@@ -193,11 +193,36 @@ class TestTogether:
     def test_who_is_changing_their_mind_delays_nobody_else(self, both: Database, stored: Stored) -> None:
         ada, bob = (new_account(both, email) for email in ("ada@example.org", "bob@example.org"))
         batch = [*accepted(standing_of(both, ada), event(), event()), *accepted(standing_of(both, bob), event())]
-        with changing(both, ada):
+        with under_way(both, lambda connection: store.opt_out(connection, ada)):
             outcome = both.run(store.keep, batch, LONG_AGO)
             assert (outcome.stored, outcome.dropped, outcome.later) == (1, 0, batch[:2])
         assert both.run(store.keep, outcome.later, LONG_AGO) == Outcome(stored=0, dropped=2)
         assert stored() == 1
+
+    def test_retention_does_not_wait_for_who_is_being_erased(self, both: Database, stored: Stored) -> None:
+        """Each would hold some of the rows that the other one wants next."""
+        oldest = NOW - timedelta(days=30)
+        for person in (ada := new_account(both), PASSER):
+            keep(both, standing_of(both, person), event(person.key, at=oldest - timedelta(days=1)), event(person.key))
+        with under_way(both, lambda connection: store.erase(connection, ada)):
+            assert both.run(store.purge, oldest, 10) == 1
+        assert stored() == 1
+        assert counted_visitors(both)["hour"] == [1]
+
+    def test_an_account_that_is_being_deleted_gets_no_other_row(self, both: Database) -> None:
+        ada, found = new_account(both), list[Standing | None]()
+
+        def delete_account(connection: Connection) -> None:
+            store.forget(connection, ada.user_id)
+            accounts.remove(connection, ada.user_id)
+
+        with under_way(both, delete_account):
+            looker = threading.Thread(target=lambda: found.append(both.run(store.standing, ada)))
+            looker.start()
+            looker.join(0.2)
+            assert found == []
+        looker.join()
+        assert found == [None]
 
     def test_a_no_waits_for_what_is_being_stored(self, both: Database) -> None:
         ada = new_account(both)
