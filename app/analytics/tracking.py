@@ -14,9 +14,10 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import gevent
-from flask import Flask, Response, after_this_request, current_app, g, request
+from flask import Flask, Response, after_this_request, current_app, g, request, url_for
 from gevent.event import Event as Signal
 from gevent.lock import RLock
 
@@ -113,6 +114,9 @@ class Recorder:
             self._analytics.take(person, [recorded.event])
         except Unavailable:
             return False
+        except Exception:  # tried again, it would keep back all others
+            log.exception("an event can't be recorded")
+            metrics.events_unrecorded.inc()
         return True
 
 
@@ -200,7 +204,7 @@ def record(name: str, **properties: str | int) -> None:
 
 
 def _record_request(response: Response) -> Response:
-    if response.status_code < 400 and is_a_visit():
+    if response.status_code < 400 and is_a_visit() and not _leads_to_sign_in(response):
         for name in _BY_ENDPOINT.get(request.endpoint or "", ()):
             record(name)
         if _is_page(response):
@@ -211,6 +215,11 @@ def _record_request(response: Response) -> Response:
 def page_path() -> str:
     """The address of the page with placeholders instead of numbers: `/repositories/<id>`."""
     return re.sub(r"<[^<>]*>", "<id>", str(request.url_rule))
+
+
+def _leads_to_sign_in(response: Response) -> bool:
+    """Then nothing was done or shown."""
+    return response.status_code == 303 and urlsplit(response.location or "").path == url_for("web.login")
 
 
 def _is_page(response: Response) -> bool:
@@ -224,6 +233,8 @@ def _is_page(response: Response) -> bool:
 
 def is_a_visit() -> bool:
     """A page that a script fetches to bring itself up to date, or a browser in advance, was not opened by anybody."""
+    if request.method == "HEAD":
+        return False
     if request.method != "GET":
         return True
     return request.headers.get("Sec-Fetch-Dest", "document") == "document" and "Sec-Purpose" not in request.headers

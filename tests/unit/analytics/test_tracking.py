@@ -266,7 +266,8 @@ class TestRecording:
         client.post("/api/auth/register", json={"email": "ada@example.org", "password": "short"})
         client.post("/register", data={"email": "ada@example.org", "password": "short"})
         client.get("/no-such-page")
-        client.get("/settings")  # leads to the sign-in page
+        for response in (client.get("/settings"), client.get("/notifications"), client.post("/", data={"url": "/srv/a"})):
+            assert response.location.startswith("/login")
         assert stored() == Counter()
 
     def test_a_path_names_no_repository(self, app: Flask, client: FlaskClient) -> None:
@@ -277,6 +278,7 @@ class TestRecording:
     def test_what_nobody_opened_is_not_recorded(self, client: FlaskClient, stored: Stored, headers: dict[str, str]) -> None:
         client.get("/", headers=headers)
         client.get("/register", headers=headers)
+        client.head("/register")
         assert stored() == Counter()
 
     def test_a_report_that_comes_while_one_waits_is_looked_at_once(
@@ -344,6 +346,7 @@ class Analytics:
     def __init__(self) -> None:
         self.taken: list[str] = []
         self.down = False
+        self.poison = ""
 
     def visitor(self, address: str, _user_agent: str) -> str:
         return address
@@ -351,6 +354,8 @@ class Analytics:
     def take(self, _person: Any, batch: list[Event]) -> bool:
         if self.down:
             raise Unavailable("down")
+        if self.poison in [one.name for one in batch]:
+            raise ValueError(self.poison)
         self.taken += [one.name for one in batch]
         return True
 
@@ -393,6 +398,13 @@ class TestRecorder:
         with gevent.Timeout(5):
             recorder.hand_on()
         assert count_of("reporadar_events_unrecorded_total") == before + 1
+
+    def test_one_that_can_not_be_taken_delays_nobody(self, recorder: Recorder, analytics: Analytics) -> None:
+        analytics.poison = "odd"
+        for name in ("odd", "even"):
+            recorder.put(recorded(name))
+        recorder.hand_on()
+        assert analytics.taken == ["even"]
 
     def test_at_the_end_it_gives_up_at_once(self, recorder: Recorder, analytics: Analytics) -> None:
         analytics.down = True
