@@ -108,6 +108,9 @@ def check(items: Sequence[Any], now: datetime, oldest: datetime) -> tuple[list[E
 def _item(item: Any) -> Item:
     if not isinstance(item, dict) or len(item) > len(Item.model_fields):
         raise _Refused(("", f"An event is an object of {', '.join(Item.model_fields)} and nothing else."))
+    properties = item.get("properties")
+    if isinstance(properties, dict) and len(properties) > MAX_PROPERTIES:  # each would be judged, and its faults listed
+        raise _Refused(("properties", _RULES["properties"]))
     try:
         return Item.model_validate(item)
     except ValidationError as error:

@@ -38,6 +38,7 @@ MAX_BUFFERED = 10_000
 MAX_WAIT_SECONDS = 5.0  # in the buffer
 RETRY_SECONDS = 0.5
 CHECKED_AT_ONCE = 10
+PAUSE_SECONDS = 0.001  # gevent would look after no other request meanwhile, if it were 0
 
 _BY_ENDPOINT: dict[str, list[str]] = {}
 for _kind in COLLECTED:
@@ -180,10 +181,11 @@ def check(items: list[Any]) -> tuple[list[Event], list[Rejected]]:
     events: list[Event] = []
     rejected: list[Rejected] = []
     for start in range(0, len(items), CHECKED_AT_ONCE):
+        if start:
+            gevent.sleep(PAUSE_SECONDS)
         good, bad = _analytics().check(items[start : start + CHECKED_AT_ONCE])
         events += good
         rejected += [replace(one, index=one.index + start) for one in bad]
-        gevent.sleep(0)
     return events, rejected
 
 

@@ -169,6 +169,10 @@ def test_keys_that_are_none(key: str) -> None:
     assert fields(properties={key: 1}) == ["properties"]
 
 
+def test_too_many_properties_are_not_judged_one_by_one() -> None:
+    assert fields(properties={f"key{number}": [] for number in range(900)}) == ["properties"]
+
+
 def test_how_many_properties() -> None:
     assert len(one(properties={f"key{number}": 1 for number in range(20)}).properties) == 20
     assert fields(properties={f"key{number}": 1 for number in range(21)}) == ["properties"]

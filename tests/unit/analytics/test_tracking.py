@@ -189,6 +189,20 @@ class TestEvents:
         assert answer.get_json()["rejected"][2]["errors"][0]["field"] == "properties.email"
         assert stored()["clicked"] == 1
 
+    def test_others_have_their_turn_while_many_are_judged(self, app: Flask) -> None:
+        turns = []
+
+        def wait_again_and_again() -> None:
+            while True:
+                gevent.sleep(0.0001)
+                turns.append("somebody else's")
+
+        other = gevent.spawn(wait_again_and_again)
+        with app.app_context():
+            tracking.check(some(100)["events"])
+        other.kill()
+        assert len(turns) > 5
+
     @pytest.mark.parametrize("count", [0, 101])
     def test_there_are_1_to_100_at_a_time(self, client: FlaskClient, count: int) -> None:
         assert client.post("/api/analytics/events", json=some(count)).status_code == 422
