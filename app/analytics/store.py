@@ -24,8 +24,9 @@ from app.database.schema import events, people, users, visitor_keys
 
 KEY_BYTES = 32
 ERASED_AT_ONCE = 1000  # events
-# A visitor's no is the browser's, whose cookie tells it from then on. What was on its way meanwhile comes without the cookie.
-ON_THE_WAY = timedelta(seconds=2)
+# A visitor's no is the browser's, whose cookie tells it from then on. What was on its way meanwhile comes without the cookie:
+# a request, and what waits in an instance's memory to be handed on.
+ON_THE_WAY = timedelta(seconds=8)
 VISITORS_KEPT = timedelta(days=7)  # their rows: by then nothing of theirs can be waiting any more
 
 

@@ -6,6 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import gevent
@@ -18,7 +19,7 @@ from app.analytics import store, tracking
 from app.analytics.catalogue import BY_NAME, COLLECTED, FUNNELS
 from app.analytics.events import Event
 from app.analytics.tracking import Recorder
-from app.database.engine import Database
+from app.database.engine import PATIENCE_SECONDS, Database
 from app.database.schema import events, people
 from app.errors import Unavailable
 from app.repositories.service import Entry
@@ -419,6 +420,11 @@ class TestRecorder:
             recorder.put(recorded(name))
         recorder.hand_on()
         assert analytics.taken == ["even"]
+
+    def test_a_visitors_no_reaches_what_waits_here(self) -> None:
+        """It is known for longer than anything waits, and takes to be handed on."""
+        longest = tracking.MAX_WAIT_SECONDS + 2 * PATIENCE_SECONDS
+        assert timedelta(seconds=longest) < store.ON_THE_WAY
 
     def test_at_the_end_it_gives_up_at_once(self, recorder: Recorder, analytics: Analytics) -> None:
         analytics.down = True
