@@ -73,12 +73,11 @@ def _visits(events: Iterable[Counted]) -> list[tuple[str, datetime, str]]:
 def _add(connection: Connection, table: Table, counted: Counter[tuple[Any, ...]], what: str) -> None:
     """Of a hundred thousand kinds too: clients call their events as they like."""
     columns, ordered = [*table.primary_key, table.c[what]], sorted(counted.items())
-    statement = _dialect(connection).insert(table)
-    more = {what: table.c[what] + statement.excluded[what]}
     for start in range(0, len(ordered), ROWS_AT_ONCE):
         rows = [(*key, number) for key, number in ordered[start : start + ROWS_AT_ONCE]]
-        filled = _filled(statement, columns, rows)
-        connection.execute(filled.on_conflict_do_update(index_elements=list(table.primary_key), set_=more))
+        filled, values = _filled(_dialect(connection).insert(table), columns, rows)
+        more = {what: table.c[what] + filled.excluded[what]}
+        connection.execute(filled.on_conflict_do_update(index_elements=list(table.primary_key), set_=more), values)
 
 
 def _subtract(connection: Connection, table: Table, counted: Counter[tuple[Any, ...]], what: str) -> None:
@@ -98,12 +97,13 @@ def _insert_new(connection: Connection, rows: list[tuple[str, datetime, str]]) -
     return [(row.grain, row.start, row.person) for row in found]
 
 
-def _filled(statement: Any, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Any:
-    """PostgreSQL is given an array for each column: to take thousands of parameters apart takes it ten times longer."""
-    if not isinstance(statement, postgresql.Insert):
-        return statement.values([dict(zip((column.name for column in columns), row, strict=True)) for row in rows])
+def _filled(insert: Any, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> tuple[Any, Any]:
+    """The statement, and what it is carried out for. PostgreSQL is given an array for each column: row by row, or with
+    thousands of parameters, it takes many times longer."""
+    if not isinstance(insert, postgresql.Insert):
+        return insert, [dict(zip((column.name for column in columns), row, strict=True)) for row in rows]
     arrays = [literal(list(values), ARRAY(column.type)) for column, values in zip(columns, zip(*rows, strict=True), strict=True)]
-    return statement.from_select(columns, select(*map(func.unnest, arrays)))
+    return insert.from_select(columns, select(*map(func.unnest, arrays))), None
 
 
 def _dialect(connection: Connection) -> Any:

