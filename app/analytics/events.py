@@ -31,6 +31,7 @@ class Event:
     category: str
     properties: dict[str, Scalar]
     occurred_at: datetime
+    is_dated: bool = False  # by its client, instead of by when it came
 
     @property
     def path(self) -> str:
@@ -134,7 +135,7 @@ def _event(item: Item, now: datetime, oldest: datetime) -> Event:
         raise _Refused(*personally)
     moment = _moment(item.occurred_at, now, oldest) if item.occurred_at else now
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-    event = Event(item.id, item.name, item.category, item.properties, moment)
+    event = Event(item.id, item.name, item.category, item.properties, moment, is_dated=bool(item.occurred_at))
     if len(msgspec.json.encode(event)) > MAX_BYTES:
         raise _Refused(("properties", f"An event has at most {MAX_BYTES:,} bytes."))
     return event

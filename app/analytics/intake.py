@@ -9,6 +9,7 @@ replaced by an older one. So what is known can be missing, and is never older th
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from app.errors import Unavailable
 TAKEN, CLOSED, UNKNOWN, FULL = "taken", "closed", "unknown", "full"
 
 KNOWN_SECONDS = 600
-CHANGING_SECONDS = 10  # far longer than a change or a look at SQL takes; for so long SQL is asked after a crash in the middle
+CHANGING_SECONDS = 10  # beyond what a change may take, and longer than any look at SQL; after a crash in the middle SQL is asked
 MAX_WAITING = 100_000  # events; 30 MB of Redis' memory as the application makes them, 250 MB of the largest
 MAX_KNOWN = 10_000  # people, in the memory of an embedded instance
 
@@ -42,7 +43,8 @@ class Intake(Protocol):
     def learn(self, person: Person, standing: Standing) -> None:
         """What SQL says, unless it is being changed or something is known already."""
 
-    def begin_change(self, person: Person) -> None: ...
+    def begin_change(self, person: Person, seconds: float) -> None:
+        """`seconds`: that it may take."""
 
     def settle_change(self, person: Person, standing: Standing) -> None: ...
 
@@ -113,9 +115,9 @@ class RedisIntake:
     def learn(self, person: Person, standing: Standing) -> None:
         self.take(person, standing, [])
 
-    def begin_change(self, person: Person) -> None:
+    def begin_change(self, person: Person, seconds: float) -> None:
         with _available():
-            self._begin(keys=_keys(person), args=[CHANGING_SECONDS])
+            self._begin(keys=_keys(person), args=[math.ceil(seconds) + CHANGING_SECONDS])
 
     def settle_change(self, person: Person, standing: Standing) -> None:
         with _available():
@@ -149,7 +151,7 @@ class DirectIntake:
         if person.key not in self._changing and not self.known(person):
             self._keep(person, standing)
 
-    def begin_change(self, person: Person) -> None:
+    def begin_change(self, person: Person, seconds: float) -> None:
         self._known.pop(person.key, None)
         self._changing[person.key] = self._changing.get(person.key, 0) + 1
 

@@ -81,7 +81,8 @@ class Storer:
             self._store(batch[:middle])
             self._store(batch[middle:])
             return
-        self._done([entry for entry, accepted in batch if accepted not in later])
+        left = {id(accepted) for accepted in later}
+        self._done([entry for entry, accepted in batch if id(accepted) not in left])
 
     def _done(self, entries: Sequence[Entry]) -> None:
         if entries:

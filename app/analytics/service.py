@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 ERASE_SECONDS = 20.0  # of somebody with a hundred thousand events
 FULL_RETRY_SECONDS = 5
+CLOCKS_DIFFER = timedelta(seconds=1)
 
 Publish = Callable[[str, dict[str, Any]], None]  # kind of message, message; neither raises nor waits
 Change = Callable[[Connection, Person], Standing | None]
@@ -83,6 +84,11 @@ class Analytics:
         standing = self.standing(person)
         return standing is not None and standing.is_open
 
+    def has_refused_since(self, person: Person, moment: datetime) -> bool:
+        """Whether a no has come after something happened that has not been taken yet. Clocks differ a little."""
+        standing = self.standing(person)
+        return standing is None or (standing.fenced_at is not None and standing.fenced_at > moment - CLOCKS_DIFFER)
+
     def opt_out(self, person: Person) -> datetime:
         """The moment of the fence: nothing of this person is stored with a later time, nor what waits to be stored now."""
         standing = self._change(person, store.opt_out)
@@ -118,7 +124,7 @@ class Analytics:
 
     def _change(self, person: Person, change: Change, seconds: float = PATIENCE_SECONDS) -> Standing:
         """From its announcement on nobody goes by what was known before. Raises Unavailable; then nothing has changed."""
-        self._intake.begin_change(person)
+        self._intake.begin_change(person, seconds)
         try:
             standing = self._database.run_within(seconds, change, person)
         except Unavailable:

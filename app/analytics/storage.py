@@ -26,7 +26,7 @@ class Storage:
         self._publish = publish
 
     def store(self, batch: Sequence[Accepted], seconds: float) -> list[Accepted]:
-        """Within so many seconds. Returns those that have to be tried again in a moment; raises Unavailable."""
+        """Within so many seconds. Returns those, themselves, that have to be tried again in a moment; raises Unavailable."""
         outcome = self._database.run_within(seconds, store.keep, batch, self._oldest)
         log.debug("%d events stored, %d not", outcome.stored, outcome.dropped)
         if outcome.stored:

@@ -24,9 +24,8 @@ from app.database.schema import events, people, users, visitor_keys
 
 KEY_BYTES = 32
 ERASED_AT_ONCE = 1000  # events
-# A visitor's no is the browser's, whose cookie tells it from then on. What was on its way meanwhile comes without the cookie:
-# a request, and what waits in an instance's memory to be handed on.
-ON_THE_WAY = timedelta(seconds=8)
+# A visitor's no is the browser's, whose cookie tells it from then on. What was on its way meanwhile comes without the cookie.
+ON_THE_WAY = timedelta(seconds=2)
 VISITORS_KEPT = timedelta(days=7)  # their rows: by then nothing of theirs can be waiting any more
 
 
@@ -74,11 +73,12 @@ def opt_out(connection: Connection, person: Person) -> Standing | None:
 
 
 def opt_in(connection: Connection, person: Person) -> Standing | None:
-    """What was accepted before the no stays fenced off."""
+    """From now on: what was accepted before stays fenced off, and so does what a client says to have happened before."""
     row = _locked(connection, person)
     if row is None or row.fenced_at is None:
         return _standing(row) if row else None
-    return _change(connection, row, opted_out=False, fenced_at=None)
+    counted_since = _to_the_millisecond(now(connection))
+    return _change(connection, row, opted_out=False, fenced_at=None, counted_since=counted_since)
 
 
 def erase(connection: Connection, person: Person) -> tuple[int, Standing | None]:
@@ -168,21 +168,29 @@ def keep(connection: Connection, batch: Sequence[Accepted], oldest: datetime) ->
     held = _hold(connection, pseudonyms)
     busy = _existing(connection, pseudonyms - held.keys())
     latest = _to_the_millisecond(now(connection))  # under the locks: no fence that comes afterwards can have an earlier moment
-    wanted = [one for one in batch if held.get(one.pseudonym) == one.version and min(one.event.occurred_at, latest) >= oldest]
-    later = [one for one in batch if one.pseudonym in busy]
+    young = [one for one in batch if min(one.event.occurred_at, latest) >= oldest]
+    wanted = [one for one in young if _may_be_stored(one, held.get(one.pseudonym))]
+    later = [one for one in young if one.pseudonym in busy]
     stored = _insert(connection, wanted, latest)
     rollups.count(connection, stored)
     return Outcome(len(stored), len(batch) - len(wanted) - len(later), later)
 
 
-def _hold(connection: Connection, pseudonyms: Iterable[str]) -> dict[str, int]:
-    """Locks the rows that nobody else has locked; their versions, where events may be stored.
+def _hold(connection: Connection, pseudonyms: Iterable[str]) -> dict[str, Row[Any]]:
+    """Locks the rows that nobody else has locked.
 
     Not waiting for the others: one person who changes their mind does not keep back the events of all.
     """
-    wanted = select(people.c.pseudonym, people.c.version, people.c.opted_out).where(people.c.pseudonym.in_(pseudonyms))
-    rows = connection.execute(wanted.order_by(people.c.pseudonym).with_for_update(key_share=True, skip_locked=True))
-    return {row.pseudonym: -1 if row.opted_out else row.version for row in rows}
+    wanted = select(people).where(people.c.pseudonym.in_(pseudonyms)).order_by(people.c.pseudonym)
+    rows = connection.execute(wanted.with_for_update(key_share=True, skip_locked=True))
+    return {row.pseudonym: row for row in rows}
+
+
+def _may_be_stored(one: Accepted, row: Row[Any] | None) -> bool:
+    """The clocks of instances differ, so that only a time which the client tells is held against the moment of a yes."""
+    if row is None or row.opted_out or row.version != one.version:
+        return False
+    return not one.event.is_dated or row.counted_since is None or one.event.occurred_at >= row.counted_since
 
 
 def _existing(connection: Connection, pseudonyms: set[str]) -> set[str]:

@@ -112,7 +112,8 @@ class Recorder:
         author = recorded.author
         try:
             person = author if isinstance(author, Account) else self._analytics.visitor(author.address, author.user_agent)
-            self._analytics.take(person, [recorded.event])
+            if not self._analytics.has_refused_since(person, recorded.event.occurred_at):
+                self._analytics.take(person, [recorded.event])
         except Unavailable:
             return False
         except Exception:  # tried again, it would keep back all others

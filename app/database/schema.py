@@ -169,6 +169,7 @@ people = Table(
     # Counts each change of the choice and each erasure: what was accepted under an older one is not stored any more.
     Column("version", Integer, nullable=False, default=0),
     Column("fenced_at", Moment),  # nothing has a later time, while opted out
+    Column("counted_since", Moment),  # the last yes after a no
     Column("created_at", Moment, nullable=False, index=True),
 )
 # The key of the hash of one day (UTC). Only today's is kept.

@@ -46,13 +46,14 @@ class Probe:
         self._asked_at = time.monotonic()
         try:
             self.complaint = self.ask()
-            self._be_cautious(self.look())
         except Exception as error:
             self._failed(error)
         else:
             self._answered()
         finally:
             self._asked_at = None
+        if self._failing_since is None:
+            self._be_cautious()
 
     @property
     def latency_ms(self) -> float | None:
@@ -84,7 +85,12 @@ class Probe:
     def _waiting(self) -> float:
         return time.monotonic() - self._asked_at if self._asked_at is not None else 0.0
 
-    def _be_cautious(self, caution: str | None) -> None:
+    def _be_cautious(self) -> None:
+        try:
+            caution = self.look()
+        except Exception as error:  # if it is one of the dependency, the next question tells
+            log.debug("%s could not be looked at: %s", self.name, error)
+            return
         if caution and caution != self.caution:
             log.warning("%s: %s", self.name, caution)
         self.caution = caution

@@ -15,12 +15,15 @@ export const socket = io({
   auth: (answer) => answer({ after: inbox.head() }),
 });
 let over = false;
+let wasLive = false;
 
 socket.on("ready", async ({ head, recovered }) => {
   indicator.live();
   if (!recovered) await startAnew(head);
   analyses.ask();
   exports.ask();
+  if (wasLive) hushIfRefused();
+  wasLive = true;
 });
 socket.on("notification", receive);
 socket.on("analysis", analyses.show);
@@ -30,7 +33,7 @@ socket.on("head", ({ head }) => {
 });
 socket.on("draining", indicator.connecting);
 socket.on("session_ended", end);
-socket.on("analytics_off", () => document.dispatchEvent(new Event("analytics-off")));
+socket.on("analytics_off", hush);
 socket.on("disconnect", () => {
   if (over) return;
   indicator.connecting();
@@ -45,6 +48,17 @@ socket.on("connect_error", ({ message }) => {
 analyses.askRegularly(() => socket.connected || over);
 
 document.addEventListener("click", ({ target }) => target.closest("[data-print]") && window.print());
+
+/** The account has said no: nothing is sent from this page any more. */
+function hush() {
+  document.dispatchEvent(new Event("analytics-off"));
+}
+
+/** It may have done so while this page was away. */
+async function hushIfRefused() {
+  const answer = await fetch("/api/analytics/opt-out").catch(() => null);
+  if (!answer?.ok || (await answer.json()).opted_out) hush();
+}
 
 function receive(notification) {
   if (!inbox.take(notification)) return;

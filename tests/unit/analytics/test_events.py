@@ -45,7 +45,8 @@ def test_a_small_event() -> None:
 def test_a_full_event() -> None:
     properties: dict[str, Scalar] = {"path": "/", "seconds": 7, "ratio": 0.5, "first": True}
     event = one(id="run-1:7.a_b", properties=properties, occurred_at="2026-11-26T19:00:00.5Z")
-    assert event == Event("run-1:7.a_b", "page_viewed", "navigation", properties, NOW.replace(hour=19, microsecond=500_000))
+    at = NOW.replace(hour=19, microsecond=500_000)
+    assert event == Event("run-1:7.a_b", "page_viewed", "navigation", properties, at, is_dated=True)
     assert [type(value) for value in event.properties.values()] == [str, int, float, bool]
 
 

@@ -101,7 +101,7 @@ class TestTaking:
 class TestChanging:
     def test_during_a_change_nothing_is_known_and_nothing_learnt(self, place: Intake, taken: Taken) -> None:
         place.take(ADA, OPEN, [])
-        place.begin_change(ADA)
+        place.begin_change(ADA, 1)
         place.learn(ADA, OPEN)
         assert place.known(ADA) is None
         assert place.take(ADA, None, [event()]) == UNKNOWN
@@ -114,22 +114,22 @@ class TestChanging:
     def test_the_last_of_several_changes_is_known(self, place: Intake) -> None:
         """Though the first one may be settled last."""
         later = Standing(OPEN.pseudonym, version=5, is_open=True)
-        place.begin_change(ADA)
-        place.begin_change(ADA)
+        place.begin_change(ADA, 1)
+        place.begin_change(ADA, 1)
         place.settle_change(ADA, later)
         assert place.known(ADA) is None
         place.settle_change(ADA, CLOSED_FOR_GOOD)
         assert place.known(ADA) == later
 
     def test_who_read_before_a_change_teaches_nothing_after_it(self, place: Intake) -> None:
-        place.begin_change(ADA)
+        place.begin_change(ADA, 1)
         place.settle_change(ADA, CLOSED_FOR_GOOD)
         assert place.take(ADA, OPEN, [event()]) == CLOSED
         assert place.known(ADA) == CLOSED_FOR_GOOD
 
     def test_a_visitors_no_is_known_for_a_moment(self, place: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(intake, "ON_THE_WAY", timedelta(milliseconds=50))
-        place.begin_change(PASSER)
+        place.begin_change(PASSER, 1)
         place.settle_change(PASSER, Standing(PASSER.pseudonym, 1, is_open=False, fenced_at=FENCED_AT))
         assert place.take(PASSER, None, [event()]) in (CLOSED, UNKNOWN)
         wait_until(lambda: place.take(PASSER, None, []) == UNKNOWN, 5, "the moment to pass")
@@ -138,7 +138,7 @@ class TestChanging:
 class TestEmbedded:
     def test_what_failed_is_forgotten(self, direct: tuple[Intake, Taken]) -> None:
         place, _ = direct
-        place.begin_change(ADA)
+        place.begin_change(ADA, 1)
         place.abandon_change(ADA)
         place.take(ADA, OPEN, [])
         assert place.known(ADA) == OPEN
@@ -166,8 +166,8 @@ class TestFleet:
         """Its instance was killed between the database and Redis."""
         place, _ = shared
         place.take(ADA, OPEN, [])
-        monkeypatch.setattr(intake, "CHANGING_SECONDS", 1)
-        place.begin_change(ADA)
+        monkeypatch.setattr(intake, "CHANGING_SECONDS", 0)
+        place.begin_change(ADA, 1)
         place.abandon_change(ADA)
         assert place.take(ADA, OPEN, []) == TAKEN
         assert place.known(ADA) is None
@@ -187,7 +187,7 @@ class TestFleet:
     def test_what_is_known_does_not_stay_for_ever(self, shared: tuple[Intake, Taken], redis_client: redis.Redis) -> None:
         place, _ = shared
         place.take(ADA, OPEN, [event()])
-        place.begin_change(Account(8))
+        place.begin_change(Account(8), 1)
         ages = {key: redis_client.ttl(key) for key in redis_client.keys("analytics:*") if key != STREAM.encode()}
         assert len(ages) == 2
         assert all(0 < age <= intake.KNOWN_SECONDS for age in ages.values())

@@ -6,7 +6,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime
 from typing import Any
 
 import gevent
@@ -19,7 +19,7 @@ from app.analytics import store, tracking
 from app.analytics.catalogue import BY_NAME, COLLECTED, FUNNELS
 from app.analytics.events import Event
 from app.analytics.tracking import Recorder
-from app.database.engine import PATIENCE_SECONDS, Database
+from app.database.engine import Database
 from app.database.schema import events, people
 from app.errors import Unavailable
 from app.repositories.service import Entry
@@ -136,6 +136,19 @@ class TestChoice:
         sign_up(client)
         client.delete("/api/auth/account", json={"password": PASSWORD})
         assert choice(client)["opted_out"] is False
+
+    def test_a_visitors_no_reaches_what_was_recorded_before(self, app: Flask, client: FlaskClient, stored: Stored) -> None:
+        client.get("/")
+        client.put("/api/analytics/opt-out")
+        assert stored() == Counter()
+
+    def test_after_a_yes_nothing_is_taken_of_the_time_before(self, client: FlaskClient, stored: Stored) -> None:
+        sign_up(client)
+        meanwhile = client.put("/api/analytics/opt-out").get_json()["fenced_at"]
+        client.delete("/api/analytics/opt-out")
+        batch = [some(1, "meanwhile")["events"][0] | {"occurred_at": meanwhile}, some(1, "now")["events"][0]]
+        client.post("/api/analytics/events", json={"events": batch})
+        assert (stored()["meanwhile"], stored()["now"]) == (0, 1)
 
     def test_the_database_is_asked_once(self, app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
         sign_up(client)
@@ -360,11 +373,15 @@ class Analytics:
 
     def __init__(self) -> None:
         self.taken: list[str] = []
+        self.refused_at: datetime | None = None
         self.down = False
         self.poison = ""
 
     def visitor(self, address: str, _user_agent: str) -> str:
         return address
+
+    def has_refused_since(self, _person: Any, moment: datetime) -> bool:
+        return self.refused_at is not None and self.refused_at >= moment
 
     def take(self, _person: Any, batch: list[Event]) -> bool:
         if self.down:
@@ -421,10 +438,12 @@ class TestRecorder:
         recorder.hand_on()
         assert analytics.taken == ["even"]
 
-    def test_a_visitors_no_reaches_what_waits_here(self) -> None:
-        """It is known for longer than anything waits, and takes to be handed on."""
-        longest = tracking.MAX_WAIT_SECONDS + 2 * PATIENCE_SECONDS
-        assert timedelta(seconds=longest) < store.ON_THE_WAY
+    def test_a_no_reaches_what_waits_here(self, recorder: Recorder, analytics: Analytics) -> None:
+        recorder.put(recorded("before the no"))
+        analytics.refused_at = NOW
+        recorder.put(recorded("on its way"))
+        recorder.hand_on()
+        assert analytics.taken == []
 
     def test_at_the_end_it_gives_up_at_once(self, recorder: Recorder, analytics: Analytics) -> None:
         analytics.down = True

@@ -91,6 +91,7 @@ def upgrade() -> None:
         sa.Column("opted_out", sa.Boolean, nullable=False),
         sa.Column("version", sa.Integer, nullable=False),
         sa.Column("fenced_at", moment),
+        sa.Column("counted_since", moment),
         sa.Column("created_at", moment, nullable=False),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_analytics_people_user_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("pseudonym", name="pk_analytics_people"),
