@@ -1,9 +1,9 @@
-# What one needs from a fresh checkout: `make run`, `make fleet`, `make test`, `make check`. README.md says more.
+# What one needs from a fresh checkout: `make run`, `make fleet`, `make test`, `make bench`, `make check`. README.md says more.
 
 # Several terminals may start on a fresh checkout at once: the first installs, the others wait for it.
 lock := $(shell command -v flock >/dev/null && echo flock Makefile)
 
-.PHONY: run fleet test check requirements clean installed installed-dev
+.PHONY: run fleet test bench check requirements clean installed installed-dev
 
 run: installed
 	@.venv/bin/flask --app wsgi schema upgrade
@@ -17,6 +17,11 @@ fleet: installed
 test: installed-dev
 	@scripts/install-test-servers
 	.venv/bin/pytest $(ARGS)
+
+# The measurements of docs/performance.md, some minutes long. With Node (npm) there is a peer in it.
+bench: installed-dev
+	@scripts/install-test-servers
+	@.venv/bin/python -m bench
 
 check: installed-dev
 	.venv/bin/ruff format --check

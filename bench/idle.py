@@ -1,0 +1,107 @@
+"""Idle Socket.IO clients over WebSocket, from a process of its own: opens so many, says `open`, closes them at the end of its input.
+
+python -m bench.idle PORT COOKIE COUNT
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import sys
+
+AT_ONCE = 20  # handshakes: each is a look at the session
+TEXT, CLOSE = 0x81, 0x88  # first bytes of frames, RFC 6455
+OPENED, PING, PONG, CONNECT, CONNECTED = b"0", b"2", b"3", b"40", b"40"  # Engine.IO and Socket.IO packets
+
+
+class IdleClient:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, port: int, cookie: str) -> IdleClient:
+        """Returns when the server has let it in."""
+        client = cls(*await asyncio.open_connection("127.0.0.1", port))
+        await client._upgrade(port, cookie)
+        await client._until(OPENED)
+        client._send(CONNECT)
+        await client._until(CONNECTED)
+        return client
+
+    async def stay(self) -> None:
+        """Answers pings until the connection ends."""
+        while True:
+            try:
+                packet = await self._receive()
+            except asyncio.IncompleteReadError:
+                return
+            if packet == PING:
+                self._send(PONG)
+
+    def close(self) -> None:
+        self._writer.write(bytes([CLOSE, 0x80, 0, 0, 0, 0]))
+        self._writer.close()
+
+    async def _upgrade(self, port: int, cookie: str) -> None:
+        key = base64.b64encode(os.urandom(16)).decode()
+        lines = [
+            "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1",
+            f"Host: 127.0.0.1:{port}",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {key}",
+            f"Cookie: {cookie}",
+        ]
+        self._writer.write("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+        answer = await self._reader.readuntil(b"\r\n\r\n")
+        if not answer.startswith(b"HTTP/1.1 101"):
+            raise ConnectionError(answer.partition(b"\r\n")[0].decode())
+
+    async def _until(self, start: bytes) -> None:
+        while not (await self._receive()).startswith(start):
+            pass
+
+    async def _receive(self) -> bytes:
+        """The content of a frame; servers send small ones here, without a mask."""
+        _, length = await self._reader.readexactly(2)
+        if length == 126:
+            length = int.from_bytes(await self._reader.readexactly(2))
+        return await self._reader.readexactly(length)
+
+    def _send(self, text: bytes) -> None:
+        """With a mask of zeros, which leaves the text as it is."""
+        self._writer.write(bytes([TEXT, 0x80 | len(text), 0, 0, 0, 0]) + text)
+
+
+async def open_all(port: int, cookie: str, count: int) -> list[IdleClient]:
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def open_one() -> IdleClient:
+        async with places:
+            return await IdleClient.open(port, cookie)
+
+    return list(await asyncio.gather(*(open_one() for _ in range(count))))
+
+
+async def run(port: int, cookie: str, count: int) -> None:
+    clients = await open_all(port, cookie, count)
+    staying = [asyncio.ensure_future(client.stay()) for client in clients]
+    sys.stdout.write("open\n")
+    sys.stdout.flush()
+    await asyncio.to_thread(sys.stdin.read)
+    for client in clients:
+        client.close()
+    for task in staying:
+        task.cancel()
+
+
+def main() -> None:
+    port, cookie, count = sys.argv[1:]
+    asyncio.run(run(int(port), cookie, int(count)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What a request costs: CPU of the server, commands of Redis, latency; beside the same in the tutorials' stack and in Node."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import machine
+from bench.rivals import Rival, rivals
+from tests.servers import ROOT, RedisServer
+
+WORK = {
+    "authenticated read": "/bench/read",
+    "request that changes the session": "/bench/change",
+    "route without a session": "/bench/bare",
+}
+CONNECTIONS = 32
+ROUNDS = 5
+WARM_UP_SECONDS, SECONDS = 1.0, 3.0
+WIDTH = "|---|---|---:|---:|---:|---:|---:|---:|"
+
+
+@dataclass
+class Measured:
+    """One value for each round."""
+
+    cpu_us: list[float] = field(default_factory=list)
+    per_second: list[float] = field(default_factory=list)
+    p50_ms: list[float] = field(default_factory=list)
+    p99_ms: list[float] = field(default_factory=list)
+    commands: list[float] = field(default_factory=list)
+
+
+Results = dict[str, dict[str, Measured]]  # work -> rival -> what was measured
+
+
+def measure() -> Results:
+    results: Results = {what: defaultdict(Measured) for what in WORK}
+    with rivals() as (all_of_them, redis):
+        for what, path in WORK.items():
+            for rival in all_of_them:
+                _load(rival, path, WARM_UP_SECONDS)
+            for _ in range(ROUNDS):
+                for rival in all_of_them:
+                    _round(rival, path, redis, results[what][rival.name])
+    return results
+
+
+def table(results: Results) -> str:
+    lines = ["| work | | CPU/request, us | to T | to N | requests/s | p50 / p99, ms | Redis commands |", WIDTH]
+    for what, by_rival in results.items():
+        median = {name: statistics.median(measured.cpu_us) for name, measured in by_rival.items()}
+        for name, measured in by_rival.items():
+            cells = [
+                what,
+                name,
+                f"{median[name]:.0f}",
+                *(f"{median[name] / median[other]:.2f}" if other in median else "–" for other in ("T", "N")),
+                f"{statistics.median(measured.per_second):,.0f}",
+                f"{statistics.median(measured.p50_ms):.1f} / {statistics.median(measured.p99_ms):.1f}",
+                f"{statistics.median(measured.commands):.2f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _round(rival: Rival, path: str, redis: RedisServer, into: Measured) -> None:
+    before, asked = machine.cpu_seconds(rival.pid), _commands(redis)
+    found = _load(rival, path, SECONDS)
+    if found["failed"]:
+        raise RuntimeError(f"{found['failed']} requests of {rival.name} to {path} failed")
+    count = found["requests"]
+    into.cpu_us.append((machine.cpu_seconds(rival.pid) - before) * 1e6 / count)
+    into.per_second.append(count / SECONDS)
+    into.p50_ms.append(found["latencies_ms"][0])
+    into.p99_ms.append(found["latencies_ms"][1])
+    into.commands.append((_commands(redis) - asked) / count)
+
+
+def _load(rival: Rival, path: str, seconds: float) -> dict[str, Any]:
+    """As `bench.load` prints it."""
+    arguments = [str(rival.port), path, rival.cookie, str(CONNECTIONS), str(seconds)]
+    command = ["taskset", "--cpu-list", str(machine.OTHER_CORE), sys.executable, "-m", "bench.load", *arguments]
+    found: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    return found
+
+
+def _commands(redis: RedisServer) -> int:
+    """That Redis has carried out so far, those in scripts left out."""
+    with redis.client() as client:
+        statistics_of_commands = client.info("stats")
+    return int(statistics_of_commands["total_commands_processed"])

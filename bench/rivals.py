@@ -1,0 +1,98 @@
+"""The servers that are compared, started side by side: RepoRadar, the tutorials' stack (T), and the same in Node (N)."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+
+from bench import machine
+from tests.processes import Process, free_port, wait_until
+from tests.servers import ROOT, PostgresServer, RedisServer, base_environment, fleet_environment, migrate
+
+OURS, TUTORIAL, NODE = "RepoRadar", "T", "N"
+
+NODE_FOLDER = ROOT / "bench" / "peers" / "node"
+ACCOUNT = {"email": "bench@example.org", "password": "correct horse battery"}
+MANY = {"MAX_SOCKETS": "10000", "MAX_SOCKETS_PER_USER": "10000"}
+GUNICORN = str(Path(sys.prefix, "bin", "gunicorn"))
+
+
+class Rival(NamedTuple):
+    name: str
+    port: int
+    pid: int
+    cookie: str  # of a session that has signed in
+
+
+@contextmanager
+def rivals() -> Iterator[tuple[list[Rival], RedisServer]]:
+    """Those that this machine can run; Node is left out where it is missing."""
+    with ExitStack() as stack:
+        redis, postgres = stack.enter_context(RedisServer()), stack.enter_context(PostgresServer())
+        for store in (redis, postgres):
+            machine.pin(store.pid, machine.OTHER_CORE)
+        environment = fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", INSTANCE_ID="bench", **MANY)
+        migrate(environment)
+        commands = {
+            OURS: [GUNICORN, "--config", "gunicorn.conf.py", "bench.peers.ours:app"],
+            TUTORIAL: [GUNICORN, "--worker-class", "gevent", "--bind", "127.0.0.1:{port}", "bench.peers.tutorial:app"],
+        }
+        if install_node_peer():
+            commands[NODE] = ["node", str(NODE_FOLDER / "server.js")]
+        folder = Path(stack.enter_context(_folder(redis)))
+        yield [stack.enter_context(_started(name, command, environment, folder)) for name, command in commands.items()], redis
+
+
+def install_node_peer() -> bool:
+    if not shutil.which("npm"):
+        return False
+    if not (NODE_FOLDER / "node_modules").exists():
+        quietly = ["--no-package-lock", "--no-audit", "--no-fund", "--silent"]
+        subprocess.run(["npm", "install", "--prefix", str(NODE_FOLDER), *quietly], check=True)
+    return True
+
+
+@contextmanager
+def _folder(redis: RedisServer) -> Iterator[str]:
+    yield str(redis.folder)  # which is removed with it
+
+
+@contextmanager
+def _started(name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> Iterator[Rival]:
+    port = free_port()
+    logs = folder / name
+    logs.mkdir()
+    process = Process(
+        ["taskset", "--cpu-list", str(machine.SERVER_CORE), *(word.format(port=port) for word in command)],
+        environment={**base_environment(), **environment, "PORT": str(port)},
+        directory=ROOT,
+        folder=logs,
+    )
+    try:
+        wait_until(lambda: _answers(port), 30, f"{name} to answer")
+        yield Rival(name, port, process.pid, _sign_in(name, port))
+    finally:
+        process.kill()
+
+
+def _sign_in(name: str, port: int) -> str:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        if name == OURS:  # whose sockets belong to a user who exists
+            client.post("/api/auth/register", json=ACCOUNT).raise_for_status()
+        client.post("/bench/login").raise_for_status()
+        return "; ".join(f"{key}={value}" for key, value in client.cookies.items())
+
+
+def _answers(port: int) -> bool:
+    try:
+        ready = httpx.get(f"http://127.0.0.1:{port}/bench/bare", trust_env=False)
+    except httpx.TransportError:
+        return False
+    return ready.status_code == 200
