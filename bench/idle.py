@@ -1,4 +1,4 @@
-"""Idle Socket.IO clients over WebSocket, from a process of its own: opens so many, says `open`, closes them at the end of its input.
+"""Idle Socket.IO clients over WebSocket, from a process of its own: opens so many, says `open`, closes them when its input ends.
 
 python -m bench.idle PORT COOKIE COUNT
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -24,7 +25,8 @@ def pin(pid: int, core: int) -> None:
     """With all that it starts from now on, and has started."""
     process = psutil.Process(pid)
     for one in (process, *process.children(recursive=True)):
-        one.cpu_affinity([core])
+        with suppress(psutil.NoSuchProcess):  # a store's child that has done its work
+            one.cpu_affinity([core])
 
 
 def cpu_seconds(pid: int) -> float:

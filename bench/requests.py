@@ -91,7 +91,7 @@ def _load(rival: Rival, path: str, seconds: float) -> dict[str, Any]:
 
 
 def _commands(redis: RedisServer) -> int:
-    """That Redis has carried out so far, those in scripts left out."""
+    """That Redis has carried out so far, those in scripts included."""
     with redis.client() as client:
         statistics_of_commands = client.info("stats")
     return int(statistics_of_commands["total_commands_processed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,16 @@ def rivals() -> Iterator[tuple[list[Rival], RedisServer]]:
         migrate(environment)
         commands = {
             OURS: [GUNICORN, "--config", "gunicorn.conf.py", "bench.peers.ours:app"],
-            TUTORIAL: [GUNICORN, "--worker-class", "gevent", "--bind", "127.0.0.1:{port}", "bench.peers.tutorial:app"],
+            TUTORIAL: [
+                GUNICORN,
+                "--config",
+                os.devnull,
+                "--worker-class",
+                "gevent",
+                "--bind",
+                "127.0.0.1:{port}",
+                "bench.peers.tutorial:app",
+            ],
         }
         if install_node_peer():
             commands[NODE] = ["node", str(NODE_FOLDER / "server.js")]
