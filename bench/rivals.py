@@ -41,22 +41,14 @@ def rivals() -> Iterator[tuple[list[Rival], RedisServer]]:
             machine.pin(store.pid, machine.OTHER_CORE)
         environment = fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", INSTANCE_ID="bench", **MANY)
         migrate(environment)
+        tutorial = ["--config", os.devnull, "--worker-class", "gevent", "--bind", "127.0.0.1:{port}"]
         commands = {
             OURS: [GUNICORN, "--config", "gunicorn.conf.py", "bench.peers.ours:app"],
-            TUTORIAL: [
-                GUNICORN,
-                "--config",
-                os.devnull,
-                "--worker-class",
-                "gevent",
-                "--bind",
-                "127.0.0.1:{port}",
-                "bench.peers.tutorial:app",
-            ],
+            TUTORIAL: [GUNICORN, *tutorial, "bench.peers.tutorial:app"],
         }
         if install_node_peer():
             commands[NODE] = ["node", str(NODE_FOLDER / "server.js")]
-        folder = Path(stack.enter_context(_folder(redis)))
+        folder = redis.folder  # which is removed with it
         yield [stack.enter_context(_started(name, command, environment, folder)) for name, command in commands.items()], redis
 
 
@@ -67,11 +59,6 @@ def install_node_peer() -> bool:
         quietly = ["--no-package-lock", "--no-audit", "--no-fund", "--silent"]
         subprocess.run(["npm", "install", "--prefix", str(NODE_FOLDER), *quietly], check=True)
     return True
-
-
-@contextmanager
-def _folder(redis: RedisServer) -> Iterator[str]:
-    yield str(redis.folder)  # which is removed with it
 
 
 @contextmanager

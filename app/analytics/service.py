@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
@@ -26,19 +25,17 @@ from app.analytics.person import (
     Visitor,
     visitor_of,
 )
+from app.analytics.storage import Publish
 from app.config import Config
 from app.database.engine import PATIENCE_SECONDS, Database
 from app.errors import Unavailable
 
 __all__ = ["Account", "Analytics", "Choice", "Erased", "Event", "Person", "Rejected", "Standing", "Visitor"]
 
-log = logging.getLogger(__name__)
-
 ERASE_SECONDS = 20.0  # of somebody with a hundred thousand events
 FULL_RETRY_SECONDS = 5
 CLOCKS_DIFFER = timedelta(seconds=1)
 
-Publish = Callable[[str, dict[str, Any]], None]  # kind of message, message; neither raises nor waits
 Change = Callable[[Connection, Person], Standing | None]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 import redis
-from flask import Flask, Response, jsonify, session
+from flask import Flask
 from flask_session import Session
 from flask_socketio import SocketIO
+
+from bench.peers import routes
 
 app = Flask(__name__)
 app.config.update(
@@ -17,26 +19,4 @@ app.config.update(
 )
 Session(app)
 socketio = SocketIO(app, message_queue=os.environ["REDIS_URL"], async_mode="gevent")
-
-
-@app.post("/bench/login")
-def login() -> Response:
-    session["user_id"], session["changes"] = 1, 0
-    return Response(status=204)
-
-
-@app.get("/bench/read")
-def read() -> tuple[Response, int]:
-    user_id = session.get("user_id")
-    return jsonify(user_id=user_id), 200 if user_id else 401
-
-
-@app.get("/bench/change")
-def change() -> Response:
-    session["changes"] += 1
-    return jsonify(changes=session["changes"])
-
-
-@app.get("/bench/bare")
-def bare() -> Response:
-    return jsonify(ok=True)
+app.register_blueprint(routes.blueprint)
