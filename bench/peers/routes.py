@@ -1,0 +1,31 @@
+"""What both Flask applications do, by the same words."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify, session
+
+blueprint = Blueprint("bench", __name__, url_prefix="/bench")
+
+
+@blueprint.post("/login")
+def login() -> Response:
+    session.setdefault("user_id", 1)  # RepoRadar's has signed in before
+    session["changes"] = 0
+    return Response(status=204)
+
+
+@blueprint.get("/read")
+def read() -> tuple[Response, int]:
+    user_id = session.get("user_id")
+    return jsonify(user_id=user_id), 200 if user_id else 401
+
+
+@blueprint.get("/change")
+def change() -> Response:
+    session["changes"] += 1
+    return jsonify(changes=session["changes"])
+
+
+@blueprint.get("/bare")
+def bare() -> Response:
+    return jsonify(ok=True)
