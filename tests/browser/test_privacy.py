@@ -138,6 +138,29 @@ def test_a_no_holds_in_another_browser_of_the_account(visit: Visit, beacons: Bea
     assert bool(beacons.count(elsewhere)) is not says_no
 
 
+@pytest.mark.parametrize("says_no", [False, True])
+def test_a_no_is_heard_of_by_a_page_that_was_cut_off_meanwhile(visit: Visit, beacons: Beacons, says_no: bool) -> None:
+    page, elsewhere = visit(), visit()
+    email = open_account(page)
+    elsewhere.request.post("/api/auth/login", data={"email": email, "password": PASSWORD})
+    elsewhere.goto("/settings")
+    expect_live(elsewhere)
+    elsewhere.evaluate(REMEMBERS)
+    elsewhere.route("**/socket.io/**", lambda route: route.abort())
+    elsewhere.evaluate("async () => (await import('/static/live.js')).socket.disconnect()")
+    if says_no:
+        say_no(page)
+        beacons.count(page)
+    expect(elsewhere.locator("body.fell-silent")).not_to_be_attached()
+    elsewhere.unroute("**/socket.io/**")
+    expect_live(elsewhere)
+    if says_no:
+        expect(elsewhere.locator("body.fell-silent")).to_be_attached()
+    elsewhere.evaluate(TRACK, "after")
+    leave(elsewhere)
+    assert bool(beacons.count(elsewhere)) is not says_no
+
+
 def test_nothing_is_sent_by_a_browser_with_global_privacy_control(visit: Visit, beacons: Beacons) -> None:
     page = visit(extra_http_headers={"Sec-GPC": "1"})
     page.goto("/privacy")
