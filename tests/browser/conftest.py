@@ -134,7 +134,13 @@ def start_instance(tmp_path: Path) -> Iterator[StartInstance]:
 
 
 @pytest.fixture
-def visit(chromium: Browser, instance: Instance) -> Iterator[Visit]:
+def expected_complaints() -> tuple[str, ...]:
+    """Of the browser, beside those that any test may cause."""
+    return ()
+
+
+@pytest.fixture
+def visit(chromium: Browser, instance: Instance, expected_complaints: tuple[str, ...]) -> Iterator[Visit]:
     """A page in a browser of its own, with the options of `Browser.new_context`."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
@@ -142,7 +148,7 @@ def visit(chromium: Browser, instance: Instance) -> Iterator[Visit]:
     def open_browser(base_url: str = instance.url, **options: Any) -> Page:
         contexts.append(chromium.new_context(base_url=base_url, **options))
         page = contexts[-1].new_page()
-        page.on("console", lambda message: complaints.extend(_complaint(message)))
+        page.on("console", lambda message: complaints.extend(_complaint(message, expected_complaints)))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         return page
 
@@ -158,7 +164,7 @@ def _embedded(folder: Path, **settings: str) -> Instance:
     return Instance(environment)
 
 
-def _complaint(message: ConsoleMessage) -> list[str]:
+def _complaint(message: ConsoleMessage, also_expected: tuple[str, ...]) -> list[str]:
     """Chromium also notes each page that came with an error status, and each try to reach an instance that a test has stopped."""
     expected = (
         "the server responded with a status of",
@@ -166,5 +172,5 @@ def _complaint(message: ConsoleMessage) -> list[str]:
         "closed before the connection is established",
         "Error during WebSocket handshake: Unexpected response code: 50",  # a proxy's, in the place of such an instance
     )
-    is_expected = any(words in message.text for words in expected)
+    is_expected = any(words in message.text for words in (*expected, *also_expected))
     return [] if is_expected or message.type not in ("error", "warning") else [message.text]

@@ -52,6 +52,12 @@ def fleet(started: SmallFleet) -> SmallFleet:
     return started
 
 
+@pytest.fixture
+def expected_complaints() -> tuple[str, ...]:
+    """A connection may be sent away between its handshake and its upgrade, which is then one of nobody."""
+    return ("Error during WebSocket handshake: Unexpected response code: 400",)
+
+
 @pytest.fixture(scope="module")
 def administrator(chromium: Browser, started: SmallFleet) -> Iterator[Any]:
     """The cookies of one."""
