@@ -17,27 +17,29 @@ NEW_SECONDS = 0.5  # within which the first request should come; a proxy sends i
 
 
 class ClientConnection:
-    def __init__(self, socket: Any, greenlet: gevent.Greenlet, patience: float) -> None:
-        """`patience`: seconds that it may wait for a request."""
-        self.request: Any = None  # gunicorn's, while it is being served
+    def __init__(self, socket: Any) -> None:
+        self.request: Any = None  # gunicorn's or a plain one, while it is being served
         self._socket = socket
-        self._greenlet = greenlet
-        self._patience = patience
         self._opened_at = time.monotonic()
         self._has_asked = False
-        self._wait: _Wait | None = None
+        self._waits_since: float | None = None
 
     @contextmanager
     def serving(self, request: Any) -> Iterator[None]:
         self.request, self._has_asked = request, True
         self._socket.settimeout(TRANSFER_SECONDS)
+        yield
+        self.request = None  # after an error it stays known, for the log
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For a request; for how long is decided by whoever ends idle connections."""
+        self._socket.settimeout(None)
+        self._waits_since = time.monotonic()
         try:
             yield
         finally:
-            self.request = None
-
-    def wait_for_request(self) -> gevent.Timeout:
-        return _Wait(self, self._patience)
+            self._waits_since = None
 
     @property
     def is_asking(self) -> bool:
@@ -57,29 +59,15 @@ class ClientConnection:
     def is_idle(self) -> bool:
         """It waits for a request, and nothing has come of one. A new connection is given a moment."""
         is_new = not self._has_asked and time.monotonic() - self._opened_at < NEW_SECONDS
-        return self._wait is not None and not is_new and not is_readable(self._socket)
+        return self._waits_since is not None and not is_new and not is_readable(self._socket)
+
+    def is_idle_for(self, seconds: float) -> bool:
+        return self._waits_since is not None and time.monotonic() - self._waits_since > seconds and self.is_idle
 
     def end(self) -> None:
-        """As if the time to wait were over, unless a request comes before the event loop gets to it."""
+        """As if the client had ended it, unless a request comes before the event loop gets to it."""
         gevent.get_hub().loop.run_callback(self._end)
 
     def _end(self) -> None:
-        if self._wait is not None and not is_readable(self._socket):
-            self._greenlet.throw(self._wait)
-
-
-class _Wait(gevent.Timeout):  # type: ignore[misc] # gevent has no type hints
-    """The time that a connection may be idle. gunicorn waits for the next request inside of it."""
-
-    def __init__(self, connection: ClientConnection, seconds: float) -> None:
-        super().__init__(seconds, False)
-        self._connection = connection
-
-    def __enter__(self) -> _Wait:
-        self._connection._wait = self
-        super().__enter__()
-        return self
-
-    def __exit__(self, *exception: Any) -> Any:
-        self._connection._wait = None
-        return super().__exit__(*exception)
+        if self._waits_since is not None and not is_readable(self._socket):
+            self.hang_up()

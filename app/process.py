@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import mmap
@@ -16,13 +17,18 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from gunicorn import util
+from gunicorn.http import get_parser
+from gunicorn.http.errors import NoMoreData
+from gunicorn.http.wsgi import base_environ
 from gunicorn.workers.ggevent import GeventWorker
 
-from app import metrics
+from app import metrics, plain_http
 from app.client_connection import ClientConnection
 from app.config import EX_CONFIG, Config
 from app.lifecycle import Lifecycle
 from app.listening import close_gently, is_held_by
+from app.plain_http import PlainRequest, PlainResponse
 from app.stopping import Phase
 
 BEAT_SECONDS = 1.0
@@ -32,6 +38,8 @@ CLOSE_SECONDS = 1.0  # of these, at least, for closing what was opened
 FAREWELL_SECONDS = 3.0  # for a client to take what its WebSocket was sent last, and to close its side
 MASTER_SECONDS = 0.2
 ROOM = 10  # connections; below that, idle ones make way
+RECEIVE_BYTES = 8192
+GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)  # by the client, or the last one by us: no faults
 
 
 class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type hints
@@ -85,6 +93,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     def _beat(self) -> None:
         while True:
             self.notify()
+            self._end_idle()
             gevent.sleep(BEAT_SECONDS)
 
     # Connections
@@ -92,26 +101,96 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         self._accepted += 1
         greenlet = gevent.getcurrent()
-        self._connections[greenlet] = ClientConnection(client, greenlet, self.cfg.keepalive)
+        connection = self._connections[greenlet] = ClientConnection(client)
         if len(self._connections) > self.worker_connections - ROOM:
             self._make_room()
         try:
-            super().handle(listener, client, address)
+            self._converse(listener.getsockname(), client, address, connection)
+        except (StopIteration, NoMoreData):
+            pass
+        except OSError as error:
+            if error.errno not in GONE:
+                self.log.exception("Socket error processing request.")
+        except BaseException as error:
+            self.handle_error(connection.request, client, address, error)
         finally:
+            util.close(client)
             del self._connections[greenlet]
 
-    def timeout_ctx(self) -> gevent.Timeout:
-        return self._connections[gevent.getcurrent()].wait_for_request()
+    def _converse(self, name: Any, client: Any, address: Any, connection: ClientConnection) -> None:
+        """One request after the other: plain ones here, all else by gunicorn, whose sign for the last one is StopIteration."""
+        parser = get_parser(self.cfg, client, address)
+        environ = self._plain_environ(name, client, address)
+        data = b""
+        while True:
+            if not data:
+                with connection.waiting():
+                    data = client.recv(RECEIVE_BYTES)
+            if not data:
+                return
+            if found := plain_http.read(data, environ):
+                plain, data = found
+                self._serve_plain(plain, client, connection)
+                continue
+            parser.unreader.unread(data)
+            request = None
+            with connection.waiting(), gevent.Timeout(self.cfg.keepalive, False):
+                request = next(parser)
+            if request is None:
+                return
+            self.handle_request(name, request, client, address)
+            if not parser.finish_body():
+                return
+            data = parser.unreader.take_buffered()
+
+    def _plain_environ(self, name: Any, client: Any, address: Any) -> dict[str, Any]:
+        """Of all plain requests of a connection."""
+        return {
+            **base_environ(self.cfg),
+            "wsgi.multithread": True,
+            "wsgi.url_scheme": "http",
+            "gunicorn.socket": client,
+            "REQUEST_METHOD": "GET",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "SCRIPT_NAME": "",
+            "SERVER_NAME": name[0],
+            "SERVER_PORT": str(name[1]),
+            "REMOTE_ADDR": address[0],
+            "REMOTE_PORT": str(address[1]),
+        }
+
+    def _serve_plain(self, request: PlainRequest, client: Any, connection: ClientConnection) -> None:
+        self.take_turns()
+        if not self.alive:
+            request.force_close()
+        response = PlainResponse(request, client, self.cfg)
+        with connection.serving(request):
+            body = self.wsgi(request.environ, response.start_response)
+            try:
+                can_go_on = response.send(body)
+            except Exception:
+                if response.has_begun:
+                    self.log.exception("Error handling request")
+                    raise StopIteration from None
+                raise
+            finally:
+                if hasattr(body, "close"):
+                    body.close()
+        if not can_go_on:
+            raise StopIteration
 
     def handle_request(self, listener_name: Any, request: Any, client: Any, address: Any) -> Any:
-        # A connection whose next request is always there already would never let go: nobody else would be served, and the
-        # master would take the event loop for dead.
-        gevent.sleep(0)
-        connection = self._connections[gevent.getcurrent()]
-        with connection.serving(request):
+        self.take_turns()
+        with self._connections[gevent.getcurrent()].serving(request):
             if not self.alive:
                 request.force_close()
             return super().handle_request(listener_name, request, client, address)
+
+    @staticmethod
+    def take_turns() -> None:
+        """A connection whose next request is always there already would never let go: nobody else would be served, and the
+        master would take the event loop for dead."""
+        gevent.sleep(0)
 
     def _make_room(self) -> None:
         """Who only waits makes way, the eldest first: a full worker accepts nobody, not even those who ask for its health."""
@@ -119,6 +198,11 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
             if connection.is_idle:
                 connection.end()
                 return
+
+    def _end_idle(self) -> None:
+        for connection in self._connections.values():
+            if connection.is_idle_for(self.cfg.keepalive):
+                connection.end()
 
     # Stopping
 
