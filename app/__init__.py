@@ -45,6 +45,7 @@ from app.rehearsal import commands as rehearsal_commands
 from app.repositories import sockets as repositories_sockets
 from app.repositories import views as repositories_views
 from app.repositories.service import Repositories
+from app.security import SecurityHeaders
 from app.sessions.census import KeyCensus
 from app.sessions.interface import SessionInterface
 from app.sessions.keyring import Keyring
@@ -138,6 +139,7 @@ def create_app(config: Config | None = None) -> Flask:
     lifecycle.add("vitals", background=vitals.run)
     lifecycle.add("census", background=KeyCensus(adapters.sessions, [encryption, signing]).run)
 
+    app.wsgi_app = SecurityHeaders(app.wsgi_app, config)  # type: ignore[method-assign]
     if config.trusted_proxies:
         app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]
     app.wsgi_app = Tracing(app.wsgi_app, load.response_times.observe)  # type: ignore[method-assign]

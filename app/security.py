@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request, session
 
 from app.config import Config
 from app.errors import Problem
 from app.sessions.session import Session
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +56,26 @@ def init_app(app: Flask, config: Config) -> None:
             raise Problem("This request comes from another site.", status=403)
 
     @app.after_request
-    def add_headers(response: Response) -> Response:
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        response.headers.update(transport_headers(config))
+    def keep_private(response: Response) -> Response:
         if _is_private():
             response.headers["Cache-Control"] = "no-store"
         return response
+
+
+class SecurityHeaders:
+    """WSGI middleware: what each response says that does not say it in its own way."""
+
+    def __init__(self, wsgi_app: WSGIApplication, config: Config) -> None:
+        self._wsgi_app = wsgi_app
+        headers = {**HEADERS, **transport_headers(config)}
+        self._headers = [(name.lower(), (name, value)) for name, value in headers.items()]
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, own: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            said = {name.lower() for name, _ in own}
+            return start_response(status, [*own, *(header for name, header in self._headers if name not in said)], exc_info)
+
+        return self._wsgi_app(environ, start)
 
 
 def transport_headers(config: Config) -> dict[str, str]:

@@ -207,10 +207,11 @@ def record(name: str, **properties: str | int) -> None:
 
 
 def _record_request(response: Response) -> Response:
-    if response.status_code < 400 and is_a_visit() and not _leads_to_sign_in(response):
-        for name in _BY_ENDPOINT.get(request.endpoint or "", ()):
+    names, is_page = _BY_ENDPOINT.get(request.endpoint or "", ()), _is_page(response)
+    if (names or is_page) and response.status_code < 400 and is_a_visit() and not _leads_to_sign_in(response):
+        for name in names:
             record(name)
-        if _is_page(response):
+        if is_page:
             record(PAGE_VIEWED, path=page_path())
     return response
 

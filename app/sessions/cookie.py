@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 import secrets
+from functools import lru_cache
 
 from itsdangerous import BadSignature, Signer
 
@@ -37,5 +39,8 @@ def read_session_id(keyring: Keyring, text: str) -> tuple[str, str] | None:
     return read if read and _SESSION_ID.fullmatch(read[0]) else None
 
 
+@lru_cache
 def _signer(key: bytes, purpose: str) -> Signer:
-    return Signer(key, salt=f"reporadar {purpose}", key_derivation="hmac", digest_method=hashlib.sha256)
+    """With a key of its own for each purpose, which is derived once and not with each signature."""
+    derived = hmac.digest(key, f"reporadar {purpose}".encode(), "sha256")
+    return Signer(derived, key_derivation="none", digest_method=hashlib.sha256)

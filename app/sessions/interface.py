@@ -24,7 +24,7 @@ from app.errors import Unavailable
 from app.sessions import cookie
 from app.sessions.cipher import Corrupt, RecordCipher, sealed_with
 from app.sessions.keyring import Keyring, UnknownKey
-from app.sessions.session import Session
+from app.sessions.session import Presented, Session
 from app.sessions.store import SIGNED, Change, Fields, Owner, SessionStore, record_key
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,10 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
     # Called by Flask.
 
     def open_session(self, app: Flask, request: Request) -> Session:
-        read = cookie.read_session_id(self.signing, request.cookies.get(self.get_cookie_name(app), ""))
-        return Session(self.load, *read) if read else Session(self.load)
+        def read_cookie() -> Presented:
+            return cookie.read_session_id(self.signing, request.cookies.get(self.get_cookie_name(app), "")) or (None, None)
+
+        return Session(self.load, read_cookie)
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         assert isinstance(session, Session)

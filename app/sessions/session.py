@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 from flask.sessions import SessionMixin
 
 from app.sessions.store import Fields, record_key
+
+Presented = tuple[str, str] | tuple[None, None]
+
+
+def _nothing() -> Presented:
+    return None, None
 
 
 class Session(SessionMixin):
@@ -15,13 +22,24 @@ class Session(SessionMixin):
 
     permanent = True
 
-    def __init__(self, load: Callable[[Session], None], session_id: str | None = None, signed_with: str | None = None) -> None:
-        """`load` fills it from its record. `signed_with`: the key id of the cookie's signature; None: there is none."""
+    def __init__(self, load: Callable[[Session], None], read_cookie: Callable[[], Presented] = _nothing) -> None:
+        """`load` fills it from its record. `read_cookie`: the session's id and the key id of its signature, if there is one."""
         self._load = load
-        self.session_id = session_id
-        self.signed_with = signed_with
+        self._read_cookie = read_cookie
         self.ended = False
         self.forget()
+
+    @cached_property
+    def _presented(self) -> Presented:
+        return self._read_cookie()
+
+    @cached_property
+    def session_id(self) -> str | None:
+        return self._presented[0]
+
+    @cached_property
+    def signed_with(self) -> str | None:
+        return self._presented[1]
 
     def forget(self) -> None:
         """All that is known of its record."""
