@@ -44,7 +44,7 @@ def measure() -> Results:
     with rivals() as (all_of_them, redis):
         for what, path in WORK.items():
             for rival in all_of_them:
-                _load(rival, path, WARM_UP_SECONDS)
+                load(rival.port, path, rival.cookie, WARM_UP_SECONDS)
             for _ in range(ROUNDS):
                 for rival in all_of_them:
                     _round(rival, path, redis, results[what][rival.name])
@@ -71,7 +71,7 @@ def table(results: Results) -> str:
 
 def _round(rival: Rival, path: str, redis: RedisServer, into: Measured) -> None:
     before, asked = machine.cpu_seconds(rival.pid), _commands(redis)
-    found = _load(rival, path, SECONDS)
+    found = load(rival.port, path, rival.cookie, SECONDS)
     if found["failed"]:
         raise RuntimeError(f"{found['failed']} requests of {rival.name} to {path} failed")
     count = found["requests"]
@@ -82,9 +82,9 @@ def _round(rival: Rival, path: str, redis: RedisServer, into: Measured) -> None:
     into.commands.append((_commands(redis) - asked) / count)
 
 
-def _load(rival: Rival, path: str, seconds: float) -> dict[str, Any]:
+def load(port: int, path: str, cookie: str, seconds: float) -> dict[str, Any]:
     """As `bench.load` prints it."""
-    arguments = [str(rival.port), path, rival.cookie, str(CONNECTIONS), str(seconds)]
+    arguments = [str(port), path, cookie, str(CONNECTIONS), str(seconds)]
     command = ["taskset", "--cpu-list", str(machine.OTHER_CORE), sys.executable, "-m", "bench.load", *arguments]
     found: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
     return found

@@ -49,7 +49,7 @@ def rivals() -> Iterator[tuple[list[Rival], RedisServer]]:
         if install_node_peer():
             commands[NODE] = ["node", str(NODE_FOLDER / "server.js")]
         folder = redis.folder  # which is removed with it
-        yield [stack.enter_context(_started(name, command, environment, folder)) for name, command in commands.items()], redis
+        yield [stack.enter_context(_rival(name, command, environment, folder)) for name, command in commands.items()], redis
 
 
 def install_node_peer() -> bool:
@@ -62,7 +62,8 @@ def install_node_peer() -> bool:
 
 
 @contextmanager
-def _started(name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> Iterator[Rival]:
+def started(name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> Iterator[tuple[int, int]]:
+    """Port and process id of a server that has the first core for itself. `{port}` in its command stands for the port."""
     port = free_port()
     logs = folder / name
     logs.mkdir()
@@ -74,9 +75,15 @@ def _started(name: str, command: list[str], environment: Mapping[str, str], fold
     )
     try:
         wait_until(lambda: _answers(port), 30, f"{name} to answer")
-        yield Rival(name, port, process.pid, _sign_in(name, port))
+        yield port, process.pid
     finally:
         process.kill()
+
+
+@contextmanager
+def _rival(name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> Iterator[Rival]:
+    with started(name, command, environment, folder) as (port, pid):
+        yield Rival(name, port, pid, _sign_in(name, port))
 
 
 def _sign_in(name: str, port: int) -> str:
