@@ -1,4 +1,4 @@
-"""HTTP as nearly all of it is, without the way through gunicorn's parser and writer: a fifth of the CPU (`python -m bench.serving`).
+"""HTTP as nearly all of it is, without gunicorn's parser and writer: a fifth of their CPU (`python -m bench.serving`).
 
 Plain is a GET that has come as a whole, without a body and without a header that takes a decision; and an answer of a known,
 moderate length. All else, and all that is broken, is left to gunicorn: nothing is taken here that it would refuse.

@@ -7,7 +7,6 @@ from the secret, which keeps random nonces far from the limit of 2^32 messages u
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 
@@ -19,7 +18,8 @@ from app.sessions.keyring import Keyring
 FORMAT = b"\x01"
 _KEY_ID = slice(1, 9)
 _NONCE = slice(9, 21)
-_TAG_BYTES = 16
+_SEALED = slice(21, None)
+_LEAST_BYTES = _NONCE.stop + 16  # with the tag of an empty value
 
 
 class Corrupt(Exception):
@@ -43,23 +43,24 @@ class RecordCipher:
     def open(self, field: str, sealed: bytes) -> bytes:
         """Raises Corrupt, or UnknownKey for a field that was sealed with a key that this instance does not hold."""
         key_id = sealed_with(sealed)
+        cipher = self._ciphers.get(key_id) or self._cipher(key_id)
         try:
-            return self._cipher(key_id).decrypt(sealed[_NONCE], sealed[_NONCE.stop :], self._place(field, key_id))
+            return cipher.decrypt(sealed[_NONCE], sealed[_SEALED], self._place(field, key_id))
         except InvalidTag:
             raise Corrupt("authentication") from None
 
     def _cipher(self, key_id: str) -> AESGCM:
         if key_id not in self._ciphers:
-            record_key = hmac.digest(self._keyring[key_id], b"session record\0" + self._record, hashlib.sha256)
+            record_key = hmac.digest(self._keyring[key_id], b"session record\0" + self._record, "sha256")
             self._ciphers[key_id] = AESGCM(record_key)
         return self._ciphers[key_id]
 
     def _place(self, field: str, key_id: str) -> bytes:
-        return b"\0".join((self._record, field.encode(), key_id.encode()))
+        return b"%b\0%b\0%b" % (self._record, field.encode(), key_id.encode())
 
 
 def sealed_with(sealed: bytes) -> str:
     """The id of the key that sealed this. Raises Corrupt where there is none to read."""
-    if len(sealed) < _NONCE.stop + _TAG_BYTES or sealed[:1] != FORMAT:
+    if len(sealed) < _LEAST_BYTES or sealed[:1] != FORMAT:
         raise Corrupt("format")
     return sealed[_KEY_ID].hex()

