@@ -33,7 +33,7 @@ Identify = Callable[["WSGIEnvironment"], Identity | None]  # raises Problem wher
 
 
 class Gate:
-    """WSGI middleware around Socket.IO's own.
+    """WSGI middleware in front of Socket.IO's own, past which all other requests go: it would make a class for each of them.
 
     A handshake without a valid session goes on to be refused in words, as `connect_error`. One that can't be judged or served now
     is answered 503, after which clients try again.
@@ -42,6 +42,7 @@ class Gate:
     def __init__(
         self,
         wsgi_app: WSGIApplication,
+        sockets: WSGIApplication,
         server: socketio.Server,
         is_leaving: Callable[[], bool],
         identify: Identify,
@@ -53,6 +54,7 @@ class Gate:
     ) -> None:
         """`headers`: of every response."""
         self._wsgi_app = wsgi_app
+        self._sockets = sockets
         self._server = server
         self._is_leaving = is_leaving
         # After the end of another instance hundreds come at once; connections to the database have to be left for requests.
@@ -75,7 +77,7 @@ class Gate:
             return _answer(start, *fault)
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket" and (refusal := self._fault_of_upgrade(environ)):
             return _answer(start, "400 Bad Request", refusal)
-        return self._poll(environ, start) if _is_poll(environ) else self._wsgi_app(environ, start)
+        return self._poll(environ, start) if _is_poll(environ) else self._sockets(environ, start)
 
     def _poll(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """One request at a time waits for the packets of a connection; more would only take the places of others."""
@@ -84,7 +86,7 @@ class Gate:
             return _answer(start_response, "400 Bad Request", "Another request is waiting already.")
         self._polled.add(engine_sid)
         try:
-            return self._wsgi_app(environ, start_response)
+            return self._sockets(environ, start_response)
         finally:
             self._polled.discard(engine_sid)
 

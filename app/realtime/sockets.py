@@ -37,6 +37,7 @@ def init_app(
     app: Flask, config: Config, me: Instance, queue: SocketQueue, notifications: Notifications, lifecycle: Lifecycle
 ) -> SocketIO:
     """Builds the server, and puts it with its gate in front of the application."""
+    application = app.wsgi_app
     socketio = SocketIO(
         app,
         async_mode="gevent",  # the event loop of gunicorn's worker
@@ -54,6 +55,7 @@ def init_app(
     connections = Connections(socketio.server, config.drain_rate)
     app.extensions["connections"] = connections
     app.wsgi_app = Gate(  # type: ignore[method-assign]
+        application,
         app.wsgi_app,
         socketio.server,
         lambda: lifecycle.is_leaving,

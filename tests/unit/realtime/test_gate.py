@@ -28,6 +28,7 @@ class World:
         self.is_leaving = False
         self.gate = Gate(
             self._application,
+            self._application,
             self.server,
             lambda: self.is_leaving,
             self._identify,
