@@ -81,13 +81,13 @@ def test_one_request_at_a_time_waits_for_a_connection(world: World) -> None:
 
     def ask_again(environ: Any, start_response: Any) -> Iterable[bytes]:
         """While the first request waits, there come others."""
-        world.gate._wsgi_app = world._application
+        world.gate._sockets = world._application
         statuses.append(world.ask("transport=polling&sid=1")[0])
         statuses.append(world.ask("transport=polling&sid=2")[0])
         statuses.append(world.ask("transport=websocket&sid=1", headers=UPGRADE)[0])
         return world._application(environ, start_response)
 
-    world.gate._wsgi_app = ask_again
+    world.gate._sockets = ask_again
     statuses.append(world.ask("transport=polling&sid=1")[0])
     assert statuses == ["400", "200", "200", "200"]
     assert world.ask("transport=polling&sid=1")[0] == "200"
