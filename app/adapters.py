@@ -24,6 +24,7 @@ from app.lifecycle import Lifecycle
 from app.notifications.service import Publish
 from app.realtime.queue import LocalQueue, RedisPublisher, RedisQueue, SocketQueue
 from app.redis_client import connect
+from app.redis_multiplexed import MultiplexedRedis
 from app.sessions.keyring import Keyring
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.sql_store import SqlSessionStore
@@ -68,6 +69,7 @@ def _of_a_fleet(
     config: Config, me: Instance, database: Database, rings: list[Keyring], lifecycle: Lifecycle, vitals: Vitals
 ) -> Adapters:
     redis = connect(config, me.instance_id)
+    multiplexed = MultiplexedRedis(redis)
     patient = connect(config, me.instance_id, timeout=PROBE_TIMEOUT_SECONDS)  # a slow Redis is not a failed one
     signing = next(ring for ring in rings if ring.name == "signing")
     agreement = Agreement(me, lifecycle, database, config.database_pool_size)
@@ -76,6 +78,7 @@ def _of_a_fleet(
     broker = redis_broker(redis)
     lifecycle.add("redis", close=redis.close)
     lifecycle.add("redis", close=patient.close)
+    lifecycle.add("redis", close=multiplexed.close)
     lifecycle.add("message queue", background=queue.run, check=queue.obstacle)
     lifecycle.add(
         "registry",
@@ -87,7 +90,7 @@ def _of_a_fleet(
     lifecycle.add("pulse", background=agreement.run, close=agreement.forget)
     lifecycle.add("job broker", close=broker.close)
     return Adapters(
-        sessions=RedisSessionStore(redis, config.session_max_age),
+        sessions=RedisSessionStore(redis, multiplexed, config.session_max_age),
         limiter=RedisRateLimiter(redis, signing),
         refresh_keys=lambda: membership.refresh(Registry(redis)),
         probes=[Probe("redis", lambda: None if patient.ping() else "no answer", look=Overseer(patient).look)],
@@ -96,7 +99,7 @@ def _of_a_fleet(
         broker=broker,
         does_jobs=False,
         fleet=SharedFleet(Registry(redis), agreement),
-        intake=RedisIntake(redis),
+        intake=RedisIntake(redis, multiplexed),
     )
 
 

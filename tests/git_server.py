@@ -60,7 +60,7 @@ class GitServer:
     """Serves the bare repositories of a folder; `authority` is the file of the certificate authority that vouches for it."""
 
     def __init__(self, folder: Path, certificates: Path, names: tuple[str, ...] = (HOST, "localhost", "127.0.0.1")) -> None:
-        self.authority, chain = _certificates(certificates, names)
+        self.authority, chain = issue_certificates(certificates, names)
         self.folder = folder
         self.requests: list[str] = []
         self.answers: dict[str, Answer] = {}  # by the beginning of the path
@@ -212,7 +212,7 @@ def _body(handler: Handler) -> bytes:
     return body
 
 
-def _certificates(folder: Path, names: tuple[str, ...]) -> tuple[Path, Path]:
+def issue_certificates(folder: Path, names: tuple[str, ...]) -> tuple[Path, Path]:
     """An authority, and a server's certificate by it with its key."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = _certificate("Test authority", "Test authority", authority_key, authority_key, names=(), is_authority=True)

@@ -26,6 +26,7 @@ from app.analytics.store import ON_THE_WAY, Accepted
 from app.analytics.stream import STREAM, Entry
 from app.database.engine import PATIENCE_SECONDS
 from app.errors import Unavailable
+from app.redis_multiplexed import MultiplexedRedis
 
 TAKEN, CLOSED, UNKNOWN, FULL = "taken", "closed", "unknown", "full"
 
@@ -98,18 +99,16 @@ redis.call('SET', KEYS[1], newest, 'PX', ARGV[3])
 
 
 class RedisIntake:
-    def __init__(self, client: redis.Redis) -> None:
-        self._client = client
+    def __init__(self, client: redis.Redis, multiplexed: MultiplexedRedis) -> None:
+        self._multiplexed = multiplexed
         self._take = client.register_script(_TAKE)
         self._begin = client.register_script(_BEGIN)
         self._settle = client.register_script(_SETTLE)
 
     def known(self, person: Person) -> Standing | None:
         standing, changing = _keys(person)
-        with _available(), self._client.pipeline(transaction=False) as pipeline:
-            pipeline.get(standing)
-            pipeline.exists(changing)
-            known, is_changing = pipeline.execute()
+        with _available():
+            known, is_changing = self._multiplexed.execute_all(("GET", standing), ("EXISTS", changing))
         return _read(known) if known and not is_changing else None
 
     def learn(self, person: Person, standing: Standing) -> None:
@@ -130,7 +129,7 @@ class RedisIntake:
         told: list[Any] = [_write(standing), _known_for_ms(standing)] if standing else ["", 0]
         entries = [Entry.write(event) for event in batch]
         with _available():
-            outcome: bytes = self._take(keys=[*_keys(person), STREAM], args=[*told, MAX_WAITING, *entries])
+            outcome: bytes = self._multiplexed.run_script(self._take, [*_keys(person), STREAM], [*told, MAX_WAITING, *entries])
         return outcome.decode()
 
 

@@ -6,13 +6,14 @@ back, and writers of different fields do not disturb each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, cast
 
 import redis
 
 from app.redis_client import available
+from app.redis_multiplexed import MultiplexedRedis
 from app.sessions.cipher import Corrupt
 from app.sessions.store import KEY_PREFIX, MAX_PER_USER, Change, Fields, Owner, key_ids
 
@@ -75,9 +76,10 @@ return destroyed
 
 
 class RedisSessionStore:
-    def __init__(self, client: redis.Redis, max_age: int) -> None:
+    def __init__(self, client: redis.Redis, multiplexed: MultiplexedRedis, max_age: int) -> None:
         """`max_age`: the longest life of a session in seconds, for which its user's index has to be kept."""
         self._client = client
+        self._multiplexed = multiplexed
         self._max_age = max_age
         self._create = client.register_script(_CREATE)
         self._merge = client.register_script(_MERGE)
@@ -86,7 +88,8 @@ class RedisSessionStore:
     def load(self, key: str) -> Fields | None:
         with available():
             try:
-                return _fields(self._client.hgetall(key)) or None
+                record = self._multiplexed.execute("HGETALL", key)
+                return _named(zip(record[::2], record[1::2], strict=True)) or None
             except redis.ResponseError as error:
                 if str(error).startswith("WRONGTYPE"):
                     raise Corrupt("type") from None
@@ -104,7 +107,7 @@ class RedisSessionStore:
         for name, change in changes.items():
             arguments += [name, *_optional(change.expected), *_optional(change.value)]
         with available():
-            return bool(self._merge(keys=[key], args=arguments))
+            return bool(self._multiplexed.run_script(self._merge, [key], arguments))
 
     def destroy(self, key: str) -> None:
         with available():
@@ -155,9 +158,13 @@ def _owner_keys(user_id: int) -> list[str]:
 
 
 def _fields(record: Any) -> Fields:
-    # A name that is not UTF-8 was not written by us; it will not open under the name that it gets here.
     # What is no hash at all comes as an error.
-    return {name.decode(errors="replace"): value for name, value in record.items()} if isinstance(record, dict) else {}
+    return _named(record.items()) if isinstance(record, dict) else {}
+
+
+def _named(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+    # A name that is not UTF-8 was not written by us; it will not open under the name that it gets here.
+    return {name.decode(errors="replace"): value for name, value in fields}
 
 
 def _optional(value: bytes | None) -> tuple[str, bytes]:

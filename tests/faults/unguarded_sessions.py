@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Mapping
 
+from app.redis_multiplexed import MultiplexedRedis
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.store import Change, Fields
 from tests.faults.held_requests import app, redis, settings
@@ -22,6 +23,6 @@ class UnguardedStore(RedisSessionStore):
         return True
 
 
-app.session_interface.store = UnguardedStore(redis, settings.session_max_age)  # type: ignore[attr-defined]
+app.session_interface.store = UnguardedStore(redis, MultiplexedRedis(redis), settings.session_max_age)  # type: ignore[attr-defined]
 
 __all__ = ["app"]

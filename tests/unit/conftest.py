@@ -20,6 +20,7 @@ from app.database.engine import Database
 from app.database.upgrade import upgrade
 from app.lifecycle import Lifecycle
 from app.redis_client import connect
+from app.redis_multiplexed import MultiplexedRedis
 from tests.servers import embedded_environment, fleet_environment
 
 MakeApp = Callable[..., Flask]
@@ -134,6 +135,13 @@ def connect_redis(fleet_config: Config) -> Iterator[Callable[[], redis.Redis]]:
 @pytest.fixture
 def redis_client(connect_redis: Callable[[], redis.Redis]) -> redis.Redis:
     return connect_redis()
+
+
+@pytest.fixture
+def multiplexed(redis_client: redis.Redis) -> Iterator[MultiplexedRedis]:
+    multiplexed = MultiplexedRedis(redis_client)
+    yield multiplexed
+    multiplexed.close()
 
 
 def with_faults(app: Flask) -> Flask:

@@ -14,7 +14,7 @@ from tests.servers import ROOT
 # From the bottom to the top. A module belongs to the first layer, read downwards, that has a pattern for it.
 LAYERS = {
     "kernel": r"app\.(version|config|config_parsers|moments|instance|logs|metrics|errors)",
-    "resources": r"app\.(redis_client|lifecycle|stopping|listening|client_connection|plain_http|threads)"
+    "resources": r"app\.(redis_(client|multiplexed)|lifecycle|stopping|listening|client_connection|plain_http|threads)"
     r"|app\.analysis(\..*)?|app\.database(\.(?!commands).*)?",
     "sessions": r"app\.sessions(\..*)?",
     "service": r"app\.(\w+)\.service",

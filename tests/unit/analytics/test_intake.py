@@ -14,6 +14,7 @@ from app.analytics.person import Account, Standing, Visitor
 from app.analytics.store import ON_THE_WAY, Accepted
 from app.analytics.stream import GROUP, STREAM, EventStream
 from app.errors import Unavailable
+from app.redis_multiplexed import MultiplexedRedis
 from tests.processes import wait_until
 from tests.servers import RedisServer
 from tests.unit.analytics.conftest import PASSER, event
@@ -41,12 +42,12 @@ def direct() -> tuple[Intake, Taken]:
 
 
 @pytest.fixture
-def shared(redis_client: redis.Redis) -> tuple[Intake, Taken]:
+def shared(redis_client: redis.Redis, multiplexed: MultiplexedRedis) -> tuple[Intake, Taken]:
     def taken() -> list[Accepted]:
         redis_client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
         return [entry.read() for entry in EventStream(redis_client, "test").read(100)]
 
-    return RedisIntake(redis_client), taken
+    return RedisIntake(redis_client, multiplexed), taken
 
 
 @pytest.fixture(params=["direct", "shared"])
@@ -203,10 +204,10 @@ class TestFleet:
 
 class TestOutage:
     @pytest.fixture
-    def place(self, redis_client: redis.Redis) -> Intake:
+    def place(self, redis_client: redis.Redis, multiplexed: MultiplexedRedis) -> Intake:
         redis_client.set(STREAM, "no stream")
         redis_client.set("analytics:standing:account:7", "0 open a1 ")
-        return RedisIntake(redis_client)
+        return RedisIntake(redis_client, multiplexed)
 
     def test_what_redis_refuses_is_unavailable(self, place: Intake) -> None:
         with pytest.raises(Unavailable):

@@ -17,6 +17,7 @@ from app.analytics.person import Account, Standing
 from app.analytics.store import Accepted
 from app.analytics.stream import GROUP, POISON, STREAM, EventStream
 from app.errors import Unavailable
+from app.redis_multiplexed import MultiplexedRedis
 from tests.processes import wait_until
 from tests.unit.analytics.conftest import event
 
@@ -50,8 +51,8 @@ def storage() -> Storage:
 
 
 @pytest.fixture
-def send(redis_client: redis.Redis) -> Callable[..., None]:
-    place = RedisIntake(redis_client)
+def send(redis_client: redis.Redis, multiplexed: MultiplexedRedis) -> Callable[..., None]:
+    place = RedisIntake(redis_client, multiplexed)
 
     def send(*names: str) -> None:
         place.take(Account(1), OPEN, [event(name) for name in names])

@@ -87,7 +87,8 @@ class RecordingStore:
 
 @pytest.fixture
 def redis_backend(request: pytest.FixtureRequest, database: Database) -> Backend:
-    return Backend(RedisSessionStore(request.getfixturevalue("redis_client"), MAX_AGE), database)
+    client, multiplexed = (request.getfixturevalue(name) for name in ("redis_client", "multiplexed"))
+    return Backend(RedisSessionStore(client, multiplexed, MAX_AGE), database)
 
 
 @pytest.fixture

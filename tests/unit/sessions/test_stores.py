@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
+from app.redis_multiplexed import MultiplexedRedis
 from app.sessions.cipher import Corrupt, RecordCipher
 from app.sessions.keyring import Keyring, key_id
 from app.sessions.redis_store import RedisSessionStore
@@ -253,8 +254,8 @@ def test_garbage_uses_no_key() -> None:
 
 
 @pytest.fixture
-def redis_store(redis_client: redis.Redis) -> RedisSessionStore:
-    return RedisSessionStore(redis_client, MAX_AGE)
+def redis_store(redis_client: redis.Redis, multiplexed: MultiplexedRedis) -> RedisSessionStore:
+    return RedisSessionStore(redis_client, multiplexed, MAX_AGE)
 
 
 Put = Callable[[redis.Redis], object]
