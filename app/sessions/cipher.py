@@ -64,3 +64,7 @@ def sealed_with(sealed: bytes) -> str:
     if len(sealed) < _LEAST_BYTES or sealed[:1] != FORMAT:
         raise Corrupt("format")
     return sealed[_KEY_ID].hex()
+
+
+def is_sealed_with(key_id: str, sealed: bytes) -> bool:
+    return sealed[_KEY_ID] == bytes.fromhex(key_id)

@@ -22,7 +22,7 @@ from app import metrics
 from app.config import Config
 from app.errors import Unavailable
 from app.sessions import cookie
-from app.sessions.cipher import Corrupt, RecordCipher, sealed_with
+from app.sessions.cipher import Corrupt, RecordCipher, is_sealed_with
 from app.sessions.keyring import Keyring, UnknownKey
 from app.sessions.session import Presented, Session
 from app.sessions.store import SIGNED, Change, Fields, Owner, SessionStore, record_key
@@ -144,7 +144,8 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
 
     def load(self, session: Session) -> None:
         """Fills the session from its record; anything that is not a valid, living record leaves it empty and without an id."""
-        opened = self._open(session.key) if session.key else None
+        key = session.key
+        opened = self._open(key) if key else None
         if opened is None:
             session.session_id = session.signed_with = None
         else:
@@ -228,18 +229,19 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
         return {name: plain for name, plain in now.items() if session.loaded.get(name) != plain} | gone
 
     def _update(self, session: Session, changes: dict[str, bytes | None]) -> None:
-        assert session.key
-        cipher, ttl = RecordCipher(self.encryption, session.key), None
+        key = session.key
+        assert key
+        cipher, ttl = RecordCipher(self.encryption, key), None
         merged = {name: Change(cipher.seal(name, plain) if plain is not None else None) for name, plain in changes.items()}
         for name, plain in session.loaded.items():
-            if name not in merged and sealed_with(session.sealed[name]) != self.encryption.active_id:
+            if name not in merged and not is_sealed_with(self.encryption.active_id, session.sealed[name]):
                 merged[name] = Change(cipher.seal(name, plain), expected=session.sealed[name])
         if session.signed_with and session.sealed.get(SIGNED) != session.signed_with.encode():
             merged[SIGNED] = Change(session.signed_with.encode())
         if self._is_due_for_refresh(session):
             ttl = self._remaining(session.created_at)
             merged[SEEN] = Change(cipher.seal(SEEN, _encode(int(time.time()))), expected=session.sealed[SEEN])
-        if merged and not self.store.merge(session.key, merged, ttl):
+        if merged and not self.store.merge(key, merged, ttl):
             session.exists = False  # ended by another request meanwhile: it stays so
 
     def _is_due_for_refresh(self, session: Session) -> bool:
