@@ -111,7 +111,7 @@ class RedisSessionStore:
 
     def destroy(self, key: str) -> None:
         with available():
-            self._client.delete(key)
+            self._multiplexed.execute("DEL", key)
 
     def living(self, keys: Sequence[str]) -> set[str]:
         found: set[str] = set()
