@@ -3,7 +3,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import gevent
@@ -386,11 +386,27 @@ def test_closing_ends_all_waiting_and_the_next_one_connects_again(shared: Multip
     assert shared.execute("ECHO", "text") == b"text"
 
 
-def test_closing_ends_an_attempt_to_connect(own_server: RedisServer) -> None:
-    with multiplexing(own_server.url) as shared:
-        own_server.freeze()
+@contextmanager
+def serving(serve: Callable[[Any, Any], None]) -> Iterator[str]:
+    """The URL of a server that is no Redis."""
+    server = StreamServer(("127.0.0.1", 0), serve)
+    server.start()
+    try:
+        yield f"redis://127.0.0.1:{server.server_port}/0"
+    finally:
+        server.stop()
+
+
+def test_closing_ends_an_attempt_to_connect() -> None:
+    greeted = Event()
+
+    def say_nothing(sock: Any, _: Any) -> None:
+        while sock.recv(65_536):
+            greeted.set()
+
+    with serving(say_nothing) as url, multiplexing(url) as shared:
         waiting = [gevent.spawn(outcome, echo(shared, "text")) for _ in range(3)]
-        gevent.sleep(0.01)
+        greeted.wait()
         shared.close()
         assert kinds([greenlet.get() for greenlet in waiting]) == {redis.ConnectionError}
 
@@ -407,11 +423,7 @@ def test_a_server_that_does_not_speak_as_redis_does_is_left(nonsense: bytes) -> 
             while command := reader.gets():
                 sock.sendall(nonsense if command == [b"NONSENSE"] else b"+OK\r\n")
 
-    with ExitStack() as stack:
-        server = StreamServer(("127.0.0.1", 0), serve)
-        server.start()
-        stack.callback(server.stop)
-        shared = stack.enter_context(multiplexing(f"redis://127.0.0.1:{server.server_port}/0"))
+    with serving(serve) as url, multiplexing(url) as shared:
         outcome(lambda: shared.execute("NONSENSE"))
         until(lambda: shared._line is None)
         assert shared.execute("PING") == b"OK"
