@@ -124,10 +124,11 @@ def create_app(config: Config | None = None) -> Flask:
     app.cli.add_command(rehearsal_commands.rehearse)
 
     socketio = realtime_sockets.init_app(app, config, me, adapters.queue, notifications, lifecycle)
-    analytics_sockets.init_app(adapters.queue, app.extensions["connections"])
+    connections = app.extensions["connections"]
+    analytics_sockets.init_app(adapters.queue, connections)
     notifications_sockets.init_app(socketio, notifications)
     repositories_sockets.init_app(socketio, repositories)
-    insights_sockets.init_app(socketio, adapters.queue, accounts)
+    insights_sockets.init_app(socketio, adapters.queue, connections, accounts)
 
     for probe in probes:
         lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.obstacle)

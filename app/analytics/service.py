@@ -29,6 +29,7 @@ from app.analytics.storage import Publish
 from app.config import Config
 from app.database.engine import PATIENCE_SECONDS, Database
 from app.errors import Unavailable
+from app.realtime.rooms import of_user
 
 __all__ = ["Account", "Analytics", "Choice", "Erased", "Event", "Person", "Rejected", "Standing", "Visitor"]
 
@@ -91,7 +92,7 @@ class Analytics:
         standing = self._change(person, store.opt_out)
         assert standing.fenced_at is not None
         if isinstance(person, Account):
-            self._publish("analytics_off", {"user_id": person.user_id})
+            self._publish("analytics_off", {"user_id": person.user_id}, of_user(person.user_id))
         return standing.fenced_at
 
     def opt_in(self, person: Person) -> None:

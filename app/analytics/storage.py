@@ -11,12 +11,13 @@ from app.analytics import store
 from app.analytics.store import Accepted
 from app.config import Config
 from app.database.engine import Database
+from app.realtime.rooms import ANALYTICS
 
 log = logging.getLogger(__name__)
 
 PURGE_SECONDS, PURGE_BATCH = 10.0, 10_000
 
-Publish = Callable[[str, dict[str, Any]], None]  # kind of message, message; does not raise
+Publish = Callable[[str, dict[str, Any], str], None]  # kind of message, message, room; does not raise
 
 
 class Storage:
@@ -30,7 +31,7 @@ class Storage:
         outcome = self._database.run_within(seconds, store.keep, batch, self._oldest)
         log.debug("%d events stored, %d not", outcome.stored, outcome.dropped)
         if outcome.stored:
-            self._publish("events_stored", {"count": outcome.stored})
+            self._publish("events_stored", {"count": outcome.stored}, ANALYTICS)
         return outcome.later
 
     @property

@@ -10,11 +10,11 @@ from flask_socketio import SocketIO, join_room
 
 from app.auth.service import Accounts
 from app.errors import Problem
-from app.realtime.connections import Connection
+from app.realtime.connections import Connection, Connections
 from app.realtime.queue import SocketQueue
+from app.realtime.rooms import ANALYTICS
 from app.realtime.sockets import answer
 
-ROOM = "analytics"
 PAUSE_SECONDS = 0.5  # between two words on what was stored
 
 
@@ -37,18 +37,20 @@ class Tally:
         self._tell(count)
 
 
-def init_app(socketio: SocketIO, queue: SocketQueue, accounts: Accounts) -> None:
-    """Each instance hears of all that is stored, and tells its own sockets only."""
+def init_app(socketio: SocketIO, queue: SocketQueue, connections: Connections, accounts: Accounts) -> None:
+    """An instance that somebody watches hears of all that is stored, and tells its own sockets only."""
 
     def watch(connection: Connection, _: Any) -> dict[str, Any]:
         user = accounts.get(connection.identity.user_id)
         if user is None or not user.is_admin:
             raise Problem("This is for administrators.", status=403)
-        join_room(ROOM)
+        connections.join(connection, ANALYTICS)
+        queue.await_joined(ANALYTICS)
+        join_room(ANALYTICS)
         return {"ok": True}
 
     def tell(count: int) -> None:
-        socketio.server.emit("events_stored", {"count": count}, to=ROOM, ignore_queue=True)
+        socketio.server.emit("events_stored", {"count": count}, to=ANALYTICS, ignore_queue=True)
 
     answer(socketio, "watch_analytics", watch)
     queue.on("events_stored", Tally(tell).on_stored)

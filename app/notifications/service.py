@@ -12,6 +12,7 @@ from app.database.engine import Database
 from app.notifications import store
 from app.notifications.delivery import Delivery, Emit
 from app.notifications.store import Inbox, Notification, Page
+from app.realtime.rooms import of_user
 
 __all__ = ["Inbox", "Notification", "Notifications", "Page"]
 
@@ -19,7 +20,7 @@ PAGE = 100
 PURGE_BATCH = 10_000
 CAUGHT_UP_AT_ONCE = 2
 
-Publish = Callable[[str, dict[str, Any]], None]  # kind of message, message; to all instances, this one included
+Publish = Callable[[str, dict[str, Any], str], None]  # kind of message, message, room: to whoever is in it, on all instances
 
 
 class Notifications:
@@ -38,15 +39,17 @@ class Notifications:
 
     def push(self, notifications: Iterable[Notification]) -> None:
         for notification in notifications:
-            self._publish("notification", {"user_id": notification.user_id, "item": notification.payload()})
+            user_id = notification.user_id
+            self._publish("notification", {"user_id": user_id, "item": notification.payload()}, of_user(user_id))
 
     def announce_analysis(self, user_ids: Sequence[int], analysis: dict[str, Any]) -> None:
         """The state of an analysis, to those who follow its repository. Not stored: the next one makes up for a lost one."""
-        self._publish("analysis", {"user_ids": list(user_ids), "analysis": analysis})
+        for user_id in user_ids:
+            self._publish("analysis", {"user_id": user_id, "analysis": analysis}, of_user(user_id))
 
     def announce_export(self, user_id: int, export: dict[str, Any]) -> None:
         """The state of an export, to whoever asked for it. Not stored either."""
-        self._publish("export", {"user_id": user_id, "export": export})
+        self._publish("export", {"user_id": user_id, "export": export}, of_user(user_id))
 
     def send(self, user_id: int, type: str, title: str, data: dict[str, Any]) -> Notification:
         """Stores and pushes one to one user."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,7 +14,8 @@ import socketio
 
 from app import metrics
 from app.errors import Unavailable
-from app.realtime import transport
+from app.realtime import packets, transport
+from app.realtime.rooms import Rooms, of_user
 from app.realtime.transport import Rate
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Connection:
     engine_sid: str
     identity: Identity
     muted: set[int] = field(default_factory=set)  # repositories that it does not want to hear of
+    rooms: set[str] = field(default_factory=set)
     rate: Rate = field(default_factory=lambda: Rate(EVENTS_PER_SECOND, EVENTS_AT_ONCE))
     head_sent_at: float = field(default_factory=time.monotonic)
     delivery: Delivery = field(init=False)
@@ -70,9 +72,10 @@ StillValid = Callable[[list[Identity]], set[Identity]]  # of these; raises Unava
 
 
 class Connections:
-    def __init__(self, server: socketio.Server, drain_rate: int) -> None:
+    def __init__(self, server: socketio.Server, drain_rate: int, rooms: Rooms) -> None:
         self._server = server
         self._drain_rate = drain_rate
+        self._rooms = rooms
         self._by_sid: dict[str, Connection] = {}
         self._by_user: dict[int, dict[str, Connection]] = {}
 
@@ -96,6 +99,7 @@ class Connections:
         connection.delivery = delivery
         self._by_sid[connection.sid] = connection
         self._by_user.setdefault(connection.identity.user_id, {})[connection.sid] = connection
+        self.join(connection, of_user(connection.identity.user_id))
         metrics.sockets.set(len(self))
 
     def remove(self, sid: str) -> None:
@@ -105,12 +109,27 @@ class Connections:
         connection.delivery.close()
         mine = self._by_user[connection.identity.user_id]
         del mine[sid]
+        for room in connection.rooms:
+            self._rooms.leave(room)
         if not mine:
             del self._by_user[connection.identity.user_id]
         metrics.sockets.set(len(self))
 
+    def join(self, connection: Connection, room: str) -> None:
+        """Until it is removed."""
+        if connection.sid in self._by_sid and room not in connection.rooms:
+            connection.rooms.add(room)
+            self._rooms.join(room)
+
     def emit(self, connection: Connection, event: str, data: dict[str, Any]) -> None:
-        self._server.emit(event, data, to=connection.sid, ignore_queue=True)
+        self._server.eio.send_packet(connection.engine_sid, packets.event(event, data))
+
+    def _emit_to(self, connections: Iterable[Connection], event: str, data: dict[str, Any]) -> None:
+        """Encoded once for all; a client that is slow to read goes without, the next state makes up for it."""
+        packet = packets.event(event, data)
+        for connection in connections:
+            if not self.is_congested(connection):
+                self._server.eio.send_packet(connection.engine_sid, packet)
 
     def is_congested(self, connection: Connection) -> bool:
         return transport.backlog(self._server.eio, connection.engine_sid) >= CONGESTED_PACKETS
@@ -122,17 +141,12 @@ class Connections:
             connection.delivery.hand(message["item"])
 
     def on_analysis(self, message: dict[str, Any]) -> None:
-        """The state of an analysis; a client that is slow to read goes without, the next state makes up for it."""
         analysis = message["analysis"]
-        for user_id in message["user_ids"]:
-            for connection in self.of(user_id):
-                if analysis["repository_id"] not in connection.muted and not self.is_congested(connection):
-                    self.emit(connection, "analysis", analysis)
+        listening = [one for one in self.of(message["user_id"]) if analysis["repository_id"] not in one.muted]
+        self._emit_to(listening, "analysis", analysis)
 
     def on_export(self, message: dict[str, Any]) -> None:
-        for connection in self.of(message["user_id"]):
-            if not self.is_congested(connection):
-                self.emit(connection, "export", message["export"])
+        self._emit_to(self.of(message["user_id"]), "export", message["export"])
 
     def on_sessions_ended(self, message: dict[str, Any]) -> None:
         """Of one session by its key, or all of a user but one."""

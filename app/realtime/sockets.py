@@ -17,7 +17,7 @@ from app.errors import Problem, Unavailable
 from app.instance import Instance
 from app.lifecycle import Lifecycle
 from app.notifications.service import Notifications
-from app.realtime import transport
+from app.realtime import rooms, transport
 from app.realtime.connections import IDENTITY, Connection, Connections, Identity
 from app.realtime.gate import Gate
 from app.realtime.packets import ClientPacket
@@ -52,7 +52,7 @@ def init_app(
         cors_allowed_origins=[],  # the gate decides
     )
     transport.harden(socketio.server.eio, me.instance_id)
-    connections = Connections(socketio.server, config.drain_rate)
+    connections = Connections(socketio.server, config.drain_rate, queue)
     app.extensions["connections"] = connections
     app.wsgi_app = Gate(  # type: ignore[method-assign]
         application,
@@ -66,12 +66,12 @@ def init_app(
         headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **transport_headers(config)}.items(),
     )
     still_valid = functools.partial(_still_valid, app)
-    _admit(socketio, connections, notifications, me, still_valid)
+    _admit(socketio, connections, queue, notifications, me, still_valid)
     queue.on("notification", connections.on_notification)
     queue.on("analysis", connections.on_analysis)
     queue.on("export", connections.on_export)
     queue.on("sessions_ended", connections.on_sessions_ended)
-    _interface(app).on_ended = lambda ended: queue.publish("sessions_ended", asdict(ended))
+    _interface(app).on_ended = lambda ended: queue.publish("sessions_ended", asdict(ended), rooms.EVERYWHERE)
     lifecycle.add(
         "sockets",
         background=lambda: connections.look_after(notifications.heads, still_valid),
@@ -99,6 +99,7 @@ def answer(socketio: SocketIO, event: str, handle: Answer) -> None:
 def _admit(
     socketio: SocketIO,
     connections: Connections,
+    queue: SocketQueue,
     notifications: Notifications,
     me: Instance,
     still_valid: Callable[[list[Identity]], set[Identity]],
@@ -118,13 +119,14 @@ def _admit(
             introduction={"user_id": identity.user_id, "instance_id": me.instance_id},
         )
         connections.add(connection, delivery)
+        queue.await_joined(rooms.of_user(identity.user_id))
         # From here on it is told when its session ends; and if that has happened since the handshake, here.
         with suppress(Unavailable):
             if identity not in still_valid([identity]):
                 connections.remove(sid)
         if connection not in connections:
             raise ConnectionRefusedError("unauthorized")
-        join_room(f"user:{identity.user_id}")
+        join_room(rooms.of_user(identity.user_id))
         delivery.start()  # whose first words come after the acceptance, which this handler's return sends
 
     socketio.on_event("connect", connect)

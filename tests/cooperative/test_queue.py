@@ -12,7 +12,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.realtime import queue as module
-from app.realtime.queue import CHANNEL, LocalQueue, RedisPublisher, RedisQueue
+from app.realtime.queue import PREFIX, LocalQueue, RedisPublisher, RedisQueue
+from app.realtime.rooms import EVERYWHERE
 from app.sessions import cookie
 from app.sessions.keyring import Keyring
 from tests.unit.conftest import count_of
@@ -52,7 +53,7 @@ def until(condition: Callable[[], object]) -> None:
 def test_an_instance_that_is_alone_hears_itself() -> None:
     queue = LocalQueue()
     ear = Ear(queue)
-    queue.publish("news", {"number": 1})
+    queue.publish("news", {"number": 1}, EVERYWHERE)
     assert ear.heard == [1]
 
 
@@ -61,7 +62,7 @@ def test_all_instances_hear_what_one_says_once_and_in_order(connect_redis: Conne
     ears = [Ear(first), Ear(second)]
     with listening(first), listening(second):
         for number in range(100):
-            first.publish("news", {"number": number})
+            first.publish("news", {"number": number}, EVERYWHERE)
         until(lambda: len(ears[1].heard) == 100)
     assert [ear.heard for ear in ears] == [list(range(100))] * 2
 
@@ -70,7 +71,7 @@ def test_a_process_that_is_no_instance_is_heard(connect_redis: Connect) -> None:
     queue = RedisQueue(connect_redis(), ROTATED)
     ear = Ear(queue)
     with listening(queue):
-        RedisPublisher(connect_redis(), SIGNING).publish("news", {"number": 1})
+        RedisPublisher(connect_redis(), SIGNING).publish("news", {"number": 1}, EVERYWHERE)
         until(lambda: ear.heard == [1])
 
 
@@ -88,8 +89,8 @@ def test_what_this_fleet_did_not_sign_is_not_heard(connect_redis: Connect, forge
     queue = RedisQueue(connect_redis(), SIGNING)
     ear = Ear(queue)
     with listening(queue):
-        connect_redis().publish(CHANNEL, forged)
-        RedisPublisher(connect_redis(), SIGNING).publish("news", {"number": 2})
+        connect_redis().publish(PREFIX + EVERYWHERE, forged)
+        RedisPublisher(connect_redis(), SIGNING).publish("news", {"number": 2}, EVERYWHERE)
         until(lambda: ear.heard)
     assert ear.heard == [2]
 
@@ -100,8 +101,8 @@ def test_a_handler_that_fails_does_not_end_the_listening(connect_redis: Connect)
     queue.on("trouble", lambda _: 1 / 0)  # type: ignore[arg-type]
     with listening(queue):
         publisher = RedisPublisher(connect_redis(), SIGNING)
-        publisher.publish("trouble", {})
-        publisher.publish("news", {"number": 1})
+        publisher.publish("trouble", {}, EVERYWHERE)
+        publisher.publish("news", {"number": 1}, EVERYWHERE)
         until(lambda: ear.heard == [1])
 
 
@@ -120,7 +121,7 @@ def test_a_connection_that_was_lost_is_made_again(connect_redis: Connect) -> Non
         (lost,) = listeners(client)
         client.client_kill_filter(_id=lost)
         until(lambda: listeners(client) not in ([], [lost]))
-        RedisPublisher(client, SIGNING).publish("news", {"number": 1})
+        RedisPublisher(client, SIGNING).publish("news", {"number": 1}, EVERYWHERE)
         until(lambda: ear.heard == [1])
         assert queue.obstacle() is None
 
@@ -131,7 +132,7 @@ def test_publishing_neither_waits_nor_grows(connect_redis: Connect, monkeypatch:
     ear = Ear(queue)
     lost = count_of("reporadar_queue_messages_lost_total")
     for number in range(8):
-        queue.publish("news", {"number": number})
+        queue.publish("news", {"number": number}, EVERYWHERE)
     assert count_of("reporadar_queue_messages_lost_total") - lost == 3
     assert ear.heard == list(range(8))
 
@@ -139,6 +140,6 @@ def test_publishing_neither_waits_nor_grows(connect_redis: Connect, monkeypatch:
 def test_without_redis_a_message_is_lost_and_counted(connect_redis: Connect) -> None:
     nowhere = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
     lost = count_of("reporadar_queue_messages_lost_total")
-    RedisPublisher(nowhere, SIGNING).publish("news", {"number": 1})
+    RedisPublisher(nowhere, SIGNING).publish("news", {"number": 1}, EVERYWHERE)
     nowhere.close()
     assert count_of("reporadar_queue_messages_lost_total") - lost == 1

@@ -3,16 +3,16 @@
 from typing import Any
 
 from app import config, create_app
-from app.realtime.queue import RedisPublisher
+from app.realtime.queue import RedisQueue
 
-publish = RedisPublisher.send
-
-
-def forgetful(self: RedisPublisher, data: dict[str, Any]) -> None:
-    if data["method"] != "sessions_ended":
-        publish(self, data)
+post = RedisQueue._post
 
 
-RedisPublisher.send = forgetful  # type: ignore[method-assign]
+def forgetful(self: RedisQueue, kind: str, message: dict[str, Any], room: str) -> None:
+    if kind != "sessions_ended":
+        post(self, kind, message, room)
+
+
+RedisQueue._post = forgetful  # type: ignore[method-assign]
 
 app = create_app(config.from_environment_or_exit())

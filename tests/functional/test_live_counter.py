@@ -9,6 +9,7 @@ import pytest
 
 from app import config
 from app.realtime.queue import RedisPublisher
+from app.realtime.rooms import ANALYTICS
 from app.redis_client import connect
 from app.sessions.keyring import Keyring
 from tests.functional.users import User
@@ -46,7 +47,7 @@ def test_each_instance_tells_its_administrators_everything(environment: dict[str
         for listener, instance in zip((one, two), instances, strict=True):
             assert listener.connect(instance).ask("watch_analytics", {}) == {"ok": True}
         for _ in range(200):
-            RedisPublisher(client, signing).publish("events_stored", {"count": 7})
+            RedisPublisher(client, signing).publish("events_stored", {"count": 7}, ANALYTICS)
         for listener in (one, two):
             wait_until(lambda: sum(heard(listener)) >= 1400, what="all to be told")  # noqa: B023 - called at once
             assert sum(heard(listener)) == 1400

@@ -34,7 +34,7 @@ def published() -> Published:
 
 @pytest.fixture
 def place(settings: Config, both: Database, published: Published) -> Storage:
-    return Storage(settings, both, lambda kind, message: published.append((kind, message)))
+    return Storage(settings, both, lambda kind, message, _: published.append((kind, message)))
 
 
 def ago(**time: float) -> datetime:

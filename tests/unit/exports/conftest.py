@@ -18,6 +18,7 @@ from app.database.schema import events, exports
 from app.exports import file, store
 from app.exports.store import Claim, Export
 from app.notifications.service import Notifications
+from app.realtime.rooms import of_user
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -26,7 +27,8 @@ DAY = timedelta(days=1)
 class Published(list[tuple[str, dict[str, Any]]]):
     """What sockets would have been told."""
 
-    def add(self, kind: str, message: dict[str, Any]) -> None:
+    def add(self, kind: str, message: dict[str, Any], room: str) -> None:
+        assert room == of_user(message["user_id"])
         self.append((kind, message))
 
     def states(self) -> list[dict[str, Any]]:

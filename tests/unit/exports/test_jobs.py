@@ -171,8 +171,8 @@ def test_who_stops_hands_over_without_counting_it(
 ) -> None:
     first = make_exporter()
 
-    def stop(kind: str, message: dict[str, Any]) -> None:
-        published.add(kind, message)
+    def stop(kind: str, message: dict[str, Any], room: str) -> None:
+        published.add(kind, message, room)
         first.stop()
 
     monkeypatch.setattr(first._notifications, "_publish", stop)
@@ -194,11 +194,11 @@ def test_who_lost_the_claim_stops_and_changes_nothing(
     sent: list[tuple[int, float]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def lose(kind: str, message: dict[str, Any]) -> None:
+    def lose(kind: str, message: dict[str, Any], room: str) -> None:
         if not published:
             let_time_pass(both, export, LEASE + SECOND, "leased_until")
             claimed(both, export, "other")
-        published.add(kind, message)
+        published.add(kind, message, room)
 
     monkeypatch.setattr(exporter._notifications, "_publish", lose)
     exporter.perform(export.id)

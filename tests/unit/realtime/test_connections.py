@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from engineio.packet import Packet
 
 from app.errors import Unavailable
 from app.realtime import connections as module
@@ -35,17 +37,31 @@ class Server:
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, Any]] = []
         self.environ: dict[str, dict[str, float]] = {}
-        self.eio = SimpleNamespace(sockets={})
+        self.eio = SimpleNamespace(sockets={}, send_packet=self.send_packet)
         self.manager = SimpleNamespace(eio_sid_from_sid=lambda sid, _: f"engine {sid}", disconnect=lambda *_, **__: None)
 
-    def emit(self, event: str, data: Any, *, to: str, ignore_queue: bool) -> None:
-        self.sent.append((to, event, data))
+    def send_packet(self, engine_sid: str, packet: Packet) -> None:
+        assert packet.data[0] == "2"
+        event, data = json.loads(packet.data[1:])
+        self.sent.append((engine_sid.removeprefix("engine "), event, data))
 
     def disconnect(self, sid: str, *, ignore_queue: bool) -> None:
         self.sent.append((sid, "disconnect", None))
 
     def connect(self, sid: str, backlog: int = 0) -> None:
         self.eio.sockets[f"engine {sid}"] = Engine(backlog)
+
+
+class Hosted(list[str]):
+    """Rooms that have members here."""
+
+    def join(self, room: str) -> None:
+        self.append(room)
+
+    def leave(self, room: str) -> None:
+        self.remove(room)
+
+    def await_joined(self, room: str) -> None: ...
 
 
 class Engine:
@@ -64,9 +80,14 @@ def server() -> Server:
 
 
 @pytest.fixture
-def held(server: Server) -> Connections:
+def hosted() -> Hosted:
+    return Hosted()
+
+
+@pytest.fixture
+def held(server: Server, hosted: Hosted) -> Connections:
     """Sockets "1" and "2" of Ada, from two browsers, and "3" of Bob."""
-    connections = Connections(server, drain_rate=1000)
+    connections = Connections(server, drain_rate=1000, rooms=hosted)
     for sid, identity in {"1": ADA, "2": ADA_ELSEWHERE, "3": BOB}.items():
         server.connect(sid)
         connections.add(connections.open(sid, identity), Delivery())
@@ -86,7 +107,8 @@ def test_an_analysis_goes_to_followers_who_read_and_want_it(held: Connections, s
     state = {"id": 1, "repository_id": 5}
     server.connect("2", backlog=module.CONGESTED_PACKETS)
     held["3"].muted.add(5)
-    held.on_analysis({"user_ids": [1, 2], "analysis": state})
+    for user_id in (1, 2):
+        held.on_analysis({"user_id": user_id, "analysis": state})
     assert server.sent == [("1", "analysis", state)]
 
 

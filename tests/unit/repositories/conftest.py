@@ -13,6 +13,7 @@ from app.database.engine import Database
 from app.database.schema import analyses
 from app.jobs.leases import Busy
 from app.notifications.service import Notifications
+from app.realtime.rooms import of_user
 from app.repositories import store
 from app.repositories.store import Analysis, Claim, Repository
 
@@ -23,7 +24,8 @@ URL = "https://example.org/pallets/flask"
 class Published(list[tuple[str, dict[str, Any]]]):
     """What sockets would have been told."""
 
-    def add(self, kind: str, message: dict[str, Any]) -> None:
+    def add(self, kind: str, message: dict[str, Any], room: str) -> None:
+        assert room == of_user(message["user_id"])
         self.append((kind, message))
 
     def statuses(self) -> list[str]:
