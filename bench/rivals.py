@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ from tests.servers import ROOT, PostgresServer, RedisServer, base_environment, f
 OURS, TUTORIAL, NODE = "RepoRadar", "T", "N"
 
 NODE_FOLDER = ROOT / "bench" / "peers" / "node"
-ACCOUNT = {"email": "bench@example.org", "password": "correct horse battery"}
+PASSWORD = "correct horse battery"  # noqa: S105 - of accounts that are gone after a minute
 MANY = {"MAX_SOCKETS": "10000", "MAX_SOCKETS_PER_USER": "10000"}
 GUNICORN = str(Path(sys.prefix, "bin", "gunicorn"))
 
@@ -30,16 +32,27 @@ class Rival(NamedTuple):
     port: int
     pid: int
     cookie: str  # of a session that has signed in
+    user_id: int
+
+
+Launch = Callable[[], AbstractContextManager[Rival]]  # of one more instance
 
 
 @contextmanager
 def rivals() -> Iterator[tuple[list[Rival], RedisServer]]:
-    """Those that this machine can run; Node is left out where it is missing."""
+    """One instance of each."""
+    with launchers() as (launch, redis), ExitStack() as stack:
+        yield [stack.enter_context(one()) for one in launch.values()], redis
+
+
+@contextmanager
+def launchers() -> Iterator[tuple[dict[str, Launch], RedisServer]]:
+    """Of those that this machine can run; Node is left out where it is missing."""
     with ExitStack() as stack:
         redis, postgres = stack.enter_context(RedisServer()), stack.enter_context(PostgresServer())
         for store in (redis, postgres):
             machine.pin(store.pid, machine.OTHER_CORE)
-        environment = fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", INSTANCE_ID="bench", **MANY)
+        environment = fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", **MANY)
         migrate(environment)
         tutorial = ["--config", os.devnull, "--worker-class", "gevent", "--bind", "127.0.0.1:{port}"]
         commands = {
@@ -49,7 +62,8 @@ def rivals() -> Iterator[tuple[list[Rival], RedisServer]]:
         if install_node_peer():
             commands[NODE] = ["node", str(NODE_FOLDER / "server.js")]
         folder = redis.folder  # which is removed with it
-        yield [stack.enter_context(_rival(name, command, environment, folder)) for name, command in commands.items()], redis
+        launch = functools.partial(_rival, environment=environment, folder=folder, numbers=itertools.count(1))
+        yield {name: functools.partial(launch, name, command) for name, command in commands.items()}, redis
 
 
 def install_node_peer() -> bool:
@@ -81,17 +95,23 @@ def started(name: str, command: list[str], environment: Mapping[str, str], folde
 
 
 @contextmanager
-def _rival(name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> Iterator[Rival]:
-    with started(name, command, environment, folder) as (port, pid):
-        yield Rival(name, port, pid, _sign_in(name, port))
+def _rival(
+    name: str, command: list[str], environment: Mapping[str, str], folder: Path, numbers: Iterator[int]
+) -> Iterator[Rival]:
+    instance_id = f"bench-{next(numbers)}"
+    with started(instance_id, command, {**environment, "INSTANCE_ID": instance_id}, folder) as (port, pid):
+        yield Rival(name, port, pid, *_sign_in(name, port, instance_id))
 
 
-def _sign_in(name: str, port: int) -> str:
+def _sign_in(name: str, port: int, account: str) -> tuple[str, int]:
+    """The cookie, and whose it is."""
+    user_id = 1
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
         if name == OURS:  # whose sockets belong to a user who exists
-            client.post("/api/auth/register", json=ACCOUNT).raise_for_status()
+            user = client.post("/api/auth/register", json={"email": f"{account}@example.org", "password": PASSWORD})
+            user_id = user.raise_for_status().json()["user"]["id"]
         client.post("/bench/login").raise_for_status()
-        return "; ".join(f"{key}={value}" for key, value in client.cookies.items())
+        return "; ".join(f"{key}={value}" for key, value in client.cookies.items()), user_id
 
 
 def _answers(port: int) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from app import config, create_app
-from bench.peers import routes
+from bench.peers import orders, routes
 
 app = create_app(config.from_environment_or_exit())
 app.register_blueprint(routes.blueprint)
+orders.take(lambda user_id, state: app.extensions["notifications"].announce_analysis([user_id], state))

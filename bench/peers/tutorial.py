@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import redis
 from flask import Flask
 from flask_session import Session
-from flask_socketio import SocketIO
+from flask_socketio import SocketIO, join_room
 
-from bench.peers import routes
+from bench.peers import orders, routes
 
 app = Flask(__name__)
 app.config.update(
@@ -20,3 +21,12 @@ app.config.update(
 Session(app)
 socketio = SocketIO(app, message_queue=os.environ["REDIS_URL"], async_mode="gevent")
 app.register_blueprint(routes.blueprint)
+
+
+@socketio.on("connect")  # type: ignore[untyped-decorator]
+def join(auth: Any = None) -> None:
+    if auth:
+        join_room(auth["room"])
+
+
+orders.take(lambda user_id, state: socketio.emit("analysis", state, to=orders.room(user_id)))

@@ -1,15 +1,16 @@
 // N, the same in Node: express, express-session, connect-redis with records sealed by AES-256-GCM, socket.io with its Redis adapter.
 
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+import { createSocket } from "node:dgram";
 import { createServer } from "node:http";
-import { createAdapter } from "@socket.io/redis-adapter";
+import { createAdapter, createShardedAdapter } from "@socket.io/redis-adapter";
 import { RedisStore } from "connect-redis";
 import express from "express";
 import session from "express-session";
 import { createClient } from "redis";
 import { Server } from "socket.io";
 
-const { PORT, REDIS_URL, SESSION_SECRET, SESSION_ENCRYPTION_KEY } = process.env;
+const { PORT, REDIS_URL, SESSION_SECRET, SESSION_ENCRYPTION_KEY, SHARDED } = process.env;
 const key = Buffer.from(SESSION_ENCRYPTION_KEY, "hex");
 
 const serializer = {
@@ -55,5 +56,20 @@ app.get("/bench/change", (request, response) => {
 });
 
 const server = createServer(app);
-new Server(server, { adapter: createAdapter(client, subscriber) });
+const createOne = SHARDED ? createShardedAdapter : createAdapter;
+const io = new Server(server, { adapter: createOne(client, subscriber) });
+io.on("connection", (socket) => {
+  const { room } = socket.handshake.auth;
+  if (room) socket.join(room);
+});
 server.listen(Number(PORT), "127.0.0.1");
+
+// Publishing on request, as in ../orders.py.
+const orders = createSocket("udp4");
+orders.on("message", (order) => {
+  const [userId, first, count] = order.toString().split(" ").map(Number);
+  for (let id = first; id < first + count; id += 1) {
+    io.to(`user:${userId}`).emit("analysis", { id, repository_id: 1, status: "running", progress: 40, step: "history" });
+  }
+});
+orders.bind(Number(PORT), "127.0.0.1");

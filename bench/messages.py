@@ -1,0 +1,138 @@
+"""What a message between instances costs: one publishes, another has the sockets; beside the same in the peers.
+
+Of RepoRadar it is the state of an analysis, all the way from `announce_analysis` to the browser; notifications, which are stored in
+SQL before, take the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import machine
+from bench.rivals import Launch, Rival, launchers
+from tests.servers import ROOT
+
+ROUNDS = 3
+WARM_UP_SECONDS, SECONDS = 1.0, 3.0
+MANY = 10  # sockets in one room
+PER_SECOND = 200  # for the latency
+FOREIGN_PER_SECOND = 1000  # that concern nobody at the bystander
+
+
+@dataclass
+class Measured:
+    """One value for each round."""
+
+    per_second: list[float] = field(default_factory=list)
+    per_second_to_many: list[float] = field(default_factory=list)
+    publisher_us: list[float] = field(default_factory=list)
+    host_us: list[float] = field(default_factory=list)
+    bystander_us: list[float] = field(default_factory=list)
+    p50_ms: list[float] = field(default_factory=list)
+    p99_ms: list[float] = field(default_factory=list)
+
+
+Results = dict[str, Measured]
+
+
+def measure() -> Results:
+    results: Results = defaultdict(Measured)
+    with launchers() as (launch, _):
+        for name, one in launch.items():
+            with one() as publisher, one() as host:
+                for _ in range(ROUNDS):
+                    _busy(publisher, host, results[name])
+                    _calm(publisher, host, results[name])
+                _bystander(publisher, host, one, results[name])
+    return results
+
+
+def table(results: Results) -> str:
+    lines = [
+        f"| one room on another instance | messages/s, 1 socket | {MANY} sockets | publisher, us | host, us | bystander, us"
+        " | p50 / p99, ms |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, found in results.items():
+        cells = [
+            name,
+            f"{statistics.median(found.per_second):,.0f}",
+            f"{statistics.median(found.per_second_to_many):,.0f}",
+            f"{statistics.median(found.publisher_us):.0f}",
+            f"{statistics.median(found.host_us):.0f}",
+            f"{statistics.median(found.bystander_us):.1f}",
+            f"{statistics.median(found.p50_ms):.2f} / {statistics.median(found.p99_ms):.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _busy(publisher: Rival, host: Rival, into: Measured) -> None:
+    """As much as they can; both share one core."""
+    with _hearing(host, 1, publisher, "throughput", WARM_UP_SECONDS) as begin:
+        begin()
+    with _hearing(host, 1, publisher, "throughput", SECONDS) as begin:
+        before = machine.busy_seconds(publisher.pid), machine.busy_seconds(host.pid)
+        found = begin()
+        into.publisher_us.append((machine.busy_seconds(publisher.pid) - before[0]) * 1e6 / found["messages"])
+        into.host_us.append((machine.busy_seconds(host.pid) - before[1]) * 1e6 / found["messages"])
+        into.per_second.append(found["messages"] / found["seconds"])
+    with _hearing(host, MANY, publisher, "throughput", SECONDS) as begin:
+        found = begin()
+        into.per_second_to_many.append(found["messages"] / found["seconds"])
+
+
+def _calm(publisher: Rival, host: Rival, into: Measured) -> None:
+    with _hearing(host, 1, publisher, f"pace:{PER_SECOND}", SECONDS) as begin:
+        p50_ms, p99_ms = begin()["latencies_ms"]
+        into.p50_ms.append(p50_ms)
+        into.p99_ms.append(p99_ms)
+
+
+def _bystander(publisher: Rival, host: Rival, launch: Launch, into: Measured) -> None:
+    """A third instance that has a socket, but none in that room: what it takes more than in the same time of silence."""
+    with launch() as bystander, _hearing(bystander, 1, publisher, "pace:0", 0, room=0):
+        for _ in range(ROUNDS):
+            with _hearing(host, 1, publisher, f"pace:{FOREIGN_PER_SECOND}", SECONDS) as begin:
+                before = machine.busy_seconds(bystander.pid)
+                time.sleep(SECONDS)
+                quiet, before = machine.busy_seconds(bystander.pid) - before, machine.busy_seconds(bystander.pid)
+                found = begin()
+                taken = machine.busy_seconds(bystander.pid) - before
+                into.bystander_us.append((taken - quiet) * 1e6 / found["messages"])
+
+
+@contextmanager
+def _hearing(host: Rival, members: int, publisher: Rival, work: str, seconds: float, room: int | None = None) -> Iterator[Any]:
+    """Sockets at the host, in the room of its user; in the block, one call lets them work and returns what they found."""
+    user_id = host.user_id if room is None else room
+    arguments = [host.port, host.cookie, user_id, members, publisher.port, work, seconds]
+    command = ["taskset", "--cpu-list", str(machine.OTHER_CORE), sys.executable, "-m", "bench.hear", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        if process.stdout.readline() != "open\n":
+            raise RuntimeError(f"{host.name} did not take {members} sockets")
+
+        def begin() -> dict[str, Any]:
+            assert process.stdin
+            assert process.stdout
+            process.stdin.write("\n")
+            process.stdin.flush()
+            found: dict[str, Any] = json.loads(process.stdout.readline())
+            if found["lost"]:
+                raise RuntimeError(f"{found['lost']} messages of {host.name} were lost")
+            return found
+
+        yield begin
+        process.stdin.close()
+        process.wait()
