@@ -21,8 +21,9 @@ from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
 from app.instance import Instance
 from app.jobs.broker import local_broker, redis_broker
 from app.lifecycle import Lifecycle
-from app.notifications.service import Publish
-from app.realtime.queue import LocalQueue, RedisPublisher, RedisQueue, SocketQueue
+from app.realtime.publisher import RedisPublisher
+from app.realtime.queue import LocalQueue, RedisQueue, SocketQueue
+from app.realtime.rooms import Publish
 from app.redis_client import connect
 from app.redis_multiplexed import MultiplexedRedis
 from app.sessions.keyring import Keyring

@@ -3,7 +3,7 @@
 python -m bench.hear PORT COOKIE USER_ID MEMBERS ORDERS WORK SECONDS
 
 They open so many sockets at PORT and say `open`; with a line of input they begin to have messages published by the peer that
-takes orders at the UDP port ORDERS. `throughput`: as many as there can be with WINDOW of them on their way. `pace:N`: N each second.
+takes orders at the UDP port ORDERS. `throughput`: as many as there can be with WINDOW of them on their way. `pace:N`: N a second.
 Then {"messages", "lost", "seconds", "latencies_ms": [p50, p99]} is printed as JSON: of what the slowest of them has heard.
 """
 

@@ -1,7 +1,7 @@
 """What a message between instances costs: one publishes, another has the sockets; beside the same in the peers.
 
-Of RepoRadar it is the state of an analysis, all the way from `announce_analysis` to the browser; notifications, which are stored in
-SQL before, take the same way.
+Of RepoRadar it is the state of an analysis, all the way from `announce_analysis` to the browser; notifications, which are stored
+in SQL before, take the same way.
 """
 
 from __future__ import annotations

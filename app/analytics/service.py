@@ -25,11 +25,10 @@ from app.analytics.person import (
     Visitor,
     visitor_of,
 )
-from app.analytics.storage import Publish
 from app.config import Config
 from app.database.engine import PATIENCE_SECONDS, Database
 from app.errors import Unavailable
-from app.realtime.rooms import of_user
+from app.realtime.rooms import Letter, Publish, of_user
 
 __all__ = ["Account", "Analytics", "Choice", "Erased", "Event", "Person", "Rejected", "Standing", "Visitor"]
 
@@ -92,7 +91,7 @@ class Analytics:
         standing = self._change(person, store.opt_out)
         assert standing.fenced_at is not None
         if isinstance(person, Account):
-            self._publish("analytics_off", {"user_id": person.user_id}, of_user(person.user_id))
+            self._publish([Letter(of_user(person.user_id), "analytics_off", {"user_id": person.user_id})])
         return standing.fenced_at
 
     def opt_in(self, person: Person) -> None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from app.analytics import store
 from app.analytics.store import Accepted
 from app.config import Config
 from app.database.engine import Database
-from app.realtime.rooms import ANALYTICS
+from app.realtime.rooms import ANALYTICS, Letter, Publish
 
 log = logging.getLogger(__name__)
 
 PURGE_SECONDS, PURGE_BATCH = 10.0, 10_000
-
-Publish = Callable[[str, dict[str, Any], str], None]  # kind of message, message, room; does not raise
 
 
 class Storage:
@@ -31,7 +28,7 @@ class Storage:
         outcome = self._database.run_within(seconds, store.keep, batch, self._oldest)
         log.debug("%d events stored, %d not", outcome.stored, outcome.dropped)
         if outcome.stored:
-            self._publish("events_stored", {"count": outcome.stored}, ANALYTICS)
+            self._publish([Letter(ANALYTICS, "events_stored", {"count": outcome.stored})])
         return outcome.later
 
     @property

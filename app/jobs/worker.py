@@ -16,7 +16,7 @@ from app.database.engine import Database
 from app.jobs.broker import Queues, redis_broker
 from app.jobs.crew import Crew, assemble
 from app.notifications.service import Notifications
-from app.realtime.queue import RedisPublisher
+from app.realtime.publisher import RedisPublisher
 from app.redis_client import connect
 from app.sessions.keyring import Keyring
 

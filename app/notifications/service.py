@@ -12,15 +12,13 @@ from app.database.engine import Database
 from app.notifications import store
 from app.notifications.delivery import Delivery, Emit
 from app.notifications.store import Inbox, Notification, Page
-from app.realtime.rooms import of_user
+from app.realtime.rooms import Letter, Publish, of_user
 
 __all__ = ["Inbox", "Notification", "Notifications", "Page"]
 
 PAGE = 100
 PURGE_BATCH = 10_000
 CAUGHT_UP_AT_ONCE = 2
-
-Publish = Callable[[str, dict[str, Any], str], None]  # kind of message, message, room: to whoever is in it, on all instances
 
 
 class Notifications:
@@ -38,18 +36,15 @@ class Notifications:
         return store.add(connection, user_ids, type, title, data)
 
     def push(self, notifications: Iterable[Notification]) -> None:
-        for notification in notifications:
-            user_id = notification.user_id
-            self._publish("notification", {"user_id": user_id, "item": notification.payload()}, of_user(user_id))
+        self._publish([_letter(one.user_id, "notification", item=one.payload()) for one in notifications])
 
     def announce_analysis(self, user_ids: Sequence[int], analysis: dict[str, Any]) -> None:
         """The state of an analysis, to those who follow its repository. Not stored: the next one makes up for a lost one."""
-        for user_id in user_ids:
-            self._publish("analysis", {"user_id": user_id, "analysis": analysis}, of_user(user_id))
+        self._publish([_letter(user_id, "analysis", analysis=analysis) for user_id in user_ids])
 
     def announce_export(self, user_id: int, export: dict[str, Any]) -> None:
         """The state of an export, to whoever asked for it. Not stored either."""
-        self._publish("export", {"user_id": user_id, "export": export}, of_user(user_id))
+        self._publish([_letter(user_id, "export", export=export)])
 
     def send(self, user_id: int, type: str, title: str, data: dict[str, Any]) -> Notification:
         """Stores and pushes one to one user."""
@@ -85,3 +80,7 @@ class Notifications:
     def purge(self) -> int:
         """Deletes what is too old; a part of it, where there is much. Returns how many."""
         return self._database.run(store.purge, PURGE_BATCH)
+
+
+def _letter(user_id: int, kind: str, **message: Any) -> Letter:
+    return Letter(of_user(user_id), kind, {"user_id": user_id, **message})

@@ -1,26 +1,39 @@
-"""What a message between instances looks like on its way: signed, so that whoever can write to Redis can't speak to browsers.
+"""What goes between instances, and on which channels: signed, so that whoever can write to Redis can't speak to browsers.
 
-A digest, eight bytes that tell who speaks, and the message as JSON. 6 us for both ends, where the signatures of cookies and the
-JSON of the standard library took 40: an instance does this for each message.
+A digest, eight bytes that tell who speaks, and letters to one room as JSON. One letter costs 5 us for both ends, one of twelve
+2 us, where the signatures of cookies and the JSON of the standard library took 19: an instance does this for each message.
 """
 
 from __future__ import annotations
 
 import functools
 import hmac
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from app.sessions.keyring import Keyring
 
+# The number is that of the form: instances of different versions do not hear each other. While both run, notifications are found
+# by looking (2 s), ended sessions as well (5 s), and the state of an analysis or of an export comes with the next page; the live
+# counter of an administrator misses what the others store.
+_PREFIX = "sockets:2:"
 NOBODY = bytes(8)  # the sender that is no instance, and hears nothing
 _DIGEST_BYTES, _SENDER_BYTES = 32, len(NOBODY)
 
 Content = tuple[str, dict[str, Any]]  # kind of message, message
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Content).decode
+encode = msgspec.json.Encoder().encode  # of a Content
+_decode = msgspec.json.Decoder(list[Content]).decode
+
+
+def channel(room: str) -> str:
+    return _PREFIX + room
+
+
+def room_of(channel: bytes) -> str:
+    return channel.decode().removeprefix(_PREFIX)
 
 
 class Envelopes:
@@ -28,20 +41,21 @@ class Envelopes:
         self._signing = signing
         self._sender = sender
 
-    def seal(self, kind: str, message: dict[str, Any]) -> bytes:
-        signed = self._sender + _encode((kind, message))
+    def seal(self, contents: Iterable[bytes]) -> bytes:
+        """Of contents that are encoded already."""
+        signed = b"%b[%b]" % (self._sender, b",".join(contents))
         return _digest(self._signing.active, signed) + signed
 
     def is_own(self, data: bytes) -> bool:
         return data[_DIGEST_BYTES : _DIGEST_BYTES + _SENDER_BYTES] == self._sender
 
-    def open(self, data: bytes) -> Content | None:
+    def open(self, data: bytes) -> list[Content] | None:
         """None if no key of the ring has signed it as a message."""
         digest, signed = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
         for _, key in self._signing.items():
             if hmac.compare_digest(digest, _digest(key, signed)):
-                content: Content = _decode(signed[_SENDER_BYTES:])
-                return content
+                contents: list[Content] = _decode(signed[_SENDER_BYTES:])
+                return contents
         return None
 
 

@@ -15,25 +15,18 @@ from typing import Any
 
 import gevent
 import redis
-from gevent.queue import Full, Queue
 from redis.connection import ConnectionInterface
 from socketio import Manager, PubSubManager
 
-from app import metrics
-from app.realtime.envelope import NOBODY, Envelopes
-from app.realtime.rooms import EVERYWHERE
+from app.realtime.envelope import NOBODY, Envelopes, channel, room_of
+from app.realtime.publisher import Outbox, RedisPublisher
+from app.realtime.rooms import EVERYWHERE, Letter
 from app.realtime.subscriptions import Subscriptions
 from app.sessions.keyring import Keyring
 
 log = logging.getLogger(__name__)
 
-# Of the channels; a room's name follows. The number is that of the messages' form: instances of different versions do not hear
-# each other. While both run, notifications are found by looking (2 s), ended sessions as well (5 s), and the state of an analysis
-# or an export comes with the next page; an administrator's live counter misses what the others store.
-PREFIX = "sockets:2:"
 SOCKETIO = "socketio"  # the kind of what python-socketio says to itself
-MAX_OUTBOX = 10_000  # messages; in an outage of Redis it is better to lose hints than to grow
-MAX_BATCH = 500
 PING_SECONDS = 2.0
 SILENCE_SECONDS = 6.0  # of a connection that answers no ping
 RETRY_SECONDS = 0.5
@@ -43,7 +36,6 @@ HEARD_AT_ONCE = 32  # messages, after which those who write to clients have thei
 ROOMS_PER_COMMAND = 1000
 
 Handler = Callable[[dict[str, Any]], None]
-Letter = tuple[str, bytes]  # room, sealed message
 
 
 class _Handlers:
@@ -73,9 +65,10 @@ class LocalQueue(_Handlers, Manager):  # type: ignore[misc] # python-socketio ha
         _Handlers.__init__(self)
         Manager.__init__(self)
 
-    def publish(self, kind: str, message: dict[str, Any], room: str) -> None:
+    def publish(self, letters: Sequence[Letter]) -> None:
         """Neither raises nor waits."""
-        self._handle(kind, message)
+        for letter in letters:
+            self._handle(letter.kind, letter.message)
 
     def join(self, room: str) -> None: ...
 
@@ -84,45 +77,20 @@ class LocalQueue(_Handlers, Manager):  # type: ignore[misc] # python-socketio ha
     def await_joined(self, room: str) -> None: ...
 
 
-class RedisPublisher:
-    """Speaks without listening."""
-
-    def __init__(self, client: redis.Redis, signing: Keyring, sender: bytes = NOBODY) -> None:
-        self.envelopes = Envelopes(signing, sender)
-        self._client = client
-
-    def publish(self, kind: str, message: dict[str, Any], room: str) -> None:
-        """Does not raise; waits for Redis for as long as its client does."""
-        self.send([(room, self.envelopes.seal(kind, message))])
-
-    def send(self, letters: Sequence[Letter]) -> None:
-        """In their order, in one round trip."""
-        pipeline = self._client.pipeline(transaction=False)
-        for room, sealed in letters:
-            pipeline.publish(PREFIX + room, sealed)
-        try:
-            answers = pipeline.execute(raise_on_error=False)
-        except redis.RedisError as error:
-            answers = [error] * len(letters)
-        failures = [answer for answer in answers if isinstance(answer, Exception)]
-        if failures:
-            metrics.queue_messages_lost.inc(len(failures))
-            log.warning("messages to the instances were lost: %d, %s", len(failures), type(failures[0]).__name__)
-
-
 class RedisQueue(_Handlers, PubSubManager):  # type: ignore[misc]
     """Of an instance of a fleet."""
 
     def __init__(self, client: redis.Redis, signing: Keyring) -> None:
         _Handlers.__init__(self)
         PubSubManager.__init__(self)
+        sender = secrets.token_bytes(len(NOBODY))
         self._client = client
-        self._publisher = RedisPublisher(client, signing, secrets.token_bytes(len(NOBODY)))
-        self._envelopes = self._publisher.envelopes
-        self._outbox: Queue[Letter] = Queue(MAX_OUTBOX)
+        self._envelopes = Envelopes(signing, sender)
+        self._outbox = Outbox(RedisPublisher(client, signing, sender))
         self._rooms = Subscriptions(always=EVERYWHERE)
         self._deaf_since: float | None = time.monotonic()
         self._has_heard = False
+        self._heard = 0
 
     def initialize(self) -> None:
         """Called with the first socket; but listening begins with the process, in `run`."""
@@ -136,24 +104,19 @@ class RedisQueue(_Handlers, PubSubManager):  # type: ignore[misc]
     def await_joined(self, room: str) -> None:
         self._rooms.await_heard(room, JOIN_SECONDS)
 
-    def publish(self, kind: str, message: dict[str, Any], room: str) -> None:
+    def publish(self, letters: Sequence[Letter]) -> None:
         """Neither raises nor waits."""
-        self._handle(kind, message)
-        self._post(kind, message, room)
+        for letter in letters:
+            self._handle(letter.kind, letter.message)
+            self._outbox.put(letter)
 
     def _publish(self, data: dict[str, Any]) -> None:
         """What python-socketio passes on: all instances hear it."""
-        self._post(SOCKETIO, data, EVERYWHERE)
-
-    def _post(self, kind: str, message: dict[str, Any], room: str) -> None:
-        try:
-            self._outbox.put_nowait((room, self._envelopes.seal(kind, message)))
-        except Full:
-            metrics.queue_messages_lost.inc()
+        self._outbox.put(Letter(EVERYWHERE, SOCKETIO, data))
 
     def run(self) -> None:
         """For ever, as a greenlet: sends what was published, and hears what others publish."""
-        sending = gevent.spawn(self._send)
+        sending = gevent.spawn(self._outbox.run)
         try:
             self._thread()
         finally:
@@ -165,14 +128,6 @@ class RedisQueue(_Handlers, PubSubManager):  # type: ignore[misc]
             return None
         deaf = time.monotonic() - self._deaf_since > UNREADY_AFTER_SECONDS
         return "redis: the message queue is not heard" if deaf or not self._has_heard else None
-
-    def _send(self) -> None:
-        """All that waits at once: a message that is alone costs 110 us, one of thirty costs 10."""
-        while True:
-            letters = [self._outbox.get()]
-            while len(letters) < MAX_BATCH and not self._outbox.empty():
-                letters.append(self._outbox.get_nowait())
-            self._publisher.send(letters)
 
     def _listen(self) -> Iterator[dict[str, Any]]:
         """The messages that python-socketio knows; the application's own are handled on the way."""
@@ -191,10 +146,8 @@ class RedisQueue(_Handlers, PubSubManager):  # type: ignore[misc]
         asking = gevent.spawn(self._ask, connection)
         try:
             while True:
-                for _ in range(HEARD_AT_ONCE):
-                    received = connection.read_response(disable_decoding=True, timeout=SILENCE_SECONDS)
-                    yield from self._take(received)
-                gevent.sleep(0)
+                received = connection.read_response(disable_decoding=True, timeout=SILENCE_SECONDS)
+                yield from self._take(received)
         finally:
             asking.kill()
             connection.disconnect()  # type: ignore[no-untyped-call]
@@ -212,10 +165,10 @@ class RedisQueue(_Handlers, PubSubManager):  # type: ignore[misc]
                 self._rooms.changed.wait(PING_SECONDS)
 
     def _take(self, received: list[Any]) -> Iterator[dict[str, Any]]:
-        what, channel = received[0], received[1].decode()
-        room = channel.removeprefix(PREFIX)
+        what, room = received[0], room_of(received[1])
         if what == b"message":
-            yield from self._read(room, received[2])
+            if self._rooms.has_members(room) and not self._envelopes.is_own(received[2]):
+                yield from self._open(received[2])
         elif what == b"subscribe":
             self._rooms.on_subscribed(room)
             if room == EVERYWHERE:
@@ -223,23 +176,24 @@ class RedisQueue(_Handlers, PubSubManager):  # type: ignore[misc]
         elif what == b"unsubscribe":
             self._rooms.on_unsubscribed(room)
 
-    def _read(self, room: str, data: bytes) -> Iterator[dict[str, Any]]:
-        if self._envelopes.is_own(data) or not self._rooms.has_members(room):
-            return
-        content = self._envelopes.open(data)
-        if content is None:
+    def _open(self, envelope: bytes) -> Iterator[dict[str, Any]]:
+        contents = self._envelopes.open(envelope)
+        if contents is None:
             log.warning("a message was not signed by this fleet, and left out")
             return
-        kind, message = content
-        if kind == SOCKETIO:
-            yield message
-        else:
-            self._handle(kind, message)
+        for kind, message in contents:
+            if kind == SOCKETIO:
+                yield message
+            else:
+                self._handle(kind, message)
+            self._heard += 1
+            if self._heard % HEARD_AT_ONCE == 0:
+                gevent.sleep(0)
 
 
 def _commands(name: str, rooms: Sequence[str]) -> Iterator[tuple[str, ...]]:
     for first in range(0, len(rooms), ROOMS_PER_COMMAND):
-        yield (name, *(PREFIX + room for room in rooms[first : first + ROOMS_PER_COMMAND]))
+        yield (name, *(channel(room) for room in rooms[first : first + ROOMS_PER_COMMAND]))
 
 
 SocketQueue = LocalQueue | RedisQueue

@@ -1,8 +1,9 @@
-"""The names of what sockets are in, wherever they are: an instance hears what is said in a room while it hosts a member of it."""
+"""Who is told something: those in a room, wherever they are. An instance hears what is said in it while it hosts a member."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 EVERYWHERE = "all"  # all instances are in it, for ever
 ANALYTICS = "analytics"  # administrators who watch what is stored
@@ -10,6 +11,15 @@ ANALYTICS = "analytics"  # administrators who watch what is stored
 
 def of_user(user_id: int) -> str:
     return f"user:{user_id}"
+
+
+class Letter(NamedTuple):
+    room: str
+    kind: str
+    message: dict[str, Any]
+
+
+Publish = Callable[[Sequence[Letter]], None]  # does not raise; keeps the order of what goes to one room
 
 
 class Rooms(Protocol):

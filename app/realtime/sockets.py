@@ -22,6 +22,7 @@ from app.realtime.connections import IDENTITY, Connection, Connections, Identity
 from app.realtime.gate import Gate
 from app.realtime.packets import ClientPacket
 from app.realtime.queue import SocketQueue
+from app.realtime.rooms import Letter
 from app.security import is_foreign, transport_headers
 from app.sessions.interface import SessionInterface
 
@@ -71,7 +72,7 @@ def init_app(
     queue.on("analysis", connections.on_analysis)
     queue.on("export", connections.on_export)
     queue.on("sessions_ended", connections.on_sessions_ended)
-    _interface(app).on_ended = lambda ended: queue.publish("sessions_ended", asdict(ended), rooms.EVERYWHERE)
+    _interface(app).on_ended = lambda ended: queue.publish([Letter(rooms.EVERYWHERE, "sessions_ended", asdict(ended))])
     lifecycle.add(
         "sockets",
         background=lambda: connections.look_after(notifications.heads, still_valid),

@@ -1,4 +1,4 @@
-"""Publishing on request: a datagram (UDP, at the number of the HTTP port) says to whom, the first message's number, and how many."""
+"""Publishing on request: a datagram (UDP, at the number of the HTTP port) says to whom, the first one's number, and how many."""
 
 from __future__ import annotations
 

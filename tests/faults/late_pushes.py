@@ -1,21 +1,23 @@
 """The fault: every tenth message between instances takes 200 ms, while later ones overtake it."""
 
 import threading
-from typing import Any
+from collections.abc import Sequence
 
 from app import config, create_app
-from app.realtime.queue import RedisPublisher
+from app.realtime.publisher import RedisPublisher
+from app.realtime.rooms import Letter
 
 LATE_SECONDS = 0.2
 
 publish = RedisPublisher.publish
 
 
-def late(self: RedisPublisher, kind: str, message: dict[str, Any], room: str) -> None:
-    if message["item"]["seq"] % 10 == 5:
-        threading.Timer(LATE_SECONDS, publish, (self, kind, message, room)).start()
-    else:
-        publish(self, kind, message, room)
+def late(self: RedisPublisher, letters: Sequence[Letter]) -> None:
+    for letter in letters:
+        if letter.message["item"]["seq"] % 10 == 5:
+            threading.Timer(LATE_SECONDS, publish, (self, [letter])).start()
+        else:
+            publish(self, [letter])
 
 
 RedisPublisher.publish = late  # type: ignore[method-assign]

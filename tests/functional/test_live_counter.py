@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app import config
-from app.realtime.queue import RedisPublisher
-from app.realtime.rooms import ANALYTICS
+from app.realtime.publisher import RedisPublisher
+from app.realtime.rooms import ANALYTICS, Letter
 from app.redis_client import connect
 from app.sessions.keyring import Keyring
 from tests.functional.users import User
@@ -47,7 +47,7 @@ def test_each_instance_tells_its_administrators_everything(environment: dict[str
         for listener, instance in zip((one, two), instances, strict=True):
             assert listener.connect(instance).ask("watch_analytics", {}) == {"ok": True}
         for _ in range(200):
-            RedisPublisher(client, signing).publish("events_stored", {"count": 7}, ANALYTICS)
+            RedisPublisher(client, signing).publish([Letter(ANALYTICS, "events_stored", {"count": 7})])
         for listener in (one, two):
             wait_until(lambda: sum(heard(listener)) >= 1400, what="all to be told")  # noqa: B023 - called at once
             assert sum(heard(listener)) == 1400

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -15,6 +14,7 @@ from app.analytics.storage import Retention, Storage
 from app.config import Config
 from app.database.engine import Database
 from app.database.schema import events
+from app.realtime.rooms import ANALYTICS, Letter
 from tests.servers import embedded_environment
 from tests.unit.analytics.conftest import PASSER, accepted, event
 
@@ -24,7 +24,7 @@ def settings(tmp_path: Path) -> Config:
     return dataclasses.replace(config.load(embedded_environment(tmp_path)), analytics_retention_days=30)
 
 
-Published = list[tuple[str, dict[str, Any]]]
+Published = list[Letter]
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def published() -> Published:
 
 @pytest.fixture
 def place(settings: Config, both: Database, published: Published) -> Storage:
-    return Storage(settings, both, lambda kind, message, _: published.append((kind, message)))
+    return Storage(settings, both, published.extend)
 
 
 def ago(**time: float) -> datetime:
@@ -54,7 +54,7 @@ def keep(place: Storage, database: Database, *batch: Event) -> None:
 def test_what_is_stored_is_told_to_all(place: Storage, both: Database, published: Published) -> None:
     keep(place, both, event(), event(event_id="twice"), event(event_id="twice"))
     keep(place, both, event(event_id="twice"))
-    assert published == [("events_stored", {"count": 2})]
+    assert published == [Letter(ANALYTICS, "events_stored", {"count": 2})]
 
 
 def test_what_has_become_too_old_on_its_way_is_not_stored(place: Storage, both: Database) -> None:

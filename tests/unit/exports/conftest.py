@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ from app.database.schema import events, exports
 from app.exports import file, store
 from app.exports.store import Claim, Export
 from app.notifications.service import Notifications
-from app.realtime.rooms import of_user
+from app.realtime.rooms import Letter, of_user
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -27,9 +28,9 @@ DAY = timedelta(days=1)
 class Published(list[tuple[str, dict[str, Any]]]):
     """What sockets would have been told."""
 
-    def add(self, kind: str, message: dict[str, Any], room: str) -> None:
-        assert room == of_user(message["user_id"])
-        self.append((kind, message))
+    def add(self, letters: Sequence[Letter]) -> None:
+        assert all(letter.room == of_user(letter.message["user_id"]) for letter in letters)
+        self.extend((letter.kind, letter.message) for letter in letters)
 
     def states(self) -> list[dict[str, Any]]:
         return [message["export"] for kind, message in self if kind == "export"]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from app.jobs import performer
 from app.jobs.leases import LEASE, PATIENCE
 from app.jobs.performer import MAX_ATTEMPTS
 from app.notifications.service import Notifications
+from app.realtime.rooms import Letter
 from tests.unit.exports.conftest import (
     DAY,
     NOON,
@@ -171,8 +172,8 @@ def test_who_stops_hands_over_without_counting_it(
 ) -> None:
     first = make_exporter()
 
-    def stop(kind: str, message: dict[str, Any], room: str) -> None:
-        published.add(kind, message, room)
+    def stop(letters: Sequence[Letter]) -> None:
+        published.add(letters)
         first.stop()
 
     monkeypatch.setattr(first._notifications, "_publish", stop)
@@ -194,11 +195,11 @@ def test_who_lost_the_claim_stops_and_changes_nothing(
     sent: list[tuple[int, float]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def lose(kind: str, message: dict[str, Any], room: str) -> None:
+    def lose(letters: Sequence[Letter]) -> None:
         if not published:
             let_time_pass(both, export, LEASE + SECOND, "leased_until")
             claimed(both, export, "other")
-        published.add(kind, message, room)
+        published.add(letters)
 
     monkeypatch.setattr(exporter._notifications, "_publish", lose)
     exporter.perform(export.id)

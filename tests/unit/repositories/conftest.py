@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from app.database.engine import Database
 from app.database.schema import analyses
 from app.jobs.leases import Busy
 from app.notifications.service import Notifications
-from app.realtime.rooms import of_user
+from app.realtime.rooms import Letter, of_user
 from app.repositories import store
 from app.repositories.store import Analysis, Claim, Repository
 
@@ -24,9 +25,9 @@ URL = "https://example.org/pallets/flask"
 class Published(list[tuple[str, dict[str, Any]]]):
     """What sockets would have been told."""
 
-    def add(self, kind: str, message: dict[str, Any], room: str) -> None:
-        assert room == of_user(message["user_id"])
-        self.append((kind, message))
+    def add(self, letters: Sequence[Letter]) -> None:
+        assert all(letter.room == of_user(letter.message["user_id"]) for letter in letters)
+        self.extend((letter.kind, letter.message) for letter in letters)
 
     def statuses(self) -> list[str]:
         return [message["analysis"]["status"] for kind, message in self if kind == "analysis"]
