@@ -1,0 +1,162 @@
+"""What instances hear of each other: what concerns their own sockets, at once and from the first moment, and nothing else.
+
+What is told is an export's state, of which there is nothing in SQL that would make up for a lost one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from app import config
+from app.realtime.envelope import channel
+from app.realtime.publisher import RedisPublisher
+from app.realtime.rooms import ANALYTICS, EVERYWHERE, Letter, of_user
+from app.sessions.keyring import Keyring
+from tests.functional.conftest import GENEROUS
+from tests.functional.users import User
+from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
+from tests.sockets import Listener
+
+AT_ONCE_SECONDS = 1.0
+
+
+class Fleet:
+    def __init__(self, redis_server: RedisServer, instances: list[Instance]) -> None:
+        self._redis_server = redis_server
+        self.instances = instances
+        self.redis = redis_server.client()
+        settings = config.load(instances[0].environment)
+        self._publisher = RedisPublisher(self.redis, Keyring("signing", tuple(key.encode() for key in settings.session_secret)))
+
+    def tell(self, user_id: int, *numbers: int) -> None:
+        self._publisher.publish(
+            [Letter(of_user(user_id), "export", {"user_id": user_id, "export": {"id": number}}) for number in numbers]
+        )
+
+    def hearing(self, room: str) -> int:
+        """How many instances Redis sends what is said there."""
+        ((_, count),) = self.redis.pubsub_numsub(channel(room))
+        return int(count)
+
+    def cut(self) -> None:
+        self.redis.client_kill_filter(_type="pubsub")
+
+    def restart(self) -> None:
+        self._redis_server.restart()
+        self.redis.connection_pool.disconnect()
+
+    def subscriptions(self) -> set[str]:
+        return set(map(str, self.redis.pubsub_channels()))
+
+
+@pytest.fixture(scope="module")
+def fleet(postgres_server: PostgresServer) -> Iterator[Fleet]:
+    """Two instances as they are, and one with the fault."""
+    with ExitStack() as stack:
+        redis_server = stack.enter_context(RedisServer())
+        environment = fleet_environment(redis_server.url, postgres_server.create_database(), **GENEROUS)
+        migrate(environment)
+        instances = [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{number}"})) for number in (1, 2)]
+        hasty = Instance({**environment, "INSTANCE_ID": "hasty"}, application="tests.faults.ready_before_heard:app")
+        fleet = Fleet(redis_server, [*instances, stack.enter_context(hasty)])
+        stack.callback(fleet.redis.close)
+        yield fleet
+
+
+def id_of(user: User) -> int:
+    return int(user.get("/api/auth/me").json()["user"]["id"])
+
+
+def told(listener: Listener) -> list[int]:
+    return [export["id"] for export in listener.heard("export")]
+
+
+def test_only_who_hosts_a_user_is_sent_what_concerns_them(fleet: Fleet) -> None:
+    host, other, _ = fleet.instances
+    user, somebody = User(host).register(), User(other).register()
+    user_id = id_of(user)
+    assert fleet.hearing(of_user(user_id)) == 0
+    with Listener(user).connect(host) as first, Listener(somebody).connect(other):
+        with Listener(user).connect(host) as second:
+            assert fleet.hearing(of_user(user_id)) == 1
+            assert fleet.hearing(EVERYWHERE) == 3
+            fleet.tell(user_id, *range(40))
+            for listener in (first, second):
+                listener.wait_for("export", 40)
+                assert told(listener) == list(range(40))
+        with Listener(user).connect(other) as third:
+            assert fleet.hearing(of_user(user_id)) == 2
+            fleet.tell(user_id, 40)
+            for listener in (first, third):
+                wait_until(lambda: told(listener)[-1:] == [40], what="the message")  # noqa: B023 - called at once
+    wait_until(lambda: fleet.hearing(of_user(user_id)) == 0, timeout=20, what="nobody to be sent it any more")
+
+
+def test_what_is_stored_is_told_where_an_administrator_watches(fleet: Fleet) -> None:
+    host, _, _ = fleet.instances
+    user = User(host).register()
+    flask(host.environment, "users", "promote", user.email)
+    with Listener(user).connect(host) as listener:
+        assert fleet.hearing(ANALYTICS) == 0
+        for _ in range(2):
+            assert listener.ask("watch_analytics", {}) == {"ok": True}
+        assert fleet.hearing(ANALYTICS) == 1
+    wait_until(lambda: fleet.hearing(ANALYTICS) == 0, timeout=20, what="nobody to be sent it any more")
+
+
+def arrive(fleet: Fleet, instance: Instance) -> list[int]:
+    """Of ten users, each told something in the moment in which their first socket is ready: those who hear it at once."""
+    arrived = []
+    for number in range(10):
+        user = User(instance).register()
+        user_id = id_of(user)
+        with Listener(user, transports=["websocket"]).connect(instance) as listener:
+            fleet.tell(user_id, number)
+            try:
+                listener.wait_for("export", timeout=AT_ONCE_SECONDS)
+                arrived.append(number)
+            except AssertionError:
+                pass
+    return arrived
+
+
+def test_what_is_said_as_soon_as_a_socket_is_ready_arrives(fleet: Fleet) -> None:
+    assert arrive(fleet, fleet.instances[1]) == list(range(10))
+
+
+def test_without_waiting_for_redis_it_is_lost(fleet: Fleet) -> None:
+    """The control: the same judgement of an instance with the fault."""
+    assert arrive(fleet, fleet.instances[2]) == []
+
+
+def test_who_comes_and_goes_misses_nothing_that_was_said_meanwhile(fleet: Fleet) -> None:
+    host, _, _ = fleet.instances
+    user = User(host).register()
+    user_id = id_of(user)
+    for number in range(12):
+        with Listener(user, transports=["websocket"]).connect(host) as listener:
+            fleet.tell(user_id, number)
+            assert listener.wait_for("export", timeout=AT_ONCE_SECONDS) == {"id": number}
+    assert fleet.hearing(of_user(user_id)) == 1  # for a while, without having asked again each time
+
+
+@pytest.mark.parametrize("interrupt", [Fleet.cut, Fleet.restart])
+def test_after_an_interruption_all_rooms_are_heard_again(fleet: Fleet, interrupt: Callable[[Fleet], None]) -> None:
+    users = [User(instance).register() for instance in fleet.instances[:2] for _ in range(3)]
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(Listener(user)) for user in users]
+        for number, listener in enumerate(listeners):
+            listener.connect(fleet.instances[number // 3])
+        rooms = {channel(of_user(id_of(user))) for user in users} | {channel(EVERYWHERE)}
+        assert rooms <= fleet.subscriptions()
+        interrupt(fleet)
+        wait_until(lambda: fleet.hearing(EVERYWHERE) == 3, what="all instances to hear again")
+        assert rooms <= fleet.subscriptions()
+        for number, user in enumerate(users):
+            fleet.tell(id_of(user), number)
+        for number, listener in enumerate(listeners):
+            assert listener.wait_for("export", timeout=AT_ONCE_SECONDS) == {"id": number}
+            assert listener.connections == 1
