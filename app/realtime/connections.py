@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import gevent
 import socketio
@@ -32,6 +32,9 @@ FAREWELL_SECONDS = 2.0  # within which a client whose session has ended should l
 PLANNED_SHARE = 0.85  # of the time that there is; who is left then goes at once
 CATCH_UP = 0.75  # of the pause between two that are closed: the rate is never above 4/3 of DRAIN_RATE
 RECONNECT_MS = 3000  # over which the clients of a stopping instance spread
+
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,29 @@ Heads = Callable[[list[int]], dict[int, int]]
 StillValid = Callable[[list[Identity]], set[Identity]]  # of these; raises Unavailable
 
 
+class Groups(dict[Key, dict[str, Connection]]):
+    """Connections that have something in common; those without any are forgotten."""
+
+    def members(self, key: Key) -> list[Connection]:
+        return list(self.get(key, {}).values())
+
+    def put(self, key: Key, connection: Connection) -> None:
+        self.setdefault(key, {})[connection.sid] = connection
+
+    def take(self, key: Key, connection: Connection) -> None:
+        del self[key][connection.sid]
+        if not self[key]:
+            del self[key]
+
+
 class Connections:
     def __init__(self, server: socketio.Server, drain_rate: int, rooms: Rooms) -> None:
         self._server = server
         self._drain_rate = drain_rate
         self._rooms = rooms
         self._by_sid: dict[str, Connection] = {}
-        self._by_user: dict[int, dict[str, Connection]] = {}
+        self._by_user: Groups[int] = Groups()
+        self._by_session: Groups[str] = Groups()  # so that a sign-out anywhere is no walk through all sockets here
 
     def __len__(self) -> int:
         return len(self._by_sid)
@@ -89,7 +108,7 @@ class Connections:
         return self._by_sid[sid]
 
     def of(self, user_id: int) -> list[Connection]:
-        return list(self._by_user.get(user_id, {}).values())
+        return self._by_user.members(user_id)
 
     def open(self, sid: str, identity: Identity) -> Connection:
         return Connection(sid, self._server.manager.eio_sid_from_sid(sid, "/"), identity)
@@ -98,7 +117,8 @@ class Connections:
         """From now on it is told what concerns it."""
         connection.delivery = delivery
         self._by_sid[connection.sid] = connection
-        self._by_user.setdefault(connection.identity.user_id, {})[connection.sid] = connection
+        self._by_user.put(connection.identity.user_id, connection)
+        self._by_session.put(connection.identity.session_key, connection)
         self.join(connection, of_user(connection.identity.user_id))
         metrics.sockets.set(len(self))
 
@@ -107,12 +127,10 @@ class Connections:
         if connection is None:
             return
         connection.delivery.close()
-        mine = self._by_user[connection.identity.user_id]
-        del mine[sid]
+        self._by_user.take(connection.identity.user_id, connection)
+        self._by_session.take(connection.identity.session_key, connection)
         for room in connection.rooms:
             self._rooms.leave(room)
-        if not mine:
-            del self._by_user[connection.identity.user_id]
         metrics.sockets.set(len(self))
 
     def join(self, connection: Connection, room: str) -> None:
@@ -150,10 +168,12 @@ class Connections:
 
     def on_sessions_ended(self, message: dict[str, Any]) -> None:
         """Of one session by its key, or all of a user but one."""
-        for connection in self.of(message["user_id"]) if message.get("user_id") else self:
-            key = connection.identity.session_key
-            if key == message["key"] or (message.get("user_id") and key != message["keep"]):
-                self.end(connection, message["reason"])
+        if message["user_id"]:
+            ended = [one for one in self.of(message["user_id"]) if one.identity.session_key != message["keep"]]
+        else:
+            ended = self._by_session.members(message["key"])
+        for connection in ended:
+            self.end(connection, message["reason"])
 
     def end(self, connection: Connection, reason: str) -> None:
         """For good: official clients do not come back by themselves after this."""

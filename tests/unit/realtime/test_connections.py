@@ -192,3 +192,22 @@ def test_who_is_left_stays_when_the_instance_is_called_back(held: Connections, s
 
 def test_where_there_is_no_time_all_go_at_once(held: Connections) -> None:
     assert held.shed(0, lambda: True) == 3
+
+
+def test_an_instance_hosts_a_user_while_there_is_a_socket(held: Connections, hosted: Hosted) -> None:
+    assert sorted(hosted) == ["user:1", "user:1", "user:2"]
+    held.remove("1")
+    held.remove("1")
+    held.remove("3")
+    assert hosted == ["user:1"]
+
+
+def test_a_room_is_joined_once_and_left_with_the_socket(held: Connections, hosted: Hosted) -> None:
+    connection = held["3"]
+    for _ in range(2):
+        held.join(connection, "analytics")
+    assert hosted.count("analytics") == 1
+    held.remove("3")
+    assert "analytics" not in hosted
+    held.join(connection, "analytics")  # by a handler that is late
+    assert "analytics" not in hosted
