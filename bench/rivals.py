@@ -20,6 +20,7 @@ from tests.processes import Process, free_port, wait_until
 from tests.servers import ROOT, PostgresServer, RedisServer, base_environment, fleet_environment, migrate
 
 OURS, TUTORIAL, NODE = "RepoRadar", "T", "N"
+SHARDED = "N, sharded"  # its other adapter, of which only messages are a matter
 
 NODE_FOLDER = ROOT / "bench" / "peers" / "node"
 PASSWORD = "correct horse battery"  # noqa: S105 - of accounts that are gone after a minute
@@ -40,9 +41,9 @@ Launch = Callable[[], AbstractContextManager[Rival]]  # of one more instance
 
 @contextmanager
 def rivals() -> Iterator[tuple[list[Rival], RedisServer]]:
-    """One instance of each."""
+    """One instance of each of the three."""
     with launchers() as (launch, redis), ExitStack() as stack:
-        yield [stack.enter_context(one()) for one in launch.values()], redis
+        yield [stack.enter_context(one()) for name, one in launch.items() if name != SHARDED], redis
 
 
 @contextmanager
@@ -61,6 +62,7 @@ def launchers() -> Iterator[tuple[dict[str, Launch], RedisServer]]:
         }
         if install_node_peer():
             commands[NODE] = ["node", str(NODE_FOLDER / "server.js")]
+            commands[SHARDED] = [*commands[NODE], "sharded"]
         folder = redis.folder  # which is removed with it
         launch = functools.partial(_rival, environment=environment, folder=folder, numbers=itertools.count(1))
         yield {name: functools.partial(launch, name, command) for name, command in commands.items()}, redis

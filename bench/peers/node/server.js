@@ -10,7 +10,7 @@ import session from "express-session";
 import { createClient } from "redis";
 import { Server } from "socket.io";
 
-const { PORT, REDIS_URL, SESSION_SECRET, SESSION_ENCRYPTION_KEY, SHARDED } = process.env;
+const { PORT, REDIS_URL, SESSION_SECRET, SESSION_ENCRYPTION_KEY } = process.env;
 const key = Buffer.from(SESSION_ENCRYPTION_KEY, "hex");
 
 const serializer = {
@@ -56,7 +56,7 @@ app.get("/bench/change", (request, response) => {
 });
 
 const server = createServer(app);
-const createOne = SHARDED ? createShardedAdapter : createAdapter;
+const createOne = process.argv[2] === "sharded" ? createShardedAdapter : createAdapter; // which has a channel for each room
 const io = new Server(server, { adapter: createOne(client, subscriber) });
 io.on("connection", (socket) => {
   const { room } = socket.handshake.auth;
