@@ -36,7 +36,7 @@ class ClientPacket(Packet):  # type: ignore[misc] # python-socketio has no type 
 
 
 def event(name: str, data: dict[str, Any]) -> EnginePacket:
-    """An event for a client, encoded; may be sent to any number of them. 3 us, where Socket.IO's own way takes 20."""
+    """An event for a client, encoded; may be sent to any number of them. 1 us, where Socket.IO's own way takes 9."""
     return EnginePacket(MESSAGE, f"{EVENT}{_encode((name, data)).decode()}")
 
 
