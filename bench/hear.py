@@ -20,6 +20,7 @@ import time
 
 WINDOW, CHUNK = 48, 12  # messages; a client of RepoRadar that has 64 waiting goes without
 TICK_SECONDS = 0.005
+SETTLE_SECONDS = 0.3  # for what else comes in the beginning
 LAST_SECONDS = 2.0  # for what is on its way
 OPENED, PING, CONNECTED = b"0", b"2", b"40"  # Engine.IO and Socket.IO packets
 ANALYSIS = b'42["analysis",{"id":'
@@ -160,7 +161,7 @@ async def run(port: int, cookie: str, user_id: str, members: int, orders_port: i
         member.upgrade(port, cookie)
         await asyncio.wait_for(member.joined, 10)
         orders.members.append(member)
-    await asyncio.sleep(0.5)  # for RepoRadar's `ready`
+    await asyncio.sleep(SETTLE_SECONDS)
     sys.stdout.write("open\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.readline)
