@@ -137,3 +137,7 @@ def _hearing(host: Rival, members: int, publisher: Rival, work: str, seconds: fl
         yield begin
         process.stdin.close()
         process.wait()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table(measure()) + "\n")
