@@ -21,7 +21,8 @@ OURS, TUTORIAL, NODE = "RepoRadar", "T", "N"
 
 NODE_FOLDER = ROOT / "bench" / "peers" / "node"
 ACCOUNT = {"email": "bench@example.org", "password": "correct horse battery"}
-MANY = {"MAX_SOCKETS": "10000", "MAX_SOCKETS_PER_USER": "10000"}
+MOST = "10000"  # sockets
+MANY = {"MAX_SOCKETS": MOST, "MAX_SOCKETS_PER_USER": MOST}
 GUNICORN = str(Path(sys.prefix, "bin", "gunicorn"))
 
 
@@ -41,7 +42,16 @@ def rivals() -> Iterator[tuple[list[Rival], RedisServer]]:
             machine.pin(store.pid, machine.OTHER_CORE)
         environment = fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", INSTANCE_ID="bench", **MANY)
         migrate(environment)
-        tutorial = ["--config", os.devnull, "--worker-class", "gevent", "--bind", "127.0.0.1:{port}"]
+        tutorial = [
+            "--config",
+            os.devnull,
+            "--worker-class",
+            "gevent",
+            "--worker-connections",
+            MOST,
+            "--bind",
+            "127.0.0.1:{port}",
+        ]
         commands = {
             OURS: [GUNICORN, "--config", "gunicorn.conf.py", "bench.peers.ours:app"],
             TUTORIAL: [GUNICORN, *tutorial, "bench.peers.tutorial:app"],

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from flask_socketio import SocketIO, join_room
+from flask_socketio import SocketIO
 
 from app.auth.service import Accounts
 from app.errors import Problem
@@ -44,7 +44,7 @@ def init_app(socketio: SocketIO, queue: SocketQueue, accounts: Accounts) -> None
         user = accounts.get(connection.identity.user_id)
         if user is None or not user.is_admin:
             raise Problem("This is for administrators.", status=403)
-        join_room(ROOM)
+        socketio.server.enter_room(connection.sid, ROOM)
         return {"ok": True}
 
     def tell(count: int) -> None:

@@ -15,7 +15,7 @@ import socketio
 from app import metrics
 from app.errors import Unavailable
 from app.realtime import transport
-from app.realtime.transport import Rate
+from app.realtime.rates import Rate
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from gevent.queue import Full, Queue
 from socketio import Manager, PubSubManager
 
 from app import metrics
+from app.realtime.membership import Membership
 from app.sessions import cookie
 from app.sessions.keyring import Keyring
 
@@ -54,7 +55,7 @@ class _Handlers:
             log.exception("a message could not be handled: %s", kind)
 
 
-class LocalQueue(_Handlers, Manager):  # type: ignore[misc] # python-socketio has no type hints
+class LocalQueue(_Handlers, Membership, Manager):  # type: ignore[misc] # python-socketio has no type hints
     """Of an instance that is alone."""
 
     def __init__(self) -> None:
@@ -85,7 +86,7 @@ class RedisPublisher:
             log.warning("a message to the instances was lost: %s", type(error).__name__)
 
 
-class RedisQueue(_Handlers, PubSubManager):  # type: ignore[misc]
+class RedisQueue(_Handlers, Membership, PubSubManager):  # type: ignore[misc]
     """Of an instance of a fleet."""
 
     def __init__(self, client: redis.Redis, signing: Keyring) -> None:

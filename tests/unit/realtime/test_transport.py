@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import engineio
-import gevent
 import pytest
 from engineio.exceptions import QueueEmpty
 from engineio.packet import MESSAGE, Packet
-from gevent.socket import socketpair
 
-from app.realtime import transport
-from app.realtime.transport import MAX_PACKETS_PER_POLL, MAX_PACKETS_WAITING, Rate, _WholeWrites, backlog, cut, harden
+from app.realtime.transport import MAX_PACKETS_PER_POLL, MAX_PACKETS_WAITING, backlog, cut, harden
 
 
 @pytest.fixture
@@ -30,17 +26,6 @@ def connected(engine: engineio.Server) -> engineio.server.socket.Socket:
 
 def test_ids_name_the_instance(engine: engineio.Server) -> None:
     assert engine.generate_id().startswith("instance-7.")
-
-
-def test_a_rate_is_so_many_at_once_and_then_so_many_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    rate = Rate(2, 5)
-    assert [rate.take() for _ in range(6)] == [True] * 5 + [False]
-    now += 1
-    assert [rate.take() for _ in range(3)] == [True, True, False]
-    now += 1000
-    assert (rate.take(6), rate.take(5)) == (False, True)
 
 
 def test_a_poll_takes_no_more_than_clients_do_and_leaves_the_rest(engine: engineio.Server) -> None:
@@ -65,26 +50,3 @@ def test_who_does_not_read_is_cut_off(engine: engineio.Server) -> None:
     assert (backlog(engine, client.sid), client.closed) == (MAX_PACKETS_WAITING, False)
     engine.send_packet(client.sid, Packet(MESSAGE, "x"))
     assert client.closed
-
-
-def test_writes_are_whole_and_one_at_a_time() -> None:
-    ours, theirs = socketpair()
-    with ours, theirs:
-        writer = _WholeWrites(ours)
-        parts = [letter * 3_000_000 for letter in (b"a", b"b")]
-        writing = [gevent.spawn(writer.send, part) for part in parts]
-        received = bytearray()
-        while len(received) < 6_000_000:
-            received += theirs.recv(100_000)
-        assert [greenlet.get() for greenlet in writing] == [3_000_000, 3_000_000]
-    assert received == parts[0] + parts[1]
-
-
-def test_a_write_that_takes_too_long_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "SEND_SECONDS", 0.05)
-    ours, theirs = socketpair()
-    with ours, theirs:
-        with pytest.raises(BrokenPipeError):
-            _WholeWrites(ours).send(bytes(10_000_000))
-        with pytest.raises(OSError, match="Broken pipe"):
-            ours.send(b"more")
