@@ -5,6 +5,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import gc
 import os
 
 from app import instance, logs, process
@@ -44,6 +45,7 @@ def on_starting(server):  # type: ignore[no-untyped-def]
 
 
 def pre_fork(server, worker):  # type: ignore[no-untyped-def]
+    gc.freeze()
     worker.number = process.lowest_free_number(server.WORKERS.values())
     outcomes.expect(worker)
 
@@ -55,6 +57,8 @@ def post_fork(server, worker):  # type: ignore[no-untyped-def]
 
 def post_worker_init(worker):  # type: ignore[no-untyped-def]
     worker.lifecycle = worker.wsgi.extensions["lifecycle"]
+    gc.collect()
+    gc.freeze()
     worker.lifecycle.start()
     worker.log.info("Server listening on port %s", settings.port)
 
