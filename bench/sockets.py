@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ def _measure_all(count: int) -> dict[str, Measured]:
 def _measure(rival: Rival, count: int) -> Measured:
     _settle(rival)
     memory, cpu = machine.memory_bytes(rival.pid), machine.cpu_seconds(rival.pid)
-    with _sockets(rival, count):
+    with idle_sockets(rival, count):
         _settle(rival)
         connected = machine.cpu_seconds(rival.pid)
         time.sleep(SETTLE_SECONDS)
@@ -80,7 +80,8 @@ def _settle(rival: Rival) -> None:
 
 
 @contextmanager
-def _sockets(rival: Rival, count: int) -> Iterator[None]:
+def idle_sockets(rival: Rival, count: int) -> Iterator[Callable[[], int]]:
+    """What comes can be called once, to close them: it returns how many the server had closed itself."""
     command = ["taskset", "--cpu-list", str(machine.OTHER_CORE), sys.executable, "-m", "bench.idle"]
     arguments = [str(rival.port), rival.cookie, str(count)]
     with subprocess.Popen([*command, *arguments], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -88,6 +89,6 @@ def _sockets(rival: Rival, count: int) -> Iterator[None]:
         assert process.stdin
         if process.stdout.readline() != "open\n":
             raise RuntimeError(f"{rival.name} did not take {count} sockets")
-        yield
+        yield lambda: int(process.communicate()[0].removeprefix("closed "))
         process.stdin.close()
         process.wait()

@@ -179,13 +179,13 @@ class _Outlet:
 class _Pings:
     """One greenlet for all sockets, which are due in the order in which they were asked for."""
 
-    def __init__(self, interval: float) -> None:
-        self._interval = interval
+    def __init__(self, engine: engineio.Server) -> None:
+        self._engine = engine
         self._due: deque[tuple[float, _Socket]] = deque()
         self._greenlet: gevent.Greenlet | None = None
 
     def schedule(self, socket: _Socket) -> None:
-        self._due.append((time.monotonic() + self._interval, socket))
+        self._due.append((time.monotonic() + self._engine.ping_interval, socket))
         if not self._greenlet:
             self._greenlet = gevent.spawn(self._run)
 
@@ -222,7 +222,7 @@ def harden(engine: engineio.Server, instance_id: str) -> None:
     engine.generate_id = generate_id
     engine.handlers["message"] = handle_well_formed
     engine.send_packet = send_bounded
-    engine.pings = _Pings(engine.ping_interval)
+    engine.pings = _Pings(engine)
     engine.websockets = set()  # those that are being closed included
 
 

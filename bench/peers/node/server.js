@@ -32,6 +32,7 @@ const subscriber = await client.duplicate().connect();
 
 const app = express();
 app.get("/bench/bare", (_, response) => response.json({ ok: true }));
+app.get("/bench/slow", (_, response) => setTimeout(() => response.json({ ok: true }), 3000));
 app.use(
   session({
     store: new RedisStore({ client, serializer }),
@@ -55,5 +56,6 @@ app.get("/bench/change", (request, response) => {
 });
 
 const server = createServer(app);
-new Server(server, { adapter: createAdapter(client, subscriber) });
+const io = new Server(server, { adapter: createAdapter(client, subscriber) });
+process.on("SIGTERM", () => io.close(() => process.exit())); // sockets at once, the requests when they are done
 server.listen(Number(PORT), "127.0.0.1");

@@ -234,8 +234,8 @@ FAULTS: list[tuple[Callable[[], bytes], int]] = [
     (lambda: masked(TEXT, bytes(MAX_MESSAGE_BYTES + 1)), TOO_BIG),
     (lambda: masked(3), PROTOCOL_ERROR),
     (lambda: masked(CLOSE, b"\x00"), PROTOCOL_ERROR),
-    (lambda: masked(TEXT, b"x") * (MESSAGES_AT_ONCE + 1), POLICY_VIOLATION),
-    (lambda: masked(PONG) * (FRAMES_AT_ONCE + 1), POLICY_VIOLATION),
+    (lambda: masked(TEXT, b"x") * (2 * MESSAGES_AT_ONCE), POLICY_VIOLATION),
+    (lambda: masked(PONG) * (2 * FRAMES_AT_ONCE), POLICY_VIOLATION),
 ]
 
 
@@ -247,7 +247,7 @@ def test_who_breaks_a_rule_is_told_which_and_heard_no_more(client: Client, data:
     with suppress(BrokenPipeError):  # who has said goodbye, wrongly, is hung up on
         client.say("and on")
     gevent.sleep(0.01)
-    assert len(client.heard) == heard <= MESSAGES_AT_ONCE
+    assert len(client.heard) == heard < 2 * MESSAGES_AT_ONCE
 
 
 def test_so_many_are_allowed(client: Client) -> None:
@@ -278,7 +278,7 @@ def test_an_idle_one_takes_no_greenlet_and_little_memory() -> None:
     gevent.sleep(0.05)
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert greenlets() == before
+    until(lambda: greenlets() <= before)
     assert taken / count < 3000
     for _, theirs in pairs:
         theirs.close()
