@@ -205,6 +205,23 @@ def test_one_that_is_cut_is_sent_what_waits_and_closed(patient: engineio.Server,
     assert [browser.hear(), browser.hear()] == ["4farewell", "closed"]
 
 
+def test_one_that_answers_no_ping_is_closed(patient: engineio.Server, browser: Browser) -> None:
+    patient.ping_interval, patient.ping_timeout = 0.01, 0.1
+    browser.open_websocket()
+    browser.hear()
+    assert browser.hear() == "2"
+    assert browser.hear() == "closed"
+
+
+def test_one_that_answers_pings_stays(patient: engineio.Server, browser: Browser) -> None:
+    patient.ping_interval, patient.ping_timeout = 0.01, 1.0
+    browser.open_websocket()
+    browser.hear()
+    for _ in range(50):
+        assert browser.hear() == "2"
+        browser.say("3")
+
+
 def test_pings_come_from_one_greenlet_and_again_after_each_answer(engine: engineio.Server) -> None:
     engine.ping_timeout = 5
     before = len(greenlets())
