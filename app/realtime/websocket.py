@@ -152,7 +152,9 @@ class WebSocket:
                 watcher.close()
         self._sock.close()
         self._all_of_them.discard(self)
-        self.on_end()
+        on_end = self.on_end
+        del self.hear, self.on_end  # by which it is held itself: the garbage collector alone would find it
+        on_end()
 
     # Writing
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
 
 import gevent
 import pytest
@@ -285,11 +285,26 @@ def test_an_idle_one_takes_no_greenlet_and_little_memory() -> None:
     until(lambda: not websockets)
 
 
-def test_one_that_ended_is_forgotten(client: Client) -> None:
-    ended: list[Any] = []
-    for _ in range(10):
-        other = Client()
-        other.socket.close()
-        until(lambda: other.ends == 1)  # noqa: B023 - called at once
-        ended.append(other.websocket)
-    assert [one._sock.fileno() for one in ended] == [-1] * 10
+def test_one_that_ended_is_freed_at_once() -> None:
+    class Keeper:
+        """Of a WebSocket, which calls it."""
+
+        def hear(self, _: str | bytes) -> None: ...
+
+        def end(self) -> None: ...
+
+    keeper = Keeper()
+    ours, theirs = socketpair()
+    open_ones: set[WebSocket] = set()
+    websocket = WebSocket(ours, KEY, open_ones)
+    websocket.attend(keeper.hear, keeper.end)
+    vars(keeper)["websocket"] = websocket
+    kept = weakref.ref(keeper)
+    gc.disable()
+    try:
+        del keeper, websocket
+        theirs.close()
+        until(lambda: not open_ones)
+        until(lambda: kept() is None)
+    finally:
+        gc.enable()
