@@ -47,8 +47,7 @@ def rivals() -> Iterator[tuple[list[Rival], RedisServer]]:
             os.devnull,
             "--worker-class",
             "gevent",
-            "--worker-connections",
-            MOST,
+            f"--worker-connections={MOST}",
             "--bind",
             "127.0.0.1:{port}",
         ]
