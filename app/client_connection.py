@@ -43,13 +43,8 @@ class ClientConnection:
 
     @property
     def is_asking(self) -> bool:
-        """A request is being served. The one that a WebSocket began with is none any more."""
-        return self.request is not None and not self.is_websocket
-
-    @property
-    def is_websocket(self) -> bool:
-        headers = self.request.headers if self.request and self.request.method == "GET" else []
-        return any(name == "UPGRADE" and value.lower() == "websocket" for name, value in headers)
+        """A request is being served."""
+        return self.request is not None
 
     def hang_up(self) -> None:
         with suppress(OSError):

@@ -38,6 +38,7 @@ class Lifecycle:
         self.set_aside = False  # drained by an administrator, until called back
         self.report: StopReport | None = None  # of the stop that is under way
         self.count_connections: Callable[[], int] = lambda: 0  # open ones of clients; the process knows
+        self.count_websockets: Callable[[], int] = lambda: 0  # which the process has handed over, and waits for when it stops
         self._background: list[Callable[[], None]] = []
         self._checks: list[Check] = []
         self._shed: list[tuple[str, LetGo]] = []

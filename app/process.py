@@ -72,7 +72,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
             self._signalled.set()
 
     def run(self) -> None:
-        self.lifecycle.count_connections = lambda: len(self._connections)
+        self.lifecycle.count_connections = lambda: len(self._connections) + self.lifecycle.count_websockets()
         metrics.connections.set_function(self.lifecycle.count_connections)
         servers = [self._serve(listener) for listener in self.sockets]
         gevent.spawn(self._beat)
@@ -245,18 +245,19 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     def _finish_requests(self, phase: Phase, deadline: float) -> None:
         phase.count = sum(connection.is_asking for connection in self._connections.values())
         patience = time.monotonic() + FAREWELL_SECONDS
-        while self._connections and time.monotonic() < deadline:
+        while (self._connections or self._is_taking_leave(patience)) and time.monotonic() < deadline:
             for connection in list(self._connections.values()):
                 if connection.is_idle:
                     connection.end()
-                elif connection.is_websocket and time.monotonic() > patience:
-                    connection.hang_up()
             gevent.sleep(LOOK_SECONDS)
         left = [connection for connection in self._connections.values() if connection.is_asking]
         if left:
             phase.cut_off = f"{len(left)} cut off"
             for connection in left:
                 self.log.warning("cut off: %s %s", connection.request.method, connection.request.path)
+
+    def _is_taking_leave(self, patience: float) -> bool:
+        return self.lifecycle.count_websockets() > 0 and time.monotonic() < patience
 
 
 def leave(status: int) -> NoReturn:

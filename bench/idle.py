@@ -1,6 +1,6 @@
 """Idle Socket.IO clients over WebSocket, from a process of its own: opens so many, says `open`, closes them when its input ends.
 
-python -m bench.idle PORT COOKIE COUNT
+python -m bench.idle PORT COOKIE COUNT  prints at its end how many the server closed before, by a close frame: `closed COUNT`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import base64
 import os
 import sys
+from contextlib import suppress
 
 AT_ONCE = 20  # handshakes: each is a look at the session
 TEXT, CLOSE = 0x81, 0x88  # first bytes of frames, RFC 6455
@@ -19,6 +20,7 @@ class IdleClient:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self.was_closed = False
 
     @classmethod
     async def open(cls, port: int, cookie: str) -> IdleClient:
@@ -32,13 +34,11 @@ class IdleClient:
 
     async def stay(self) -> None:
         """Answers pings until the connection ends."""
-        while True:
-            try:
-                packet = await self._receive()
-            except asyncio.IncompleteReadError:
-                return
-            if packet == PING:
-                self._send(PONG)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while not self.was_closed:
+                if await self._receive() == PING:
+                    self._send(PONG)
+            self.close()
 
     def close(self) -> None:
         self._writer.write(bytes([CLOSE, 0x80, 0, 0, 0, 0]))
@@ -66,7 +66,8 @@ class IdleClient:
 
     async def _receive(self) -> bytes:
         """The content of a frame; servers send small ones here, without a mask."""
-        _, length = await self._reader.readexactly(2)
+        first, length = await self._reader.readexactly(2)
+        self.was_closed = first == CLOSE
         if length == 126:
             length = int.from_bytes(await self._reader.readexactly(2))
         return await self._reader.readexactly(length)
@@ -92,6 +93,7 @@ async def run(port: int, cookie: str, count: int) -> None:
     sys.stdout.write("open\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)
+    sys.stdout.write(f"closed {sum(client.was_closed for client in clients)}\n")
     for client in clients:
         client.close()
     for task in staying:

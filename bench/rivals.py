@@ -24,7 +24,8 @@ SHARDED = "N, sharded"  # its other adapter, of which only messages are a matter
 
 NODE_FOLDER = ROOT / "bench" / "peers" / "node"
 PASSWORD = "correct horse battery"  # noqa: S105 - of accounts that are gone after a minute
-MANY = {"MAX_SOCKETS": "10000", "MAX_SOCKETS_PER_USER": "10000"}
+MOST = "10000"  # sockets
+MANY = {"MAX_SOCKETS": MOST, "MAX_SOCKETS_PER_USER": MOST}
 GUNICORN = str(Path(sys.prefix, "bin", "gunicorn"))
 
 
@@ -55,7 +56,15 @@ def launchers() -> Iterator[tuple[dict[str, Launch], RedisServer]]:
             machine.pin(store.pid, machine.OTHER_CORE)
         environment = fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", **MANY)
         migrate(environment)
-        tutorial = ["--config", os.devnull, "--worker-class", "gevent", "--bind", "127.0.0.1:{port}"]
+        tutorial = [
+            "--config",
+            os.devnull,
+            "--worker-class",
+            "gevent",
+            f"--worker-connections={MOST}",
+            "--bind",
+            "127.0.0.1:{port}",
+        ]
         commands = {
             OURS: [GUNICORN, "--config", "gunicorn.conf.py", "bench.peers.ours:app"],
             TUTORIAL: [GUNICORN, *tutorial, "bench.peers.tutorial:app"],

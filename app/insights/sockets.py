@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from flask_socketio import SocketIO, join_room
+from flask_socketio import SocketIO
 
 from app.auth.service import Accounts
 from app.errors import Problem
@@ -46,7 +46,7 @@ def init_app(socketio: SocketIO, queue: SocketQueue, connections: Connections, a
             raise Problem("This is for administrators.", status=403)
         connections.join(connection, ANALYTICS)
         queue.await_joined(ANALYTICS)
-        join_room(ANALYTICS)
+        socketio.server.enter_room(connection.sid, ANALYTICS)
         return {"ok": True}
 
     def tell(count: int) -> None:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 CONGESTION_SECONDS = 0.05
 RETRY_SECONDS = 0.5
+LAST_NUMBER = 2**63 - 1  # after which nothing comes: who reads from there learns the head
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -86,19 +87,22 @@ class Delivery:
 
     def _open(self) -> None:
         """What was missed, then `ready`."""
-        cursor, recovered = self._after, True
-        if cursor is None:
-            cursor = self._read(0).head
-        while not self._closed:
-            page = self._read(cursor)
-            recovered = page.recovered
-            if not recovered or not page.items:
-                cursor = page.head
-                break
-            self._pass_on_page(page)
-            cursor = page.items[-1].seq
+        if self._after is None:
+            cursor, recovered = self._read(LAST_NUMBER).head, True
+        else:
+            cursor, recovered = self._catch_up(self._after)
         self._cursor = cursor
         self._emit("ready", {**self._introduction, "head": cursor, "recovered": recovered})
+
+    def _catch_up(self, cursor: int) -> tuple[int, bool]:
+        """Up to where; and whether all of it was there."""
+        while not self._closed:
+            page = self._read(cursor)
+            if not page.recovered or not page.items:
+                return page.head, page.recovered
+            self._pass_on_page(page)
+            cursor = page.items[-1].seq
+        return cursor, True
 
     def _read(self, cursor: int) -> Page:
         """Waits until the client takes what it has been sent, and until the database answers."""

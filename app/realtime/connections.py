@@ -15,8 +15,8 @@ import socketio
 from app import metrics
 from app.errors import Unavailable
 from app.realtime import packets, transport
+from app.realtime.rates import Rate
 from app.realtime.rooms import Rooms, of_user
-from app.realtime.transport import Rate
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from app import metrics
 from app.errors import Problem
 from app.realtime.connections import IDENTITY, OPENED_AT, Identity
 from app.realtime.packets import is_engine_payload
-from app.realtime.transport import MAX_MESSAGE_BYTES, MAX_PACKETS_PER_POST
+from app.realtime.transport import MAX_PACKETS_PER_POST
+from app.realtime.websocket import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -30,6 +32,29 @@ WEBSOCKET_KEY_LENGTH, WEBSOCKET_VERSION = 24, "13"  # RFC 6455: 16 bytes in Base
 ANONYMOUS_SHARE = 10  # at most one in ten connections may be one that is going to be refused
 
 Identify = Callable[["WSGIEnvironment"], Identity | None]  # raises Problem where that can't be told now
+
+
+class Handshakes(dict[str, dict[str, Any]]):
+    """Socket.IO's table of connections. It keeps no more of a request than will be asked for, and counts those of each user."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts: Counter[int | None] = Counter()
+
+    def __setitem__(self, engine_sid: str, environ: dict[str, Any]) -> None:
+        self._counts[_user_id(environ[IDENTITY])] += 1
+        super().__setitem__(engine_sid, {name: environ[name] for name in (IDENTITY, OPENED_AT)})
+
+    def __delitem__(self, engine_sid: str) -> None:
+        user_id = _user_id(self[engine_sid][IDENTITY])
+        super().__delitem__(engine_sid)
+        self._counts[user_id] -= 1
+        if not self._counts[user_id]:
+            del self._counts[user_id]
+
+    def count(self, identity: Identity | None) -> int:
+        """Connections of the same user; or of nobody."""
+        return self._counts[_user_id(identity)]
 
 
 class Gate:
@@ -55,7 +80,8 @@ class Gate:
         """`headers`: of every response."""
         self._wsgi_app = wsgi_app
         self._sockets = sockets
-        self._server = server
+        self._handshakes = server.environ = Handshakes()
+        self._engine = server.eio
         self._is_leaving = is_leaving
         # After the end of another instance hundreds come at once; connections to the database have to be left for requests.
         self._identifying = Semaphore(IDENTIFIED_AT_ONCE)
@@ -105,9 +131,9 @@ class Gate:
         # From here on nothing waits, so that two who come at once can't both have the last place.
         if self._is_leaving():  # since it was asked
             return LEAVING
-        if len(self._server.environ) >= self._max_sockets:
+        if len(self._handshakes) >= self._max_sockets:
             return "This instance has as many sockets as it may have."
-        if self._count(identity) >= self._limit(identity):
+        if self._handshakes.count(identity) >= self._limit(identity):
             return "You have as many sockets here as you may have."
         environ[IDENTITY], environ[OPENED_AT] = identity, time.monotonic()
         return None
@@ -117,13 +143,8 @@ class Gate:
         wanted = {word.strip() for word in environ.get("HTTP_CONNECTION", "").lower().split(",")}
         if "upgrade" not in wanted or len(key) != WEBSOCKET_KEY_LENGTH or version != WEBSOCKET_VERSION:
             return "This is no handshake of a WebSocket."
-        socket = self._server.eio.sockets.get(_sid(environ))
+        socket = self._engine.sockets.get(_sid(environ))
         return "This connection is being upgraded already." if socket and socket.upgrading else None
-
-    def _count(self, identity: Identity | None) -> int:
-        """Connections of the same user; or of nobody."""
-        user_id = identity.user_id if identity else None
-        return sum(_user_id(environ) == user_id for environ in self._server.environ.values())
 
     def _limit(self, identity: Identity | None) -> int:
         return self._max_sockets_per_user if identity else max(1, self._max_sockets // ANONYMOUS_SHARE)
@@ -145,13 +166,12 @@ def _sid(environ: WSGIEnvironment) -> str:
     return sids[0]
 
 
+def _user_id(identity: Identity | None) -> int | None:
+    return identity.user_id if identity else None
+
+
 def _is_poll(environ: WSGIEnvironment) -> bool:
     return environ["REQUEST_METHOD"] == "GET" and bool(_sid(environ)) and "HTTP_UPGRADE" not in environ
-
-
-def _user_id(environ: WSGIEnvironment) -> int | None:
-    identity: Identity | None = environ[IDENTITY]
-    return identity.user_id if identity else None
 
 
 def _fault_of_post(environ: WSGIEnvironment) -> tuple[str, str] | None:

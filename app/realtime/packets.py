@@ -44,12 +44,13 @@ def _is_event(data: Any) -> bool:
     return isinstance(data, list) and bool(data) and isinstance(data[0], str) and data[0] not in RESERVED
 
 
-def is_engine_packet(message: str | bytes) -> bool:
-    """What a client sends over a WebSocket."""
+def engine_packet(message: str | bytes) -> EnginePacket | None:
+    """What a client sends over a WebSocket; None: it must not."""
     try:
-        return _is_from_client(EnginePacket(encoded_packet=message), PING)
+        packet = EnginePacket(encoded_packet=message)
     except (ValueError, RecursionError):
-        return False
+        return None
+    return packet if _is_from_client(packet, PING) else None
 
 
 def is_engine_payload(body: bytes) -> bool:

@@ -19,6 +19,7 @@ from redis.connection import ConnectionInterface
 from socketio import Manager, PubSubManager
 
 from app.realtime.envelope import NOBODY, Envelopes, channel, room_of
+from app.realtime.membership import Membership
 from app.realtime.publisher import Outbox, RedisPublisher
 from app.realtime.rooms import EVERYWHERE, Letter
 from app.realtime.subscriptions import Subscriptions
@@ -58,7 +59,7 @@ class _Handlers:
             log.exception("a message could not be handled: %s", kind)
 
 
-class LocalQueue(_Handlers, Manager):  # type: ignore[misc] # python-socketio has no type hints
+class LocalQueue(_Handlers, Membership, Manager):  # type: ignore[misc] # python-socketio has no type hints
     """Of an instance that is alone."""
 
     def __init__(self) -> None:
@@ -77,7 +78,7 @@ class LocalQueue(_Handlers, Manager):  # type: ignore[misc] # python-socketio ha
     def await_joined(self, room: str) -> None: ...
 
 
-class RedisQueue(_Handlers, PubSubManager):  # type: ignore[misc]
+class RedisQueue(_Handlers, Membership, PubSubManager):  # type: ignore[misc]
     """Of an instance of a fleet."""
 
     def __init__(self, client: redis.Redis, signing: Keyring) -> None:

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, request
-from flask_socketio import ConnectionRefusedError, SocketIO, join_room
+from flask import Flask
+from flask_socketio import ConnectionRefusedError, SocketIO
 
 from app.auth import guards
 from app.config import Config
@@ -23,6 +23,7 @@ from app.realtime.gate import Gate
 from app.realtime.packets import ClientPacket
 from app.realtime.queue import SocketQueue
 from app.realtime.rooms import Letter
+from app.realtime.websocket import MAX_MESSAGE_BYTES
 from app.security import is_foreign, transport_headers
 from app.sessions.interface import SessionInterface
 
@@ -49,12 +50,12 @@ def init_app(
         ping_interval=PING_INTERVAL_SECONDS,
         ping_timeout=PING_TIMEOUT_SECONDS,
         serializer=ClientPacket,
-        max_http_buffer_size=transport.MAX_MESSAGE_BYTES,
+        max_http_buffer_size=MAX_MESSAGE_BYTES,
         cors_allowed_origins=[],  # the gate decides
     )
     transport.harden(socketio.server.eio, me.instance_id)
     connections = Connections(socketio.server, config.drain_rate, queue)
-    app.extensions["connections"] = connections
+    app.extensions["connections"] = socketio.server.connections = connections
     app.wsgi_app = Gate(  # type: ignore[method-assign]
         application,
         app.wsgi_app,
@@ -73,6 +74,7 @@ def init_app(
     queue.on("export", connections.on_export)
     queue.on("sessions_ended", connections.on_sessions_ended)
     _interface(app).on_ended = lambda ended: queue.publish([Letter(rooms.EVERYWHERE, "sessions_ended", asdict(ended))])
+    lifecycle.count_websockets = lambda: len(socketio.server.eio.websockets)
     lifecycle.add(
         "sockets",
         background=lambda: connections.look_after(notifications.heads, still_valid),
@@ -82,11 +84,14 @@ def init_app(
 
 
 def answer(socketio: SocketIO, event: str, handle: Answer) -> None:
-    """Has an event of a client answered by what `handle` returns, or by the Problem that it raises."""
+    """Has an event of a client answered by what `handle` returns, or by the Problem that it raises.
 
-    def answered(data: Any = None, *_: Any) -> dict[str, Any]:
-        connections: Connections = request.environ["flask.app"].extensions["connections"]
-        connection = connections[request.sid]  # type: ignore[attr-defined]
+    As all handlers here, past Flask-SocketIO, which would make up a request and open its session for each of them.
+    """
+    connections: Connections = socketio.server.connections
+
+    def answered(sid: str, data: Any = None, *_: Any) -> dict[str, Any]:
+        connection = connections[sid]
         if not connection.rate.take() or connections.is_congested(connection):
             return {"ok": False, "error": "These are too many messages. Please wait a little."}
         try:
@@ -94,7 +99,7 @@ def answer(socketio: SocketIO, event: str, handle: Answer) -> None:
         except Problem as problem:
             return {"ok": False, "error": problem.detail}
 
-    socketio.on_event(event, answered)
+    socketio.server.on(event, answered)
 
 
 def _admit(
@@ -105,12 +110,11 @@ def _admit(
     me: Instance,
     still_valid: Callable[[list[Identity]], set[Identity]],
 ) -> None:
-    def connect(auth: Any = None) -> None:
-        identity: Identity | None = request.environ[IDENTITY]
+    def connect(sid: str, handshake: dict[str, Any], auth: Any = None) -> None:
+        identity: Identity | None = handshake[IDENTITY]
         if identity is None:
             raise ConnectionRefusedError("unauthorized")
         after = _after(auth)
-        sid: str = request.sid  # type: ignore[attr-defined]
         connection = connections.open(sid, identity)
         delivery = notifications.delivery(
             identity.user_id,
@@ -127,11 +131,11 @@ def _admit(
                 connections.remove(sid)
         if connection not in connections:
             raise ConnectionRefusedError("unauthorized")
-        join_room(rooms.of_user(identity.user_id))
+        socketio.server.enter_room(sid, rooms.of_user(identity.user_id))
         delivery.start()  # whose first words come after the acceptance, which this handler's return sends
 
-    socketio.on_event("connect", connect)
-    socketio.on_event("disconnect", lambda *_: connections.remove(request.sid))  # type: ignore[attr-defined]
+    socketio.server.on("connect", connect)
+    socketio.server.on("disconnect", lambda sid, *_: connections.remove(sid))
 
 
 def _after(auth: Any) -> int | None:

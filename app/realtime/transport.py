@@ -1,67 +1,44 @@
-"""What Engine.IO and simple-websocket leave unbounded or unfinished: sizes, rates, slow readers, writes that are cut short."""
+"""What Engine.IO leaves unbounded or unfinished: sizes, slow readers, WebSockets that cost several greenlets each."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
-from contextlib import suppress
-from socket import SHUT_RDWR
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import engineio
 import gevent
-import simple_websocket
-from engineio.async_drivers.gevent import WebSocketWSGI
-from engineio.exceptions import QueueEmpty
-from engineio.packet import Packet
+from engineio.exceptions import QueueEmpty, SocketIsClosedError, UnknownPacketError
+from engineio.packet import NOOP, PING, PONG, UPGRADE, Packet
 from engineio.payload import Payload
-from gevent.lock import Semaphore
 from gevent.queue import Empty
-from wsproto.events import Event
-from wsproto.frame_protocol import CloseReason
-from wsproto.utilities import LocalProtocolError
 
 from app import metrics
-from app.realtime.packets import Malformed, is_engine_packet
+from app.realtime.packets import Malformed, engine_packet
+from app.realtime.websocket import WebSocket
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-MAX_MESSAGE_BYTES = 64 * 1024  # clients have little to say
-MESSAGES_PER_SECOND, MESSAGES_AT_ONCE = 50, 200  # of one connection, of any kind
-FRAMES_PER_SECOND, FRAMES_AT_ONCE = 100, 500  # pings, parts of messages and empty ones included
+log = logging.getLogger(__name__)
+
 MAX_PACKETS_PER_POST = 100
 MAX_PACKETS_PER_POLL = 16  # the official Python client ends a connection that sends it more at once
-SEND_SECONDS = 30.0  # for the client to take a message
 MAX_PACKETS_WAITING = 500  # for one that does not read; then it is cut off, and catches up when it comes back
-IDLE_SECONDS = 60.0  # more than a client that answers pings is ever silent
-HANG_UP_SECONDS = 2.0  # for the client to answer the close frame
-RECEIVE_BYTES = 16 * 1024
-HANDSHAKE_HEADERS = {"HTTP_HOST", "HTTP_CONNECTION", "HTTP_UPGRADE", "HTTP_SEC_WEBSOCKET_KEY", "HTTP_SEC_WEBSOCKET_VERSION"}
+UPGRADE_SECONDS = 60.0  # for a client that polls to prove its WebSocket
 
 Payload.max_decode_packets = MAX_PACKETS_PER_POST
 
 
-class Rate:
-    """So many a second, and as many seconds' worth at once."""
+class _Socket(engineio.server.socket.Socket):  # type: ignore[misc] # no type hints
+    """One that leaves for the next poll what is too much for this one, and has no greenlet of its own over a WebSocket."""
 
-    def __init__(self, per_second: float, burst: float) -> None:
-        self._per_second = per_second
-        self._burst = self._left = burst
-        self._updated = time.monotonic()
+    queue: Any  # of packets: Engine.IO's for one that polls, or an _Outlet
+    last_ping: float | None  # while it is not answered
+    connected: bool
 
-    def take(self, count: int = 1) -> bool:
-        now = time.monotonic()
-        self._left = min(self._burst, self._left + (now - self._updated) * self._per_second)
-        self._updated = now
-        if self._left < count:
-            return False
-        self._left -= count
-        return True
-
-
-class _PatientSocket(engineio.server.socket.Socket):  # type: ignore[misc]
-    """One that leaves for the next poll what is too much for this one."""
+    # Polling
 
     def poll(self) -> list[Packet]:
         """Empty at the end of the connection. Raises QueueEmpty if there is nothing for too long."""
@@ -82,93 +59,142 @@ class _PatientSocket(engineio.server.socket.Socket):  # type: ignore[misc]
         self.queue.task_done()
         return packet
 
+    # WebSocket
 
-engineio.server.socket.Socket = _PatientSocket  # there is no other way to choose the class
-
-
-class _WholeWrites:
-    """A socket whose `send` sends all, one caller at a time, or ends the connection.
-
-    simple-websocket does not look at how much of a message was sent, which cuts long ones, and writes from two greenlets.
-    """
-
-    def __init__(self, sock: Any) -> None:
-        self._sock = sock
-        self._turn = Semaphore()
-
-    def send(self, data: bytes) -> int:
-        with self._turn:
-            try:
-                with gevent.Timeout(SEND_SECONDS, BrokenPipeError("the client does not read")):
-                    self._sock.sendall(data)
-            except OSError:
-                with suppress(OSError):
-                    self._sock.shutdown(SHUT_RDWR)
-                raise BrokenPipeError from None
-        return len(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-
-class _BoundedServer(simple_websocket.Server):  # type: ignore[misc] # no type hints
-    def __init__(self, environ: WSGIEnvironment, **options: Any) -> None:
-        self._rate = Rate(MESSAGES_PER_SECOND, MESSAGES_AT_ONCE)
-        self._frame_rate = Rate(FRAMES_PER_SECOND, FRAMES_AT_ONCE)
-        super().__init__(environ, **options)
-
-    def handshake(self) -> None:
-        events = self.ws.events
-
-        def counted() -> Iterator[Event]:
-            for event in events():
-                if not self._frame_rate.take():
-                    raise LocalProtocolError("too many frames")  # which ends the connection
-                yield event
-
-        self.ws.events = counted
-        super().handshake()
-
-    def receive(self, timeout: float | None = IDLE_SECONDS) -> str | bytes | None:
-        message: str | bytes | None = super().receive(timeout)
-        if not self._rate.take():
-            self.close(CloseReason.POLICY_VIOLATION, "too many messages")
-            raise simple_websocket.ConnectionClosed(CloseReason.POLICY_VIOLATION)
-        return message
-
-    def close(self, reason: int | None = None, message: str | None = None) -> None:
-        super().close(reason, message)
-        gevent.spawn_later(HANG_UP_SECONDS, self._hang_up)
-
-    def _hang_up(self) -> None:
-        with suppress(OSError):
-            self.sock.shutdown(SHUT_RDWR)
-
-    def _handle_events(self) -> bool:
-        keep_going: bool = super()._handle_events()
-        if len(self.input_buffer) > MESSAGES_AT_ONCE:
-            self.event.set()
-            return False
-        return keep_going
-
-
-class BoundedWebSocket(WebSocketWSGI):  # type: ignore[misc]
-    """Messages of a limited size, never compressed: a few bytes may inflate to any number, before anybody looks at them."""
-
-    def __call__(self, environ: WSGIEnvironment, start_response: Any) -> Any:
-        bounded = {name: value for name, value in environ.items() if name in HANDSHAKE_HEADERS}
-        environ["gunicorn.socket"].settimeout(None)  # it has limits of its own
-        bounded["gunicorn.socket"] = _WholeWrites(environ["gunicorn.socket"])
-        self.ws = _BoundedServer(bounded, receive_bytes=RECEIVE_BYTES, max_message_size=MAX_MESSAGE_BYTES, **self.server_args)
-        self.app(self)
+    def _upgrade_websocket(self, environ: WSGIEnvironment, _: Any) -> NoReturn:
+        """Of a connection that polls, or that begins with this."""
+        websocket = WebSocket(environ["gunicorn.socket"], environ["HTTP_SEC_WEBSOCKET_KEY"], self.server.websockets)
+        if self.connected:
+            _Upgrade(self, websocket)
+        else:
+            self.connected = True
+            self.move_to(websocket)
         raise StopIteration  # gunicorn's sign for a connection that is not its own any more
 
-    def wait(self) -> str | bytes | None:
-        message: str | bytes | None = super().wait()
-        if message is None or is_engine_packet(message):
-            return message
-        self.close()
-        return None
+    def move_to(self, websocket: WebSocket) -> None:
+        """What waits, and all that comes after it, is sent there."""
+        waiting, self.queue = self.queue, _Outlet(websocket)
+        self.upgraded = True
+        websocket.attend(self._hear, self._end)
+        while not waiting.empty():
+            self.queue.put(waiting.get())
+        waiting.put(Packet(NOOP))  # to a poll that waits still
+        if self.closed:
+            websocket.close()
+
+    def _hear(self, message: str | bytes) -> None:
+        packet = engine_packet(message)
+        try:
+            if packet:
+                self.receive(packet)
+                return
+        except UnknownPacketError:
+            return
+        except SocketIsClosedError:
+            pass
+        except Exception:
+            log.exception("a message could not be handled")
+        self.queue.put(None)
+
+    def _end(self) -> None:
+        self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
+        self.server.sockets.pop(self.sid, None)
+
+    # Pings
+
+    def schedule_ping(self) -> None:
+        if self.last_ping:
+            self.last_ping = None
+            self.server.pings.schedule(self)
+
+    def ping(self) -> None:
+        if not self.closing and not self.closed:
+            self.last_ping = time.time()
+            self.send(Packet(PING))
+
+
+engineio.server.socket.Socket = _Socket  # there is no other way to choose the class
+
+
+class _Upgrade:
+    """A client that polls proves by two messages that its WebSocket works, and moves there."""
+
+    def __init__(self, socket: _Socket, websocket: WebSocket) -> None:
+        self._socket = socket
+        self._websocket = websocket
+        self._timer = gevent.spawn_later(UPGRADE_SECONDS, self._give_up)
+        self._is_over = False
+        socket.upgrading = True
+        websocket.attend(self._hear_probe, self._give_up)
+
+    def _hear_probe(self, message: str | bytes) -> None:
+        packet = engine_packet(message)
+        if packet is None or packet.packet_type != PING or packet.data != "probe":
+            self._give_up()
+            return
+        self._websocket.attend(self._hear_upgrade, self._give_up)
+        self._websocket.send(Packet(PONG, "probe").encode())
+        self._socket.queue.put(Packet(NOOP))  # ends the poll that waits
+
+    def _hear_upgrade(self, message: str | bytes) -> None:
+        packet = engine_packet(message)
+        if packet is None or packet.packet_type != UPGRADE:
+            self._give_up()
+            return
+        self._finish()
+        self._socket.move_to(self._websocket)
+
+    def _give_up(self) -> None:
+        if not self._is_over:
+            self._finish()
+            self._websocket.close()
+
+    def _finish(self) -> None:
+        self._is_over = True
+        self._socket.upgrading = False
+        self._timer.kill(block=False)
+
+
+class _Outlet:
+    """In place of the queue of a socket, when that has a WebSocket: what is put into it is sent."""
+
+    __slots__ = ("_websocket",)
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    def put(self, packet: Packet | None) -> None:
+        if packet is None:
+            self._websocket.close()
+        else:
+            self._websocket.send(packet.encode())
+
+    def qsize(self) -> int:
+        return self._websocket.backlog
+
+    def join(self) -> None:
+        """Nobody has to wait for what is sent by itself."""
+
+
+class _Pings:
+    """One greenlet for all sockets, which are due in the order in which they were asked for."""
+
+    def __init__(self, engine: engineio.Server) -> None:
+        self._engine = engine
+        self._due: deque[tuple[float, _Socket]] = deque()
+        self._greenlet: gevent.Greenlet | None = None
+
+    def schedule(self, socket: _Socket) -> None:
+        self._due.append((time.monotonic() + self._engine.ping_interval, socket))
+        if not self._greenlet:
+            self._greenlet = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        while self._due:
+            due, socket = self._due[0]
+            gevent.sleep(max(0.0, due - time.monotonic()))
+            self._due.popleft()
+            socket.ping()
 
 
 def harden(engine: engineio.Server, instance_id: str) -> None:
@@ -196,7 +222,8 @@ def harden(engine: engineio.Server, instance_id: str) -> None:
     engine.generate_id = generate_id
     engine.handlers["message"] = handle_well_formed
     engine.send_packet = send_bounded
-    engine._async = {**engine._async, "websocket": BoundedWebSocket}
+    engine.pings = _Pings(engine)
+    engine.websockets = set()  # those that are being closed included
 
 
 def backlog(engine: engineio.Server, sid: str) -> int:

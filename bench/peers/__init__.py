@@ -1,1 +1,1 @@
-"""What RepoRadar is measured beside. All answer the same addresses: /bench/login, /bench/read, /bench/change, /bench/bare."""
+"""What RepoRadar is measured beside. All answer the same addresses: login, read, change, bare and slow, under /bench/."""

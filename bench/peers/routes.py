@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from flask import Blueprint, Response, jsonify, session
+
+SLOW_SECONDS = 3.0
 
 blueprint = Blueprint("bench", __name__, url_prefix="/bench")
 
@@ -24,6 +28,12 @@ def read() -> tuple[Response, int]:
 def change() -> Response:
     session["changes"] += 1
     return jsonify(changes=session["changes"])
+
+
+@blueprint.get("/slow")
+def slow() -> Response:
+    time.sleep(SLOW_SECONDS)
+    return jsonify(ok=True)
 
 
 @blueprint.get("/bare")

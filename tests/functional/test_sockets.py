@@ -11,10 +11,11 @@ import pytest
 import requests
 import socketio
 
+from tests.crowd import Crowd
 from tests.functional.conftest import GENEROUS, StartFleet
 from tests.functional.users import PASSWORD, User
 from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
-from tests.sockets import HANDSHAKE, Balancer, Listener
+from tests.sockets import HANDSHAKE, Balancer, Listener, memory
 
 
 def notify(instance: Instance, user: User, *options: str) -> list[int]:
@@ -183,3 +184,13 @@ def test_who_was_away_gets_what_was_missed_and_then_ready(pair: list[Instance], 
         assert [name for name, _ in listener.events] == ["notification"] * 233 + ["ready"]
         ready = listener.heard("ready")[0]
         assert (ready["head"], ready["recovered"]) == (250, True)
+
+
+@pytest.mark.parametrize(("application", "is_little"), [("wsgi:app", True), ("tests.faults.parked_sockets:app", False)])
+def test_an_idle_socket_takes_little_memory(start_fleet: StartFleet, application: str, is_little: bool) -> None:
+    (instance,) = start_fleet(1, application=application, MAX_SOCKETS_PER_USER="400")
+    user = User(instance).register()
+    with Crowd(instance, user, 100):  # and what the first ones make once for all
+        before = memory(instance)
+        with Crowd(instance, user, 200):
+            assert ((memory(instance) - before) / 200 < 25_000) == is_little

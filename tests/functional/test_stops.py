@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -22,7 +23,7 @@ from tests.crowd import Crowd, fastest_second
 from tests.functional.conftest import StartFleet
 from tests.functional.users import User
 from tests.servers import Instance, RedisServer, embedded_environment, flask, migrate, wait_until
-from tests.sockets import HANDSHAKE, WebSocket
+from tests.sockets import CLOSE, HANDSHAKE, WebSocket
 
 HELD = "tests.faults.held_requests:app"
 CROWD = 1500  # more than an event loop accepts before a careless stop has closed its socket
@@ -321,16 +322,50 @@ def test_sockets_go_faster_where_time_is_short(start_fleet: StartFleet) -> None:
     assert float(re.findall(r"clean in ([\d.]+) s", account(instance))[0]) < 4.5
 
 
-def test_a_client_that_does_not_read_does_not_hold_up_a_stop(start_fleet: StartFleet) -> None:
-    (instance,) = start_fleet(1)
+@contextmanager
+def stuck_client(instance: Instance) -> Iterator[WebSocket]:
+    """It has asked for more than it takes."""
     user = User(instance).register()
     flask(instance.environment, "notify", user.email, "x" * 20_000, "--count", "40")
     with WebSocket(instance, user, receive_buffer=4096).join() as websocket:
         for number in range(20):
             websocket.say(f'42{number}["sync",{{"after":0}}]')
         wait_until(lambda: is_stuck(websocket), what="the instance to be stuck with its answers")
+        yield websocket
+
+
+def test_a_client_that_does_not_read_does_not_hold_up_a_stop(start_fleet: StartFleet) -> None:
+    (instance,) = start_fleet(1)
+    with stuck_client(instance):
         assert instance.terminate() == 0
     assert float(re.findall(r"clean in ([\d.]+) s", account(instance))[0]) < 8
+
+
+@pytest.mark.parametrize(("application", "is_told"), [("wsgi:app", True), ("tests.faults.no_farewell:app", False)])
+def test_a_client_that_reads_late_gets_all_and_a_farewell(start_fleet: StartFleet, application: str, is_told: bool) -> None:
+    (instance,) = start_fleet(1, application=application)
+    with stuck_client(instance) as websocket:
+        instance.send(signal.SIGTERM)
+        wait_until(lambda: is_closed(instance), what="the listening socket to be closed")
+        frames = list(received(websocket))
+    answers = [payload for _, payload in frames if payload.startswith(b"43")]
+    is_whole = len(answers) == 20 and frames[-2][1].startswith(b'42["draining"') and frames[-1][0] == CLOSE
+    assert is_whole == is_told
+
+
+def is_closed(instance: Instance) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", instance.port)) == errno.ECONNREFUSED
+
+
+def received(websocket: WebSocket) -> Iterator[tuple[int, bytes]]:
+    """Up to the farewell, or the end."""
+    with suppress(OSError):
+        while True:
+            opcode, payload = websocket.receive()
+            yield opcode, payload
+            if opcode == CLOSE:
+                return
 
 
 def is_stuck(websocket: WebSocket) -> bool:

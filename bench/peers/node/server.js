@@ -33,6 +33,7 @@ const subscriber = await client.duplicate().connect();
 
 const app = express();
 app.get("/bench/bare", (_, response) => response.json({ ok: true }));
+app.get("/bench/slow", (_, response) => setTimeout(() => response.json({ ok: true }), 3000));
 app.use(
   session({
     store: new RedisStore({ client, serializer }),
@@ -62,6 +63,7 @@ io.on("connection", (socket) => {
   const { room } = socket.handshake.auth;
   if (room) socket.join(room);
 });
+process.on("SIGTERM", () => io.close(() => process.exit())); // sockets at once, the requests when they are done
 server.listen(Number(PORT), "127.0.0.1");
 
 // Publishing on request, as in ../orders.py.

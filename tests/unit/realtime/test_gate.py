@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from app.errors import Unavailable
-from app.realtime.connections import IDENTITY, Identity
-from app.realtime.gate import Gate
-from app.realtime.transport import MAX_MESSAGE_BYTES, MAX_PACKETS_PER_POST
+from app.realtime.connections import IDENTITY, OPENED_AT, Identity
+from app.realtime.gate import Gate, Handshakes
+from app.realtime.transport import MAX_PACKETS_PER_POST
+from app.realtime.websocket import MAX_MESSAGE_BYTES
 
 ADA = Identity(1, 1, "a")
 UPGRADE = {
@@ -45,7 +46,7 @@ class World:
 
     def _application(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         if IDENTITY in environ:
-            self.server.environ[len(self.server.environ)] = environ
+            self.server.environ[str(len(self.server.environ))] = environ
         start_response("200 OK", [])
         return [b""]
 
@@ -72,7 +73,7 @@ def test_users_and_strangers_have_so_many_places(world: World) -> None:
     assert [world.ask()[0] for _ in range(4)] == ["200"] * 3 + ["503"]
     world.identity = None
     assert [world.ask()[0] for _ in range(3)] == ["200"] * 2 + ["503"]
-    world.server.environ.popitem()
+    del world.server.environ["3"]
     assert world.ask()[0] == "200"
 
 
@@ -167,3 +168,20 @@ def test_only_our_other_origins_are_told_that_they_may_read(world: World) -> Non
     ours = world.ask(headers={"HTTP_ORIGIN": "https://ours.example"})[1]
     assert (ours["Access-Control-Allow-Origin"], ours["Vary"]) == ("https://ours.example", "Origin")
     assert "Access-Control-Allow-Origin" not in world.ask(headers={"HTTP_ORIGIN": "https://theirs.example"})[1]
+
+
+def test_no_more_of_a_handshake_is_kept_than_will_be_asked_for(world: World) -> None:
+    world.ask(headers={"HTTP_COOKIE": "session=secret"})
+    (kept,) = world.server.environ.values()
+    assert set(kept) == {IDENTITY, OPENED_AT}
+    assert kept[IDENTITY] == ADA
+
+
+def test_connections_are_counted_and_not_walked() -> None:
+    handshakes = Handshakes()
+    for number in range(6):
+        handshakes[str(number)] = {IDENTITY: None if number % 3 == 0 else ADA, OPENED_AT: 0.0}
+    assert (handshakes.count(ADA), handshakes.count(Identity(1, 2, "b")), handshakes.count(None)) == (4, 4, 2)
+    for number in range(6):
+        del handshakes[str(number)]
+    assert (handshakes.count(ADA), handshakes.count(None), dict(handshakes._counts)) == (0, 0, {})

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.realtime.packets import ClientPacket, Malformed, is_engine_packet, is_engine_payload
+from app.realtime.packets import ClientPacket, Malformed, engine_packet, is_engine_payload
 
 
 @pytest.mark.parametrize("text", ["0", '0{"after":7}', "1", '2["sync",{"after":0}]', '213["watch",{}]', '2["other"]'])
@@ -42,7 +42,7 @@ def test_all_else_is_malformed(text: object) -> None:
     ],
 )
 def test_packets_of_engine_io(message: str, over_websocket: bool, by_polling: bool) -> None:
-    assert (is_engine_packet(message), is_engine_payload(message.encode())) == (over_websocket, by_polling)
+    assert (engine_packet(message) is not None, is_engine_payload(message.encode())) == (over_websocket, by_polling)
 
 
 def test_payloads_of_several_packets() -> None:

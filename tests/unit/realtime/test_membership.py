@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pytest
+from socketio import Manager
+
+from app.realtime.membership import Membership
+
+
+class Indexed(Membership, Manager):  # type: ignore[misc] # no type hints
+    pass
+
+
+class Crowded(dict[Any, Any]):
+    """All rooms, which nobody should have to walk."""
+
+    def copy(self) -> NoReturn:
+        raise AssertionError("all rooms are being walked")
+
+    items = copy
+
+
+def manager(kind: type[Manager]) -> Any:
+    """In which "a" and "b" share a room."""
+    made = kind()
+    ids = iter(["a", "b"])
+    made.set_server(SimpleNamespace(packet_class=SimpleNamespace(json=None), eio=SimpleNamespace(generate_id=lambda: next(ids))))
+    for number in (1, 2):
+        sid = made.pre_connect(f"engine {number}", "/")
+        made.connect(sid, "/")
+        made.enter_room(sid, "/", "both")
+        made.enter_room(sid, "/", f"of {sid}")
+    return made
+
+
+def leave(kind: type[Manager]) -> Any:
+    made = manager(kind)
+    made.rooms["/"] = Crowded(made.rooms["/"])
+    made.pre_disconnect("a", "/")
+    made.disconnect("a", "/")
+    return made
+
+
+def test_one_that_leaves_is_in_no_room_any_more() -> None:
+    made = leave(Indexed)
+    assert set(made.rooms["/"]) == {None, "b", "both", "of b"}
+    assert list(made.get_participants("/", "both")) == [("b", "engine 2")]
+    assert (made.pending_disconnect, made.is_connected("a", "/"), made.is_connected("b", "/")) == ({}, False, True)
+    made.disconnect("b", "/")
+    assert (dict(made.rooms), dict(made._rooms_of)) == ({}, {})
+
+
+def test_python_socketio_walks_all_rooms() -> None:
+    with pytest.raises(AssertionError, match="walked"):
+        leave(Manager)
+
+
+def test_one_that_left_a_room_before_is_not_in_it() -> None:
+    made = manager(Indexed)
+    made.leave_room("a", "/", "both")
+    made.close_room("of a", "/")
+    made.disconnect("a", "/")
+    made.disconnect("unknown", "/")
+    assert set(made.rooms["/"]) == {None, "b", "both", "of b"}
+
+
+def test_one_that_is_refused_leaves_nothing_behind() -> None:
+    made = manager(Indexed)
+    made.server.eio.generate_id = lambda: "c"
+    made.pre_connect("engine 3", "/")
+    made.disconnect("c", "/")
+    assert (made.pending_connect, "c" in made.rooms["/"], "c" in made._rooms_of) == ({}, False, False)
