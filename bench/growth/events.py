@@ -1,0 +1,158 @@
+"""Very many stored events of analytics: storing more, reading the page, exporting, and deleting."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, select, text
+
+from app.analytics import store
+from app.analytics.catalogue import BY_NAME, FUNNELS, PAGE_VIEWED
+from app.analytics.events import Event
+from app.analytics.jobs import BATCH
+from app.analytics.person import LENGTH, VISITOR, Visitor
+from app.analytics.store import Accepted
+from app.database.engine import Database
+from app.database.schema import events as table
+from app.database.upgrade import upgrade
+from app.exports import store as exports
+from app.exports.file import File
+from app.exports.jobs import PAGE
+from app.exports.store import Export
+from app.insights.ranges import Range, ceiling
+from app.insights.service import Insights
+from app.jobs.leases import RUNNING
+from app.moments import DAY
+from bench import events, machine
+from bench.growth.fleet import spent
+from bench.growth.series import EACH, Line, Panel, Series
+from tests.servers import PostgresServer
+
+SIZES = (10_000, 100_000, 1_000_000)
+ROUNDS = 5
+DAYS, SHOWN_DAYS = 90, 30
+PAGES = 5  # of an export
+PURGED, VISITORS = 1_000, 100
+LONG_SECONDS = 900
+
+
+class Stored:
+    """So many events, and what is done with them again and again."""
+
+    def __init__(self, postgres: PostgresServer, count: int) -> None:
+        self._postgres = postgres
+        self._now = datetime.now(UTC)
+        self._since = self._now - timedelta(days=DAYS)
+        self._database = Database(postgres.create_database().replace("postgresql:", "postgresql+psycopg2:"), 1, "bench")
+        upgrade(self._database)
+        self._database.run_within(LONG_SECONDS, events.store, count, self._since, self._now)
+        self._database.run_within(LONG_SECONDS, events.count_all)
+        with self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"SET statement_timeout = {LONG_SECONDS * 1000}"))
+            connection.execute(text("VACUUM ANALYZE"))  # as PostgreSQL does it by itself in time
+
+    def close(self) -> None:
+        self._database.close()
+
+    def store(self) -> tuple[float, ...]:
+        """Seconds of CPU, of PostgreSQL and of this process, for each event; so do the others."""
+        batch = _batch([_visitor() for _ in range(VISITORS)], self._now)
+        with self._spent(BATCH) as cpu:
+            self._database.run_within(LONG_SECONDS, store.keep, batch, self._since)
+        return tuple(cpu)
+
+    def export(self) -> tuple[float, ...]:
+        export = Export(0, 0, self._since, self._now, RUNNING, 0, 0, None, self._now, None)
+        middle, file = (self._since + (self._now - self._since) / 2, "", ""), File()
+        with self._spent(PAGES * PAGE) as cpu:
+            for _ in range(PAGES):
+                found, last = self._database.run_within(LONG_SECONDS, exports.page, export, middle, PAGE)
+                assert last
+                middle = last
+                file.add(found)
+        return tuple(cpu)
+
+    def purge(self) -> tuple[float, ...]:
+        oldest = self._database.run(_moment_of, PURGED)
+        with self._spent(PURGED) as cpu:
+            assert self._database.run_within(LONG_SECONDS, store.purge, oldest, 10 * PURGED) == PURGED
+        return tuple(cpu)
+
+    def erase(self) -> tuple[float, ...]:
+        person = _visitor()
+        self._database.run_within(LONG_SECONDS, store.keep, _batch([person], self._now), self._since)
+        with self._spent(BATCH) as cpu:
+            assert self._database.run_within(LONG_SECONDS, store.erase, person)[0] == BATCH
+        return tuple(cpu)
+
+    def read(self) -> tuple[float, ...]:
+        """The page, as a whole."""
+        until = ceiling(self._now, DAY)
+        with self._spent(1) as cpu:
+            Insights(self._database, PAGE_VIEWED, FUNNELS).overview(Range(until - timedelta(days=SHOWN_DAYS), until, DAY))
+        return tuple(cpu)
+
+    @contextmanager
+    def _spent(self, amount: int) -> Iterator[list[float]]:
+        taken: list[float] = []
+        started = time.process_time()
+        with spent(self._postgres.pid) as cpu:
+            yield taken
+        taken += [cpu[0] / amount, (time.process_time() - started) / amount]
+
+
+def measure() -> Series:
+    kinds = ("store", "export", "purge", "erase")
+    of_postgres, of_worker = {kind: Line(kind) for kind in kinds}, {kind: Line(kind) for kind in kinds}
+    page = Line("PostgreSQL", EACH), Line("instance", EACH)
+    os.sched_setaffinity(0, {machine.OTHER_CORE})
+    with PostgresServer() as postgres:
+        for size in SIZES:
+            stored = Stored(postgres, size)
+            for turn in range(1 + ROUNDS):
+                for kind in kinds:
+                    costs = getattr(stored, kind)()
+                    if turn:  # the first one fills caches
+                        of_postgres[kind].add(size, costs[0] * 1e6)
+                        of_worker[kind].add(size, costs[1] * 1e6)
+                for line, cost in zip(page, stored.read(), strict=True):
+                    line.add(size, cost * 1e3)
+            stored.close()
+    return Series(
+        "stored events",
+        [
+            Panel("one event, PostgreSQL", "us of CPU", list(of_postgres.values())),
+            Panel("one event, worker", "us of CPU", list(of_worker.values())),
+            Panel(f"page of {SHOWN_DAYS} days", "ms of CPU", [*page]),
+        ],
+    )
+
+
+def _visitor() -> Visitor:
+    return Visitor(VISITOR + secrets.token_hex(LENGTH)[: LENGTH - 1])
+
+
+def _batch(persons: list[Visitor], now: datetime) -> list[Accepted]:
+    """Of the last month, in the shares in which events come; about what a page sends."""
+    names = random.choices(list(events.SHARES), list(events.SHARES.values()), k=BATCH)  # noqa: S311
+    return [
+        Accepted(persons[number % len(persons)].pseudonym, 0, _event(name, now - timedelta(seconds=random.randrange(2_592_000))))  # noqa: S311
+        for number, name in enumerate(names)
+    ]
+
+
+def _event(name: str, moment: datetime) -> Event:
+    return Event(secrets.token_hex(16), name, BY_NAME[name].category, {"path": random.choice(events.PATHS)}, moment)  # noqa: S311
+
+
+def _moment_of(connection: Connection, number: int) -> datetime:
+    """When the event after so many happened."""
+    moments = select(table.c.occurred_at).order_by(table.c.occurred_at).offset(number).limit(1)
+    moment: datetime = connection.execute(moments).scalar_one()
+    return moment

@@ -1,0 +1,81 @@
+"""Instances with their stores, what they take of CPU, and the load on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench import machine
+from bench.rivals import MANY
+from tests.servers import ROOT, Instance, PostgresServer, RedisServer, fleet_environment, migrate
+
+APPLICATION = "bench.growth.people:app"
+CONNECTIONS = 32
+
+
+@dataclass(frozen=True)
+class Fleet:
+    redis: RedisServer
+    postgres: PostgresServer
+    environment: dict[str, str]
+    stack: ExitStack
+
+    def start(self) -> Instance:
+        """One more instance."""
+        instance = self.stack.enter_context(Instance(self.environment, application=APPLICATION))
+        machine.pin(instance.pid, machine.SERVER_CORE)
+        return instance
+
+
+@contextmanager
+def fleet() -> Iterator[Fleet]:
+    """Without instances yet. Stores, load and this process share the other core."""
+    os.sched_setaffinity(0, {machine.OTHER_CORE})
+    with ExitStack() as stack:
+        redis, postgres = stack.enter_context(RedisServer()), stack.enter_context(PostgresServer())
+        environment = fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", **MANY)
+        migrate(environment)
+        yield Fleet(redis, postgres, environment, stack)
+
+
+@contextmanager
+def spent(*pids: int) -> Iterator[list[float]]:
+    """Seconds of CPU that each took during the block, with its children; the list is complete after it."""
+    before, taken = [cpu_seconds(pid) for pid in pids], [0.0] * len(pids)
+    yield taken
+    taken[:] = [cpu_seconds(pid) - earlier for pid, earlier in zip(pids, before, strict=True)]
+
+
+def cpu_seconds(pid: int) -> float:
+    """So far. To the nanosecond, while /proc/PID/stat counts hundredths: much of what is measured here is little."""
+    process = psutil.Process(pid)
+    ended = process.cpu_times()
+    living = sum(_nanoseconds(one.pid) for one in (process, *process.children(recursive=True)))
+    return living / 1e9 + ended.children_user + ended.children_system
+
+
+def _nanoseconds(pid: int) -> int:
+    total = 0
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with suppress(OSError):  # it has ended
+            total += int(thread.read_text().split()[0])
+    return total
+
+
+def load(instance: Instance, path: str, cookie: str, seconds: float) -> int:
+    """How many requests were answered."""
+    arguments = [str(instance.port), path, cookie, str(CONNECTIONS), str(seconds)]
+    command = [sys.executable, "-m", "bench.load", *arguments]
+    answer = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    if answer["failed"]:
+        raise RuntimeError(f"{answer['failed']} requests to {path} failed")
+    count: int = answer["requests"]
+    return count

@@ -1,0 +1,130 @@
+"""One instance and several: what a request and a message cost all of them and their stores, and what they cost idle."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import NamedTuple
+
+import redis
+
+from app.fleet.store import Registry
+from bench.growth.fleet import Fleet, fleet, load, spent
+from bench.growth.series import Line, Panel, Series
+from tests.functional.users import User
+from tests.servers import Instance, RedisServer, flask
+from tests.sockets import WebSocket
+
+MOST = 4
+ROUNDS = 3
+LOAD_SECONDS, IDLE_SECONDS = 1.5, 5.0
+MESSAGES = 600
+REGISTERED = (1, 10, 30, 100)
+BEATS = 300
+
+
+class Cpu(NamedTuple):
+    """Of the instances, all together, and of their stores. Seconds, or shares of a processor."""
+
+    instances: float
+    redis: float
+    postgres: float
+
+
+def measure() -> Series:
+    asked = [Line("instances"), Line("Redis"), Line("PostgreSQL")]
+    told = [Line("instances"), Line("Redis"), Line("PostgreSQL")]
+    idle = [Line("instance"), Line("Redis"), Line("PostgreSQL")]
+    instances: list[Instance] = []
+    with fleet() as servers:
+        for size in range(1, MOST + 1):
+            instances.append(servers.start())
+            user = User(instances[0]).register()
+            for _ in range(ROUNDS):
+                resting = _rest(servers, instances)
+                _add(idle, size, resting, 1e3 / size)
+                _add(asked, size, *_requests(servers, instances, user, resting))
+                _add(told, size, *_messages(servers, instances, user, resting))
+    panels = [
+        Panel("request", "us of CPU", asked[:2]),
+        Panel("message to one user", "us of CPU", told),
+        Panel("idle, for each instance", "ms of CPU a second", idle),
+    ]
+    return Series("instances", [*panels, Panel("heartbeat of one", "us of CPU", [heartbeats()])])
+
+
+def heartbeats() -> Line:
+    """Of one instance, where so many are registered."""
+    line = Line("Redis")
+    with RedisServer() as server, redis.Redis.from_url(server.url, protocol=2) as client:
+        registry = Registry(client)
+        entries: list[dict[str, object]] = []
+        for size in REGISTERED:
+            entries += [_entry(number) for number in range(len(entries), size)]
+            for _ in range(ROUNDS):
+                for entry in entries:  # so that all are alive
+                    registry.heartbeat(entry)
+                with spent(server.pid) as cpu:
+                    for number in range(BEATS):
+                        registry.heartbeat(entries[number % size])
+                line.add(size, cpu[0] * 1e6 / BEATS)
+    return line
+
+
+def _entry(number: int) -> dict[str, object]:
+    keys = {"encryption": ["a" * 16], "signing": ["b" * 16]}
+    return {
+        "instance_id": f"instance-{number}",
+        "nonce": secrets.token_hex(16),
+        "hostname": "bench",
+        "pid": number,
+        "status": "ready",
+        "is_stopping": False,
+        "pool": 5,
+        "keys": keys,
+        "writes_with": {ring: ids[0] for ring, ids in keys.items()},
+    }
+
+
+def _rest(servers: Fleet, instances: list[Instance]) -> Cpu:
+    """A second."""
+    with spent(*_pids(servers, instances)) as cpu:
+        time.sleep(IDLE_SECONDS)
+    return Cpu(*(seconds / IDLE_SECONDS for seconds in _together(cpu)))
+
+
+def _requests(servers: Fleet, instances: list[Instance], user: User, resting: Cpu) -> tuple[Cpu, float]:
+    """To one of them; what all took beyond resting, and what makes it microseconds of one."""
+    started = time.monotonic()
+    with spent(*_pids(servers, instances)) as cpu:
+        count = load(instances[0], "/bench/read", f"session={user.cookie}", LOAD_SECONDS)
+    return _beyond(cpu, resting, time.monotonic() - started), 1e6 / count
+
+
+def _messages(servers: Fleet, instances: list[Instance], user: User, resting: Cpu) -> tuple[Cpu, float]:
+    """To a user whose socket is on the first instance, from a process that is none. Until it has them."""
+    with WebSocket(instances[0], user).join() as websocket:
+        started = time.monotonic()
+        with spent(*_pids(servers, instances)) as cpu:
+            flask(servers.environment, "notify", user.email, "The analysis of example has finished", "--count", str(MESSAGES))
+            for _ in range(MESSAGES):
+                websocket.await_text('42["notification"')
+    return _beyond(cpu, resting, time.monotonic() - started), 1e6 / MESSAGES
+
+
+def _pids(servers: Fleet, instances: list[Instance]) -> list[int]:
+    return [servers.redis.pid, servers.postgres.pid, *(one.pid for one in instances)]
+
+
+def _together(cpu: list[float]) -> Cpu:
+    of_redis, of_postgres, *of_instances = cpu
+    return Cpu(sum(of_instances), of_redis, of_postgres)
+
+
+def _beyond(cpu: list[float], resting: Cpu, seconds: float) -> Cpu:
+    return Cpu(*(taken - share * seconds for taken, share in zip(_together(cpu), resting, strict=True)))
+
+
+def _add(lines: list[Line], size: int, cpu: Cpu, factor: float) -> None:
+    for line, seconds in zip(lines, cpu, strict=True):
+        line.add(size, seconds * factor)

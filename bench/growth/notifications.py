@@ -1,0 +1,92 @@
+"""A user with very many notifications: the pages of the list, the unread count, catching up, and one more of them."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from app.database.engine import Database
+from bench.growth.fleet import Fleet, fleet, load, spent
+from bench.growth.series import Line, Panel, Series
+from tests.functional.users import User
+from tests.servers import Instance, flask
+from tests.sockets import TEXT, WebSocket
+
+SIZES = (100, 1_000, 10_000, 100_000)
+ROUNDS = 3
+SECONDS = 1.0
+MORE = 200
+PAGE = 100
+
+FILL = [
+    text("""
+        INSERT INTO notifications (user_id, seq, type, title, data, created_at)
+        SELECT :user, seq, 'analysis.finished', 'The analysis of example has finished', '{"repository_id": 1}', now()
+        FROM generate_series(1, :count) AS seq
+    """),
+    text("INSERT INTO inboxes (user_id, head, read_up_to) VALUES (:user, :count, :count / 2)"),
+]
+
+
+def measure() -> Series:
+    pages = {"first page": "?after=0", "last page": "?after={last}", "page of none": "?after={head}"}
+    reading = {name: Line(name) for name in [*pages, "web page, with the count"]}
+    catching_up, one_more = Line("catching up, each"), Line("one more")
+    with fleet() as servers:
+        instance = servers.start()
+        for size in SIZES:
+            user = with_notifications(servers, instance, size)
+            for name, query in pages.items():
+                path = f"/api/notifications{query.format(last=size - PAGE, head=size)}"
+                _read(servers, instance, user, path, size, reading[name])
+            _read(servers, instance, user, "/notifications", size, reading["web page, with the count"])
+            for _ in range(ROUNDS):
+                catching_up.add(size, _catch_up(servers, instance, user, size))
+            for _ in range(ROUNDS):
+                one_more.add(size, _one_more(servers, instance, user))
+    return Series(
+        "notifications of a user",
+        [
+            Panel("reading", "us of CPU, database included", list(reading.values())),
+            Panel("delivery", "us of CPU, database included", [catching_up, one_more]),
+        ],
+    )
+
+
+def with_notifications(servers: Fleet, instance: Instance, count: int) -> User:
+    user = User(instance).register()
+    user_id = user.get("/api/auth/me").json()["user"]["id"]
+
+    def fill(connection: Connection) -> None:
+        for statement in FILL:
+            connection.execute(statement, {"user": user_id, "count": count})
+
+    database = Database(servers.environment["DATABASE_URL"].replace("postgresql:", "postgresql+psycopg2:"), 1, "bench")
+    database.run_within(60, fill)
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE notifications"))  # as PostgreSQL does it by itself in time
+    database.close()
+    return user
+
+
+def _read(servers: Fleet, instance: Instance, user: User, path: str, size: int, line: Line) -> None:
+    for _ in range(ROUNDS):
+        with spent(instance.pid, servers.postgres.pid) as cpu:
+            count = load(instance, path, f"session={user.cookie}", SECONDS)
+        line.add(size, sum(cpu) * 1e6 / count)
+
+
+def _catch_up(servers: Fleet, instance: Instance, user: User, size: int) -> float:
+    """Of a client that has none of them."""
+    with spent(instance.pid, servers.postgres.pid) as cpu, WebSocket(instance, user) as websocket:
+        websocket.send(TEXT, b'40{"after":0}')
+        websocket.await_text('42["ready"')
+    return sum(cpu) * 1e6 / size
+
+
+def _one_more(servers: Fleet, instance: Instance, user: User) -> float:
+    """Stored by a process that is no instance, and brought to a socket."""
+    with WebSocket(instance, user).join() as websocket, spent(instance.pid, servers.postgres.pid) as cpu:
+        flask(servers.environment, "notify", user.email, "The analysis of example has finished", "--count", str(MORE))
+        for _ in range(MORE):
+            websocket.await_text('42["notification"')
+    return sum(cpu) * 1e6 / MORE
