@@ -25,9 +25,9 @@ def measure() -> Series:
     cpu, memory = Line("processor", EACH), Line("largest process", EACH)
     os.sched_setaffinity(0, {machine.OTHER_CORE})
     with TemporaryDirectory(prefix="reporadar-") as name:
-        for size in SIZES:
-            repository = _repository(Path(name), size)
-            for _ in range(ROUNDS):
+        repositories = {size: _repository(Path(name), size) for size in SIZES}
+        for _ in range(ROUNDS):
+            for size, repository in repositories.items():
                 seconds, megabytes = _analyse(repository)
                 cpu.add(size, seconds)
                 memory.add(size, megabytes)

@@ -62,7 +62,7 @@ class Stored:
 
     def store(self) -> tuple[float, ...]:
         """Seconds of CPU, of PostgreSQL and of this process, for each event; so do the others."""
-        batch = _batch([_visitor() for _ in range(VISITORS)], self._now)
+        batch = _batch([_visitor() for _ in range(VISITORS)], self._now, timedelta(hours=1))
         with self._spent(BATCH) as cpu:
             self._database.run_within(LONG_SECONDS, store.keep, batch, self._since)
         return tuple(cpu)
@@ -86,7 +86,7 @@ class Stored:
 
     def erase(self) -> tuple[float, ...]:
         person = _visitor()
-        self._database.run_within(LONG_SECONDS, store.keep, _batch([person], self._now), self._since)
+        self._database.run_within(LONG_SECONDS, store.keep, _batch([person], self._now, timedelta(days=SHOWN_DAYS)), self._since)
         with self._spent(BATCH) as cpu:
             assert self._database.run_within(LONG_SECONDS, store.erase, person)[0] == BATCH
         return tuple(cpu)
@@ -113,16 +113,19 @@ def measure() -> Series:
     page = Line("PostgreSQL", EACH), Line("instance", EACH)
     os.sched_setaffinity(0, {machine.OTHER_CORE})
     with PostgresServer() as postgres:
-        for size in SIZES:
-            stored = Stored(postgres, size)
-            for turn in range(1 + ROUNDS):
-                for kind in kinds:
-                    costs = getattr(stored, kind)()
-                    if turn:  # the first one fills caches
-                        of_postgres[kind].add(size, costs[0] * 1e6)
-                        of_worker[kind].add(size, costs[1] * 1e6)
-                for line, cost in zip(page, stored.read(), strict=True):
+        all_stored = {size: Stored(postgres, size) for size in SIZES}
+        for turn in range(1 + ROUNDS):
+            for size, stored in all_stored.items():
+                costs = {kind: getattr(stored, kind)() for kind in kinds}
+                read = stored.read()
+                if turn == 0:  # which fills caches
+                    continue
+                for kind, (of_server, of_client) in costs.items():
+                    of_postgres[kind].add(size, of_server * 1e6)
+                    of_worker[kind].add(size, of_client * 1e6)
+                for line, cost in zip(page, read, strict=True):
                     line.add(size, cost * 1e3)
+        for stored in all_stored.values():
             stored.close()
     return Series(
         "stored events",
@@ -138,17 +141,19 @@ def _visitor() -> Visitor:
     return Visitor(VISITOR + secrets.token_hex(LENGTH)[: LENGTH - 1])
 
 
-def _batch(persons: list[Visitor], now: datetime) -> list[Accepted]:
-    """Of the last month, in the shares in which events come; about what a page sends."""
+def _batch(persons: list[Visitor], now: datetime, within: timedelta) -> list[Accepted]:
+    """In the shares in which events come."""
     names = random.choices(list(events.SHARES), list(events.SHARES.values()), k=BATCH)  # noqa: S311
+    moments = [now - within * random.random() for _ in names]  # noqa: S311
     return [
-        Accepted(persons[number % len(persons)].pseudonym, 0, _event(name, now - timedelta(seconds=random.randrange(2_592_000))))  # noqa: S311
-        for number, name in enumerate(names)
+        Accepted(persons[number % len(persons)].pseudonym, 0, _event(name, moment))
+        for number, (name, moment) in enumerate(zip(names, moments, strict=True))
     ]
 
 
 def _event(name: str, moment: datetime) -> Event:
-    return Event(secrets.token_hex(16), name, BY_NAME[name].category, {"path": random.choice(events.PATHS)}, moment)  # noqa: S311
+    path = random.choice(events.PATHS)  # noqa: S311
+    return Event(secrets.token_hex(16), name, BY_NAME[name].category, {"path": path}, moment)
 
 
 def _moment_of(connection: Connection, number: int) -> datetime:

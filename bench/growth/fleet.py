@@ -70,9 +70,9 @@ def _nanoseconds(pid: int) -> int:
     return total
 
 
-def load(instance: Instance, path: str, cookie: str, seconds: float) -> int:
+def load(instance: Instance, path: str, cookie: str, seconds: float, connections: int = CONNECTIONS) -> int:
     """How many requests were answered."""
-    arguments = [str(instance.port), path, cookie, str(CONNECTIONS), str(seconds)]
+    arguments = [str(instance.port), path, cookie, str(connections), str(seconds)]
     command = [sys.executable, "-m", "bench.load", *arguments]
     answer = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
     if answer["failed"]:
