@@ -20,6 +20,7 @@ from app.analytics.person import LENGTH, VISITOR, Visitor
 from app.analytics.store import Accepted
 from app.database.engine import Database
 from app.database.schema import events as table
+from app.database.schema import rollups, visitors, visits
 from app.database.upgrade import upgrade
 from app.exports import store as exports
 from app.exports.file import File
@@ -98,6 +99,12 @@ class Stored:
             Insights(self._database, PAGE_VIEWED, FUNNELS).overview(Range(until - timedelta(days=SHOWN_DAYS), until, DAY))
         return tuple(cpu)
 
+    def room(self) -> list[int]:
+        """Bytes of the events, and of what is counted of them; indexes included."""
+        counted = " + ".join(f"pg_total_relation_size('{one.name}')" for one in (rollups, visits, visitors))
+        sizes = text(f"SELECT pg_total_relation_size('{table.name}'), {counted}")
+        return list(self._database.run(lambda connection: connection.execute(sizes).one()))
+
     @contextmanager
     def _spent(self, amount: int) -> Iterator[list[float]]:
         taken: list[float] = []
@@ -111,9 +118,13 @@ def measure() -> Series:
     kinds = ("store", "export", "purge", "erase")
     of_postgres, of_worker = {kind: Line(kind) for kind in kinds}, {kind: Line(kind) for kind in kinds}
     page = Line("PostgreSQL", EACH), Line("instance", EACH)
+    room = Line("event"), Line("what is counted of it")
     os.sched_setaffinity(0, {machine.OTHER_CORE})
     with PostgresServer() as postgres:
         all_stored = {size: Stored(postgres, size) for size in SIZES}
+        for size, stored in all_stored.items():
+            for line, room_of_all in zip(room, stored.room(), strict=True):
+                line.add(size, room_of_all / size)
         for turn in range(1 + ROUNDS):
             for size, stored in all_stored.items():
                 costs = {kind: getattr(stored, kind)() for kind in kinds}
@@ -133,6 +144,7 @@ def measure() -> Series:
             Panel("one event, PostgreSQL", "us of CPU", list(of_postgres.values())),
             Panel("one event, worker", "us of CPU", list(of_worker.values())),
             Panel(f"page of {SHOWN_DAYS} days", "ms of CPU", [*page]),
+            Panel("room of one, PostgreSQL", "bytes", [*room]),
         ],
     )
 
