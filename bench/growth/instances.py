@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import NamedTuple
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import redis
 
@@ -17,9 +19,9 @@ from tests.sockets import WebSocket
 
 MOST = 4
 ROUNDS = 3
-LOAD_SECONDS, IDLE_SECONDS = 1.5, 5.0
+LOAD_SECONDS, IDLE_SECONDS = 1.5, 4.0
 CONNECTIONS = 8  # more would wait too long for one of the five to the database
-MESSAGES = 600
+MESSAGES, TITLE = 600, "The analysis of example has finished"
 REGISTERED = (1, 10, 30, 100)
 BEATS = 300
 
@@ -36,16 +38,14 @@ def measure() -> Series:
     asked = [Line("instances"), Line("Redis"), Line("PostgreSQL")]
     told = [Line("instances"), Line("Redis"), Line("PostgreSQL")]
     idle = [Line("instance"), Line("Redis"), Line("PostgreSQL")]
-    instances: list[Instance] = []
-    with fleet() as servers:
-        for size in range(1, MOST + 1):
-            instances.append(servers.start())
-            user = User(instances[0]).register()
-            for _ in range(ROUNDS):
-                resting = _rest(servers, instances)
+    with ExitStack() as stack:
+        fleets = [Many.started(stack, size) for size in range(1, MOST + 1)]
+        for _ in range(ROUNDS):  # in which the sizes take turns: the machine is not as quick in each minute
+            for many in fleets:
+                size, resting = len(many.instances), many.rest()
                 _add(idle, size, resting, 1e3 / size)
-                _add(asked, size, *_requests(servers, instances, user, resting))
-                _add(told, size, *_messages(servers, instances, user, resting))
+                _add(asked, size, *many.ask(resting))
+                _add(told, size, *many.tell(resting))
     panels = [
         Panel("request of a user", "us of CPU", asked),
         Panel("message to one user", "us of CPU", told),
@@ -87,34 +87,45 @@ def _entry(number: int) -> dict[str, object]:
     }
 
 
-def _rest(servers: Fleet, instances: list[Instance]) -> Cpu:
-    """A second."""
-    with spent(*_pids(servers, instances)) as cpu:
-        time.sleep(IDLE_SECONDS)
-    return Cpu(*(seconds / IDLE_SECONDS for seconds in _together(cpu)))
+@dataclass(frozen=True)
+class Many:
+    """A fleet of so many instances, and a user of the first one."""
 
+    servers: Fleet
+    instances: list[Instance]
+    user: User
 
-def _requests(servers: Fleet, instances: list[Instance], user: User, resting: Cpu) -> tuple[Cpu, float]:
-    """To one of them; what all took beyond resting, and what makes it microseconds of one."""
-    started = time.monotonic()
-    with spent(*_pids(servers, instances)) as cpu:
-        count = load(instances[0], "/api/auth/me", f"session={user.cookie}", LOAD_SECONDS, CONNECTIONS)
-    return _beyond(cpu, resting, time.monotonic() - started), 1e6 / count
+    @classmethod
+    def started(cls, stack: ExitStack, count: int) -> Self:
+        servers = stack.enter_context(fleet())
+        instances = [servers.start() for _ in range(count)]
+        return cls(servers, instances, User(instances[0]).register())
 
+    def rest(self) -> Cpu:
+        """A second."""
+        with self._spent() as cpu:
+            time.sleep(IDLE_SECONDS)
+        return Cpu(*(seconds / IDLE_SECONDS for seconds in _together(cpu)))
 
-def _messages(servers: Fleet, instances: list[Instance], user: User, resting: Cpu) -> tuple[Cpu, float]:
-    """To a user whose socket is on the first instance, from a process that is none. Until it has them."""
-    with WebSocket(instances[0], user).join() as websocket:
+    def ask(self, resting: Cpu) -> tuple[Cpu, float]:
+        """One of them; what all took beyond resting, and what makes it microseconds of one request."""
         started = time.monotonic()
-        with spent(*_pids(servers, instances)) as cpu:
-            flask(servers.environment, "notify", user.email, "The analysis of example has finished", "--count", str(MESSAGES))
-            for _ in range(MESSAGES):
-                websocket.await_text('42["notification"')
-    return _beyond(cpu, resting, time.monotonic() - started), 1e6 / MESSAGES
+        with self._spent() as cpu:
+            count = load(self.instances[0], "/api/auth/me", f"session={self.user.cookie}", LOAD_SECONDS, CONNECTIONS)
+        return _beyond(cpu, resting, time.monotonic() - started), 1e6 / count
 
+    def tell(self, resting: Cpu) -> tuple[Cpu, float]:
+        """The user, by a process that is no instance, until all messages are there."""
+        with WebSocket(self.instances[0], self.user).join() as websocket:
+            started = time.monotonic()
+            with self._spent() as cpu:
+                flask(self.servers.environment, "notify", self.user.email, TITLE, "--count", str(MESSAGES))
+                for _ in range(MESSAGES):
+                    websocket.await_text('42["notification"')
+        return _beyond(cpu, resting, time.monotonic() - started), 1e6 / MESSAGES
 
-def _pids(servers: Fleet, instances: list[Instance]) -> list[int]:
-    return [servers.redis.pid, servers.postgres.pid, *(one.pid for one in instances)]
+    def _spent(self) -> AbstractContextManager[list[float]]:
+        return spent(self.servers.redis.pid, self.servers.postgres.pid, *(one.pid for one in self.instances))
 
 
 def _together(cpu: list[float]) -> Cpu:

@@ -7,6 +7,9 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Self
 
 import redis
 
@@ -19,50 +22,87 @@ from tests.servers import Instance
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 ROUNDS = 3
 SECONDS = 1.5
-LOOKED_UP = 10_000
+LOOKED_UP = 5_000
+BATCH = 1_000
 FULL_CENSUS = 100_000  # of more, one round
 DAY_MS, MONTH_SECONDS = 86_400_000, 2_592_000
 
 
 def measure() -> Series:
-    instance_read, redis_read, redis_alone = Line("instance"), Line("Redis"), Line("Redis, any session")
-    room, census, census_redis = Line("Redis"), Line("instance"), Line("Redis")
-    with fleet() as servers, redis.Redis.from_url(servers.redis.url, protocol=2) as client:
-        instance = servers.start()
-        user = User(instance).register()
-        empty, there = client.info("memory")["used_memory"], 0
-        for size in SIZES:
-            fill(servers, client, there, size)
-            there = size
-            room.add(size, (client.info("memory")["used_memory"] - empty) / size)
-            for _ in range(ROUNDS):
-                of_instance, of_redis = _read(servers, instance, user)
-                instance_read.add(size, of_instance)
-                redis_read.add(size, of_redis)
-                redis_alone.add(size, _look_up(servers, client, size))
-            for _ in range(ROUNDS if size <= FULL_CENSUS else 1):
-                of_process, of_redis = _census(servers, client)
-                census.add(size, of_process * 1e6 / size)
-                census_redis.add(size, of_redis * 1e6 / size)
+    read = Line("instance"), Line("Redis")
+    any_read, room = Line("Redis, any session"), Line("Redis")
+    census = Line("instance"), Line("Redis")
+    with ExitStack() as stack:
+        filled = {size: stack.enter_context(Filled.started(size)) for size in SIZES}
+        for number in range(ROUNDS):  # in which the sizes take turns: the machine is not as quick in each minute
+            for size, one in filled.items():
+                room.add(size, one.room)
+                any_read.add(size, one.look_up())
+                for line, cost in zip(read, one.read(), strict=True):
+                    line.add(size, cost)
+                if number == 0 or size <= FULL_CENSUS:
+                    for line, cost in zip(census, one.count_keys(), strict=True):
+                        line.add(size, cost)
     return Series(
         "sessions in Redis",
         [
-            Panel("authenticated read", "us of CPU", [instance_read, redis_read, redis_alone]),
+            Panel("authenticated read", "us of CPU", [*read, any_read]),
             Panel("memory of one", "bytes", [room]),
-            Panel("census, for each", "us of CPU", [census, census_redis]),
+            Panel("census, for each", "us of CPU", [*census]),
         ],
     )
 
 
-def fill(servers: Fleet, client: redis.Redis, first: int, last: int) -> None:
+@dataclass(frozen=True)
+class Filled:
+    """A fleet with so many sessions. All costs are microseconds of CPU for one, of the instance and of Redis."""
+
+    size: int
+    servers: Fleet
+    instance: Instance
+    user: User
+    client: redis.Redis
+    room: float  # bytes of one
+
+    @classmethod
+    @contextmanager
+    def started(cls, size: int) -> Iterator[Self]:
+        with fleet() as servers, redis.Redis.from_url(servers.redis.url, protocol=2) as client:
+            instance = servers.start()
+            user, empty = User(instance).register(), client.info("memory")["used_memory"]
+            fill(servers, client, size)
+            room = (client.info("memory")["used_memory"] - empty) / size
+            yield cls(size, servers, instance, user, client, room)
+
+    def read(self) -> list[float]:
+        with spent(self.instance.pid, self.servers.redis.pid) as cpu:
+            count = load(self.instance, "/bench/read", f"session={self.user.cookie}", SECONDS)
+        return [seconds * 1e6 / count for seconds in cpu]
+
+    def look_up(self) -> float:
+        """By Redis, of any session: the same one again and again stays in the processor's caches."""
+        with spent(self.servers.redis.pid) as cpu:
+            for _ in range(LOOKED_UP):
+                self.client.hgetall(key_of(secrets.randbelow(self.size)))
+        return cpu[0] * 1e6 / LOOKED_UP
+
+    def count_keys(self) -> list[float]:
+        started = time.process_time()
+        with spent(self.servers.redis.pid) as cpu:
+            for _ in RedisSessionStore(self.client, MONTH_SECONDS).key_ids_in_use():
+                pass
+        return [seconds * 1e6 / self.size for seconds in (time.process_time() - started, cpu[0])]
+
+
+def fill(servers: Fleet, client: redis.Redis, count: int) -> None:
     """The one real record, under other keys; none could be opened there, but Redis does not know. Each has a user of its own."""
     record = next(key for key in client.scan_iter("session:*") if client.ttl(key) > 0)
     dumped = client.dump(record)
     assert isinstance(dumped, bytes)
     with socket.create_connection(("127.0.0.1", servers.redis.port)) as connection, connection.makefile("rb") as answers:
         connection.sendall(_command(b"CLIENT", b"REPLY", b"OFF"))
-        for batch in _batches(first, last):
-            connection.sendall(b"".join(_session(number, dumped) for number in batch))
+        for first in range(0, count, BATCH):
+            connection.sendall(b"".join(_session(number, dumped) for number in range(first, min(first + BATCH, count))))
         connection.sendall(_command(b"CLIENT", b"REPLY", b"ON"))
         if answers.readline() != b"+OK\r\n":
             raise RuntimeError("Redis did not take the sessions")
@@ -84,29 +124,3 @@ def _session(number: int, dumped: bytes) -> bytes:
 
 def _command(*words: bytes) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
-
-
-def _batches(first: int, last: int, length: int = 1000) -> Iterator[range]:
-    return (range(start, min(start + length, last)) for start in range(first, last, length))
-
-
-def _read(servers: Fleet, instance: Instance, user: User) -> list[float]:
-    with spent(instance.pid, servers.redis.pid) as cpu:
-        count = load(instance, "/bench/read", f"session={user.cookie}", SECONDS)
-    return [seconds * 1e6 / count for seconds in cpu]
-
-
-def _look_up(servers: Fleet, client: redis.Redis, size: int) -> float:
-    """Of any session: the same one again and again stays in the processor's caches."""
-    with spent(servers.redis.pid) as cpu:
-        for _ in range(LOOKED_UP):
-            client.hgetall(key_of(secrets.randbelow(size)))
-    return cpu[0] * 1e6 / LOOKED_UP
-
-
-def _census(servers: Fleet, client: redis.Redis) -> tuple[float, float]:
-    started = time.process_time()
-    with spent(servers.redis.pid) as cpu:
-        for _ in RedisSessionStore(client, MONTH_SECONDS).key_ids_in_use():
-            pass
-    return time.process_time() - started, cpu[0]

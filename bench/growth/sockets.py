@@ -4,50 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from contextlib import ExitStack
 
 import httpx
 
 from bench import machine
 from bench.growth.crowd import crowd
-from bench.growth.fleet import Fleet, cpu_seconds, fleet, spent
+from bench.growth.fleet import Fleet, fleet, spent
 from bench.growth.series import Line, Panel, Series
 from tests.processes import wait_until
 from tests.servers import Instance
 
 SIZES = (100, 1_000, 2_500, 5_000)
-SETTLE_SECONDS, ALONE_SECONDS = 2.0, 5.0
+SETTLE_SECONDS, ALONE_SECONDS, LOOK_SECONDS = 2.0, 5.0, 0.5
 IDLE_SECONDS = 25.0  # in which each is pinged once
-QUIET_SHARE = 0.1  # of the processor, above what the sockets take that stay
-SIGNED_IN_AT_ONCE = 500
-
-
-class Costs(NamedTuple):
-    """Of one socket."""
-
-    connect_ms: float
-    memory_kb: float
-    disconnect_ms: float
-    idle_us: list[float]  # a second, of the instance, Redis and PostgreSQL
+QUIET_SHARE = 0.1  # of the processor
+FIRST = 50
+SIGNED_IN_AT_ONCE = 100
 
 
 def measure() -> Series:
     connect, memory, disconnect = Line("connect"), Line("memory"), Line("disconnect")
     idle = Line("instance"), Line("Redis"), Line("PostgreSQL")
-    with fleet() as servers:
-        instance = servers.start()
-        cookies = people(instance, SIZES[-1])
-        with crowd(instance.port, cookies[: SIZES[0] // 2]):  # what the first ones make once for all
-            time.sleep(SETTLE_SECONDS)
-        _wait_until_quiet(instance)
-        empty, alone = machine.memory_bytes(instance.pid), _rest(servers, instance, ALONE_SECONDS)
-        for size in SIZES:
-            costs = _costs(servers, instance, cookies[:size], empty, alone)
-            connect.add(size, costs.connect_ms)
-            memory.add(size, costs.memory_kb)
-            disconnect.add(size, costs.disconnect_ms)
-            for line, cost in zip(idle, costs.idle_us, strict=True):
-                line.add(size, cost)
+    with ExitStack() as stack:
+        held = [Held(stack.enter_context(fleet()), size) for size in SIZES]
+        for one in held:
+            connect.add(one.size, one.open() * 1e3)
+            memory.add(one.size, one.memory() / 1e3)
+        for one, shares in zip(held, _rest(held, IDLE_SECONDS), strict=True):
+            for line, share, alone in zip(idle, shares, one.alone, strict=True):
+                line.add(one.size, (share - alone) * 1e6 / one.size)
+        for one in held:
+            disconnect.add(one.size, one.close() * 1e3)
     return Series(
         "sockets of an instance",
         [
@@ -58,39 +46,58 @@ def measure() -> Series:
     )
 
 
+class Held:
+    """An instance with so many sockets, each of another user. Costs are of one of them."""
+
+    def __init__(self, servers: Fleet, size: int) -> None:
+        self.size = size
+        self._instance = servers.start()
+        self.pids = self._instance.pid, servers.redis.pid, servers.postgres.pid
+        self._cookies = people(self._instance, size)
+        with crowd(self._instance.port, self._cookies[:FIRST]):  # what the first ones make once for all
+            time.sleep(SETTLE_SECONDS)
+        self._wait_until_quiet()
+        self._empty = machine.memory_bytes(self._instance.pid)
+        (self.alone,) = _rest([self], ALONE_SECONDS)  # of a processor
+        self._sockets = ExitStack()
+
+    def open(self) -> float:
+        """Seconds of CPU."""
+        with spent(self._instance.pid) as cpu:
+            self._sockets.enter_context(crowd(self._instance.port, self._cookies))
+        return cpu[0] / self.size
+
+    def memory(self) -> float:
+        """Bytes."""
+        time.sleep(SETTLE_SECONDS)
+        return (machine.memory_bytes(self._instance.pid) - self._empty) / self.size
+
+    def close(self) -> float:
+        """Seconds of CPU."""
+        with spent(self._instance.pid) as cpu:
+            self._sockets.close()
+            self._wait_until_quiet()
+        return cpu[0] / self.size
+
+    def _wait_until_quiet(self) -> None:
+        wait_until(self._is_quiet, 120, "the instance to have nothing to do")
+
+    def _is_quiet(self) -> bool:
+        with spent(self._instance.pid) as cpu:
+            time.sleep(LOOK_SECONDS)
+        return cpu[0] < QUIET_SHARE * LOOK_SECONDS
+
+
+def _rest(held: Sequence[Held], seconds: float) -> list[list[float]]:
+    """Of a processor, what the instance, Redis and PostgreSQL of each take."""
+    with spent(*(pid for one in held for pid in one.pids)) as cpu:
+        time.sleep(seconds)
+    shares = iter(taken / seconds for taken in cpu)
+    return [[next(shares) for _ in one.pids] for one in held]
+
+
 def people(instance: Instance, count: int) -> list[str]:
     """Cookies, of a user each."""
     with httpx.Client(trust_env=False, timeout=60) as client:
         url = f"{instance.url}/bench/people/{SIGNED_IN_AT_ONCE}"
         return [cookie for _ in range(0, count, SIGNED_IN_AT_ONCE) for cookie in client.post(url).raise_for_status().json()]
-
-
-def _costs(servers: Fleet, instance: Instance, cookies: Sequence[str], empty: int, alone: Sequence[float]) -> Costs:
-    """`empty`: bytes without them; `alone`: the shares of a processor without them."""
-    count, before = len(cookies), cpu_seconds(instance.pid)
-    with crowd(instance.port, cookies):
-        connecting = cpu_seconds(instance.pid) - before
-        time.sleep(SETTLE_SECONDS)
-        memory = machine.memory_bytes(instance.pid) - empty
-        idling = _rest(servers, instance, IDLE_SECONDS)
-        before = cpu_seconds(instance.pid)
-    _wait_until_quiet(instance)
-    disconnecting = cpu_seconds(instance.pid) - before
-    idle = [(share - without) * 1e6 / count for share, without in zip(idling, alone, strict=True)]
-    return Costs(connecting * 1e3 / count, memory / 1e3 / count, disconnecting * 1e3 / count, idle)
-
-
-def _rest(servers: Fleet, instance: Instance, seconds: float) -> list[float]:
-    """What the instance, Redis and PostgreSQL take of a processor."""
-    with spent(instance.pid, servers.redis.pid, servers.postgres.pid) as cpu:
-        time.sleep(seconds)
-    return [taken / seconds for taken in cpu]
-
-
-def _wait_until_quiet(instance: Instance) -> None:
-    def is_quiet() -> bool:
-        with spent(instance.pid) as cpu:
-            time.sleep(SETTLE_SECONDS / 4)
-        return cpu[0] < QUIET_SHARE * SETTLE_SECONDS / 4
-
-    wait_until(is_quiet, 120, "the instance to have nothing to do")
