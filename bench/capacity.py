@@ -162,8 +162,8 @@ class Wall:
 
     @property
     def users(self) -> float:
-        """So many, in two figures, are the most that it carries."""
-        least, most = 1.0, NOBODY_HAS
+        """The most that it carries."""
+        least, most = 1.0, 2 * NOBODY_HAS
         while most / least > 1.001:
             middle = math.sqrt(least * most)
             least, most = (middle, most) if self.needed(People(middle)) <= self.limit else (least, middle)
@@ -227,14 +227,17 @@ def _most_instances() -> float:
 
 
 def assumptions() -> Iterator[str]:
-    one = People(1)
-    yield f"""- In the busiest hour one user in {1 / one.active:.0f} is active: a request every {one.seconds_between_requests:.0f} s, {one.sockets:g} sockets,
-  {one.events_a_minute:g} event of analytics a minute. The busiest hour has {one.busy:g} times as many events as the mean one, and they are
-  kept for {one.days_kept} days.
-- Each user, active or not, has {one.sessions:g} sessions in Redis, and gets {one.messages_an_hour:g} notifications in that hour.
-- Processors are busy to {MACHINE.share:.0%} at most: beyond it waiting grows faster than load. An instance has {MACHINE.instance_gb:g} GB for its
-  sockets and takes `MAX_SOCKETS` of them, {MACHINE.max_sockets:,}. Redis has {MACHINE.redis_gb:g} GB for sessions, PostgreSQL {MACHINE.postgres_cores} cores, {MACHINE.postgres_gb:,g} GB and
-  {MACHINE.postgres_connections} connections; each process takes {MACHINE.pool} (`DATABASE_POOL_SIZE`)."""
+    one, there_is = People(1), MACHINE
+    yield f"- In the busiest hour one user in {1 / one.active:.0f} is active, with {one.sockets:g} sockets,"
+    yield f"  a request every {one.seconds_between_requests:.0f} s and {one.events_a_minute:g} event of analytics a minute."
+    yield f"- That hour has {one.busy:g} times the events of the mean one. They are kept for {one.days_kept} days."
+    yield f"- Each user, active or not, has {one.sessions:g} sessions in Redis,"
+    yield f"  and gets {one.messages_an_hour:g} notifications in that hour."
+    yield f"- Processors are busy to {there_is.share:.0%} at most: beyond it waiting grows faster than load."
+    yield f"- An instance has {there_is.instance_gb:g} GB for its sockets, and `MAX_SOCKETS` is {there_is.max_sockets:,}."
+    yield f"- Redis has one core for commands and {there_is.redis_gb:g} GB for sessions."
+    yield f"- PostgreSQL has {there_is.postgres_cores} cores, {there_is.postgres_gb:,g} GB for events"
+    yield f"  and {there_is.postgres_connections} connections; each process takes {there_is.pool} (`DATABASE_POOL_SIZE`)."
 
 
 EXAMPLES = (1e4, 1e5, 1e6)
@@ -292,8 +295,8 @@ def filled(page: str) -> str:
     for name, table in TABLES.items():
         rows = "\n".join(table())
         before, begin, rest = page.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition("\n<!-- end -->")
-        page = f"{before}{begin}{rows}{end}{after}"
+        _, end, after = rest.partition("<!-- end -->")
+        page = f"{before}{begin}{rows}\n{end}{after}"
     return page
 
 
