@@ -93,6 +93,7 @@ class MemoryRateLimiter:
 
     def __init__(self) -> None:
         self._buckets: dict[str, _Bucket] = {}
+        self._clean_at = self.BUCKETS_BEFORE_CLEANING
 
     def take(self, buckets: Buckets, token: str) -> int:
         now = time.monotonic()
@@ -118,9 +119,12 @@ class MemoryRateLimiter:
         return max(0.001, sorted(bucket.taken.values())[-rate.limit] + rate.seconds - now)
 
     def _clean(self, now: float) -> None:
-        if len(self._buckets) < self.BUCKETS_BEFORE_CLEANING:
+        """Not before there are twice as many as the last cleaning left: to look at all of them with each attempt would cost
+        milliseconds where attempts come from thousands of addresses."""
+        if len(self._buckets) < self._clean_at:
             return
         for name, bucket in list(self._buckets.items()):
             bucket.forget_the_old(now)
             if not bucket.taken:
                 del self._buckets[name]
+        self._clean_at = max(self.BUCKETS_BEFORE_CLEANING, 2 * len(self._buckets))

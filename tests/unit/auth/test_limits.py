@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 import redis
 
-from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter
+from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter, _Bucket
 from app.config_parsers import Rate
 from app.sessions.keyring import Keyring
 from tests.servers import RedisServer, wait_until
@@ -175,6 +175,15 @@ def test_the_memory_of_one_instance_forgets_what_is_over_and_nothing_else(monkey
     assert len(limiter._buckets) <= MemoryRateLimiter.BUCKETS_BEFORE_CLEANING
     assert limiter.take({"long": Rate(1, 10 * HOUR)}, token()) > 0
     assert limiter.take({"4999": Rate(1, 60)}, token()) > 0
+
+
+def test_cleaning_costs_each_attempt_about_the_same_however_many_addresses_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, look = count(), _Bucket.forget_the_old
+    monkeypatch.setattr(_Bucket, "forget_the_old", lambda bucket, now: (next(looks), look(bucket, now)))
+    limiter = MemoryRateLimiter()
+    for number in range(10_000):
+        assert limiter.take({str(number): Rate(1, HOUR)}, token()) == 0
+    assert next(looks) < 3 * 10_000
 
 
 def test_redis_forgets_a_bucket_after_its_window(redis_limiter: RateLimiter, redis_client: redis.Redis) -> None:
