@@ -63,7 +63,7 @@ def _panel(panel: Panel, sizes: str) -> Iterator[str]:
     for size in measured:
         yield _text(across(size), HEIGHT - BOTTOM + 18, short(size), "small", "middle")
     yield _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 36, sizes, "small", "middle")
-    ends = apart([up(_last(line)) for line in panel.lines], TOP, HEIGHT - BOTTOM)
+    ends = apart([up(_last(line)) for line in panel.lines], TOP, HEIGHT - BOTTOM - NAME_HEIGHT / 2)
     for number, (line, end) in enumerate(zip(panel.lines, ends, strict=True)):
         yield f'<g class="c{number}">'
         yield from _line(line, across, up, end)
