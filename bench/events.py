@@ -47,6 +47,7 @@ STORE = text("""
             CAST(:since AS timestamptz) + random() * (CAST(:until AS timestamptz) - :since) AS moment
         FROM generate_series(1, :count) AS number
     ) AS chance
+    ORDER BY moment -- as they come
 """)
 COUNT = [
     text("""
