@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from bench.idle import AT_ONCE, IdleClient
 from tests.servers import ROOT
 
+ATTEMPTS, PAUSE_SECONDS = 5, 1.0
+
 
 @contextmanager
 def crowd(port: int, cookies: Sequence[str]) -> Iterator[None]:
@@ -35,7 +37,7 @@ async def run(port: int, cookies: Sequence[str]) -> None:
 
     async def open_one(cookie: str) -> IdleClient:
         async with places:
-            return await IdleClient.open(port, cookie)
+            return await _open(port, cookie)
 
     clients = await asyncio.gather(*map(open_one, cookies))
     staying = [asyncio.ensure_future(client.stay()) for client in clients]
@@ -46,6 +48,16 @@ async def run(port: int, cookies: Sequence[str]) -> None:
         client.close()
     for task in staying:
         task.cancel()
+
+
+async def _open(port: int, cookie: str) -> IdleClient:
+    """Tries again, as clients do, where an instance is too busy for one more at this moment."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return await IdleClient.open(port, cookie)
+        except ConnectionError:
+            await asyncio.sleep(PAUSE_SECONDS)
+    return await IdleClient.open(port, cookie)
 
 
 if __name__ == "__main__":
