@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 TOLERANCE = 0.1  # above the exponent of the work: beyond it a cost grows faster than its work
-LEAST = 1e-3  # stands for what was too little to be measured
 FAR = 30  # times the smallest size
 
 
@@ -22,9 +21,7 @@ class Growth(NamedTuple):
 
 def growth(points: Mapping[int, Sequence[float]]) -> Growth:
     """Of the costs by size, each measured several times."""
-    places = [
-        (math.log(size), math.log(max(cost, LEAST))) for size, costs in points.items() if size >= first(points) for cost in costs
-    ]
+    places = [(math.log(size), math.log(cost)) for size, costs in points.items() if size >= first(points) for cost in costs]
     mean_x, mean_y = (sum(axis) / len(places) for axis in zip(*places, strict=True))
     spread = sum((x - mean_x) ** 2 for x, _ in places)
     slope = sum((x - mean_x) * (y - mean_y) for x, y in places) / spread

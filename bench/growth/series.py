@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from bench.growth.fit import Growth, growth
 
+LEAST = 0.01  # stands for what was too little to be measured
 ONE, EACH = 0.0, 1.0  # how the work grows with the size: it is always the same, or there is some for each
 
 
@@ -19,7 +20,7 @@ class Line:
     points: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, size: int, cost: float) -> None:
-        self.points[size].append(cost)
+        self.points[size].append(max(cost, LEAST))
 
     @property
     def medians(self) -> dict[int, float]:

@@ -38,7 +38,9 @@ def test_sizes_that_lie_close_all_count() -> None:
 
 
 def test_what_took_nothing_that_could_be_measured() -> None:
-    assert growth({size: [-0.5, 0.0] for size in SIZES}).exponent == pytest.approx(0)
+    idle = line(lambda _: -0.5)
+    assert idle.growth.exponent == pytest.approx(0)
+    assert svg(Series("sockets", [Panel("idle", "us", [idle])]))
 
 
 @pytest.mark.parametrize(
