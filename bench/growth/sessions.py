@@ -13,6 +13,7 @@ from typing import Self
 
 import redis
 
+from app.redis_multiplexed import MultiplexedRedis
 from app.sessions.redis_store import RedisSessionStore
 from bench.growth.fleet import Fleet, fleet, load, spent
 from bench.growth.series import Line, Panel, Series
@@ -89,7 +90,7 @@ class Filled:
     def count_keys(self) -> list[float]:
         started = time.process_time()
         with spent(self.servers.redis.pid) as cpu:
-            for _ in RedisSessionStore(self.client, MONTH_SECONDS).key_ids_in_use():
+            for _ in RedisSessionStore(self.client, MultiplexedRedis(self.client), MONTH_SECONDS).key_ids_in_use():
                 pass
         return [seconds * 1e6 / self.size for seconds in (time.process_time() - started, cpu[0])]
 
