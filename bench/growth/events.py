@@ -117,7 +117,7 @@ class Stored:
 def measure() -> Series:
     kinds = ("store", "export", "purge", "erase")
     of_postgres, of_worker = {kind: Line(kind) for kind in kinds}, {kind: Line(kind) for kind in kinds}
-    page = Line("PostgreSQL", EACH), Line("instance", EACH)
+    page = Line("PostgreSQL", EACH), Line("instance")
     room = Line("event"), Line("what is counted of it")
     os.sched_setaffinity(0, {machine.OTHER_CORE})
     with PostgresServer() as postgres:
