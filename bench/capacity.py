@@ -27,26 +27,26 @@ SESSIONS, SOCKETS, INSTANCES, COMMITS, EVENTS = (
     f"growth: {name}" for name in ("sessions", "sockets", "instances", "commits", "events")
 )
 FIGURES = {
-    "request": Figure(1400, "us", "request of a signed-in user, looked up in SQL: CPU of the instance", INSTANCES),
-    "request_redis": Figure(30, "us", "– of Redis, about one command", INSTANCES),
-    "request_postgres": Figure(150, "us", "– of PostgreSQL", INSTANCES),
+    "request": Figure(950, "us", "request of a signed-in user, looked up in SQL: CPU of the instance", INSTANCES),
+    "request_redis": Figure(28, "us", "– of Redis, about one command", INSTANCES),
+    "request_postgres": Figure(160, "us", "– of PostgreSQL", INSTANCES),
     "session": Figure(2030, "bytes", "session: memory of Redis, with the list of its user", SESSIONS),
     "connect": Figure(5.3, "ms", "socket that is opened: CPU of the instance", SOCKETS),
     "socket": Figure(87, "kB", "socket: memory of the instance", SOCKETS),
     "socket_idle": Figure(35, "us/s", "– CPU of the instance while it is idle", SOCKETS),
     "socket_redis": Figure(1, "us/s", "– of Redis", SOCKETS),
     "socket_postgres": Figure(1, "us/s", "– of PostgreSQL", SOCKETS),
-    "message": Figure(221, "us", "message to a user: CPU of the instance that has the socket", INSTANCES),
-    "message_elsewhere": Figure(230, "us", "– of each other instance", INSTANCES),
-    "message_redis": Figure(66, "us", "– of Redis", INSTANCES),
-    "message_postgres": Figure(314, "us", "– of PostgreSQL, where it is stored first", INSTANCES),
-    "event_worker": Figure(155, "us", "event that is stored: CPU of a worker", EVENTS),
+    "message": Figure(360, "us", "message to a user: CPU of the instance that has the socket", INSTANCES),
+    "message_elsewhere": Figure(160, "us", "– of each other instance", INSTANCES),
+    "message_redis": Figure(60, "us", "– of Redis", INSTANCES),
+    "message_postgres": Figure(350, "us", "– of PostgreSQL, where it is stored first", INSTANCES),
+    "event_worker": Figure(165, "us", "event that is stored: CPU of a worker", EVENTS),
     "event_postgres": Figure(28, "us", "– of PostgreSQL", EVENTS),
     "event_bytes": Figure(500, "bytes", "– disk of PostgreSQL, with indexes and what is counted of it", EVENTS),
     "analysis": Figure(10, "s", "analysis of 100,000 commits: CPU of a worker", COMMITS),
     "instance_idle": Figure(11, "ms/s", "instance that does nothing: its CPU", INSTANCES),
     "instance_redis": Figure(1.3, "ms/s", "– of Redis", INSTANCES),
-    "heartbeat_peer": Figure(5.6, "us", "heartbeat, one a second: CPU of Redis for each other instance", INSTANCES),
+    "heartbeat_peer": Figure(5.9, "us", "heartbeat, one a second: CPU of Redis for each other instance", INSTANCES),
 }
 
 
