@@ -35,12 +35,17 @@ def crowd(port: int, cookies: Sequence[str]) -> Iterator[None]:
 async def run(port: int, cookies: Sequence[str]) -> None:
     places = asyncio.Semaphore(AT_ONCE)
 
+    staying = []  # from the moment when they are open: who answers no ping while others open is cut off
+
     async def open_one(cookie: str) -> IdleClient:
         async with places:
-            return await _open(port, cookie)
+            client = await _open(port, cookie)
+        staying.append(asyncio.ensure_future(client.stay()))
+        return client
 
     clients = await asyncio.gather(*map(open_one, cookies))
-    staying = [asyncio.ensure_future(client.stay()) for client in clients]
+    if any(task.done() for task in staying):
+        raise ConnectionError("a socket did not stay")
     sys.stdout.write("open\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)
