@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import click
 
-from bench import machine, requests, sockets
+from bench import machine, messages, requests, serving, sockets, stop
 
 
 @click.command()
 def main() -> None:
-    """Takes some minutes, in which the machine should have nothing else to do."""
+    """Takes about ten minutes, in which the machine should have nothing else to do."""
     click.echo(f"{machine.describe()}. Medians of {requests.ROUNDS} rounds, {requests.CONNECTIONS} connections.\n")
     click.echo(requests.table(requests.measure()) + "\n")
-    click.echo(sockets.table(sockets.measure()))
+    click.echo(serving.table(serving.measure()) + "\n")
+    click.echo(messages.table(messages.measure()) + "\n")
+    click.echo(sockets.table(sockets.measure()) + "\n")
+    click.echo(stop.table(stop.measure()))
 
 
 if __name__ == "__main__":
