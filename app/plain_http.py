@@ -129,7 +129,10 @@ class PlainResponse:
         if length is None:
             return self._send_by_gunicorn(body)
         content = b"".join(body)[:length]
-        self._sock.sendall(_head(self._told, self._request.must_close) + content)
+        data = _head(self._told, self._request.must_close) + content
+        sent = self._sock.send(data)  # mostly all; gevent's sendall would first ask the kernel for the size of its buffer
+        if sent < len(data):
+            self._sock.sendall(data[sent:])
         return len(content) == length and not self._request.must_close
 
     def _send_by_gunicorn(self, body: Iterable[bytes]) -> bool:
