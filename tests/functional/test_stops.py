@@ -237,9 +237,15 @@ def test_nobody_who_waits_in_the_accept_queue_is_reset(start_fleet: StartFleet) 
 
 
 def test_a_listener_that_is_just_closed_resets_some(start_fleet: StartFleet) -> None:
-    (instance,) = start_fleet(1, application="tests.faults.closed_at_once:app")
-    assert stop_with_a_crowd_in_the_queue(instance) < CROWD
-    assert instance.wait() == 0
+    """Sooner or later: one that happened to see the crowd before the signal has answered all of it."""
+
+    def resets_some() -> bool:
+        (instance,) = start_fleet(1, application="tests.faults.closed_at_once:app")
+        good = stop_with_a_crowd_in_the_queue(instance)
+        assert instance.wait() == 0
+        return good < CROWD
+
+    assert any(resets_some() for _ in range(5))
 
 
 def test_newcomers_are_refused_and_never_reset(start_fleet: StartFleet) -> None:
