@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import httpx
 import psycopg2
+import psycopg2.extensions
 
 from tests.functional.users import Reachable, User
 from tests.processes import wait_until
@@ -97,9 +98,16 @@ def running(senders: Sequence[Sender]) -> Iterator[None]:
     assert failures == []
 
 
+def snapshot(database_url: str) -> psycopg2.extensions.connection:
+    """A connection whose queries all see the same moment, whatever is stored meanwhile."""
+    connection = psycopg2.connect(database_url)
+    connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+    return connection
+
+
 def stored(database_url: str) -> dict[str, datetime]:
     """The ids of the events, with their times. Whether one is there twice, and whether the counts are true, is checked too."""
-    with psycopg2.connect(database_url) as connection, connection.cursor() as cursor:
+    with snapshot(database_url) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT event_id, occurred_at FROM analytics_events WHERE category = 'test'")
         rows = cursor.fetchall()
         cursor.execute("SELECT grain, sum(events) FROM analytics_rollups WHERE category = 'test' GROUP BY grain")
