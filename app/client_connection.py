@@ -46,10 +46,6 @@ class ClientConnection:
         """A request is being served."""
         return self.request is not None
 
-    def hang_up(self) -> None:
-        with suppress(OSError):
-            self._socket.shutdown(SHUT_RDWR)
-
     @property
     def is_idle(self) -> bool:
         """It waits for a request, and nothing has come of one. A new connection is given a moment."""
@@ -65,4 +61,5 @@ class ClientConnection:
 
     def _end(self) -> None:
         if self._waits_since is not None and not is_readable(self._socket):
-            self.hang_up()
+            with suppress(OSError):
+                self._socket.shutdown(SHUT_RDWR)

@@ -130,7 +130,8 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
                 return
             if found := plain_http.read(data, environ):
                 plain, data = found
-                self._serve_plain(plain, client, connection)
+                if not self._serve_plain(plain, client, connection):
+                    return
                 continue
             parser.unreader.unread(data)
             request = None
@@ -159,25 +160,27 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
             "REMOTE_PORT": str(address[1]),
         }
 
-    def _serve_plain(self, request: PlainRequest, client: Any, connection: ClientConnection) -> None:
+    def _serve_plain(self, request: PlainRequest, client: Any, connection: ClientConnection) -> bool:
+        """Whether the connection can be used again."""
         self.take_turns()
         if not self.alive:
             request.force_close()
         response = PlainResponse(request, client, self.cfg)
+        body: Any = None
         with connection.serving(request):
-            body = self.wsgi(request.environ, response.start_response)
             try:
-                can_go_on = response.send(body)
-            except Exception:
-                if response.has_begun:
-                    self.log.exception("Error handling request")
-                    raise StopIteration from None
+                body = self.wsgi(request.environ, response.start_response)
+                return response.send(body)
+            except OSError:  # of a client that is gone, mostly
                 raise
+            except Exception:
+                if not response.has_begun:
+                    raise
+                self.log.exception("Error handling request %s %s", request.method, request.uri)
+                return False
             finally:
                 if hasattr(body, "close"):
                     body.close()
-        if not can_go_on:
-            raise StopIteration
 
     def handle_request(self, listener_name: Any, request: Any, client: Any, address: Any) -> Any:
         self.take_turns()

@@ -67,7 +67,7 @@ class SecurityHeaders:
 
     def __init__(self, wsgi_app: WSGIApplication, config: Config) -> None:
         self._wsgi_app = wsgi_app
-        headers = {**HEADERS, **transport_headers(config)}
+        headers = {**HEADERS, "Strict-Transport-Security": STRICT_TRANSPORT_SECURITY} if config.production else HEADERS
         self._headers = [(name.lower(), (name, value)) for name, value in headers.items()]
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -76,11 +76,6 @@ class SecurityHeaders:
             return start_response(status, [*own, *(header for name, header in self._headers if name not in said)], exc_info)
 
         return self._wsgi_app(environ, start)
-
-
-def transport_headers(config: Config) -> dict[str, str]:
-    """Of every response, whoever makes it."""
-    return {"Strict-Transport-Security": STRICT_TRANSPORT_SECURITY} if config.production else {}
 
 
 def is_foreign(allowed: frozenset[str]) -> bool:

@@ -24,7 +24,7 @@ from app.realtime.packets import ClientPacket
 from app.realtime.queue import SocketQueue
 from app.realtime.rooms import Letter
 from app.realtime.websocket import MAX_MESSAGE_BYTES
-from app.security import is_foreign, transport_headers
+from app.security import is_foreign
 from app.sessions.interface import SessionInterface
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def init_app(
         allowed_origins=config.allowed_origins,
         max_sockets=config.max_sockets,
         max_sockets_per_user=config.max_sockets_per_user,
-        headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **transport_headers(config)}.items(),
+        headers=[("Cache-Control", "no-store")],
     )
     still_valid = functools.partial(_still_valid, app)
     _admit(socketio, connections, queue, notifications, me, still_valid)

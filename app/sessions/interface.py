@@ -85,10 +85,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
             response.delete_cookie(self.get_cookie_name(app), **self.cookie_attributes(app))
         if not session.opened:
             return
-        if "Vary" in response.headers:
-            response.vary.add("Cookie")
-        else:  # the same in a tenth of the time
-            response.headers["Vary"] = "Cookie"
+        response.vary.add("Cookie")
         try:
             self._write(session)
         except Unavailable:

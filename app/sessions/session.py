@@ -13,16 +13,12 @@ from app.sessions.store import Fields, record_key
 Presented = tuple[str, str] | tuple[None, None]
 
 
-def _nothing() -> Presented:
-    return None, None
-
-
 class Session(SessionMixin):
     """A dictionary that is loaded when it is first looked at, and remembers what it held then."""
 
     permanent = True
 
-    def __init__(self, load: Callable[[Session], None], read_cookie: Callable[[], Presented] = _nothing) -> None:
+    def __init__(self, load: Callable[[Session], None], read_cookie: Callable[[], Presented]) -> None:
         """`load` fills it from its record. `read_cookie`: the session's id and the key id of its signature, if there is one."""
         self._load = load
         self._read_cookie = read_cookie
