@@ -10,13 +10,13 @@ Then {"messages", "lost", "seconds", "latencies_ms": [p50, p99]} is printed as J
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import os
 import socket
 import statistics
 import sys
 import time
+
+from bench.client import message, upgrade
 
 WINDOW, CHUNK = 48, 12  # messages; a client of RepoRadar that has 64 waiting goes without
 TICK_SECONDS = 0.005
@@ -41,16 +41,7 @@ class Member(asyncio.Protocol):
         self._transport = transport
 
     def upgrade(self, port: int, cookie: str) -> None:
-        lines = [
-            "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1",
-            f"Host: 127.0.0.1:{port}",
-            "Connection: Upgrade",
-            "Upgrade: websocket",
-            "Sec-WebSocket-Version: 13",
-            f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
-            f"Cookie: {cookie}",
-        ]
-        self._transport.write("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+        self._transport.write(upgrade(port, cookie))
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -93,8 +84,7 @@ class Member(asyncio.Protocol):
             self._send(b"3")
 
     def _send(self, text: bytes) -> None:
-        """With a mask of zeros, which leaves the text as it is."""
-        self._transport.write(bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text)
+        self._transport.write(message(text))
 
 
 class Orders:

@@ -6,13 +6,13 @@ python -m bench.idle PORT COOKIE COUNT  prints at its end how many the server cl
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
 import sys
 from contextlib import suppress
 
+from bench.client import message, upgrade
+
 AT_ONCE = 20  # handshakes: each is a look at the session
-TEXT, CLOSE = 0x81, 0x88  # first bytes of frames, RFC 6455
+CLOSE = 0x88  # first byte of a frame, RFC 6455
 OPENED, PING, PONG, CONNECT, CONNECTED = b"0", b"2", b"3", b"40", b"40"  # Engine.IO and Socket.IO packets
 
 
@@ -45,17 +45,7 @@ class IdleClient:
         self._writer.close()
 
     async def _upgrade(self, port: int, cookie: str) -> None:
-        key = base64.b64encode(os.urandom(16)).decode()
-        lines = [
-            "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1",
-            f"Host: 127.0.0.1:{port}",
-            "Connection: Upgrade",
-            "Upgrade: websocket",
-            "Sec-WebSocket-Version: 13",
-            f"Sec-WebSocket-Key: {key}",
-            f"Cookie: {cookie}",
-        ]
-        self._writer.write("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+        self._writer.write(upgrade(port, cookie))
         answer = await self._reader.readuntil(b"\r\n\r\n")
         if not answer.startswith(b"HTTP/1.1 101"):
             raise ConnectionError(answer.partition(b"\r\n")[0].decode())
@@ -73,8 +63,7 @@ class IdleClient:
         return await self._reader.readexactly(length)
 
     def _send(self, text: bytes) -> None:
-        """With a mask of zeros, which leaves the text as it is."""
-        self._writer.write(bytes([TEXT, 0x80 | len(text), 0, 0, 0, 0]) + text)
+        self._writer.write(message(text))
 
 
 async def open_all(port: int, cookie: str, count: int) -> list[IdleClient]:

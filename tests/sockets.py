@@ -159,6 +159,15 @@ class Listener:
             self.after = data["head"]
 
 
+def receive_frame(exactly: Callable[[int], bytes]) -> tuple[int, bytes]:
+    """Opcode and payload of what a server sends. `exactly`: returns so many of the bytes that come."""
+    first, second = exactly(2)
+    length = second & 0x7F
+    if length >= 126:
+        length = int.from_bytes(exactly(2 if length == 126 else 8), "big")
+    return first & 0x0F, exactly(length)
+
+
 class WebSocket:
     """RFC 6455 by hand, frame by frame, on a handshake of its own or as the upgrade of a polling connection."""
 
@@ -227,11 +236,7 @@ class WebSocket:
 
     def receive(self) -> tuple[int, bytes]:
         """Opcode and payload of the next frame; OSError at the end of the connection."""
-        first, second = self._exactly(2)
-        length = second & 0x7F
-        if length >= 126:
-            length = int.from_bytes(self._exactly(2 if length == 126 else 8), "big")
-        return first & 0x0F, self._exactly(length)
+        return receive_frame(self._exactly)
 
     @property
     def has_more(self) -> bool:

@@ -120,14 +120,20 @@ def test_a_no_holds_in_another_tab_that_is_open(visit: Visit, beacons: Beacons, 
     assert bool(beacons.count(other)) is not says_no
 
 
-@pytest.mark.parametrize("says_no", [False, True])
-def test_a_no_holds_in_another_browser_of_the_account(visit: Visit, beacons: Beacons, says_no: bool) -> None:
+def two_browsers(visit: Visit) -> tuple[Page, Page]:
+    """Of one account; in the second one a page that remembers what happens to it."""
     page, elsewhere = visit(), visit()
     email = open_account(page)
     elsewhere.request.post("/api/auth/login", data={"email": email, "password": PASSWORD})
     elsewhere.goto("/settings")
     expect_live(elsewhere)
     elsewhere.evaluate(REMEMBERS)
+    return page, elsewhere
+
+
+@pytest.mark.parametrize("says_no", [False, True])
+def test_a_no_holds_in_another_browser_of_the_account(visit: Visit, beacons: Beacons, says_no: bool) -> None:
+    page, elsewhere = two_browsers(visit)
     elsewhere.evaluate(TRACK, "before")
     if says_no:
         say_no(page)
@@ -140,12 +146,7 @@ def test_a_no_holds_in_another_browser_of_the_account(visit: Visit, beacons: Bea
 
 @pytest.mark.parametrize("says_no", [False, True])
 def test_a_no_is_heard_of_by_a_page_that_was_cut_off_meanwhile(visit: Visit, beacons: Beacons, says_no: bool) -> None:
-    page, elsewhere = visit(), visit()
-    email = open_account(page)
-    elsewhere.request.post("/api/auth/login", data={"email": email, "password": PASSWORD})
-    elsewhere.goto("/settings")
-    expect_live(elsewhere)
-    elsewhere.evaluate(REMEMBERS)
+    page, elsewhere = two_browsers(visit)
     elsewhere.route("**/socket.io/**", lambda route: route.abort())
     elsewhere.evaluate("async () => (await import('/static/live.js')).socket.disconnect()")
     if says_no:

@@ -15,6 +15,7 @@ from gevent.socket import socketpair
 from app.realtime import websocket as module
 from app.realtime.frames import BINARY, CLOSE, NOT_UTF8, PING, POLICY_VIOLATION, PONG, PROTOCOL_ERROR, TEXT, TOO_BIG, close_frame
 from app.realtime.websocket import FRAMES_AT_ONCE, MAX_MESSAGE_BYTES, MESSAGES_AT_ONCE, WebSocket
+from tests.sockets import receive_frame
 from tests.unit.notifications.test_delivery import until
 from tests.unit.realtime.test_frames import masked
 
@@ -45,11 +46,7 @@ class Client:
         self.socket.sendall(b"".join(masked(TEXT, text.encode()) for text in texts))
 
     def receive(self) -> tuple[int, bytes]:
-        first, second = self._exactly(2)
-        length = second & 0x7F
-        if length >= 126:
-            length = int.from_bytes(self._exactly(2 if length == 126 else 8), "big")
-        return first & 0x0F, self._exactly(length)
+        return receive_frame(self._exactly)
 
     def code(self) -> int:
         """With which the connection is closed next."""

@@ -1,0 +1,21 @@
+"""An answer that is longer than what any buffer takes, so that a client can be gone in the midst of it."""
+
+from collections.abc import Iterator
+
+from flask import Response
+
+from wsgi import app
+
+PART, PARTS = b"a" * 65_536, 1_000
+
+
+@app.get("/long")
+def long() -> Response:
+    def parts() -> Iterator[bytes]:
+        for _ in range(PARTS):
+            yield PART
+
+    return Response(parts(), mimetype="text/plain")
+
+
+__all__ = ["app"]

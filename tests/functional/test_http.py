@@ -1,0 +1,130 @@
+"""HTTP as an instance speaks it: plain requests and all others take turns on one connection, and idle ones are ended."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from tests.servers import Instance, embedded_environment, migrate, wait_until
+
+HOST = b"Host: 127.0.0.1\r\n"
+PLAIN = b"GET /health/live HTTP/1.1\r\n" + HOST + b"\r\n"
+BODY = json.dumps({"email": "nobody@example.org", "password": "wrong horse battery"}).encode()
+POST = (
+    b"POST /api/auth/login HTTP/1.1\r\n"
+    + HOST
+    + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    + BODY
+)
+CHUNKED = (
+    b"POST /api/auth/login HTTP/1.1\r\n"
+    + HOST
+    + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+)
+UNREAD = b"POST /nowhere HTTP/1.1\r\n" + HOST + b"Content-Length: 14\r\n\r\nGET / HTTP/1.1"  # a body that looks like a request
+OLD = b"GET /health/live HTTP/1.0\r\n" + HOST + b"\r\n"  # the last one of its connection
+
+CONVERSATION = [PLAIN, POST, PLAIN, PLAIN, CHUNKED, UNREAD, PLAIN, POST, POST, OLD]
+STATUSES = [200, 401, 200, 200, 401, 404, 200, 401, 401, 200]
+
+KEEP_ALIVE_SECONDS = 5.0  # gunicorn.conf.py
+PART_BYTES, PARTS = 65_536, 1_000  # of the long answer
+
+
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    environment = embedded_environment(tmp_path_factory.mktemp("instance"), RATE_LIMIT_LOGIN="1000/h")
+    migrate(environment)
+    with Instance(environment, application="tests.faults.long_answers:app") as started:
+        yield started
+
+
+def connect(instance: Instance) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", instance.port), timeout=20)
+
+
+def statuses(connection: socket.socket) -> list[int]:
+    """Of all answers, until the instance ends the connection."""
+    found = []
+    with connection, connection.makefile("rb") as stream:
+        while stream.peek(1):
+            answer = http.client.HTTPResponse(_Stream(stream))  # type: ignore[arg-type]
+            answer.begin()
+            answer.read()
+            found.append(answer.status)
+    return found
+
+
+class _Stream:
+    """A socket, as http.client wants it, whose stream goes on after an answer."""
+
+    def __init__(self, stream: object) -> None:
+        self._stream = stream
+
+    def makefile(self, _mode: str) -> object:
+        return _Kept(self._stream)
+
+
+class _Kept:
+    def __init__(self, stream: object) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def close(self) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+@pytest.mark.parametrize("size", [1_000_000, 997, 61])
+def test_plain_requests_and_others_take_turns_on_one_connection(instance: Instance, size: int) -> None:
+    connection = connect(instance)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    data = b"".join(CONVERSATION)
+    for start in range(0, len(data), size):
+        connection.sendall(data[start : start + size])
+        time.sleep(0 if size > 10_000 else 0.002)
+    assert statuses(connection) == STATUSES
+
+
+@pytest.mark.parametrize("sent", [b"", PLAIN, PLAIN[:-2], POST[:-2]], ids=["nothing", "a request", "half a head", "half a body"])
+def test_who_waits_for_too_long_is_sent_away(instance: Instance, sent: bytes) -> None:
+    """A body is waited for longer, since it may be on its way."""
+    connection = connect(instance)
+    connection.sendall(sent)
+    began = time.monotonic()
+    if sent == POST[:-2]:
+        connection.settimeout(KEEP_ALIVE_SECONDS + 2)
+        with connection, pytest.raises(TimeoutError):
+            connection.recv(1)
+        return
+    assert statuses(connection) == ([200] if sent == PLAIN else [])
+    assert KEEP_ALIVE_SECONDS - 1 < time.monotonic() - began < KEEP_ALIVE_SECONDS + 4
+
+
+def test_a_client_that_is_gone_in_the_midst_of_an_answer_is_no_error(instance: Instance) -> None:
+    connection = connect(instance)
+    connection.sendall(b"GET /long HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    with connect(instance) as other:
+        other.sendall(OLD)
+        wait_until(lambda: "GET /long 200" in instance.log(), what="the request to be written down")
+        assert statuses(other) == [200]
+    assert "ERROR" not in instance.log()
+    assert "Traceback" not in instance.log()
+
+
+def test_a_long_answer_is_whole(instance: Instance) -> None:
+    with closing(http.client.HTTPConnection("127.0.0.1", instance.port, timeout=20)) as connection:
+        connection.request("GET", "/long")
+        assert len(connection.getresponse().read()) == PART_BYTES * PARTS
