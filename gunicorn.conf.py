@@ -8,24 +8,26 @@ monkey.patch_all()
 import gc
 import os
 
-from app import instance, logs, process
-from app.config import from_environment_or_exit
+from app.core import instance, logs
+from app.server import data_lock, exit_status
+from app.core.config import from_environment_or_exit
+from app.server.worker_numbers import lowest_free_number
 
 settings = from_environment_or_exit()
-outcomes = process.Outcomes()
+worker_exits = exit_status.WorkerExitStatus()
 instance.identify(settings.instance_id)
 logs.configure(settings.log_format, settings.log_level)
 
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 workers = settings.web_concurrency
-worker_class = "app.process.InstanceWorker"
-logger_class = "app.logs.GunicornLogger"
+worker_class = "app.server.worker.InstanceWorker"
+logger_class = "app.core.logs.GunicornLogger"
 loglevel = settings.log_level
 proc_name = "reporadar"
 
 # Sockets and idle keep-alive connections count here as well: there is always room for plain requests beside the sockets.
 worker_connections = settings.max_sockets + 1000
-# When the master loses patience; the worker gives up before (app.process).
+# When the master loses patience; the worker gives up before (app.server.worker).
 graceful_timeout = settings.shutdown_timeout
 keepalive = 5
 timeout = 30  # of the event loop, which a slow request does not stop
@@ -41,13 +43,13 @@ if os.path.isdir("/dev/shm"):  # noqa: PTH112, S108 - the heartbeat file belongs
 
 
 def on_starting(server):  # type: ignore[no-untyped-def]
-    process.claim_data_folder(settings)
+    data_lock.claim_data_folder(settings)
 
 
 def pre_fork(server, worker):  # type: ignore[no-untyped-def]
     gc.freeze()  # a collection in the worker would write to, and so copy, all that it shares with the master: 45 MB
-    worker.number = process.lowest_free_number(server.WORKERS.values())
-    outcomes.expect(worker)
+    worker.number = lowest_free_number(server.WORKERS.values())
+    worker_exits.expect(worker)
 
 
 def post_fork(server, worker):  # type: ignore[no-untyped-def]
@@ -65,8 +67,8 @@ def post_worker_init(worker):  # type: ignore[no-untyped-def]
 
 
 def child_exit(server, worker):  # type: ignore[no-untyped-def]
-    outcomes.note(server, worker)
+    worker_exits.note(server, worker)
 
 
 def on_exit(server):  # type: ignore[no-untyped-def]
-    outcomes.leave(server)
+    worker_exits.leave(server)

@@ -1,7 +1,8 @@
 """The application, for gunicorn (`wsgi:app`) and for `flask --app wsgi`."""
 
-from app import config, create_app, logs
-from app.doctor import commands as doctor
+from app import create_app
+from app.core import config, logs
+from app.operations.doctor import commands as doctor
 
 try:
     settings = config.from_environment()

@@ -4,52 +4,53 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app import config as configuration
-from app import errors, instance, openapi, security
+from app import job_wiring as jobs_crew
 from app.adapters import choose
 from app.analytics import sockets as analytics_sockets
 from app.analytics import tracking
 from app.analytics import views as analytics_views
 from app.analytics.catalogue import FUNNELS, PAGE_VIEWED
+from app.analytics.exports import views as exports_views
+from app.analytics.exports.service import Exports
+from app.analytics.reports import sockets as insights_sockets
+from app.analytics.reports import views as insights_views
+from app.analytics.reports.service import Insights
 from app.analytics.service import Analytics
-from app.api import MAX_BODY_BYTES, IdConverter
 from app.auth import commands as auth_commands
 from app.auth import views as auth_views
 from app.auth.passwords import Passwords
 from app.auth.service import Accounts
-from app.config import Config
+from app.core import config as configuration
+from app.core import errors, instance
+from app.core.config import Config
+from app.core.keyring import Keyring
 from app.database import commands as database_commands
 from app.database.engine import Database
 from app.database.upgrade import schema_complaint
-from app.doctor import commands as doctor_commands
-from app.exports import views as exports_views
-from app.exports.service import Exports
 from app.fleet import views as fleet_views
 from app.fleet.vitals import Vitals
 from app.health import views as health_views
 from app.health.load import Load
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe, latencies
-from app.insights import sockets as insights_sockets
-from app.insights import views as insights_views
-from app.insights.service import Insights
-from app.jobs import crew as jobs_crew
+from app.http import openapi, security
+from app.http.api import MAX_BODY_BYTES, IdConverter
+from app.http.proxies import TrustedProxies
+from app.http.security import SecurityHeaders
+from app.http.tracing import Tracing
 from app.jobs.broker import Queues
-from app.lifecycle import Lifecycle
 from app.notifications import commands as notifications_commands
 from app.notifications import sockets as notifications_sockets
 from app.notifications import views as notifications_views
 from app.notifications.service import Notifications
-from app.proxies import TrustedProxies
+from app.operations.doctor import commands as doctor_commands
+from app.operations.rehearsal import commands as rehearsal_commands
 from app.realtime import sockets as realtime_sockets
-from app.rehearsal import commands as rehearsal_commands
 from app.repositories import sockets as repositories_sockets
 from app.repositories import views as repositories_views
 from app.repositories.service import Repositories
-from app.security import SecurityHeaders
+from app.server.lifecycle import Lifecycle
 from app.sessions.census import KeyCensus
 from app.sessions.interface import SessionInterface
-from app.sessions.keyring import Keyring
-from app.tracing import Tracing
 from app.web import views as web_views
 
 

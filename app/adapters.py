@@ -11,22 +11,22 @@ from app.analytics.intake import DirectIntake, Intake, RedisIntake
 from app.analytics.storage import Storage
 from app.analytics.stream import Overseer
 from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter
-from app.config import Config
+from app.core.config import Config
+from app.core.instance import Instance
+from app.core.keyring import Keyring
+from app.core.messages import Publish
 from app.database.engine import Database
 from app.fleet.agreement import Agreement
 from app.fleet.service import Fleet, FleetOfOne, Membership, SharedFleet
 from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
-from app.instance import Instance
 from app.jobs.broker import local_broker, redis_broker
-from app.lifecycle import Lifecycle
 from app.realtime.publisher import RedisPublisher
 from app.realtime.queue import LocalQueue, RedisQueue, SocketQueue
-from app.realtime.rooms import Publish
-from app.redis_client import connect
-from app.redis_multiplexed import MultiplexedRedis
-from app.sessions.keyring import Keyring
+from app.redis.client import connect
+from app.redis.multiplexed import MultiplexedRedis
+from app.server.lifecycle import Lifecycle
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.sql_store import SqlSessionStore
 from app.sessions.store import SessionStore

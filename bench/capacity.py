@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.servers import ROOT
+from harness.servers import ROOT
 
 NOBODY_HAS = 1e9  # so many users
 PAGE = ROOT / "docs" / "capacity.md"

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from app.analytics.catalogue import BY_NAME
-from app.moments import LENGTHS
+from app.core.timestamps import LENGTHS
 
 ACCOUNTS, VISITORS_A_DAY = 2000, 800
 # How many of a hundred events are of which kind; pages have one of these paths, the first ones more often.

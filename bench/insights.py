@@ -17,14 +17,14 @@ import click
 from sqlalchemy import Connection, text
 
 from app.analytics.catalogue import FUNNELS, PAGE_VIEWED
+from app.analytics.reports import store as insights_store
+from app.analytics.reports.ranges import Range, ceiling
+from app.analytics.reports.service import TOP, Insights, Overview
+from app.core.timestamps import DAY, floor, iso
 from app.database.engine import Database
-from app.insights import store as insights_store
-from app.insights.ranges import Range, ceiling
-from app.insights.service import TOP, Insights, Overview
-from app.moments import DAY, floor, iso
 from bench import events
-from tests.functional.users import User
-from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate
+from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate
+from harness.users import User
 
 DAYS = 90
 TIMES = 7

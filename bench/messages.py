@@ -19,7 +19,7 @@ from typing import Any
 
 from bench import machine
 from bench.rivals import Launch, Rival, launchers
-from tests.servers import ROOT
+from harness.servers import ROOT
 
 ROUNDS = 3
 SECONDS, CALM_SECONDS = 1.0, 2.0

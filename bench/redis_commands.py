@@ -20,11 +20,11 @@ import gevent
 import hiredis
 import redis
 
-from app import config
-from app.redis_client import connect
-from app.redis_multiplexed import MultiplexedRedis
+from app.core import config
+from app.redis.client import connect
+from app.redis.multiplexed import MultiplexedRedis
 from bench import machine
-from tests.servers import ROOT, RedisServer, fleet_environment
+from harness.servers import ROOT, RedisServer, fleet_environment
 
 AT_ONCE = (1, 32)
 COMMANDS, ROUNDS = 6_400, 7
@@ -45,7 +45,7 @@ def measure(url: str) -> dict[str, list[float]]:
     multiplexed = MultiplexedRedis(client)
     ways: dict[str, Callable[[int], None]] = {
         "redis-py": lambda count: _at_once(count, lambda: client.hgetall(KEY)),
-        "app/redis_multiplexed.py": lambda count: _at_once(count, lambda: multiplexed.execute(*COMMAND)),
+        "app/redis/multiplexed.py": lambda count: _at_once(count, lambda: multiplexed.execute(*COMMAND)),
         "without greenlets: packed, sent, received, parsed": lambda count: _plainly(client, count),
         "only switching greenlets": lambda count: _at_once(count, lambda: gevent.sleep(0)),
     }

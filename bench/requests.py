@@ -12,7 +12,7 @@ from typing import Any
 
 from bench import machine
 from bench.rivals import Rival, rivals
-from tests.servers import ROOT, RedisServer
+from harness.servers import ROOT, RedisServer
 
 WORK = {
     "authenticated read": "/bench/read",

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import httpx
 
 from bench import machine
-from tests.processes import Process, free_port, wait_until
-from tests.servers import ROOT, PostgresServer, RedisServer, base_environment, fleet_environment, migrate
+from harness.processes import Process, free_port, wait_until
+from harness.servers import ROOT, PostgresServer, RedisServer, base_environment, fleet_environment, migrate
 
 OURS, TUTORIAL, NODE = "RepoRadar", "T", "N"
 SHARDED = "N, sharded"  # its other adapter, of which only messages are a matter

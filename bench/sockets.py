@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from bench import machine
 from bench.rivals import Rival, rivals
-from tests.processes import wait_until
-from tests.servers import ROOT
+from harness.processes import wait_until
+from harness.servers import ROOT
 
 COUNTS = (500, 4000)
 WARM_UP = 20  # sockets, for what the first ones make once for all

@@ -19,7 +19,7 @@ import psutil
 from bench import machine
 from bench.rivals import Rival, rivals
 from bench.sockets import idle_sockets
-from tests.processes import wait_until
+from harness.processes import wait_until
 
 SOCKETS = 200
 BEFORE_SECONDS = 0.5  # the request has begun, then comes the signal

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.servers import PostgresServer, RedisServer
+from harness.servers import PostgresServer, RedisServer
 
 
 @pytest.fixture(scope="session")

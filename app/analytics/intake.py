@@ -24,9 +24,9 @@ from app.analytics.person import Person, Standing, is_visitor
 from app.analytics.storage import Storage
 from app.analytics.store import ON_THE_WAY, Accepted
 from app.analytics.stream import STREAM, Entry
+from app.core.errors import Unavailable
 from app.database.engine import PATIENCE_SECONDS
-from app.errors import Unavailable
-from app.redis_multiplexed import MultiplexedRedis
+from app.redis.multiplexed import MultiplexedRedis
 
 TAKEN, CLOSED, UNKNOWN, FULL = "taken", "closed", "unknown", "full"
 

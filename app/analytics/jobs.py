@@ -11,7 +11,7 @@ import redis
 from app.analytics.storage import Storage
 from app.analytics.store import Accepted
 from app.analytics.stream import Entry, EventStream
-from app.errors import Unavailable, cause_of
+from app.core.errors import Unavailable, cause_of
 
 log = logging.getLogger(__name__)
 

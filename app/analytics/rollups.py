@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import ARRAY, Column, Connection, Table, delete, func, literal, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
+from app.core.timestamps import LENGTHS, floor
 from app.database.schema import rollups, visitors, visits
-from app.moments import LENGTHS, floor
 
 ROWS_AT_ONCE = 500  # of a statement
 

@@ -9,26 +9,15 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app import metrics
 from app.analytics import store
 from app.analytics.events import Event, Rejected, check
 from app.analytics.intake import FULL, TAKEN, UNKNOWN, Intake
-from app.analytics.person import (
-    GPC,
-    SESSION,
-    USER,
-    Account,
-    Choice,
-    Erased,
-    Person,
-    Standing,
-    Visitor,
-    visitor_of,
-)
-from app.config import Config
+from app.analytics.person import GPC, SESSION, USER, Account, Choice, Erased, Person, Standing, Visitor, visitor_of
+from app.core import metrics
+from app.core.config import Config
+from app.core.errors import Unavailable
+from app.core.messages import Letter, Publish, of_user
 from app.database.engine import PATIENCE_SECONDS, Database
-from app.errors import Unavailable
-from app.realtime.rooms import Letter, Publish, of_user
 
 __all__ = ["Account", "Analytics", "Choice", "Erased", "Event", "Person", "Rejected", "Standing", "Visitor"]
 

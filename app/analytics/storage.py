@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 from app.analytics import store
 from app.analytics.store import Accepted
-from app.config import Config
+from app.core.config import Config
+from app.core.messages import ANALYTICS, Letter, Publish
 from app.database.engine import Database
-from app.realtime.rooms import ANALYTICS, Letter, Publish
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 import redis
 
-from app import metrics
 from app.analytics.events import Event
 from app.analytics.store import Accepted
+from app.core import metrics
 
 STREAM, GROUP = "analytics:events", "workers"
 POISON = "analytics:poison"  # what can't be stored whatever one does, for somebody to look at

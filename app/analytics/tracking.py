@@ -21,14 +21,14 @@ from flask import Flask, Response, after_this_request, current_app, g, request, 
 from gevent.event import Event as Signal
 from gevent.lock import RLock
 
-from app import metrics
 from app.analytics.catalogue import BY_NAME, COLLECTED, PAGE_VIEWED, SIGNED_UP
 from app.analytics.person import GPC, SESSION, USER
 from app.analytics.service import Account, Analytics, Choice, Erased, Event, Person, Rejected
 from app.auth.guards import current_user
-from app.config import Config
-from app.errors import Unavailable
-from app.lifecycle import Lifecycle
+from app.core import metrics
+from app.core.config import Config
+from app.core.errors import Unavailable
+from app.server.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 
 from app.analytics import tracking
 from app.analytics.service import Choice
-from app.api import Body, answer, operation
-from app.moments import iso
+from app.core.timestamps import iso
+from app.http.api import Body, answer, operation
 
 MAX_EVENTS = 100
 GPC_SINCE = "2026-11-26"

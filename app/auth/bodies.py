@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from app.api import Body
 from app.auth.passwords import MAX_LENGTH, MIN_LENGTH
 from app.auth.service import EMAIL, MAX_EMAIL_LENGTH
 from app.auth.store import User
+from app.http.api import Body
 
 Email = Annotated[str, Field(min_length=3, max_length=MAX_EMAIL_LENGTH, pattern=f"^{EMAIL.pattern}$")]
 NewPassword = Annotated[str, Field(min_length=MIN_LENGTH, max_length=MAX_LENGTH)]

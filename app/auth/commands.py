@@ -6,7 +6,7 @@ import click
 from flask.cli import with_appcontext
 
 from app.auth import audit, store
-from app.commands import database_of_command
+from app.database.cli import database_of_command
 
 
 @click.group()

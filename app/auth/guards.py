@@ -12,7 +12,7 @@ from flask import Response, after_this_request, current_app, g, request, session
 from app.auth import audit
 from app.auth.service import Accounts, Client, WrongPassword
 from app.auth.store import User
-from app.errors import NotFound, NotSignedIn, Problem, Unavailable
+from app.core.errors import NotFound, NotSignedIn, Problem, Unavailable
 from app.sessions import cookie
 from app.sessions.interface import SessionInterface
 from app.sessions.session import Session

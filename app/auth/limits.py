@@ -17,9 +17,9 @@ from typing import Protocol
 
 import redis
 
-from app.config_parsers import Rate
-from app.redis_client import available
-from app.sessions.keyring import Keyring
+from app.core.config_parsers import Rate
+from app.core.keyring import Keyring
+from app.redis.client import available
 
 Buckets = Mapping[str, Rate]  # what is counted -> how much of it is allowed
 

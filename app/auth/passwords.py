@@ -12,8 +12,8 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-from app.errors import Unavailable
-from app.threads import NativeThreads
+from app.core.errors import Unavailable
+from app.core.threads import NativeThreads
 
 T = TypeVar("T")
 

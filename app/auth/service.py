@@ -11,14 +11,14 @@ from ipaddress import IPv6Address, ip_address
 
 from sqlalchemy import Connection
 
-from app import metrics
 from app.auth import audit, store
 from app.auth.limits import Buckets, RateLimiter
 from app.auth.passwords import Passwords, weakness
 from app.auth.store import EmailTaken, User
-from app.config import Config
+from app.core import metrics
+from app.core.config import Config
+from app.core.errors import Conflict, Invalid, NotSignedIn, Problem, TooMany, Unavailable
 from app.database.engine import Database
-from app.errors import Conflict, Invalid, NotSignedIn, Problem, TooMany, Unavailable
 
 # What <input type=email> accepts, by the HTML standard: https://html.spec.whatwg.org/#valid-e-mail-address
 EMAIL = re.compile(

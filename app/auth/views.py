@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
-from app import instance
-from app.api import answer, no_content, operation
 from app.auth import guards
 from app.auth.bodies import (
     Confirmation,
@@ -22,7 +20,9 @@ from app.auth.bodies import (
 )
 from app.auth.guards import accounts, client, login_required, require_user
 from app.auth.store import User
-from app.moments import iso
+from app.core import instance
+from app.core.timestamps import iso
+from app.http.api import answer, no_content, operation
 
 blueprint = Blueprint("auth", __name__, url_prefix="/api/auth")
 

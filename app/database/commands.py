@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from flask.cli import with_appcontext
 
-from app.commands import database_of_command
+from app.database.cli import database_of_command
 from app.database.upgrade import upgrade
 
 

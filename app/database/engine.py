@@ -17,9 +17,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 
+from app.core.errors import Unavailable
+from app.core.threads import NativeThreads
 from app.database import cooperative
-from app.errors import Unavailable
-from app.threads import NativeThreads
 
 P = ParamSpec("P")
 T = TypeVar("T")

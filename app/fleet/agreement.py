@@ -10,13 +10,13 @@ from typing import Any
 import gevent
 from sqlalchemy.exc import DBAPIError
 
+from app.core.errors import Unavailable, cause_of
+from app.core.instance import Instance
 from app.database.engine import Database
-from app.errors import Unavailable, cause_of
 from app.fleet import pulse
 from app.fleet.pulse import Pulse
 from app.fleet.store import Peer
-from app.instance import Instance
-from app.lifecycle import READY, STARTING, STOPPED, Lifecycle
+from app.server.lifecycle import READY, STARTING, STOPPED, Lifecycle
 
 log = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ from typing import Any, Protocol
 import gevent
 from gevent.lock import Semaphore
 
-from app import metrics
-from app.errors import NotFound, Unavailable
+from app.core import metrics
+from app.core.errors import NotFound, Unavailable
+from app.core.instance import Instance
+from app.core.keyring import Keyring
+from app.core.timestamps import iso
 from app.fleet.agreement import Agreement, Disagreement, unsettled
 from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
-from app.instance import Instance
-from app.lifecycle import STARTING, Lifecycle
-from app.moments import iso
-from app.sessions.keyring import Keyring
+from app.server.lifecycle import STARTING, Lifecycle
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import redis
 
-from app.redis_client import available
-from app.stopping import CRASHED, FORCED
+from app.redis.client import available
+from app.server.stop_report import CRASHED, FORCED
 
 ENTRY_TTL_SECONDS = 10
 SETTLE_SECONDS = 30  # a new key is used after every live instance has held it that long: a roll-back until then harms nobody

@@ -7,9 +7,9 @@ from typing import cast
 from flask import Blueprint, Response, current_app
 from pydantic import BaseModel
 
-from app.api import answer, operation
 from app.auth.guards import admin_required, note_act
 from app.fleet.service import Fleet
+from app.http.api import answer, operation
 
 blueprint = Blueprint("fleet", __name__, url_prefix="/api/fleet")
 

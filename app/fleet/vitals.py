@@ -9,11 +9,11 @@ from typing import Any
 
 import gevent
 
-from app import metrics
+from app.core import metrics
+from app.core.instance import Instance
+from app.core.version import VERSION
 from app.fleet.advice import METRICS, Advisor, Sample
-from app.instance import Instance
-from app.lifecycle import Lifecycle
-from app.version import VERSION
+from app.server.lifecycle import Lifecycle
 
 SAMPLE_EVERY_SECONDS = 1.0
 

@@ -7,7 +7,7 @@ import time
 import gevent
 import psutil
 
-from app import metrics
+from app.core import metrics
 from app.health import memory
 from app.health.latency import ResponseTimes
 

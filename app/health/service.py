@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import gevent
 
-from app import metrics
+from app.core import metrics
 
 log = logging.getLogger(__name__)
 

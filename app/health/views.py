@@ -8,12 +8,12 @@ from typing import Any
 from flask import Blueprint, Response, current_app, json, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from app import instance
-from app.errors import NotFound
+from app.core import instance
+from app.core.errors import NotFound
+from app.core.version import VERSION
 from app.health.load import Load
 from app.health.service import FAIL, PASS, WARN, Probe
-from app.lifecycle import Lifecycle
-from app.version import VERSION
+from app.server.lifecycle import Lifecycle
 
 blueprint = Blueprint("health", __name__)
 

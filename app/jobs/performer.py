@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection
 
+from app.core.errors import Unavailable
 from app.database.engine import Database
-from app.errors import Unavailable
 from app.jobs.failures import JobFailed, Stopped
 from app.jobs.leases import Busy, Held, Leases
 from app.jobs.sweep import SWEEP_SECONDS

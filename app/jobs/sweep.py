@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from app.errors import Unavailable
+from app.core.errors import Unavailable
 
 log = logging.getLogger(__name__)
 

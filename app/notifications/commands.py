@@ -9,7 +9,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 
 from app.auth.service import Accounts
-from app.commands import database_of_command
+from app.database.cli import database_of_command
 from app.notifications.service import Notifications
 
 

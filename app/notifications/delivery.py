@@ -12,7 +12,7 @@ from typing import Any
 
 import gevent
 
-from app.errors import Unavailable
+from app.core.errors import Unavailable
 from app.notifications.store import Page
 
 log = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from app.core.messages import Letter, Publish, of_user
 from app.database.engine import Database
 from app.notifications import store
 from app.notifications.delivery import Delivery, Emit
 from app.notifications.store import Inbox, Notification, Page
-from app.realtime.rooms import Letter, Publish, of_user
 
 __all__ = ["Inbox", "Notification", "Notifications", "Page"]
 

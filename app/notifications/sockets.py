@@ -6,7 +6,7 @@ from typing import Any
 
 from flask_socketio import SocketIO
 
-from app.errors import Invalid
+from app.core.errors import Invalid
 from app.notifications.service import Notifications
 from app.realtime.connections import Connection
 from app.realtime.sockets import answer

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from app.core.timestamps import iso
 from app.database.schema import inboxes, notifications, users
-from app.moments import iso
 
 KEPT_AT_LEAST = 1000  # of each user, however old
 KEPT_FOR = timedelta(days=7)

@@ -7,8 +7,8 @@ from typing import Any
 from flask import Blueprint, Response, current_app
 from pydantic import BaseModel, Field
 
-from app.api import LARGEST_ID, Body, Query, answer, no_content, operation
 from app.auth.guards import login_required, require_user
+from app.http.api import LARGEST_ID, Body, Query, answer, no_content, operation
 from app.notifications.service import PAGE, Notifications
 
 blueprint = Blueprint("notifications", __name__, url_prefix="/api/notifications")

@@ -12,11 +12,11 @@ from typing import Any, Protocol, TypeVar
 import gevent
 import socketio
 
-from app import metrics
-from app.errors import Unavailable
+from app.core import metrics
+from app.core.errors import Unavailable
+from app.core.messages import Rooms, of_user
 from app.realtime import packets, transport
 from app.realtime.rates import Rate
-from app.realtime.rooms import Rooms, of_user
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from app.sessions.keyring import Keyring
+from app.core.keyring import Keyring
 
 # The number is that of the form: instances of different versions do not hear each other. While both run, notifications are found
 # by looking (2 s), ended sessions as well (5 s), and the state of an analysis or of an export comes with the next page; the live

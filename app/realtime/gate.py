@@ -12,8 +12,8 @@ from urllib.parse import parse_qs
 import socketio
 from gevent.lock import Semaphore
 
-from app import metrics
-from app.errors import Problem
+from app.core import metrics
+from app.core.errors import Problem
 from app.realtime.connections import IDENTITY, OPENED_AT, Identity
 from app.realtime.packets import is_engine_payload
 from app.realtime.transport import MAX_PACKETS_PER_POST

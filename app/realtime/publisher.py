@@ -11,10 +11,10 @@ import redis
 from gevent.queue import Empty, Full, Queue
 from redis.connection import ConnectionInterface
 
-from app import metrics
+from app.core import metrics
+from app.core.keyring import Keyring
+from app.core.messages import Letter
 from app.realtime.envelope import NOBODY, Envelopes, channel, encode
-from app.realtime.rooms import Letter
-from app.sessions.keyring import Keyring
 
 log = logging.getLogger(__name__)
 

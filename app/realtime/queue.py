@@ -18,12 +18,12 @@ import redis
 from redis.connection import ConnectionInterface
 from socketio import Manager, PubSubManager
 
+from app.core.keyring import Keyring
+from app.core.messages import EVERYWHERE, Letter
 from app.realtime.envelope import NOBODY, Envelopes, channel, room_of
 from app.realtime.membership import Membership
 from app.realtime.publisher import Outbox, RedisPublisher
-from app.realtime.rooms import EVERYWHERE, Letter
 from app.realtime.subscriptions import Subscriptions
-from app.sessions.keyring import Keyring
 
 log = logging.getLogger(__name__)
 

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flask import Flask
 from flask_socketio import ConnectionRefusedError, SocketIO
 
 from app.auth import guards
-from app.config import Config
-from app.errors import Problem, Unavailable
-from app.instance import Instance
-from app.lifecycle import Lifecycle
-from app.notifications.service import Notifications
-from app.realtime import rooms, transport
-from app.realtime.connections import IDENTITY, Connection, Connections, Identity
+from app.core import messages
+from app.core.config import Config
+from app.core.errors import Problem, Unavailable
+from app.core.instance import Instance
+from app.core.messages import Letter
+from app.http.security import is_foreign
+from app.realtime import transport
+from app.realtime.connections import IDENTITY, Connection, Connections, Delivery, Identity
 from app.realtime.gate import Gate
 from app.realtime.packets import ClientPacket
 from app.realtime.queue import SocketQueue
-from app.realtime.rooms import Letter
 from app.realtime.websocket import MAX_MESSAGE_BYTES
-from app.security import is_foreign
+from app.server.lifecycle import Lifecycle
 from app.sessions.interface import SessionInterface
 
 if TYPE_CHECKING:
@@ -35,8 +35,26 @@ PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS = 25, 20  # a proxy's idle limit is 
 Answer = Callable[[Connection, Any], dict[str, Any]]
 
 
+class NotificationSource(Protocol):
+    """The notifications that sockets deliver."""
+
+    def heads(self, user_ids: Sequence[int]) -> dict[int, int]:
+        """Return the number of the latest notification of each user. Raises Unavailable."""
+
+    def delivery(
+        self,
+        user_id: int,
+        after: int | None,
+        *,
+        emit: Callable[[str, dict[str, Any]], None],
+        is_congested: Callable[[], bool],
+        introduction: dict[str, Any],
+    ) -> Delivery:
+        """Return what delivers the notifications of one user to one socket, in order."""
+
+
 def init_app(
-    app: Flask, config: Config, me: Instance, queue: SocketQueue, notifications: Notifications, lifecycle: Lifecycle
+    app: Flask, config: Config, me: Instance, queue: SocketQueue, notifications: NotificationSource, lifecycle: Lifecycle
 ) -> SocketIO:
     """Builds the server, and puts it with its gate in front of the application."""
     application = app.wsgi_app
@@ -73,7 +91,7 @@ def init_app(
     queue.on("analysis", connections.on_analysis)
     queue.on("export", connections.on_export)
     queue.on("sessions_ended", connections.on_sessions_ended)
-    _interface(app).on_ended = lambda ended: queue.publish([Letter(rooms.EVERYWHERE, "sessions_ended", asdict(ended))])
+    _interface(app).on_ended = lambda ended: queue.publish([Letter(messages.EVERYWHERE, "sessions_ended", asdict(ended))])
     lifecycle.count_websockets = lambda: len(socketio.server.eio.websockets)
     lifecycle.add(
         "sockets",
@@ -106,7 +124,7 @@ def _admit(
     socketio: SocketIO,
     connections: Connections,
     queue: SocketQueue,
-    notifications: Notifications,
+    notifications: NotificationSource,
     me: Instance,
     still_valid: Callable[[list[Identity]], set[Identity]],
 ) -> None:
@@ -124,14 +142,14 @@ def _admit(
             introduction={"user_id": identity.user_id, "instance_id": me.instance_id},
         )
         connections.add(connection, delivery)
-        queue.await_joined(rooms.of_user(identity.user_id))
+        queue.await_joined(messages.of_user(identity.user_id))
         # From here on it is told when its session ends; and if that has happened since the handshake, here.
         with suppress(Unavailable):
             if identity not in still_valid([identity]):
                 connections.remove(sid)
         if connection not in connections:
             raise ConnectionRefusedError("unauthorized")
-        socketio.server.enter_room(sid, rooms.of_user(identity.user_id))
+        socketio.server.enter_room(sid, messages.of_user(identity.user_id))
         delivery.start()  # whose first words come after the acceptance, which this handler's return sends
 
     socketio.server.on("connect", connect)

@@ -14,7 +14,7 @@ from engineio.packet import NOOP, PING, PONG, UPGRADE, Packet
 from engineio.payload import Payload
 from gevent.queue import Empty
 
-from app import metrics
+from app.core import metrics
 from app.realtime.packets import Malformed, engine_packet
 from app.realtime.websocket import WebSocket
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.config import Config
+from app.core.config import Config
+from app.core.errors import Unavailable
 from app.database.engine import Database
-from app.errors import Unavailable
 from app.jobs.leases import Busy
 from app.jobs.performer import BATCH, PROGRESS_SECONDS, RENEWAL_SECONDS, Performer, Send
 from app.notifications.service import Notification, Notifications

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from app.analysis.git import printable
-from app.config import PROJECT_ROOT, Config
+from app.core.config import PROJECT_ROOT, Config
 from app.jobs.failures import JobFailed, Stopped
 
 log = logging.getLogger(__name__)

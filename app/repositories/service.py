@@ -11,10 +11,10 @@ from sqlalchemy import Connection
 
 from app.analysis import address, network
 from app.analysis.address import AddressRefused
-from app.config import Config
+from app.core.config import Config
+from app.core.errors import Conflict, Invalid, NotFound, TooMany
 from app.database import clock
 from app.database.engine import Database
-from app.errors import Conflict, Invalid, NotFound, TooMany
 from app.jobs.leases import SUCCEEDED
 from app.notifications.service import Notifications
 from app.repositories import store

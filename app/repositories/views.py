@@ -7,9 +7,9 @@ from typing import Any
 from flask import Blueprint, Response, current_app
 from pydantic import BaseModel, Field
 
-from app.api import Body, Query, answer, no_content, operation
 from app.auth.guards import login_required, require_user
-from app.moments import iso
+from app.core.timestamps import iso
+from app.http.api import Body, Query, answer, no_content, operation
 from app.repositories.service import Analysis, Entry, Past, Repositories, Repository
 
 blueprint = Blueprint("repositories", __name__, url_prefix="/api")

@@ -9,9 +9,9 @@ from itertools import chain
 
 import gevent
 
-from app import metrics
-from app.errors import Unavailable
-from app.sessions.keyring import Keyring
+from app.core import metrics
+from app.core.errors import Unavailable
+from app.core.keyring import Keyring
 from app.sessions.store import SessionStore
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import os
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from app.sessions.keyring import Keyring
+from app.core.keyring import Keyring
 
 FORMAT = b"\x01"
 _KEY_ID = slice(1, 9)

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from itsdangerous import BadSignature, Signer
 
-from app.sessions.keyring import Keyring
+from app.core.keyring import Keyring
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 

@@ -18,12 +18,12 @@ from flask import Flask, Request, Response
 from flask.sessions import SessionMixin
 from flask_session.base import ServerSideSessionInterface
 
-from app import metrics
-from app.config import Config
-from app.errors import Unavailable
+from app.core import metrics
+from app.core.config import Config
+from app.core.errors import Unavailable
+from app.core.keyring import Keyring, UnknownKey
 from app.sessions import cookie
 from app.sessions.cipher import Corrupt, RecordCipher, is_sealed_with
-from app.sessions.keyring import Keyring, UnknownKey
 from app.sessions.session import Presented, Session
 from app.sessions.store import SIGNED, Change, Fields, Owner, SessionStore, record_key
 

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import redis
 
-from app.redis_client import available
-from app.redis_multiplexed import MultiplexedRedis
+from app.redis.client import available
+from app.redis.multiplexed import MultiplexedRedis
 from app.sessions.cipher import Corrupt
 from app.sessions.store import KEY_PREFIX, MAX_PER_USER, Change, Fields, Owner, key_ids
 

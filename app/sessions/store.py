@@ -56,7 +56,7 @@ class Change:
 
 
 class SessionStore(Protocol):
-    """All methods raise app.errors.Unavailable if the store does not answer, and are atomic across instances."""
+    """All methods raise app.core.errors.Unavailable if the store does not answer, and are atomic across instances."""
 
     def load(self, key: str) -> Fields | None:
         """None if there is no such record. Raises cipher.Corrupt where something else is stored in its place."""

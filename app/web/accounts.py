@@ -12,7 +12,7 @@ from app.auth import guards
 from app.auth.guards import accounts, client, require_user
 from app.auth.passwords import MIN_LENGTH
 from app.auth.service import MAX_EMAIL_LENGTH
-from app.errors import Invalid, NotFound, Problem
+from app.core.errors import Invalid, NotFound, Problem
 from app.web import forms, privacy
 from app.web.pages import SEE_OTHER, blueprint, notice, page, plain_page, sign_in_first
 

@@ -8,11 +8,11 @@ from typing import Any
 from flask import redirect
 from werkzeug import Response
 
-from app import moments
+from app.analytics.exports.store import KEPT_FOR
+from app.analytics.exports.views import order_one, service
 from app.auth.guards import require_user
-from app.errors import Invalid, Problem
-from app.exports.store import KEPT_FOR
-from app.exports.views import order_one, service
+from app.core import timestamps
+from app.core.errors import Invalid, Problem
 from app.web import forms
 from app.web.pages import SEE_OTHER, administrators_only, blueprint, page
 
@@ -53,6 +53,6 @@ def exports_for_page() -> dict[str, Any]:
 
 def _day(field: str) -> datetime:
     try:
-        return moments.floor(moments.parse(forms.text(field)), moments.DAY)
+        return timestamps.floor(timestamps.parse(forms.text(field)), timestamps.DAY)
     except ValueError:
         raise Invalid.field(field, "Please choose a day.") from None

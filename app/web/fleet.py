@@ -7,7 +7,7 @@ import time
 from flask import current_app, redirect, request, url_for
 from werkzeug import Response
 
-from app.errors import NotFound
+from app.core.errors import NotFound
 from app.fleet.views import fleet as the_fleet
 from app.fleet.views import give_order
 from app.web import forms, triage

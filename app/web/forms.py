@@ -7,7 +7,7 @@ import re
 from flask import request
 
 from app.auth.passwords import MAX_LENGTH
-from app.errors import Invalid, Problem
+from app.core.errors import Invalid, Problem
 
 # Only places of this site. Browsers take `//host` and `/\host` for other sites, and drop tabs and line breaks before they look.
 LOCAL_PATH = re.compile(r"/([^/\\\x00-\x20][^\\\x00-\x20]*)?")

@@ -8,11 +8,11 @@ from flask import request
 from werkzeug import Response
 
 from app.analytics.catalogue import BY_NAME
-from app.errors import Invalid
-from app.insights import ranges
-from app.insights.ranges import Range
-from app.insights.views import insights as the_insights
-from app.moments import DAY, HOUR, LENGTHS, floor
+from app.analytics.reports import ranges
+from app.analytics.reports.ranges import Range
+from app.analytics.reports.views import insights as the_insights
+from app.core.errors import Invalid
+from app.core.timestamps import DAY, HOUR, LENGTHS, floor
 from app.web import words
 from app.web.exports import exports_for_page
 from app.web.pages import administrators_only, blueprint, notice, page

@@ -9,10 +9,10 @@ from typing import Any, cast
 from flask import Blueprint, current_app, g, make_response, redirect, render_template, request, url_for
 from werkzeug import Response
 
-from app import instance, moments
 from app.analytics import tracking
 from app.auth.guards import admin_required, current_user
-from app.errors import Problem
+from app.core import instance, timestamps
+from app.core.errors import Problem
 from app.notifications.service import Notifications
 from app.notifications.store import Inbox
 from app.web import browsers, charts, reports, words
@@ -63,7 +63,7 @@ for filter in (
 
 @blueprint.app_template_filter("iso")
 def iso(moment: words.Moment) -> str:
-    return moment if isinstance(moment, str) else moments.iso(moment)
+    return moment if isinstance(moment, str) else timestamps.iso(moment)
 
 
 @blueprint.app_template_filter("error_of")

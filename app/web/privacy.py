@@ -12,7 +12,7 @@ from werkzeug import Response
 from app.analytics import tracking
 from app.analytics.catalogue import COLLECTED
 from app.analytics.service import Erased
-from app.errors import Unavailable
+from app.core.errors import Unavailable
 from app.web import forms, words
 from app.web.pages import SEE_OTHER, blueprint, notice, page
 

@@ -13,7 +13,7 @@ from werkzeug import Response
 from app.analytics import tracking
 from app.analytics.catalogue import REPORT_VIEWED
 from app.auth.guards import current_user, require_user
-from app.errors import NotFound, Problem
+from app.core.errors import NotFound, Problem
 from app.repositories.service import MAX_COMPARED, Entry, Repositories
 from app.web import forms, reports
 from app.web.pages import SEE_OTHER, blueprint, inbox, notice, page, sign_in_first

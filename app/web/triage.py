@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.fleet import advice
-from app.lifecycle import DRAINING, READY
-from app.stopping import CRASHED
+from app.server.lifecycle import DRAINING, READY
+from app.server.stop_report import CRASHED
 from app.web import words
 
 About = dict[str, Any]  # what an instance tells of itself, as /api/fleet has it

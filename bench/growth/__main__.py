@@ -11,7 +11,7 @@ from bench import machine
 from bench.growth import commits, events, instances, notifications, sessions, sockets
 from bench.growth.plot import svg
 from bench.growth.series import table
-from tests.servers import ROOT
+from harness.servers import ROOT
 
 FOLDER = ROOT / "docs" / "growth"
 MEASURED = {

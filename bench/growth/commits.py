@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 from bench import machine
 from bench.growth.series import EACH, Line, Panel, Series
-from tests.repositories import DAY, NOW, build, many
-from tests.servers import ROOT, base_environment
+from harness.repositories import DAY, NOW, build, many
+from harness.servers import ROOT, base_environment
 
 SIZES = (1_000, 10_000, 30_000, 100_000)
 ROUNDS = 2

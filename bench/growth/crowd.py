@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from bench.idle import AT_ONCE, IdleClient
-from tests.servers import ROOT
+from harness.servers import ROOT
 
 ATTEMPTS, PAUSE_SECONDS = 5, 1.0
 

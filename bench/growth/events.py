@@ -15,25 +15,25 @@ from sqlalchemy import Connection, select, text
 from app.analytics import store
 from app.analytics.catalogue import BY_NAME, FUNNELS, PAGE_VIEWED
 from app.analytics.events import Event
+from app.analytics.exports import store as exports
+from app.analytics.exports.file import File
+from app.analytics.exports.jobs import PAGE
+from app.analytics.exports.store import Export
 from app.analytics.jobs import BATCH
 from app.analytics.person import LENGTH, VISITOR, Visitor
+from app.analytics.reports.ranges import Range, ceiling
+from app.analytics.reports.service import Insights
 from app.analytics.store import Accepted
+from app.core.timestamps import DAY
 from app.database.engine import Database
 from app.database.schema import events as table
 from app.database.schema import rollups, visitors, visits
 from app.database.upgrade import upgrade
-from app.exports import store as exports
-from app.exports.file import File
-from app.exports.jobs import PAGE
-from app.exports.store import Export
-from app.insights.ranges import Range, ceiling
-from app.insights.service import Insights
 from app.jobs.leases import RUNNING
-from app.moments import DAY
 from bench import events, machine
 from bench.growth.fleet import spent
 from bench.growth.series import EACH, Line, Panel, Series
-from tests.servers import PostgresServer
+from harness.servers import PostgresServer
 
 SIZES = (10_000, 100_000, 1_000_000)
 ROUNDS = 5

@@ -15,7 +15,7 @@ import psutil
 
 from bench import machine
 from bench.rivals import MANY
-from tests.servers import ROOT, Instance, PostgresServer, RedisServer, fleet_environment, migrate
+from harness.servers import ROOT, Instance, PostgresServer, RedisServer, fleet_environment, migrate
 
 APPLICATION = "bench.growth.people:app"
 CONNECTIONS = 32

@@ -13,9 +13,9 @@ import redis
 from app.fleet.store import Registry
 from bench.growth.fleet import Fleet, fleet, load, spent
 from bench.growth.series import Line, Panel, Series
-from tests.functional.users import User
-from tests.servers import Instance, RedisServer, flask
-from tests.sockets import WebSocket
+from harness.servers import Instance, RedisServer, flask
+from harness.sockets import WebSocket
+from harness.users import User
 
 MOST = 4
 ROUNDS = 3

@@ -7,9 +7,9 @@ from sqlalchemy import Connection, text
 from app.database.engine import Database
 from bench.growth.fleet import Fleet, fleet, load, spent
 from bench.growth.series import Line, Panel, Series
-from tests.functional.users import User
-from tests.servers import Instance, flask
-from tests.sockets import TEXT, WebSocket
+from harness.servers import Instance, flask
+from harness.sockets import TEXT, WebSocket
+from harness.users import User
 
 SIZES = (100, 1_000, 10_000, 100_000)
 ROUNDS = 3

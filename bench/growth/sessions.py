@@ -13,12 +13,12 @@ from typing import Self
 
 import redis
 
-from app.redis_multiplexed import MultiplexedRedis
+from app.redis.multiplexed import MultiplexedRedis
 from app.sessions.redis_store import RedisSessionStore
 from bench.growth.fleet import Fleet, fleet, load, spent
 from bench.growth.series import Line, Panel, Series
-from tests.functional.users import User
-from tests.servers import Instance
+from harness.servers import Instance
+from harness.users import User
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 ROUNDS = 3

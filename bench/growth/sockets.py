@@ -12,8 +12,8 @@ from bench import machine
 from bench.growth.crowd import crowd
 from bench.growth.fleet import Fleet, fleet, spent
 from bench.growth.series import Line, Panel, Series
-from tests.processes import wait_until
-from tests.servers import Instance
+from harness.processes import wait_until
+from harness.servers import Instance
 
 SIZES = (100, 1_000, 2_500, 5_000)
 SETTLE_SECONDS, LOOK_SECONDS = 2.0, 0.5

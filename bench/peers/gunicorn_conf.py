@@ -4,14 +4,14 @@ from gevent import monkey
 
 monkey.patch_all()
 
-from app import process
-from app.lifecycle import Lifecycle
+from app.server.exit_status import WorkerExitStatus
+from app.server.lifecycle import Lifecycle
 
-worker_class = "app.process.InstanceWorker"
+worker_class = "app.server.worker.InstanceWorker"
 
 
 def pre_fork(_server, worker):  # type: ignore[no-untyped-def]
-    process.Outcomes.expect(worker)
+    WorkerExitStatus.expect(worker)
 
 
 def post_worker_init(worker):  # type: ignore[no-untyped-def]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from app import config, create_app
+from app import create_app
+from app.core import config
 from bench.peers import orders, routes
 
 app = create_app(config.from_environment_or_exit())

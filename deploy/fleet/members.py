@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.config import Config
+from app.core.config import Config
 from deploy.fleet.processes import Program
 from deploy.fleet.programs import ROOT, SEARCHED
 from deploy.fleet.settings import Ports, write_private

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app import config
+from app.core import config
 from deploy.fleet.programs import SEARCHED, Refused
 
 # Below the range from which the kernel takes the ports of outgoing connections: a server that is down keeps its port.

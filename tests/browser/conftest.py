@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect
 
-from tests.processes import run
-from tests.servers import PROGRAMS, Instance, embedded_environment, migrate
+from harness.processes import run
+from harness.servers import PROGRAMS, Instance, embedded_environment, migrate
 
 PASSWORD = "three calm herons"
 NO_LIMITS = {"RATE_LIMIT_LOGIN": "1000/15min", "RATE_LIMIT_REGISTER": "1000/h"}

@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app import config
 from app.analytics.catalogue import COLLECTED, FUNNELS, PAGE_VIEWED
+from app.core import config
+from app.core.keyring import Keyring
+from app.core.messages import ANALYTICS, Letter, Publish
 from app.database.engine import Database
 from app.realtime.publisher import RedisPublisher
-from app.realtime.rooms import ANALYTICS, Letter, Publish
-from app.redis_client import connect
-from app.sessions.keyring import Keyring
+from app.redis.client import connect
+from harness.recorded import event, record
+from harness.servers import Instance, PostgresServer, RedisServer, fleet_environment, migrate
 from tests.browser.conftest import Visit, expect_heading
 from tests.browser.test_fleet_page import promote
 from tests.browser.test_live import expect_live
 from tests.browser.test_pages import GROUND, LEGIBILITY, PHONE, UNLABELLED
-from tests.recorded import event, record
-from tests.servers import Instance, PostgresServer, RedisServer, fleet_environment, migrate
 
 LIVE_MS = 15_000
 SIZES = (PHONE, {"width": 1280, "height": 900})

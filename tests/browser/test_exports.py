@@ -6,10 +6,10 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Page, expect
 
+from harness.servers import Instance, flask
 from tests.browser.conftest import ANALYSIS_MS, HeldGit, MakeRepository, Visit, open_account
 from tests.browser.test_live import expect_live
 from tests.browser.test_pages import GROUND, LEGIBILITY, PHONE
-from tests.servers import Instance, flask
 
 ORDER = {"from": "2026-01-01", "to": "2026-02-01", "format": "csv"}
 HEADER = "id,occurred_at,name,category,properties"

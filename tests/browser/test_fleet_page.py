@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
+from harness.sockets import Balancer
 from tests.browser.conftest import Visit, expect_heading, open_account
 from tests.browser.test_pages import GROUND, LEGIBILITY, PHONE
-from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
-from tests.sockets import Balancer
 
 SEEN_MS = 5_000  # within which a change is to be seen
 BURIED_MS = 15_000  # within which a crash is to be written down: the entry has to expire

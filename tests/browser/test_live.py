@@ -3,17 +3,8 @@
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import (
-    ANALYSIS_MS,
-    HeldGit,
-    MakeRepository,
-    StartInstance,
-    Visit,
-    add,
-    expect_heading,
-    open_account,
-)
-from tests.servers import Instance, flask
+from harness.servers import Instance, flask
+from tests.browser.conftest import ANALYSIS_MS, HeldGit, MakeRepository, StartInstance, Visit, add, expect_heading, open_account
 
 PUSH_MS = 10_000  # from the command line an embedded instance is told within 5 s
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from harness.servers import Instance
 from tests.browser.conftest import ANALYSIS_MS, PASSWORD, MakeRepository, StartInstance, Visit, add, expect_heading, open_account
 from tests.browser.test_live import PUSH_MS, expect_live, notify
 from tests.browser.test_pages import LEGIBILITY, PHONE
-from tests.servers import Instance
 
 NO, YES, ERASE = "Don’t count me", "Count me again", "Erase my events"
 CLAIMS_GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', { value: true })"

@@ -8,17 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import (
-    ANALYSIS_MS,
-    HeldGit,
-    MakeRepository,
-    Visit,
-    add,
-    analysed,
-    expect_heading,
-    git,
-    open_account,
-)
+from tests.browser.conftest import ANALYSIS_MS, HeldGit, MakeRepository, Visit, add, analysed, expect_heading, git, open_account
 
 AREAS = ["Activity", "Community", "Continuity", "Releases", "Documentation", "Engineering"]
 

@@ -2,8 +2,8 @@
 
 from playwright.sync_api import expect
 
+from harness.servers import Instance, RedisServer, fleet_environment, migrate
 from tests.browser.conftest import Visit, open_account
-from tests.servers import Instance, RedisServer, fleet_environment, migrate
 
 
 def test_pages_while_the_session_store_is_down(visit: Visit, database_url: str) -> None:

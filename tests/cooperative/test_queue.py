@@ -11,15 +11,15 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from app.core.keyring import Keyring
+from app.core.messages import EVERYWHERE, Letter
 from app.realtime import publisher as outgoing
 from app.realtime import queue as module
 from app.realtime import subscriptions
 from app.realtime.envelope import Envelopes, channel, encode
 from app.realtime.publisher import RedisPublisher
 from app.realtime.queue import LocalQueue, RedisQueue
-from app.realtime.rooms import EVERYWHERE, Letter
 from app.sessions import cookie
-from app.sessions.keyring import Keyring
 from tests.unit.conftest import count_of
 
 SIGNING = Keyring("signing", (b"s" * 32,))

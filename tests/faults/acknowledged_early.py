@@ -3,10 +3,10 @@
 import time
 from collections.abc import Sequence
 
+from app import worker
 from app.analytics.jobs import Storer
 from app.analytics.store import Accepted
 from app.analytics.stream import Entry
-from app.jobs import worker
 
 LATE_SECONDS = 0.3
 

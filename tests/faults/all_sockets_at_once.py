@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from app import config, create_app
+from app import create_app
+from app.core import config
 from app.realtime.connections import Connections
 
 shed = Connections.shed

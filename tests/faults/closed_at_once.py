@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from app import process
+from app.server import worker
 from wsgi import app
 
 
@@ -14,6 +14,6 @@ def close(_listener: Any, close: Callable[[], None], *_: Any) -> bool:
     return True
 
 
-vars(process)["close_gently"] = close
+vars(worker)["close_gently"] = close
 
 __all__ = ["app"]

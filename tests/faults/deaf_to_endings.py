@@ -1,8 +1,9 @@
 """The fault: no instance hears from another one that a session has ended."""
 
-from app import config, create_app
+from app import create_app
+from app.core import config
+from app.core.messages import Letter
 from app.realtime.publisher import Outbox
-from app.realtime.rooms import Letter
 
 put = Outbox.put
 

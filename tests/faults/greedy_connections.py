@@ -1,6 +1,6 @@
 """The fault: a connection whose next request is already there is served again at once, and so on."""
 
-from app.process import InstanceWorker
+from app.server.worker import InstanceWorker
 from wsgi import app
 
 InstanceWorker.take_turns = staticmethod(lambda: None)  # type: ignore[method-assign]

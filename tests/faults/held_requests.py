@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from flask import Flask, Response, request, session
 
-from app import config, create_app, logs
+from app import create_app
 from app.auth import guards
-from app.redis_client import connect
+from app.core import config, logs
+from app.redis.client import connect
 
 NOT_HELD = "-"
 

@@ -7,8 +7,8 @@ import os
 import secrets
 from dataclasses import replace
 
-from app import config, create_app
-from app.sessions import keyring
+from app import create_app
+from app.core import config, keyring
 
 keyring.key_id = lambda key: "0" * 16
 

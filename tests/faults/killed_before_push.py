@@ -4,7 +4,8 @@ import os
 import signal
 from typing import Any
 
-from app import config, create_app
+from app import create_app
+from app.core import config
 from app.notifications.service import Notifications
 
 

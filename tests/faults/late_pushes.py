@@ -3,9 +3,10 @@
 import threading
 from collections.abc import Sequence
 
-from app import config, create_app
+from app import create_app
+from app.core import config
+from app.core.messages import Letter
 from app.realtime.publisher import RedisPublisher
-from app.realtime.rooms import Letter
 
 LATE_SECONDS = 0.2
 

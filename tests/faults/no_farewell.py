@@ -1,6 +1,6 @@
 """The fault: an instance that stops does not wait until sockets have taken what they were sent last."""
 
-from app.process import InstanceWorker
+from app.server.worker import InstanceWorker
 from wsgi import app
 
 InstanceWorker._is_taking_leave = lambda *_: False  # type: ignore[method-assign]

@@ -1,8 +1,9 @@
 """The fault: an instance that stops goes on saying that it is ready, so that the balancer is not told."""
 
-from app import config, create_app
-from app.lifecycle import READY, Lifecycle
-from app.stopping import StopReport
+from app import create_app
+from app.core import config
+from app.server.lifecycle import READY, Lifecycle
+from app.server.stop_report import StopReport
 
 drain = Lifecycle.drain
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app import config, create_app
+from app import create_app, worker
 from app.analytics import rollups, store
 from app.analytics.intake import RedisIntake
 from app.analytics.store import Accepted, Outcome
+from app.core import config
 from app.database.clock import now
-from app.jobs import worker
 
 
 def keep(connection: Connection, batch: Sequence[Accepted], oldest: datetime) -> Outcome:

@@ -4,7 +4,8 @@ from typing import Any
 
 import gevent
 
-from app import config, create_app
+from app import create_app
+from app.core import config
 from app.realtime.websocket import WebSocket
 
 attend = WebSocket.attend

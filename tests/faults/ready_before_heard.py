@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import gevent
 
-from app import config, create_app
+from app import create_app
+from app.core import config
 from app.realtime import queue
 from app.realtime.queue import RedisQueue
 

@@ -2,7 +2,7 @@
 
 import time
 
-from app.process import InstanceWorker
+from app.server.worker import InstanceWorker
 from wsgi import app
 
 SECONDS = 0.3

@@ -4,7 +4,8 @@ import gevent
 from flask import Flask, Response
 from flask.sessions import SessionMixin
 
-from app import config, create_app
+from app import create_app
+from app.core import config
 from app.sessions.interface import SessionInterface
 from app.sessions.session import Session
 

@@ -1,8 +1,8 @@
 """An instance that waits a second for the next part of a body, instead of half a minute."""
 
-from app import client_connection
+from app.server import connection
 from wsgi import app
 
-vars(client_connection)["TRANSFER_SECONDS"] = 1.0
+vars(connection)["TRANSFER_SECONDS"] = 1.0
 
 __all__ = ["app"]

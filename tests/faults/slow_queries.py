@@ -3,7 +3,8 @@
 from flask import Response
 from sqlalchemy import Connection, text
 
-from app import config, create_app
+from app import create_app
+from app.core import config
 from app.database.engine import Database
 
 SECONDS = 10.0  # patience: this is about other requests, not about this one

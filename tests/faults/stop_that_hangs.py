@@ -2,8 +2,9 @@
 
 import gevent
 
-from app import config, create_app
-from app.lifecycle import Lifecycle
+from app import create_app
+from app.core import config
+from app.server.lifecycle import Lifecycle
 
 app = create_app(config.from_environment_or_exit())
 lifecycle: Lifecycle = app.extensions["lifecycle"]

@@ -2,7 +2,8 @@
 
 from flask import Response, request
 
-from app import config, create_app
+from app import create_app
+from app.core import config
 
 app = create_app(config.from_environment_or_exit())
 

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Mapping
 
-from app.redis_multiplexed import MultiplexedRedis
+from app.redis.multiplexed import MultiplexedRedis
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.store import Change, Fields
 from tests.faults.held_requests import app, redis, settings

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.servers import Instance, fleet_environment, migrate
+from harness.servers import Instance, fleet_environment, migrate
 
 StartFleet = Callable[..., list[Instance]]
 

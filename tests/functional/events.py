@@ -14,9 +14,9 @@ import httpx
 import psycopg2
 import psycopg2.extensions
 
-from tests.functional.users import Reachable, User
-from tests.processes import wait_until
-from tests.servers import RedisServer
+from harness.processes import wait_until
+from harness.servers import RedisServer
+from harness.users import Reachable, User
 
 STREAM = "analytics:events"
 UNDERWAY_SECONDS = 20.0

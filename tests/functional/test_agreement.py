@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 
+from harness.servers import Instance, PostgresServer, RedisServer, flask, migrate, wait_until
+from harness.users import User
 from tests.functional.conftest import StartFleet
-from tests.functional.users import User
-from tests.servers import Instance, PostgresServer, RedisServer, flask, migrate, wait_until
 
 
 @contextmanager

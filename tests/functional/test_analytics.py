@@ -15,11 +15,11 @@ import httpx
 import psycopg2
 import pytest
 
+from harness.processes import wait_until
+from harness.servers import Instance, PostgresServer, RedisServer, Worker, embedded_environment, fleet_environment, migrate
+from harness.users import PASSWORD, User
 from tests.functional.conftest import GENEROUS
 from tests.functional.events import STREAM, Sender, await_all_stored, batch_of, running, session_of, stored
-from tests.functional.users import PASSWORD, User
-from tests.processes import wait_until
-from tests.servers import Instance, PostgresServer, RedisServer, Worker, embedded_environment, fleet_environment, migrate
 
 KILLS = 100
 
@@ -27,7 +27,7 @@ KILLS = 100
 class Fleet:
     """Three instances and two workers, with stores of their own."""
 
-    def __init__(self, stack: ExitStack, worker: str = "app.jobs.worker", application: str = "wsgi:app") -> None:
+    def __init__(self, stack: ExitStack, worker: str = "app.worker", application: str = "wsgi:app") -> None:
         self.redis, self.postgres = stack.enter_context(RedisServer()), stack.enter_context(PostgresServer())
         self.database_url = self.postgres.create_database()
         environment = fleet_environment(self.redis.url, self.database_url, **GENEROUS, LOG_LEVEL="WARNING")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.processes import run
+from harness.servers import Instance, base_environment, embedded_environment, flask, migrate
+from harness.users import User
 from tests.functional.conftest import GENEROUS
-from tests.functional.users import User
-from tests.processes import run
-from tests.servers import Instance, base_environment, embedded_environment, flask, migrate
 
 EXAMPLES_PER_OPERATION = "30"
 

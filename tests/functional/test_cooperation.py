@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.functional.users import User, client_without_cookies
-from tests.servers import Instance, embedded_environment, fleet_environment, migrate
+from harness.servers import Instance, embedded_environment, fleet_environment, migrate
+from harness.users import User, client_without_cookies
 
 MakeEnvironment = Callable[[], dict[str, str]]
 

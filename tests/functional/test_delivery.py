@@ -15,10 +15,8 @@ import httpx
 import psycopg2
 import pytest
 
-from tests.functional.conftest import GENEROUS
-from tests.functional.users import User
-from tests.processes import run
-from tests.servers import (
+from harness.processes import run
+from harness.servers import (
     ROOT,
     Instance,
     PostgresServer,
@@ -30,7 +28,9 @@ from tests.servers import (
     procfile_command,
     wait_until,
 )
-from tests.sockets import FLAWLESS, HANDSHAKE, Balancer, Listener, judge
+from harness.sockets import FLAWLESS, HANDSHAKE, Balancer, Listener, judge
+from harness.users import User
+from tests.functional.conftest import GENEROUS
 
 COUNT, PER_SECOND = 600, 150
 

@@ -19,9 +19,9 @@ import psutil
 import pytest
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-from app import config
-from app.config import EX_CONFIG
-from tests.containers import (
+from app.core import config
+from app.core.config import EX_CONFIG
+from harness.containers import (
     DOCKER,
     ComposedNginx,
     ComposedPostgres,
@@ -33,9 +33,9 @@ from tests.containers import (
     open_folder,
     services,
 )
-from tests.functional.users import PASSWORD
-from tests.processes import run
-from tests.servers import PROGRAMS, ROOT, base_environment, wait_until
+from harness.processes import run
+from harness.servers import PROGRAMS, ROOT, base_environment, wait_until
+from harness.users import PASSWORD
 
 INSTANCES = ["instance-1", "instance-2", "instance-3"]
 APPLICATION = [*INSTANCES, "worker", "release"]

@@ -24,8 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from tests.functional.users import User, client_without_cookies
-from tests.servers import (
+from harness.servers import (
     ROOT,
     Instance,
     PostgresServer,
@@ -39,6 +38,7 @@ from tests.servers import (
     procfile_command,
     wait_until,
 )
+from harness.users import User, client_without_cookies
 
 EX_CONFIG = 78
 LIMIT_SECONDS = 40 + 15  # of the examination of one address

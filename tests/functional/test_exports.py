@@ -14,9 +14,9 @@ import httpx
 import psycopg2
 import pytest
 
+from harness.servers import Instance, Worker, flask, wait_until
+from harness.users import User
 from tests.functional.conftest import StartFleet
-from tests.functional.users import User
-from tests.servers import Instance, Worker, flask, wait_until
 
 EVENTS = 50_000
 FIRST = "2026-01-01"

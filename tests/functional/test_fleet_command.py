@@ -17,9 +17,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.functional.users import User
-from tests.processes import FIRST_PORT, LAST_PORT, free_port, run
-from tests.servers import PROGRAMS, ROOT, Server, base_environment, procfile_command, wait_until
+from harness.processes import FIRST_PORT, LAST_PORT, free_port, run
+from harness.servers import PROGRAMS, ROOT, Server, base_environment, procfile_command, wait_until
+from harness.users import User
 
 RUNS = "The fleet runs"
 MEMBERS = {"instance-1", "instance-2", "worker-1", "nginx", "redis", "postgres"}

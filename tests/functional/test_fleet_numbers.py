@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from app.rehearsal.plan import Plan
-from tests.fleet import Fleet
-from tests.servers import ROOT, PostgresServer, base_environment
+from app.operations.rehearsal.plan import Plan
+from harness.fleet import Fleet
+from harness.servers import ROOT, PostgresServer, base_environment
 
 SETTINGS = {"TRUSTED_PROXIES": "1", "SHUTDOWN_DELAY": "1"}
 FEW = {"sockets": 30, "requests_per_second": 100, "notifications_per_second": 10}
@@ -23,7 +23,7 @@ MANY = {"sockets": 300, "requests_per_second": 20, "notifications_per_second": 5
 def measure(fleet: Fleet, scenario: str, load: dict[str, Any], redis_away: str | None = None) -> dict[str, Any]:
     pid_files = {name: str(fleet.pid_files[name]) for name in fleet.instances}
     plan = replace(Plan(fleet.url, pid_files, redis_away), **load)
-    command = [sys.executable, "-m", "gevent.monkey", "--module", "tests.numbers", scenario, plan.dump()]
+    command = [sys.executable, "-m", "gevent.monkey", "--module", "harness.numbers", scenario, plan.dump()]
     environment = base_environment() | fleet.environment
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=570)
     assert done.returncode == 0, done.stderr

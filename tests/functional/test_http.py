@@ -12,7 +12,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.servers import Instance, embedded_environment, migrate, wait_until
+from harness.servers import Instance, embedded_environment, migrate, wait_until
 
 HOST = b"Host: 127.0.0.1\r\n"
 PLAIN = b"GET /health/live HTTP/1.1\r\n" + HOST + b"\r\n"

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 from playwright.sync_api import Browser, Page
 
+from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
+from harness.sockets import FLAWLESS, Balancer, judge
+from harness.users import User
 from tests.functional.conftest import GENEROUS
-from tests.functional.users import User
-from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
-from tests.sockets import FLAWLESS, Balancer, judge
 
 COUNT, PER_SECOND = 300, 100
 

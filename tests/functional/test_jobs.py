@@ -17,9 +17,7 @@ import psutil
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
-from tests.functional.conftest import GENEROUS, StartFleet
-from tests.functional.users import User
-from tests.servers import (
+from harness.servers import (
     PROGRAMS,
     Instance,
     PostgresServer,
@@ -30,6 +28,8 @@ from tests.servers import (
     migrate,
     wait_until,
 )
+from harness.users import User
+from tests.functional.conftest import GENEROUS, StartFleet
 
 GATED_GIT = """#!/bin/sh
 while [ -e {folder}/shut ]; do touch {folder}/waiting; sleep 0.05; done

@@ -10,11 +10,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from app import config
-from app.config import Config, ConfigError
-from tests.containers import image_command
-from tests.processes import run
-from tests.servers import PROGRAMS, ROOT, base_environment
+from app.core import config
+from app.core.config import Config, ConfigError
+from harness.containers import image_command
+from harness.processes import run
+from harness.servers import PROGRAMS, ROOT, base_environment
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 VERSIONS = ["1.31", kubernetes_validate.latest_version()]

@@ -6,9 +6,9 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+from harness.servers import Instance, wait_until
+from harness.users import PASSWORD, User, client_without_cookies
 from tests.functional.conftest import StartFleet
-from tests.functional.users import PASSWORD, User, client_without_cookies
-from tests.servers import Instance, wait_until
 
 AT_ONCE = 12
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from app import config
+from app.core import config
+from app.core.keyring import Keyring
+from app.core.messages import ANALYTICS, Letter
 from app.realtime.publisher import RedisPublisher
-from app.realtime.rooms import ANALYTICS, Letter
-from app.redis_client import connect
-from app.sessions.keyring import Keyring
-from tests.functional.users import User
-from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
-from tests.sockets import Listener
+from app.redis.client import connect
+from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
+from harness.sockets import Listener
+from harness.users import User
 
 REFUSED = {"ok": False, "error": "This is for administrators."}
 

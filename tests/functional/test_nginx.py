@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.backends import Backend, Request
+from harness.backends import Backend, Request
+from harness.servers import ROOT, Instance, PostgresServer, RedisServer, fleet_environment, migrate, wait_until
+from harness.sockets import HANDSHAKE, Balancer, Listener, WebSocket, render
+from harness.users import PASSWORD, User
 from tests.functional.conftest import GENEROUS
-from tests.functional.users import PASSWORD, User
-from tests.servers import ROOT, Instance, PostgresServer, RedisServer, fleet_environment, migrate, wait_until
-from tests.sockets import HANDSHAKE, Balancer, Listener, WebSocket, render
 
 # The first is how the second begins, and as a pattern it would mean the third as well.
 NAMES = ["web.a", "web.a.1", "web-a"]

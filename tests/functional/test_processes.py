@@ -16,10 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.functional.conftest import StartFleet
-from tests.functional.users import User
-from tests.processes import run
-from tests.servers import (
+from harness.processes import run
+from harness.servers import (
     ROOT,
     Instance,
     RedisServer,
@@ -31,6 +29,8 @@ from tests.servers import (
     procfile_command,
     wait_until,
 )
+from harness.users import User
+from tests.functional.conftest import StartFleet
 
 EX_CONFIG = 78
 KEEPALIVE_SECONDS = 5  # gunicorn.conf.py

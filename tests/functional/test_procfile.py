@@ -12,10 +12,10 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Request, expect
 
-from app.config import SETTINGS
-from tests.functional.users import PASSWORD
-from tests.processes import run
-from tests.servers import PROGRAMS, ROOT, Server, base_environment, fleet_environment, free_port, procfile_command, wait_until
+from app.core.config import SETTINGS
+from harness.processes import run
+from harness.servers import PROGRAMS, ROOT, Server, base_environment, fleet_environment, free_port, procfile_command, wait_until
+from harness.users import PASSWORD
 
 HONCHO = [str(PROGRAMS / "honcho"), "--no-colour", "--env", os.devnull]
 RECEIVED = {signal.SIGTERM: 143, signal.SIGINT: 130}  # honcho's own exit status

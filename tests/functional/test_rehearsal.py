@@ -12,11 +12,11 @@ import psycopg2
 import pytest
 
 from app.analytics.stream import STREAM
-from app.rehearsal.commands import PROGRAM
-from app.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
-from tests.fleet import Fleet
-from tests.processes import wait_until
-from tests.servers import ROOT, PostgresServer, base_environment, procfile_command
+from app.operations.rehearsal.commands import PROGRAM
+from app.operations.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
+from harness.fleet import Fleet
+from harness.processes import wait_until
+from harness.servers import ROOT, PostgresServer, base_environment, procfile_command
 
 # A load that leaves a machine with two processors, and other things to do, time for the instances.
 GENTLE = {
@@ -107,7 +107,7 @@ def test_each_fault_is_seen(postgres_server: PostgresServer, tmp_path: Path, fau
 @pytest.mark.parametrize(
     ("application", "worker", "what"),
     [
-        (f"{OPT_OUT_FAILS_OPEN}:app", "app.jobs.worker", "taken"),  # and dropped by the worker
+        (f"{OPT_OUT_FAILS_OPEN}:app", "app.worker", "taken"),  # and dropped by the worker
         ("wsgi:app", OPT_OUT_FAILS_OPEN, "stored"),
     ],
     ids=["at the door", "where events are stored"],

@@ -10,15 +10,15 @@ from contextlib import ExitStack
 
 import pytest
 
-from app import config
+from app.core import config
+from app.core.keyring import Keyring
+from app.core.messages import ANALYTICS, EVERYWHERE, Letter, of_user
 from app.realtime.envelope import channel
 from app.realtime.publisher import RedisPublisher
-from app.realtime.rooms import ANALYTICS, EVERYWHERE, Letter, of_user
-from app.sessions.keyring import Keyring
+from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
+from harness.sockets import Listener
+from harness.users import User
 from tests.functional.conftest import GENEROUS
-from tests.functional.users import User
-from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
-from tests.sockets import Listener
 
 FIRST, LATER = 1, 2
 

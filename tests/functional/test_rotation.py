@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
-from app.sessions.keyring import key_id
+from app.core.keyring import key_id
+from harness.servers import Instance, fleet_environment, migrate, wait_until
+from harness.users import User
 from tests.functional.conftest import GENEROUS
-from tests.functional.users import User
-from tests.servers import Instance, fleet_environment, migrate, wait_until
 
 INSTANCES = 3
 

@@ -16,10 +16,10 @@ from typing import Self
 import httpx
 import pytest
 
-from tests import guide
-from tests.guide import Block
-from tests.processes import Process, free_ports, run
-from tests.servers import ROOT, PostgresServer, base_environment, wait_until
+from harness import guide
+from harness.guide import Block
+from harness.processes import Process, free_ports, run
+from harness.servers import ROOT, PostgresServer, base_environment, wait_until
 
 BLOCKS = list(guide.blocks(guide.GUIDE.read_text(encoding="utf-8")))
 

@@ -16,9 +16,9 @@ import httpx
 import pytest
 import redis
 
+from harness.servers import Instance, RedisServer
+from harness.users import client_without_cookies
 from tests.functional.conftest import StartFleet
-from tests.functional.users import client_without_cookies
-from tests.servers import Instance, RedisServer
 
 PAIRS = 1000
 UNGUARDED_PAIRS = 50

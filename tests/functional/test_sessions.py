@@ -13,9 +13,9 @@ import httpx
 import pytest
 import redis
 
+from harness.servers import Command, Instance, PostgresServer, RedisServer, fleet_environment, migrate, wait_until
+from harness.users import PASSWORD, User
 from tests.functional.conftest import GENEROUS, StartFleet
-from tests.functional.users import PASSWORD, User
-from tests.servers import Command, Instance, PostgresServer, RedisServer, fleet_environment, migrate, wait_until
 
 
 def commands_of_requests(commands: list[Command]) -> list[str]:

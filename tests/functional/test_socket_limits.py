@@ -14,21 +14,10 @@ import httpx
 import psycopg2
 import pytest
 
+from harness.servers import Instance, PostgresServer, RedisServer, fleet_environment, migrate, wait_until
+from harness.sockets import BINARY, CONTINUATION, HANDSHAKE, PING, PONG, TEXT, Listener, WebSocket, memory, probed
+from harness.users import User
 from tests.functional.conftest import GENEROUS
-from tests.functional.users import User
-from tests.servers import Instance, PostgresServer, RedisServer, fleet_environment, migrate, wait_until
-from tests.sockets import (
-    BINARY,
-    CONTINUATION,
-    HANDSHAKE,
-    PING,
-    PONG,
-    TEXT,
-    Listener,
-    WebSocket,
-    memory,
-    probed,
-)
 
 MEGABYTE = 2**20
 PLACES, PLACES_OF_USER, PLACES_OF_NOBODY = 20, 4, 2

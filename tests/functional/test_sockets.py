@@ -11,11 +11,11 @@ import pytest
 import requests
 import socketio
 
-from tests.crowd import Crowd
+from harness.crowd import Crowd
+from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
+from harness.sockets import HANDSHAKE, Balancer, Listener, memory
+from harness.users import PASSWORD, User
 from tests.functional.conftest import GENEROUS, StartFleet
-from tests.functional.users import PASSWORD, User
-from tests.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
-from tests.sockets import HANDSHAKE, Balancer, Listener, memory
 
 
 def notify(instance: Instance, user: User, *options: str) -> list[int]:

@@ -19,11 +19,11 @@ import httpx
 import psutil
 import pytest
 
-from tests.crowd import Crowd, fastest_second
+from harness.crowd import Crowd, fastest_second
+from harness.servers import Instance, RedisServer, embedded_environment, flask, migrate, wait_until
+from harness.sockets import CLOSE, HANDSHAKE, WebSocket
+from harness.users import User
 from tests.functional.conftest import StartFleet
-from tests.functional.users import User
-from tests.servers import Instance, RedisServer, embedded_environment, flask, migrate, wait_until
-from tests.sockets import CLOSE, HANDSHAKE, WebSocket
 
 HELD = "tests.faults.held_requests:app"
 CROWD = 1500  # more than an event loop accepts before a careless stop has closed its socket

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from harness.servers import Instance, PostgresServer, RedisServer, Server, fleet_environment, migrate, wait_until
+from harness.users import PASSWORD, User
 from tests.functional.conftest import GENEROUS
-from tests.functional.users import PASSWORD, User
-from tests.servers import Instance, PostgresServer, RedisServer, Server, fleet_environment, migrate, wait_until
 
 QUICK_SECONDS = 2.0
 POOL_SIZE = 5  # DATABASE_POOL_SIZE

@@ -14,14 +14,15 @@ from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client import REGISTRY
 
-from app import config, create_app, instance
-from app.config import Config
+from app import create_app
+from app.core import config, instance
+from app.core.config import Config
 from app.database.engine import Database
 from app.database.upgrade import upgrade
-from app.lifecycle import Lifecycle
-from app.redis_client import connect
-from app.redis_multiplexed import MultiplexedRedis
-from tests.servers import embedded_environment, fleet_environment
+from app.redis.client import connect
+from app.redis.multiplexed import MultiplexedRedis
+from app.server.lifecycle import Lifecycle
+from harness.servers import embedded_environment, fleet_environment
 
 MakeApp = Callable[..., Flask]
 

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from app import config, instance
 from app.adapters import Adapters, choose
 from app.auth.limits import MemoryRateLimiter, RedisRateLimiter
-from app.config import Config
+from app.core import config, instance
+from app.core.config import Config
+from app.core.keyring import Keyring
 from app.database.engine import Database
 from app.fleet.vitals import Vitals
-from app.lifecycle import Lifecycle
-from app.sessions.keyring import Keyring
+from app.server.lifecycle import Lifecycle
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.sql_store import SqlSessionStore
 

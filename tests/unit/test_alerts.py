@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from app import metrics
+from app.core import metrics
 from app.fleet import advice
-from tests.servers import ROOT
+from harness.servers import ROOT
 
 FOLDER = ROOT / "deploy/prometheus"
 RULES = (FOLDER / "rules.yml").read_text()

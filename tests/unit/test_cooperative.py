@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import sys
 
-from tests.processes import run
-from tests.servers import ROOT, base_environment
+from harness.processes import run
+from harness.servers import ROOT, base_environment
 
 
 def test_the_cooperative_tests_pass_in_a_patched_process() -> None:

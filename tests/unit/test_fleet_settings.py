@@ -12,7 +12,7 @@ import pytest
 from deploy.fleet import settings
 from deploy.fleet.programs import Refused
 from deploy.fleet.settings import Ports
-from tests.processes import free_port
+from harness.processes import free_port
 
 PORTS = Ports(8080, [3001, 3002], 20_001, 26_001)
 

@@ -6,7 +6,7 @@ import ast
 
 from gunicorn.config import KNOWN_SETTINGS
 
-from tests.servers import ROOT
+from harness.servers import ROOT
 
 OWN_NAMES = {"settings", "outcomes"}  # what the file itself works with
 KNOWN = {setting.name: setting for setting in KNOWN_SETTINGS}

@@ -1,4 +1,4 @@
-"""Imports go down only, so that who knows a layer needs to know nothing of those above it."""
+"""Imports point downwards, so that a reader of one package needs to know only the packages below it."""
 
 from __future__ import annotations
 
@@ -9,60 +9,96 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT
+from harness.servers import ROOT
 
-# From the bottom to the top. A module belongs to the first layer, read downwards, that has a pattern for it.
-LAYERS = {
-    "kernel": r"app\.(version|config|config_parsers|moments|instance|logs|metrics|errors)",
-    "resources": r"app\.(redis_(client|multiplexed)|lifecycle|stopping|listening|client_connection|plain_http|threads)"
-    r"|app\.analysis(\..*)?|app\.database(\.(?!commands).*)?",
-    "sessions": r"app\.sessions(\..*)?",
-    "service": r"app\.(\w+)\.service",
-    "edges": r"app\.(tracing|proxies|security|api|openapi|commands)|app\.web(\..*)?"
-    r"|app\.\w+\.(views|sockets|jobs|commands|guards|bodies|tracking)|app\.jobs\.performer",
-    "processes": r"app\.process|app\.jobs\.worker|app\.rehearsal\.(__main__|program)",
-    "wiring": r"app(\.adapters|\.jobs\.crew)?",
-    "stores and nouns": r"app\.\w+\.\w+"
-    r"|app\.(analytics|auth|doctor|exports|fleet|health|insights|jobs|notifications|realtime|rehearsal|repositories)",
+# From the bottom to the top. A package imports only from packages above it in this list.
+PACKAGES = [
+    "app.core",
+    "app.analysis",
+    "app.redis",
+    "app.database",
+    "app.server",
+    "app.sessions",
+    "app.http",
+    "app.auth",
+    "app.health",
+    "app.realtime",
+    "app.fleet",
+    "app.notifications",
+    "app.jobs",
+    "app.analytics",
+    "app.analytics.reports",
+    "app.analytics.exports",
+    "app.repositories",
+    "app.web",
+    "app.operations.doctor",
+    "app.operations.rehearsal",
+    "app.operations",
+    "app.adapters",
+    "app.job_wiring",
+    "app",  # create_app
+    "app.worker",
+    "app.rehearsal",
+]
+
+# Modules that every feature has, from the bottom to the top. A module of a package imports only from the same or a lower level.
+LEVELS = {
+    "store": r"\.(\w+_)?store$",
+    "service": r"\.service$",
+    "edge": r"\.(views|sockets|jobs|commands|guards|bodies|tracking)$",
 }
-BOTTOM_UP = ["kernel", "resources", "sessions", "stores and nouns", "service", "edges", "wiring", "processes"]
 
-# Folders of the layers above that are no features of their own.
-SHARED = {"analysis", "database", "jobs", "realtime", "sessions"}
-# The pages put all features together.
-PAGES = "app.web"
+# A feature uses another feature through its service and its guards, not through its internals.
+# The pages and the rehearsal combine all features.
+FEATURES = {
+    "app.analytics",
+    "app.analytics.exports",
+    "app.analytics.reports",
+    "app.auth",
+    "app.fleet",
+    "app.health",
+    "app.notifications",
+    "app.operations.doctor",
+    "app.repositories",
+}
 
 Imports = dict[str, set[str]]  # module -> the modules of the application that it imports
 
 
-def layer(module: str) -> str:
-    found = next((name for name, pattern in LAYERS.items() if re.fullmatch(pattern, module)), None)
-    assert found, f"{module} is in no layer: add it to LAYERS"
-    return found
+def package(module: str) -> str:
+    """The longest entry of PACKAGES that the module belongs to; "app" itself holds only create_app."""
+    if module == "app":
+        return module
+    found = [name for name in PACKAGES if name != "app" and (module == name or module.startswith(f"{name}."))]
+    assert found, f"{module} belongs to no package: add it to PACKAGES"
+    return max(found, key=len)
 
 
-def feature(module: str) -> str | None:
-    parts = module.split(".")
-    return parts[1] if len(parts) > 2 and parts[1] not in SHARED else None
+def level(module: str) -> str | None:
+    return next((name for name, pattern in LEVELS.items() if re.search(pattern, module)), None)
 
 
-def rising(imports: Imports) -> list[str]:
-    """Imports from a higher layer."""
-    return [
-        f"{module} ({layer(module)}) imports {target} ({layer(target)})"
-        for module, target in pairs(imports)
-        if BOTTOM_UP.index(layer(target)) > BOTTOM_UP.index(layer(module))
-    ]
+def upward(imports: Imports) -> list[str]:
+    """Imports from a higher package, or from a higher level of the same package."""
+    return [f"{module} imports {target}" for module, target in pairs(imports) if is_upward(module, target)]
 
 
-def sideways(imports: Imports) -> list[str]:
-    """Imports from another feature of anything but its service and auth.guards, outside of the pages and the processes."""
+def is_upward(module: str, target: str) -> bool:
+    here, there = package(module), package(target)
+    if here != there:
+        return PACKAGES.index(there) > PACKAGES.index(here)
+    levels = list(LEVELS)
+    low, high = level(module), level(target)
+    return low is not None and high is not None and levels.index(high) > levels.index(low)
+
+
+def internal(imports: Imports) -> list[str]:
+    """Imports from another feature that bypass its service and its guards."""
     return [
         f"{module} imports {target}"
         for module, target in pairs(imports)
-        if feature(module) and feature(target) and feature(module) != feature(target)
-        if target != "app.auth.guards" and layer(target) != "service"
-        if not module.startswith(PAGES) and layer(module) not in ("wiring", "processes")
+        if {package(module), package(target)} <= FEATURES and package(module) != package(target)
+        if target != "app.auth.guards" and level(target) != "service"
     ]
 
 
@@ -75,7 +111,7 @@ def imports_of(sources: dict[str, str]) -> Imports:
 
 
 def targets(tree: ast.Module, modules: set[str]) -> Iterator[str]:
-    """Of every import statement, inside of functions and under TYPE_CHECKING too."""
+    """The targets of every import statement, including those inside functions and under TYPE_CHECKING."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "app")
@@ -101,42 +137,36 @@ def imports(sources: dict[str, str]) -> Imports:
     return imports_of(sources)
 
 
-def test_no_module_imports_from_a_higher_layer(imports: Imports) -> None:
-    assert rising(imports) == []
+def test_no_import_points_upwards(imports: Imports) -> None:
+    assert upward(imports) == []
 
 
-def test_features_know_only_services_and_guards_of_each_other(imports: Imports) -> None:
-    assert sideways(imports) == []
+def test_features_use_only_services_and_guards_of_each_other(imports: Imports) -> None:
+    assert internal(imports) == []
 
 
-def test_the_kernel_knows_nothing_of_the_application(imports: Imports) -> None:
-    known = {target for module, target in pairs(imports) if layer(module) == "kernel"}
-    assert {target for target in known if layer(target) != "kernel"} == set()
-    assert "app.instance" in known
-
-
-def test_services_and_stores_know_nothing_of_flask(sources: dict[str, str]) -> None:
-    below = {module: source for module, source in sources.items() if re.search(r"\.(\w*_)?(service|store)$", module)}
+def test_services_and_stores_do_not_import_flask(sources: dict[str, str]) -> None:
+    below = {module: source for module, source in sources.items() if level(module) in ("service", "store")}
     assert {"app.auth.service", "app.auth.store", "app.sessions.redis_store"} <= set(below)
     assert [module for module, source in below.items() if re.search(r"^\s*(from|import) flask\b", source, re.MULTILINE)] == []
 
 
-def test_each_layer_has_modules(imports: Imports) -> None:
-    assert {layer(module) for module in imports} == set(BOTTOM_UP) == set(LAYERS)
+def test_each_package_has_modules(imports: Imports) -> None:
+    assert {package(module) for module in imports} == set(PACKAGES)
 
 
 @pytest.mark.parametrize(
     ("sources", "fault"),
     [
-        ({"app.errors": "from app.sessions import store"}, "app.errors (kernel) imports app.sessions.store (sessions)"),
-        ({"app.auth.service": "from app.auth.views import x"}, "app.auth.service (service) imports app.auth.views (edges)"),
-        ({"app.auth.store": "import app.auth.service"}, "app.auth.store (stores and nouns) imports app.auth.service (service)"),
-        ({"app.auth.views": "from app import create_app"}, "app.auth.views (edges) imports app (wiring)"),
-        ({"app.api": "def f():\n    from app.jobs.worker import main"}, "app.api (edges) imports app.jobs.worker (processes)"),
+        ({"app.core.errors": "from app.sessions import store"}, "app.core.errors imports app.sessions.store"),
+        ({"app.auth.service": "from app.auth.views import x"}, "app.auth.service imports app.auth.views"),
+        ({"app.auth.store": "import app.auth.service"}, "app.auth.store imports app.auth.service"),
+        ({"app.auth.views": "from app import create_app"}, "app.auth.views imports app"),
+        ({"app.http.api": "def f():\n    from app.worker import main"}, "app.http.api imports app.worker"),
     ],
 )
-def test_an_import_that_rises_is_seen(sources: dict[str, str], fault: str) -> None:
-    assert rising(imports_of({"app.sessions.store": "", **sources})) == [fault]
+def test_an_upward_import_is_found(sources: dict[str, str], fault: str) -> None:
+    assert upward(imports_of({"app.sessions.store": "", **sources})) == [fault]
 
 
 @pytest.mark.parametrize(
@@ -145,13 +175,13 @@ def test_an_import_that_rises_is_seen(sources: dict[str, str], fault: str) -> No
         ("from app.fleet.service import Membership", True),
         ("from app.auth.guards import require_user", True),
         ("from app.auth import guards", True),
-        ("from app.sessions.keyring import Keyring", True),
+        ("from app.core.keyring import Keyring", True),
         ("from app.health.store import x", True),
         ("from app.fleet.store import Registry", False),
         ("from app.auth.store import User", False),
         ("from app.auth import limits", False),
     ],
 )
-def test_an_import_from_the_inside_of_another_feature_is_seen(statement: str, allowed: bool) -> None:
+def test_an_import_of_the_internals_of_another_feature_is_found(statement: str, allowed: bool) -> None:
     known = {"app.health.views": statement, "app.auth.guards": "", "app.auth.limits": ""}
-    assert bool(sideways(imports_of(known))) is not allowed
+    assert bool(internal(imports_of(known))) is not allowed

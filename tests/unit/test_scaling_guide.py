@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from app.config import SETTINGS, ConfigError, load
+from app.core.config import SETTINGS, ConfigError, load
 from app.fleet import advice
-from tests import guide
-from tests.guide import Block
-from tests.servers import ROOT
+from harness import guide
+from harness.guide import Block
+from harness.servers import ROOT
 
 HEADINGS = """
 # Horizontal Scaling Guide

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tests.repositories import git
+from harness.repositories import git
 
 DAY = 86_400
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.analysis.address import MAX_LENGTH, Address, AddressRefused, parse
-from tests.git_server import create_repository, git
+from harness.git_server import create_repository, git
 
 
 def remote(text: str) -> Address:

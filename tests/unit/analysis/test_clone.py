@@ -20,8 +20,8 @@ from app.analysis import clone, remote
 from app.analysis.address import Address, parse
 from app.analysis.failures import Failure
 from app.analysis.git import Repository
-from tests import git_server
-from tests.git_server import HOST, GitServer, create_repository, git
+from harness import git_server
+from harness.git_server import HOST, GitServer, create_repository, git
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
 MEGABYTE = 1024**2

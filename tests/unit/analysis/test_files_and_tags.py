@@ -14,7 +14,7 @@ from app.analysis.git import GitError, Repository
 from app.analysis.languages import language_of, spdx_id
 from app.analysis.releases import version_order
 from app.analysis.report import build as report_of
-from tests.repositories import NOW, SYMLINK, Commit, ago, build
+from harness.repositories import NOW, SYMLINK, Commit, ago, build
 
 MIT = (Path(__file__).parents[3] / "LICENSE").read_bytes()
 

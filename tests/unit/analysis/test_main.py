@@ -18,10 +18,10 @@ from app.analysis import __main__ as module
 from app.analysis import clone, report
 from app.analysis.__main__ import Output, outcome_of
 from app.analysis.git import GitError
-from tests import git_server
-from tests.git_server import GitServer, create_repository
-from tests.processes import wait_until
-from tests.servers import ROOT, base_environment
+from harness import git_server
+from harness.git_server import GitServer, create_repository
+from harness.processes import wait_until
+from harness.servers import ROOT, base_environment
 
 MEGABYTE = 1024**2
 

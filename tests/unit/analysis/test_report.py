@@ -14,7 +14,7 @@ import pytest
 
 from app.analysis.git import Repository
 from app.analysis.report import build as report_of
-from tests.repositories import (
+from harness.repositories import (
     ADA,
     EXECUTABLE,
     NOW,
@@ -30,7 +30,7 @@ from tests.repositories import (
     replace_head,
     set_reference,
 )
-from tests.servers import ROOT
+from harness.servers import ROOT
 from tests.unit.analysis import literal
 
 BOB = b"Bob <bob@example.org>"

@@ -9,7 +9,7 @@ import pytest
 
 from app.analysis.git import Repository
 from app.analysis.report import build as report_of
-from tests.repositories import NOW, Commit, Tag, ago, build
+from harness.repositories import NOW, Commit, Tag, ago, build
 from tests.unit.analysis import literal
 
 README = {b"README.md": b"# x\n"}

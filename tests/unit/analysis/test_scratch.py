@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.analysis import scratch
-from tests.servers import ROOT
+from harness.servers import ROOT
 
 HOLDER = """
 import sys

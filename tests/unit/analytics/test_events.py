@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from app.analytics.events import Event, Item, Scalar, check
-from app.moments import iso
+from app.core.timestamps import iso
 
 NOW = datetime(2026, 11, 26, 20, 0, 0, 123_000, UTC)
 OLDEST = NOW - timedelta(days=365)

@@ -13,10 +13,10 @@ from app.analytics.intake import CLOSED, FULL, TAKEN, UNKNOWN, DirectIntake, Int
 from app.analytics.person import Account, Standing, Visitor
 from app.analytics.store import ON_THE_WAY, Accepted
 from app.analytics.stream import GROUP, STREAM, EventStream
-from app.errors import Unavailable
-from app.redis_multiplexed import MultiplexedRedis
-from tests.processes import wait_until
-from tests.servers import RedisServer
+from app.core.errors import Unavailable
+from app.redis.multiplexed import MultiplexedRedis
+from harness.processes import wait_until
+from harness.servers import RedisServer
 from tests.unit.analytics.conftest import PASSER, event
 from tests.unit.conftest import Clock
 

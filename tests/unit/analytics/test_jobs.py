@@ -16,9 +16,9 @@ from app.analytics.jobs import Storer
 from app.analytics.person import Account, Standing
 from app.analytics.store import Accepted
 from app.analytics.stream import GROUP, POISON, STREAM, EventStream
-from app.errors import Unavailable
-from app.redis_multiplexed import MultiplexedRedis
-from tests.processes import wait_until
+from app.core.errors import Unavailable
+from app.redis.multiplexed import MultiplexedRedis
+from harness.processes import wait_until
 from tests.unit.analytics.conftest import event
 
 OPEN = Standing("a1", version=0, is_open=True)

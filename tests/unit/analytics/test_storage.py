@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from app import config
 from app.analytics import storage, store
 from app.analytics.events import Event
 from app.analytics.storage import Retention, Storage
-from app.config import Config
+from app.core import config
+from app.core.config import Config
+from app.core.messages import ANALYTICS, Letter
 from app.database.engine import Database
 from app.database.schema import events
-from app.realtime.rooms import ANALYTICS, Letter
-from tests.servers import embedded_environment
+from harness.servers import embedded_environment
 from tests.unit.analytics.conftest import PASSER, accepted, event
 
 

@@ -14,9 +14,9 @@ from app.analytics.events import Event
 from app.analytics.person import Account, Person, Standing, Visitor
 from app.analytics.store import ON_THE_WAY, Outcome
 from app.auth import store as accounts
+from app.core.timestamps import iso
 from app.database.engine import Database
 from app.database.schema import events, people, visitor_keys
-from app.moments import iso
 from tests.unit.analytics.conftest import (
     LONG_AGO,
     NOW,

@@ -19,9 +19,9 @@ from app.analytics import store, tracking
 from app.analytics.catalogue import BY_NAME, COLLECTED, FUNNELS
 from app.analytics.events import Event
 from app.analytics.tracking import Recorder
+from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.database.schema import events, people
-from app.errors import Unavailable
 from app.repositories.service import Entry
 from tests.unit.analytics.conftest import NOW, event
 from tests.unit.conftest import MakeApp, count_of

@@ -10,9 +10,9 @@ import pytest
 import redis
 
 from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter, _Bucket
-from app.config_parsers import Rate
-from app.sessions.keyring import Keyring
-from tests.servers import RedisServer, wait_until
+from app.core.config_parsers import Rate
+from app.core.keyring import Keyring
+from harness.servers import RedisServer, wait_until
 from tests.unit.conftest import Clock
 
 RING = Keyring("signing", (b"s" * 32,))

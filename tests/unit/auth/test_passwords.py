@@ -6,7 +6,7 @@ from argon2 import PasswordHasher
 
 from app.auth import passwords
 from app.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords, weakness
-from app.errors import Unavailable
+from app.core.errors import Unavailable
 
 EMAIL = "grace.hopper@example.org"
 GOOD = "correct horse battery"

@@ -7,14 +7,14 @@ import pytest
 from argon2 import PasswordHasher
 from sqlalchemy import Connection
 
-from app import config
 from app.auth import store
 from app.auth.limits import Buckets, MemoryRateLimiter
 from app.auth.passwords import Passwords
 from app.auth.service import Accounts, Client, NotConfirmed, WrongPassword, normal_email
 from app.auth.store import User
+from app.core import config
+from app.core.errors import Conflict, Invalid, NotSignedIn, Problem, TooMany, Unavailable
 from app.database.engine import Database
-from app.errors import Conflict, Invalid, NotSignedIn, Problem, TooMany, Unavailable
 from tests.unit.conftest import Clock, count_of
 
 EMAIL, PASSWORD = "ada@example.org", "correct horse battery"

@@ -13,7 +13,7 @@ from app.database import cooperative
 from app.database.engine import Database, DatabaseUnavailable
 from app.database.schema import session_fields, users
 from app.database.upgrade import upgrade
-from tests.servers import free_port
+from harness.servers import free_port
 from tests.unit.database.test_schema import postgresql_url
 
 

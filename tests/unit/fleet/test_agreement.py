@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app import instance
+from app.core import instance
 from app.database.engine import Database
 from app.database.upgrade import upgrade
 from app.fleet import agreement as module
@@ -14,8 +14,8 @@ from app.fleet import pulse
 from app.fleet.agreement import Agreement, unsettled
 from app.fleet.pulse import Pulse
 from app.fleet.store import Peer
-from app.lifecycle import Lifecycle
-from tests.servers import wait_until
+from app.server.lifecycle import Lifecycle
+from harness.servers import wait_until
 
 
 @pytest.fixture

@@ -5,15 +5,15 @@ from typing import Any, cast
 import pytest
 import redis
 
-from app import instance
-from app.errors import NotFound, Unavailable
+from app.core import instance
+from app.core.errors import NotFound, Unavailable
+from app.core.keyring import Keyring, key_id
 from app.fleet import store
 from app.fleet.agreement import Disagreement
 from app.fleet.service import UNREADY_AFTER_SECONDS, FleetOfOne, Membership, SharedFleet
 from app.fleet.store import Peer, Registry
 from app.fleet.vitals import Vitals
-from app.lifecycle import Lifecycle
-from app.sessions.keyring import Keyring, key_id
+from app.server.lifecycle import Lifecycle
 from tests.unit.conftest import Clock, count_of
 
 NEW, OLD, FOREIGN = b"n" * 32, b"o" * 32, b"f" * 32

@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 import redis
 
-from app.errors import Unavailable
+from app.core.errors import Unavailable
 from app.fleet import store
 from app.fleet.store import Registry, RingState
-from tests.servers import wait_until
+from harness.servers import wait_until
 
 RING = "encryption"
 LONG = 3600.0  # so that no key settles during a test

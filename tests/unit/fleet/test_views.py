@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from app.auth import store
 from app.fleet.views import InstanceView
-from app.lifecycle import DRAINING, READY, Lifecycle
+from app.server.lifecycle import DRAINING, READY, Lifecycle
 
 ORDER = "/api/fleet/instances/instance-1/drain"
 

@@ -4,16 +4,8 @@ import logging
 
 import pytest
 
-from app.errors import Unavailable
-from app.health.service import (
-    FAIL,
-    PASS,
-    PROBE_TIMEOUT_SECONDS,
-    SLOW_SECONDS,
-    UNREADY_AFTER_SECONDS,
-    WARN,
-    Probe,
-)
+from app.core.errors import Unavailable
+from app.health.service import FAIL, PASS, PROBE_TIMEOUT_SECONDS, SLOW_SECONDS, UNREADY_AFTER_SECONDS, WARN, Probe
 from tests.unit.conftest import Clock, count_of
 
 REFUSED = "192.0.2.7:6379 refused the connection"

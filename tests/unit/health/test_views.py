@@ -4,9 +4,9 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app.core.version import VERSION
 from app.health.service import Probe
-from app.lifecycle import Lifecycle
-from app.version import VERSION
+from app.server.lifecycle import Lifecycle
 from tests.unit.conftest import MakeApp
 
 

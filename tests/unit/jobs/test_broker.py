@@ -7,10 +7,10 @@ import dramatiq
 import pytest
 import redis
 
-from app import config
+from app.core import config
 from app.jobs.broker import Queues, local_broker, redis_broker
-from app.redis_client import connect
-from tests.servers import fleet_environment, free_port
+from app.redis.client import connect
+from harness.servers import fleet_environment, free_port
 from tests.unit.conftest import UNUSED_DATABASE_URL
 
 

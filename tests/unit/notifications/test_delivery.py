@@ -7,7 +7,7 @@ from typing import Any
 import gevent
 import pytest
 
-from app.errors import Unavailable
+from app.core.errors import Unavailable
 from app.notifications import delivery
 from app.notifications.delivery import Delivery
 from app.notifications.store import Notification, Page

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from engineio.packet import Packet
 
-from app.errors import Unavailable
+from app.core.errors import Unavailable
 from app.realtime import connections as module
 from app.realtime.connections import OPENED_AT, Connection, Connections, Identity
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from app.core.keyring import Keyring
 from app.realtime.envelope import Envelopes, channel, encode, room_of
-from app.sessions.keyring import Keyring
 
 OLD, NEW = b"s" * 32, b"t" * 32
 CONTENTS = [encode(("news", {"number": 1, "title": "naïve 漢"})), encode(("news", {"number": 2}))]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import Unavailable
+from app.core.errors import Unavailable
 from app.realtime.connections import IDENTITY, OPENED_AT, Identity
 from app.realtime.gate import Gate, Handshakes
 from app.realtime.transport import MAX_PACKETS_PER_POST

@@ -7,11 +7,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from app.core.keyring import Keyring
+from app.core.messages import Letter
 from app.realtime import publisher as module
 from app.realtime.envelope import Envelopes, channel
 from app.realtime.publisher import RedisPublisher
-from app.realtime.rooms import Letter
-from app.sessions.keyring import Keyring
 from tests.unit.conftest import count_of
 
 SIGNING = Keyring("signing", (b"s" * 32,))

@@ -15,7 +15,7 @@ from gevent.socket import socketpair
 from app.realtime import websocket as module
 from app.realtime.frames import BINARY, CLOSE, NOT_UTF8, PING, POLICY_VIOLATION, PONG, PROTOCOL_ERROR, TEXT, TOO_BIG, close_frame
 from app.realtime.websocket import FRAMES_AT_ONCE, MAX_MESSAGE_BYTES, MESSAGES_AT_ONCE, WebSocket
-from tests.sockets import receive_frame
+from harness.sockets import receive_frame
 from tests.unit.notifications.test_delivery import until
 from tests.unit.realtime.test_frames import masked
 

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from app.auth import store as accounts
+from app.core.messages import Letter, of_user
 from app.database.engine import Database
 from app.database.schema import analyses
 from app.jobs.leases import Busy
 from app.notifications.service import Notifications
-from app.realtime.rooms import Letter, of_user
 from app.repositories import store
 from app.repositories.store import Analysis, Claim, Repository
 

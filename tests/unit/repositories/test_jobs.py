@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app import config
+from app.core import config
 from app.database.engine import Database, DatabaseUnavailable
 from app.database.schema import analyses, repositories
 from app.jobs import performer
@@ -19,16 +19,7 @@ from app.repositories import jobs, store
 from app.repositories.jobs import Analyst
 from app.repositories.runner import AnalysisFailed, Request
 from app.repositories.store import Analysis, Repository
-from tests.unit.repositories.conftest import (
-    URL,
-    Published,
-    claimed,
-    let_time_pass,
-    new_repository,
-    new_user,
-    report,
-    started,
-)
+from tests.unit.repositories.conftest import URL, Published, claimed, let_time_pass, new_repository, new_user, report, started
 
 Going = Callable[[], bool]
 Progress = Callable[[int, str], None]

@@ -17,14 +17,14 @@ from typing import Any
 import psutil
 import pytest
 
-from app import config
+from app.core import config
 from app.jobs.failures import Stopped
 from app.repositories import runner
 from app.repositories.runner import AnalysisFailed, Request, run
-from tests import git_server
-from tests.git_server import GitServer, create_repository
-from tests.processes import wait_until
-from tests.servers import ROOT, base_environment, embedded_environment
+from harness import git_server
+from harness.git_server import GitServer, create_repository
+from harness.processes import wait_until
+from harness.servers import ROOT, base_environment, embedded_environment
 
 MEGABYTE = 1024**2
 

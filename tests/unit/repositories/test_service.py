@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from app import config
 from app.analysis import network
 from app.analysis.address import Address, AddressRefused
+from app.core import config
+from app.core.errors import Conflict, Invalid, NotFound, TooMany
 from app.database.engine import Database
-from app.errors import Conflict, Invalid, NotFound, TooMany
 from app.notifications.service import Notifications
 from app.repositories import service, store
 from app.repositories.service import MAX_COMPARED, Repositories

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from app.auth import store as users
+from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.database.upgrade import upgrade
-from app.errors import Unavailable
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.sql_store import SqlSessionStore
 from app.sessions.store import Change, Fields, Owner, SessionStore

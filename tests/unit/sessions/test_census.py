@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from prometheus_client import REGISTRY
 
+from app.core.keyring import Keyring, key_id
 from app.sessions.census import KeyCensus
 from app.sessions.cipher import RecordCipher
-from app.sessions.keyring import Keyring, key_id
 from app.sessions.store import SIGNED, SessionStore, record_key
 from tests.unit.sessions.conftest import Backend
 

@@ -6,8 +6,8 @@ import pickle
 import msgspec
 import pytest
 
+from app.core.keyring import Keyring, UnknownKey, key_id
 from app.sessions.cipher import FORMAT, Corrupt, RecordCipher, sealed_with
-from app.sessions.keyring import Keyring, UnknownKey, key_id
 
 KEY, OTHER_KEY = os.urandom(32), os.urandom(32)
 RECORD = "session:1"

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from app.core.keyring import Keyring, key_id
 from app.sessions import cookie
-from app.sessions.keyring import Keyring, key_id
 
 NEW, OLD, FOREIGN = b"n" * 32, b"o" * 32, b"f" * 32
 

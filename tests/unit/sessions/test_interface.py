@@ -13,12 +13,12 @@ from flask import Flask, jsonify, session
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app import config, errors
-from app.errors import Unavailable
+from app.core import config, errors
+from app.core.errors import Unavailable
+from app.core.keyring import Keyring, key_id
 from app.sessions import cookie
 from app.sessions.cipher import RecordCipher, sealed_with
 from app.sessions.interface import SessionInterface
-from app.sessions.keyring import Keyring, key_id
 from app.sessions.session import Session
 from app.sessions.store import SIGNED, Change, Fields, Owner, record_key
 from tests.unit.conftest import Clock, count_of

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pytest
 import redis
 
-from app.redis_multiplexed import MultiplexedRedis
+from app.core.keyring import Keyring, key_id
+from app.redis.multiplexed import MultiplexedRedis
 from app.sessions.cipher import Corrupt, RecordCipher
-from app.sessions.keyring import Keyring, key_id
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.store import MAX_PER_USER, NEVER_AGAIN, SIGNED, Change, Owner, SessionStore, key_ids, public_id, record_key
-from tests.servers import RedisServer, wait_until
+from harness.servers import RedisServer, wait_until
 from tests.unit.sessions.conftest import MAX_AGE, Backend
 
 ONE, TWO, THREE = (record_key(name) for name in ("one", "two", "three"))

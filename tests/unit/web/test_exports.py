@@ -8,10 +8,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app.analytics.exports import store
+from app.analytics.exports.jobs import Exporter
 from app.auth import store as accounts
 from app.database.engine import Database
-from app.exports import store
-from app.exports.jobs import Exporter
 
 FORM = {"first_day": "2026-01-02", "last_day": "2026-01-03"}
 

@@ -10,12 +10,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app.analytics.reports.ranges import Range
+from app.core.errors import Invalid
+from app.core.timestamps import DAY, HOUR
 from app.database.engine import DatabaseUnavailable
-from app.errors import Invalid
-from app.insights.ranges import Range
-from app.moments import DAY, HOUR
 from app.web import insights
-from tests.recorded import event, record
+from harness.recorded import event, record
 from tests.unit.fleet.test_views import sign_in
 
 PAGE = "/admin/analytics"

@@ -8,7 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.analytics.catalogue import COLLECTED
-from app.errors import Unavailable
+from app.core.errors import Unavailable
 from tests.unit.conftest import MakeApp
 
 MAX_SCRIPT_BYTES = 1024

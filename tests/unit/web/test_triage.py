@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.moments import iso
+from app.core.timestamps import iso
 from app.web import triage
 
 CALM = {

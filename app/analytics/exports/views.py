@@ -1,0 +1,98 @@
+"""`/api/analytics/exports`: files of the stored events, for administrators."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, cast
+
+from flask import Blueprint, Response, current_app
+from pydantic import BaseModel, Field
+
+from app.analytics.exports.service import Export, Exports
+from app.auth.guards import admin_required, note_act, require_user
+from app.core.timestamps import iso
+from app.http.api import Body, Moment, answer, operation
+
+blueprint = Blueprint("exports", __name__, url_prefix="/api/analytics/exports")
+
+CSV = "text/csv"
+
+
+class OrderBody(Body):
+    since: Moment = Field(alias="from")
+    until: Moment = Field(alias="to")  # the first moment that is no longer part of it
+    format: Literal["csv"]
+
+
+class JobView(BaseModel):
+    id: int
+    status: Literal["queued", "running", "succeeded", "failed"]
+    progress: int
+    rows: int
+    since: str = Field(serialization_alias="from")
+    until: str = Field(serialization_alias="to")
+    requested_at: str
+    finished_at: str | None
+    error: str | None
+
+
+class OrderedView(BaseModel):
+    job: JobView
+
+
+class ExportsView(BaseModel):
+    exports: list[JobView]
+
+
+@blueprint.post("")
+@operation("Have the events of a time written to a file", body=OrderBody, returns={202: OrderedView}, errors=(401, 403, 429))
+@admin_required
+def order(body: OrderBody) -> Response:
+    return answer(OrderedView(job=_job(order_one(body.since, body.until))), 202)
+
+
+@blueprint.get("")
+@operation("Your exports of the last 7 days, newest first", returns={200: ExportsView}, errors=(401, 403))
+@admin_required
+def list_exports() -> Response:
+    return answer(ExportsView(exports=[_job(export) for export in service().list(require_user().id)]))
+
+
+@blueprint.get("/<id:export_id>")
+@operation("The file of an export that is done; 409 until then", returns={200: CSV}, errors=(401, 403, 404, 409))
+@admin_required
+def download(export_id: int) -> Response:
+    found = service().download(require_user().id, export_id)
+    note_act("export.downloaded", export=export_id)
+    name = f"reporadar-events-{_in_name(found.export.since)}-to-{_in_name(found.export.until)}.csv"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(found.content, headers=headers, content_type=f"{CSV}; charset=utf-8")
+
+
+def order_one(since: datetime, until: datetime) -> Export:
+    export = service().order(require_user().id, since, until)
+    note_act("export.ordered", export=export.id)
+    return export
+
+
+def service() -> Exports:
+    return cast(Exports, current_app.extensions["exports"])
+
+
+def _job(export: Export) -> JobView:
+    return JobView(
+        id=export.id,
+        status=export.status,
+        progress=export.progress,
+        rows=export.rows,
+        since=iso(export.since),
+        until=iso(export.until),
+        requested_at=iso(export.requested_at),
+        finished_at=iso(export.finished_at) if export.finished_at else None,
+        error=export.error,
+    )
+
+
+def _in_name(moment: datetime) -> str:
+    """`2026-01-31`, or `2026-01-31T1530Z` where it is no midnight."""
+    return moment.strftime("%Y-%m-%dT%H%MZ").removesuffix("T0000Z")

@@ -1,0 +1,349 @@
+"""The settings: one table, read once from the environment, typed, and checked as a whole.
+
+`Config` is that table: each field is one environment variable (its name in capitals). `load()` reads them all and raises one
+`ConfigError` with every fault that it found, by name and never by value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dotenv import dotenv_values
+
+from app.core import config_parsers as parsers
+from app.core.config_parsers import Rate
+
+EX_CONFIG = 78  # sysexits.h: the configuration is at fault; a supervisor need not try again
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+# What these platforms set in each process of a deployment. Their disks are emptied with every restart; a volume has to be named.
+# Kubernetes is not among them: developers and continuous integration work in its pods too.
+EPHEMERAL_DISKS = {"DYNO": "Heroku", "RENDER": "Render", "FLY_APP_NAME": "Fly.io"}
+
+Values = dict[str, Any]
+
+
+class ConfigError(Exception):
+    """Carries every fault of the configuration, each as `NAME: what is wrong with it`."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+def _setting(
+    parse: Callable[[str], Any],
+    default: str | Callable[[Values], str] | None,
+    help: str,
+    *,
+    shown_default: str = "",
+    secret: bool = False,
+) -> Any:
+    metadata = {"parse": parse, "default": default, "help": help, "secret": secret, "shown_default": shown_default}
+    return dataclasses.field(metadata=metadata, repr=not secret)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What the environment says, one field a variable. A default may depend on the fields above it."""
+
+    use_redis_sessions: bool = _setting(
+        parsers.boolean,
+        "false",
+        "`true`: fleet mode, state in Redis and PostgreSQL; `false`: embedded mode, one instance, no server",
+    )
+    app_env: str = _setting(
+        parsers.choice("production", "development"),
+        lambda values: "production" if values["use_redis_sessions"] else "development",
+        "`production`: `Secure` `__Host-` cookies and HSTS, therefore https; `development` works over plain http",
+        shown_default="`production` in fleet mode, else `development`",
+    )
+    redis_url: str | None = _setting(
+        parsers.redis_url, None, "`redis://`, `rediss://` or `unix://`, one address; required in fleet mode", secret=True
+    )
+    redis_ca_file: str | None = _setting(
+        parsers.readable_file, None, "certificate authority of a `rediss://` server", shown_default="system store"
+    )
+    redis_tls_verify: bool = _setting(parsers.boolean, "true", "`false` accepts any certificate of a `rediss://` server")
+    session_encryption_key: tuple[bytes, ...] = _setting(
+        parsers.encryption_keys,
+        None,
+        "64 hexadecimal characters; a comma-separated list rotates, newest first; required in fleet mode",
+        shown_default="embedded: generated once and kept",
+        secret=True,
+    )
+    session_secret: tuple[str, ...] = _setting(
+        parsers.signing_secrets,
+        None,
+        "at least 32 characters, signs session cookies; a comma-separated list rotates, newest first; required in fleet mode",
+        shown_default="embedded: generated once and kept",
+        secret=True,
+    )
+    database_url: str = _setting(
+        parsers.database_url,
+        lambda values: "" if values["use_redis_sessions"] else f"sqlite:///{PROJECT_ROOT}/instance/reporadar.db",
+        "`postgresql://` or `postgres://`, required in fleet mode; embedded mode also takes `sqlite:////absolute/path`",
+        shown_default="a SQLite file under `instance/`",
+        secret=True,
+    )
+    database_pool_size: int = _setting(parsers.integer(1, 100), "5", "database connections per instance, at most")
+    instance_id: str | None = _setting(
+        parsers.instance_id,
+        None,
+        "name of this instance; with several gunicorn workers each adds `-wN`",
+        shown_default="`hostname-pid-random8`",
+    )
+    host: str = _setting(
+        parsers.host,
+        lambda values: "0.0.0.0" if values["use_redis_sessions"] else "127.0.0.1",  # noqa: S104 - a fleet sits behind a proxy
+        "address to listen on",
+        shown_default="`0.0.0.0` in fleet mode, else `127.0.0.1`",
+    )
+    port: int = _setting(parsers.integer(1, 65535), "3000", "port to listen on")
+    web_concurrency: int = _setting(
+        parsers.integer(1, 64), "1", "gunicorn workers, each an instance of its own; 1 in embedded mode"
+    )
+    socket_transports: tuple[str, ...] = _setting(
+        lambda text: tuple(parsers.choice("polling", "websocket")(part.strip()) for part in text.split(",")),
+        lambda values: "websocket" if (values["web_concurrency"] or 1) > 1 else "polling,websocket",
+        "Socket.IO transports that are offered; `websocket` alone where requests can't be routed to the instance of a connection",
+        shown_default="`polling,websocket`; `websocket` with several gunicorn workers",
+    )
+    max_sockets: int = _setting(parsers.integer(1, 100_000), "2000", "sockets per instance; further ones are answered 503")
+    max_sockets_per_user: int = _setting(parsers.integer(1, 10_000), "20", "sockets per user on one instance")
+    session_ttl: int = _setting(parsers.integer(1, 31_536_000), "86400", "idle lifetime of a session, seconds, sliding")
+    session_max_age: int = _setting(parsers.integer(1, 31_536_000), "2592000", "absolute lifetime of a session, seconds")
+    shutdown_timeout: int = _setting(parsers.integer(3, 3600), "30", "SIGTERM to exit, seconds, at most")
+    drain_rate: int = _setting(parsers.integer(1, 100_000), "100", "sockets closed per second while stopping")
+    shutdown_delay: int = _setting(
+        parsers.integer(0, 600),
+        lambda values: "5" if values["app_env"] == "production" else "0",
+        "how long a stopping instance still serves after its readiness has turned 503, seconds",
+        shown_default="`5` in production, else `0`",
+    )
+    rate_limit_login: Rate = _setting(
+        parsers.rate, "10/15min", "failed logins per account and per client address, across all instances"
+    )
+    rate_limit_register: Rate = _setting(parsers.rate, "20/h", "registrations per client address, across all instances")
+    trusted_proxies: int = _setting(
+        parsers.integer(0, 10), "0", "number of reverse proxies whose `X-Forwarded-*` headers are believed"
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        parsers.origins, "", "further origins that may open a socket or send state-changing requests", shown_default="same origin"
+    )
+    log_format: str = _setting(parsers.choice("text", "json"), "text", "`text` or `json`, one line each")
+    log_level: str = _setting(parsers.choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least severe level that is logged")
+    repository_roots: tuple[Path, ...] = _setting(
+        parsers.folders, "", "colon-separated folders whose local repositories may be analysed", shown_default="empty"
+    )
+    repository_allowed_networks: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        parsers.networks, "", "private networks that may be fetched from after all, comma-separated", shown_default="empty"
+    )
+    repository_max_mb: int = _setting(parsers.integer(1, 1_000_000), "1024", "size limit of one clone, megabytes")
+    repository_timeout: int = _setting(parsers.integer(1, 86_400), "600", "time limit of one analysis, seconds")
+    analytics_retention_days: int = _setting(parsers.integer(1, 36_500), "365", "how long analytics events are kept")
+
+    @property
+    def production(self) -> bool:
+        return self.app_env == "production"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the settings that all instances of a fleet should have in common: 12 hexadecimal characters."""
+        names = [setting.name for setting in SETTINGS if not setting.metadata["secret"] and setting.name not in _OF_ONE_INSTANCE]
+        shared = "\n".join(f"{name}={getattr(self, name)}" for name in names)
+        return hashlib.sha256(shared.encode()).hexdigest()[:12]
+
+    @property
+    def data_folder(self) -> Path:
+        """Where an embedded instance keeps its database, its secrets and its lock."""
+        return _data_folder(self.database_url)
+
+
+SETTINGS = dataclasses.fields(Config)
+
+# What instances of one fleet may differ in; secrets have a comparison of their own.
+_OF_ONE_INSTANCE = {
+    "instance_id",
+    "host",
+    "port",
+    "web_concurrency",
+    "log_format",
+    "log_level",
+    "redis_ca_file",
+    "database_pool_size",
+}
+
+
+def load(environ: Mapping[str, str]) -> Config:
+    """The configuration of this process; raises ConfigError with all faults."""
+    faults: list[str] = []
+    values: Values = {}
+    for setting in SETTINGS:
+        try:
+            values[setting.name] = _read(setting, environ, values)
+        except ValueError as fault:
+            faults.append(f"{setting.name.upper()}: {fault}")
+            values[setting.name] = None
+    faults += _faults_between(values, {fault.split(":")[0] for fault in faults})
+    faults += _faults_of_the_disk(values, environ)
+    if not faults and not values["use_redis_sessions"]:
+        faults += _keep_embedded_secrets(values)
+    if faults:
+        raise ConfigError(faults)
+    return Config(**values)
+
+
+@functools.cache
+def from_environment() -> Config:
+    """The process's own configuration, read once; `.env` counts in development, and never wins over the environment."""
+    environ = _environment_without_flasks_additions()
+    fleet = environ.get("USE_REDIS_SESSIONS", "").strip().lower() in ("true", "1", "yes")
+    production = (environ.get("APP_ENV", "").strip() or ("production" if fleet else "development")) == "production"
+    file = {} if production else dotenv_values(PROJECT_ROOT / ".env")
+    return load({**{name: value for name, value in file.items() if value is not None}, **environ})
+
+
+def _environment_without_flasks_additions() -> Mapping[str, str]:
+    """The `flask` command reads `.env` into the environment by itself, in production as well; Linux knows what it was before."""
+    if "FLASK_RUN_FROM_CLI" not in os.environ:
+        return os.environ
+    try:
+        pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return os.environ
+    return dict(os.fsdecode(pair).split("=", 1) for pair in pairs if b"=" in pair)
+
+
+def from_environment_or_exit() -> Config:
+    """The same for the start of a process: names every fault on stderr and leaves with EX_CONFIG."""
+    try:
+        return from_environment()
+    except ConfigError as error:
+        exit_with_faults(error.faults)
+
+
+def exit_with_faults(faults: list[str]) -> NoReturn:
+    lines = [f"RepoRadar does not start: {len(faults)} fault(s) in its configuration", *(f"  {fault}" for fault in faults)]
+    sys.stderr.write("\n".join(lines) + "\n")
+    sys.exit(EX_CONFIG)
+
+
+def reference() -> str:
+    """The table of all settings as Markdown, for `docs/configuration.md`."""
+    rows = ["| name | default | meaning |", "|---|---|---|"]
+    for setting in SETTINGS:
+        default = setting.metadata["default"]
+        shown = setting.metadata["shown_default"] or (f"`{default}`" if default else "–")
+        secret = " (secret: `_FILE` accepted)" if setting.metadata["secret"] else ""
+        rows.append(f"| `{setting.name.upper()}` | {shown} | {setting.metadata['help']}{secret} |")
+    return "\n".join(rows)
+
+
+def _read(setting: dataclasses.Field[Any], environ: Mapping[str, str], above: Values) -> Any:
+    text = environ.get(setting.name.upper(), "").strip()
+    if setting.metadata["secret"]:
+        text = _from_file(setting.name.upper(), environ, text)
+    if not text:
+        default = setting.metadata["default"]
+        if default is None:
+            return None
+        text = default(above) if callable(default) else default
+        if not text and setting.metadata["secret"]:
+            return None
+    return setting.metadata["parse"](text)
+
+
+def _from_file(name: str, environ: Mapping[str, str], text: str) -> str:
+    path = environ.get(f"{name}_FILE", "").strip()
+    if not path:
+        return text
+    if text:
+        raise ValueError(f"is set twice, by {name} and by {name}_FILE")
+    try:
+        content = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"{name}_FILE names a file that can't be read") from None
+    if not content:
+        raise ValueError(f"{name}_FILE names an empty file")
+    return content
+
+
+def _faults_between(values: Values, already: set[str]) -> list[str]:
+    """What single values can't show: modes that lack their keys, and settings that contradict each other."""
+    faults = []
+    fleet = values["use_redis_sessions"]
+    if fleet:
+        for name in ("redis_url", "session_encryption_key", "session_secret", "database_url"):
+            if values[name] is None and name.upper() not in already:
+                faults.append(f"{name.upper()}: is required when USE_REDIS_SESSIONS is true")
+        if (values["database_url"] or "").startswith("sqlite"):
+            faults.append("DATABASE_URL: must be PostgreSQL when USE_REDIS_SESSIONS is true")
+    elif fleet is False:
+        if values["redis_url"] is not None:
+            faults.append("REDIS_URL: is set while USE_REDIS_SESSIONS is not true")
+        if (values["web_concurrency"] or 1) > 1:
+            faults.append("WEB_CONCURRENCY: must be 1 unless USE_REDIS_SESSIONS is true")
+    if (values["web_concurrency"] or 1) > 1 and "polling" in (values["socket_transports"] or ()):
+        faults.append("SOCKET_TRANSPORTS: must be websocket when WEB_CONCURRENCY is above 1: polling needs one worker per port")
+    delay, timeout = values["shutdown_delay"], values["shutdown_timeout"]
+    if delay is not None and timeout is not None and delay > timeout - 2:
+        faults.append("SHUTDOWN_DELAY: must be at least 2 seconds less than SHUTDOWN_TIMEOUT")
+    return faults
+
+
+def _faults_of_the_disk(values: Values, environ: Mapping[str, str]) -> list[str]:
+    """Embedded mode keeps accounts and secrets in files: where the project's folder does not last, another has to be named."""
+    marks = [f"{platform} ({mark} is set)" for mark, platform in EPHEMERAL_DISKS.items() if environ.get(mark)]
+    embedded = values["use_redis_sessions"] is False and values["database_url"] is not None
+    if not marks or not embedded or _data_folder(values["database_url"]) != PROJECT_ROOT / "instance":
+        return []
+    return [
+        f"USE_REDIS_SESSIONS: must be true on {marks[0]}, which loses its files with each restart; "
+        "or name a SQLite file on a volume, as DATABASE_URL=sqlite:////volume/reporadar.db"
+    ]
+
+
+def _keep_embedded_secrets(values: Values) -> list[str]:
+    """Embedded mode needs no secret from its user: they are made at the first start and kept beside the database."""
+    folder, faults = _data_folder(values["database_url"]), []
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        return [f"DATABASE_URL: its folder can't be made ({error.strerror})"]
+    for name, parse in (("session_encryption_key", parsers.encryption_keys), ("session_secret", parsers.signing_secrets)):
+        if values[name] is None:
+            try:
+                values[name] = parse(_kept_secret(folder / name))
+            except OSError as error:
+                faults.append(f"{name.upper()}: can't be kept beside the database ({error.strerror})")
+            except ValueError as error:
+                faults.append(f"{name.upper()}: as it is kept beside the database, {error}")
+    return faults
+
+
+def _kept_secret(path: Path) -> str:
+    if not path.exists():
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".secret-") as scratch:  # mode 600
+            scratch.write(secrets.token_hex(32))
+            scratch.flush()
+            with contextlib.suppress(FileExistsError):  # another process was first: then its secret counts
+                os.link(scratch.name, path)
+    return path.read_text(encoding="ascii").strip()
+
+
+def _data_folder(database_url: str) -> Path:
+    scheme, _, path = database_url.partition(":///")
+    return Path(path).parent if scheme == "sqlite" else PROJECT_ROOT / "instance"

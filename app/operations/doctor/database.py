@@ -1,0 +1,129 @@
+"""The database: whether it answers, has the schema, and has room for all who want to connect."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, make_url, text
+
+from app.core.config import Config
+from app.core.errors import cause_of
+from app.database.engine import Database, DatabaseUnavailable
+from app.database.upgrade import schema_complaint
+from app.operations.doctor.findings import Finding, fail, ok, warn
+
+TIMEOUT_SECONDS = 5.0
+SLOW_MS = 50.0
+NEARLY_FULL_MB, FULL_MB = 1000, 100
+UPGRADE = "Run: flask --app wsgi schema upgrade"
+
+# The owner of a connection is known by its name: workers are called "...-worker".
+_SESSIONS = text("SELECT application_name, count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1")
+_LIMITS = text(
+    "SELECT name, setting::int FROM pg_settings"
+    " WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"
+)
+
+
+def examine(config: Config, database: Database, instances: int) -> Generator[Finding, None, bool]:
+    """`instances`: how many live. Returns whether it can be used: it answers, and has the schema."""
+    url = make_url(database.url)
+    where = f"{url.host or 'a local socket'}:{url.port or 5432}/{url.database}"
+    if database.url.startswith("sqlite"):
+        return (yield from _embedded(database))
+    try:
+        started = time.perf_counter()
+        database.run_within(TIMEOUT_SECONDS, _is_read_only)
+        connecting = (time.perf_counter() - started) * 1000
+        started = time.perf_counter()
+        read_only = database.run_within(TIMEOUT_SECONDS, _is_read_only)
+        asking = (time.perf_counter() - started) * 1000
+        complaint = database.run_within(TIMEOUT_SECONDS, schema_complaint)
+        limits, sessions = database.run_within(TIMEOUT_SECONDS, _connections)
+    except DatabaseUnavailable as error:
+        yield _silent(where, error)
+        return False
+    answers = f"database answers: {asking:.1f} ms, {connecting:.0f} ms with connecting, {where}"
+    yield ok(answers) if asking <= SLOW_MS else warn(answers, "Move it closer to the instances, or look at its load")
+    yield _schema(complaint)
+    if read_only:
+        yield fail("database: it can't be written: a standby, or set to read-only", "Let DATABASE_URL name the primary")
+    yield _budget(config.database_pool_size, instances, limits, sessions)
+    return complaint is None and not read_only
+
+
+def _embedded(database: Database) -> Generator[Finding, None, bool]:
+    path = Path(make_url(database.url).database or "")
+    if not path.is_file():
+        yield fail(f"database: there is no file {path}", UPGRADE)
+        return False
+    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+        yield fail(f"database: {path} or its folder can't be written", "Give both to the user that runs the instance")
+        return False
+    try:
+        mode = database.run_within(TIMEOUT_SECONDS, lambda connection: connection.exec_driver_sql("PRAGMA journal_mode").scalar())
+        complaint = database.run_within(TIMEOUT_SECONDS, schema_complaint)
+    except DatabaseUnavailable as error:
+        yield _silent(str(path), error)
+        return False
+    yield ok(f"database answers and can be written: {path}")
+    if mode == "wal":
+        yield ok("database: write-ahead log (WAL) in use")
+    else:
+        yield warn(f"database: no write-ahead log, but journal mode {mode}", "SQLite's WAL needs a local disk, no network share")
+    yield _schema(complaint)
+    yield _room(path.parent)
+    return complaint is None
+
+
+def _silent(where: str, error: DatabaseUnavailable) -> Finding:
+    cause = cause_of(error) or f"no answer within {TIMEOUT_SECONDS:g} s"
+    return fail(
+        f"database does not answer: {where}: {cause}",
+        'Is it running, and are address, name and password in DATABASE_URL right? psql "$DATABASE_URL" -c "SELECT 1"',
+    )
+
+
+def _schema(complaint: str | None) -> Finding:
+    return fail(f"database: {complaint.partition(';')[0]}", UPGRADE) if complaint else ok("database: the schema is up to date")
+
+
+def _room(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free / 1_000_000
+    text = f"database: {free:,.0f} MB of disk are free"
+    advice = f"Make room on the disk of {folder}: when it is full nothing can be stored"
+    if free < FULL_MB:
+        return fail(text, advice)
+    return warn(text, advice) if free < NEARLY_FULL_MB else ok(text)
+
+
+def _budget(pool: int, instances: int, limits: dict[str, int], sessions: dict[str, int]) -> Finding:
+    """What all may take together, against what the server gives to ordinary users."""
+    room = limits["max_connections"] - sum(count for name, count in limits.items() if name != "max_connections")
+    workers = sum(math.ceil(count / pool) for name, count in sessions.items() if name.endswith("-worker"))
+    wanted = pool * (instances + workers)
+    text = (
+        f"database: connection budget: {instances} instances and {workers} workers x pool of {pool} = {wanted},"
+        f" of {room} that the server gives; {sum(sessions.values())} in use now"
+    )
+    advice = "Lower DATABASE_POOL_SIZE, run fewer instances, or raise max_connections of PostgreSQL"
+    if wanted > room:
+        return fail(text, advice)
+    return warn(f"{text}; one instance more, as in a rolling restart, has no room", advice) if wanted + pool > room else ok(text)
+
+
+def _is_read_only(connection: Connection) -> bool:
+    return connection.execute(text("SHOW transaction_read_only")).scalar() == "on"
+
+
+def _connections(connection: Connection) -> tuple[dict[str, int], dict[str, int]]:
+    def counts(query: Any) -> Iterator[tuple[str, int]]:
+        return ((name, count) for name, count in connection.execute(query))
+
+    return dict(counts(_LIMITS)), dict(counts(_SESSIONS))

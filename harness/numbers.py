@@ -1,0 +1,122 @@
+"""A rehearsal that prints the numbers behind its report: `python -m gevent.monkey --module harness.numbers SCENARIO PLAN`."""
+
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import gevent
+
+from app import create_app
+from app.core import config, instance, logs
+from app.operations.rehearsal import program
+from app.operations.rehearsal.measurements import Measurements, Phase, Socket
+from app.operations.rehearsal.plan import ROLLING_RESTART, SIGKILL, Plan
+from app.operations.rehearsal.scenario import AFTER_REDIS_SECONDS, Scenario
+
+REQUESTS, RESTARTS = 18_000, 3
+BEFORE = 500  # requests of the time in which all became ready, which do not count
+
+
+class Rolling(Scenario):
+    """Restarts all instances one by one, again and again, at least three times and until there were enough requests."""
+
+    def run(self) -> None:
+        self._await_all_ready()
+        for number in itertools.count(1):
+            with self._phase(ROLLING_RESTART) as phase:
+                self._rolling_restart(phase)
+            if number >= RESTARTS and len(self._measured.requests) >= REQUESTS + BEFORE:
+                return
+
+
+class RollingOnce(Scenario):
+    def run(self) -> None:
+        self._await_all_ready()
+        with self._phase(ROLLING_RESTART) as phase:
+            self._rolling_restart(phase)
+
+
+class Killing(Scenario):
+    def run(self) -> None:
+        self._await_all_ready()
+        with self._phase(SIGKILL) as phase:
+            self._kill_one(phase)
+
+
+class RedisAway(Scenario):
+    """For as long as the plan's command takes."""
+
+    def run(self) -> None:
+        self._await_all_ready()
+        with self._phase("Redis away") as phase:
+            phase.down_at = time.monotonic()
+            subprocess.run(["sh", "-c", self._plan.redis_restart or ""], check=True)
+            phase.back_at = time.monotonic()
+            self._await_calm()
+            gevent.sleep(max(0.0, phase.back_at + AFTER_REDIS_SECONDS - time.monotonic()))
+
+
+SCENARIOS = {scenario.__name__: scenario for scenario in (Rolling, RollingOnce, Killing, RedisAway)}
+
+
+def numbers(measured: Measurements) -> dict[str, Any]:
+    (last,) = measured.phases[-1:]
+    requests = [request for request in measured.requests if measured.phases[0].started <= request.started < last.ended]
+    failed = [request for request in requests if not request.ok]
+    return {
+        "interrupted": measured.interrupted,
+        "restarts": len(measured.phases),
+        "requests": len(requests),
+        "posts": sum(request.method == "POST" for request in requests),
+        "failed": len(failed),
+        "why": sorted({request.why for request in failed})[:5],
+        "longest_gap": longest_gap(request.ended for request in requests if request.ok),
+        "slowest": max(request.seconds for request in requests),
+        "failed_late": sum(request.started > (last.back_at or last.ended) + 5 for request in failed),
+        "unanswered": sum(request.status not in (503, 200, 204) for request in failed),
+        "signed_out": sum(socket.signed_out for socket in measured.sockets),
+        "sockets": len(measured.sockets),
+        "accepted": sum(map(len, measured.accepted.values())),
+        **delivered(measured),
+        "back": [round(seconds, 2) for seconds in back(measured.sockets, last)],
+        "stall": last.stall,
+    }
+
+
+def longest_gap(moments: Iterable[float]) -> float:
+    ordered = sorted(moments)
+    return max(later - earlier for earlier, later in itertools.pairwise(ordered))
+
+
+def delivered(measured: Measurements) -> dict[str, int]:
+    lost = doubled = disordered = 0
+    for socket in measured.sockets:
+        seqs = [seq for _, seq in socket.heard]
+        lost += len(set(measured.accepted.get(socket.user_id, {})) - set(seqs))
+        doubled += len(seqs) - len(set(seqs))
+        disordered += sum(later < earlier for earlier, later in itertools.pairwise(seqs))
+    return {"lost": lost, "doubled": doubled, "disordered": disordered}
+
+
+def back(sockets: Iterable[Socket], phase: Phase) -> list[float]:
+    """How long after the disturbance each socket that was lost was served again; 999 for never."""
+    since = phase.killed_at or phase.back_at or phase.started
+    outages = [outage for socket in sockets for outage in socket.outages]
+    return sorted(999.0 if outage.back_at is None else max(0.0, outage.back_at - since) for outage in outages)
+
+
+def main() -> None:
+    program.Scenario = SCENARIOS[sys.argv[1]]  # type: ignore[attr-defined]
+    settings = config.from_environment_or_exit()
+    instance.identify("rehearsal")
+    logs.configure("text", "ERROR")
+    measured = program.rehearse(Plan.load(sys.argv[2]), settings, create_app(settings))
+    sys.stdout.write(json.dumps(numbers(measured)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,526 @@
+"""Private servers that tests start: loopback only, on free ports, with data in fresh folders that are removed afterwards.
+
+with RedisServer() as redis, PostgresServer() as postgres:
+    environment = fleet_environment(redis.url, postgres.create_database())
+    migrate(environment)
+    with Instance(environment) as one, Instance(environment) as two, Worker(environment):
+        ...
+"""
+
+import ast
+import itertools
+import os
+import pwd
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import stat
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Self
+
+import httpx
+import psycopg2
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from harness.processes import Process, free_port, run, wait_until
+
+__all__ = [
+    "Command",
+    "Instance",
+    "PostgresServer",
+    "RedisServer",
+    "Worker",
+    "embedded_environment",
+    "fleet_environment",
+    "folder_open_to_all",
+    "free_port",
+    "migrate",
+    "procfile_command",
+    "wait_until",
+]
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = Path(sys.prefix, "bin")
+LOG_TAIL_CHARACTERS = 6_000
+
+
+def base_environment() -> dict[str, str]:
+    """All that a process inherits: what the machine needs, nothing that could configure the application."""
+    inherited = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
+    return inherited | {"PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
+
+
+class Server:
+    """A program with a port and a folder that it keeps through stops and restarts, until it is closed."""
+
+    stop_signal = signal.SIGTERM
+    user: str | None = None
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.folder = self._create_folder()
+        self._started: Process | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def start(self, wait_ready: bool = True) -> None:
+        self._started = Process(
+            self._command(),
+            environment=self._environment(),
+            directory=self._working_directory(),
+            folder=self.folder,
+            user=self.user,
+        )
+        if wait_ready:
+            self.wait_ready()
+
+    def wait_ready(self, timeout: float = 30) -> None:
+        try:
+            wait_until(self._is_ready, timeout, f"{type(self).__name__} to be ready")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()[-LOG_TAIL_CHARACTERS:]}") from None
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send(number)
+
+    def status(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._process.status()
+
+    def wait(self, timeout: float = 45) -> int:
+        """The exit status, once it has ended; negative for a signal."""
+        return self._process.wait(timeout)
+
+    def stop(self, timeout: float = 45) -> int:
+        """Asks it to stop; returns the exit status."""
+        self.send(self.stop_signal)
+        return self.wait(timeout)
+
+    def kill(self) -> None:
+        """SIGKILL, its descendants included."""
+        self._process.kill()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def freeze(self) -> None:
+        """It and its descendants stand still, as after a partition or on a stalled machine: connections stay open."""
+        self._process.freeze()
+
+    def resume(self) -> None:
+        self._process.resume()
+
+    def log(self) -> str:
+        """All that it has written, over all its starts."""
+        return (self.folder / "log").read_text(errors="replace")
+
+    def close(self) -> None:
+        if self._started:
+            self._started.kill()
+        shutil.rmtree(self.folder)
+
+    @property
+    def _process(self) -> Process:
+        if self._started is None:
+            raise AssertionError(f"{type(self).__name__} has not been started")
+        return self._started
+
+    def _is_ready(self) -> bool:
+        status = self._process.status()
+        if status is not None:
+            raise AssertionError(f"{type(self).__name__} ended with status {status} instead of becoming ready")
+        return self._answers()
+
+    def _create_folder(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="reporadar-"))
+
+    def _working_directory(self) -> Path:
+        return self.folder
+
+    def _environment(self) -> dict[str, str]:
+        return base_environment()
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _answers(self) -> bool:
+        raise NotImplementedError
+
+
+class Command(NamedTuple):
+    """A command that Redis carried out."""
+
+    text: str
+    client: str  # its address, or "lua" for what a script called
+    name: str  # the client's name, if it has set one and is still connected
+
+
+class RedisServer(Server):
+    def __init__(self, password: str | None = None) -> None:
+        super().__init__()
+        self.password = password
+        login = f":{password}@" if password else ""
+        self.url = f"redis://{login}127.0.0.1:{self.port}/0"
+
+    def client(self) -> "redis.Redis":
+        """To be used in a `with` block. Doesn't try again: a test wants to see the first failure."""
+        return redis.Redis.from_url(
+            self.url,
+            decode_responses=True,
+            single_connection_client=True,
+            socket_timeout=5,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+    def flush(self) -> None:
+        with self.client() as client:
+            client.flushall()
+
+    def dump(self) -> bytes:
+        """Every byte of what it stores now and of what it was ever told to store."""
+        with self.client() as client:
+            client.save()
+        files = [self.folder / "dump.rdb", *sorted(self.folder.glob("appendonlydir/*"))]
+        return b"".join(file.read_bytes() for file in files)
+
+    @contextmanager
+    def commands(self) -> Iterator[list[Command]]:
+        """The commands carried out during the block: the list grows meanwhile and is complete after it."""
+        commands: list[Command] = []
+        marker = secrets.token_hex()
+        with socket.create_connection(("127.0.0.1", self.port)) as connection, connection.makefile("rb") as lines:
+            self._start_monitor(connection, lines)
+            reader = threading.Thread(target=_collect, args=(lines, marker, commands))
+            reader.start()
+            try:
+                yield commands
+                with self.client() as client:
+                    own, names = client.client_info()["addr"], _client_names(client)
+                    client.echo(marker)
+                reader.join(timeout=10)
+                if reader.is_alive():
+                    raise AssertionError("Redis didn't show all commands")
+            finally:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+                reader.join()
+        commands[:] = [command._replace(name=names.get(command.client, "")) for command in commands if command.client != own]
+
+    def _start_monitor(self, connection: socket.socket, lines: BinaryIO) -> None:
+        login = [f'AUTH "{self.password}"'] if self.password else []
+        for command in [*login, "MONITOR"]:
+            connection.sendall(f"{command}\r\n".encode())
+            answer = lines.readline()
+            if answer != b"+OK\r\n":
+                raise AssertionError(f"Redis answered {answer!r}")
+
+    def _command(self) -> list[str]:
+        options = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "dir": str(self.folder),
+            "save": "",
+            "appendonly": "yes",
+            # With "everysec" a write may wait for the one before to reach the disk, and SIGKILL lose what was acknowledged.
+            "appendfsync": "no",
+            # So that dump() can be searched, and for everything that was ever written.
+            "rdbcompression": "no",
+            "auto-aof-rewrite-percentage": "0",
+        }
+        if self.password:
+            options["requirepass"] = self.password
+        return ["redis-server", *itertools.chain.from_iterable((f"--{name}", value) for name, value in options.items())]
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+
+_MONITOR_LINE = re.compile(rb"\+[\d.]+ \[\d+ (\S+)\] (.*)\r\n")
+_MONITOR_WORD = re.compile(rb'"(?:[^"\\]|\\.)*"')
+
+
+def _collect(lines: BinaryIO, marker: str, commands: list[Command]) -> None:
+    """Ends at the marker or with the connection."""
+    with suppress(OSError):
+        for line in lines:
+            if marker.encode() in line:
+                return
+            commands.append(_parse_monitor_line(line))
+
+
+def _parse_monitor_line(line: bytes) -> Command:
+    match = _MONITOR_LINE.fullmatch(line)
+    if match is None:
+        raise AssertionError(f"unknown line of MONITOR: {line!r}")
+    # Redis quotes like Python: "\x00", "\n", "\\".
+    words = [ast.literal_eval(f"b{word.decode()}").decode(errors="backslashreplace") for word in _MONITOR_WORD.findall(match[2])]
+    return Command(text=" ".join(words), client=match[1].decode(), name="")
+
+
+def _client_names(client: "redis.Redis") -> dict[str, str]:
+    return {entry["addr"]: entry["name"] for entry in client.client_list()}
+
+
+class PostgresServer(Server):
+    stop_signal = signal.SIGINT  # "fast": doesn't wait for its clients
+    # It refuses to run as root.
+    user = "postgres" if os.geteuid() == 0 else None
+
+    def __init__(self, password: str | None = None) -> None:
+        super().__init__()
+        self.password = password
+        self.url = self._url("postgres")
+        self._data = self.folder / "data"
+        self._numbers = itertools.count(1)
+
+    def start(self, wait_ready: bool = True) -> None:
+        if not self._data.exists():
+            self._initialise()
+        super().start(wait_ready)
+
+    def close(self) -> None:
+        try:
+            self._leave_no_shared_memory()
+        finally:
+            super().close()
+
+    def create_database(self) -> str:
+        """The URL of a new, empty database."""
+        name = f"test_{next(self._numbers)}"
+        self._execute(f"CREATE DATABASE {name}")
+        return self._url(name)
+
+    def drop_database(self, url: str) -> None:
+        """Ends the connections to it as well."""
+        self._execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
+
+    def _url(self, database: str) -> str:
+        login = f"postgres:{self.password}" if self.password else "postgres"
+        return f"postgresql://{login}@127.0.0.1:{self.port}/{database}"
+
+    def backends(self, application_name: str) -> list[int]:
+        """Of its connections, as the server shows them to its operator."""
+        rows = self._execute("SELECT pid FROM pg_stat_activity WHERE application_name = %s", application_name)
+        return [pid for (pid,) in rows]
+
+    @contextmanager
+    def locked_table(self, url: str, table: str) -> Iterator[None]:
+        """As a migration locks it."""
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {table}")
+            yield
+
+    def _execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with closing(psycopg2.connect(self.url, connect_timeout=5)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(statement, parameters)
+                return cursor.fetchall() if cursor.description else []
+
+    def _initialise(self) -> None:
+        command = [_postgres_program("initdb"), "--pgdata", str(self._data), "--username", "postgres"]
+        command += ["--encoding", "UTF8", "--locale", "C", "--no-sync"]
+        if self.password:
+            password_file = self.folder / "password"
+            password_file.write_text(self.password)
+            password_file.chmod(0o644)
+            command += ["--auth", "scram-sha-256", "--pwfile", str(password_file)]
+        else:
+            command += ["--auth", "trust"]
+        run(command, environment=self._environment(), directory=self.folder, user=self.user)
+
+    def _leave_no_shared_memory(self) -> None:
+        """The kernel keeps the segment of a server that was killed; the server removes it when it stops in order."""
+        if not (self._data / "postmaster.pid").exists():
+            return
+        if self._process.status() is not None:
+            self.start()
+        self.resume()
+        self.stop()
+
+    def _create_folder(self) -> Path:
+        if self.user is None:
+            return super()._create_folder()
+        account = pwd.getpwnam(self.user)
+        folder = Path(tempfile.mkdtemp(prefix="reporadar-", dir=folder_open_to_all()))
+        os.chown(folder, account.pw_uid, account.pw_gid)
+        return folder
+
+    def _command(self) -> list[str]:
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            # Safe: what a commit has written survives SIGKILL, only not the loss of the machine.
+            "fsync": "off",
+            "full_page_writes": "off",
+            # Files in its own folder, which are removed with it, instead of /dev/shm.
+            "dynamic_shared_memory_type": "mmap",
+        }
+        settings = itertools.chain.from_iterable(("-c", f"{name}={value}") for name, value in options.items())
+        return [_postgres_program("postgres"), "-D", str(self._data), *settings]
+
+    def _answers(self) -> bool:
+        try:
+            self._execute("SELECT 1")
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+
+def _postgres_program(name: str) -> str:
+    """From the folder that has initdb: Debian keeps it off the PATH, and programs of two versions don't go together."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    initdb = shutil.which("initdb") or next(reversed(versions), None)
+    if initdb is None:
+        raise AssertionError("PostgreSQL is missing: scripts/install-test-servers installs it")
+    return str(Path(initdb).resolve().with_name(name))
+
+
+def folder_open_to_all() -> Path:
+    """For temporary files of another user: TMPDIR may be a private folder."""
+    for folder in map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")):
+        if all(parent.stat().st_mode & stat.S_IXOTH for parent in (folder, *folder.parents)):
+            return folder
+    raise AssertionError("no temporary folder that PostgreSQL's user can reach")
+
+
+class ProcfileProcess(Server):
+    """A line of the Procfile, with exactly the environment that it is given."""
+
+    line: str
+
+    def __init__(self, environment: Mapping[str, str], directory: Path = ROOT) -> None:
+        super().__init__()
+        self.environment = dict(environment)
+        self._directory = directory
+
+    def terminate(self, timeout: float = 45) -> int:
+        """SIGTERM, as an orchestrator sends it; returns the exit status."""
+        return self.stop(timeout)
+
+    def interrupt(self, timeout: float = 45) -> int:
+        """SIGINT to all its processes at once, as the terminal sends it on Ctrl-C; returns the exit status."""
+        self._process.send_to_group(signal.SIGINT)
+        return self.wait(timeout)
+
+    def worker_pids(self) -> list[int]:
+        return self._process.children()
+
+    def _working_directory(self) -> Path:
+        return self._directory
+
+    def _environment(self) -> dict[str, str]:
+        return base_environment() | self.environment
+
+    def _command(self) -> list[str]:
+        return procfile_command(self.line, self._directory)
+
+
+class Instance(ProcfileProcess):
+    line = "web"
+
+    def __init__(self, environment: Mapping[str, str], directory: Path = ROOT, application: str = "wsgi:app") -> None:
+        """`application`: another entry point than the Procfile's, such as one with a seeded fault."""
+        super().__init__(environment, directory)
+        self._application = application
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _environment(self) -> dict[str, str]:
+        return super()._environment() | {"PORT": str(self.port)}
+
+    def _command(self) -> list[str]:
+        return [self._application if word == "wsgi:app" else word for word in super()._command()]
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health/ready", timeout=2, trust_env=False).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+
+class Worker(ProcfileProcess):
+    line = "worker"
+
+    def __init__(self, environment: Mapping[str, str], directory: Path = ROOT, module: str = "app.worker") -> None:
+        """`module`: another one than the Procfile's, such as one with a seeded fault."""
+        super().__init__(environment, directory)
+        self._module = module
+
+    def _command(self) -> list[str]:
+        return [self._module if word == "app.worker" else word for word in super()._command()]
+
+    def _answers(self) -> bool:
+        """There is nobody to ask: it counts as ready once it has started."""
+        return True
+
+
+def migrate(environment: Mapping[str, str], directory: Path = ROOT) -> str:
+    """Brings the schema up to date with the Procfile's own command; returns its output."""
+    return run(procfile_command("release", directory), environment={**base_environment(), **environment}, directory=directory)
+
+
+def flask(environment: Mapping[str, str], *arguments: str, directory: Path = ROOT) -> str:
+    """Runs a command of the application beside its processes; returns its output."""
+    program, *_ = procfile_command("release", directory)
+    return run([program, "--app", "wsgi", *arguments], environment={**base_environment(), **environment}, directory=directory)
+
+
+def procfile_command(line: str, directory: Path = ROOT) -> list[str]:
+    """With the program of the interpreter's own virtualenv, whether that is activated or not."""
+    for entry in (directory / "Procfile").read_text().splitlines():
+        name, _, command = entry.partition(":")
+        if name == line:
+            program, *arguments = shlex.split(command)
+            return [shutil.which(program, path=PROGRAMS) or program, *arguments]
+    raise AssertionError(f"the Procfile has no line {line!r}")
+
+
+def fleet_environment(redis_url: str, database_url: str, **overrides: str) -> dict[str, str]:
+    """To be shared by all processes of one fleet: each call makes new secrets."""
+    return {
+        "USE_REDIS_SESSIONS": "true",
+        "REDIS_URL": redis_url,
+        "DATABASE_URL": database_url,
+        "SESSION_ENCRYPTION_KEY": secrets.token_hex(32),
+        "SESSION_SECRET": secrets.token_hex(32),
+        "APP_ENV": "development",
+        "HOST": "127.0.0.1",
+        **overrides,
+    }
+
+
+def embedded_environment(directory: Path, **overrides: str) -> dict[str, str]:
+    return {"DATABASE_URL": f"sqlite:///{directory}/reporadar.db", "HOST": "127.0.0.1", **overrides}

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from typing import Any
+
+import pytest
+
+from app.analytics.exports import file
+from app.analytics.exports.file import Event, File, unpacked
+from tests.unit.analytics.exports.conftest import NOON, rows_of
+
+
+def an_event(**changes: Any) -> Event:
+    values: dict[str, Any] = {"id": "1", "occurred_at": NOON, "name": "page_viewed", "category": "navigation", "properties": {}}
+    return Event(**values | changes)
+
+
+def written(*events: Event) -> bytes:
+    made = File()
+    made.add(events)
+    return unpacked(made.take())
+
+
+def test_a_file_without_events_has_its_header() -> None:
+    assert unpacked(File().take()) == b"id,occurred_at,name,category,properties\r\n"
+
+
+def test_lines_are_those_of_rfc_4180() -> None:
+    found = written(an_event(properties={"path": "/", "a": 'say "hi"'}))
+    expected = '1,2026-01-02T12:00:00.000Z,page_viewed,navigation,"{""a"":""say \\""hi\\"""",""path"":""/""}"'
+    assert found.decode().split("\r\n") == ["id,occurred_at,name,category,properties", expected, ""]
+
+
+@pytest.mark.parametrize("name", ["a,b", 'a"b', "a\nb", "a\r\nb", "ä€😀", " a ", "", "a\x00b"])
+def test_a_text_comes_back_as_it_was(name: str) -> None:
+    (row,) = rows_of(written(an_event(name=name)))
+    assert row[2] == name
+
+
+@pytest.mark.parametrize("formula", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("field", ["id", "name", "category"])
+def test_no_spreadsheet_takes_a_cell_for_a_formula(field: str, formula: str) -> None:
+    (row,) = rows_of(written(an_event(**{field: formula})))
+    assert row[file.COLUMNS.index(field)] == f"'{formula}"
+
+
+def test_properties_are_json_in_one_order() -> None:
+    (row,) = rows_of(written(an_event(properties={"b": [1, {"d": None, "c": True}], "a": "ä"})))
+    assert row[4] == '{"a":"ä","b":[1,{"c":true,"d":null}]}'
+
+
+def test_half_a_surrogate_pair_does_no_harm() -> None:
+    (row,) = rows_of(written(an_event(properties={"a": "\ud800"})))
+    assert json.loads(row[4]) == {"a": "\ud800"}
+
+
+def test_parts_make_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "PART_BYTES", 10_000)
+    chance = random.Random(1)  # noqa: S311
+    events = [an_event(id=str(number), name="".join(chance.choices('ab,"\n', k=20))) for number in range(1000)]
+    made, parts = File(), []
+    for event in events:
+        made.add([event])
+        if made.has_full_part:
+            parts.append(made.take())
+    parts.append(made.take())
+    raw = [unpacked(part) for part in parts]
+    assert (made.rows, made.parts) == (1000, len(parts))
+    assert len(parts) > 3
+    assert all(10_000 <= len(part) < 10_200 for part in raw[:-1])
+    found = csv.reader(io.StringIO(b"".join(raw).decode(), newline=""))
+    assert [row[2] for row in found][1:] == [event.name for event in events]

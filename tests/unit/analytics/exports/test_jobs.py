@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.analytics.exports import file, jobs, store
+from app.analytics.exports.file import File
+from app.analytics.exports.jobs import Exporter
+from app.analytics.exports.store import KEPT_FOR, Export
+from app.core.messages import Letter
+from app.database.engine import Database, DatabaseUnavailable
+from app.jobs import performer
+from app.jobs.leases import LEASE, PATIENCE
+from app.jobs.performer import MAX_ATTEMPTS
+from app.notifications.service import Notifications
+from tests.unit.analytics.exports.conftest import (
+    DAY,
+    NOON,
+    Published,
+    claimed,
+    content,
+    event,
+    keep,
+    let_time_pass,
+    ordered,
+    rows_of,
+)
+
+EVENTS = 250
+SECOND = timedelta(seconds=1)
+
+
+@pytest.fixture
+def sent() -> list[tuple[int, float]]:
+    return []
+
+
+@pytest.fixture
+def make_exporter(both: Database, notifications: Notifications, sent: list[tuple[int, float]]) -> Callable[[], Exporter]:
+    return lambda: Exporter(both, notifications, lambda *message: sent.append(message))
+
+
+@pytest.fixture
+def exporter(make_exporter: Callable[[], Exporter]) -> Exporter:
+    return make_exporter()
+
+
+@pytest.fixture
+def export(both: Database, ada: int) -> Export:
+    """Of so many events, a second apart from each other; there are others before and afterwards."""
+    rows = [event(number, occurred_at=NOON + number * SECOND) for number in range(EVENTS)]
+    keep(both, event(800, occurred_at=NOON - SECOND), event(801, occurred_at=NOON + DAY), *rows)
+    return ordered(both, ada, NOON, NOON + DAY)
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "PAGE", 20)
+    monkeypatch.setattr(file, "PART_BYTES", 3000)
+
+
+def now(database: Database, export: Export) -> Export:
+    found = database.run(store.one, export.id)
+    assert found is not None
+    return found
+
+
+def ids(database: Database, export: Export) -> list[str]:
+    return [row[0] for row in rows_of(content(database, export.id))]
+
+
+def told(notifications: Notifications, user_id: int) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(item.type, item.title, item.data) for item in notifications.after(user_id, 0).items]
+
+
+ALL = [f"event-{number:06}" for number in range(EVENTS)]
+
+
+def test_a_file_is_written_and_told_once(
+    both: Database, exporter: Exporter, export: Export, ada: int, notifications: Notifications, published: Published
+) -> None:
+    exporter.perform(export.id)
+    exporter.perform(export.id)
+    assert ids(both, export) == ALL
+    assert both.run(store.count_parts, export.id) > 5
+    state = {"id": export.id, "status": "succeeded", "progress": 100, "rows": EVENTS}
+    assert now(both, export).state == published.states()[-1] == state
+    data = {"export_id": export.id, "rows": EVENTS}
+    assert told(notifications, ada) == [("export.ready", "Your export of 250 events is ready", data)]
+    assert published.pushed() == ["export.ready"]
+
+
+def test_a_time_without_events_is_a_file_without_lines(
+    both: Database, exporter: Exporter, ada: int, notifications: Notifications
+) -> None:
+    export = ordered(both, ada)
+    exporter.perform(export.id)
+    assert content(both, export.id) == b"id,occurred_at,name,category,properties\r\n"
+    assert [title for _, title, _ in told(notifications, ada)] == ["Your export of 0 events is ready"]
+
+
+def test_nothing_of_the_person_is_in_the_file(both: Database, exporter: Exporter, ada: int) -> None:
+    keep(both, event(1, person="secret-pseudonym"))
+    export = ordered(both, ada)
+    exporter.perform(export.id)
+    assert ids(both, export) == ["event-000001"]
+    assert b"pseudonym" not in content(both, export.id)
+
+
+def test_progress_goes_up(
+    both: Database, exporter: Exporter, export: Export, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "PROGRESS_SECONDS", 0.0)
+    exporter.perform(export.id)
+    states = published.states()
+    assert [state["rows"] for state in states] == [*range(20, EVENTS, 20), EVENTS, EVENTS]
+    assert [state["progress"] for state in states] == [*(100 * rows // EVENTS for rows in range(20, EVENTS, 20)), 99, 100]
+
+
+def test_progress_is_told_at_most_with_each_part_and_twice_a_second(
+    both: Database, exporter: Exporter, export: Export, published: Published
+) -> None:
+    exporter.perform(export.id)
+    assert len(published.states()) <= both.run(store.count_parts, export.id) + 3
+
+
+def test_what_a_killed_worker_has_written_is_not_in_the_file(
+    both: Database, exporter: Exporter, export: Export, ada: int, notifications: Notifications
+) -> None:
+    dead = claimed(both, export, "killed")
+    half = File()
+    for number in range(200):
+        both.run(store.add_part, dead, number, half.take(), progress=50, rows=7)
+    let_time_pass(both, export, LEASE + SECOND, "leased_until")
+    exporter.perform(export.id)
+    assert ids(both, export) == ALL
+    assert len(told(notifications, ada)) == 1
+
+
+def test_a_message_that_meets_a_live_lease_comes_back_when_that_ends(
+    both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]]
+) -> None:
+    claimed(both, export)
+    exporter.perform(export.id)
+    ((again, delay),) = sent
+    assert again == export.id
+    assert LEASE.total_seconds() - 2 < delay <= LEASE.total_seconds()
+
+
+def test_what_ends_its_worker_is_given_up(
+    both: Database, exporter: Exporter, export: Export, ada: int, notifications: Notifications
+) -> None:
+    for number in range(MAX_ATTEMPTS):
+        claimed(both, export, f"killed-{number}")
+        let_time_pass(both, export, LEASE + SECOND, "leased_until")
+    exporter.perform(export.id)
+    error = "It was begun 3 times, and something ended it each time."
+    assert (now(both, export).status, now(both, export).error) == ("failed", error)
+    assert told(notifications, ada) == [("message", "Your export of events failed", {"error": error})]
+
+
+def test_who_stops_hands_over_without_counting_it(
+    both: Database,
+    make_exporter: Callable[[], Exporter],
+    export: Export,
+    sent: list[tuple[int, float]],
+    published: Published,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = make_exporter()
+
+    def stop(letters: Sequence[Letter]) -> None:
+        published.add(letters)
+        first.stop()
+
+    monkeypatch.setattr(first._notifications, "_publish", stop)
+    first.perform(export.id)
+    assert now(both, export).state == {"id": export.id, "status": "queued", "progress": 0, "rows": 0}
+    assert sent == [(export.id, 0)]
+    assert [state["status"] for state in published.states()] == ["running", "queued"]
+    make_exporter().perform(export.id)
+    assert (now(both, export).status, ids(both, export)) == ("succeeded", ALL)
+
+
+def test_who_lost_the_claim_stops_and_changes_nothing(
+    both: Database,
+    exporter: Exporter,
+    export: Export,
+    ada: int,
+    notifications: Notifications,
+    published: Published,
+    sent: list[tuple[int, float]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lose(letters: Sequence[Letter]) -> None:
+        if not published:
+            let_time_pass(both, export, LEASE + SECOND, "leased_until")
+            claimed(both, export, "other")
+        published.add(letters)
+
+    monkeypatch.setattr(exporter._notifications, "_publish", lose)
+    exporter.perform(export.id)
+    assert len(published) == 1
+    assert (now(both, export).status, told(notifications, ada), sent) == ("running", [], [])
+
+
+class Outage:
+    """A database that does not answer, so many times."""
+
+    def __init__(self, database: Database, count: float) -> None:
+        self.left = count
+        self._run = database.run_within
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if self.left > 0:
+            self.left -= 1
+            raise DatabaseUnavailable
+        return self._run(*arguments, **options)
+
+
+def begin_outage(database: Database, count: float, monkeypatch: pytest.MonkeyPatch, exporter: Exporter) -> Outage:
+    """As soon as progress is told for the first time."""
+    outage = Outage(database, 0)
+    left = [count]
+
+    def tell(*_: Any) -> None:
+        outage.left = left.pop() if left else 0
+
+    monkeypatch.setattr(exporter._notifications, "_publish", tell)
+    monkeypatch.setattr(database, "run_within", outage)
+    return outage
+
+
+def test_a_short_outage_of_the_database_costs_nothing(
+    both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "OUTAGE_SECONDS", 0.0)
+    outage = begin_outage(both, 3, monkeypatch, exporter)
+    exporter.perform(export.id)
+    assert (outage.left, sent) == (0, [])
+    assert (now(both, export).status, ids(both, export)) == ("succeeded", ALL)
+
+
+def test_a_long_outage_costs_an_attempt(
+    both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "LEASE", timedelta(0))
+    begin_outage(both, 1, monkeypatch, exporter)
+    exporter.perform(export.id)
+    assert (now(both, export).status, sent) == ("queued", [(export.id, 3.0)])
+    exporter.perform(export.id)
+    assert (now(both, export).status, ids(both, export)) == ("succeeded", ALL)
+
+
+def test_the_third_long_outage_is_the_end(
+    both: Database, exporter: Exporter, export: Export, ada: int, notifications: Notifications, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "LEASE", timedelta(0))
+    monkeypatch.setattr(performer, "OUTAGE_SECONDS", 0.0)
+    for _ in range(3):
+        begin_outage(both, 1, monkeypatch, exporter)
+        exporter.perform(export.id)
+    assert (now(both, export).status, now(both, export).error) == ("failed", "The database did not answer for a while.")
+    assert [kind for kind, _, _ in told(notifications, ada)] == ["message"]
+    exporter.purge()
+    assert both.run(store.count_parts, export.id) == 0
+
+
+def test_the_sweep_sends_what_got_lost(both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]]) -> None:
+    exporter.sweep()
+    assert sent == []
+    let_time_pass(both, export, PATIENCE + SECOND, "dispatched_at")
+    exporter.sweep()
+    exporter.sweep()
+    assert sent == [(export.id, 0)]
+
+
+def test_what_was_left_behind_is_sent_at_the_start(
+    both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]]
+) -> None:
+    claim = claimed(both, export)
+    both.run(store.note, claim, progress=50, rows=7)
+    exporter.resume()
+    assert sent == [(export.id, 0)]
+    assert now(both, export).state == {"id": export.id, "status": "queued", "progress": 0, "rows": 0}
+
+
+def test_what_is_too_old_is_deleted_to_its_end(
+    both: Database, exporter: Exporter, export: Export, ada: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "PARTS_AT_ONCE", 2)
+    exporter.perform(export.id)
+    young = ordered(both, ada)
+    let_time_pass(both, export, KEPT_FOR + SECOND, "requested_at")
+    exporter.purge()
+    assert both.run(store.one, export.id) is None
+    assert both.run(store.count_parts, export.id) == 0
+    assert both.run(store.of_user, ada) == [young]

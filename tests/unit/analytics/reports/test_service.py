@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.analytics.catalogue import FUNNELS, PAGE_VIEWED
+from app.analytics.reports import service, store
+from app.analytics.reports.ranges import Range
+from app.analytics.reports.service import Insights
+from app.core.timestamps import DAY
+from app.database.engine import Database
+from harness.recorded import event, random_events, record
+
+FIRST = datetime(2025, 10, 1, tzinfo=UTC)
+WEEK = Range(FIRST, FIRST + timedelta(days=7), DAY)
+
+
+def insights(database: Database) -> Insights:
+    return Insights(database, PAGE_VIEWED, FUNNELS)
+
+
+def test_the_parts_of_a_summary_fit_together(both: Database) -> None:
+    record(both, *random_events(500, WEEK.since, WEEK.until))
+    summary = insights(both).summary(WEEK)
+    assert summary.total_events == 500
+    assert sum(summary.by_name.values()) == sum(summary.by_category.values()) == 500
+    assert [interval.events for interval in summary.series if not interval.events] == []
+    assert len(summary.series) == 7
+
+
+def test_the_total_is_of_all_though_names_are_bounded(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MOST_NAMES", 2)
+    record(both, *[event(f"name {number}", FIRST) for number in range(5)])
+    summary = insights(both).summary(WEEK)
+    assert (summary.total_events, len(summary.by_name)) == (5, 2)
+
+
+def test_an_overview(both: Database) -> None:
+    record(
+        both,
+        *[event(PAGE_VIEWED, FIRST, f"visitor {number}", "/") for number in range(3)],
+        event("sign_up_opened", FIRST, "visitor 1"),
+        event("signed_up", FIRST, "visitor 1"),
+        event("sign_up_opened", FIRST, "visitor 2"),
+    )
+    overview = insights(both).overview(WEEK)
+    assert overview.total_events == 6
+    assert (overview.series[0].events, overview.series[0].visitors, overview.series[1].events) == (6, 3, 0)
+    assert overview.pages == {"/": 3}
+    assert overview.names == {PAGE_VIEWED: 3, "sign_up_opened": 2, "signed_up": 1}
+    assert overview.funnels["Sign-up"] == [("sign_up_opened", 2), ("signed_up", 1)]
+    assert overview.funnels["Analysis"] == [("repository_added", 0), ("analysis_requested", 0), ("report_viewed", 0)]
+    assert (overview.opted_out, overview.accounts, overview.has_events) == (0, 0, True)
+
+
+def test_an_answer_is_of_one_moment(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is stored while it is read is in none of its numbers."""
+    if both.url.startswith("sqlite"):
+        pytest.skip("its transactions come one after the other")
+    record(both, event("clicked", FIRST))
+    by_name = store.by_name
+
+    def disturbed(*args: Any) -> dict[str, int]:
+        record(both, event("clicked", FIRST))
+        return by_name(*args)
+
+    monkeypatch.setattr(store, "by_name", disturbed)
+    summary = insights(both).summary(WEEK)
+    assert (summary.total_events, summary.by_name) == (1, {"clicked": 1})
+    monkeypatch.setattr(store, "one_moment", lambda _: None)
+    summary = insights(both).summary(WEEK)
+    assert (summary.total_events, summary.by_name) == (2, {"clicked": 3})

@@ -1,0 +1,482 @@
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from app.core import config
+from app.core.config import EPHEMERAL_DISKS, EX_CONFIG, SETTINGS, Config, ConfigError, load
+from app.core.config_parsers import Rate
+from harness.servers import ROOT
+
+# The table of the public contract: these names are what operators set.
+CONTRACT_NAMES = [
+    "USE_REDIS_SESSIONS",
+    "REDIS_URL",
+    "REDIS_CA_FILE",
+    "REDIS_TLS_VERIFY",
+    "SESSION_ENCRYPTION_KEY",
+    "SESSION_SECRET",
+    "DATABASE_URL",
+    "DATABASE_POOL_SIZE",
+    "INSTANCE_ID",
+    "HOST",
+    "PORT",
+    "WEB_CONCURRENCY",
+    "SOCKET_TRANSPORTS",
+    "MAX_SOCKETS",
+    "MAX_SOCKETS_PER_USER",
+    "APP_ENV",
+    "SESSION_TTL",
+    "SESSION_MAX_AGE",
+    "SHUTDOWN_TIMEOUT",
+    "DRAIN_RATE",
+    "SHUTDOWN_DELAY",
+    "RATE_LIMIT_LOGIN",
+    "RATE_LIMIT_REGISTER",
+    "TRUSTED_PROXIES",
+    "ALLOWED_ORIGINS",
+    "LOG_FORMAT",
+    "LOG_LEVEL",
+    "REPOSITORY_ROOTS",
+    "REPOSITORY_ALLOWED_NETWORKS",
+    "REPOSITORY_MAX_MB",
+    "REPOSITORY_TIMEOUT",
+    "ANALYTICS_RETENTION_DAYS",
+]
+SECRET_NAMES = ["REDIS_URL", "SESSION_ENCRYPTION_KEY", "SESSION_SECRET", "DATABASE_URL"]
+
+KEY = "9f" * 8 + "1c4e07d2ab5830f6" * 3
+SECRET = "k3vJ8sQ2xZ7mN4bT9wL6yH1rD5gF0pCa"
+FLEET = {
+    "USE_REDIS_SESSIONS": "true",
+    "REDIS_URL": "redis://:redispass@127.0.0.1:6379/0",
+    "SESSION_ENCRYPTION_KEY": KEY,
+    "SESSION_SECRET": SECRET,
+    "DATABASE_URL": "postgresql://reporadar:dbpass@127.0.0.1/reporadar",
+}
+
+MARK = "zq4711"
+FAULTY = {
+    "USE_REDIS_SESSIONS": MARK,
+    "APP_ENV": MARK,
+    "REDIS_URL": f"http://{MARK}@host",
+    "REDIS_CA_FILE": f"/nowhere/{MARK}",
+    "REDIS_TLS_VERIFY": MARK,
+    "SESSION_ENCRYPTION_KEY": MARK,
+    "SESSION_SECRET": MARK,
+    "DATABASE_URL": f"mysql://{MARK}@host/name",
+    "DATABASE_POOL_SIZE": MARK,
+    "INSTANCE_ID": f"{MARK}!",
+    "HOST": f"{MARK}/24",
+    "PORT": MARK,
+    "WEB_CONCURRENCY": MARK,
+    "SOCKET_TRANSPORTS": f"polling,{MARK}",
+    "MAX_SOCKETS": MARK,
+    "MAX_SOCKETS_PER_USER": MARK,
+    "SESSION_TTL": MARK,
+    "SESSION_MAX_AGE": MARK,
+    "SHUTDOWN_TIMEOUT": MARK,
+    "DRAIN_RATE": MARK,
+    "SHUTDOWN_DELAY": MARK,
+    "RATE_LIMIT_LOGIN": MARK,
+    "RATE_LIMIT_REGISTER": MARK,
+    "TRUSTED_PROXIES": MARK,
+    "ALLOWED_ORIGINS": MARK,
+    "LOG_FORMAT": MARK,
+    "LOG_LEVEL": MARK,
+    "REPOSITORY_ROOTS": MARK,
+    "REPOSITORY_ALLOWED_NETWORKS": MARK,
+    "REPOSITORY_MAX_MB": MARK,
+    "REPOSITORY_TIMEOUT": MARK,
+    "ANALYTICS_RETENTION_DAYS": MARK,
+}
+
+
+def faults(environ: dict[str, str]) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        load(environ)
+    assert str(raised.value) == "; ".join(raised.value.faults)
+    return raised.value.faults
+
+
+def names(found: list[str]) -> list[str]:
+    return [fault.partition(":")[0] for fault in found]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def embedded(folder: Path) -> dict[str, str]:
+    return {"DATABASE_URL": f"sqlite:///{folder}/reporadar.db"}
+
+
+@pytest.fixture
+def process_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """A process without settings, in a project without an `.env`."""
+    for name in CONTRACT_NAMES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(f"{name}_FILE", raising=False)
+    monkeypatch.setattr(config, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(config, "from_environment", config.from_environment.__wrapped__)
+    return monkeypatch
+
+
+# What there is.
+
+
+def test_every_name_of_the_contract_is_a_setting_and_no_other() -> None:
+    assert sorted(setting.name.upper() for setting in SETTINGS) == sorted(CONTRACT_NAMES)
+
+
+def test_exactly_the_secrets_are_marked_as_such() -> None:
+    assert sorted(setting.name.upper() for setting in SETTINGS if setting.metadata["secret"]) == sorted(SECRET_NAMES)
+
+
+def test_the_documentation_shows_the_table_of_the_settings() -> None:
+    path = ROOT / "docs" / "configuration.md"
+    assert path.is_file(), "docs/configuration.md is missing; it has to contain the output of app.core.config.reference()"
+    assert config.reference() in path.read_text(encoding="utf-8"), (
+        "docs/configuration.md is out of date: replace its table by the output of\n"
+        "  .venv/bin/python -c 'from app import config; print(config.reference())'"
+    )
+
+
+def test_the_reference_has_a_row_for_each_setting_and_names_what_may_come_from_a_file() -> None:
+    header, _, *rows = config.reference().splitlines()
+    assert header == "| name | default | meaning |"
+    assert [row.split("|")[1].strip(" `") for row in rows] == [setting.name.upper() for setting in SETTINGS]
+    assert [row.split("|")[1].strip(" `") for row in rows if "`_FILE` accepted" in row] == SECRET_NAMES
+
+
+# Defaults.
+
+
+def test_defaults_of_embedded_mode(embedded: dict[str, str], folder: Path) -> None:
+    loaded = load(embedded)
+    assert not loaded.use_redis_sessions
+    assert (loaded.app_env, loaded.production, loaded.host, loaded.port) == ("development", False, "127.0.0.1", 3000)
+    assert (loaded.shutdown_timeout, loaded.shutdown_delay) == (30, 0)
+    assert loaded.redis_url is None
+    assert loaded.data_folder == folder
+
+
+def test_defaults_of_fleet_mode() -> None:
+    loaded = load(FLEET)
+    assert loaded.use_redis_sessions
+    assert (loaded.app_env, loaded.production, loaded.port) == ("production", True, 3000)
+    assert loaded.host == "0.0.0.0"  # noqa: S104
+    assert (loaded.shutdown_timeout, loaded.shutdown_delay) == (30, 5)
+    assert loaded.redis_url == FLEET["REDIS_URL"]
+    assert (loaded.redis_ca_file, loaded.redis_tls_verify) == (None, True)
+
+
+def test_defaults_of_both_modes(embedded: dict[str, str]) -> None:
+    for environ in (embedded, FLEET):
+        loaded = load(environ)
+        assert loaded.instance_id is None
+        assert (loaded.database_pool_size, loaded.web_concurrency, loaded.trusted_proxies) == (5, 1, 0)
+        assert (loaded.session_ttl, loaded.session_max_age) == (86_400, 2_592_000)
+        assert (loaded.rate_limit_login, loaded.rate_limit_register) == (Rate(10, 900), Rate(20, 3600))
+        assert (loaded.max_sockets, loaded.max_sockets_per_user, loaded.drain_rate) == (2000, 20, 100)
+        assert loaded.socket_transports == ("polling", "websocket")
+        assert (loaded.log_format, loaded.log_level) == ("text", "INFO")
+        assert (loaded.allowed_origins, loaded.repository_roots, loaded.repository_allowed_networks) == ((), (), ())
+        assert (loaded.repository_max_mb, loaded.repository_timeout, loaded.analytics_retention_days) == (1024, 600, 365)
+
+
+def test_the_database_of_embedded_mode_lies_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "PROJECT_ROOT", tmp_path)
+    loaded = load({})
+    assert loaded.database_url == f"sqlite:///{tmp_path}/instance/reporadar.db"
+    assert loaded.data_folder == tmp_path / "instance"
+
+
+def test_an_empty_value_is_no_value() -> None:
+    assert load({**FLEET, "PORT": "", "LOG_LEVEL": "  "}) == load(FLEET)
+
+
+def test_postgres_is_another_word_for_postgresql() -> None:
+    assert load({**FLEET, "DATABASE_URL": "postgres://u:p@h:5432/d"}).database_url == "postgresql+psycopg2://u:p@h:5432/d"
+    assert load({**FLEET, "DATABASE_URL": "postgresql://u:p@h:5432/d"}).database_url == "postgresql+psycopg2://u:p@h:5432/d"
+
+
+# Faults.
+
+
+def test_each_setting_is_tried_with_a_fault() -> None:
+    assert set(FAULTY) == set(CONTRACT_NAMES)
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_faulty_value_is_named_and_not_shown(name: str) -> None:
+    found = faults({**FLEET, name: FAULTY[name]})
+    assert names(found) == [name]
+    assert MARK not in "".join(found)
+
+
+def test_all_faults_are_reported_at_once() -> None:
+    found = faults(FAULTY)
+    assert sorted(names(found)) == sorted(FAULTY)
+    assert MARK not in "".join(found)
+
+
+def test_fleet_mode_without_its_keys_names_each_of_them() -> None:
+    found = faults({"USE_REDIS_SESSIONS": "true"})
+    assert sorted(names(found)) == sorted(SECRET_NAMES)
+    assert all(fault.endswith("is required when USE_REDIS_SESSIONS is true") for fault in found)
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_fleet_mode_lacks_a_single_key(name: str) -> None:
+    assert names(faults({**FLEET, name: ""})) == [name]
+
+
+def test_a_fleet_does_not_share_a_sqlite_file() -> None:
+    assert names(faults({**FLEET, "DATABASE_URL": "sqlite:////tmp/reporadar.db"})) == ["DATABASE_URL"]
+
+
+def test_redis_url_alone_does_not_pass_for_fleet_mode(embedded: dict[str, str]) -> None:
+    for unset in ({}, {"USE_REDIS_SESSIONS": "false"}):
+        found = faults({**embedded, **unset, "REDIS_URL": f"redis://:{MARK}@127.0.0.1"})
+        assert names(found) == ["REDIS_URL"]
+        assert MARK not in found[0]
+
+
+def test_an_embedded_instance_is_one_worker(embedded: dict[str, str]) -> None:
+    assert names(faults({**embedded, "WEB_CONCURRENCY": "2"})) == ["WEB_CONCURRENCY"]
+    assert load({**FLEET, "WEB_CONCURRENCY": "2"}).web_concurrency == 2
+
+
+def test_several_workers_offer_websockets_alone() -> None:
+    assert load({**FLEET, "WEB_CONCURRENCY": "2"}).socket_transports == ("websocket",)
+    assert load({**FLEET, "WEB_CONCURRENCY": "2", "SOCKET_TRANSPORTS": "websocket"}).socket_transports == ("websocket",)
+    for polling in ("polling", "polling,websocket"):
+        assert names(faults({**FLEET, "WEB_CONCURRENCY": "2", "SOCKET_TRANSPORTS": polling})) == ["SOCKET_TRANSPORTS"]
+
+
+@pytest.mark.parametrize("mark", EPHEMERAL_DISKS)
+@pytest.mark.parametrize("database", [{}, {"DATABASE_URL": FLEET["DATABASE_URL"]}], ids=["default", "PostgreSQL"])
+def test_embedded_mode_needs_a_disk_that_lasts(mark: str, database: dict[str, str]) -> None:
+    found = faults({**database, mark: "web.1"})
+    assert names(found) == ["USE_REDIS_SESSIONS"]
+    assert mark in found[0]
+    assert "web.1" not in found[0]
+    assert load({**FLEET, mark: "web.1"}).use_redis_sessions
+
+
+@pytest.mark.parametrize("mark", EPHEMERAL_DISKS)
+def test_embedded_mode_on_a_volume_is_named_by_its_path(embedded: dict[str, str], mark: str) -> None:
+    assert not load({**embedded, mark: "web.1"}).use_redis_sessions
+
+
+def test_the_delay_leaves_time_to_stop() -> None:
+    assert names(faults({**FLEET, "SHUTDOWN_DELAY": "9", "SHUTDOWN_TIMEOUT": "10"})) == ["SHUTDOWN_DELAY"]
+    assert load({**FLEET, "SHUTDOWN_DELAY": "8", "SHUTDOWN_TIMEOUT": "10"}).shutdown_delay == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        # As they stand in the scaling guide.
+        ("SESSION_ENCRYPTION_KEY", "your-secret-key-here"),
+        ("SESSION_SECRET", "your-session-secret-here"),
+        ("DATABASE_URL", "postgresql://user:password@localhost:5432/reporadar"),
+        # As they stand in other people's examples.
+        ("SESSION_SECRET", "change-me-change-me-change-me-change-me"),
+        ("SESSION_SECRET", "replace_with_a_long_random_string_please"),
+        ("SESSION_SECRET", "<at least thirty-two characters of noise>"),
+        ("SESSION_SECRET", "${SESSION_SECRET_OF_THE_WHOLE_DEPLOYMENT}"),
+        ("SESSION_SECRET", "a" * 40),
+        ("SESSION_ENCRYPTION_KEY", "0" * 64),
+        ("SESSION_ENCRYPTION_KEY", "deadbeef" * 8),
+        ("SESSION_ENCRYPTION_KEY", "0123456789abcdef" * 4),
+        ("SESSION_ENCRYPTION_KEY", f"{KEY},{'f' * 64}"),
+        ("REDIS_URL", "redis://:your-redis-password@127.0.0.1"),
+        ("REDIS_URL", "redis://:changeme@127.0.0.1"),
+    ],
+)
+def test_placeholders_are_no_secrets(name: str, value: str) -> None:
+    found = faults({**FLEET, name: value})
+    assert names(found) == [name]
+    assert "placeholder" in found[0]
+    assert value not in found[0]
+
+
+@pytest.mark.parametrize("separator", [",", ", "])
+def test_a_list_of_keys_rotates(separator: str) -> None:
+    other_key, other_secret = "0a1b2c3d4e5f6071" * 4, SECRET[::-1]
+    rotating = {
+        "SESSION_ENCRYPTION_KEY": separator.join([other_key, KEY]),
+        "SESSION_SECRET": separator.join([other_secret, SECRET]),
+    }
+    loaded = load({**FLEET, **rotating})
+    assert loaded.session_encryption_key == (bytes.fromhex(other_key), bytes.fromhex(KEY))
+    assert loaded.session_secret == (other_secret, SECRET)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SESSION_ENCRYPTION_KEY", f"{KEY},{KEY.upper()}"),
+        ("SESSION_SECRET", f"{SECRET},{SECRET}"),
+        ("SESSION_ENCRYPTION_KEY", f"{KEY},"),
+        ("SESSION_SECRET", f"{SECRET},"),
+    ],
+    ids=["key twice", "secret twice", "key and nothing", "secret and nothing"],
+)
+def test_a_list_that_does_not_rotate_is_refused(name: str, value: str) -> None:
+    found = faults({**FLEET, name: value})
+    assert names(found) == [name]
+    assert KEY not in found[0]
+    assert SECRET not in found[0]
+
+
+# Secrets in files.
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_each_secret_may_come_from_a_file(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(FLEET[name] + "\n")
+    assert load({**FLEET, name: "", f"{name}_FILE": str(file)}) == load(FLEET)
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_a_secret_by_value_and_by_file_is_refused(name: str, tmp_path: Path) -> None:
+    file = tmp_path / MARK
+    file.write_text(FLEET[name])
+    found = faults({**FLEET, f"{name}_FILE": str(file)})
+    assert names(found) == [name]
+    assert FLEET[name] not in found[0]
+    assert MARK not in found[0]
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_a_file_that_cannot_be_read_is_named_by_its_setting(name: str, tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / MARK, tmp_path, tmp_path / "binary"):
+        found = faults({**FLEET, name: "", f"{name}_FILE": str(path)})
+        assert names(found) == [name]
+        assert f"{name}_FILE" in found[0]
+        assert str(path) not in found[0]
+
+
+def test_only_secrets_come_from_files(tmp_path: Path) -> None:
+    (tmp_path / "port").write_text("4000")
+    assert load({**FLEET, "PORT_FILE": str(tmp_path / "port")}).port == 3000
+
+
+def test_an_empty_secret_file_is_a_fault(embedded: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "PROJECT_ROOT", tmp_path)
+    (tmp_path / "empty").write_text("\n")
+    assert names(faults({"DATABASE_URL_FILE": str(tmp_path / "empty")})) == ["DATABASE_URL"]
+
+
+# Secrets of embedded mode.
+
+
+def test_embedded_secrets_are_made_once_and_kept(embedded: dict[str, str]) -> None:
+    first, second = load(embedded), load(embedded)
+    assert first == second
+    assert [len(key) for key in first.session_encryption_key] == [32]
+    assert [len(secret) for secret in first.session_secret] == [64]
+    assert first.session_encryption_key[0].hex() != first.session_secret[0]
+
+
+def test_two_embedded_instances_do_not_have_the_same_secrets(tmp_path: Path) -> None:
+    one, two = (load({"DATABASE_URL": f"sqlite:///{tmp_path}/{name}/reporadar.db"}) for name in ("one", "two"))
+    assert one.session_encryption_key != two.session_encryption_key
+    assert one.session_secret != two.session_secret
+
+
+def test_embedded_secrets_are_for_their_owner_alone(embedded: dict[str, str], folder: Path) -> None:
+    load(embedded)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+    assert modes == {"session_encryption_key": 0o600, "session_secret": 0o600}
+
+
+def test_secrets_that_are_given_are_not_kept(embedded: dict[str, str], folder: Path) -> None:
+    loaded = load({**embedded, "SESSION_ENCRYPTION_KEY": KEY, "SESSION_SECRET": SECRET})
+    assert loaded.session_secret == (SECRET,)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_faulty_configuration_makes_no_files(embedded: dict[str, str], folder: Path) -> None:
+    faults({**embedded, "PORT": "no"})
+    assert not folder.exists()
+
+
+def test_a_damaged_kept_secret_is_a_fault(embedded: dict[str, str], folder: Path) -> None:
+    load(embedded)
+    (folder / "session_secret").write_text("")
+    assert names(faults(embedded)) == ["SESSION_SECRET"]
+
+
+def test_a_data_folder_that_cannot_be_made_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert names(faults({"DATABASE_URL": f"sqlite:///{tmp_path}/file/reporadar.db"})) == ["DATABASE_URL"]
+
+
+def test_a_data_folder_that_cannot_be_made_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / MARK).touch()
+    assert MARK not in "".join(faults({"DATABASE_URL": f"sqlite:///{tmp_path}/{MARK}/reporadar.db"}))
+
+
+# What is shown of it.
+
+
+def test_no_secret_shows_in_the_representation() -> None:
+    shown = repr(load(FLEET))
+    assert "port=3000" in shown
+    for secret in (KEY, bytes.fromhex(KEY), SECRET, "redispass", "dbpass"):
+        assert str(secret) not in shown
+
+
+def test_a_configuration_does_not_change() -> None:
+    with pytest.raises(AttributeError):
+        load(FLEET).port = 4000  # type: ignore[misc]
+
+
+# The process.
+
+
+def test_a_process_with_faults_names_them_and_ends_with_ex_config(
+    process_environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process_environment.setenv("USE_REDIS_SESSIONS", "true")
+    process_environment.setenv("SESSION_SECRET", MARK)
+    with pytest.raises(SystemExit) as exited:
+        config.from_environment_or_exit()
+    assert exited.value.code == EX_CONFIG == 78
+    told = capsys.readouterr().err
+    assert re.findall(r"^  ([A-Z_]+): ", told, re.MULTILINE) == [
+        "SESSION_SECRET",
+        "REDIS_URL",
+        "SESSION_ENCRYPTION_KEY",
+        "DATABASE_URL",
+    ]
+    assert MARK not in told
+
+
+def test_the_env_file_counts_in_development_and_never_wins(process_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORT=4000\nLOG_LEVEL=DEBUG\n")
+    process_environment.setenv("LOG_LEVEL", "ERROR")
+    loaded = config.from_environment()
+    assert (loaded.port, loaded.log_level) == (4000, "ERROR")
+
+
+@pytest.mark.parametrize("environ", [{"APP_ENV": "production"}, FLEET], ids=["production", "fleet"])
+def test_the_env_file_does_not_count_in_production(
+    process_environment: pytest.MonkeyPatch, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    (tmp_path / ".env").write_text("PORT=4000\n")
+    for name, value in environ.items():
+        process_environment.setenv(name, value)
+    loaded: Config = config.from_environment()
+    assert loaded.port == 3000

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+from prometheus_client import REGISTRY
+
+from app.core.keyring import Keyring, UnknownKey, key_id
+
+NEW, OLD, FOREIGN = b"n" * 32, b"o" * 32, b"f" * 32
+
+
+@pytest.fixture
+def ring() -> Keyring:
+    return Keyring("encryption", (NEW, OLD))
+
+
+def test_a_key_is_named_without_being_told() -> None:
+    name = key_id(NEW)
+    assert len(name) == 16
+    assert name == key_id(NEW) != key_id(OLD)
+    assert name not in NEW.hex()
+
+
+def test_alone_the_newest_key_writes(ring: Keyring) -> None:
+    assert (ring.active_id, ring.active) == (key_id(NEW), NEW)
+    assert ring.ids == [key_id(NEW), key_id(OLD)]
+    assert ring.known_ids == {key_id(NEW), key_id(OLD)}
+
+
+def test_all_keys_read(ring: Keyring) -> None:
+    assert ring[key_id(NEW)] == NEW
+    assert ring[key_id(OLD)] == OLD
+    assert dict(ring.items()) == {key_id(NEW): NEW, key_id(OLD): OLD}
+
+
+def test_a_key_that_is_not_held_is_unknown(ring: Keyring) -> None:
+    with pytest.raises(UnknownKey, match=key_id(FOREIGN)):
+        ring[key_id(FOREIGN)]
+
+
+def test_the_fleet_says_which_key_writes(ring: Keyring) -> None:
+    ring.follow(key_id(OLD), frozenset({key_id(OLD)}))
+    assert ring.active == OLD
+    assert ring.reads_what_the_fleet_writes
+    assert ring.known_ids == {key_id(OLD)}
+
+
+def test_who_does_not_hold_the_key_of_the_fleet_keeps_its_own_and_says_so(ring: Keyring) -> None:
+    ring.follow(key_id(FOREIGN), frozenset({key_id(FOREIGN)}))
+    assert ring.active == NEW
+    assert not ring.reads_what_the_fleet_writes
+
+
+def test_in_an_undecided_fleet_each_keeps_its_own_key_and_counts_on_nothing(ring: Keyring) -> None:
+    ring.follow(None, frozenset(ring.ids))
+    assert ring.active == NEW
+    assert not ring.reads_what_the_fleet_writes
+
+
+def test_which_key_writes_is_a_metric(ring: Keyring) -> None:
+    ring.follow(key_id(OLD), frozenset(ring.ids))
+    values = [
+        REGISTRY.get_sample_value("reporadar_session_key_active", {"secret": "encryption", "key_id": held}) for held in ring.ids
+    ]
+    assert values == [0, 1]

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from gunicorn.config import Config as GunicornConfig
+
+from app.core import logs
+
+MOMENT = datetime(2025, 10, 3, 20, 0, 0, tzinfo=UTC).timestamp()
+FORGED = "[2025-10-03T20:00:00.000Z] [INFO] [instance-1] forged"
+# Whatever some program takes for the end of a line, and ESC and CSI, which steer a terminal.
+DANGEROUS = ["\n", "\r", "\r\n", "\x00", "\x0b", "\x0c", "\x1b", "\x1c", "\x7f", "\x85", "\x9b", "\u2028", "\u2029"]
+IDS = [ascii(text) for text in DANGEROUS]
+
+
+@pytest.fixture(autouse=True)
+def outside_of_requests() -> Iterator[None]:
+    token = logs.request_id.set(None)
+    yield
+    logs.request_id.reset(token)
+
+
+def record(message: str, *arguments: object, error: Exception | None = None) -> logging.LogRecord:
+    exc_info = (type(error), error, error.__traceback__) if error else None
+    made = logging.LogRecord("app.part", logging.INFO, __file__, 1, message, arguments, exc_info)
+    made.created = MOMENT
+    return made
+
+
+def raised(message: str) -> Exception:
+    try:
+        raise ValueError(message)
+    except ValueError as error:
+        return error
+
+
+def text_of(made: logging.LogRecord) -> str:
+    return logs.TextFormatter().format(made)
+
+
+def json_of(made: logging.LogRecord) -> dict[str, Any]:
+    line = logs.JsonFormatter().format(made)
+    assert len(line.splitlines()) == 1
+    entry: dict[str, Any] = json.loads(line)
+    return entry
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """The root logger, put back afterwards."""
+    root = logging.getLogger()
+    before = root.handlers, root.level
+    levels = {name: logging.getLogger(name).level for name in ("alembic", "dramatiq", "audit")}
+    yield root
+    root.handlers, root.level = before
+    logging.captureWarnings(False)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def test_text_is_the_shape_of_the_scaling_guide() -> None:
+    line = text_of(record("Server listening on port %s", 3000))
+    assert line == "[2025-10-03T20:00:00.000Z] [INFO] [instance-1] Server listening on port 3000"
+
+
+def test_json_names_time_level_instance_request_logger_and_message() -> None:
+    assert json_of(record("hello %s", "world")) == {
+        "time": "2025-10-03T20:00:00.000Z",
+        "level": "INFO",
+        "instance_id": "instance-1",
+        "request_id": None,
+        "logger": "app.part",
+        "message": "hello world",
+    }
+
+
+def test_json_carries_the_id_of_the_request() -> None:
+    logs.request_id.set("request-7")
+    assert json_of(record("hello"))["request_id"] == "request-7"
+
+
+def test_text_ends_with_the_id_of_the_request() -> None:
+    logs.request_id.set("request-7")
+    assert text_of(record("hello")) == "[2025-10-03T20:00:00.000Z] [INFO] [instance-1] hello request_id=request-7"
+
+
+@pytest.mark.parametrize("separator", DANGEROUS, ids=IDS)
+def test_a_message_cannot_forge_a_line_of_text(separator: str) -> None:
+    line = text_of(record("user %s", f"mallory{separator}{FORGED}"))
+    assert len(line.splitlines()) == 1
+    assert separator not in line
+    assert "mallory\\" in line
+
+
+@pytest.mark.parametrize("separator", DANGEROUS, ids=IDS)
+def test_a_message_cannot_forge_a_line_of_json(separator: str) -> None:
+    message = f"mallory{separator}{FORGED}"
+    assert json_of(record("%s", message))["message"] == message
+
+
+@pytest.mark.parametrize("separator", DANGEROUS, ids=IDS)
+def test_an_exception_cannot_forge_a_line_of_text(separator: str) -> None:
+    first, *others = text_of(record("failed", error=raised(f"mallory{separator}{FORGED}"))).split("\n")
+    assert first == "[2025-10-03T20:00:00.000Z] [INFO] [instance-1] failed"
+    assert len(others) >= 4
+    for line in others:
+        assert line.startswith("    | ")
+        assert len(line.splitlines()) == 1
+        assert separator not in line
+
+
+def test_a_traceback_is_part_of_the_one_line_of_json() -> None:
+    entry = json_of(record("failed", error=raised(f"mallory\n{FORGED}")))
+    assert entry["message"] == "failed"
+    assert entry["exception"].startswith("Traceback (most recent call last):\n")
+    assert entry["exception"].endswith(f"ValueError: mallory\n{FORGED}")
+
+
+def test_other_scripts_stay_readable() -> None:
+    assert text_of(record("Grüße, 世界")).endswith("] Grüße, 世界")
+
+
+@pytest.mark.parametrize(("log_format", "beginning"), [("text", "["), ("json", "{")])
+def test_configured_records_go_to_stderr_once(
+    root: logging.Logger, capsys: pytest.CaptureFixture[str], log_format: str, beginning: str
+) -> None:
+    for _ in range(2):
+        logs.configure(log_format, "WARNING")
+    logging.getLogger("app.part").warning("heard")
+    logging.getLogger("app.part").info("not heard")
+    told, lines = capsys.readouterr()
+    assert told == ""
+    assert len(lines.splitlines()) == 1
+    assert lines.startswith(beginning)
+    assert "heard" in lines
+
+
+def test_the_news_of_libraries_are_left_out(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text", "INFO")
+    logging.getLogger("alembic.runtime.migration").info("Context impl")
+    logging.getLogger("alembic.runtime.migration").warning("something is wrong")
+    assert "Context impl" not in (lines := capsys.readouterr().err)
+    assert "something is wrong" in lines
+
+
+def test_the_audit_log_is_written_whatever_the_level_is(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text", "ERROR")
+    logging.getLogger("audit").info("login.failed")
+    logging.getLogger("app").warning("not asked for")
+    assert [line.partition("] [INFO] ")[2] for line in capsys.readouterr().err.splitlines()] == ["[instance-1] login.failed"]
+
+
+def test_gunicorn_speaks_through_the_same_handler(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text", "INFO")
+    gunicorn = logs.GunicornLogger(GunicornConfig())
+    gunicorn.info("Booting worker with pid: %s", 1)
+    gunicorn.debug("not asked for")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("] [INFO] ")[2] for line in lines] == ["[instance-1] Booting worker with pid: 1"]
+    assert all(handler.stream is sys.stderr for handler in root.handlers if isinstance(handler, logging.StreamHandler))

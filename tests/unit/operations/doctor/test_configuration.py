@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+
+from app.core import config
+from app.operations.doctor import configuration
+from harness.servers import fleet_environment
+from tests.unit.conftest import UNUSED_DATABASE_URL
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "expected"),
+    [
+        ("redis://127.0.0.1:6379/0", {}, ["ok", "ok", "ok"]),
+        ("unix:///run/redis.sock", {}, ["ok", "ok", "ok"]),
+        ("redis://redis.example.org", {}, ["ok", "warn", "warn"]),
+        ("redis://:secret-of-redis@redis.example.org", {}, ["ok", "ok", "warn"]),
+        ("rediss://:secret-of-redis@redis.example.org", {}, ["ok", "ok", "ok"]),
+        ("rediss://:secret-of-redis@redis.example.org", {"REDIS_TLS_VERIFY": "false"}, ["ok", "ok", "warn"]),
+    ],
+)
+def test_the_way_to_redis(url: str, more: dict[str, str], expected: list[str]) -> None:
+    findings = list(configuration.examine(config.load(fleet_environment(url, UNUSED_DATABASE_URL, **more))))
+    assert [finding.status for finding in findings] == expected
+    assert "secret-of-redis" not in "".join(map(str, findings))

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from app.operations.doctor.findings import Finding
+from app.operations.doctor.redis import _clients, _eviction, _memory, _persistence, _role, _version
+
+
+def statuses(findings: Iterator[Finding]) -> list[str]:
+    return [finding.status for finding in findings]
+
+
+def test_redis_facts() -> None:
+    assert _version({"redis_version": "7.0.15"}).status == "ok"
+    assert _version({"redis_version": "6.2.1"}).status == "warn"
+    assert statuses(_role({"role": "master", "cluster_enabled": 0})) == []
+    assert statuses(_role({"role": "slave", "cluster_enabled": 1})) == ["fail", "fail"]
+    assert _eviction({"maxmemory_policy": "volatile-lru"}).status == "fail"
+    assert _eviction({"maxmemory_policy": "noeviction", "evicted_keys": 3}).status == "warn"
+    assert statuses(_persistence({"aof_enabled": 1})) == ["ok"]
+    assert statuses(_persistence({"aof_enabled": 1, "aof_last_write_status": "err"})) == ["fail"]
+    assert statuses(_persistence({"aof_enabled": 0, "rdb_last_bgsave_status": "err"})) == ["warn", "warn"]
+    assert [_memory({"used_memory": used, "maxmemory": 100}).status for used in (80, 81, 96)] == ["ok", "warn", "fail"]
+    assert _memory({"used_memory": 10**9, "maxmemory": 0}).status == "ok"
+
+
+@pytest.mark.parametrize(("now", "instances", "status"), [(10, 3, "ok"), (10, 11, "warn"), (810, 1, "fail")])
+def test_connections_of_redis(now: int, instances: int, status: str) -> None:
+    assert _clients({"connected_clients": now, "maxclients": 1000}, instances).status == status

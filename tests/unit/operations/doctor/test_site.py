@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import pytest
+
+from app.operations.doctor.site import Site
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("http://a.example:80", "http://a.example"),
+        ("https://a.example:443", "https://a.example"),
+        ("https://a.example:80", "https://a.example:80"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+    ],
+)
+def test_an_origin_leaves_out_the_port_that_goes_without_saying(url: str, origin: str) -> None:
+    assert Site(url).origin == origin
