@@ -1,11 +1,12 @@
-"""RepoRadar. `create_app` is the reading list of the application: what there is, and what knows what."""
+"""RepoRadar. `create_app` is the reading list of the application: it names every part and what each part needs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from flask import Flask
 
-from app import job_wiring as jobs_crew
-from app.adapters import choose
+from app.adapters import Adapters, choose, connect_redis, redis_probes
 from app.analytics import sockets as analytics_sockets
 from app.analytics import tracking
 from app.analytics import views as analytics_views
@@ -23,6 +24,7 @@ from app.auth.service import Accounts
 from app.core import config as configuration
 from app.core import errors, instance
 from app.core.config import Config
+from app.core.instance import Instance
 from app.core.keyring import Keyring
 from app.database import commands as database_commands
 from app.database.engine import Database
@@ -37,6 +39,7 @@ from app.http.api import MAX_BODY_BYTES, IdConverter
 from app.http.proxies import TrustedProxies
 from app.http.security import SecurityHeaders
 from app.http.tracing import Tracing
+from app.job_wiring import assemble
 from app.jobs.broker import Queues
 from app.notifications import commands as notifications_commands
 from app.notifications import sockets as notifications_sockets
@@ -45,6 +48,7 @@ from app.notifications.service import Notifications
 from app.operations.doctor import commands as doctor_commands
 from app.operations.rehearsal import commands as rehearsal_commands
 from app.realtime import sockets as realtime_sockets
+from app.realtime.connections import Connections
 from app.repositories import sockets as repositories_sockets
 from app.repositories import views as repositories_views
 from app.repositories.service import Repositories
@@ -54,34 +58,85 @@ from app.sessions.interface import SessionInterface
 from app.web import views as web_views
 
 
+@dataclass(frozen=True)
+class Infrastructure:
+    """The parts that depend on the environment rather than on a feature."""
+
+    instance: Instance
+    lifecycle: Lifecycle
+    database: Database
+    encryption: Keyring
+    signing: Keyring
+    load: Load
+    probes: list[Probe]
+    vitals: Vitals
+    adapters: Adapters
+
+
+@dataclass(frozen=True)
+class Services:
+    """One service for each feature."""
+
+    accounts: Accounts
+    analytics: Analytics
+    exports: Exports
+    insights: Insights
+    notifications: Notifications
+    queues: Queues
+    repositories: Repositories
+
+
 def create_app(config: Config | None = None) -> Flask:
+    """Build the application. Background tasks start with `app.extensions["lifecycle"].start()`, which the web process calls."""
     config = config or configuration.from_environment()
+    infrastructure = create_infrastructure(config)
+    services = create_services(config, infrastructure)
+    app = create_flask(config, infrastructure, services)
+    register_views(app, config)
+    register_commands(app)
+    register_sockets(app, config, infrastructure, services)
+    add_background_tasks(app, config, infrastructure, services)
+    add_middleware(app, config, infrastructure.load)
+    return app
+
+
+def create_infrastructure(config: Config) -> Infrastructure:
     me = instance.current()
     lifecycle = Lifecycle()
-
     database = Database(config.database_url, config.database_pool_size, me.instance_id)
     lifecycle.add("database", close=database.close)
     encryption = Keyring("encryption", config.session_encryption_key)
     signing = Keyring("signing", tuple(secret.encode() for secret in config.session_secret))
-
+    redis = connect_redis(config, me.instance_id, lifecycle)
     load = Load()
-    probes = [Probe("database", lambda: database.run_within(PROBE_TIMEOUT_SECONDS, schema_complaint))]
+    probes = [Probe("database", lambda: database.run_within(PROBE_TIMEOUT_SECONDS, schema_complaint)), *redis_probes(redis)]
     vitals = Vitals(
         me,
         lifecycle,
         config.fingerprint,
         measure=lambda: load.describe() | latencies(probes) | {"connections": lifecycle.count_connections()},
-        count_sockets=lambda: len(app.extensions["connections"]),
     )
-    adapters = choose(config, me, database, [encryption, signing], lifecycle, vitals)
-    probes += adapters.probes
-    analytics = Analytics(config, database, adapters.intake, adapters.queue.publish)
-    accounts = Accounts(config, database, Passwords(), adapters.limiter, forget=analytics.forget)
-    notifications = Notifications(database, adapters.queue.publish)
-    jobs = Queues(adapters.broker)
-    repositories = Repositories(config, database, notifications, jobs.analyses.send)
-    exports = Exports(database, jobs.exports.send)
+    adapters = choose(config, me, database, redis, [encryption, signing], lifecycle, vitals)
+    return Infrastructure(me, lifecycle, database, encryption, signing, load, probes, vitals, adapters)
 
+
+def create_services(config: Config, parts: Infrastructure) -> Services:
+    database, publish = parts.database, parts.adapters.queue.publish
+    analytics = Analytics(config, database, parts.adapters.intake, publish)
+    notifications = Notifications(database, publish)
+    queues = Queues(parts.adapters.broker)
+    return Services(
+        accounts=Accounts(config, database, Passwords(), parts.adapters.limiter, forget=analytics.forget),
+        analytics=analytics,
+        exports=Exports(database, queues.exports.send),
+        insights=Insights(database, PAGE_VIEWED, FUNNELS),
+        notifications=notifications,
+        queues=queues,
+        repositories=Repositories(config, database, notifications, queues.analyses.send),
+    )
+
+
+def create_flask(config: Config, parts: Infrastructure, services: Services) -> Flask:
     app = Flask(__name__, static_folder="web/static", template_folder="web/templates")
     app.config.update(
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
@@ -90,22 +145,26 @@ def create_app(config: Config | None = None) -> Flask:
         REPORADAR=config,
     )
     app.extensions.update(
-        accounts=accounts,
-        before_sign_in=[],
-        database=database,
-        exports=exports,
-        fleet=adapters.fleet,
-        insights=Insights(database, PAGE_VIEWED, FUNNELS),
-        lifecycle=lifecycle,
-        load=load,
-        notifications=notifications,
-        notifications_of_commands=Notifications(database, adapters.publish_from_outside),
-        probes=probes,
-        repositories=repositories,
+        accounts=services.accounts,
+        database=parts.database,
+        exports=services.exports,
+        fleet=parts.adapters.fleet,
+        insights=services.insights,
+        lifecycle=parts.lifecycle,
+        load=parts.load,
+        notifications=services.notifications,
+        notifications_of_commands=Notifications(parts.database, parts.adapters.publish_from_command),
+        probes=parts.probes,
+        repositories=services.repositories,
     )
     app.url_map.converters["id"] = IdConverter
-    app.session_interface = SessionInterface(app, config, adapters.sessions, encryption, signing, adapters.refresh_keys)
+    app.session_interface = SessionInterface(
+        app, config, parts.adapters.sessions, parts.encryption, parts.signing, parts.adapters.refresh_keys
+    )
+    return app
 
+
+def register_views(app: Flask, config: Config) -> None:
     errors.init_app(app)
     security.init_app(app, config)
     app.register_blueprint(health_views.blueprint)
@@ -118,31 +177,43 @@ def create_app(config: Config | None = None) -> Flask:
     app.register_blueprint(notifications_views.blueprint)
     app.register_blueprint(repositories_views.blueprint)
     app.register_blueprint(web_views.blueprint)
+
+
+def register_commands(app: Flask) -> None:
     app.cli.add_command(database_commands.schema)
     app.cli.add_command(auth_commands.users)
     app.cli.add_command(notifications_commands.notify)
     app.cli.add_command(doctor_commands.doctor)
     app.cli.add_command(rehearsal_commands.rehearse)
 
-    socketio = realtime_sockets.init_app(app, config, me, adapters.queue, notifications, lifecycle)
-    connections = app.extensions["connections"]
-    analytics_sockets.init_app(adapters.queue, connections)
-    notifications_sockets.init_app(socketio, notifications)
-    repositories_sockets.init_app(socketio, repositories)
-    insights_sockets.init_app(socketio, adapters.queue, connections, accounts)
 
-    for probe in probes:
+def register_sockets(app: Flask, config: Config, parts: Infrastructure, services: Services) -> None:
+    queue = parts.adapters.queue
+    socketio = realtime_sockets.init_app(app, config, parts.instance, queue, services.notifications, parts.lifecycle)
+    connections: Connections = app.extensions["connections"]
+    parts.vitals.count_sockets = lambda: len(connections)
+    analytics_sockets.init_app(queue, connections)
+    notifications_sockets.init_app(socketio, services.notifications)
+    repositories_sockets.init_app(socketio, services.repositories)
+    insights_sockets.init_app(socketio, queue, connections, services.accounts)
+
+
+def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, services: Services) -> None:
+    lifecycle = parts.lifecycle
+    for probe in parts.probes:
         lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.obstacle)
-    tracking.init_app(app, config, analytics, lifecycle)
-    if adapters.does_jobs:  # one at a time
-        crew = jobs_crew.assemble(config, database, notifications, jobs, size=1, alone=True)
+    tracking.init_app(app, config, services.analytics, services.accounts, lifecycle)
+    if parts.adapters.runs_jobs:
+        crew = assemble(config, parts.database, services.notifications, services.queues, size=1, alone=True)
         lifecycle.add("jobs", background=crew.start, let_go=crew.stop)
-    lifecycle.add("load", background=load.run)
-    lifecycle.add("vitals", background=vitals.run)
-    lifecycle.add("census", background=KeyCensus(adapters.sessions, [encryption, signing]).run)
+    lifecycle.add("load", background=parts.load.run)
+    lifecycle.add("vitals", background=parts.vitals.run)
+    lifecycle.add("census", background=KeyCensus(parts.adapters.sessions, [parts.encryption, parts.signing]).run)
 
+
+def add_middleware(app: Flask, config: Config, load: Load) -> None:
+    """Wrap the WSGI application. The last wrapper sees a request first."""
     app.wsgi_app = SecurityHeaders(app.wsgi_app, config)  # type: ignore[method-assign]
     if config.trusted_proxies:
         app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]
     app.wsgi_app = Tracing(app.wsgi_app, load.response_times.observe)  # type: ignore[method-assign]
-    return app

@@ -1,4 +1,4 @@
-"""The handful of parts in which a fleet and an embedded instance differ, chosen here and nowhere else."""
+"""Embedded mode or fleet mode: the few parts in which they differ are chosen here and nowhere else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import dramatiq
+import redis
 
 from app.analytics.intake import DirectIntake, Intake, RedisIntake
 from app.analytics.storage import Storage
@@ -33,53 +34,89 @@ from app.sessions.store import SessionStore
 
 
 @dataclass(frozen=True)
+class RedisClients:
+    """The clients of a fleet instance, all of the same server."""
+
+    client: redis.Redis
+    with_long_timeout: redis.Redis  # for background work: a slow Redis has not failed
+    shared: MultiplexedRedis  # one connection for the commands of all requests
+
+
+@dataclass(frozen=True)
 class Adapters:
     sessions: SessionStore
     limiter: RateLimiter
     refresh_keys: Callable[[], None]
-    probes: list[Probe]
     queue: SocketQueue
-    publish_from_outside: Publish  # for a process that is no instance: the command line
+    publish_from_command: Publish  # for a process that is not an instance: the command line
     broker: dramatiq.Broker
-    does_jobs: bool  # itself; otherwise worker processes do
+    runs_jobs: bool  # False where worker processes run them
     fleet: Fleet
     intake: Intake
 
 
+def connect_redis(config: Config, instance_id: str, lifecycle: Lifecycle) -> RedisClients | None:
+    """Return the clients of fleet mode, or None in embedded mode. Connections are opened with the first command."""
+    if not config.use_redis_sessions:
+        return None
+    client = connect(config, instance_id)
+    clients = RedisClients(client, connect(config, instance_id, timeout=PROBE_TIMEOUT_SECONDS), MultiplexedRedis(client))
+    lifecycle.add("redis", close=client.close)
+    lifecycle.add("redis with long timeout", close=clients.with_long_timeout.close)
+    lifecycle.add("shared redis connection", close=clients.shared.close)
+    return clients
+
+
+def redis_probes(clients: RedisClients | None) -> list[Probe]:
+    if clients is None:
+        return []
+    client = clients.with_long_timeout
+    return [Probe("redis", lambda: None if client.ping() else "no answer", look=Overseer(client).look)]
+
+
 def choose(
-    config: Config, me: Instance, database: Database, rings: list[Keyring], lifecycle: Lifecycle, vitals: Vitals
+    config: Config,
+    me: Instance,
+    database: Database,
+    clients: RedisClients | None,
+    keyrings: list[Keyring],
+    lifecycle: Lifecycle,
+    vitals: Vitals,
 ) -> Adapters:
-    if config.use_redis_sessions:
-        return _of_a_fleet(config, me, database, rings, lifecycle, vitals)
+    if clients is None:
+        return _embedded(config, me, database, lifecycle, vitals)
+    return _fleet(config, me, database, clients, keyrings, lifecycle, vitals)
+
+
+def _embedded(config: Config, me: Instance, database: Database, lifecycle: Lifecycle, vitals: Vitals) -> Adapters:
     queue = LocalQueue()
     return Adapters(
         sessions=SqlSessionStore(database),
         limiter=MemoryRateLimiter(),
         refresh_keys=_nothing,
-        probes=[],
         queue=queue,
-        publish_from_outside=_nothing,
+        publish_from_command=_nothing,
         broker=local_broker(),
-        does_jobs=True,
+        runs_jobs=True,
         fleet=FleetOfOne(me, lifecycle, vitals),
         intake=DirectIntake(Storage(config, database, queue.publish)),
     )
 
 
-def _of_a_fleet(
-    config: Config, me: Instance, database: Database, rings: list[Keyring], lifecycle: Lifecycle, vitals: Vitals
+def _fleet(
+    config: Config,
+    me: Instance,
+    database: Database,
+    clients: RedisClients,
+    keyrings: list[Keyring],
+    lifecycle: Lifecycle,
+    vitals: Vitals,
 ) -> Adapters:
-    redis = connect(config, me.instance_id)
-    multiplexed = MultiplexedRedis(redis)
-    patient = connect(config, me.instance_id, timeout=PROBE_TIMEOUT_SECONDS)  # a slow Redis is not a failed one
-    signing = next(ring for ring in rings if ring.name == "signing")
+    signing = next(keyring for keyring in keyrings if keyring.name == "signing")
     agreement = Agreement(me, lifecycle, database, config.database_pool_size)
-    membership = Membership(Registry(patient), me, rings, lifecycle, agreement, vitals)
-    queue = RedisQueue(patient, signing)
-    broker = redis_broker(redis)
-    lifecycle.add("redis", close=redis.close)
-    lifecycle.add("redis", close=patient.close)
-    lifecycle.add("redis", close=multiplexed.close)
+    membership = Membership(Registry(clients.with_long_timeout), me, keyrings, lifecycle, agreement, vitals)
+    queue = RedisQueue(clients.with_long_timeout, signing)
+    broker = redis_broker(clients.client)
     lifecycle.add("message queue", background=queue.run, check=queue.obstacle)
     lifecycle.add(
         "registry",
@@ -91,18 +128,17 @@ def _of_a_fleet(
     lifecycle.add("pulse", background=agreement.run, close=agreement.forget)
     lifecycle.add("job broker", close=broker.close)
     return Adapters(
-        sessions=RedisSessionStore(redis, multiplexed, config.session_max_age),
-        limiter=RedisRateLimiter(redis, signing),
-        refresh_keys=lambda: membership.refresh(Registry(redis)),
-        probes=[Probe("redis", lambda: None if patient.ping() else "no answer", look=Overseer(patient).look)],
+        sessions=RedisSessionStore(clients.client, clients.shared, config.session_max_age),
+        limiter=RedisRateLimiter(clients.client, signing),
+        refresh_keys=lambda: membership.refresh(Registry(clients.client)),
         queue=queue,
-        publish_from_outside=RedisPublisher(redis, signing).publish,
+        publish_from_command=RedisPublisher(clients.client, signing).publish,
         broker=broker,
-        does_jobs=False,
-        fleet=SharedFleet(Registry(redis), agreement),
-        intake=RedisIntake(redis, multiplexed),
+        runs_jobs=False,
+        fleet=SharedFleet(Registry(clients.client), agreement),
+        intake=RedisIntake(clients.client, clients.shared),
     )
 
 
 def _nothing(*_: object) -> None:
-    """An embedded instance is alone: what it knows is all there is. What others store beside it, it finds by itself."""
+    """Embedded mode has no other instance to ask or to notify; the running instance finds stored changes by itself."""

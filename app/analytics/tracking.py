@@ -25,6 +25,7 @@ from app.analytics.catalogue import BY_NAME, COLLECTED, PAGE_VIEWED, SIGNED_UP
 from app.analytics.person import GPC, SESSION, USER
 from app.analytics.service import Account, Analytics, Choice, Erased, Event, Person, Rejected
 from app.auth.guards import current_user
+from app.auth.service import Accounts
 from app.core import metrics
 from app.core.config import Config
 from app.core.errors import Unavailable
@@ -122,11 +123,11 @@ class Recorder:
         return True
 
 
-def init_app(app: Flask, config: Config, analytics: Analytics, lifecycle: Lifecycle) -> None:
+def init_app(app: Flask, config: Config, analytics: Analytics, accounts: Accounts, lifecycle: Lifecycle) -> None:
     app.extensions["analytics"] = analytics
     app.extensions["recorder"] = recorder = Recorder(analytics)
     app.config["ANALYTICS_COOKIE_NAME"] = "__Host-analytics" if config.production else "analytics"
-    app.extensions["before_sign_in"].append(carry_over)
+    accounts.before_sign_in.append(carry_over)
     app.after_request(_record_request)
     lifecycle.add("analytics", background=recorder.run, close=recorder.close)
 

@@ -76,7 +76,7 @@ def client() -> Client:
 
 def sign_in(user: User) -> None:
     """A session under a new id; what the browser had before is dead."""
-    for prepare in current_app.extensions["before_sign_in"]:
+    for prepare in accounts().before_sign_in:
         prepare(user.id)
     caller = client()
     owner = Owner(user.id, user.password_version)

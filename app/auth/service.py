@@ -68,6 +68,7 @@ class Accounts:
         self._passwords = passwords
         self._limiter = limiter
         self._forget = forget
+        self.before_sign_in: list[Callable[[int], None]] = []  # called with the user's id, before the new session starts
 
     def get(self, user_id: int) -> User | None:
         return self._database.run(store.by_id, user_id)

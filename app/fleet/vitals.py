@@ -25,14 +25,13 @@ class Vitals:
         lifecycle: Lifecycle,
         config_fingerprint: str,
         measure: Callable[[], dict[str, Any]],
-        count_sockets: Callable[[], int],
     ) -> None:
         """`measure`: what a Sample consists of, but for its time."""
         self._instance = instance
         self._lifecycle = lifecycle
         self._config_fingerprint = config_fingerprint
         self._measure = measure
-        self._count_sockets = count_sockets
+        self.count_sockets: Callable[[], int] = lambda: 0  # set when the socket server has been built
         self._advisor = Advisor()
 
     def run(self) -> None:
@@ -55,7 +54,7 @@ class Vitals:
             "status": self._lifecycle.status,
             "version": VERSION,
             **self._measure(),
-            "sockets": self._count_sockets(),
+            "sockets": self.count_sockets(),
             "config_fingerprint": self._config_fingerprint,
             "obstacles": self._lifecycle.obstacles(),
             "advice": advice,

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from app.adapters import Adapters, choose
+from app.adapters import Adapters, RedisClients, choose, connect_redis, redis_probes
 from app.auth.limits import MemoryRateLimiter, RedisRateLimiter
 from app.core import config, instance
 from app.core.config import Config
@@ -12,36 +12,39 @@ from app.sessions.redis_store import RedisSessionStore
 from app.sessions.sql_store import SqlSessionStore
 
 
-def chosen(configured: Config, database: Database, lifecycle: Lifecycle) -> Adapters:
-    rings = [Keyring("encryption", (b"e" * 32,)), Keyring("signing", (b"s" * 32,))]
-    vitals = Vitals(instance.current(), lifecycle, "fingerprint", dict, lambda: 0)
-    return choose(configured, instance.current(), database, rings, lifecycle, vitals)
+def choose_for(configured: Config, database: Database, lifecycle: Lifecycle) -> tuple[Adapters, RedisClients | None]:
+    me = instance.current()
+    keyrings = [Keyring("encryption", (b"e" * 32,)), Keyring("signing", (b"s" * 32,))]
+    clients = connect_redis(configured, me.instance_id, lifecycle)
+    vitals = Vitals(me, lifecycle, "fingerprint", dict)
+    return choose(configured, me, database, clients, keyrings, lifecycle, vitals), clients
 
 
-def test_an_embedded_instance_needs_no_server(embedded: dict[str, str], database: Database) -> None:
+def test_embedded_mode_uses_no_server(embedded: dict[str, str], database: Database) -> None:
     lifecycle = Lifecycle()
-    adapters = chosen(config.load(embedded), database, lifecycle)
+    adapters, clients = choose_for(config.load(embedded), database, lifecycle)
     assert isinstance(adapters.sessions, SqlSessionStore)
     assert isinstance(adapters.limiter, MemoryRateLimiter)
-    assert adapters.probes == []
+    assert clients is None
+    assert redis_probes(clients) == []
     assert lifecycle.check_readiness() == []
     adapters.refresh_keys()
 
 
-def test_a_fleet_shares_redis(fleet_config: Config, database: Database) -> None:
+def test_instances_of_a_fleet_share_redis(fleet_config: Config, database: Database) -> None:
     lifecycle = Lifecycle()
-    adapters = chosen(fleet_config, database, lifecycle)
+    adapters, clients = choose_for(fleet_config, database, lifecycle)
     assert isinstance(adapters.sessions, RedisSessionStore)
     assert isinstance(adapters.limiter, RedisRateLimiter)
-    (probe,) = adapters.probes
+    (probe,) = redis_probes(clients)
     probe.probe()
     assert (probe.name, probe.status) == ("redis", "pass")
     assert lifecycle.stop(lifecycle.drain(), 1)
 
 
-def test_an_instance_of_a_fleet_is_ready_when_it_has_reached_the_registry(fleet_config: Config, database: Database) -> None:
+def test_fleet_instance_becomes_ready_after_reaching_the_registry(fleet_config: Config, database: Database) -> None:
     lifecycle = Lifecycle()
-    adapters = chosen(fleet_config, database, lifecycle)
+    adapters, _ = choose_for(fleet_config, database, lifecycle)
     not_reached, not_heard = "redis: the registry has not been reached yet", "redis: the message queue is not heard"
     assert set(lifecycle.check_readiness()) == {not_reached, not_heard}
     adapters.refresh_keys()
