@@ -201,7 +201,7 @@ def register_sockets(app: Flask, config: Config, parts: Infrastructure, services
 def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, services: Services) -> None:
     lifecycle = parts.lifecycle
     for probe in parts.probes:
-        lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.obstacle)
+        lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.not_ready_reason)
     tracking.init_app(app, config, services.analytics, services.accounts, lifecycle)
     if parts.adapters.runs_jobs:
         crew = assemble(config, parts.database, services.notifications, services.queues, size=1, alone=True)

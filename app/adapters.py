@@ -17,8 +17,8 @@ from app.core.instance import Instance
 from app.core.keyring import Keyring
 from app.core.messages import Publish
 from app.database.engine import Database
-from app.fleet.agreement import Agreement
-from app.fleet.service import Fleet, FleetOfOne, Membership, SharedFleet
+from app.fleet.consistency import ConsistencyCheck
+from app.fleet.service import Fleet, FleetOfOne, FleetMembership, SharedFleet
 from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
@@ -71,7 +71,7 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
     if clients is None:
         return []
     client = clients.with_long_timeout
-    return [Probe("redis", lambda: None if client.ping() else "no answer", look=Overseer(client).look)]
+    return [Probe("redis", lambda: None if client.ping() else "no answer", find_warning=Overseer(client).look)]
 
 
 def choose(
@@ -113,19 +113,19 @@ def _fleet(
     vitals: Vitals,
 ) -> Adapters:
     signing = next(keyring for keyring in keyrings if keyring.name == "signing")
-    agreement = Agreement(me, lifecycle, database, config.database_pool_size)
-    membership = Membership(Registry(clients.with_long_timeout), me, keyrings, lifecycle, agreement, vitals)
+    consistency = ConsistencyCheck(me, lifecycle, database, config.database_pool_size)
+    membership = FleetMembership(Registry(clients.with_long_timeout), me, keyrings, lifecycle, consistency, vitals)
     queue = RedisQueue(clients.with_long_timeout, signing)
     broker = redis_broker(clients.client)
     lifecycle.add("message queue", background=queue.run, check=queue.obstacle)
     lifecycle.add(
         "registry",
         background=membership.run,
-        check=membership.obstacle,
+        check=membership.not_ready_reason,
         close=membership.leave,
         announce=membership.beat,
     )
-    lifecycle.add("pulse", background=agreement.run, close=agreement.forget)
+    lifecycle.add("sql heartbeat", background=consistency.run, close=consistency.sign_off)
     lifecycle.add("job broker", close=broker.close)
     return Adapters(
         sessions=RedisSessionStore(clients.client, clients.shared, config.session_max_age),
@@ -135,7 +135,7 @@ def _fleet(
         publish_from_command=RedisPublisher(clients.client, signing).publish,
         broker=broker,
         runs_jobs=False,
-        fleet=SharedFleet(Registry(clients.client), agreement),
+        fleet=SharedFleet(Registry(clients.client), consistency),
         intake=RedisIntake(clients.client, clients.shared),
     )
 

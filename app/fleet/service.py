@@ -14,7 +14,7 @@ from app.core.errors import NotFound, Unavailable
 from app.core.instance import Instance
 from app.core.keyring import Keyring
 from app.core.timestamps import iso
-from app.fleet.agreement import Agreement, Disagreement, unsettled
+from app.fleet.consistency import ConfigMismatch, ConsistencyCheck, lasting_differences
 from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
 from app.server.lifecycle import STARTING, Lifecycle
@@ -26,7 +26,7 @@ RETRY_SECONDS = 0.2
 UNREADY_AFTER_SECONDS = HEARTBEAT_SECONDS + 10.0  # ten seconds of failure, after a heartbeat that was answered
 
 
-class Membership:
+class FleetMembership:
     """Keeps the entry of this instance alive, and its keyrings in step with the fleet."""
 
     def __init__(
@@ -35,14 +35,14 @@ class Membership:
         instance: Instance,
         rings: list[Keyring],
         lifecycle: Lifecycle,
-        agreement: Agreement,
+        consistency: ConsistencyCheck,
         vitals: Vitals,
     ) -> None:
         self._registry = registry
         self._instance = instance
         self._rings = rings
         self._lifecycle = lifecycle
-        self._agreement = agreement
+        self._consistency = consistency
         self._vitals = vitals
         self._last_beat: float | None = None
         self._speaking = Semaphore()
@@ -79,7 +79,7 @@ class Membership:
             "pid": self._instance.pid,
             "status": self._lifecycle.status,
             "is_stopping": self._lifecycle.is_stopping,
-            "pool": self._agreement.pool_size,
+            "pool": self._consistency.pool_size,
             "keys": {ring.name: ring.ids for ring in self._rings},
             "writes_with": {ring.name: ring.active_id for ring in self._rings if self._follows(ring)},
         }
@@ -89,7 +89,7 @@ class Membership:
             return
         for ring in self._rings:
             ring.follow(answer.rings[ring.name].active, answer.rings[ring.name].known)
-        self._agreement.hear(answer.peers, answer.rival)
+        self._consistency.on_heartbeat(answer.peers, answer.duplicate)
         self._lifecycle.put_aside(answer.set_aside)
         self._count_stops(answer.stops)
         self._last_beat = time.monotonic()
@@ -103,20 +103,20 @@ class Membership:
 
     def _disagreements(self) -> list[dict[str, Any]]:
         """That this instance has with the others, by its own account."""
-        found = [*self._missing_keys(), *self._agreement.disagreements()]
+        found = [*self._missing_keys(), *self._consistency.disagreements()]
         return [disagreement.describe() for disagreement in found]
 
-    def _missing_keys(self) -> list[Disagreement]:
+    def _missing_keys(self) -> list[ConfigMismatch]:
         missing = [ring.name for ring in self._rings if not ring.reads_what_the_fleet_writes]
         if self._last_beat is None or not missing:
             return []
         what = f"holds no {' and no '.join(missing)} key that the fleet writes with"
-        return [Disagreement("keys", [self._instance.instance_id], what)]
+        return [ConfigMismatch("keys", [self._instance.instance_id], what)]
 
     def _follows(self, ring: Keyring) -> bool:
         return self._last_beat is not None and ring.reads_what_the_fleet_writes
 
-    def obstacle(self) -> str | None:
+    def not_ready_reason(self) -> str | None:
         """Why the instance should not be ready: it could not read what others write, or they do not know of it."""
         if self._last_beat is None:
             return "redis: the registry has not been reached yet"
@@ -126,7 +126,7 @@ class Membership:
         if missing := self._missing_keys():
             return missing[0].message
         # Who is ready stays so, whoever comes.
-        return self._agreement.obstacle() if self._lifecycle.phase == STARTING else None
+        return self._consistency.not_ready_reason() if self._lifecycle.phase == STARTING else None
 
     def leave(self) -> None:
         """With the account of the stop that is under way, if there is one. Nothing is said after it."""
@@ -142,31 +142,33 @@ class Fleet(Protocol):
 
     def overview(self) -> dict[str, Any]: ...
 
-    def set_aside(self, instance_id: str, wanted: bool) -> None:
+    def set_drained(self, instance_id: str, wanted: bool) -> None:
         """Raises NotFound."""
 
 
 class SharedFleet:
     """Of the instances that the registry knows."""
 
-    def __init__(self, registry: Registry, agreement: Agreement) -> None:
+    def __init__(self, registry: Registry, consistency: ConsistencyCheck) -> None:
         self._registry = registry
-        self._agreement = agreement
+        self._consistency = consistency
 
     def overview(self) -> dict[str, Any]:
         instances = self._registry.instances()
         disagreements = [claim for about in instances for claim in about.pop("disagreements", [])]
-        disagreements += [found.describe() for found in [*self._agreement.strangers(), *unsettled(instances)]]
+        disagreements += [
+            found.describe() for found in [*self._consistency.instances_on_other_redis(), *lasting_differences(instances)]
+        ]
         advice = [row for about in instances for row in about.pop("advice", [])]
         stops = [{**stop, "at": iso(stop["at"] / 1000)} for stop in self._registry.stops()]
         return {"instances": instances, "advice": advice, "disagreements": disagreements, "stops": stops}
 
-    def set_aside(self, instance_id: str, wanted: bool) -> None:
+    def set_drained(self, instance_id: str, wanted: bool) -> None:
         nonces = [about["nonce"] for about in self._registry.instances() if about["instance_id"] == instance_id]
         if not nonces:
             raise NotFound(f"There is no instance {instance_id}.")
         for nonce in nonces:
-            self._registry.set_aside(nonce, wanted)
+            self._registry.set_drained(nonce, wanted)
 
 
 class FleetOfOne:
@@ -181,7 +183,7 @@ class FleetOfOne:
         about = {**self._vitals.describe(), "set_aside": self._lifecycle.set_aside}
         return {"advice": about.pop("advice"), "instances": [about], "disagreements": [], "stops": []}
 
-    def set_aside(self, instance_id: str, wanted: bool) -> None:
+    def set_drained(self, instance_id: str, wanted: bool) -> None:
         if instance_id != self._instance.instance_id:
             raise NotFound(f"There is no instance {instance_id}.")
         self._lifecycle.put_aside(wanted)

@@ -39,8 +39,8 @@ GONE = "did not sign off: killed, out of memory, its machine is gone, or Redis c
 #
 # KEYS: instances (hash: nonce -> what to write down if it dies), active keys, stops, set aside, the time of the last heartbeat,
 # how many stops there were of each kind.
-# ARGV: nonce, entry, obituary; in milliseconds: entry's ttl, settling, orphan's, silence's, outage's time; the kept stops; what
-# readers are told
+# ARGV: nonce, entry, crash record; in milliseconds: entry's ttl, settling, orphan's, silence's, outage's time; the kept stops;
+# what readers are told
 _HEARTBEAT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -70,33 +70,33 @@ if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 
-local function bury(nonce)
-  local obituary = cjson.decode(redis.call('HGET', KEYS[1], nonce))
-  obituary.at = now
-  redis.call('LPUSH', KEYS[3], cjson.encode(obituary))
+local function record_crash(nonce)
+  local crash_record = cjson.decode(redis.call('HGET', KEYS[1], nonce))
+  crash_record.at = now
+  redis.call('LPUSH', KEYS[3], cjson.encode(crash_record))
   redis.call('LTRIM', KEYS[3], 0, ARGV[9] - 1)
-  redis.call('HINCRBY', KEYS[6], obituary.kind, 1)
+  redis.call('HINCRBY', KEYS[6], crash_record.kind, 1)
   redis.call('HDEL', KEYS[1], nonce)
   redis.call('SREM', KEYS[4], nonce)
   redis.call('DEL', key_of(nonce))
 end
 
-local live, peers, rival = {}, {}, false
+local live, peers, duplicate = {}, {}, false
 for _, nonce in ipairs(redis.call('HKEYS', KEYS[1])) do
   local record = redis.call('HMGET', key_of(nonce), 'entry', 'since', 'seen')
   local entry = record[1] and cjson.decode(record[1])
   local silent = entry and now - record[3] > silent_ms
   if not entry then
-    if now - outage > ttl_ms then bury(nonce) end
+    if now - outage > ttl_ms then record_crash(nonce) end
   elseif silent and entry.instance_id == mine.instance_id and nonce ~= ARGV[1] then
-    bury(nonce)
+    record_crash(nonce)
   else
     entry.since = tonumber(record[2])
     table.insert(live, entry)
     if nonce ~= ARGV[1] and not silent then
       table.insert(peers, {nonce = nonce, instance_id = entry.instance_id, status = entry.status, connections = entry.pool})
       local elder = entry.since < mine.since or (entry.since == mine.since and nonce < ARGV[1])
-      if entry.instance_id == mine.instance_id and elder then rival = {hostname = entry.hostname, pid = entry.pid} end
+      if entry.instance_id == mine.instance_id and elder then duplicate = {hostname = entry.hostname, pid = entry.pid} end
     end
   end
 end
@@ -162,7 +162,7 @@ for ring, keys in pairs(mine.keys) do
 end
 local aside = redis.call('SISMEMBER', KEYS[4], ARGV[1]) == 1
 local stops = redis.call('HGETALL', KEYS[6])
-return cjson.encode({rings = rings, peers = peers, rival = rival, aside = aside, stops = stops})
+return cjson.encode({rings = rings, peers = peers, duplicate = duplicate, aside = aside, stops = stops})
 """
 
 # KEYS: as above. ARGV: nonce, the account of its stop, the kept stops, the kind of the stop
@@ -199,13 +199,12 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """To a heartbeat. `rival`: another live instance of the same name that was there before. `stops`: how many there ever were
-    of each kind."""
+class HeartbeatReply:
+    """`duplicate`: an older live instance with the same INSTANCE_ID. `stops`: the number of stops so far, by kind."""
 
     rings: dict[str, RingState]
     peers: list[Peer]
-    rival: dict[str, Any] | None
+    duplicate: dict[str, Any] | None
     set_aside: bool
     stops: dict[str, int]
 
@@ -217,7 +216,7 @@ class Registry:
         self._heartbeat = client.register_script(_HEARTBEAT)
         self._leave = client.register_script(_LEAVE)
 
-    def heartbeat(self, entry: dict[str, Any], about: dict[str, Any] | None = None) -> Answer:
+    def heartbeat(self, entry: dict[str, Any], about: dict[str, Any] | None = None) -> HeartbeatReply:
         """Renews the entry.
 
         It needs `instance_id`, `nonce`, `hostname`, `pid`, `status`, `is_stopping`, `pool` (of connections to the database),
@@ -226,14 +225,14 @@ class Registry:
         times = (ENTRY_TTL_SECONDS, self._settle_seconds, ORPHAN_SECONDS, SILENT_SECONDS, OUTAGE_SECONDS)
         milliseconds = [int(seconds * 1000) for seconds in times]
         words = json.dumps(about) if about else ""
-        arguments = [entry["nonce"], json.dumps(entry), json.dumps(_obituary(entry)), *milliseconds, KEPT_STOPS, words]
+        arguments = [entry["nonce"], json.dumps(entry), json.dumps(_crash_record(entry)), *milliseconds, KEPT_STOPS, words]
         with available():
             answer = json.loads(self._heartbeat(keys=_KEYS, args=arguments))
         rings = {ring: RingState(state["active"] or None, frozenset(state["known"])) for ring, state in answer["rings"].items()}
         peers = [Peer(**peer) for peer in answer["peers"]]
         words = iter(answer["stops"])
         stops = {kind: int(count) for kind, count in zip(words, words, strict=True)}
-        return Answer(rings, peers, answer["rival"] or None, answer["aside"], stops)
+        return HeartbeatReply(rings, peers, answer["duplicate"] or None, answer["aside"], stops)
 
     def leave(self, nonce: str, stop: dict[str, Any] | None) -> None:
         """`stop`: the account of it that is kept, with `at` in milliseconds since 1970."""
@@ -266,13 +265,13 @@ class Registry:
         with available():
             return [{"phases": [], **json.loads(stop)} for stop in self._client.lrange(_STOPS, 0, -1)]
 
-    def set_aside(self, nonce: str, wanted: bool) -> None:
+    def set_drained(self, nonce: str, wanted: bool) -> None:
         """An order to an instance, which finds it with its next heartbeat."""
         with available():
             (self._client.sadd if wanted else self._client.srem)(_SET_ASIDE, nonce)
 
 
-def _obituary(entry: dict[str, Any]) -> dict[str, Any]:
+def _crash_record(entry: dict[str, Any]) -> dict[str, Any]:
     """What is written down if this instance is never heard again."""
     was_stopping = entry["is_stopping"]
     return {

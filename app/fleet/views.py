@@ -74,7 +74,7 @@ class FleetView(BaseModel):
     stops: list[StopView]
 
 
-class OrderView(BaseModel):
+class DrainView(BaseModel):
     instance_id: str
     drain: bool
 
@@ -91,24 +91,24 @@ def overview() -> Response:
 
 
 @blueprint.post("/instances/<instance_id>/drain")
-@operation("Take an instance out: not ready, its sockets sent elsewhere", returns={202: OrderView}, errors=(401, 403, 404, 503))
+@operation("Take an instance out: not ready, its sockets sent elsewhere", returns={202: DrainView}, errors=(401, 403, 404, 503))
 @admin_required
 def drain(instance_id: str) -> Response:
-    give_order(instance_id, drain=True)
-    return answer(OrderView(instance_id=instance_id, drain=True), 202)
+    set_drained(instance_id, drain=True)
+    return answer(DrainView(instance_id=instance_id, drain=True), 202)
 
 
 @blueprint.delete("/instances/<instance_id>/drain")
-@operation("Call an instance back that was taken out", returns={202: OrderView}, errors=(401, 403, 404, 503))
+@operation("Call an instance back that was taken out", returns={202: DrainView}, errors=(401, 403, 404, 503))
 @admin_required
 def call_back(instance_id: str) -> Response:
-    give_order(instance_id, drain=False)
-    return answer(OrderView(instance_id=instance_id, drain=False), 202)
+    set_drained(instance_id, drain=False)
+    return answer(DrainView(instance_id=instance_id, drain=False), 202)
 
 
-def give_order(instance_id: str, *, drain: bool) -> None:
+def set_drained(instance_id: str, *, drain: bool) -> None:
     """Raises NotFound and Unavailable."""
-    fleet().set_aside(instance_id, drain)
+    fleet().set_drained(instance_id, drain)
     note_act("instance.drained" if drain else "instance.called_back", instance=instance_id)
 
 

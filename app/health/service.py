@@ -27,10 +27,10 @@ class Probe:
     what an operator should mend though all requests are served."""
 
     name: str
-    ask: Callable[[], str | None]
-    look: Callable[[], str | None] = lambda: None
-    complaint: str | None = None
-    caution: str | None = None
+    check: Callable[[], str | None]
+    find_warning: Callable[[], str | None] = lambda: None
+    error: str | None = None
+    warning: str | None = None
     latency: float | None = None
     _asked_at: float | None = None  # of the probe that is under way
     _failing_since: float | None = None
@@ -45,7 +45,7 @@ class Probe:
     def probe(self) -> None:
         self._asked_at = time.monotonic()
         try:
-            self.complaint = self.ask()
+            self.error = self.check()
         except Exception as error:
             self._failed(error)
         else:
@@ -53,7 +53,7 @@ class Probe:
         finally:
             self._asked_at = None
         if self._failing_since is None:
-            self._be_cautious()
+            self._update_warning()
 
     @property
     def latency_ms(self) -> float | None:
@@ -62,9 +62,9 @@ class Probe:
 
     @property
     def status(self) -> str:
-        if not self._answered_once or self.complaint or self.failing_for > 0:
+        if not self._answered_once or self.error or self.failing_for > 0:
             return FAIL
-        return WARN if self.caution or max(self.latency or 0, self._waiting) > SLOW_SECONDS else PASS
+        return WARN if self.warning or max(self.latency or 0, self._waiting) > SLOW_SECONDS else PASS
 
     @property
     def failing_for(self) -> float:
@@ -73,27 +73,27 @@ class Probe:
             return time.monotonic() - self._failing_since
         return self._waiting if self._waiting > PROBE_TIMEOUT_SECONDS else 0.0
 
-    def obstacle(self) -> str | None:
+    def not_ready_reason(self) -> str | None:
         """Why the instance should not be ready. Slow is not failed, and neither is a short failure of one that was ready."""
         if not self._answered_once:
             return f"{self.name} has not answered yet"
-        if self.complaint:
-            return f"{self.name}: {self.complaint}"
+        if self.error:
+            return f"{self.name}: {self.error}"
         return f"{self.name} has failed for {self.failing_for:.0f} s" if self.failing_for > UNREADY_AFTER_SECONDS else None
 
     @property
     def _waiting(self) -> float:
         return time.monotonic() - self._asked_at if self._asked_at is not None else 0.0
 
-    def _be_cautious(self) -> None:
+    def _update_warning(self) -> None:
         try:
-            caution = self.look()
+            warning = self.find_warning()
         except Exception as error:  # if it is one of the dependency, the next question tells
             log.debug("%s could not be looked at: %s", self.name, error)
             return
-        if caution and caution != self.caution:
-            log.warning("%s: %s", self.name, caution)
-        self.caution = caution
+        if warning and warning != self.warning:
+            log.warning("%s: %s", self.name, warning)
+        self.warning = warning
 
     def _answered(self) -> None:
         assert self._asked_at is not None

@@ -9,7 +9,7 @@ from werkzeug import Response
 
 from app.core.errors import NotFound
 from app.fleet.views import fleet as the_fleet
-from app.fleet.views import give_order
+from app.fleet.views import set_drained
 from app.web import forms, triage
 from app.web.pages import SEE_OTHER, administrators_only, blueprint, notice, page
 
@@ -53,7 +53,7 @@ def call_back(instance_id: str) -> Response:
 
 def _order(instance_id: str, drain: bool) -> Response:
     try:
-        give_order(instance_id, drain=drain)
+        set_drained(instance_id, drain=drain)
     except NotFound:  # it ended while the page was open
         return redirect(url_for("web.fleet", done="gone"), SEE_OTHER)
     return redirect(url_for("web.fleet", done="drain" if drain else "call-back"), SEE_OTHER)

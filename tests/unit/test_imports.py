@@ -172,7 +172,7 @@ def test_an_upward_import_is_found(sources: dict[str, str], fault: str) -> None:
 @pytest.mark.parametrize(
     ("statement", "allowed"),
     [
-        ("from app.fleet.service import Membership", True),
+        ("from app.fleet.service import FleetMembership", True),
         ("from app.auth.guards import require_user", True),
         ("from app.auth import guards", True),
         ("from app.core.keyring import Keyring", True),

@@ -9,8 +9,8 @@ from app.core import instance
 from app.core.errors import NotFound, Unavailable
 from app.core.keyring import Keyring, key_id
 from app.fleet import store
-from app.fleet.agreement import Disagreement
-from app.fleet.service import UNREADY_AFTER_SECONDS, FleetOfOne, Membership, SharedFleet
+from app.fleet.consistency import ConfigMismatch
+from app.fleet.service import UNREADY_AFTER_SECONDS, FleetMembership, FleetOfOne, SharedFleet
 from app.fleet.store import Peer, Registry
 from app.fleet.vitals import Vitals
 from app.server.lifecycle import Lifecycle
@@ -33,17 +33,17 @@ class Agreeable:
         self.heard: list[tuple[list[Peer], Any]] = []
         self.fault: str | None = None
 
-    def hear(self, peers: list[Peer], rival: Any) -> None:
-        self.heard.append((peers, rival))
+    def on_heartbeat(self, peers: list[Peer], duplicate: Any) -> None:
+        self.heard.append((peers, duplicate))
 
-    def obstacle(self) -> str | None:
+    def not_ready_reason(self) -> str | None:
         return self.fault
 
-    def disagreements(self) -> list[Disagreement]:
-        return [Disagreement("redis", ["one"], self.fault)] if self.fault else []
+    def disagreements(self) -> list[ConfigMismatch]:
+        return [ConfigMismatch("redis", ["one"], self.fault)] if self.fault else []
 
-    def strangers(self) -> list[Disagreement]:
-        return [Disagreement("redis", ["stranger"], "uses another Redis")]
+    def instances_on_other_redis(self) -> list[ConfigMismatch]:
+        return [ConfigMismatch("redis", ["stranger"], "uses another Redis")]
 
 
 MEASURED = {
@@ -63,23 +63,23 @@ def vitals_of(me: instance.Instance, lifecycle: Lifecycle) -> Vitals:
     return vitals
 
 
-def member(registry: Registry, name: str, *keys: bytes) -> tuple[Membership, Keyring]:
+def member(registry: Registry, name: str, *keys: bytes) -> tuple[FleetMembership, Keyring]:
     membership, ring, _, _ = member_with_parts(registry, name, *keys)
     return membership, ring
 
 
-def member_with_parts(registry: Registry, name: str, *keys: bytes) -> tuple[Membership, Keyring, Lifecycle, Agreeable]:
+def member_with_parts(registry: Registry, name: str, *keys: bytes) -> tuple[FleetMembership, Keyring, Lifecycle, Agreeable]:
     ring, lifecycle, agreement = Keyring("encryption", keys), Lifecycle(), Agreeable()
     me = instance.identify(name)
     vitals = vitals_of(me, lifecycle)
-    return Membership(registry, me, [ring], lifecycle, cast(Any, agreement), vitals), ring, lifecycle, agreement
+    return FleetMembership(registry, me, [ring], lifecycle, cast(Any, agreement), vitals), ring, lifecycle, agreement
 
 
 def test_an_instance_is_not_ready_before_its_first_heartbeat(registry: Registry) -> None:
     membership, _ = member(registry, "one", OLD)
-    assert membership.obstacle() == "redis: the registry has not been reached yet"
+    assert membership.not_ready_reason() == "redis: the registry has not been reached yet"
     assert membership.beat()
-    assert membership.obstacle() is None
+    assert membership.not_ready_reason() is None
 
 
 def test_a_rotation_by_one_rolling_restart(registry: Registry) -> None:
@@ -97,7 +97,7 @@ def test_a_rotation_by_one_rolling_restart(registry: Registry) -> None:
     two.beat()
     one.beat()
     assert (ring_one.active, ring_two.active) == (NEW, NEW)
-    assert (one.obstacle(), two.obstacle()) == (None, None)
+    assert (one.not_ready_reason(), two.not_ready_reason()) == (None, None)
 
 
 def test_an_instance_that_can_not_read_what_the_fleet_writes_is_not_ready(
@@ -109,14 +109,14 @@ def test_an_instance_that_can_not_read_what_the_fleet_writes_is_not_ready(
     for _ in range(3):
         stranger.beat()
         one.beat()
-    assert stranger.obstacle() == "holds no encryption key that the fleet writes with"
-    assert (one.obstacle(), ring.active) == (None, OLD)
+    assert stranger.not_ready_reason() == "holds no encryption key that the fleet writes with"
+    assert (one.not_ready_reason(), ring.active) == (None, OLD)
     one.leave()
     stranger.beat()
-    assert stranger.obstacle() is not None
+    assert stranger.not_ready_reason() is not None
     monkeypatch.setattr(store, "ORPHAN_SECONDS", 0)
     stranger.beat()
-    assert stranger.obstacle() is None
+    assert stranger.not_ready_reason() is None
 
 
 def test_instances_without_a_common_key_are_not_ready(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_instances_without_a_common_key_are_not_ready(registry: Registry, monkey
     old.leave()
     for membership in (one, two):
         membership.beat()
-        assert membership.obstacle() == "holds no encryption key that the fleet writes with"
+        assert membership.not_ready_reason() == "holds no encryption key that the fleet writes with"
 
 
 def break_registry(redis_client: redis.Redis) -> None:
@@ -141,7 +141,7 @@ def test_without_an_answer_nothing_changes(registry: Registry, redis_client: red
     before = ring.active, ring.known_ids
     break_registry(redis_client)
     assert not membership.beat()
-    assert (ring.active, ring.known_ids, membership.obstacle()) == (*before, None)
+    assert (ring.active, ring.known_ids, membership.not_ready_reason()) == (*before, None)
 
 
 def test_an_instance_that_nobody_knows_of_is_not_ready(
@@ -154,12 +154,12 @@ def test_an_instance_that_nobody_knows_of_is_not_ready(
     break_registry(redis_client)
     clock.now += UNREADY_AFTER_SECONDS
     membership.beat()
-    assert membership.obstacle() is None
+    assert membership.not_ready_reason() is None
     clock.now += 1
-    assert membership.obstacle() == "redis: the registry has not been reached for 12 s"
+    assert membership.not_ready_reason() == "redis: the registry has not been reached for 12 s"
     redis_client.delete("fleet:instances")
     membership.beat()
-    assert membership.obstacle() is None
+    assert membership.not_ready_reason() is None
 
 
 def test_who_asks_for_the_keys_of_the_fleet_is_told_when_there_is_no_answer(
@@ -204,7 +204,7 @@ def test_a_clean_stop_leaves_its_account(registry: Registry) -> None:
 
 def test_what_does_not_fit_keeps_a_new_instance_from_becoming_ready_and_no_other(registry: Registry) -> None:
     membership, _, lifecycle, agreement = member_with_parts(registry, "one", OLD)
-    lifecycle.add("registry", check=membership.obstacle)
+    lifecycle.add("registry", check=membership.not_ready_reason)
     membership.beat()
     agreement.fault = "uses another redis than two"
     assert lifecycle.check_readiness() == ["uses another redis than two"]
@@ -239,11 +239,11 @@ def test_an_instance_is_set_aside_and_called_back(registry: Registry) -> None:
     assert lifecycle.check_readiness() == []
     fleet = SharedFleet(registry, cast(Any, agreement))
     for wanted in (True, False):
-        fleet.set_aside("one", wanted)
+        fleet.set_drained("one", wanted)
         membership.beat()
         assert lifecycle.is_leaving is wanted
     with pytest.raises(NotFound):
-        fleet.set_aside("nobody", True)
+        fleet.set_drained("nobody", True)
 
 
 def test_an_embedded_instance_is_a_fleet_of_one() -> None:
@@ -251,10 +251,10 @@ def test_an_embedded_instance_is_a_fleet_of_one() -> None:
     assert lifecycle.check_readiness() == []
     fleet = FleetOfOne(me, lifecycle, vitals_of(me, lifecycle))
     assert [about["instance_id"] for about in fleet.overview()["instances"]] == ["alone"]
-    fleet.set_aside("alone", True)
+    fleet.set_drained("alone", True)
     assert fleet.overview()["instances"][0]["status"] == "draining"
     with pytest.raises(NotFound):
-        fleet.set_aside("nobody", True)
+        fleet.set_drained("nobody", True)
 
 
 def test_the_ends_of_others_are_counted(registry: Registry) -> None:

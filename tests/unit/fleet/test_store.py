@@ -190,7 +190,9 @@ def test_an_entry_expires(redis_client: redis.Redis, settled: Fleet, monkeypatch
     settled.beat("silent", "silent")
     assert "silent" in settled.beat("one", "old").known
     wait_until(lambda: "silent" not in settled.beat("one", "old").known, what="the entry to expire")
-    wait_until(lambda: settled.beat("one", "old") and redis_client.hkeys("fleet:instances") == [b"one-1"], what="its obituary")
+    wait_until(
+        lambda: settled.beat("one", "old") and redis_client.hkeys("fleet:instances") == [b"one-1"], what="its crash_record"
+    )
 
 
 def test_an_entry_that_expired_does_not_hold_a_key_back(
@@ -303,25 +305,25 @@ def kinds(registry: Registry) -> list[tuple[str, str]]:
 def test_others_are_told_of_each_other(registry: Registry) -> None:
     assert registry.heartbeat(entry("one", "key")).peers == []
     answer = registry.heartbeat(entry("two", "key", status="starting"))
-    assert (answer.peers, answer.rival, answer.set_aside) == ([store.Peer("one-1", "one", "ready", 5)], None, False)
+    assert (answer.peers, answer.duplicate, answer.set_aside) == ([store.Peer("one-1", "one", "ready", 5)], None, False)
     assert registry.heartbeat(entry("one", "key")).peers == [store.Peer("two-1", "two", "starting", 5)]
 
 
 def test_of_two_that_have_one_name_the_younger_is_told_of_the_elder(registry: Registry) -> None:
     registry.heartbeat(entry("one", "key", nonce="a"))
     for _ in range(3):
-        assert registry.heartbeat(entry("one", "key", nonce="z")).rival == {"hostname": "host", "pid": 17}
-        assert registry.heartbeat(entry("one", "key", nonce="a")).rival is None
+        assert registry.heartbeat(entry("one", "key", nonce="z")).duplicate == {"hostname": "host", "pid": 17}
+        assert registry.heartbeat(entry("one", "key", nonce="a")).duplicate is None
     registry.leave("one-a", None)
-    assert registry.heartbeat(entry("one", "key", nonce="z")).rival is None
+    assert registry.heartbeat(entry("one", "key", nonce="z")).duplicate is None
     assert registry.stops() == []
 
 
 def test_a_dead_predecessor_makes_way_and_has_crashed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "SILENT_SECONDS", 0.2)
     registry.heartbeat(entry("one", "key", nonce="1"))
-    assert registry.heartbeat(entry("one", "key", nonce="2")).rival is not None
-    wait_until(lambda: registry.heartbeat(entry("one", "key", nonce="2")).rival is None, what="the predecessor to make way")
+    assert registry.heartbeat(entry("one", "key", nonce="2")).duplicate is not None
+    wait_until(lambda: registry.heartbeat(entry("one", "key", nonce="2")).duplicate is None, what="the predecessor to make way")
     assert kinds(registry) == [("one-1", "crashed")]
 
 
@@ -373,7 +375,7 @@ def test_readers_are_told_of_those_that_were_heard_lately(registry: Registry, mo
 def test_an_order_is_seen_before_its_instance_knows(registry: Registry) -> None:
     for name in ("one", "two"):
         registry.heartbeat(entry(name, "key"), {"instance_id": name, "start_time": "now"})
-    registry.set_aside(entry("two")["nonce"], True)
+    registry.set_drained(entry("two")["nonce"], True)
     assert [(about["instance_id"], about["set_aside"]) for about in registry.instances()] == [("one", False), ("two", True)]
 
 
@@ -394,9 +396,9 @@ def test_who_is_not_registered_leaves_no_account(registry: Registry) -> None:
 def test_an_order_is_heard_with_the_next_heartbeat(registry: Registry) -> None:
     registry.heartbeat(entry("one", "key"))
     for wanted in (True, False):
-        registry.set_aside("one-1", wanted)
+        registry.set_drained("one-1", wanted)
         assert registry.heartbeat(entry("one", "key")).set_aside is wanted
-    registry.set_aside("one-1", True)
+    registry.set_drained("one-1", True)
     registry.leave("one-1", None)
     assert registry.heartbeat(entry("one", "key", nonce="2")).set_aside is False
 
@@ -404,13 +406,13 @@ def test_an_order_is_heard_with_the_next_heartbeat(registry: Registry) -> None:
 def test_one_that_was_set_aside_and_then_died_has_crashed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "SILENT_SECONDS", 0.1)
     registry.heartbeat({**entry("one", "key", status="draining"), "is_stopping": False})
-    wait_until(lambda: registry.heartbeat(entry("one", "key", nonce="2")).rival is None, what="the predecessor to make way")
+    wait_until(lambda: registry.heartbeat(entry("one", "key", nonce="2")).duplicate is None, what="the predecessor to make way")
     assert kinds(registry) == [("one-1", "crashed")]
 
 
 def test_one_that_was_only_cut_off_is_struck_out_when_it_returns(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "ENTRY_TTL_SECONDS", 0.2)
     registry.heartbeat(entry("one", "key"))
-    wait_until(lambda: registry.heartbeat(entry("other", "key")) and kinds(registry), what="the obituary")
+    wait_until(lambda: registry.heartbeat(entry("other", "key")) and kinds(registry), what="the crash_record")
     assert registry.heartbeat(entry("one", "key")).stops == {"crashed": 0}
     assert kinds(registry) == []

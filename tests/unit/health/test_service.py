@@ -55,12 +55,12 @@ def fail_for(seconds: float, probe: Probe, dependency: Dependency) -> None:
 
 def test_nothing_is_known_before_the_first_answer(probe: Probe) -> None:
     assert (probe.status, probe.latency) == (FAIL, None)
-    assert probe.obstacle() == "redis has not answered yet"
+    assert probe.not_ready_reason() == "redis has not answered yet"
 
 
 def test_an_answer_passes(probe: Probe) -> None:
     probe.probe()
-    assert (probe.status, probe.obstacle()) == (PASS, None)
+    assert (probe.status, probe.not_ready_reason()) == (PASS, None)
     assert probe.latency == pytest.approx(0.001, abs=1e-6)
 
 
@@ -68,48 +68,48 @@ def test_slow_is_a_warning_and_no_failure(probe: Probe, dependency: Dependency) 
     dependency.seconds = SLOW_SECONDS + 0.01
     for _ in range(100):
         probe.probe()
-        assert (probe.status, probe.obstacle()) == (WARN, None)
+        assert (probe.status, probe.not_ready_reason()) == (WARN, None)
     dependency.seconds = PROBE_TIMEOUT_SECONDS
     for _ in range(100):
         probe.probe()
-        assert (probe.status, probe.obstacle()) == (WARN, None)
+        assert (probe.status, probe.not_ready_reason()) == (WARN, None)
 
 
 def test_a_complaint_fails_and_stands_in_the_way_at_once(probe: Probe, dependency: Dependency) -> None:
     probe.probe()
     dependency.answer = "the schema is missing"
     probe.probe()
-    assert (probe.status, probe.obstacle()) == (FAIL, "redis: the schema is missing")
+    assert (probe.status, probe.not_ready_reason()) == (FAIL, "redis: the schema is missing")
     dependency.answer = None
     probe.probe()
-    assert (probe.status, probe.obstacle()) == (PASS, None)
+    assert (probe.status, probe.not_ready_reason()) == (PASS, None)
 
 
 def test_a_failure_fails_at_once_and_stands_in_the_way_after_10_seconds(probe: Probe, dependency: Dependency) -> None:
     probe.probe()
     fail_for(0.5, probe, dependency)
-    assert (probe.status, probe.obstacle()) == (FAIL, None)
+    assert (probe.status, probe.not_ready_reason()) == (FAIL, None)
     fail_for(9.5, probe, dependency)
     assert UNREADY_AFTER_SECONDS == probe.failing_for == 10
-    assert probe.obstacle() is None
+    assert probe.not_ready_reason() is None
     dependency.clock.now += 0.1
-    assert probe.obstacle() == "redis has failed for 10 s"
+    assert probe.not_ready_reason() == "redis has failed for 10 s"
 
 
 def test_one_answer_ends_a_failure(probe: Probe, dependency: Dependency) -> None:
     probe.probe()
     fail_for(60, probe, dependency)
-    assert probe.obstacle() is not None
+    assert probe.not_ready_reason() is not None
     dependency.is_down = False
     probe.probe()
-    assert (probe.status, probe.obstacle(), probe.failing_for) == (PASS, None, 0)
+    assert (probe.status, probe.not_ready_reason(), probe.failing_for) == (PASS, None, 0)
     fail_for(9, probe, dependency)
-    assert probe.obstacle() is None
+    assert probe.not_ready_reason() is None
 
 
 def test_one_that_never_answered_is_in_the_way_from_the_first_moment(probe: Probe, dependency: Dependency) -> None:
     fail_for(0.5, probe, dependency)
-    assert (probe.status, probe.obstacle()) == (FAIL, "redis has not answered yet")
+    assert (probe.status, probe.not_ready_reason()) == (FAIL, "redis has not answered yet")
 
 
 def test_a_probe_that_gets_no_answer_at_all_is_seen_while_it_waits(probe: Probe, dependency: Dependency) -> None:
@@ -119,10 +119,10 @@ def test_a_probe_that_gets_no_answer_at_all_is_seen_while_it_waits(probe: Probe,
     def hang() -> None:
         for seconds in (0.1, 1, 4.5, 5):
             dependency.clock.now += seconds
-            seen.append((probe.status, probe.obstacle()))
+            seen.append((probe.status, probe.not_ready_reason()))
         raise TimeoutError
 
-    probe.ask = hang
+    probe.check = hang
     probe.probe()
     assert seen == [(PASS, None), (WARN, None), (FAIL, None), (FAIL, "redis has failed for 11 s")]
 
@@ -150,11 +150,11 @@ def test_the_last_answer_is_a_metric(probe: Probe, dependency: Dependency) -> No
 
 def test_what_should_be_mended_is_a_warning_and_not_in_the_way(dependency: Dependency, caplog: pytest.LogCaptureFixture) -> None:
     found: list[str | None] = [None, "something", "something", None]
-    probe = Probe("redis", dependency.ask, look=lambda: found.pop(0))
+    probe = Probe("redis", dependency.ask, find_warning=lambda: found.pop(0))
     statuses = []
     for _ in range(4):
         probe.probe()
         statuses.append(probe.status)
-        assert probe.obstacle() is None
+        assert probe.not_ready_reason() is None
     assert statuses == [PASS, WARN, WARN, PASS]
     assert [record.message for record in caplog.records] == ["redis: something"]

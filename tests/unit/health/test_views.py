@@ -54,7 +54,7 @@ def test_a_failure_is_told_without_its_cause(app: Flask, client: FlaskClient) ->
         raise ConnectionRefusedError("192.0.2.7:5432")
 
     probe: Probe = app.extensions["probes"][0]
-    probe.ask = refuse
+    probe.check = refuse
     probe_all(app)
     response = client.get("/health")
     assert response.status_code == 503

@@ -16,14 +16,14 @@ KEPT = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Pulse:
+class SqlHeartbeat:
     nonce: str
     instance_id: str
     is_ready: bool
     is_fresh: bool = True  # heard lately; a slow database makes pulses late, a dead instance has none any more
 
 
-def beat(connection: Connection, own: Pulse) -> list[Pulse]:
+def record(connection: Connection, own: SqlHeartbeat) -> list[SqlHeartbeat]:
     """Those of all instances that did not sign off, of the last hour."""
     moment = now(connection)
     values = {"nonce": own.nonce, "instance_id": own.instance_id, "is_ready": own.is_ready, "seen_at": moment}
@@ -33,10 +33,10 @@ def beat(connection: Connection, own: Pulse) -> list[Pulse]:
     connection.execute(delete(heartbeats).where(heartbeats.c.seen_at < moment - KEPT))
     is_fresh = heartbeats.c.seen_at > moment - FRESH
     found = select(heartbeats.c.nonce, heartbeats.c.instance_id, heartbeats.c.is_ready, is_fresh)
-    return [Pulse(*row) for row in connection.execute(found)]
+    return [SqlHeartbeat(*row) for row in connection.execute(found)]
 
 
-def forget(connection: Connection, nonce: str) -> None:
+def delete_own(connection: Connection, nonce: str) -> None:
     connection.execute(delete(heartbeats).where(heartbeats.c.nonce == nonce))
 
 

@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from app.core.errors import Unavailable, cause_of
 from app.core.instance import Instance
 from app.database.engine import Database
-from app.fleet import pulse
-from app.fleet.pulse import Pulse
+from app.fleet import sql_heartbeat
+from app.fleet.sql_heartbeat import SqlHeartbeat
 from app.fleet.store import Peer
 from app.server.lifecycle import READY, STARTING, STOPPED, Lifecycle
 
@@ -25,7 +25,7 @@ SETTLED_SECONDS = 120  # after the last start of an instance; until then it is a
 
 
 @dataclass(frozen=True)
-class Disagreement:
+class ConfigMismatch:
     kind: str  # keys, instance_id, redis, database, connections, settings
     instance_ids: list[str]
     message: str
@@ -34,8 +34,8 @@ class Disagreement:
         return asdict(self)
 
 
-class Agreement:
-    """Of this instance with the others, as it sees them: in Redis, by the registry, and in SQL, by their pulse."""
+class ConsistencyCheck:
+    """Of this instance with the others, as it sees them: in Redis, by the registry, and in SQL, by their sql_heartbeat."""
 
     def __init__(self, instance: Instance, lifecycle: Lifecycle, database: Database, pool_size: int) -> None:
         self.pool_size = pool_size
@@ -43,8 +43,8 @@ class Agreement:
         self._lifecycle = lifecycle
         self._database = database
         self._peers: list[Peer] = []
-        self._pulses: list[Pulse] | None = None  # None: never compared
-        self._rival: dict[str, Any] | None = None
+        self._pulses: list[SqlHeartbeat] | None = None  # None: never compared
+        self._duplicate: dict[str, Any] | None = None
         self._limit = 0
         self._breaks_limit = False
         self._is_failing = False
@@ -57,11 +57,11 @@ class Agreement:
 
     def compare(self) -> None:
         """Without an answer nothing changes."""
-        own = Pulse(self._instance.nonce, self._instance.instance_id, self._lifecycle.phase == READY)
+        own = SqlHeartbeat(self._instance.nonce, self._instance.instance_id, self._lifecycle.phase == READY)
         try:
             if not self._limit:
-                self._limit = self._database.run(pulse.connection_limit)
-            self._pulses = self._database.run(pulse.beat, own)
+                self._limit = self._database.run(sql_heartbeat.connection_limit)
+            self._pulses = self._database.run(sql_heartbeat.record, own)
         except Unavailable as error:  # which the probe says
             log.debug("could not compare the stores: %s", cause_of(error))
         except DBAPIError as error:  # the schema is too old, or the database can only be read
@@ -72,59 +72,59 @@ class Agreement:
             self._is_failing = False
             self._count_connections()
 
-    def hear(self, peers: list[Peer], rival: dict[str, Any] | None) -> None:
+    def on_heartbeat(self, peers: list[Peer], duplicate: dict[str, Any] | None) -> None:
         """What the registry says of the others."""
-        self._peers, self._rival = peers, rival
+        self._peers, self._duplicate = peers, duplicate
         self._count_connections()
 
-    def forget(self) -> None:
+    def sign_off(self) -> None:
         """What can't be removed is old in a few seconds anyway."""
         with suppress(Unavailable):
-            self._database.run(pulse.forget, self._instance.nonce)
+            self._database.run(sql_heartbeat.delete_own, self._instance.nonce)
 
-    def obstacle(self) -> str | None:
+    def not_ready_reason(self) -> str | None:
         """Why this instance should not become ready."""
         if self._pulses is None:
             return "database: has not been compared with what the others use yet"
         blocking = [*self._double(), *self._other_database(), *self._other_redis()]
         return blocking[0].message if blocking else None
 
-    def disagreements(self) -> list[Disagreement]:
+    def disagreements(self) -> list[ConfigMismatch]:
         """By this instance's own account."""
         found = [*self._double(), *self._other_database(), *self._too_many_connections()]
         return [*found, *self._other_redis()] if self._lifecycle.phase == STARTING else found
 
-    def strangers(self) -> list[Disagreement]:
+    def instances_on_other_redis(self) -> list[ConfigMismatch]:
         """Instances that use this database, but can't be in our registry, since they use another Redis."""
         known = {peer.nonce for peer in self._peers} | {self._instance.nonce}
         return [
-            Disagreement("redis", [seen.instance_id], f"{seen.instance_id} uses the same database, but another Redis")
+            ConfigMismatch("redis", [seen.instance_id], f"{seen.instance_id} uses the same database, but another Redis")
             for seen in self._pulses or []
             if seen.is_fresh and seen.nonce not in known
         ]
 
-    def _double(self) -> list[Disagreement]:
-        if self._rival is None:
+    def _double(self) -> list[ConfigMismatch]:
+        if self._duplicate is None:
             return []
         name = self._instance.instance_id
-        where = f"process {self._rival['pid']} on {self._rival['hostname']}"
-        return [Disagreement("instance_id", [name], f"INSTANCE_ID {name} is in use by {where}")]
+        where = f"process {self._duplicate['pid']} on {self._duplicate['hostname']}"
+        return [ConfigMismatch("instance_id", [name], f"INSTANCE_ID {name} is in use by {where}")]
 
-    def _other_database(self) -> list[Disagreement]:
+    def _other_database(self) -> list[ConfigMismatch]:
         pulses = {seen.nonce for seen in self._pulses or []}
         others = [peer.instance_id for peer in self._peers if peer.status == READY and peer.nonce not in pulses]
         return self._differs("database", others) if self._pulses is not None and self._lifecycle.phase == STARTING else []
 
-    def _other_redis(self) -> list[Disagreement]:
+    def _other_redis(self) -> list[ConfigMismatch]:
         known = {peer.nonce for peer in self._peers} | {self._instance.nonce}
         present = [seen for seen in self._pulses or [] if seen.is_fresh and seen.is_ready]
         return self._differs("redis", [seen.instance_id for seen in present if seen.nonce not in known])
 
-    def _differs(self, store: str, others: list[str]) -> list[Disagreement]:
+    def _differs(self, store: str, others: list[str]) -> list[ConfigMismatch]:
         if not others:
             return []
         what = f"uses another {store} than {', '.join(sorted(others))}"
-        return [Disagreement(store, [self._instance.instance_id], what)]
+        return [ConfigMismatch(store, [self._instance.instance_id], what)]
 
     def _count_connections(self) -> None:
         """Whoever comes last and breaks the limit says so, not those who were there before."""
@@ -136,7 +136,7 @@ class Agreement:
             log.warning("%s", self._too_many_connections()[0].message)
         self._breaks_limit = self._breaks_limit and breaks
 
-    def _too_many_connections(self) -> list[Disagreement]:
+    def _too_many_connections(self) -> list[ConfigMismatch]:
         if not self._breaks_limit:
             return []
         needed = self.pool_size + sum(peer.connections for peer in self._peers)
@@ -144,10 +144,10 @@ class Agreement:
             f"the {len(self._peers) + 1} instances may open {needed} database connections, and PostgreSQL allows {self._limit}:"
             " lower DATABASE_POOL_SIZE or raise max_connections"
         )
-        return [Disagreement("connections", [self._instance.instance_id], message)]
+        return [ConfigMismatch("connections", [self._instance.instance_id], message)]
 
 
-def unsettled(instances: list[dict[str, Any]]) -> list[Disagreement]:
+def lasting_differences(instances: list[dict[str, Any]]) -> list[ConfigMismatch]:
     """Settings that differ although nobody has been started for a while."""
     by_settings: dict[str, list[str]] = {}
     for about in instances:
@@ -155,4 +155,4 @@ def unsettled(instances: list[dict[str, Any]]) -> list[Disagreement]:
     if len(by_settings) < 2 or min(about["uptime"] for about in instances) < SETTLED_SECONDS:
         return []
     fewest = min(by_settings.values(), key=len)
-    return [Disagreement("settings", fewest, f"the settings of {', '.join(fewest)} differ from those of the others")]
+    return [ConfigMismatch("settings", fewest, f"the settings of {', '.join(fewest)} differ from those of the others")]
