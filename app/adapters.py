@@ -18,7 +18,7 @@ from app.core.keyring import Keyring
 from app.core.messages import Publish
 from app.database.engine import Database
 from app.fleet.consistency import ConsistencyCheck
-from app.fleet.service import Fleet, FleetOfOne, FleetMembership, SharedFleet
+from app.fleet.service import Fleet, FleetMembership, FleetOfOne, SharedFleet
 from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
