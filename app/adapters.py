@@ -12,6 +12,7 @@ from app.analytics.intake import DirectIntake, Intake, RedisIntake
 from app.analytics.storage import Storage
 from app.analytics.stream import Overseer
 from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter
+from app.core.callbacks import do_nothing
 from app.core.config import Config
 from app.core.instance import Instance
 from app.core.keyring import Keyring
@@ -93,9 +94,9 @@ def _embedded(config: Config, me: Instance, database: Database, lifecycle: Lifec
     return Adapters(
         sessions=SqlSessionStore(database),
         limiter=MemoryRateLimiter(),
-        refresh_keys=_nothing,
+        refresh_keys=do_nothing,
         queue=queue,
-        publish_from_command=_nothing,
+        publish_from_command=do_nothing,
         broker=local_broker(),
         runs_jobs=True,
         fleet=FleetOfOne(me, lifecycle, vitals),
@@ -138,7 +139,3 @@ def _fleet(
         fleet=SharedFleet(Registry(clients.client), consistency),
         intake=RedisIntake(clients.client, clients.shared),
     )
-
-
-def _nothing(*_: object) -> None:
-    """Embedded mode has no other instance to ask or to notify; the running instance finds stored changes by itself."""

@@ -12,10 +12,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ARRAY, Column, Connection, Table, delete, func, literal, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 
 from app.core.timestamps import LENGTHS, floor
 from app.database.schema import rollups, visitors, visits
+from app.database.upsert import insert_into
 
 ROWS_AT_ONCE = 500  # of a statement
 
@@ -75,7 +76,7 @@ def _add(connection: Connection, table: Table, counted: Counter[tuple[Any, ...]]
     columns, ordered = [*table.primary_key, table.c[what]], sorted(counted.items())
     for start in range(0, len(ordered), ROWS_AT_ONCE):
         rows = [(*key, number) for key, number in ordered[start : start + ROWS_AT_ONCE]]
-        filled, values = _filled(_dialect(connection).insert(table), columns, rows)
+        filled, values = _filled(insert_into(connection, table), columns, rows)
         more = {what: table.c[what] + filled.excluded[what]}
         connection.execute(filled.on_conflict_do_update(index_elements=list(table.primary_key), set_=more), values)
 
@@ -92,7 +93,7 @@ def _insert_new(connection: Connection, rows: list[tuple[str, datetime, str]]) -
     if not rows:
         return []
     values = [{"grain": grain, "start": start, "person": person} for grain, start, person in rows]
-    statement = _dialect(connection).insert(visits).values(values).on_conflict_do_nothing()
+    statement = insert_into(connection, visits).values(values).on_conflict_do_nothing()
     found = connection.execute(statement.returning(visits.c.grain, visits.c.start, visits.c.person))
     return [(row.grain, row.start, row.person) for row in found]
 
@@ -104,7 +105,3 @@ def _filled(insert: Any, columns: Sequence[Column[Any]], rows: Sequence[tuple[An
         return insert, [dict(zip((column.name for column in columns), row, strict=True)) for row in rows]
     arrays = [literal(list(values), ARRAY(column.type)) for column, values in zip(columns, zip(*rows, strict=True), strict=True)]
     return insert.from_select(columns, select(*map(func.unnest, arrays))), None
-
-
-def _dialect(connection: Connection) -> Any:
-    return postgresql if connection.dialect.name == "postgresql" else sqlite

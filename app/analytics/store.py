@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, literal, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.analytics import rollups
 from app.analytics.events import Event
@@ -21,6 +20,7 @@ from app.analytics.person import Account, Person, Standing, is_visitor, new_pseu
 from app.analytics.rollups import Counted
 from app.database.clock import now
 from app.database.schema import events, people, users, visitor_keys
+from app.database.upsert import insert_into
 
 KEY_BYTES = 32
 ERASED_AT_ONCE = 1000  # events
@@ -116,7 +116,7 @@ def _add_account(connection: Connection, user_id: int) -> None:
     missing = ~select(people.c.user_id).where(people.c.user_id == user_id).exists()
     names = ["pseudonym", "user_id", "opted_out", "version", "created_at"]
     lasting = mine.where(missing).with_for_update(read=True, key_share=True, of=users)  # waits for one that is being deleted
-    statement = _dialect(connection).insert(people).from_select(names, lasting)
+    statement = insert_into(connection, people).from_select(names, lasting)
     connection.execute(statement.on_conflict_do_nothing())
 
 
@@ -124,7 +124,7 @@ def _add_visitors(connection: Connection, pseudonyms: Iterable[str]) -> None:
     moment = now(connection)
     rows = [{"pseudonym": pseudonym, "opted_out": False, "version": 0, "created_at": moment} for pseudonym in sorted(pseudonyms)]
     if rows:
-        connection.execute(_dialect(connection).insert(people).values(rows).on_conflict_do_nothing())
+        connection.execute(insert_into(connection, people).values(rows).on_conflict_do_nothing())
 
 
 def _row(connection: Connection, person: Person, *, lock: bool = False) -> Row[Any] | None:
@@ -215,7 +215,7 @@ def _insert(connection: Connection, wanted: Sequence[Accepted], latest: datetime
     ]
     if not rows:
         return []
-    statement = _dialect(connection).insert(events).values(rows).on_conflict_do_nothing().returning(*_COUNTED)
+    statement = insert_into(connection, events).values(rows).on_conflict_do_nothing().returning(*_COUNTED)
     return [Counted(*row) for row in connection.execute(statement)]
 
 
@@ -229,7 +229,7 @@ def _to_the_millisecond(moment: datetime) -> datetime:
 def visitor_key(connection: Connection, day: str) -> bytes:
     """The one that all instances use on this day; those of earlier days are forgotten."""
     values = {"day": day, "key": secrets.token_bytes(KEY_BYTES)}
-    connection.execute(_dialect(connection).insert(visitor_keys).values(values).on_conflict_do_nothing())
+    connection.execute(insert_into(connection, visitor_keys).values(values).on_conflict_do_nothing())
     connection.execute(delete(visitor_keys).where(visitor_keys.c.day < day))
     key: bytes = connection.execute(select(visitor_keys.c.key).where(visitor_keys.c.day == day)).scalar_one()
     return key
@@ -248,7 +248,3 @@ def purge(connection: Connection, oldest: datetime, limit: int) -> int:
     rollups.discount(connection, gone)
     rollups.drop(connection, oldest)
     return len(gone)
-
-
-def _dialect(connection: Connection) -> Any:
-    return postgresql if connection.dialect.name == "postgresql" else sqlite

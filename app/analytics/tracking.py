@@ -13,7 +13,7 @@ import uuid
 from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import gevent
@@ -29,6 +29,7 @@ from app.auth.service import Accounts
 from app.core import metrics
 from app.core.config import Config
 from app.core.errors import Unavailable
+from app.core.extensions import extension
 from app.server.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
@@ -287,8 +288,8 @@ def _set_cookie(value: str, max_age: int) -> None:
 
 
 def _analytics() -> Analytics:
-    return cast(Analytics, current_app.extensions["analytics"])
+    return extension(Analytics, "analytics")
 
 
 def _recorder() -> Recorder:
-    return cast(Recorder, current_app.extensions["recorder"])
+    return extension(Recorder, "recorder")

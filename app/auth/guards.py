@@ -13,6 +13,7 @@ from app.auth import audit
 from app.auth.service import Accounts, Client, WrongPassword
 from app.auth.store import User
 from app.core.errors import NotFound, NotSignedIn, Problem, Unavailable
+from app.core.extensions import extension
 from app.sessions import cookie
 from app.sessions.interface import SessionInterface
 from app.sessions.session import Session
@@ -25,7 +26,7 @@ MAX_USER_AGENT_LENGTH = 300
 
 
 def accounts() -> Accounts:
-    return cast(Accounts, current_app.extensions["accounts"])
+    return extension(Accounts, "accounts")
 
 
 def current_user() -> User | None:

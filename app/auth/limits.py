@@ -20,6 +20,7 @@ import redis
 from app.core.config_parsers import Rate
 from app.core.keyring import Keyring
 from app.redis.client import available
+from app.redis.scripts import load_script
 
 Buckets = Mapping[str, Rate]  # what is counted -> how much of it is allowed
 
@@ -31,32 +32,11 @@ class RateLimiter(Protocol):
     def give_back(self, buckets: Buckets, token: str) -> None: ...
 
 
-# KEYS: buckets. ARGV: token, then of each bucket its limit and its window in microseconds
-_TAKE = """
-local time = redis.call('TIME')
-local now, wait = time[1] * 1000000 + time[2], 0
-for i, key in ipairs(KEYS) do
-  local limit, window = tonumber(ARGV[2 * i]), tonumber(ARGV[2 * i + 1])
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', now - window))
-  if redis.call('ZCARD', key) >= limit then
-    local oldest = redis.call('ZRANGE', key, -limit, -limit, 'WITHSCORES')
-    wait = math.max(wait, oldest[2] + window - now, 1)
-  end
-end
-if wait > 0 then return string.format('%.0f', wait) end
-for i, key in ipairs(KEYS) do
-  redis.call('ZADD', key, string.format('%.0f', now), ARGV[1])
-  redis.call('PEXPIRE', key, math.ceil(ARGV[2 * i + 1] / 1000))
-end
-return '0'
-"""
-
-
 class RedisRateLimiter:
     def __init__(self, client: redis.Redis, signing: Keyring) -> None:
         self._client = client
         self._signing = signing
-        self._take = client.register_script(_TAKE)
+        self._take = client.register_script(load_script(__file__, "take_attempt"))
 
     def take(self, buckets: Buckets, token: str) -> int:
         arguments: list[str | int] = [token]

@@ -16,6 +16,7 @@ from app.auth.limits import Buckets, RateLimiter
 from app.auth.passwords import Passwords, weakness
 from app.auth.store import EmailTaken, User
 from app.core import metrics
+from app.core.callbacks import do_nothing
 from app.core.config import Config
 from app.core.errors import Conflict, Invalid, NotSignedIn, Problem, TooMany, Unavailable
 from app.database.engine import Database
@@ -29,10 +30,6 @@ MAX_EMAIL_LENGTH = 254
 DELETION_SECONDS = 20.0  # of somebody with very many events
 
 Forget = Callable[[Connection, int], None]  # user id
-
-
-def _nothing_else(_connection: Connection, _user_id: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class NotConfirmed(Problem):
 
 class Accounts:
     def __init__(
-        self, config: Config, database: Database, passwords: Passwords, limiter: RateLimiter, forget: Forget = _nothing_else
+        self, config: Config, database: Database, passwords: Passwords, limiter: RateLimiter, forget: Forget = do_nothing
     ) -> None:
         """`forget`: what else there is of an account that is deleted, in the same transaction."""
         self._login_rate = config.rate_limit_login

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
-from flask import current_app
 from sqlalchemy import make_url
 
 from app.core.errors import cause_of
+from app.core.extensions import extension
 from app.database.engine import Database, DatabaseUnavailable
 
 
 @contextmanager
 def database_of_command() -> Iterator[Database]:
     """A database that does not answer is told in a sentence that says which, without its password."""
-    database: Database = current_app.extensions["database"]
+    database = extension(Database, "database")
     try:
         yield database
     except DatabaseUnavailable as error:

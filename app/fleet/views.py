@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response
 from pydantic import BaseModel
 
 from app.auth.guards import admin_required, note_act
+from app.core.extensions import extension
 from app.fleet.service import Fleet
 from app.http.api import answer, operation
 
@@ -113,4 +112,4 @@ def set_drained(instance_id: str, *, drain: bool) -> None:
 
 
 def fleet() -> Fleet:
-    return cast(Fleet, current_app.extensions["fleet"])
+    return extension(Fleet, "fleet")  # type: ignore[type-abstract]

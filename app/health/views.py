@@ -5,11 +5,12 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Any
 
-from flask import Blueprint, Response, current_app, json, request
+from flask import Blueprint, Response, json, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app.core import instance
 from app.core.errors import NotFound
+from app.core.extensions import extension
 from app.core.version import VERSION
 from app.health.load import Load
 from app.health.service import FAIL, PASS, WARN, Probe
@@ -22,8 +23,8 @@ FORWARDING_HEADERS = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"
 
 @blueprint.get("/health")
 def health() -> Response:
-    probes: list[Probe] = current_app.extensions["probes"]
-    load: Load = current_app.extensions["load"]
+    probes = extension(list[Probe], "probes")
+    load = extension(Load, "load")
     statuses = {probe.status for probe in probes}
     status = next((status for status in (FAIL, WARN) if status in statuses), PASS)
     checks = {probe.name: _check(probe) for probe in probes}
@@ -32,7 +33,7 @@ def health() -> Response:
 
 @blueprint.get("/health/ready")
 def ready() -> Response:
-    lifecycle: Lifecycle = current_app.extensions["lifecycle"]
+    lifecycle = extension(Lifecycle, "lifecycle")
     reasons = lifecycle.check_readiness()
     return _answer(FAIL if reasons else PASS, phase=lifecycle.phase, reasons=reasons)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import click
-from flask import current_app
 from flask.cli import with_appcontext
 
 from app.auth.service import Accounts
+from app.core.extensions import extension
 from app.database.cli import database_of_command
 from app.notifications.service import Notifications
 
@@ -21,8 +21,8 @@ from app.notifications.service import Notifications
 @with_appcontext
 def notify(email: str, message: str, count: int, rate: float | None) -> None:
     """Notify the user EMAIL with the title MESSAGE; prints the number of each notification."""
-    accounts: Accounts = current_app.extensions["accounts"]
-    notifications: Notifications = current_app.extensions["notifications_of_commands"]
+    accounts = extension(Accounts, "accounts")
+    notifications = extension(Notifications, "notifications_of_commands")
     with database_of_command():
         user = accounts.by_email(email)
         if user is None:

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.core.timestamps import iso
 from app.database.schema import inboxes, notifications, users
+from app.database.upsert import insert_into
 
 KEPT_AT_LEAST = 1000  # of each user, however old
 KEPT_FOR = timedelta(days=7)
@@ -79,8 +79,7 @@ def _batches(user_ids: Sequence[int]) -> Iterator[Sequence[int]]:
 
 def _next_numbers(connection: Connection, user_ids: Sequence[int]) -> Any:
     """One for each; the rows are locked in the order of the list."""
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    first = dialect.insert(inboxes).values([{"user_id": user_id, "head": 1, "read_up_to": 0} for user_id in user_ids])
+    first = insert_into(connection, inboxes).values([{"user_id": user_id, "head": 1, "read_up_to": 0} for user_id in user_ids])
     next_one = first.on_conflict_do_update(index_elements=["user_id"], set_={"head": inboxes.c.head + 1})
     return next_one.returning(inboxes.c.user_id, inboxes.c.head)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response
 from pydantic import BaseModel, Field
 
 from app.auth.guards import login_required, require_user
+from app.core.extensions import extension
 from app.http.api import LARGEST_ID, Body, Query, answer, no_content, operation
 from app.notifications.service import PAGE, Notifications
 
@@ -38,8 +39,7 @@ class ReadBody(Body):
 
 
 def service() -> Notifications:
-    found: Notifications = current_app.extensions["notifications"]
-    return found
+    return extension(Notifications, "notifications")
 
 
 @blueprint.get("")

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Insert, delete, exists, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Connection, Insert, Table, delete, exists, func, select, update
 
 from app.database.clock import now
 from app.database.schema import analyses, follows, repositories
+from app.database.upsert import insert_into
 from app.jobs.leases import FAILED, SUCCEEDED, Busy, Held, Leases
 
 CANCELLED = "cancelled"
@@ -299,8 +299,6 @@ def _forget_oldest(connection: Connection, repository_id: int) -> None:
         connection.execute(delete(analyses).where(mine, analyses.c.id.not_in(kept)))
 
 
-def _insert_new(connection: Connection, table: Any, values: dict[str, Any]) -> Insert:
+def _insert_new(connection: Connection, table: Table, values: dict[str, Any]) -> Insert:
     """Nothing, where there is such a row already, or one comes into being at this moment."""
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement: Insert = dialect.insert(table).values(values).on_conflict_do_nothing()
-    return statement
+    return insert_into(connection, table).values(values).on_conflict_do_nothing()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response
 from pydantic import BaseModel, Field
 
 from app.auth.guards import login_required, require_user
+from app.core.extensions import extension
 from app.core.timestamps import iso
 from app.http.api import Body, Query, answer, no_content, operation
 from app.repositories.service import Analysis, Entry, Past, Repositories, Repository
@@ -161,8 +162,7 @@ def cancel(analysis_id: int) -> Response:
 
 
 def service() -> Repositories:
-    found: Repositories = current_app.extensions["repositories"]
-    return found
+    return extension(Repositories, "repositories")
 
 
 def _repository(repository: Repository) -> RepositoryView:

@@ -19,6 +19,7 @@ from flask.sessions import SessionMixin
 from flask_session.base import ServerSideSessionInterface
 
 from app.core import metrics
+from app.core.callbacks import do_nothing
 from app.core.config import Config
 from app.core.errors import Unavailable
 from app.core.keyring import Keyring, UnknownKey
@@ -45,10 +46,6 @@ class Ended:
     keep: str | None = None
 
 
-def _nobody_listens(_: Ended) -> None:
-    pass
-
-
 class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flask-Session has no type hints
     session_class = Session
 
@@ -63,7 +60,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
     ) -> None:
         """`refresh_keys`: asks what keys the fleet knows of now; raises Unavailable."""
         super().__init__(app, sid_length=32)
-        self.on_ended: Callable[[Ended], None] = _nobody_listens
+        self.on_ended: Callable[[Ended], None] = do_nothing
         self._refresh_keys = refresh_keys
         self.store = store
         self.encryption = encryption

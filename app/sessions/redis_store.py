@@ -14,65 +14,11 @@ import redis
 
 from app.redis.client import available
 from app.redis.multiplexed import MultiplexedRedis
+from app.redis.scripts import load_script
 from app.sessions.cipher import Corrupt
 from app.sessions.store import KEY_PREFIX, MAX_PER_USER, Change, Fields, Owner, key_ids
 
 _SCAN_BATCH = 500
-
-# KEYS: record, replaced record or "", the owner's list and password version (or "" and "")
-# ARGV: ttl, least ttl of the list, the owner's password version, the most sessions of an owner, then name, value, ...
-_CREATE = """
-if KEYS[3] ~= '' then
-  local newest = redis.call('GET', KEYS[4])
-  if newest and tonumber(newest) > tonumber(ARGV[3]) then return 0 end
-  redis.call('ZREM', KEYS[3], KEYS[2])
-  if redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[4]) then
-    for _, key in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
-      if redis.call('EXISTS', key) == 0 then redis.call('ZREM', KEYS[3], key) end
-    end
-  end
-  while redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[4]) do
-    redis.call('DEL', redis.call('ZPOPMIN', KEYS[3])[1])
-  end
-  local time = redis.call('TIME')
-  redis.call('ZADD', KEYS[3], string.format('%.0f', time[1] * 1000000 + time[2]), KEYS[1])
-  if redis.call('TTL', KEYS[3]) < tonumber(ARGV[2]) then redis.call('EXPIRE', KEYS[3], ARGV[2]) end
-end
-if KEYS[2] ~= '' then redis.call('DEL', KEYS[2]) end
-for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-return 1
-"""
-
-# KEYS: record. ARGV: ttl or "", then of each change five: its name, whether a value is expected ("=" or ""), which,
-# whether there is a new value ("=" or ""), which
-_MERGE = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-local applied = 0
-for i = 2, #ARGV, 5 do
-  if ARGV[i + 1] == '' or redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 2] then
-    applied = applied + 1
-    if ARGV[i + 3] == '' then redis.call('HDEL', KEYS[1], ARGV[i]) else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 4]) end
-  end
-end
-if ARGV[1] ~= '' and applied > 0 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
-return 1
-"""
-
-# KEYS: the user's list and password version, record to keep or "". ARGV: password version or "", its ttl
-_DESTROY_ALL = """
-local destroyed = 0
-for _, key in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  if key ~= KEYS[3] then
-    destroyed = destroyed + redis.call('DEL', key)
-    redis.call('ZREM', KEYS[1], key)
-  end
-end
-if ARGV[1] ~= '' and tonumber(ARGV[1]) > tonumber(redis.call('GET', KEYS[2]) or 0) then
-  redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
-end
-return destroyed
-"""
 
 
 class RedisSessionStore:
@@ -81,9 +27,9 @@ class RedisSessionStore:
         self._client = client
         self._multiplexed = multiplexed
         self._max_age = max_age
-        self._create = client.register_script(_CREATE)
-        self._merge = client.register_script(_MERGE)
-        self._destroy_all = client.register_script(_DESTROY_ALL)
+        self._create = client.register_script(load_script(__file__, "create_session"))
+        self._merge = client.register_script(load_script(__file__, "merge_session"))
+        self._destroy_all = client.register_script(load_script(__file__, "destroy_user_sessions"))
 
     def load(self, key: str) -> Fields | None:
         with available():

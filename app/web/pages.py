@@ -6,13 +6,14 @@ import functools
 from collections.abc import Callable
 from typing import Any, cast
 
-from flask import Blueprint, current_app, g, make_response, redirect, render_template, request, url_for
+from flask import Blueprint, g, make_response, redirect, render_template, request, url_for
 from werkzeug import Response
 
 from app.analytics import tracking
 from app.auth.guards import admin_required, current_user
 from app.core import instance, timestamps
 from app.core.errors import Problem
+from app.core.extensions import extension
 from app.notifications.service import Notifications
 from app.notifications.store import Inbox
 from app.web import browsers, charts, reports, words
@@ -131,4 +132,4 @@ def notice() -> str | None:
 
 
 def notifications() -> Notifications:
-    return cast(Notifications, current_app.extensions["notifications"])
+    return extension(Notifications, "notifications")

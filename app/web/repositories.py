@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from flask import Response as FlaskResponse
 from flask import current_app, json, redirect, request, url_for
@@ -14,6 +14,7 @@ from app.analytics import tracking
 from app.analytics.catalogue import REPORT_VIEWED
 from app.auth.guards import current_user, require_user
 from app.core.errors import NotFound, Problem
+from app.core.extensions import extension
 from app.repositories.service import MAX_COMPARED, Entry, Repositories
 from app.web import forms, reports
 from app.web.pages import SEE_OTHER, blueprint, inbox, notice, page, sign_in_first
@@ -112,7 +113,7 @@ def compare() -> Response:
 
 
 def repositories() -> Repositories:
-    return cast(Repositories, current_app.extensions["repositories"])
+    return extension(Repositories, "repositories")
 
 
 def _list(problem: Problem | None = None, url: str = "", **context: Any) -> Response:

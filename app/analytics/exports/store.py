@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.analytics.exports.file import Event
 from app.core.timestamps import DAY, HOUR, floor
 from app.database.clock import now
 from app.database.schema import events, export_parts, exports, rollups, users
+from app.database.upsert import insert_into
 from app.jobs.leases import FAILED, SUCCEEDED, Busy, Held, Leases
 
 KEPT_FOR = timedelta(days=7)
@@ -152,9 +152,8 @@ def add_part(connection: Connection, held: Claim, number: int, content: bytes, *
     """False if the lease is lost. Who does not know whether it was done may do it again."""
     if not note(connection, held, progress=progress, rows=rows):
         return False
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
     values = {"export_id": held.id, "number": number, "content": content}
-    connection.execute(dialect.insert(export_parts).values(values).on_conflict_do_nothing())
+    connection.execute(insert_into(connection, export_parts).values(values).on_conflict_do_nothing())
     return True
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, cast
+from typing import Literal
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response
 from pydantic import BaseModel, Field
 
 from app.analytics.exports.service import Export, Exports
 from app.auth.guards import admin_required, note_act, require_user
+from app.core.extensions import extension
 from app.core.timestamps import iso
 from app.http.api import Body, Moment, answer, operation
 
@@ -76,7 +77,7 @@ def order_one(since: datetime, until: datetime) -> Export:
 
 
 def service() -> Exports:
-    return cast(Exports, current_app.extensions["exports"])
+    return extension(Exports, "exports")
 
 
 def _job(export: Export) -> JobView:

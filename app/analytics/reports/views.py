@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal, cast
+from typing import Literal
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.analytics.reports import ranges
 from app.analytics.reports.service import MOST_NAMES, Insights
 from app.auth.guards import admin_required
+from app.core.extensions import extension
 from app.core.timestamps import DAY, iso
 from app.http.api import Query, answer, operation
 
@@ -71,4 +72,4 @@ def summary(query: SummaryQuery) -> Response:
 
 
 def insights() -> Insights:
-    return cast(Insights, current_app.extensions["insights"])
+    return extension(Insights, "insights")
