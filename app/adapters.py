@@ -118,7 +118,7 @@ def _fleet(
     membership = FleetMembership(Registry(clients.with_long_timeout), me, keyrings, lifecycle, consistency, vitals)
     queue = RedisQueue(clients.with_long_timeout, signing)
     broker = redis_broker(clients.client)
-    lifecycle.add("message queue", background=queue.run, check=queue.obstacle)
+    lifecycle.add("message queue", background=queue.run, check=queue.not_ready_reason)
     lifecycle.add(
         "registry",
         background=membership.run,

@@ -1,6 +1,6 @@
 """What a message between instances costs: one publishes, another has the sockets; beside the same in the peers.
 
-Of RepoRadar it is the state of an analysis, all the way from `announce_analysis` to the browser; notifications, which are stored
+Of RepoRadar it is the state of an analysis, all the way from `publish_analysis` to the browser; notifications, which are stored
 in SQL before, take the same way.
 """
 

@@ -16,7 +16,7 @@ from app.analytics.person import GPC, SESSION, USER, Account, Choice, Erased, Pe
 from app.core import metrics
 from app.core.config import Config
 from app.core.errors import Unavailable
-from app.core.messages import Letter, Publish, of_user
+from app.core.messages import Message, Publish, user_room
 from app.database.engine import PATIENCE_SECONDS, Database
 
 __all__ = ["Account", "Analytics", "Choice", "Erased", "Event", "Person", "Rejected", "Standing", "Visitor"]
@@ -80,7 +80,7 @@ class Analytics:
         standing = self._change(person, store.opt_out)
         assert standing.fenced_at is not None
         if isinstance(person, Account):
-            self._publish([Letter(of_user(person.user_id), "analytics_off", {"user_id": person.user_id})])
+            self._publish([Message(user_room(person.user_id), "analytics_off", {"user_id": person.user_id})])
         return standing.fenced_at
 
     def opt_in(self, person: Person) -> None:

@@ -10,7 +10,7 @@ from app.realtime.queue import SocketQueue
 
 def init_app(queue: SocketQueue, connections: Connections) -> None:
     def on_analytics_off(message: dict[str, Any]) -> None:
-        for connection in connections.of(message["user_id"]):
+        for connection in connections.of_user(message["user_id"]):
             connections.emit(connection, "analytics_off", {})
 
     queue.on("analytics_off", on_analytics_off)

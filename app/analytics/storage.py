@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from app.analytics import store
 from app.analytics.store import Accepted
 from app.core.config import Config
-from app.core.messages import ANALYTICS, Letter, Publish
+from app.core.messages import ANALYTICS_ROOM, Message, Publish
 from app.database.engine import Database
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Storage:
         outcome = self._database.run_within(seconds, store.keep, batch, self._oldest)
         log.debug("%d events stored, %d not", outcome.stored, outcome.dropped)
         if outcome.stored:
-            self._publish([Letter(ANALYTICS, "events_stored", {"count": outcome.stored})])
+            self._publish([Message(ANALYTICS_ROOM, "events_stored", {"count": outcome.stored})])
         return outcome.later
 
     @property

@@ -24,22 +24,22 @@ LAST_NUMBER = 2**63 - 1  # after which nothing comes: who reads from there learn
 Emit = Callable[[str, dict[str, Any]], None]
 
 
-class Delivery:
+class NotificationDelivery:
     def __init__(
         self,
         read: Callable[[int], Page],
         after: int | None,
         emit: Emit,
         is_congested: Callable[[], bool],
-        introduction: dict[str, Any],
+        ready_payload: dict[str, Any],
     ) -> None:
         """`read`: what follows a number; raises Unavailable. `after`: the last that the client has; None: from now on.
-        `introduction` goes with the event `ready`."""
+        `ready_payload` goes with the event `ready`."""
         self._read_after = read
         self._after = after
         self._emit = emit
         self._is_congested = is_congested
-        self._introduction = introduction
+        self._ready_payload = ready_payload
         self._cursor: int | None = None
         self._target = 0
         self._sending = False
@@ -48,14 +48,14 @@ class Delivery:
     def start(self) -> None:
         self._send()
 
-    def hand(self, item: dict[str, Any]) -> None:
+    def deliver(self, item: dict[str, Any]) -> None:
         """A notification that was pushed."""
         if self._cursor is not None and item["seq"] == self._cursor + 1 and not self._sending and not self._is_congested():
             self._pass_on(item)
         else:
-            self.wake(item["seq"])
+            self.catch_up(item["seq"])
 
-    def wake(self, head: int) -> None:
+    def catch_up(self, head: int) -> None:
         """There are notifications up to this number."""
         self._target = max(self._target, head)
         if self._cursor is not None and self._target > self._cursor:
@@ -90,11 +90,11 @@ class Delivery:
         if self._after is None:
             cursor, recovered = self._read(LAST_NUMBER).head, True
         else:
-            cursor, recovered = self._catch_up(self._after)
+            cursor, recovered = self._send_missed(self._after)
         self._cursor = cursor
-        self._emit("ready", {**self._introduction, "head": cursor, "recovered": recovered})
+        self._emit("ready", {**self._ready_payload, "head": cursor, "recovered": recovered})
 
-    def _catch_up(self, cursor: int) -> tuple[int, bool]:
+    def _send_missed(self, cursor: int) -> tuple[int, bool]:
         """Up to where; and whether all of it was there."""
         while not self._closed:
             page = self._read(cursor)

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.core.messages import Letter, Publish, of_user
+from app.core.messages import Message, Publish, user_room
 from app.database.engine import Database
 from app.notifications import store
-from app.notifications.delivery import Delivery, Emit
+from app.notifications.delivery import Emit, NotificationDelivery
 from app.notifications.store import Inbox, Notification, Page
 
 __all__ = ["Inbox", "Notification", "Notifications", "Page"]
@@ -36,15 +36,15 @@ class Notifications:
         return store.add(connection, user_ids, type, title, data)
 
     def push(self, notifications: Iterable[Notification]) -> None:
-        self._publish([_letter(one.user_id, "notification", item=one.payload()) for one in notifications])
+        self._publish([_message(one.user_id, "notification", item=one.payload()) for one in notifications])
 
-    def announce_analysis(self, user_ids: Sequence[int], analysis: dict[str, Any]) -> None:
+    def publish_analysis(self, user_ids: Sequence[int], analysis: dict[str, Any]) -> None:
         """The state of an analysis, to those who follow its repository. Not stored: the next one makes up for a lost one."""
-        self._publish([_letter(user_id, "analysis", analysis=analysis) for user_id in user_ids])
+        self._publish([_message(user_id, "analysis", analysis=analysis) for user_id in user_ids])
 
-    def announce_export(self, user_id: int, export: dict[str, Any]) -> None:
+    def publish_export(self, user_id: int, export: dict[str, Any]) -> None:
         """The state of an export, to whoever asked for it. Not stored either."""
-        self._publish([_letter(user_id, "export", export=export)])
+        self._publish([_message(user_id, "export", export=export)])
 
     def send(self, user_id: int, type: str, title: str, data: dict[str, Any]) -> Notification:
         """Stores and pushes one to one user."""
@@ -65,14 +65,14 @@ class Notifications:
         """Newest first."""
         return self._database.run(store.before, user_id, seq, limit)
 
-    def delivery(
-        self, user_id: int, after: int | None, *, emit: Emit, is_congested: Callable[[], bool], introduction: dict[str, Any]
-    ) -> Delivery:
+    def create_delivery(
+        self, user_id: int, after: int | None, *, emit: Emit, is_congested: Callable[[], bool], ready_payload: dict[str, Any]
+    ) -> NotificationDelivery:
         def read(seq: int) -> Page:
             with self._catching_up:
                 return self.after(user_id, seq)
 
-        return Delivery(read, after, emit, is_congested, introduction)
+        return NotificationDelivery(read, after, emit, is_congested, ready_payload)
 
     def mark_read(self, user_id: int, up_to: int) -> None:
         self._database.run(store.mark_read, user_id, up_to)
@@ -82,5 +82,5 @@ class Notifications:
         return self._database.run(store.purge, PURGE_BATCH)
 
 
-def _letter(user_id: int, kind: str, **message: Any) -> Letter:
-    return Letter(of_user(user_id), kind, {"user_id": user_id, **message})
+def _message(user_id: int, kind: str, **message: Any) -> Message:
+    return Message(user_room(user_id), kind, {"user_id": user_id, **message})

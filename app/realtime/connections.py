@@ -14,9 +14,9 @@ import socketio
 
 from app.core import metrics
 from app.core.errors import Unavailable
-from app.core.messages import Rooms, of_user
+from app.core.messages import user_room
 from app.realtime import packets, transport
-from app.realtime.rates import Rate
+from app.realtime.token_bucket import TokenBucket
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +46,27 @@ class Identity:
     session_key: str
 
 
+class Rooms(Protocol):
+    """The rooms that this instance hosts members of."""
+
+    def join(self, room: str) -> None:
+        """Count one more member of the room on this instance. Does not wait for Redis."""
+
+    def leave(self, room: str) -> None:
+        """Count one member less."""
+
+    def wait_until_joined(self, room: str) -> None:
+        """Wait until messages to the room reach this instance, at most 1 s: Redis may be unavailable."""
+
+
 class Delivery(Protocol):
     """What brings a socket its notifications."""
 
     def start(self) -> None: ...
 
-    def hand(self, item: dict[str, Any]) -> None: ...
+    def deliver(self, item: dict[str, Any]) -> None: ...
 
-    def wake(self, head: int) -> None: ...
+    def catch_up(self, head: int) -> None: ...
 
     def close(self) -> None: ...
 
@@ -65,7 +78,7 @@ class Connection:
     identity: Identity
     muted: set[int] = field(default_factory=set)  # repositories that it does not want to hear of
     rooms: set[str] = field(default_factory=set)
-    rate: Rate = field(default_factory=lambda: Rate(EVENTS_PER_SECOND, EVENTS_AT_ONCE))
+    rate: TokenBucket = field(default_factory=lambda: TokenBucket(EVENTS_PER_SECOND, EVENTS_AT_ONCE))
     head_sent_at: float = field(default_factory=time.monotonic)
     delivery: Delivery = field(init=False)
 
@@ -107,7 +120,7 @@ class Connections:
     def __getitem__(self, sid: str) -> Connection:
         return self._by_sid[sid]
 
-    def of(self, user_id: int) -> list[Connection]:
+    def of_user(self, user_id: int) -> list[Connection]:
         return self._by_user.members(user_id)
 
     def open(self, sid: str, identity: Identity) -> Connection:
@@ -119,7 +132,7 @@ class Connections:
         self._by_sid[connection.sid] = connection
         self._by_user.put(connection.identity.user_id, connection)
         self._by_session.put(connection.identity.session_key, connection)
-        self.join(connection, of_user(connection.identity.user_id))
+        self.join(connection, user_room(connection.identity.user_id))
         metrics.sockets.set(len(self))
 
     def remove(self, sid: str) -> None:
@@ -142,7 +155,7 @@ class Connections:
     def emit(self, connection: Connection, event: str, data: dict[str, Any]) -> None:
         self._server.eio.send_packet(connection.engine_sid, packets.event(event, data))
 
-    def _emit_to(self, connections: Iterable[Connection], event: str, data: dict[str, Any]) -> None:
+    def emit_to(self, connections: Iterable[Connection], event: str, data: dict[str, Any]) -> None:
         """Encoded once for all; a client that is slow to read goes without, the next state makes up for it."""
         packet = packets.event(event, data)
         for connection in connections:
@@ -155,21 +168,21 @@ class Connections:
     # What instances tell each other.
 
     def on_notification(self, message: dict[str, Any]) -> None:
-        for connection in self.of(message["user_id"]):
-            connection.delivery.hand(message["item"])
+        for connection in self.of_user(message["user_id"]):
+            connection.delivery.deliver(message["item"])
 
     def on_analysis(self, message: dict[str, Any]) -> None:
         analysis = message["analysis"]
-        listening = [one for one in self.of(message["user_id"]) if analysis["repository_id"] not in one.muted]
-        self._emit_to(listening, "analysis", analysis)
+        listening = [one for one in self.of_user(message["user_id"]) if analysis["repository_id"] not in one.muted]
+        self.emit_to(listening, "analysis", analysis)
 
     def on_export(self, message: dict[str, Any]) -> None:
-        self._emit_to(self.of(message["user_id"]), "export", message["export"])
+        self.emit_to(self.of_user(message["user_id"]), "export", message["export"])
 
     def on_sessions_ended(self, message: dict[str, Any]) -> None:
         """Of one session by its key, or all of a user but one."""
         if message["user_id"]:
-            ended = [one for one in self.of(message["user_id"]) if one.identity.session_key != message["keep"]]
+            ended = [one for one in self.of_user(message["user_id"]) if one.identity.session_key != message["keep"]]
         else:
             ended = self._by_session.members(message["key"])
         for connection in ended:
@@ -184,7 +197,7 @@ class Connections:
 
     # What has to be done again and again.
 
-    def look_after(self, heads: Heads, still_valid: StillValid) -> None:
+    def run_maintenance(self, heads: Heads, still_valid: StillValid) -> None:
         """For ever, as a greenlet: finds what was missed by a lost message, and what should not be there any more."""
         sessions_at = 0.0
         while True:
@@ -196,7 +209,7 @@ class Connections:
                     self.compare_sessions(still_valid)
             except Unavailable:
                 log.debug("could not look after the sockets")
-            self.remove_silent()
+            self.remove_stale()
 
     def compare_heads(self, heads: Heads) -> None:
         """Wakes whoever is behind, and lets clients see for themselves whether they are."""
@@ -206,7 +219,7 @@ class Connections:
         now = time.monotonic()
         for connection in self:
             head = found.get(connection.identity.user_id, 0)
-            connection.delivery.wake(head)
+            connection.delivery.catch_up(head)
             if now - connection.head_sent_at > HEAD_SECONDS and not self.is_congested(connection):
                 connection.head_sent_at = now
                 self.emit(connection, "head", {"head": head})
@@ -218,7 +231,7 @@ class Connections:
             if connection.identity in gone:
                 self.end(connection, "expired")
 
-    def remove_silent(self) -> None:
+    def remove_stale(self) -> None:
         """Connections that never became a socket, or are none any more."""
         engine = self._server.eio
         for connection in self:
@@ -231,7 +244,7 @@ class Connections:
             if engine_sid not in known and now - environ[OPENED_AT] > INTRODUCTION_SECONDS:
                 transport.cut(engine, engine_sid)
 
-    def shed(self, seconds: float, is_leaving: Callable[[], bool]) -> int:
+    def disconnect_clients(self, seconds: float, is_leaving: Callable[[], bool]) -> int:
         """Sends all clients to other instances, as fast as DRAIN_RATE says, or faster where time is short. How many they were.
 
         An instance that is called back meanwhile keeps the rest.

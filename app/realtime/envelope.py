@@ -1,6 +1,6 @@
 """What goes between instances, and on which channels: signed, so that whoever can write to Redis can't speak to browsers.
 
-A digest, eight bytes that tell who speaks, and letters to one room as JSON. One letter costs both ends 6 us, one of twelve
+A digest, eight bytes that tell who speaks, and messages to one room as JSON. One message costs both ends 6 us, one of twelve
 1.4 us, where the signatures of cookies and the JSON of the standard library took 19: an instance does this for each message.
 """
 
@@ -19,8 +19,8 @@ from app.core.keyring import Keyring
 # by looking (2 s), ended sessions as well (5 s), and the state of an analysis or of an export comes with the next page; the live
 # counter of an administrator misses what the others store.
 _PREFIX = "sockets:2:"
-NOBODY = bytes(8)  # the sender that is no instance, and hears nothing
-_DIGEST_BYTES, _SENDER_BYTES = 32, len(NOBODY)
+EXTERNAL_SENDER = bytes(8)  # the sender that is no instance, and hears nothing
+_DIGEST_BYTES, _SENDER_BYTES = 32, len(EXTERNAL_SENDER)
 
 Content = tuple[str, dict[str, Any]]  # kind of message, message
 
@@ -28,7 +28,7 @@ encode = msgspec.json.Encoder().encode  # of a Content
 _decode = msgspec.json.Decoder(list[Content]).decode
 
 
-def channel(room: str) -> str:
+def channel_of(room: str) -> str:
     return _PREFIX + room
 
 
@@ -36,8 +36,8 @@ def room_of(channel: bytes) -> str:
     return channel.decode().removeprefix(_PREFIX)
 
 
-class Envelopes:
-    def __init__(self, signing: Keyring, sender: bytes = NOBODY) -> None:
+class EnvelopeCodec:
+    def __init__(self, signing: Keyring, sender: bytes = EXTERNAL_SENDER) -> None:
         self._signing = signing
         self._sender = sender
 

@@ -13,12 +13,12 @@ from redis.connection import ConnectionInterface
 
 from app.core import metrics
 from app.core.keyring import Keyring
-from app.core.messages import Letter
-from app.realtime.envelope import NOBODY, Envelopes, channel, encode
+from app.core.messages import Message
+from app.realtime.envelope import EXTERNAL_SENDER, EnvelopeCodec, channel_of, encode
 
 log = logging.getLogger(__name__)
 
-MAX_OUTBOX = 10_000  # letters; in an outage of Redis it is better to lose hints than to grow
+MAX_OUTBOX = 10_000  # messages; in an outage of Redis it is better to lose hints than to grow
 MAX_BATCH = 500
 MAX_IN_ENVELOPE = 32
 IDLE_SECONDS = 2.0  # after which the connection goes back to the pool, which looks whether it still lives
@@ -29,13 +29,13 @@ Written = tuple[str, bytes]  # room, content
 class RedisPublisher:
     """Speaks without listening."""
 
-    def __init__(self, client: redis.Redis, signing: Keyring, sender: bytes = NOBODY) -> None:
+    def __init__(self, client: redis.Redis, signing: Keyring, sender: bytes = EXTERNAL_SENDER) -> None:
         self._pool = client.connection_pool
-        self._envelopes = Envelopes(signing, sender)
+        self._envelopes = EnvelopeCodec(signing, sender)
 
-    def publish(self, letters: Sequence[Letter]) -> None:
+    def publish(self, messages: Sequence[Message]) -> None:
         """Does not raise; waits for Redis for as long as its client does."""
-        written = [write(letter) for letter in letters]
+        written = [write(message) for message in messages]
         if not written:
             return
         try:
@@ -70,7 +70,7 @@ class RedisPublisher:
             by_room[room].append(content)
         for room, contents in by_room.items():
             for first in range(0, len(contents), MAX_IN_ENVELOPE):
-                yield channel(room), self._envelopes.seal(contents[first : first + MAX_IN_ENVELOPE])
+                yield channel_of(room), self._envelopes.seal(contents[first : first + MAX_IN_ENVELOPE])
 
 
 class Outbox:
@@ -80,9 +80,9 @@ class Outbox:
         self._publisher = publisher
         self._waiting: Queue[Written] = Queue(MAX_OUTBOX)
 
-    def put(self, letter: Letter) -> None:
+    def put(self, message: Message) -> None:
         try:
-            self._waiting.put_nowait(write(letter))
+            self._waiting.put_nowait(write(message))
         except Full:
             metrics.queue_messages_lost.inc()
 
@@ -104,8 +104,8 @@ class Outbox:
         return [first, *(self._waiting.get_nowait() for _ in range(min(MAX_BATCH, self._waiting.qsize())))]
 
 
-def write(letter: Letter) -> Written:
-    return letter.room, encode((letter.kind, letter.message))
+def write(message: Message) -> Written:
+    return message.room, encode((message.kind, message.data))
 
 
 def lost(count: int, error: Exception) -> None:

@@ -19,10 +19,10 @@ from redis.connection import ConnectionInterface
 from socketio import Manager, PubSubManager
 
 from app.core.keyring import Keyring
-from app.core.messages import EVERYWHERE, Letter
-from app.realtime.envelope import NOBODY, Envelopes, channel, room_of
-from app.realtime.membership import Membership
+from app.core.messages import ALL_INSTANCES, Message
+from app.realtime.envelope import EXTERNAL_SENDER, EnvelopeCodec, channel_of, room_of
 from app.realtime.publisher import Outbox, RedisPublisher
+from app.realtime.room_members import RoomMembers
 from app.realtime.subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
@@ -59,36 +59,36 @@ class _Handlers:
             log.exception("a message could not be handled: %s", kind)
 
 
-class LocalQueue(_Handlers, Membership, Manager):  # type: ignore[misc] # python-socketio has no type hints
+class LocalQueue(_Handlers, RoomMembers, Manager):  # type: ignore[misc] # python-socketio has no type hints
     """Of an instance that is alone."""
 
     def __init__(self) -> None:
         _Handlers.__init__(self)
         Manager.__init__(self)
 
-    def publish(self, letters: Sequence[Letter]) -> None:
+    def publish(self, messages: Sequence[Message]) -> None:
         """Neither raises nor waits."""
-        for letter in letters:
-            self._handle(letter.kind, letter.message)
+        for message in messages:
+            self._handle(message.kind, message.data)
 
     def join(self, room: str) -> None: ...
 
     def leave(self, room: str) -> None: ...
 
-    def await_joined(self, room: str) -> None: ...
+    def wait_until_joined(self, room: str) -> None: ...
 
 
-class RedisQueue(_Handlers, Membership, PubSubManager):  # type: ignore[misc]
+class RedisQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[misc]
     """Of an instance of a fleet."""
 
     def __init__(self, client: redis.Redis, signing: Keyring) -> None:
         _Handlers.__init__(self)
         PubSubManager.__init__(self)
-        sender = secrets.token_bytes(len(NOBODY))
+        sender = secrets.token_bytes(len(EXTERNAL_SENDER))
         self._client = client
-        self._envelopes = Envelopes(signing, sender)
+        self._envelopes = EnvelopeCodec(signing, sender)
         self._outbox = Outbox(RedisPublisher(client, signing, sender))
-        self._rooms = Subscriptions(always=EVERYWHERE)
+        self._rooms = Subscriptions(always=ALL_INSTANCES)
         self._deaf_since: float | None = time.monotonic()
         self._has_heard = False
         self._heard = 0
@@ -102,18 +102,18 @@ class RedisQueue(_Handlers, Membership, PubSubManager):  # type: ignore[misc]
     def leave(self, room: str) -> None:
         self._rooms.leave(room)
 
-    def await_joined(self, room: str) -> None:
-        self._rooms.await_heard(room, JOIN_SECONDS)
+    def wait_until_joined(self, room: str) -> None:
+        self._rooms.wait_until_subscribed(room, JOIN_SECONDS)
 
-    def publish(self, letters: Sequence[Letter]) -> None:
+    def publish(self, messages: Sequence[Message]) -> None:
         """Neither raises nor waits."""
-        for letter in letters:
-            self._handle(letter.kind, letter.message)
-            self._outbox.put(letter)
+        for message in messages:
+            self._handle(message.kind, message.data)
+            self._outbox.put(message)
 
     def _publish(self, data: dict[str, Any]) -> None:
         """What python-socketio passes on: all instances hear it."""
-        self._outbox.put(Letter(EVERYWHERE, SOCKETIO, data))
+        self._outbox.put(Message(ALL_INSTANCES, SOCKETIO, data))
 
     def run(self) -> None:
         """For ever, as a greenlet: sends what was published, and hears what others publish."""
@@ -123,7 +123,7 @@ class RedisQueue(_Handlers, Membership, PubSubManager):  # type: ignore[misc]
         finally:
             sending.kill()
 
-    def obstacle(self) -> str | None:
+    def not_ready_reason(self) -> str | None:
         """Why the instance should not be ready."""
         if self._deaf_since is None:
             return None
@@ -172,7 +172,7 @@ class RedisQueue(_Handlers, Membership, PubSubManager):  # type: ignore[misc]
                 yield from self._open(received[2])
         elif what == b"subscribe":
             self._rooms.on_subscribed(room)
-            if room == EVERYWHERE:
+            if room == ALL_INSTANCES:
                 self._has_heard, self._deaf_since = True, None
         elif what == b"unsubscribe":
             self._rooms.on_unsubscribed(room)
@@ -194,7 +194,7 @@ class RedisQueue(_Handlers, Membership, PubSubManager):  # type: ignore[misc]
 
 def _commands(name: str, rooms: Sequence[str]) -> Iterator[tuple[str, ...]]:
     for first in range(0, len(rooms), ROOMS_PER_COMMAND):
-        yield (name, *(channel(room) for room in rooms[first : first + ROOMS_PER_COMMAND]))
+        yield (name, *(channel_of(room) for room in rooms[first : first + ROOMS_PER_COMMAND]))
 
 
 SocketQueue = LocalQueue | RedisQueue

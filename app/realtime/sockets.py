@@ -16,11 +16,11 @@ from app.core import messages
 from app.core.config import Config
 from app.core.errors import Problem, Unavailable
 from app.core.instance import Instance
-from app.core.messages import Letter
+from app.core.messages import Message
 from app.http.security import is_foreign
 from app.realtime import transport
 from app.realtime.connections import IDENTITY, Connection, Connections, Delivery, Identity
-from app.realtime.gate import Gate
+from app.realtime.handshake_guard import HandshakeGuard
 from app.realtime.packets import ClientPacket
 from app.realtime.queue import SocketQueue
 from app.realtime.websocket import MAX_MESSAGE_BYTES
@@ -41,14 +41,14 @@ class NotificationSource(Protocol):
     def heads(self, user_ids: Sequence[int]) -> dict[int, int]:
         """Return the number of the latest notification of each user. Raises Unavailable."""
 
-    def delivery(
+    def create_delivery(
         self,
         user_id: int,
         after: int | None,
         *,
         emit: Callable[[str, dict[str, Any]], None],
         is_congested: Callable[[], bool],
-        introduction: dict[str, Any],
+        ready_payload: dict[str, Any],
     ) -> Delivery:
         """Return what delivers the notifications of one user to one socket, in order."""
 
@@ -74,7 +74,7 @@ def init_app(
     transport.harden(socketio.server.eio, me.instance_id)
     connections = Connections(socketio.server, config.drain_rate, queue)
     app.extensions["connections"] = socketio.server.connections = connections
-    app.wsgi_app = Gate(  # type: ignore[method-assign]
+    app.wsgi_app = HandshakeGuard(  # type: ignore[method-assign]
         application,
         app.wsgi_app,
         socketio.server,
@@ -91,12 +91,12 @@ def init_app(
     queue.on("analysis", connections.on_analysis)
     queue.on("export", connections.on_export)
     queue.on("sessions_ended", connections.on_sessions_ended)
-    _interface(app).on_ended = lambda ended: queue.publish([Letter(messages.EVERYWHERE, "sessions_ended", asdict(ended))])
+    _interface(app).on_ended = lambda ended: queue.publish([Message(messages.ALL_INSTANCES, "sessions_ended", asdict(ended))])
     lifecycle.count_websockets = lambda: len(socketio.server.eio.websockets)
     lifecycle.add(
         "sockets",
-        background=lambda: connections.look_after(notifications.heads, still_valid),
-        shed=functools.partial(connections.shed, is_leaving=lambda: lifecycle.is_leaving),
+        background=lambda: connections.run_maintenance(notifications.heads, still_valid),
+        shed=functools.partial(connections.disconnect_clients, is_leaving=lambda: lifecycle.is_leaving),
     )
     return socketio
 
@@ -134,22 +134,22 @@ def _admit(
             raise ConnectionRefusedError("unauthorized")
         after = _after(auth)
         connection = connections.open(sid, identity)
-        delivery = notifications.delivery(
+        delivery = notifications.create_delivery(
             identity.user_id,
             after,
             emit=functools.partial(connections.emit, connection),
             is_congested=functools.partial(connections.is_congested, connection),
-            introduction={"user_id": identity.user_id, "instance_id": me.instance_id},
+            ready_payload={"user_id": identity.user_id, "instance_id": me.instance_id},
         )
         connections.add(connection, delivery)
-        queue.await_joined(messages.of_user(identity.user_id))
+        queue.wait_until_joined(messages.user_room(identity.user_id))
         # From here on it is told when its session ends; and if that has happened since the handshake, here.
         with suppress(Unavailable):
             if identity not in still_valid([identity]):
                 connections.remove(sid)
         if connection not in connections:
             raise ConnectionRefusedError("unauthorized")
-        socketio.server.enter_room(sid, messages.of_user(identity.user_id))
+        socketio.server.enter_room(sid, messages.user_room(identity.user_id))
         delivery.start()  # whose first words come after the acceptance, which this handler's return sends
 
     socketio.server.on("connect", connect)

@@ -42,7 +42,7 @@ class Subscriptions:
     def has_members(self, room: str) -> bool:
         return room in self._members
 
-    def await_heard(self, room: str, seconds: float) -> None:
+    def wait_until_subscribed(self, room: str, seconds: float) -> None:
         """At the longest for so long, or until nobody is in it any more."""
         if self.has_members(room) and self._state.get(room) != _HEARD:
             self._awaited.setdefault(room, Event()).wait(seconds)

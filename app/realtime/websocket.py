@@ -18,7 +18,7 @@ import gevent
 
 from app.realtime import frames
 from app.realtime.frames import BINARY, CLOSE, PING, PONG, TEXT, Fault, FrameReader
-from app.realtime.rates import Rate
+from app.realtime.token_bucket import TokenBucket
 
 MAX_MESSAGE_BYTES = 64 * 1024  # clients have little to say
 MESSAGES_PER_SECOND, MESSAGES_AT_ONCE = 50, 200  # of one connection, of any kind
@@ -56,8 +56,8 @@ class WebSocket:
         self._all_of_them.add(self)
         self._loop = gevent.get_hub().loop
         self._frames: FrameReader | None = FrameReader(MAX_MESSAGE_BYTES)  # None: nothing that comes is of interest
-        self._rate = Rate(MESSAGES_PER_SECOND, MESSAGES_AT_ONCE)
-        self._frame_rate = Rate(FRAMES_PER_SECOND, FRAMES_AT_ONCE)
+        self._rate = TokenBucket(MESSAGES_PER_SECOND, MESSAGES_AT_ONCE)
+        self._frame_rate = TokenBucket(FRAMES_PER_SECOND, FRAMES_AT_ONCE)
         self._out: list[bytes | memoryview] = []  # what the client has not taken yet, frame by frame
         self._is_closing = self._has_heard_close = False
         self._deadline: Any = None  # after which it is cut off

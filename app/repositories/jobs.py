@@ -64,7 +64,7 @@ class Analyst(Performer[Claim]):
     def announce(self, job_id: int) -> None:
         analysis, followers = self._database.run(_with_followers, job_id)
         if analysis:
-            self._notifications.announce_analysis(followers, analysis.state)
+            self._notifications.publish_analysis(followers, analysis.state)
 
     def sweep(self) -> None:
         super().sweep()
@@ -114,7 +114,7 @@ class _Watch:
         self._renewed_at, self._told = time.monotonic(), now
         if is_news:
             state = replace(self._claim.analysis, progress=now[0], step=now[1]).state
-            self._notifications.announce_analysis(followers, state)
+            self._notifications.publish_analysis(followers, state)
         return True
 
 

@@ -80,7 +80,7 @@ class Repositories:
     def unfollow(self, user_id: int, repository_id: int) -> None:
         """If nobody else follows it, its analysis is cancelled, and it is deleted within a day."""
         if cancelled := self._database.run(_unfollow, user_id, repository_id):
-            self._notifications.announce_analysis([user_id], cancelled.state)
+            self._notifications.publish_analysis([user_id], cancelled.state)
 
     def analyse(self, user_id: int, repository_id: int) -> Analysis:
         """Anew; or the analysis that is under way."""
@@ -95,7 +95,7 @@ class Repositories:
     def cancel(self, user_id: int, analysis_id: int) -> Analysis:
         """Raises Conflict if it has ended, or if others follow the repository too."""
         cancelled = self._database.run(_cancel, user_id, analysis_id)
-        self._notifications.announce_analysis([user_id], cancelled.state)
+        self._notifications.publish_analysis([user_id], cancelled.state)
         return cancelled
 
 

@@ -8,4 +8,4 @@ from bench.peers import orders, routes
 
 app = create_app(config.from_environment_or_exit())
 app.register_blueprint(routes.blueprint)
-orders.take(lambda user_id, state: app.extensions["notifications"].announce_analysis([user_id], state))
+orders.take(lambda user_id, state: app.extensions["notifications"].publish_analysis([user_id], state))

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from app.analytics.catalogue import COLLECTED, FUNNELS, PAGE_VIEWED
 from app.core import config
 from app.core.keyring import Keyring
-from app.core.messages import ANALYTICS, Letter, Publish
+from app.core.messages import ANALYTICS_ROOM, Message, Publish
 from app.database.engine import Database
 from app.realtime.publisher import RedisPublisher
 from app.redis.client import connect
@@ -112,18 +112,18 @@ def test_it_counts_what_is_stored_and_shows_it(visit_analytics: Visit, started: 
     before = total(page)
     for number in range(3):
         record(started.database, *[event("signed_up", datetime.now(UTC), f"live {number}") for _ in range(5)])
-        started.publish([Letter(ANALYTICS, "events_stored", {"count": 5})])
+        started.publish([Message(ANALYTICS_ROOM, "events_stored", {"count": 5})])
     expect(page.locator("#stored")).to_have_text("15 events stored since you opened this page")
     expect(page.locator("#total")).to_have_text(str(before + 15), timeout=LIVE_MS)
     expect(page.get_by_role("table", name="Events and visitors over time")).to_be_visible()  # what was opened stays open
-    started.publish([Letter(ANALYTICS, "events_stored", {"count": 1000})])
+    started.publish([Message(ANALYTICS_ROOM, "events_stored", {"count": 1000})])
     expect(page.locator("#stored")).to_have_text("1,015 events stored since you opened this page")
 
 
 def test_after_a_lost_connection_it_says_that_it_may_have_missed_some(visit_analytics: Visit, started: Counted) -> None:
     page = visit_analytics()
     expect_live(page)
-    started.publish([Letter(ANALYTICS, "events_stored", {"count": 2})])
+    started.publish([Message(ANALYTICS_ROOM, "events_stored", {"count": 2})])
     expect(page.locator("#stored")).to_have_text("2 events stored since you opened this page")
     page.context.set_offline(True)
     page.evaluate("import('/static/live.js').then(({ socket }) => socket.io.engine.close())")

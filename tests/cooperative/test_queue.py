@@ -12,11 +12,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.core.keyring import Keyring
-from app.core.messages import EVERYWHERE, Letter
+from app.core.messages import ALL_INSTANCES, Message
 from app.realtime import publisher as outgoing
 from app.realtime import queue as module
 from app.realtime import subscriptions
-from app.realtime.envelope import Envelopes, channel, encode
+from app.realtime.envelope import EnvelopeCodec, channel_of, encode
 from app.realtime.publisher import RedisPublisher
 from app.realtime.queue import LocalQueue, RedisQueue
 from app.sessions import cookie
@@ -36,14 +36,14 @@ class Ear:
         queue.on(kind, lambda message: self.heard.append(message["number"]))
 
 
-def news(*numbers: int, room: str = EVERYWHERE) -> list[Letter]:
-    return [Letter(room, "news", {"number": number}) for number in numbers]
+def news(*numbers: int, room: str = ALL_INSTANCES) -> list[Message]:
+    return [Message(room, "news", {"number": number}) for number in numbers]
 
 
 @contextmanager
 def listening(queue: RedisQueue) -> Iterator[None]:
     listener = gevent.spawn(queue.run)
-    until(lambda: queue.obstacle() is None)
+    until(lambda: queue.not_ready_reason() is None)
     yield
     listener.kill()
 
@@ -55,7 +55,7 @@ def listeners(client: redis.Redis) -> dict[str, int]:
 
 
 def subscribers(client: redis.Redis, room: str) -> int:
-    ((_, count),) = client.pubsub_numsub(channel(room))
+    ((_, count),) = client.pubsub_numsub(channel_of(room))
     return int(count)
 
 
@@ -93,8 +93,8 @@ def test_a_process_that_is_no_instance_is_heard(connect_redis: Connect) -> None:
 @pytest.mark.parametrize(
     "forged",
     [
-        Envelopes(FOREIGN).seal([encode(("news", {"number": 1}))]),
-        bytes(32) + Envelopes(SIGNING).seal([encode(("news", {"number": 1}))])[32:],
+        EnvelopeCodec(FOREIGN).seal([encode(("news", {"number": 1}))]),
+        bytes(32) + EnvelopeCodec(SIGNING).seal([encode(("news", {"number": 1}))])[32:],
         cookie.sign(SIGNING, json.dumps([["news", {"number": 1}]]), "queue"),
         json.dumps([["news", {"number": 1}]]),
         b"\xff\x00",
@@ -105,7 +105,7 @@ def test_what_this_fleet_did_not_sign_is_not_heard(connect_redis: Connect, forge
     queue = RedisQueue(connect_redis(), SIGNING)
     ear = Ear(queue)
     with listening(queue):
-        connect_redis().publish(channel(EVERYWHERE), forged)
+        connect_redis().publish(channel_of(ALL_INSTANCES), forged)
         RedisPublisher(connect_redis(), SIGNING).publish(news(2))
         until(lambda: ear.heard)
     assert ear.heard == [2]
@@ -116,7 +116,7 @@ def test_a_handler_that_fails_does_not_end_the_listening(connect_redis: Connect)
     ear = Ear(queue)
     queue.on("trouble", lambda _: 1 / 0)  # type: ignore[arg-type]
     with listening(queue):
-        RedisPublisher(connect_redis(), SIGNING).publish([Letter(EVERYWHERE, "trouble", {}), *news(1)])
+        RedisPublisher(connect_redis(), SIGNING).publish([Message(ALL_INSTANCES, "trouble", {}), *news(1)])
         until(lambda: ear.heard == [1])
 
 
@@ -139,7 +139,7 @@ def test_what_comes_at_once_leaves_others_their_turn(connect_redis: Connect) -> 
     queue.on("news", hear)
     writing = gevent.spawn(write)
     with listening(queue):
-        RedisPublisher(connect_redis(), SIGNING).publish([*news(*range(400)), Letter(EVERYWHERE, "over", {})])
+        RedisPublisher(connect_redis(), SIGNING).publish([*news(*range(400)), Message(ALL_INSTANCES, "over", {})])
         over: list[object] = []
         queue.on("over", over.append)
         until(lambda: over)
@@ -156,9 +156,9 @@ def test_who_hosts_nobody_in_a_room_is_sent_nothing(connect_redis: Connect) -> N
     client = connect_redis()
     with listening(publisher), listening(host), listening(bystander):
         host.join(ROOM)
-        host.await_joined(ROOM)
+        host.wait_until_joined(ROOM)
         bystander.join(OTHER)
-        bystander.await_joined(OTHER)
+        bystander.wait_until_joined(OTHER)
         assert subscribers(client, ROOM) == subscribers(client, OTHER) == 1
         publisher.publish(news(*range(50), room=ROOM) + news(99, room=OTHER))
         until(lambda: len(ears[0].heard) == 50)
@@ -179,7 +179,7 @@ def subscribing_takes_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("subscribing_takes_time")
 def test_what_is_said_right_after_joining_is_heard(connect_redis: Connect) -> None:
-    assert heard_right_after_joining(connect_redis, RedisQueue.await_joined) == list(range(20))
+    assert heard_right_after_joining(connect_redis, RedisQueue.wait_until_joined) == list(range(20))
 
 
 @pytest.mark.usefixtures("subscribing_takes_time")
@@ -209,13 +209,13 @@ def test_a_room_is_left_a_while_after_its_last_member(connect_redis: Connect, mo
     with listening(queue):
         for _ in range(2):
             queue.join(ROOM)
-        queue.await_joined(ROOM)
+        queue.wait_until_joined(ROOM)
         queue.leave(ROOM)
         queue.leave(ROOM)
         assert subscribers(client, ROOM) == 1
         monkeypatch.setattr(subscriptions, "LINGER_SECONDS", 0.0)
         until(lambda: subscribers(client, ROOM) == 0)
-        assert subscribers(client, EVERYWHERE) > 0
+        assert subscribers(client, ALL_INSTANCES) > 0
 
 
 def test_members_who_come_and_go_miss_nothing_while_they_are_there(
@@ -230,7 +230,7 @@ def test_members_who_come_and_go_miss_nothing_while_they_are_there(
     with listening(queue):
         for number in range(200):
             queue.join(ROOM)
-            queue.await_joined(ROOM)
+            queue.wait_until_joined(ROOM)
             publisher.publish(news(number, room=ROOM))
             until(lambda: number in ear.heard)  # noqa: B023 - called at once
             queue.leave(ROOM)
@@ -245,9 +245,9 @@ def test_members_who_come_and_go_miss_nothing_while_they_are_there(
 
 def test_an_instance_that_has_not_subscribed_yet_is_not_ready(connect_redis: Connect) -> None:
     queue = RedisQueue(connect_redis(), SIGNING)
-    assert queue.obstacle() == "redis: the message queue is not heard"
+    assert queue.not_ready_reason() == "redis: the message queue is not heard"
     with listening(queue):
-        assert queue.obstacle() is None
+        assert queue.not_ready_reason() is None
 
 
 def test_a_connection_that_was_lost_is_made_again_for_all_rooms(connect_redis: Connect) -> None:
@@ -258,16 +258,16 @@ def test_a_connection_that_was_lost_is_made_again_for_all_rooms(connect_redis: C
         for room in rooms:
             queue.join(room)
         queue.join("user:gone")
-        queue.await_joined("user:gone")
+        queue.wait_until_joined("user:gone")
         queue.leave("user:gone")
         client = connect_redis()
         (lost,) = listeners(client)
         client.client_kill_filter(_id=lost)
         until(lambda: list(listeners(client).values()) == [len(rooms) + 1] and lost not in listeners(client))
-        RedisPublisher(client, SIGNING).publish([Letter(room, "news", {"number": room}) for room in rooms])
+        RedisPublisher(client, SIGNING).publish([Message(room, "news", {"number": room}) for room in rooms])
         until(lambda: len(ear.heard) == len(rooms))
         assert ear.heard == rooms
-        assert queue.obstacle() is None
+        assert queue.not_ready_reason() is None
 
 
 def test_a_connection_that_says_nothing_is_given_up(connect_redis: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +287,7 @@ def test_joining_does_not_wait_for_ever(connect_redis: Connect, monkeypatch: pyt
     monkeypatch.setattr(module, "JOIN_SECONDS", 0.05)
     queue = RedisQueue(connect_redis(), SIGNING)  # which nobody has started
     queue.join(ROOM)
-    queue.await_joined(ROOM)
+    queue.wait_until_joined(ROOM)
 
 
 def test_publishing_neither_waits_nor_grows(connect_redis: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,8 +306,8 @@ def test_without_redis_messages_are_lost_and_counted(connect_redis: Connect) -> 
     lost = count_of("reporadar_queue_messages_lost_total")
     RedisPublisher(nowhere, SIGNING).publish(news(1, 2))
     sending = gevent.spawn((outbox := outgoing.Outbox(RedisPublisher(nowhere, SIGNING))).run)
-    for letter in news(3, 4, 5):
-        outbox.put(letter)
+    for message in news(3, 4, 5):
+        outbox.put(message)
     until(lambda: count_of("reporadar_queue_messages_lost_total") - lost == 5)
     sending.kill()
     nowhere.close()

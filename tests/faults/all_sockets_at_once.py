@@ -6,14 +6,14 @@ from app import create_app
 from app.core import config
 from app.realtime.connections import Connections
 
-shed = Connections.shed
+disconnect_clients = Connections.disconnect_clients
 
 
 def at_once(self: Connections, *arguments: Any, **options: Any) -> int:
     self._drain_rate = 1_000_000
-    return shed(self, *arguments, **options)
+    return disconnect_clients(self, *arguments, **options)
 
 
-Connections.shed = at_once  # type: ignore[method-assign]
+Connections.disconnect_clients = at_once  # type: ignore[method-assign]
 
 app = create_app(config.from_environment_or_exit())

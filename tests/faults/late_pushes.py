@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from app import create_app
 from app.core import config
-from app.core.messages import Letter
+from app.core.messages import Message
 from app.realtime.publisher import RedisPublisher
 
 LATE_SECONDS = 0.2
@@ -13,12 +13,12 @@ LATE_SECONDS = 0.2
 publish = RedisPublisher.publish
 
 
-def late(self: RedisPublisher, letters: Sequence[Letter]) -> None:
-    for letter in letters:
-        if letter.message["item"]["seq"] % 10 == 5:
-            threading.Timer(LATE_SECONDS, publish, (self, [letter])).start()
+def late(self: RedisPublisher, messages: Sequence[Message]) -> None:
+    for message in messages:
+        if message.data["item"]["seq"] % 10 == 5:
+            threading.Timer(LATE_SECONDS, publish, (self, [message])).start()
         else:
-            publish(self, [letter])
+            publish(self, [message])
 
 
 RedisPublisher.publish = late  # type: ignore[method-assign]

@@ -48,7 +48,7 @@ def pair(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
         environment = fleet_environment(stack.enter_context(RedisServer()).url, postgres_server.create_database(), **GENEROUS)
         migrate(environment)
         true = stack.enter_context(Instance({**environment, "INSTANCE_ID": "instance-1"}))
-        trusting = Instance({**environment, "INSTANCE_ID": "instance-2"}, application="tests.faults.trusting_delivery:app")
+        trusting = Instance({**environment, "INSTANCE_ID": "instance-2"}, application="tests.faults.unordered_delivery:app")
         yield [true, stack.enter_context(trusting)]
 
 

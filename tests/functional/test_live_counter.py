@@ -9,7 +9,7 @@ import pytest
 
 from app.core import config
 from app.core.keyring import Keyring
-from app.core.messages import ANALYTICS, Letter
+from app.core.messages import ANALYTICS_ROOM, Message
 from app.realtime.publisher import RedisPublisher
 from app.redis.client import connect
 from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
@@ -47,7 +47,7 @@ def test_each_instance_tells_its_administrators_everything(environment: dict[str
         for listener, instance in zip((one, two), instances, strict=True):
             assert listener.connect(instance).ask("watch_analytics", {}) == {"ok": True}
         for _ in range(200):
-            RedisPublisher(client, signing).publish([Letter(ANALYTICS, "events_stored", {"count": 7})])
+            RedisPublisher(client, signing).publish([Message(ANALYTICS_ROOM, "events_stored", {"count": 7})])
         for listener in (one, two):
             wait_until(lambda: sum(heard(listener)) >= 1400, what="all to be told")  # noqa: B023 - called at once
             assert sum(heard(listener)) == 1400

@@ -12,8 +12,8 @@ import pytest
 
 from app.core import config
 from app.core.keyring import Keyring
-from app.core.messages import ANALYTICS, EVERYWHERE, Letter, of_user
-from app.realtime.envelope import channel
+from app.core.messages import ALL_INSTANCES, ANALYTICS_ROOM, Message, user_room
+from app.realtime.envelope import channel_of
 from app.realtime.publisher import RedisPublisher
 from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
 from harness.sockets import Listener
@@ -33,12 +33,12 @@ class Fleet:
 
     def tell(self, user_id: int, *numbers: int) -> None:
         self._publisher.publish(
-            [Letter(of_user(user_id), "export", {"user_id": user_id, "export": {"id": number}}) for number in numbers]
+            [Message(user_room(user_id), "export", {"user_id": user_id, "export": {"id": number}}) for number in numbers]
         )
 
     def hearing(self, room: str) -> int:
         """How many instances Redis sends what is said there."""
-        ((_, count),) = self.redis.pubsub_numsub(channel(room))
+        ((_, count),) = self.redis.pubsub_numsub(channel_of(room))
         return int(count)
 
     def cut(self) -> None:
@@ -60,7 +60,7 @@ def fleet(postgres_server: PostgresServer) -> Iterator[Fleet]:
         environment = fleet_environment(redis_server.url, postgres_server.create_database(), **GENEROUS)
         migrate(environment)
         instances = [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{number}"})) for number in (1, 2)]
-        hasty = Instance({**environment, "INSTANCE_ID": "hasty"}, application="tests.faults.ready_before_heard:app")
+        hasty = Instance({**environment, "INSTANCE_ID": "hasty"}, application="tests.faults.ready_before_subscribed:app")
         fleet = Fleet(redis_server, [*instances, stack.enter_context(hasty)])
         stack.callback(fleet.redis.close)
         yield fleet
@@ -78,21 +78,21 @@ def test_only_who_hosts_a_user_is_sent_what_concerns_them(fleet: Fleet) -> None:
     host, other, _ = fleet.instances
     user, somebody = User(host).register(), User(other).register()
     user_id = id_of(user)
-    assert fleet.hearing(of_user(user_id)) == 0
+    assert fleet.hearing(user_room(user_id)) == 0
     with Listener(user).connect(host) as first, Listener(somebody).connect(other):
         with Listener(user).connect(host) as second:
-            assert fleet.hearing(of_user(user_id)) == 1
-            assert fleet.hearing(EVERYWHERE) == 3
+            assert fleet.hearing(user_room(user_id)) == 1
+            assert fleet.hearing(ALL_INSTANCES) == 3
             fleet.tell(user_id, *range(40))
             for listener in (first, second):
                 listener.wait_for("export", 40)
                 assert told(listener) == list(range(40))
         with Listener(user).connect(other) as third:
-            assert fleet.hearing(of_user(user_id)) == 2
+            assert fleet.hearing(user_room(user_id)) == 2
             fleet.tell(user_id, 40)
             for listener in (first, third):
                 wait_until(lambda: told(listener)[-1:] == [40], what="the message")  # noqa: B023 - called at once
-    wait_until(lambda: fleet.hearing(of_user(user_id)) == 0, timeout=20, what="nobody to be sent it any more")
+    wait_until(lambda: fleet.hearing(user_room(user_id)) == 0, timeout=20, what="nobody to be sent it any more")
 
 
 def test_what_is_stored_is_told_where_an_administrator_watches(fleet: Fleet) -> None:
@@ -100,11 +100,11 @@ def test_what_is_stored_is_told_where_an_administrator_watches(fleet: Fleet) -> 
     user = User(host).register()
     flask(host.environment, "users", "promote", user.email)
     with Listener(user).connect(host) as listener:
-        assert fleet.hearing(ANALYTICS) == 0
+        assert fleet.hearing(ANALYTICS_ROOM) == 0
         for _ in range(2):
             assert listener.ask("watch_analytics", {}) == {"ok": True}
-        assert fleet.hearing(ANALYTICS) == 1
-    wait_until(lambda: fleet.hearing(ANALYTICS) == 0, timeout=20, what="nobody to be sent it any more")
+        assert fleet.hearing(ANALYTICS_ROOM) == 1
+    wait_until(lambda: fleet.hearing(ANALYTICS_ROOM) == 0, timeout=20, what="nobody to be sent it any more")
 
 
 def heard_when_ready(fleet: Fleet, instance: Instance) -> list[int]:
@@ -113,7 +113,7 @@ def heard_when_ready(fleet: Fleet, instance: Instance) -> list[int]:
     user_id = id_of(user)
     with Listener(user, transports=["websocket"]).connect(instance) as listener:
         fleet.tell(user_id, FIRST)
-        wait_until(lambda: fleet.hearing(of_user(user_id)) == 1, what="the instance to hear")
+        wait_until(lambda: fleet.hearing(user_room(user_id)) == 1, what="the instance to hear")
         fleet.tell(user_id, LATER)
         wait_until(lambda: LATER in told(listener), what="the later message")
         return told(listener)
@@ -136,7 +136,7 @@ def test_who_comes_and_goes_misses_nothing_that_was_said_meanwhile(fleet: Fleet)
         with Listener(user, transports=["websocket"]).connect(host) as listener:
             fleet.tell(user_id, number)
             assert listener.wait_for("export") == {"id": number}
-    assert fleet.hearing(of_user(user_id)) == 1  # for a while, without having asked again each time
+    assert fleet.hearing(user_room(user_id)) == 1  # for a while, without having asked again each time
 
 
 @pytest.mark.parametrize("interrupt", [Fleet.cut, Fleet.restart])
@@ -146,10 +146,10 @@ def test_after_an_interruption_all_rooms_are_heard_again(fleet: Fleet, interrupt
         listeners = [stack.enter_context(Listener(user)) for user in users]
         for number, listener in enumerate(listeners):
             listener.connect(fleet.instances[number // 3])
-        rooms = {channel(of_user(id_of(user))) for user in users} | {channel(EVERYWHERE)}
+        rooms = {channel_of(user_room(id_of(user))) for user in users} | {channel_of(ALL_INSTANCES)}
         assert rooms <= fleet.subscriptions()
         interrupt(fleet)
-        wait_until(lambda: fleet.hearing(EVERYWHERE) == 3, what="all instances to hear again")
+        wait_until(lambda: fleet.hearing(ALL_INSTANCES) == 3, what="all instances to hear again")
         assert rooms <= fleet.subscriptions()
         for number, user in enumerate(users):
             fleet.tell(id_of(user), number)

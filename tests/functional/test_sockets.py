@@ -132,7 +132,7 @@ def test_other_sessions_of_the_user_stay(pair: list[Instance]) -> None:
 
 
 def test_an_end_that_nobody_heard_of_is_found(start_fleet: StartFleet) -> None:
-    first, second = start_fleet(2, application="tests.faults.deaf_to_endings:app")
+    first, second = start_fleet(2, application="tests.faults.session_endings_not_published:app")
     user, newcomer = User(first).register(), User(first).register()
     with Listener(user).connect(second) as listener, Listener(newcomer).connect(second) as other:
         assert user.post("/api/auth/logout").status_code == 204

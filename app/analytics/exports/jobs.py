@@ -71,7 +71,7 @@ class Exporter(Performer[Claim]):
 
     def announce(self, job_id: int) -> None:
         if export := self._database.run(store.one, job_id):
-            self._notifications.announce_export(export.user_id, export.state)
+            self._notifications.publish_export(export.user_id, export.state)
 
     def purge(self) -> None:
         """Deletes what is too old."""
@@ -96,7 +96,7 @@ class Exporter(Performer[Claim]):
         elif not self._patiently(store.note, claim, progress=progress, rows=file.rows):
             raise Stopped
         state = {"id": claim.id, "status": RUNNING, "progress": progress, "rows": file.rows}
-        self._notifications.announce_export(claim.export.user_id, state)
+        self._notifications.publish_export(claim.export.user_id, state)
 
     def _add_part(self, claim: Claim, file: File, progress: int) -> None:
         number, part = file.parts, file.take()

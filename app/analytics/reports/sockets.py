@@ -10,7 +10,7 @@ from flask_socketio import SocketIO
 
 from app.auth.service import Accounts
 from app.core.errors import Problem
-from app.core.messages import ANALYTICS
+from app.core.messages import ANALYTICS_ROOM
 from app.realtime.connections import Connection, Connections
 from app.realtime.queue import SocketQueue
 from app.realtime.sockets import answer
@@ -44,13 +44,13 @@ def init_app(socketio: SocketIO, queue: SocketQueue, connections: Connections, a
         user = accounts.get(connection.identity.user_id)
         if user is None or not user.is_admin:
             raise Problem("This is for administrators.", status=403)
-        connections.join(connection, ANALYTICS)
-        queue.await_joined(ANALYTICS)
-        socketio.server.enter_room(connection.sid, ANALYTICS)
+        connections.join(connection, ANALYTICS_ROOM)
+        queue.wait_until_joined(ANALYTICS_ROOM)
+        socketio.server.enter_room(connection.sid, ANALYTICS_ROOM)
         return {"ok": True}
 
     def tell(count: int) -> None:
-        socketio.server.emit("events_stored", {"count": count}, to=ANALYTICS, ignore_queue=True)
+        socketio.server.emit("events_stored", {"count": count}, to=ANALYTICS_ROOM, ignore_queue=True)
 
     answer(socketio, "watch_analytics", watch)
     queue.on("events_stored", Tally(tell).on_stored)

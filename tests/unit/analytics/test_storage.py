@@ -12,7 +12,7 @@ from app.analytics.events import Event
 from app.analytics.storage import Retention, Storage
 from app.core import config
 from app.core.config import Config
-from app.core.messages import ANALYTICS, Letter
+from app.core.messages import ANALYTICS_ROOM, Message
 from app.database.engine import Database
 from app.database.schema import events
 from harness.servers import embedded_environment
@@ -24,7 +24,7 @@ def settings(tmp_path: Path) -> Config:
     return dataclasses.replace(config.load(embedded_environment(tmp_path)), analytics_retention_days=30)
 
 
-Published = list[Letter]
+Published = list[Message]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def keep(place: Storage, database: Database, *batch: Event) -> None:
 def test_what_is_stored_is_told_to_all(place: Storage, both: Database, published: Published) -> None:
     keep(place, both, event(), event(event_id="twice"), event(event_id="twice"))
     keep(place, both, event(event_id="twice"))
-    assert published == [Letter(ANALYTICS, "events_stored", {"count": 2})]
+    assert published == [Message(ANALYTICS_ROOM, "events_stored", {"count": 2})]
 
 
 def test_what_has_become_too_old_on_its_way_is_not_stored(place: Storage, both: Database) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from app.core.errors import Unavailable
 from app.notifications import delivery
-from app.notifications.delivery import Delivery
+from app.notifications.delivery import NotificationDelivery
 from app.notifications.store import Notification, Page
 
 NOW = datetime.now(UTC)
@@ -49,8 +49,8 @@ class Inbox:
     def emit(self, event: str, data: dict[str, Any]) -> None:
         self.sent.append((event, data["seq"] if event == "notification" else (data["head"], data["recovered"])))
 
-    def delivery(self, after: int | None) -> Delivery:
-        return Delivery(self.read, after, self.emit, lambda: self.congested, {})
+    def delivery(self, after: int | None) -> NotificationDelivery:
+        return NotificationDelivery(self.read, after, self.emit, lambda: self.congested, {})
 
     @property
     def seqs(self) -> list[int]:
@@ -75,7 +75,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "RETRY_SECONDS", 0.001)
 
 
-def started(inbox: Inbox, after: int | None = None) -> Delivery:
+def started(inbox: Inbox, after: int | None = None) -> NotificationDelivery:
     delivery = inbox.delivery(after)
     delivery.start()
     until(lambda: inbox.sent and inbox.sent[-1][0] == "ready")
@@ -92,7 +92,7 @@ def test_who_names_no_number_begins_now() -> None:
     inbox = Inbox(head=7)
     delivery = started(inbox)
     assert inbox.sent == [("ready", (7, True))]
-    delivery.hand(inbox.store().payload())
+    delivery.deliver(inbox.store().payload())
     assert inbox.seqs == [8]
 
 
@@ -101,7 +101,7 @@ def test_too_large_a_gap_is_told_and_not_filled(after: int) -> None:
     inbox = Inbox(head=20, kept_from=10)
     delivery = started(inbox, after=after)
     assert inbox.sent == [("ready", (20, False))]
-    delivery.hand(inbox.store().payload())
+    delivery.deliver(inbox.store().payload())
     assert inbox.seqs == [21]
 
 
@@ -110,7 +110,7 @@ def test_the_next_number_is_passed_on_without_reading() -> None:
     delivery = started(inbox)
     reads = len(inbox.reads)
     for _ in range(5):
-        delivery.hand(inbox.store().payload())
+        delivery.deliver(inbox.store().payload())
     assert inbox.seqs == [1, 2, 3, 4, 5]
     assert len(inbox.reads) == reads
 
@@ -120,7 +120,7 @@ def test_one_out_of_turn_makes_it_read_what_is_between() -> None:
     delivery = started(inbox)
     pushed = [inbox.store().payload() for _ in range(4)]
     for index in (2, 0, 3, 1):
-        delivery.hand(pushed[index])
+        delivery.deliver(pushed[index])
         settle()
     assert inbox.seqs == [1, 2, 3, 4]
 
@@ -130,7 +130,7 @@ def test_what_was_sent_is_not_sent_again() -> None:
     delivery = started(inbox)
     first, second = (inbox.store().payload() for _ in range(2))
     for pushed in (first, first, second, first, second):
-        delivery.hand(pushed)
+        delivery.deliver(pushed)
         settle()
     assert inbox.seqs == [1, 2]
 
@@ -140,7 +140,7 @@ def test_what_is_pushed_while_it_reads_is_not_lost() -> None:
     delivery = inbox.delivery(0)
     delivery.start()
     for number in range(100):  # faster than it reads
-        delivery.hand(inbox.store().payload())
+        delivery.deliver(inbox.store().payload())
         if number % (2 * PAGE) == 0:
             gevent.sleep(0)
     assert len(inbox.seqs) < inbox.head  # it was still reading
@@ -152,9 +152,9 @@ def test_a_lost_push_is_found_by_its_number() -> None:
     inbox = Inbox()
     delivery = started(inbox)
     inbox.store()
-    delivery.wake(inbox.head)
+    delivery.catch_up(inbox.head)
     until(lambda: inbox.seqs == [1])
-    delivery.wake(inbox.head)
+    delivery.catch_up(inbox.head)
     settle()
     assert inbox.seqs == [1]
 
@@ -162,12 +162,12 @@ def test_a_lost_push_is_found_by_its_number() -> None:
 def test_a_promise_that_nothing_is_behind_does_not_keep_it_busy() -> None:
     inbox = Inbox(head=3)
     delivery = started(inbox)
-    delivery.wake(99)
+    delivery.catch_up(99)
     settle()
     reads = len(inbox.reads)
     settle()
     assert len(inbox.reads) == reads
-    delivery.hand(inbox.store().payload())
+    delivery.deliver(inbox.store().payload())
     assert inbox.seqs == [4]
 
 
@@ -176,7 +176,7 @@ def test_a_client_that_does_not_read_is_waited_for() -> None:
     delivery = started(inbox)
     inbox.congested = True
     for _ in range(25):
-        delivery.hand(inbox.store().payload())
+        delivery.deliver(inbox.store().payload())
     settle()
     assert inbox.seqs == []
     inbox.congested = False
@@ -197,7 +197,7 @@ def test_what_was_deleted_before_a_slow_client_had_it_is_told() -> None:
     delivery = started(inbox)
     inbox.congested = True
     for _ in range(5):
-        delivery.hand(inbox.store().payload())
+        delivery.deliver(inbox.store().payload())
     inbox.kept_from, inbox.congested = 4, False
     until(lambda: inbox.sent[-1] == ("ready", (5, False)))
     assert inbox.seqs == []
@@ -207,7 +207,7 @@ def test_after_the_end_nothing_is_sent() -> None:
     inbox = Inbox()
     delivery = started(inbox)
     inbox.congested = True
-    delivery.hand(inbox.store().payload())
+    delivery.deliver(inbox.store().payload())
     settle()
     delivery.close()
     inbox.congested = False

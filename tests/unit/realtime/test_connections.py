@@ -21,10 +21,10 @@ class Delivery:
 
     def start(self) -> None: ...
 
-    def hand(self, item: dict[str, Any]) -> None:
+    def deliver(self, item: dict[str, Any]) -> None:
         self.heard.append(item["seq"])
 
-    def wake(self, head: int) -> None:
+    def catch_up(self, head: int) -> None:
         self.heard.append(f"head {head}")
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class Hosted(list[str]):
     def leave(self, room: str) -> None:
         self.remove(room)
 
-    def await_joined(self, room: str) -> None: ...
+    def wait_until_joined(self, room: str) -> None: ...
 
 
 class Engine:
@@ -163,14 +163,14 @@ def test_those_who_do_not_introduce_themselves_are_cut(held: Connections, server
     for sid, age in ages.items():
         server.eio.sockets[sid] = Engine(0)
         server.environ[sid] = {OPENED_AT: now - age}
-    held.remove_silent()
+    held.remove_stale()
     assert [sid for sid, engine in server.eio.sockets.items() if engine.was_cut] == ["engine old"]
 
 
 def test_one_that_went_while_it_was_let_in_is_forgotten(held: Connections, server: Server) -> None:
     gone, delivery = held["2"], heard(held["2"])
     del server.eio.sockets["engine 2"]
-    held.remove_silent()
+    held.remove_stale()
     assert (gone in held, delivery) == (False, ["closed"])
     held.remove("2")
     held.on_notification({"user_id": 1, "item": {"seq": 1}})
@@ -178,7 +178,7 @@ def test_one_that_went_while_it_was_let_in_is_forgotten(held: Connections, serve
 
 
 def test_a_stopping_instance_says_so_before_it_cuts(held: Connections, server: Server) -> None:
-    assert held.shed(1, lambda: True) == 3
+    assert held.disconnect_clients(1, lambda: True) == 3
     assert [(sid, event) for sid, event, _ in server.sent] == [("1", "draining"), ("2", "draining"), ("3", "draining")]
     assert all(0 <= data["reconnect_in_ms"] < module.RECONNECT_MS for _, _, data in server.sent)
     assert all(engine.was_cut for engine in server.eio.sockets.values())
@@ -186,12 +186,12 @@ def test_a_stopping_instance_says_so_before_it_cuts(held: Connections, server: S
 
 def test_who_is_left_stays_when_the_instance_is_called_back(held: Connections, server: Server) -> None:
     answers = iter([True, True, True, False])
-    assert held.shed(1, lambda: next(answers, False)) == 2
+    assert held.disconnect_clients(1, lambda: next(answers, False)) == 2
     assert [engine.was_cut for engine in server.eio.sockets.values()].count(False) == len(server.eio.sockets) - 2
 
 
 def test_where_there_is_no_time_all_go_at_once(held: Connections) -> None:
-    assert held.shed(0, lambda: True) == 3
+    assert held.disconnect_clients(0, lambda: True) == 3
 
 
 def test_an_instance_hosts_a_user_while_there_is_a_socket(held: Connections, hosted: Hosted) -> None:

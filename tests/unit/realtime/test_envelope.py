@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 
 from app.core.keyring import Keyring
-from app.realtime.envelope import Envelopes, channel, encode, room_of
+from app.realtime.envelope import EnvelopeCodec, channel_of, encode, room_of
 
 OLD, NEW = b"s" * 32, b"t" * 32
 CONTENTS = [encode(("news", {"number": 1, "title": "naïve 漢"})), encode(("news", {"number": 2}))]
 ME, YOU = b"me......", b"you....."
 
 
-def envelopes(*keys: bytes, sender: bytes = ME) -> Envelopes:
-    return Envelopes(Keyring("signing", keys), sender)
+def envelopes(*keys: bytes, sender: bytes = ME) -> EnvelopeCodec:
+    return EnvelopeCodec(Keyring("signing", keys), sender)
 
 
 def test_what_was_sealed_can_be_opened_by_who_holds_the_key() -> None:
@@ -41,4 +41,4 @@ def test_what_is_too_short_is_no_envelope(short: bytes) -> None:
 
 
 def test_a_channel_leads_back_to_its_room() -> None:
-    assert room_of(channel("user:5").encode()) == "user:5"
+    assert room_of(channel_of("user:5").encode()) == "user:5"

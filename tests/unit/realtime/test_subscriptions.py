@@ -107,7 +107,7 @@ def test_on_a_new_connection_all_that_has_members_is_asked_for_again(heard: Subs
 
 def test_nobody_is_kept_in_mind_for_ever(heard: Subscriptions) -> None:
     heard.join("late")
-    heard.await_heard("late", 0)
+    heard.wait_until_subscribed("late", 0)
     for room in ("a", "late"):
         heard.leave(room)
     long_ago(heard)
@@ -119,7 +119,7 @@ def test_nobody_is_kept_in_mind_for_ever(heard: Subscriptions) -> None:
 
 def is_heard(rooms: Subscriptions, room: str) -> bool:
     """Whether who waits for it goes on."""
-    rooms.await_heard(room, 0)
+    rooms.wait_until_subscribed(room, 0)
     waits = room in rooms._awaited
     rooms._awaited.pop(room, None)
     return not waits

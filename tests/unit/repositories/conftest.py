@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from app.auth import store as accounts
-from app.core.messages import Letter, of_user
+from app.core.messages import Message, user_room
 from app.database.engine import Database
 from app.database.schema import analyses
 from app.jobs.leases import Busy
@@ -25,9 +25,9 @@ URL = "https://example.org/pallets/flask"
 class Published(list[tuple[str, dict[str, Any]]]):
     """What sockets would have been told."""
 
-    def add(self, letters: Sequence[Letter]) -> None:
-        assert all(letter.room == of_user(letter.message["user_id"]) for letter in letters)
-        self.extend((letter.kind, letter.message) for letter in letters)
+    def add(self, messages: Sequence[Message]) -> None:
+        assert all(message.room == user_room(message.data["user_id"]) for message in messages)
+        self.extend((message.kind, message.data) for message in messages)
 
     def statuses(self) -> list[str]:
         return [message["analysis"]["status"] for kind, message in self if kind == "analysis"]

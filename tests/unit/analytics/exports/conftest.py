@@ -16,7 +16,7 @@ from app.analytics.exports import file, store
 from app.analytics.exports.store import Claim, Export
 from app.analytics.rollups import Counted
 from app.auth import store as accounts
-from app.core.messages import Letter, of_user
+from app.core.messages import Message, user_room
 from app.database.engine import Database
 from app.database.schema import events, exports
 from app.notifications.service import Notifications
@@ -28,9 +28,9 @@ DAY = timedelta(days=1)
 class Published(list[tuple[str, dict[str, Any]]]):
     """What sockets would have been told."""
 
-    def add(self, letters: Sequence[Letter]) -> None:
-        assert all(letter.room == of_user(letter.message["user_id"]) for letter in letters)
-        self.extend((letter.kind, letter.message) for letter in letters)
+    def add(self, messages: Sequence[Message]) -> None:
+        assert all(message.room == user_room(message.data["user_id"]) for message in messages)
+        self.extend((message.kind, message.data) for message in messages)
 
     def states(self) -> list[dict[str, Any]]:
         return [message["export"] for kind, message in self if kind == "export"]

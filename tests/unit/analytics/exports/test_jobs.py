@@ -10,7 +10,7 @@ from app.analytics.exports import file, jobs, store
 from app.analytics.exports.file import File
 from app.analytics.exports.jobs import Exporter
 from app.analytics.exports.store import KEPT_FOR, Export
-from app.core.messages import Letter
+from app.core.messages import Message
 from app.database.engine import Database, DatabaseUnavailable
 from app.jobs import performer
 from app.jobs.leases import LEASE, PATIENCE
@@ -172,8 +172,8 @@ def test_who_stops_hands_over_without_counting_it(
 ) -> None:
     first = make_exporter()
 
-    def stop(letters: Sequence[Letter]) -> None:
-        published.add(letters)
+    def stop(messages: Sequence[Message]) -> None:
+        published.add(messages)
         first.stop()
 
     monkeypatch.setattr(first._notifications, "_publish", stop)
@@ -195,11 +195,11 @@ def test_who_lost_the_claim_stops_and_changes_nothing(
     sent: list[tuple[int, float]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def lose(letters: Sequence[Letter]) -> None:
+    def lose(messages: Sequence[Message]) -> None:
         if not published:
             let_time_pass(both, export, LEASE + SECOND, "leased_until")
             claimed(both, export, "other")
-        published.add(letters)
+        published.add(messages)
 
     monkeypatch.setattr(exporter._notifications, "_publish", lose)
     exporter.perform(export.id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 
-class Rate:
+class TokenBucket:
     """So many a second, and as many seconds' worth at once."""
 
     __slots__ = ("_burst", "_left", "_per_second", "_updated")

@@ -2,15 +2,15 @@
 
 from app import create_app
 from app.core import config
-from app.core.messages import Letter
+from app.core.messages import Message
 from app.realtime.publisher import Outbox
 
 put = Outbox.put
 
 
-def forgetful(self: Outbox, letter: Letter) -> None:
-    if letter.kind != "sessions_ended":
-        put(self, letter)
+def forgetful(self: Outbox, message: Message) -> None:
+    if message.kind != "sessions_ended":
+        put(self, message)
 
 
 Outbox.put = forgetful  # type: ignore[method-assign]

@@ -57,7 +57,7 @@ class Handshakes(dict[str, dict[str, Any]]):
         return self._counts[_user_id(identity)]
 
 
-class Gate:
+class HandshakeGuard:
     """WSGI middleware in front of Socket.IO's own, past which all other requests go: it would make a class for each of them.
 
     A handshake without a valid session goes on to be refused in words, as `connect_error`. One that can't be judged or served now

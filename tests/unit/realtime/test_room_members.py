@@ -6,10 +6,10 @@ from typing import Any, NoReturn
 import pytest
 from socketio import Manager
 
-from app.realtime.membership import Membership
+from app.realtime.room_members import RoomMembers
 
 
-class Indexed(Membership, Manager):  # type: ignore[misc] # no type hints
+class Indexed(RoomMembers, Manager):  # type: ignore[misc] # no type hints
     pass
 
 

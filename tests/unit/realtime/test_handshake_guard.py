@@ -9,7 +9,7 @@ import pytest
 
 from app.core.errors import Unavailable
 from app.realtime.connections import IDENTITY, OPENED_AT, Identity
-from app.realtime.gate import Gate, Handshakes
+from app.realtime.handshake_guard import HandshakeGuard, Handshakes
 from app.realtime.transport import MAX_PACKETS_PER_POST
 from app.realtime.websocket import MAX_MESSAGE_BYTES
 
@@ -27,7 +27,7 @@ class World:
         self.identity: Identity | Exception | None = ADA
         self.server = SimpleNamespace(environ={}, eio=SimpleNamespace(sockets={}))
         self.is_leaving = False
-        self.gate = Gate(
+        self.gate = HandshakeGuard(
             self._application,
             self._application,
             self.server,

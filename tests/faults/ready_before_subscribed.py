@@ -25,6 +25,6 @@ def at_once(self: RedisQueue, room: str) -> None:
 
 
 queue._commands = late
-RedisQueue.await_joined = at_once  # type: ignore[method-assign]
+RedisQueue.wait_until_joined = at_once  # type: ignore[method-assign]
 
 app = create_app(config.from_environment_or_exit())
