@@ -205,7 +205,7 @@ def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, serv
     tracking.init_app(app, config, services.analytics, services.accounts, lifecycle)
     if parts.adapters.runs_jobs:
         crew = assemble(config, parts.database, services.notifications, services.queues, size=1, alone=True)
-        lifecycle.add("jobs", background=crew.start, let_go=crew.stop)
+        lifecycle.add("jobs", background=crew.start, on_stop_begin=crew.stop)
     lifecycle.add("load", background=parts.load.run)
     lifecycle.add("vitals", background=parts.vitals.run)
     lifecycle.add("census", background=KeyCensus(parts.adapters.sessions, [parts.encryption, parts.signing]).run)

@@ -63,7 +63,7 @@ def connect_redis(config: Config, instance_id: str, lifecycle: Lifecycle) -> Red
     client = connect(config, instance_id)
     clients = RedisClients(client, connect(config, instance_id, timeout=PROBE_TIMEOUT_SECONDS), MultiplexedRedis(client))
     lifecycle.add("redis", close=client.close)
-    lifecycle.add("redis with long timeout", close=clients.with_long_timeout.close)
+    lifecycle.add("redis with long timeout", after_report=clients.with_long_timeout.close)
     lifecycle.add("shared redis connection", close=clients.shared.close)
     return clients
 
@@ -123,8 +123,8 @@ def _fleet(
         "registry",
         background=membership.run,
         check=membership.not_ready_reason,
-        close=membership.leave,
-        announce=membership.beat,
+        on_drain=membership.beat,
+        after_report=membership.leave,
     )
     lifecycle.add("sql heartbeat", background=consistency.run, close=consistency.sign_off)
     lifecycle.add("job broker", close=broker.close)

@@ -54,7 +54,7 @@ class FleetMembership:
         """Until the instance leaves, as a greenlet."""
         while not self._has_left:
             heard = self.beat()
-            if heard and self._lifecycle.set_aside != self._told_set_aside:
+            if heard and self._lifecycle.drained != self._told_set_aside:
                 continue  # the answer was an order, which has changed what is to be told
             gevent.sleep(HEARTBEAT_SECONDS if heard and self._lifecycle.phase != STARTING else RETRY_SECONDS)
 
@@ -71,7 +71,7 @@ class FleetMembership:
         """Renews the entry, and takes over what the fleet says of the keys. Raises Unavailable."""
         if self._has_left:
             return
-        self._told_set_aside = self._lifecycle.set_aside
+        self._told_set_aside = self._lifecycle.drained
         entry = {
             "instance_id": self._instance.instance_id,
             "nonce": self._instance.nonce,
@@ -90,7 +90,7 @@ class FleetMembership:
         for ring in self._rings:
             ring.follow(answer.rings[ring.name].active, answer.rings[ring.name].known)
         self._consistency.on_heartbeat(answer.peers, answer.duplicate)
-        self._lifecycle.put_aside(answer.set_aside)
+        self._lifecycle.set_drained(answer.set_aside)
         self._count_stops(answer.stops)
         self._last_beat = time.monotonic()
 
@@ -180,10 +180,10 @@ class FleetOfOne:
         self._vitals = vitals
 
     def overview(self) -> dict[str, Any]:
-        about = {**self._vitals.describe(), "set_aside": self._lifecycle.set_aside}
+        about = {**self._vitals.describe(), "set_aside": self._lifecycle.drained}
         return {"advice": about.pop("advice"), "instances": [about], "disagreements": [], "stops": []}
 
     def set_drained(self, instance_id: str, wanted: bool) -> None:
         if instance_id != self._instance.instance_id:
             raise NotFound(f"There is no instance {instance_id}.")
-        self._lifecycle.put_aside(wanted)
+        self._lifecycle.set_drained(wanted)

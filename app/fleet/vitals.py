@@ -56,6 +56,6 @@ class Vitals:
             **self._measure(),
             "sockets": self.count_sockets(),
             "config_fingerprint": self._config_fingerprint,
-            "obstacles": self._lifecycle.obstacles(),
+            "obstacles": self._lifecycle.not_ready_reasons(),
             "advice": advice,
         }

@@ -78,7 +78,7 @@ def init_app(
         application,
         app.wsgi_app,
         socketio.server,
-        lambda: lifecycle.is_leaving,
+        lambda: lifecycle.is_draining,
         functools.partial(_identify, app, frozenset(config.allowed_origins)),
         allowed_origins=config.allowed_origins,
         max_sockets=config.max_sockets,
@@ -96,7 +96,7 @@ def init_app(
     lifecycle.add(
         "sockets",
         background=lambda: connections.run_maintenance(notifications.heads, still_valid),
-        shed=functools.partial(connections.disconnect_clients, is_leaving=lambda: lifecycle.is_leaving),
+        disconnect_clients=functools.partial(connections.disconnect_clients, is_leaving=lambda: lifecycle.is_draining),
     )
     return socketio
 

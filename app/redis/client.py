@@ -32,7 +32,7 @@ def connect(config: Config, instance_id: str, *, timeout: float = SOCKET_TIMEOUT
         protocol=2,
         **_network_options(config),
     )
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)  # so that closing the client closes the pool
 
 
 def _network_options(config: Config) -> dict[str, Any]:

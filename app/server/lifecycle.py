@@ -1,4 +1,4 @@
-"""The phases of an instance: starting, ready, draining, stopped; and what each of them does."""
+"""The states of an instance (starting, ready, draining, stopped) and the hooks that its parts register for them."""
 
 from __future__ import annotations
 
@@ -17,158 +17,172 @@ log = logging.getLogger(__name__)
 
 STARTING, READY, DRAINING, STOPPED = "starting", "ready", "draining", "stopped"
 
-_NUMBERS = re.compile(r"\d+ s\b")
+_DURATION = re.compile(r"\d+ s\b")
 
 RESTART_SECONDS = 1.0
 WATCH_SECONDS = 1.0
-LAST_CHANCE_SECONDS = 0.1  # for each part that is to be closed, though the time is over
-SET_ASIDE_SECONDS = 3600.0  # an instance that an administrator drained has all the time that DRAIN_RATE asks for
+MIN_CLOSE_SECONDS = 0.1  # for each part, even after the deadline
+RECORD_SECONDS = 0.5  # of the time for closing: reserved for storing the report
+DRAIN_SECONDS = 3600.0  # without a stop there is no deadline, and DRAIN_RATE sets the pace
 
-Check = Callable[[], str | None]  # a reason not to be ready, or None
-LetGo = Callable[
-    [float], int | None
-]  # within so many seconds, give up what would keep the instance from stopping; how many it was
+NotReadyReason = Callable[[], str | None]
+StopHook = Callable[[float], int | None]  # takes the timeout in seconds, returns how many connections or jobs it ended
 
 
 class Lifecycle:
-    """Built by the wiring; started and stopped by the process (gunicorn's worker), so that a command line has no background."""
+    """The wiring registers the parts; the process (gunicorn's worker) starts and stops them. A command only registers them."""
 
     def __init__(self) -> None:
         self.phase = STARTING
-        self.set_aside = False  # drained by an administrator, until called back
-        self.report: StopReport | None = None  # of the stop that is under way
-        self.count_connections: Callable[[], int] = lambda: 0  # open ones of clients; the process knows
-        self.count_websockets: Callable[[], int] = lambda: 0  # which the process has handed over, and waits for when it stops
-        self._background: list[Callable[[], None]] = []
-        self._checks: list[Check] = []
-        self._shed: list[tuple[str, LetGo]] = []
-        self._let_go: list[tuple[str, LetGo]] = []
+        self.drained = False  # by an administrator, who can undo it
+        self.report: StopReport | None = None  # set when the stop begins
+        self.count_connections: Callable[[], int] = lambda: 0  # open client connections; set by the process
+        self.count_websockets: Callable[[], int] = lambda: 0  # open WebSockets, which gunicorn no longer knows
+        self._background: list[tuple[str, Callable[[], None]]] = []
+        self._checks: list[NotReadyReason] = []
+        self._disconnect_clients: list[tuple[str, StopHook]] = []
+        self._on_stop_begin: list[tuple[str, StopHook]] = []
         self._closers: list[tuple[str, Callable[[], None]]] = []
-        self._announcements: list[Callable[[], object]] = []
-        self._shedding: gevent.Greenlet | None = None  # by an administrator's order
+        self._after_report: list[tuple[str, Callable[[], None]]] = []
+        self._on_drain: list[Callable[[], object]] = []
+        self._disconnecting: gevent.Greenlet | None = None  # while an administrator's drain disconnects clients
 
     def add(
         self,
         name: str,
         *,
         background: Callable[[], None] | None = None,
-        check: Check | None = None,
-        shed: LetGo | None = None,
-        let_go: LetGo | None = None,
+        check: NotReadyReason | None = None,
+        disconnect_clients: StopHook | None = None,
+        on_stop_begin: StopHook | None = None,
         close: Callable[[], None] | None = None,
-        announce: Callable[[], object] | None = None,
+        after_report: Callable[[], None] | None = None,
+        on_drain: Callable[[], object] | None = None,
     ) -> None:
-        """What a part does beside requests: run for ever, stand in the way of readiness, send its clients elsewhere (`shed`),
-        let go of work for good, be closed at the end, tell others at once that the instance stops (`announce`)."""
+        """Register the hooks of one part of the application.
+
+        `background` runs in a greenlet until it returns and is restarted after an error. `check` returns a reason why the
+        instance is not ready, or None. `disconnect_clients` runs on every drain, `on_stop_begin` only when the instance stops,
+        both while requests are still served. `on_drain` hooks announce the stop to others and run in greenlets. `close` hooks
+        run at the end in reverse order. `after_report` hooks run after all of them, also in reverse order: they store the
+        complete report and close the connection that this needs.
+        """
         if background:
-            self._background.append(background)
+            self._background.append((name, background))
         if check:
             self._checks.append(check)
-        if shed:
-            self._shed.append((name, shed))
-        if let_go:
-            self._let_go.append((name, let_go))
+        if disconnect_clients:
+            self._disconnect_clients.append((name, disconnect_clients))
+        if on_stop_begin:
+            self._on_stop_begin.append((name, on_stop_begin))
         if close:
             self._closers.append((name, close))
-        if announce:
-            self._announcements.append(announce)
+        if after_report:
+            self._after_report.append((name, after_report))
+        if on_drain:
+            self._on_drain.append(on_drain)
 
     @property
     def is_stopping(self) -> bool:
         return self.phase in (DRAINING, STOPPED)
 
     @property
-    def is_leaving(self) -> bool:
-        """Whether clients that would stay are sent elsewhere."""
-        return self.set_aside or self.is_stopping
+    def is_draining(self) -> bool:
+        """Whether clients are disconnected and new sockets refused: by an administrator's order, or because of a stop."""
+        return self.drained or self.is_stopping
 
     @property
     def status(self) -> str:
-        return DRAINING if self.is_leaving else self.phase
+        return DRAINING if self.is_draining else self.phase
 
-    def obstacles(self) -> list[str]:
-        """The reasons against readiness."""
+    def not_ready_reasons(self) -> list[str]:
         if self.is_stopping:
             return [self.phase]
-        aside = ["drained by an administrator"] if self.set_aside else []
-        return aside + [reason for check in self._checks if (reason := check())]
+        drained = ["drained by an administrator"] if self.drained else []
+        return drained + [reason for check in self._checks if (reason := check())]
 
     def check_readiness(self) -> list[str]:
-        """The reasons against it, at each moment anew. An instance has started when there is none for the first time."""
-        obstacles = self.obstacles()
-        if self.phase == STARTING and not obstacles:
+        """Return the current reasons for not being ready. The first call that finds none ends the phase `starting`."""
+        reasons = self.not_ready_reasons()
+        if self.phase == STARTING and not reasons:
             self.phase = READY
-        metrics.ready.set(not obstacles)
-        return obstacles
+        metrics.ready.set(not reasons)
+        return reasons
 
     def watch(self) -> None:
-        """Until the instance stops, as a greenlet: keeps the metric true, and tells each change of readiness in the log."""
-        told: str | None = None
+        """Update the metric and log each change of readiness until the instance stops."""
+        last_logged: str | None = None
         gevent.sleep(WATCH_SECONDS)
         while self.phase in (STARTING, READY):
             reasons = "; ".join(self.check_readiness())
-            gist = _NUMBERS.sub("", reasons)  # how long it has been so is no news
-            if gist != told:
+            without_durations = _DURATION.sub("", reasons)  # or a growing "for 12 s" would be logged every second
+            if without_durations != last_logged:
                 log.log(logging.WARNING if reasons else logging.INFO, "not ready: %s" if reasons else "ready%s", reasons)
-            told = gist
+            last_logged = without_durations
             gevent.sleep(WATCH_SECONDS)
 
     def start(self) -> None:
-        for run in [*self._background, self.watch]:
-            gevent.spawn(_keep_running, run)
+        for name, run in [*self._background, ("readiness watch", self.watch)]:
+            gevent.spawn(_run_and_restart, name, run)
 
-    def put_aside(self, wanted: bool) -> None:
-        """As an administrator orders: out of the balancer's sight and without sockets, or back again."""
-        if wanted != self.set_aside and self.phase in (STARTING, READY):
-            self.set_aside = wanted
-            log.info("drained by an administrator" if wanted else "no longer drained")
-            if wanted and not self._shedding:  # an earlier one, in the middle of which there was a call back, goes on
-                self._shedding = gevent.spawn(self._send_clients_elsewhere)
+    def set_drained(self, drained: bool) -> None:
+        """Drain the instance without stopping it, or undo that. An instance that stops ignores it."""
+        if drained != self.drained and self.phase in (STARTING, READY):
+            self.drained = drained
+            log.info("drained by an administrator" if drained else "no longer drained")
+            if drained and not self._disconnecting:  # one that was undone half-way is still running and continues
+                self._disconnecting = gevent.spawn(self._disconnect_drained_clients)
 
-    def _send_clients_elsewhere(self) -> None:
+    def _disconnect_drained_clients(self) -> None:
         report = StopReport()
-        _let_all_go(report, self._shed, SET_ASIDE_SECONDS)
-        self._shedding = None
-        log.info("sent elsewhere: %s", report.summary)
+        _run_stop_hooks(report, self._disconnect_clients, DRAIN_SECONDS)
+        self._disconnecting = None
+        log.info("disconnected clients after drain: %s", report.summary)
 
     def drain(self) -> StopReport:
+        """Begin the stop: readiness turns 503 at once."""
         log.info("draining: no longer ready")
         self.phase = DRAINING
         self.report = StopReport()
         metrics.ready.set(0)
-        if self._shedding:
-            self._shedding.kill(block=False)  # the stop has its own time for that
-        for announce in self._announcements:
+        if self._disconnecting:
+            self._disconnecting.kill(block=False)  # the stop disconnects the rest, within its own deadline
+        for announce in self._on_drain:
             gevent.spawn(announce)
         return self.report
 
-    def let_go(self, report: StopReport, seconds: float) -> None:
-        """Between draining and stopping, while requests are still served: all parts at once, in so many seconds at most."""
-        _let_all_go(report, self._shed + self._let_go, seconds)
+    def begin_stop(self, report: StopReport, seconds: float) -> None:
+        """Disconnect clients and end background work, all hooks in parallel. Requests are still served."""
+        _run_stop_hooks(report, self._disconnect_clients + self._on_stop_begin, seconds)
 
     def stop(self, report: StopReport, seconds: float) -> bool:
-        """Closes what was opened, in reverse; one that can't be closed does not keep the others from it. True: all was clean."""
+        """Close all parts in reverse order, log the report, then run the hooks that store it. Return whether the whole stop was clean."""
         self.phase = STOPPED
         deadline = time.monotonic() + seconds
         with report.phase("close") as phase:
-            failed = [name for name, close in reversed(self._closers) if not _closed(name, close, deadline)]
+            failed = _close_all(self._closers[::-1], deadline - RECORD_SECONDS)
             phase.cut_off = f"could not close {' and '.join(failed)}" if failed else ""
         clean = report.kind == CLEAN
         log.log(logging.INFO if clean else logging.WARNING, "stopped: %s", report.summary)
-        return clean
+        return not _close_all(self._after_report[::-1], deadline) and clean
 
 
-def _let_all_go(report: StopReport, parts: list[tuple[str, LetGo]], seconds: float) -> None:
-    def run(name: str, let_go: LetGo) -> None:
+def _run_stop_hooks(report: StopReport, hooks: list[tuple[str, StopHook]], seconds: float) -> None:
+    def run(name: str, hook: StopHook) -> None:
         with report.phase(name) as phase, gevent.Timeout(seconds, TimeoutError("not done in time")):
-            phase.count = let_go(seconds)
+            phase.count = hook(seconds)
 
-    gevent.joinall([gevent.spawn(run, *part) for part in parts])
+    gevent.joinall([gevent.spawn(run, *named) for named in hooks])
 
 
-def _closed(name: str, close: Callable[[], None], deadline: float) -> bool:
+def _close_all(closers: list[tuple[str, Callable[[], None]]], deadline: float) -> list[str]:
+    """Return the names of those that failed; one failure does not keep the others open."""
+    return [name for name, close in closers if not _close_one(name, close, deadline)]
+
+
+def _close_one(name: str, close: Callable[[], None], deadline: float) -> bool:
     try:
-        with gevent.Timeout(max(LAST_CHANCE_SECONDS, deadline - time.monotonic()), TimeoutError("not done in time")):
+        with gevent.Timeout(max(MIN_CLOSE_SECONDS, deadline - time.monotonic()), TimeoutError("not done in time")):
             close()
     except (Unavailable, TimeoutError) as error:
         log.warning("could not close %s: %s", name, cause_of(error) or error)
@@ -179,11 +193,11 @@ def _closed(name: str, close: Callable[[], None], deadline: float) -> bool:
     return True
 
 
-def _keep_running(run: Callable[[], None]) -> None:
-    """An instance whose heartbeat or probe has died would go on as if nothing were wrong."""
+def _run_and_restart(name: str, run: Callable[[], None]) -> None:
+    """Without the restart, an instance with a dead heartbeat or probe would appear healthy."""
     while True:
         try:
             return run()
         except Exception:
-            log.exception("background work failed, and begins again")
+            log.exception("background task %s failed, restarting in %g s", name, RESTART_SECONDS)
             gevent.sleep(RESTART_SECONDS)

@@ -25,14 +25,14 @@ _NO_SYN = [
 ]
 
 
-def close_gently(listener: socket.socket, close: Callable[[], None], sleep: Callable[[float], None], seconds: float) -> bool:
+def drain_and_close(listener: socket.socket, close: Callable[[], None], sleep: Callable[[float], None], seconds: float) -> bool:
     """Has everybody accepted who is in the queue, then calls `close`. False: some were left after so many seconds.
 
     The kernel resets what waits in the queue of a listening socket that is closed, although its clients were told that they are
     connected, and may have sent a request. So the door is shut first: who comes now is not answered, asks again within a second
     and is refused then, which a balancer takes as "try the next instance", whatever the request. Meanwhile the queue empties.
     """
-    hold_back_newcomers(listener)
+    drop_new_connections(listener)
     for _ in range(max(1, int(seconds / QUIET_SECONDS))):
         sleep(QUIET_SECONDS)
         if not is_readable(listener):
@@ -43,7 +43,7 @@ def close_gently(listener: socket.socket, close: Callable[[], None], sleep: Call
     return is_empty
 
 
-def hold_back_newcomers(listener: socket.socket) -> None:
+def drop_new_connections(listener: socket.socket) -> None:
     program = b"".join(struct.pack("HBBI", *instruction) for instruction in _NO_SYN)
     memory = ctypes.create_string_buffer(program, len(program))
     with suppress(OSError):  # not on this kernel: what is left then is the moment between the last look and the close
@@ -63,7 +63,7 @@ def is_readable(sock: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def is_held_by(pid: int, listener: socket.socket) -> bool:
+def is_open_in_process(pid: int, listener: socket.socket) -> bool:
     """Whether that process has the same socket open; then closing it here closes nothing."""
     own = os.fstat(listener.fileno()).st_ino
     with suppress(OSError):

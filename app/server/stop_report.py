@@ -1,4 +1,4 @@
-"""The account of one stop: its phases, what each of them did, and whether anything had to be cut off."""
+"""The report of one stop: its phases, their durations, and what had to be cut off."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ CLEAN, FORCED, CRASHED = "clean", "forced", "crashed"
 
 
 @dataclass
-class Phase:
+class StopPhase:
     name: str
     seconds: float = 0.0
-    count: int | None = None  # of what the phase is about: sockets, requests, ...
-    cut_off: str = ""  # what did not end by itself; empty: the phase was clean
+    count: int | None = None  # of the sockets, requests or jobs that the phase ended
+    cut_off: str = ""  # what did not end in time, or failed; empty for a clean phase
 
     def __str__(self) -> str:
         counted = self.name if self.count is None else f"{self.name} {self.count}"
@@ -25,15 +25,15 @@ class Phase:
 
 @dataclass
 class StopReport:
-    """Begun with the signal. Phases may overlap; they stand in the order in which they began."""
+    """Created when the signal arrives. Phases may overlap and are listed in the order in which they began."""
 
-    phases: list[Phase] = field(default_factory=list)
+    phases: list[StopPhase] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[Phase]:
-        """A phase that ends by an exception was cut off, and the stop goes on with the next."""
-        phase = Phase(name)
+    def phase(self, name: str) -> Iterator[StopPhase]:
+        """Measure a phase. An exception marks it as cut off and is not raised, so the stop continues."""
+        phase = StopPhase(name)
         self.phases.append(phase)
         began = time.monotonic()
         try:
@@ -45,7 +45,7 @@ class StopReport:
 
     @property
     def seconds(self) -> float:
-        """Since the signal."""
+        """The time since the signal."""
         return time.monotonic() - self._began
 
     @property

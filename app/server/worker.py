@@ -24,9 +24,9 @@ from app.server import plain_http
 from app.server.connection import ClientConnection
 from app.server.exit_status import exit_process
 from app.server.lifecycle import Lifecycle
-from app.server.listener import close_gently, is_held_by
+from app.server.listener import drain_and_close, is_open_in_process
 from app.server.plain_http import PlainRequest, PlainResponse
-from app.server.stop_report import Phase
+from app.server.stop_report import StopPhase
 
 BEAT_SECONDS = 1.0
 LOOK_SECONDS = 0.02
@@ -159,7 +159,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
 
     def _serve_plain(self, request: PlainRequest, client: Any, connection: ClientConnection) -> bool:
         """Whether the connection can be used again."""
-        self.take_turns()
+        self.yield_to_other_connections()
         if not self.alive:
             request.force_close()
         response = PlainResponse(request, client, self.cfg)
@@ -180,14 +180,14 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
                     body.close()
 
     def handle_request(self, listener_name: Any, request: Any, client: Any, address: Any) -> Any:
-        self.take_turns()
+        self.yield_to_other_connections()
         with self._connections[gevent.getcurrent()].serving(request):
             if not self.alive:
                 request.force_close()
             return super().handle_request(listener_name, request, client, address)
 
     @staticmethod
-    def take_turns() -> None:
+    def yield_to_other_connections() -> None:
         """A connection whose next request is always there already would never let go: nobody else would be served, and the
         master would take the event loop for dead."""
         gevent.sleep(0)
@@ -213,7 +213,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
         self._announce_close()
         with report.phase("delay"):
             gevent.sleep(self.shutdown_delay)
-        self.lifecycle.let_go(report, max(0.5, deadline - time.monotonic() - 1))
+        self.lifecycle.begin_stop(report, max(0.5, deadline - time.monotonic() - 1))
         with report.phase("accept queue") as phase:
             self._stop_listening(servers, phase, max(0.0, deadline - time.monotonic()))
         with report.phase("requests") as phase:
@@ -227,25 +227,25 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
             if connection.request:
                 connection.request.force_close()
 
-    def _stop_listening(self, servers: list[StreamServer], phase: Phase, seconds: float) -> None:
+    def _stop_listening(self, servers: list[StreamServer], phase: StopPhase, seconds: float) -> None:
         before = self._accepted
         for server in servers:
             if self._is_held_by_master(server):
                 server.close()  # the master goes on, and with it the queue, for the worker that comes next
-            elif not close_gently(server.socket, server.close, gevent.sleep, seconds):
+            elif not drain_and_close(server.socket, server.close, gevent.sleep, seconds):
                 phase.cut_off = "connections were waiting still"
         phase.count = self._accepted - before
 
     def _is_held_by_master(self, server: StreamServer) -> bool:
         """A master that got the signal in the same moment is about to close the socket."""
-        if is_held_by(self.ppid, server.socket):
+        if is_open_in_process(self.ppid, server.socket):
             gevent.sleep(MASTER_SECONDS)
-        return is_held_by(self.ppid, server.socket)
+        return is_open_in_process(self.ppid, server.socket)
 
-    def _finish_requests(self, phase: Phase, deadline: float) -> None:
+    def _finish_requests(self, phase: StopPhase, deadline: float) -> None:
         phase.count = sum(connection.is_asking for connection in self._connections.values())
         patience = time.monotonic() + FAREWELL_SECONDS
-        while (self._connections or self._is_taking_leave(patience)) and time.monotonic() < deadline:
+        while (self._connections or self._is_waiting_for_websockets(patience)) and time.monotonic() < deadline:
             for connection in list(self._connections.values()):
                 if connection.is_idle:
                     connection.end()
@@ -256,7 +256,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
             for connection in left:
                 self.log.warning("cut off: %s %s", connection.request.method, connection.request.path)
 
-    def _is_taking_leave(self, patience: float) -> bool:
+    def _is_waiting_for_websockets(self, patience: float) -> bool:
         return self.lifecycle.count_websockets() > 0 and time.monotonic() < patience
 
 

@@ -14,6 +14,6 @@ def close(_listener: Any, close: Callable[[], None], *_: Any) -> bool:
     return True
 
 
-vars(worker)["close_gently"] = close
+vars(worker)["drain_and_close"] = close
 
 __all__ = ["app"]

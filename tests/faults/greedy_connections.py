@@ -3,6 +3,6 @@
 from app.server.worker import InstanceWorker
 from wsgi import app
 
-InstanceWorker.take_turns = staticmethod(lambda: None)  # type: ignore[method-assign]
+InstanceWorker.yield_to_other_connections = staticmethod(lambda: None)  # type: ignore[method-assign]
 
 __all__ = ["app"]

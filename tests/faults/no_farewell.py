@@ -3,6 +3,6 @@
 from app.server.worker import InstanceWorker
 from wsgi import app
 
-InstanceWorker._is_taking_leave = lambda *_: False  # type: ignore[method-assign]
+InstanceWorker._is_waiting_for_websockets = lambda *_: False  # type: ignore[method-assign]
 
 __all__ = ["app"]

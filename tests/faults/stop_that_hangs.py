@@ -8,4 +8,4 @@ from app.server.lifecycle import Lifecycle
 
 app = create_app(config.from_environment_or_exit())
 lifecycle: Lifecycle = app.extensions["lifecycle"]
-lifecycle.add("a connection that nobody closes", let_go=lambda seconds: gevent.sleep(2 * seconds))
+lifecycle.add("a connection that nobody closes", on_stop_begin=lambda seconds: gevent.sleep(2 * seconds))

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import pytest
+
 from app.adapters import Adapters, RedisClients, choose, connect_redis, redis_probes
 from app.auth.limits import MemoryRateLimiter, RedisRateLimiter
 from app.core import config, instance
 from app.core.config import Config
 from app.core.keyring import Keyring
 from app.database.engine import Database
+from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
 from app.server.lifecycle import Lifecycle
 from app.sessions.redis_store import RedisSessionStore
@@ -51,3 +54,21 @@ def test_fleet_instance_becomes_ready_after_reaching_the_registry(fleet_config: 
     not_compared = "database: has not been compared with what the others use yet"
     assert set(lifecycle.check_readiness()) == {not_heard, not_compared}  # which takes the greenlets of an instance
     assert lifecycle.stop(lifecycle.drain(), 1)
+
+
+def test_failed_closer_is_in_the_stop_that_the_fleet_records(
+    fleet_config: Config, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lifecycle = Lifecycle()
+    adapters, clients = choose_for(fleet_config, database, lifecycle)
+    assert clients
+    adapters.refresh_keys()
+    monkeypatch.setattr(clients.client.connection_pool, "close", _fail)
+    assert not lifecycle.stop(lifecycle.drain(), 1)
+    (stop,) = Registry(clients.with_long_timeout).stops()
+    assert (stop["instance_id"], stop["kind"]) == (instance.current().instance_id, "forced")
+    assert stop["summary"].endswith("(could not close redis)")
+
+
+def _fail() -> None:
+    raise OSError("connection lost")

@@ -202,6 +202,21 @@ def test_a_clean_stop_leaves_its_account(registry: Registry) -> None:
     assert stop["at"].endswith("Z")
 
 
+def test_part_that_could_not_be_closed_is_in_the_recorded_stop(registry: Registry) -> None:
+    membership, _, lifecycle, _ = member_with_parts(registry, "one", OLD)
+
+    def fail() -> None:
+        raise RuntimeError("connection lost")
+
+    lifecycle.add("database", close=fail)
+    lifecycle.add("registry", after_report=membership.leave)
+    membership.beat()
+    assert not lifecycle.stop(lifecycle.drain(), 1)
+    (stop,) = SharedFleet(registry, cast(Any, Agreeable())).overview()["stops"]
+    assert (stop["instance_id"], stop["kind"], [phase["name"] for phase in stop["phases"]]) == ("one", "forced", ["close"])
+    assert stop["summary"].endswith("(could not close database)")
+
+
 def test_what_does_not_fit_keeps_a_new_instance_from_becoming_ready_and_no_other(registry: Registry) -> None:
     membership, _, lifecycle, agreement = member_with_parts(registry, "one", OLD)
     lifecycle.add("registry", check=membership.not_ready_reason)
@@ -241,7 +256,7 @@ def test_an_instance_is_set_aside_and_called_back(registry: Registry) -> None:
     for wanted in (True, False):
         fleet.set_drained("one", wanted)
         membership.beat()
-        assert lifecycle.is_leaving is wanted
+        assert lifecycle.is_draining is wanted
     with pytest.raises(NotFound):
         fleet.set_drained("nobody", True)
 

@@ -12,36 +12,40 @@ from app.server.lifecycle import DRAINING, READY, STARTING, STOPPED, Lifecycle
 from app.server.stop_report import FORCED
 
 
-def test_an_instance_becomes_ready_when_nothing_stands_in_the_way_any_more() -> None:
-    obstacles: list[str | None] = ["no schema"]
+def fail() -> None:
+    raise RuntimeError("can't be closed")
+
+
+def test_instance_becomes_ready_when_no_check_objects() -> None:
+    reasons: list[str | None] = ["no schema"]
     lifecycle = Lifecycle()
-    lifecycle.add("part", check=lambda: obstacles[0])
+    lifecycle.add("part", check=lambda: reasons[0])
     assert (lifecycle.check_readiness(), lifecycle.phase) == (["no schema"], STARTING)
-    obstacles[0] = None
+    reasons[0] = None
     assert lifecycle.check_readiness() == []
     assert lifecycle.phase == READY
 
 
-def test_all_obstacles_are_told() -> None:
+def test_all_reasons_for_not_being_ready_are_returned() -> None:
     lifecycle = Lifecycle()
     for reason in ("no schema", None, "no key"):
         lifecycle.add("part", check=lambda reason=reason: reason)  # type: ignore[misc]
     assert lifecycle.check_readiness() == ["no schema", "no key"]
 
 
-def test_a_ready_instance_can_lose_its_readiness_and_find_it_again() -> None:
-    obstacles: list[str | None] = [None]
+def test_ready_instance_can_lose_and_regain_readiness() -> None:
+    reasons: list[str | None] = [None]
     lifecycle = Lifecycle()
-    lifecycle.add("part", check=lambda: obstacles[0])
+    lifecycle.add("part", check=lambda: reasons[0])
     assert lifecycle.check_readiness() == []
-    obstacles[0] = "redis has failed for 11 s"
+    reasons[0] = "redis has failed for 11 s"
     assert lifecycle.check_readiness() != []
     assert lifecycle.phase == READY
-    obstacles[0] = None
+    reasons[0] = None
     assert lifecycle.check_readiness() == []
 
 
-def test_an_instance_that_drains_is_not_ready_again() -> None:
+def test_draining_instance_does_not_become_ready_again() -> None:
     lifecycle = Lifecycle()
     assert lifecycle.check_readiness() == []
     report = lifecycle.drain()
@@ -62,30 +66,30 @@ def test_readiness_is_a_metric() -> None:
 
 @pytest.fixture
 def spawned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[gevent.Greenlet]]:
-    """The greenlets of the test, which end with it."""
+    """The greenlets that the test starts; they are killed at its end."""
     greenlets: list[gevent.Greenlet] = []
     spawn = gevent.spawn
 
-    def note(*arguments: object) -> gevent.Greenlet:
+    def record(*arguments: object) -> gevent.Greenlet:
         greenlets.append(spawn(*arguments))
         return greenlets[-1]
 
-    monkeypatch.setattr("app.server.lifecycle.gevent.spawn", note)
+    monkeypatch.setattr("app.server.lifecycle.gevent.spawn", record)
     yield greenlets
     gevent.killall(greenlets)
 
 
-def test_each_change_of_readiness_is_told_once(
+def test_each_change_of_readiness_is_logged_once(
     spawned: list[gevent.Greenlet], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("app.server.lifecycle.WATCH_SECONDS", 0)
     caplog.set_level(logging.INFO, "app.server.lifecycle")
-    obstacles: list[str | None] = ["no schema"]
+    reasons: list[str | None] = ["no schema"]
     lifecycle = Lifecycle()
-    lifecycle.add("part", check=lambda: obstacles[0])
+    lifecycle.add("part", check=lambda: reasons[0])
     lifecycle.start()
     for reason in ("no schema", None, "redis has failed for 11 s", "redis has failed for 12 s", "redis and more", None):
-        obstacles[0] = reason
+        reasons[0] = reason
         for _ in range(10):
             gevent.sleep(0)
     assert [message for message in caplog.messages if "ready" in message] == [
@@ -97,7 +101,7 @@ def test_each_change_of_readiness_is_told_once(
     ]
 
 
-def test_nothing_runs_in_the_background_before_the_start(spawned: list[gevent.Greenlet]) -> None:
+def test_background_tasks_do_not_run_before_the_start(spawned: list[gevent.Greenlet]) -> None:
     runs: list[str] = []
     lifecycle = Lifecycle()
     lifecycle.add("part", background=lambda: runs.append("run"))
@@ -108,7 +112,7 @@ def test_nothing_runs_in_the_background_before_the_start(spawned: list[gevent.Gr
     assert runs == ["run"]
 
 
-def test_background_work_that_failed_begins_again(
+def test_failed_background_task_is_restarted_and_named_in_the_log(
     spawned: list[gevent.Greenlet], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("app.server.lifecycle.RESTART_SECONDS", 0)
@@ -116,25 +120,23 @@ def test_background_work_that_failed_begins_again(
     outcomes = iter([RuntimeError("the first time"), RuntimeError("the second time")])
 
     def work() -> None:
-        for fault in outcomes:
-            raise fault
+        for error in outcomes:
+            raise error
         done.set()
 
     lifecycle = Lifecycle()
-    lifecycle.add("part", background=work)
+    lifecycle.add("vitals", background=work)
     lifecycle.start()
     assert done.wait(10)
-    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["the first time", "the second time"]
+    failures = [record for record in caplog.records if record.exc_info]
+    assert [str(record.exc_info and record.exc_info[1]) for record in failures] == ["the first time", "the second time"]
+    assert {record.getMessage() for record in failures} == {"background task vitals failed, restarting in 0 s"}
 
 
-def test_what_was_opened_is_closed_in_reverse_and_one_fault_does_not_keep_the_others_open(
+def test_parts_are_closed_in_reverse_order_and_one_failure_does_not_keep_the_others_open(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     closed: list[str] = []
-
-    def fail() -> None:
-        raise RuntimeError("can't be closed")
-
     lifecycle = Lifecycle()
     lifecycle.add("database", close=lambda: closed.append("database"))
     lifecycle.add("job broker", close=fail)
@@ -147,14 +149,30 @@ def test_what_was_opened_is_closed_in_reverse_and_one_fault_does_not_keep_the_ot
     assert caplog.messages[-1].endswith("close in 0.00 s (could not close job broker)")
 
 
-def test_a_part_that_hangs_does_not_hold_up_a_stop() -> None:
+def test_stop_is_recorded_after_every_part_was_closed() -> None:
+    recorded: list[str] = []
+    lifecycle = Lifecycle()
+    lifecycle.add("registry", after_report=lambda: recorded.append(lifecycle.report.summary if lifecycle.report else ""))
+    lifecycle.add("database", close=fail)
+    assert not lifecycle.stop(lifecycle.drain(), 1)
+    assert recorded[0].endswith("(could not close database)")
+
+
+def test_stop_that_could_not_be_recorded_is_not_clean(caplog: pytest.LogCaptureFixture) -> None:
+    lifecycle = Lifecycle()
+    lifecycle.add("registry", after_report=fail)
+    assert not lifecycle.stop(lifecycle.drain(), 1)
+    assert caplog.messages[-1] == "could not close registry"
+
+
+def test_part_that_hangs_does_not_delay_the_stop() -> None:
     lifecycle, closed = Lifecycle(), []
     lifecycle.add("database", close=lambda: closed.append("database"))
     lifecycle.add("redis", close=lambda: gevent.sleep(60))
-    lifecycle.add("sockets", shed=lambda _: gevent.sleep(60))
-    lifecycle.add("jobs", let_go=lambda _: 3)
+    lifecycle.add("sockets", disconnect_clients=lambda _: gevent.sleep(60))
+    lifecycle.add("jobs", on_stop_begin=lambda _: 3)
     report = lifecycle.drain()
-    lifecycle.let_go(report, 0.05)
+    lifecycle.begin_stop(report, 0.05)
     assert not lifecycle.stop(report, 0.05)
     assert closed == ["database"]
     assert [(phase["name"], phase["count"]) for phase in report.describe()["phases"]] == [
@@ -166,23 +184,23 @@ def test_a_part_that_hangs_does_not_hold_up_a_stop() -> None:
     assert "sockets in 0.05 s (TimeoutError: not done in time); jobs 3 in" in report.summary
 
 
-def test_an_instance_can_be_set_aside_and_called_back(spawned: list[gevent.Greenlet]) -> None:
-    lifecycle, shed = Lifecycle(), []
-    lifecycle.add("sockets", shed=lambda seconds: shed.append(seconds))
-    lifecycle.add("jobs", let_go=lambda _: pytest.fail("its jobs are no matter of the balancer"))
+def test_administrator_drains_an_instance_and_undoes_it(spawned: list[gevent.Greenlet]) -> None:
+    lifecycle, timeouts = Lifecycle(), []
+    lifecycle.add("sockets", disconnect_clients=lambda seconds: timeouts.append(seconds))
+    lifecycle.add("jobs", on_stop_begin=lambda _: pytest.fail("jobs go on when clients are disconnected"))
     assert lifecycle.check_readiness() == []
     for _ in range(2):
-        lifecycle.put_aside(True)
+        lifecycle.set_drained(True)
         gevent.joinall(spawned)
         assert lifecycle.check_readiness() == ["drained by an administrator"]
-        assert (lifecycle.phase, lifecycle.status, lifecycle.is_leaving, len(shed)) == (READY, DRAINING, True, 1)
-    lifecycle.put_aside(False)
+        assert (lifecycle.phase, lifecycle.status, lifecycle.is_draining, len(timeouts)) == (READY, DRAINING, True, 1)
+    lifecycle.set_drained(False)
     assert lifecycle.check_readiness() == []
-    assert (lifecycle.status, lifecycle.is_leaving) == (READY, False)
+    assert (lifecycle.status, lifecycle.is_draining) == (READY, False)
 
 
-def test_an_instance_that_stops_takes_no_orders() -> None:
+def test_stopping_instance_ignores_an_administrators_drain() -> None:
     lifecycle = Lifecycle()
     lifecycle.drain()
-    lifecycle.put_aside(True)
-    assert (lifecycle.set_aside, lifecycle.check_readiness()) == (False, [DRAINING])
+    lifecycle.set_drained(True)
+    assert (lifecycle.drained, lifecycle.check_readiness()) == (False, [DRAINING])

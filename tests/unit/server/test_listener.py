@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.server.listener import close_gently, is_held_by, is_readable
+from app.server.listener import drain_and_close, is_open_in_process, is_readable
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_while_the_queue_empties_newcomers_are_not_answered_and_later_refused(li
         if is_readable(listener):
             listener.accept()[0].close()
 
-    assert close_gently(listener, listener.close, sleep, 5)
+    assert drain_and_close(listener, listener.close, sleep, 5)
     assert len(seen) in (1, 2)
     with pytest.raises(ConnectionRefusedError):
         connect(address)
@@ -43,17 +43,17 @@ def test_while_the_queue_empties_newcomers_are_not_answered_and_later_refused(li
 
 def test_who_has_the_same_socket_still_is_not_left_deaf(listener: socket.socket) -> None:
     with listener.dup() as other:
-        assert close_gently(listener, listener.close, time.sleep, 1)
+        assert drain_and_close(listener, listener.close, time.sleep, 1)
         with connect(other.getsockname()):
             assert is_readable(other)
 
 
 def test_those_who_nobody_accepts_in_time_are_told(listener: socket.socket) -> None:
     with connect(listener.getsockname()):
-        assert not close_gently(listener, listener.close, lambda _: None, 0.3)
+        assert not drain_and_close(listener, listener.close, lambda _: None, 0.3)
 
 
 def test_who_holds_a_socket(listener: socket.socket) -> None:
-    assert is_held_by(os.getpid(), listener)
-    assert not is_held_by(os.getppid(), listener)
-    assert not is_held_by(2**22 + 1, listener)
+    assert is_open_in_process(os.getpid(), listener)
+    assert not is_open_in_process(os.getppid(), listener)
+    assert not is_open_in_process(2**22 + 1, listener)
