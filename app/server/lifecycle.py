@@ -156,7 +156,7 @@ class Lifecycle:
         _run_stop_hooks(report, self._disconnect_clients + self._on_stop_begin, seconds)
 
     def stop(self, report: StopReport, seconds: float) -> bool:
-        """Close all parts in reverse order, log the report, then run the hooks that store it. Return whether the whole stop was clean."""
+        """Close all parts in reverse order, log the report and store it. Return whether the whole stop was clean."""
         self.phase = STOPPED
         deadline = time.monotonic() + seconds
         with report.phase("close") as phase:
