@@ -17,12 +17,12 @@ from typing import Protocol
 
 import redis
 
-from app.core.config_parsers import Rate
+from app.core.config_parsers import RateLimit
 from app.core.keyring import Keyring
 from app.redis.client import available
 from app.redis.scripts import load_script
 
-Buckets = Mapping[str, Rate]  # what is counted -> how much of it is allowed
+Buckets = Mapping[str, RateLimit]  # what is counted -> how much of it is allowed
 
 
 class RateLimiter(Protocol):
@@ -89,7 +89,7 @@ class MemoryRateLimiter:
             if bucket := self._buckets.get(name):
                 bucket.taken.pop(token, None)
 
-    def _wait(self, name: str, rate: Rate, now: float) -> float:
+    def _wait(self, name: str, rate: RateLimit, now: float) -> float:
         bucket = self._buckets.get(name)
         if bucket is None:
             return 0

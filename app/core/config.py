@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from dotenv import dotenv_values
 
 from app.core import config_parsers as parsers
-from app.core.config_parsers import Rate
+from app.core.config_parsers import RateLimit
 
 EX_CONFIG = 78  # sysexits.h: the configuration is at fault; a supervisor need not try again
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -133,10 +133,12 @@ class Config:
         "how long a stopping instance still serves after its readiness has turned 503, seconds",
         shown_default="`5` in production, else `0`",
     )
-    rate_limit_login: Rate = _setting(
-        parsers.rate, "10/15min", "failed logins per account and per client address, across all instances"
+    rate_limit_login: RateLimit = _setting(
+        parsers.rate_limit, "10/15min", "failed logins per account and per client address, across all instances"
     )
-    rate_limit_register: Rate = _setting(parsers.rate, "20/h", "registrations per client address, across all instances")
+    rate_limit_register: RateLimit = _setting(
+        parsers.rate_limit, "20/h", "registrations per client address, across all instances"
+    )
     trusted_proxies: int = _setting(
         parsers.integer(0, 10), "0", "number of reverse proxies whose `X-Forwarded-*` headers are believed"
     )

@@ -15,11 +15,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Rate:
-    """At most `limit` events in any `seconds`."""
+class RateLimit:
+    """At most `limit` events in any period of `seconds`."""
 
     limit: int
     seconds: int
+
+    def __str__(self) -> str:
+        # Config.fingerprint contains this text, and instances of different versions compare their fingerprints.
+        return f"Rate(limit={self.limit}, seconds={self.seconds})"
 
 
 def boolean(text: str) -> bool:
@@ -47,12 +51,12 @@ def integer(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
-def rate(text: str) -> Rate:
+def rate_limit(text: str) -> RateLimit:
     match = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,3})?(s|min|h|d)", text)
     if not match:
         raise ValueError("must look like 10/15min or 20/h (units s, min, h, d)")
     count, multiple, unit = match.groups()
-    return Rate(int(count), int(multiple or 1) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[unit])
+    return RateLimit(int(count), int(multiple or 1) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[unit])
 
 
 def instance_id(text: str) -> str:

@@ -33,7 +33,7 @@ metadata = MetaData(
 )
 
 
-class Moment(TypeDecorator[datetime]):
+class UtcDateTime(TypeDecorator[datetime]):
     """A point in time, always in UTC; SQLite, which has no such type, keeps it without the zone."""
 
     impl = DateTime(timezone=True)
@@ -61,7 +61,7 @@ users = Table(
     # Counts password changes: a session or a login that knows an older one is no longer valid.
     Column("password_version", Integer, nullable=False, default=1),
     Column("is_admin", Boolean, nullable=False, default=False),
-    Column("created_at", Moment, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
     sqlite_autoincrement=True,  # the id of a deleted account is never given again
 )
 
@@ -71,8 +71,8 @@ sessions = Table(
     metadata,
     Column("key", String(80), primary_key=True),
     Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), index=True),
-    Column("created_at", Moment, nullable=False),
-    Column("expires_at", Moment, nullable=False, index=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
 )
 session_fields = Table(
     "session_fields",
@@ -89,8 +89,8 @@ repositories = Table(
     Column("id", Identifier, primary_key=True),
     Column("url", String(2000), nullable=False, unique=True),
     Column("name", String(255), nullable=False),
-    Column("created_at", Moment, nullable=False),
-    Column("due_at", Moment, nullable=False, index=True),  # of the next periodic analysis
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("due_at", UtcDateTime, nullable=False, index=True),  # of the next periodic analysis
     sqlite_autoincrement=True,
 )
 follows = Table(
@@ -98,7 +98,7 @@ follows = Table(
     metadata,
     Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     Column("repository_id", Identifier, ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True, index=True),
-    Column("created_at", Moment, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
 )
 analyses = Table(
     "analyses",
@@ -109,14 +109,14 @@ analyses = Table(
     Column("progress", Integer, nullable=False, default=0),  # percent
     Column("step", String(100), nullable=False, default=""),
     Column("attempts", Integer, nullable=False, default=0),
-    Column("requested_at", Moment, nullable=False),
-    Column("dispatched_at", Moment, nullable=False),  # when a message for it was last sent: the sweep looks for lost ones
-    Column("finished_at", Moment),  # null: it lives, and is the only one of its repository that does
+    Column("requested_at", UtcDateTime, nullable=False),
+    Column("dispatched_at", UtcDateTime, nullable=False),  # when a message for it was last sent: the sweep looks for lost ones
+    Column("finished_at", UtcDateTime),  # null: it lives, and is the only one of its repository that does
     # Of a running one: who works on it, and until when nobody else may. Each change of the row names the lease.
     Column("lease", String(32)),
-    Column("leased_until", Moment),
+    Column("leased_until", UtcDateTime),
     Column("error", Text),
-    Column("as_of", Moment),
+    Column("as_of", UtcDateTime),
     Column("scores", JSON(none_as_null=True)),  # of the report, which is long, for lists
     Column("report", JSON(none_as_null=True)),
     sqlite_autoincrement=True,
@@ -145,7 +145,7 @@ notifications = Table(
     Column("type", String(40), nullable=False),
     Column("title", Text, nullable=False),
     Column("data", JSON, nullable=False),
-    Column("created_at", Moment, nullable=False, index=True),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
 )
 
 # A heartbeat of the instances of a fleet. The registry is in Redis; only SQL can show an instance that uses another Redis.
@@ -155,7 +155,7 @@ heartbeats = Table(
     Column("nonce", String(32), primary_key=True),
     Column("instance_id", String(255), nullable=False),
     Column("is_ready", Boolean, nullable=False),
-    Column("seen_at", Moment, nullable=False, index=True),
+    Column("seen_at", UtcDateTime, nullable=False, index=True),
 )
 
 # Whose events there are: an account under a random pseudonym, or an anonymous visitor under the keyed hash of one day. The choice
@@ -168,9 +168,9 @@ people = Table(
     Column("opted_out", Boolean, nullable=False, default=False),
     # Counts each change of the choice and each erasure: what was accepted under an older one is not stored any more.
     Column("version", Integer, nullable=False, default=0),
-    Column("fenced_at", Moment),  # nothing has a later time, while opted out
-    Column("counted_since", Moment),  # the last yes after a no
-    Column("created_at", Moment, nullable=False, index=True),
+    Column("fenced_at", UtcDateTime),  # nothing has a later time, while opted out
+    Column("counted_since", UtcDateTime),  # the last yes after a no
+    Column("created_at", UtcDateTime, nullable=False, index=True),
 )
 # The key of the hash of one day (UTC). Only today's is kept.
 visitor_keys = Table(
@@ -188,7 +188,7 @@ events = Table(
     Column("category", String(64), nullable=False),
     Column("path", String(200), nullable=False),  # its property of that name, or empty
     Column("properties", JSON, nullable=False),
-    Column("occurred_at", Moment, nullable=False, index=True),
+    Column("occurred_at", UtcDateTime, nullable=False, index=True),
 )
 # The steps of the funnels are a small part of all events: an index that holds only these answers who took which.
 _steps = events.c.name.in_(["sign_up_opened", "signed_up", "repository_added", "analysis_requested", "report_viewed"])
@@ -206,7 +206,7 @@ rollups = Table(
     "analytics_rollups",
     metadata,
     Column("grain", String(4), primary_key=True),
-    Column("start", Moment, primary_key=True),
+    Column("start", UtcDateTime, primary_key=True),
     Column("name", String(64), primary_key=True),
     Column("category", String(64), primary_key=True),
     Column("path", String(200), primary_key=True),
@@ -216,14 +216,14 @@ visits = Table(  # who was there
     "analytics_visits",
     metadata,
     Column("grain", String(4), primary_key=True),
-    Column("start", Moment, primary_key=True),
+    Column("start", UtcDateTime, primary_key=True),
     Column("person", String(32), primary_key=True, index=True),
 )
 visitors = Table(  # how many these are
     "analytics_visitors",
     metadata,
     Column("grain", String(4), primary_key=True),
-    Column("start", Moment, primary_key=True),
+    Column("start", UtcDateTime, primary_key=True),
     Column("visitors", BigInteger, nullable=False),
 )
 
@@ -233,18 +233,18 @@ exports = Table(
     metadata,
     Column("id", Identifier, primary_key=True),
     Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("since", Moment, nullable=False),
-    Column("until", Moment, nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+    Column("until", UtcDateTime, nullable=False),
     Column("status", String(10), nullable=False),  # queued, running, succeeded, failed
     Column("progress", Integer, nullable=False, default=0),  # percent
     Column("rows", BigInteger, nullable=False, default=0),
     Column("error", Text),
     Column("attempts", Integer, nullable=False, default=0),
-    Column("requested_at", Moment, nullable=False, index=True),
-    Column("dispatched_at", Moment, nullable=False),
-    Column("finished_at", Moment),
+    Column("requested_at", UtcDateTime, nullable=False, index=True),
+    Column("dispatched_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
     Column("lease", String(32)),
-    Column("leased_until", Moment),
+    Column("leased_until", UtcDateTime),
     sqlite_autoincrement=True,
 )
 export_parts = Table(  # compressed, in their order

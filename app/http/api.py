@@ -27,14 +27,14 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def _moment(value: object) -> datetime:
+def _parse_timestamp(value: object) -> datetime:
     try:
         return timestamps.parse(value if isinstance(value, str) else "")
     except ValueError:
-        raise PydanticCustomError("moment", MOMENT) from None
+        raise PydanticCustomError("moment", TIMESTAMP_FORMAT) from None
 
 
-MOMENT = "A moment is ISO 8601 with a zone, or a date: its midnight in UTC. It lies between 1970 and 3000."
+TIMESTAMP_FORMAT = "A moment is ISO 8601 with a zone, or a date: its midnight in UTC. It lies between 1970 and 3000."
 EXAMPLES = ["2026-01-31", "2026-01-31T12:00:00Z"]
 # For the description alone, which knows no other way to say what a date is: without the 29th of February and other zones than Z.
 _PATTERN = (
@@ -42,10 +42,10 @@ _PATTERN = (
     "((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
     r"(T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?Z)?$"
 )
-Moment = Annotated[
+Timestamp = Annotated[
     datetime,
-    BeforeValidator(_moment),
-    WithJsonSchema({"type": "string", "description": MOMENT, "pattern": _PATTERN, "examples": EXAMPLES}),
+    BeforeValidator(_parse_timestamp),
+    WithJsonSchema({"type": "string", "description": TIMESTAMP_FORMAT, "pattern": _PATTERN, "examples": EXAMPLES}),
 ]
 
 

@@ -12,7 +12,7 @@ from app.analytics.exports.service import Export, Exports
 from app.auth.guards import admin_required, note_act, require_user
 from app.core.extensions import extension
 from app.core.timestamps import iso
-from app.http.api import Body, Moment, answer, operation
+from app.http.api import Body, Timestamp, answer, operation
 
 blueprint = Blueprint("exports", __name__, url_prefix="/api/analytics/exports")
 
@@ -20,8 +20,8 @@ CSV = "text/csv"
 
 
 class OrderBody(Body):
-    since: Moment = Field(alias="from")
-    until: Moment = Field(alias="to")  # the first moment that is no longer part of it
+    since: Timestamp = Field(alias="from")
+    until: Timestamp = Field(alias="to")  # the first moment that is no longer part of it
     format: Literal["csv"]
 
 

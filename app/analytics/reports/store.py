@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from app.analytics.reports.ranges import PART, Piece, Range, pieces
 from app.core.timestamps import DAY, floor
-from app.database.schema import Moment, events, people, rollups, users, visitors, visits
+from app.database.schema import UtcDateTime, events, people, rollups, users, visitors, visits
 
 
 @dataclass(frozen=True)
@@ -178,4 +178,4 @@ def _occurred(since: datetime, until: datetime) -> tuple[ColumnElement[bool], ..
 
 def _interval(part: Piece, grain: str) -> ColumnElement[datetime]:
     """In which it lies as a whole."""
-    return literal(floor(part.start, grain), Moment)
+    return literal(floor(part.start, grain), UtcDateTime)

@@ -24,7 +24,7 @@ from app.auth.service import Accounts, Client
 from app.auth.store import User
 from app.core import config, instance, logs
 from app.core.config import Config
-from app.core.config_parsers import Rate
+from app.core.config_parsers import RateLimit
 from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.notifications.service import Notifications
@@ -161,7 +161,7 @@ def _bystanders(plan: Plan, settings: Config) -> int:
 
 def _registration(settings: Config, app: Flask) -> Callable[[str, str], User]:
     """Without the limit of registrations, which is one for strangers."""
-    unlimited = replace(settings, rate_limit_register=Rate(limit=sys.maxsize, seconds=1))
+    unlimited = replace(settings, rate_limit_register=RateLimit(limit=sys.maxsize, seconds=1))
     accounts = Accounts(unlimited, app.extensions["database"], Passwords(), MemoryRateLimiter())
     return lambda email, password: accounts.register(email, password, Client("rehearsal"))
 

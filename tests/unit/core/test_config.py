@@ -8,7 +8,7 @@ import pytest
 
 from app.core import config
 from app.core.config import EPHEMERAL_DISKS, EX_CONFIG, SETTINGS, Config, ConfigError, load
-from app.core.config_parsers import Rate
+from app.core.config_parsers import RateLimit
 from harness.servers import ROOT
 
 # The table of the public contract: these names are what operators set.
@@ -182,7 +182,7 @@ def test_defaults_of_both_modes(embedded: dict[str, str]) -> None:
         assert loaded.instance_id is None
         assert (loaded.database_pool_size, loaded.web_concurrency, loaded.trusted_proxies) == (5, 1, 0)
         assert (loaded.session_ttl, loaded.session_max_age) == (86_400, 2_592_000)
-        assert (loaded.rate_limit_login, loaded.rate_limit_register) == (Rate(10, 900), Rate(20, 3600))
+        assert (loaded.rate_limit_login, loaded.rate_limit_register) == (RateLimit(10, 900), RateLimit(20, 3600))
         assert (loaded.max_sockets, loaded.max_sockets_per_user, loaded.drain_rate) == (2000, 20, 100)
         assert loaded.socket_transports == ("polling", "websocket")
         assert (loaded.log_format, loaded.log_level) == ("text", "INFO")

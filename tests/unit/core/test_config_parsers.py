@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.core import config_parsers as parsers
-from app.core.config_parsers import Rate
+from app.core.config_parsers import RateLimit
 
 Parser = Callable[[str], Any]
 
@@ -24,10 +24,10 @@ MARK = "zq4711"
         (parsers.boolean, "no", False),
         (parsers.integer(0, 10), "0", 0),
         (parsers.integer(0, 10), "10", 10),
-        (parsers.rate, "10/15min", Rate(10, 900)),
-        (parsers.rate, "20/h", Rate(20, 3600)),
-        (parsers.rate, "1/s", Rate(1, 1)),
-        (parsers.rate, "5/2d", Rate(5, 172_800)),
+        (parsers.rate_limit, "10/15min", RateLimit(10, 900)),
+        (parsers.rate_limit, "20/h", RateLimit(20, 3600)),
+        (parsers.rate_limit, "1/s", RateLimit(1, 1)),
+        (parsers.rate_limit, "5/2d", RateLimit(5, 172_800)),
         (parsers.instance_id, "instance-1", "instance-1"),
         (parsers.host, "0.0.0.0", "0.0.0.0"),  # noqa: S104
         (parsers.host, "app-1.example.org", "app-1.example.org"),
@@ -66,12 +66,12 @@ def test_accepted(parse: Parser, text: str, value: object) -> None:
         (parsers.integer(1, 9), "1.0"),
         (parsers.integer(1, 9), "1_0"),
         (parsers.integer(1, 9), "\u0665"),  # a digit for int()
-        (parsers.rate, MARK),
-        (parsers.rate, "10"),
-        (parsers.rate, "0/h"),
-        (parsers.rate, "10/0min"),
-        (parsers.rate, "10/week"),
-        (parsers.rate, "10/h "),
+        (parsers.rate_limit, MARK),
+        (parsers.rate_limit, "10"),
+        (parsers.rate_limit, "0/h"),
+        (parsers.rate_limit, "10/0min"),
+        (parsers.rate_limit, "10/week"),
+        (parsers.rate_limit, "10/h "),
         (parsers.instance_id, f"{MARK} 1"),
         (parsers.instance_id, "-1"),
         (parsers.instance_id, "a" * 65),
