@@ -1,0 +1,61 @@
+"""The documents name files that exist, and the tutorial in docs/architecture.md works."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from flask import Flask
+
+from harness.servers import ROOT
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/**/*.md")])
+PATH = re.compile(r"`((?:app|bench|deploy|docs|harness|scripts|tests)/[\w./-]*)`")
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+EXAMPLES = {  # files of the tutorial, and a folder that operators create
+    "app/greetings/service.py",
+    "app/greetings/views.py",
+    "deploy/docker/secrets/",
+    "tests/unit/greetings/test_views.py",
+}
+
+
+def missing_paths(text: str) -> list[str]:
+    return [path for path in PATH.findall(text) if path not in EXAMPLES and not (ROOT / path).exists()]
+
+
+def broken_links(document: Path) -> list[str]:
+    return [link for link in LINK.findall(document.read_text()) if not (document.parent / link).exists()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths_and_links_exist(document: Path) -> None:
+    assert missing_paths(document.read_text()) == []
+    assert broken_links(document) == []
+
+
+def test_a_missing_path_is_found() -> None:
+    assert missing_paths("See `app/nowhere.py` and `app/core/config.py`.") == ["app/nowhere.py"]
+
+
+def python_blocks() -> list[str]:
+    chapter = (ROOT / "docs/architecture.md").read_text().split("## How to add a blueprint")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", chapter, re.DOTALL)
+
+
+def test_tutorial_blueprint_works(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    service, views = ModuleType("app.greetings.service"), ModuleType("app.greetings.views")
+    for module, source in zip((service, views), python_blocks(), strict=True):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        exec(source, vars(module))  # noqa: S102 - the source is our own document
+    app.extensions["greetings"] = service.Greetings()
+    app.register_blueprint(views.blueprint)
+    client = app.test_client()
+    assert client.get("/api/greeting").status_code == 401
+    client.post("/api/auth/register", json={"email": "ann@example.org", "password": "correct horse battery staple"})
+    assert client.get("/api/greeting").get_json() == {"greeting": "Hello, ann@example.org."}
+    described = client.get("/api/openapi.json").get_json()["paths"]["/api/greeting"]["get"]
+    assert described["summary"] == "Greet the signed-in user"
