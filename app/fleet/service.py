@@ -90,7 +90,7 @@ class FleetMembership:
         for ring in self._rings:
             ring.follow(answer.rings[ring.name].active, answer.rings[ring.name].known)
         self._consistency.on_heartbeat(answer.peers, answer.duplicate)
-        self._lifecycle.set_drained(answer.set_aside)
+        self._lifecycle.set_drained(answer.drained)
         self._count_stops(answer.stops)
         self._last_beat = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""The heartbeat of an instance in SQL, beside the one in Redis: who is in one of them alone uses another store than we do."""
+"""The heartbeat of an instance in SQL, beside the one in Redis: an instance seen in only one of them uses another store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql
 from app.database.clock import now
 from app.database.schema import heartbeats
 
-FRESH = timedelta(seconds=2.5)  # less than the registry's SILENT_SECONDS: who died is forgotten here first
+FRESH = timedelta(seconds=2.5)  # shorter than the registry's SILENT_SECONDS: a dead instance becomes stale here first
 KEPT = timedelta(hours=1)
 
 
@@ -20,20 +20,20 @@ class SqlHeartbeat:
     nonce: str
     instance_id: str
     is_ready: bool
-    is_fresh: bool = True  # heard lately; a slow database makes pulses late, a dead instance has none any more
+    is_fresh: bool = True  # a slow database delays heartbeats; a dead instance has none
 
 
 def record(connection: Connection, own: SqlHeartbeat) -> list[SqlHeartbeat]:
-    """Those of all instances that did not sign off, of the last hour."""
-    moment = now(connection)
-    values = {"nonce": own.nonce, "instance_id": own.instance_id, "is_ready": own.is_ready, "seen_at": moment}
+    """Store the own heartbeat and return those of the last hour, except of instances that signed off."""
+    current = now(connection)
+    values = {"nonce": own.nonce, "instance_id": own.instance_id, "is_ready": own.is_ready, "seen_at": current}
     connection.execute(
         postgresql.insert(heartbeats).values(values).on_conflict_do_update(index_elements=["nonce"], set_=values),
     )
-    connection.execute(delete(heartbeats).where(heartbeats.c.seen_at < moment - KEPT))
-    is_fresh = heartbeats.c.seen_at > moment - FRESH
-    found = select(heartbeats.c.nonce, heartbeats.c.instance_id, heartbeats.c.is_ready, is_fresh)
-    return [SqlHeartbeat(*row) for row in connection.execute(found)]
+    connection.execute(delete(heartbeats).where(heartbeats.c.seen_at < current - KEPT))
+    is_fresh = heartbeats.c.seen_at > current - FRESH
+    rows = select(heartbeats.c.nonce, heartbeats.c.instance_id, heartbeats.c.is_ready, is_fresh)
+    return [SqlHeartbeat(*row) for row in connection.execute(rows)]
 
 
 def delete_own(connection: Connection, nonce: str) -> None:
@@ -41,6 +41,6 @@ def delete_own(connection: Connection, nonce: str) -> None:
 
 
 def connection_limit(connection: Connection) -> int:
-    """How many connections PostgreSQL gives to ordinary users."""
+    """Return how many connections PostgreSQL accepts from ordinary users."""
     limit = "current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
     return int(connection.execute(text(f"SELECT {limit}")).scalar_one())

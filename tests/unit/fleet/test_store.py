@@ -305,7 +305,7 @@ def kinds(registry: Registry) -> list[tuple[str, str]]:
 def test_others_are_told_of_each_other(registry: Registry) -> None:
     assert registry.heartbeat(entry("one", "key")).peers == []
     answer = registry.heartbeat(entry("two", "key", status="starting"))
-    assert (answer.peers, answer.duplicate, answer.set_aside) == ([store.Peer("one-1", "one", "ready", 5)], None, False)
+    assert (answer.peers, answer.duplicate, answer.drained) == ([store.Peer("one-1", "one", "ready", 5)], None, False)
     assert registry.heartbeat(entry("one", "key")).peers == [store.Peer("two-1", "two", "starting", 5)]
 
 
@@ -344,7 +344,7 @@ def test_how_instances_ended(registry: Registry, monkeypatch: pytest.MonkeyPatch
     assert sorted(kinds(registry)) == [("killed-1", "crashed"), ("killed-late-1", "forced"), ("stopped-1", "clean")]
     assert registry.heartbeat(entry("survivor", "key")).stops == {"clean": 1, "crashed": 1, "forced": 1}
     told = {stop["nonce"]: stop for stop in registry.stops()}
-    assert (told["killed-1"]["summary"], told["killed-1"]["phases"]) == (store.GONE, [])
+    assert (told["killed-1"]["summary"], told["killed-1"]["phases"]) == (store.VANISHED, [])
     assert told["stopped-1"]["phases"] == [{"name": "delay"}]
     assert told["killed-1"]["at"] > 1_700_000_000_000
 
@@ -380,7 +380,7 @@ def test_an_order_is_seen_before_its_instance_knows(registry: Registry) -> None:
 
 
 def test_the_last_stops_are_kept(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "KEPT_STOPS", 2)
+    monkeypatch.setattr(store, "MAX_STOPS", 2)
     for number in range(4):
         registry.heartbeat(entry(f"n{number}", "key"))
         registry.leave(f"n{number}-1", {"nonce": f"n{number}-1", "kind": "clean"})
@@ -397,10 +397,10 @@ def test_an_order_is_heard_with_the_next_heartbeat(registry: Registry) -> None:
     registry.heartbeat(entry("one", "key"))
     for wanted in (True, False):
         registry.set_drained("one-1", wanted)
-        assert registry.heartbeat(entry("one", "key")).set_aside is wanted
+        assert registry.heartbeat(entry("one", "key")).drained is wanted
     registry.set_drained("one-1", True)
     registry.leave("one-1", None)
-    assert registry.heartbeat(entry("one", "key", nonce="2")).set_aside is False
+    assert registry.heartbeat(entry("one", "key", nonce="2")).drained is False
 
 
 def test_one_that_was_set_aside_and_then_died_has_crashed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
