@@ -39,8 +39,8 @@ from app.http.api import MAX_BODY_BYTES, IdConverter
 from app.http.proxies import TrustedProxies
 from app.http.security import SecurityHeaders
 from app.http.tracing import Tracing
-from app.job_wiring import assemble
-from app.jobs.broker import Queues
+from app.job_wiring import create_worker_pool
+from app.jobs.broker import JobQueues
 from app.notifications import commands as notifications_commands
 from app.notifications import sockets as notifications_sockets
 from app.notifications import views as notifications_views
@@ -82,7 +82,7 @@ class Services:
     exports: Exports
     insights: Insights
     notifications: Notifications
-    queues: Queues
+    queues: JobQueues
     repositories: Repositories
 
 
@@ -124,7 +124,7 @@ def create_services(config: Config, parts: Infrastructure) -> Services:
     database, publish = parts.database, parts.adapters.queue.publish
     analytics = Analytics(config, database, parts.adapters.intake, publish)
     notifications = Notifications(database, publish)
-    queues = Queues(parts.adapters.broker)
+    queues = JobQueues(parts.adapters.broker)
     return Services(
         accounts=Accounts(config, database, Passwords(), parts.adapters.limiter, forget=analytics.forget),
         analytics=analytics,
@@ -204,8 +204,10 @@ def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, serv
         lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.not_ready_reason)
     tracking.init_app(app, config, services.analytics, services.accounts, lifecycle)
     if parts.adapters.runs_jobs:
-        crew = assemble(config, parts.database, services.notifications, services.queues, size=1, alone=True)
-        lifecycle.add("jobs", background=crew.start, on_stop_begin=crew.stop)
+        pool = create_worker_pool(
+            config, parts.database, services.notifications, services.queues, size=1, is_embedded=True
+        )
+        lifecycle.add("jobs", background=pool.start, on_stop_begin=pool.stop)
     lifecycle.add("load", background=parts.load.run)
     lifecycle.add("vitals", background=parts.vitals.run)
     lifecycle.add("census", background=KeyCensus(parts.adapters.sessions, [parts.encryption, parts.signing]).run)

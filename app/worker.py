@@ -1,4 +1,4 @@
-"""The job worker: `python -m app.worker`. One process, several threads; run as many as there is work for."""
+"""The job worker process: `python -m app.worker`. It runs several jobs at once; any number of workers can run side by side."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from app.core import config, instance, logs
 from app.core.config import Config
 from app.core.keyring import Keyring
 from app.database.engine import Database
-from app.job_wiring import Crew, assemble
-from app.jobs.broker import Queues, redis_broker
+from app.job_wiring import create_worker_pool
+from app.jobs.broker import JobQueues, redis_broker
+from app.jobs.pool import WorkerPool
 from app.notifications.service import Notifications
 from app.realtime.publisher import RedisPublisher
 from app.redis.client import connect
 
 log = logging.getLogger(__name__)
 
-MAX_AT_ONCE = 4  # jobs; an analysis is a process of its own
-GIVE_UP_SECONDS = 2  # before SHUTDOWN_TIMEOUT is over
+MAX_CONCURRENT_JOBS = 4  # each analysis also has a process of its own
+STOP_MARGIN_SECONDS = 2  # between the timeout of the pool and SHUTDOWN_TIMEOUT
 
 
 def main() -> None:
@@ -31,29 +32,29 @@ def main() -> None:
     me = instance.identify(settings.instance_id, role="worker")
     logs.configure(settings.log_format, settings.log_level)
     if not settings.use_redis_sessions:
-        config.exit_with_faults(["USE_REDIS_SESSIONS: is not true; an embedded instance does its jobs by itself"])
-    stop, wish = os.pipe()  # what a signal handler may touch without being in the way of itself
-    for wanted in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(wanted, lambda *_: os.write(wish, b"."))
+        config.exit_with_faults(["USE_REDIS_SESSIONS: is not true; an embedded instance runs its jobs itself, without workers"])
+    stop_reader, stop_writer = os.pipe()  # writing to a pipe is safe in a signal handler, taking a lock is not
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, lambda *_: os.write(stop_writer, b"."))
 
     database = Database(settings.database_url, settings.database_pool_size, me.instance_id)
-    crew = create_crew(settings, database, me.instance_id)
-    crew.start()
+    pool = create_pool(settings, database, me.instance_id)
+    pool.start()
     log.info("Worker waiting for jobs")
-    os.read(stop, 1)
-    log.info("stopping: handing over the jobs at hand")
-    crew.stop(settings.shutdown_timeout - GIVE_UP_SECONDS)
+    os.read(stop_reader, 1)
+    log.info("stopping: releasing running jobs")
+    pool.stop(settings.shutdown_timeout - STOP_MARGIN_SECONDS)
     database.close()
     log.info("stopped")
 
 
-def create_crew(settings: Config, database: Database, instance_id: str) -> Crew:
+def create_pool(settings: Config, database: Database, instance_id: str) -> WorkerPool:
     redis = connect(settings, instance_id)
     signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
     publish = RedisPublisher(redis, signing).publish
     storer = Storer(Storage(settings, database, publish), EventStream(redis, f"{instance_id}-{secrets.token_hex(4)}"))
-    size = min(MAX_AT_ONCE, os.cpu_count() or 1)
-    return assemble(settings, database, Notifications(database, publish), Queues(redis_broker(redis)), size, others=[storer])
+    queues, size = JobQueues(redis_broker(redis)), min(MAX_CONCURRENT_JOBS, os.cpu_count() or 1)
+    return create_worker_pool(settings, database, Notifications(database, publish), queues, size, background_workers=[storer])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""How jobs get to those who do them: Dramatiq, over Redis in a fleet, inside of the process of an embedded instance.
+"""Job messages: Dramatiq over Redis in a fleet, in memory in an embedded instance.
 
-A message says no more than which job is to be done. It is a hint: what there is to do stands in SQL, and what nobody was told of
-is found there.
+A message contains only the ID of a job. It is best effort: the job itself is a row in SQL, and a lost message is sent again.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from dramatiq.errors import DramatiqError
 
 log = logging.getLogger(__name__)
 
-# A worker that was killed is noticed after this time, and its messages are given to the next one; the defaults take minutes.
+# The messages of a killed worker go to the next one after this time. Dramatiq's defaults take minutes.
 HEARTBEAT_TIMEOUT_MS = 15_000
-MAINTENANCE_CHANCE = 1_000_000  # in a million: with every look for messages
+MAINTENANCE_CHANCE = 1_000_000  # of 1,000,000: look for dead workers with every fetch
 
 
 def redis_broker(client: redis.Redis) -> dramatiq.Broker:
@@ -33,26 +32,26 @@ def local_broker() -> dramatiq.Broker:
 
 
 class JobQueue:
-    """One kind of job, by its id. `perform` is set in a process that works."""
+    """The queue of one kind of job. A process that runs jobs sets `handler`, which gets the ID of each job."""
 
-    def __init__(self, broker: dramatiq.Broker, noun: str, *, actor: str, queue: str) -> None:
-        self.perform: Callable[[int], None] = self._not_here
-        self._noun = noun
-        self._actor = dramatiq.actor(broker=broker, actor_name=actor, queue_name=queue)(lambda job_id: self.perform(job_id))
+    def __init__(self, broker: dramatiq.Broker, kind: str, *, actor: str, queue: str) -> None:
+        self.handler: Callable[[int], None] = self._no_handler
+        self._kind = kind
+        self._actor = dramatiq.actor(broker=broker, actor_name=actor, queue_name=queue)(lambda job_id: self.handler(job_id))
 
     def send(self, job_id: int, delay_seconds: float = 0) -> None:
-        """Does not raise: what can't be sent now is sent by the sweep."""
+        """Enqueue a job. A failure is only logged: `JobRunner.requeue_lost` sends the job again."""
         try:
             self._actor.send_with_options(args=(job_id,), delay=int(delay_seconds * 1000) or None)
         except (DramatiqError, redis.RedisError) as error:
-            log.warning("a message for %s %d could not be sent: %s", self._noun, job_id, type(error).__name__)
+            log.warning("%s %d not enqueued: %s", self._kind, job_id, type(error).__name__)
 
-    def _not_here(self, job_id: int) -> None:
-        raise RuntimeError(f"{self._noun} {job_id} came to a process that does no jobs")
+    def _no_handler(self, job_id: int) -> None:
+        raise RuntimeError(f"{self._kind} {job_id} was delivered to a process that runs no jobs")
 
 
-class Queues:
-    """All kinds of jobs."""
+class JobQueues:
+    """The queues of all kinds of jobs."""
 
     def __init__(self, broker: dramatiq.Broker) -> None:
         self.broker = broker

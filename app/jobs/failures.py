@@ -1,14 +1,14 @@
-"""How the work behind a job ends early."""
+"""Exceptions that end the work of a job early."""
 
 from __future__ import annotations
 
 
-class Stopped(Exception):
-    """As the caller wished."""
+class JobStopped(Exception):
+    """The process is stopping, or the lease of the job is lost."""
 
 
 class JobFailed(Exception):
-    """The text is for whoever asked. `permanent`: trying again would end in the same way."""
+    """The job failed. The text is shown to its owner. `permanent`: a retry would fail in the same way."""
 
     def __init__(self, text: str, *, permanent: bool) -> None:
         super().__init__(text)

@@ -1,7 +1,7 @@
-"""The life of jobs in SQL, for each table that has their columns. Each method is work for `Database.run`.
+"""Jobs in SQL, for every table with the columns of a job. Each method is work for `Database.run`.
 
-The row of a job is the truth about it. It is claimed for a while, by a lease with a random name, and each later change of it
-names that lease: whoever has lost it changes nothing.
+The row is the truth about its job. A worker claims it with a lease, which has a random token and expires unless it is renewed.
+Every later change names that token, so a worker that has lost its lease changes nothing.
 """
 
 from __future__ import annotations
@@ -14,90 +14,90 @@ from sqlalchemy import ColumnElement, Connection, Table, select, update
 
 from app.database.clock import now
 
-LEASE = timedelta(seconds=20)
-PATIENCE = timedelta(seconds=20)  # with a message that nobody has followed
-LONG_PATIENCE = timedelta(minutes=2)  # where it has waited for longer than that: the queue is long rather than lost
+LEASE_DURATION = timedelta(seconds=20)
+PICKUP_TIMEOUT = timedelta(seconds=20)  # the message of a job that nobody has claimed by then counts as lost
+BACKLOG_PICKUP_TIMEOUT = timedelta(minutes=2)  # for jobs that are older than this: more likely there is a backlog
 
 QUEUED, RUNNING, SUCCEEDED, FAILED = "queued", "running", "succeeded", "failed"
 
-_NOBODY = {"lease": None, "leased_until": None}
+_NO_LEASE = {"lease": None, "leased_until": None}
 
 
 @dataclass(frozen=True)
-class Held:
-    """The right to work on a job, as long as its lease is renewed."""
+class Lease:
+    """The exclusive right to work on a job until the lease expires."""
 
-    id: int
-    lease: str
+    job_id: int
+    token: str
     attempt: int  # 1, 2, ...
 
 
 @dataclass(frozen=True)
-class Busy:
-    """Somebody else has the claim, for so many seconds if it is not renewed."""
+class AlreadyLeased:
+    """Another worker holds the lease of the job, which expires after `seconds` unless it is renewed."""
 
     seconds: float
 
 
 class Leases:
-    def __init__(self, table: Table, **waiting: Any) -> None:
-        """`waiting`: what the table's own columns say of a job that has not begun."""
+    def __init__(self, table: Table, **queued_values: Any) -> None:
+        """`queued_values` are the values of the table's own columns while a job waits."""
         self._table = table
         self._live = table.c.finished_at.is_(None)
-        self._waiting = {"status": QUEUED, "progress": 0, **waiting}
+        self._queued = {"status": QUEUED, "progress": 0, **queued_values}
 
     def new(self, connection: Connection) -> dict[str, Any]:
-        """The values of a job that was asked for at this moment."""
+        """Return the column values of a new job."""
         moment = now(connection)
-        return {**self._waiting, "attempts": 0, "requested_at": moment, "dispatched_at": moment}
+        return {**self._queued, "attempts": 0, "requested_at": moment, "dispatched_at": moment}
 
-    def claim(self, connection: Connection, /, job_id: int, lease: str, **values: Any) -> Held | Busy | None:
-        """None if it has ended."""
+    def claim(self, connection: Connection, /, job_id: int, token: str, **values: Any) -> Lease | AlreadyLeased | None:
+        """Lease a job and set further column `values`. Return None if the job has finished."""
         jobs = self._table
-        wanted = select(jobs.c.status, jobs.c.attempts, jobs.c.leased_until).where(jobs.c.id == job_id, self._live)
-        row = connection.execute(wanted.with_for_update()).first()
+        live = select(jobs.c.status, jobs.c.attempts, jobs.c.leased_until).where(jobs.c.id == job_id, self._live)
+        row = connection.execute(live.with_for_update()).first()
         if row is None:
             return None
         moment = now(connection)
         if row.status == RUNNING and row.leased_until > moment:
-            return Busy((row.leased_until - moment).total_seconds())
-        begun = {"status": RUNNING, "attempts": row.attempts + 1, "lease": lease, "leased_until": moment + LEASE}
-        connection.execute(update(jobs).where(jobs.c.id == job_id).values(self._waiting | begun | values))
-        return Held(job_id, lease, row.attempts + 1)
+            return AlreadyLeased((row.leased_until - moment).total_seconds())
+        running = {"status": RUNNING, "attempts": row.attempts + 1, "lease": token, "leased_until": moment + LEASE_DURATION}
+        connection.execute(update(jobs).where(jobs.c.id == job_id).values(self._queued | running | values))
+        return Lease(job_id, token, row.attempts + 1)
 
-    def renew(self, connection: Connection, /, held: Held, **values: Any) -> bool:
-        """False if the lease is lost."""
-        return self._change(connection, held, {"leased_until": now(connection) + LEASE, **values})
+    def renew(self, connection: Connection, /, lease: Lease, **values: Any) -> bool:
+        """Extend a lease. Return False if it is lost."""
+        return self._change(connection, lease, {"leased_until": now(connection) + LEASE_DURATION, **values})
 
-    def give_back(self, connection: Connection, /, held: Held, *, attempts: int, delay: timedelta, **values: Any) -> bool:
-        """For somebody else, or for later. False if the lease was lost before."""
-        back = {"attempts": attempts, "dispatched_at": now(connection) + delay, **_NOBODY}
-        return self._change(connection, held, self._waiting | back | values)
+    def release(self, connection: Connection, /, lease: Lease, *, attempts: int, delay: timedelta, **values: Any) -> bool:
+        """Put a job back into the queue, to be picked up after `delay`. Return False if the lease is lost."""
+        released = {"attempts": attempts, "dispatched_at": now(connection) + delay, **_NO_LEASE}
+        return self._change(connection, lease, self._queued | released | values)
 
-    def end(self, connection: Connection, /, held: Held, **values: Any) -> bool:
-        """False if the lease was lost before."""
-        return self._change(connection, held, {"finished_at": now(connection), **_NOBODY, **values})
+    def finish(self, connection: Connection, /, lease: Lease, **values: Any) -> bool:
+        """End a job. Return False if the lease is lost."""
+        return self._change(connection, lease, {"finished_at": now(connection), **_NO_LEASE, **values})
 
-    def forgotten(self, connection: Connection, limit: int) -> list[int]:
-        """Jobs that nobody works on though a message was sent for them a while ago; from now on another one counts as sent."""
+    def take_lost(self, connection: Connection, limit: int) -> list[int]:
+        """Return jobs that were not picked up in time or whose lease has expired, and record them as enqueued again."""
         jobs, moment = self._table, now(connection)
-        young, overdue = jobs.c.requested_at > moment - LONG_PATIENCE, jobs.c.dispatched_at < moment - LONG_PATIENCE
-        waiting = (jobs.c.status == QUEUED) & (young | overdue)
-        left = jobs.c.leased_until < moment
-        lost = select(jobs.c.id).where(self._live, waiting | left, jobs.c.dispatched_at < moment - PATIENCE)
+        is_new = jobs.c.requested_at > moment - BACKLOG_PICKUP_TIMEOUT
+        is_overdue = jobs.c.dispatched_at < moment - BACKLOG_PICKUP_TIMEOUT
+        is_lost = ((jobs.c.status == QUEUED) & (is_new | is_overdue)) | (jobs.c.leased_until < moment)
+        lost = select(jobs.c.id).where(self._live, is_lost, jobs.c.dispatched_at < moment - PICKUP_TIMEOUT)
         ids = list(connection.execute(lost.order_by(jobs.c.id).limit(limit).with_for_update(skip_locked=True)).scalars())
         connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(dispatched_at=moment))
         return ids
 
     def release_all(self, connection: Connection) -> list[int]:
-        """All live jobs, for a process that knows that nobody else works on them."""
-        jobs, released = self._table, {**self._waiting, "dispatched_at": now(connection), **_NOBODY}
+        """Release every unfinished job. Only safe in a process that knows that no other one runs jobs."""
+        jobs, released = self._table, {**self._queued, "dispatched_at": now(connection), **_NO_LEASE}
         connection.execute(update(jobs).where(self._live).values(released))
         return list(connection.execute(select(jobs.c.id).where(self._live).order_by(jobs.c.id)).scalars())
 
-    def _change(self, connection: Connection, held: Held, values: dict[str, Any]) -> bool:
-        return connection.execute(update(self._table).where(self._is(held)).values(values)).rowcount == 1
+    def _change(self, connection: Connection, lease: Lease, values: dict[str, Any]) -> bool:
+        return connection.execute(update(self._table).where(self._holds(lease)).values(values)).rowcount == 1
 
-    def _is(self, held: Held) -> ColumnElement[bool]:
+    def _holds(self, lease: Lease) -> ColumnElement[bool]:
         jobs = self._table
-        return (jobs.c.id == held.id) & (jobs.c.lease == held.lease) & (jobs.c.status == RUNNING)
+        return (jobs.c.id == lease.job_id) & (jobs.c.lease == lease.token) & (jobs.c.status == RUNNING)

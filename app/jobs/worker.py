@@ -1,4 +1,4 @@
-"""The former address of the worker process: `python -m app.jobs.worker` runs `app.worker`."""
+"""Keeps `python -m app.jobs.worker` working as a command for `app.worker`: service files of earlier releases use it."""
 
 import runpy
 

@@ -15,78 +15,78 @@ from sqlalchemy import Connection
 from app.core.config import Config
 from app.core.errors import Unavailable
 from app.database.engine import Database
-from app.jobs.leases import Busy
-from app.jobs.performer import BATCH, PROGRESS_SECONDS, RENEWAL_SECONDS, Performer, Send
+from app.jobs.leases import AlreadyLeased
+from app.jobs.runner import BATCH_SIZE, PROGRESS_INTERVAL_SECONDS, RENEWAL_INTERVAL_SECONDS, JobRunner, Send
 from app.notifications.service import Notification, Notifications
 from app.repositories import news, runner, store
 from app.repositories.news import News
 from app.repositories.runner import Request
-from app.repositories.store import Analysis, Claim
+from app.repositories.store import Analysis, AnalysisLease
 
 log = logging.getLogger(__name__)
 
 Run = Callable[[Request, Callable[[int, str], None], Callable[[], bool]], dict[str, Any]]
 
 
-class Analyst(Performer[Claim]):
-    noun = "analysis"
+class Analyst(JobRunner[AnalysisLease]):
+    kind = "analysis"
 
     def __init__(
         self, config: Config, database: Database, notifications: Notifications, send: Send, run: Run = runner.run
     ) -> None:
-        super().__init__(database, notifications, store.leases, send)
+        super().__init__(database, store.leases, send, notifications.push)
+        self._notifications = notifications
         self._config = config
         self._run = run
 
-    def claim(self, connection: Connection, job_id: int, lease: str) -> Claim | Busy | None:
-        return store.claim(connection, job_id, lease)
+    def claim(self, connection: Connection, job_id: int, token: str) -> AnalysisLease | AlreadyLeased | None:
+        return store.claim(connection, job_id, token)
 
-    def work(self, claim: Claim) -> dict[str, Any]:
-        watch = _Watch(self._database, self._notifications, claim, self._stop)
-        request = Request.of(claim.repository.url, self._config)
+    def work(self, lease: AnalysisLease) -> dict[str, Any]:
+        watch = _Watch(self._database, self._notifications, lease, self._stop)
+        request = Request.of(lease.repository.url, self._config)
         return self._run(request, watch.report_progress, watch.keep_going)
 
-    def succeed(self, connection: Connection, claim: Claim, outcome: dict[str, Any]) -> list[Notification] | None:
-        before = store.last_report(connection, claim.repository.id)
-        if not store.succeed(connection, claim, outcome):
+    def succeed(self, connection: Connection, lease: AnalysisLease, outcome: dict[str, Any]) -> list[Notification] | None:
+        before = store.last_report(connection, lease.repository.id)
+        if not store.succeed(connection, lease, outcome):
             return None
-        return self._tell(connection, claim, news.of_success(claim.repository, claim.analysis, outcome, before))
+        return self._tell(connection, lease, news.of_success(lease.repository, lease.analysis, outcome, before))
 
-    def fail(self, connection: Connection, claim: Claim, error: str) -> list[Notification] | None:
-        if not store.fail(connection, claim, error):
+    def fail(self, connection: Connection, lease: AnalysisLease, error: str) -> list[Notification] | None:
+        if not store.fail(connection, lease, error):
             return None
-        return self._tell(connection, claim, news.of_failure(claim.repository, claim.analysis, error))
+        return self._tell(connection, lease, news.of_failure(lease.repository, lease.analysis, error))
 
-    def give_back(self, connection: Connection, claim: Claim, *, attempts: int, delay: timedelta) -> bool:
+    def release(self, connection: Connection, lease: AnalysisLease, *, attempts: int, delay: timedelta) -> bool:
         step = "Waiting to try again" if delay else "Waiting"
-        return store.leases.give_back(connection, claim, attempts=attempts, delay=delay, step=step)
+        return store.leases.release(connection, lease, attempts=attempts, delay=delay, step=step)
 
-    def announce(self, job_id: int) -> None:
+    def publish_state(self, job_id: int) -> None:
         analysis, followers = self._database.run(_with_followers, job_id)
         if analysis:
             self._notifications.publish_analysis(followers, analysis.state)
 
-    def sweep(self) -> None:
-        super().sweep()
-        for repository_id in self._database.run(store.due, BATCH):
+    def start_due(self) -> None:
+        for repository_id in self._database.run(store.due, BATCH_SIZE):
             if started := self._database.run(_start_due, repository_id):
-                log.info("analysis %d is the daily one of repository %d", started.id, repository_id)
+                log.info("analysis %d is the daily analysis of repository %d", started.id, repository_id)
                 self._send(started.id, 0)
 
-    def _tell(self, connection: Connection, claim: Claim, items: Iterable[News]) -> list[Notification]:
-        followers, add = store.followers(connection, claim.repository.id), self._notifications.add
+    def _tell(self, connection: Connection, lease: AnalysisLease, items: Iterable[News]) -> list[Notification]:
+        followers, add = store.followers(connection, lease.repository.id), self._notifications.add
         return [told for item in items for told in add(connection, followers, item.type, item.title, item.data)]
 
 
 class _Watch:
     """What connects a running analysis with its row: progress goes there, and the lease is kept."""
 
-    def __init__(self, database: Database, notifications: Notifications, claim: Claim, stop: threading.Event) -> None:
+    def __init__(self, database: Database, notifications: Notifications, lease: AnalysisLease, stop: threading.Event) -> None:
         self._database = database
         self._notifications = notifications
-        self._claim = claim
+        self._lease = lease
         self._stop = stop
-        self._progress, self._step = 0, claim.analysis.step
+        self._progress, self._step = 0, lease.analysis.step
         self._told: tuple[int, str] | None = None
         self._renewed_at = 0.0
 
@@ -99,29 +99,29 @@ class _Watch:
             return False
         since = time.monotonic() - self._renewed_at
         is_news = (self._progress, self._step) != self._told
-        if since < PROGRESS_SECONDS or (since < RENEWAL_SECONDS and not is_news):
+        if since < PROGRESS_INTERVAL_SECONDS or (since < RENEWAL_INTERVAL_SECONDS and not is_news):
             return True
         return self._renew(is_news)
 
     def _renew(self, is_news: bool) -> bool:
         now = self._progress, self._step
         try:
-            followers = self._database.run(_renew, self._claim, *now)
+            followers = self._database.run(_renew, self._lease, *now)
         except Unavailable:  # whoever else reaches the database may take it over; if nobody does, no work is lost
             return True
         if followers is None:
             return False
         self._renewed_at, self._told = time.monotonic(), now
         if is_news:
-            state = replace(self._claim.analysis, progress=now[0], step=now[1]).state
+            state = replace(self._lease.analysis, progress=now[0], step=now[1]).state
             self._notifications.publish_analysis(followers, state)
         return True
 
 
-def _renew(connection: Connection, claim: Claim, progress: int, step: str) -> list[int] | None:
+def _renew(connection: Connection, lease: AnalysisLease, progress: int, step: str) -> list[int] | None:
     """The followers, or None if the lease is lost."""
-    held = store.leases.renew(connection, claim, progress=progress, step=step)
-    return store.followers(connection, claim.repository.id) if held else None
+    held = store.leases.renew(connection, lease, progress=progress, step=step)
+    return store.followers(connection, lease.repository.id) if held else None
 
 
 def _start_due(connection: Connection, repository_id: int) -> Analysis | None:

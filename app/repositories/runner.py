@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from app.analysis.git import printable
 from app.core.config import PROJECT_ROOT, Config
-from app.jobs.failures import JobFailed, Stopped
+from app.jobs.failures import JobFailed, JobStopped
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Request:
 
 
 def run(request: Request, report_progress: Callable[[int, str], None], keep_going: Callable[[], bool]) -> dict[str, Any]:
-    """The report. Asks several times a second whether to go on; raises Stopped if not, and AnalysisFailed.
+    """The report. Asks several times a second whether to go on; raises JobStopped if not, and AnalysisFailed.
 
     Waits in the way of the process: other threads go on, or other greenlets where gevent has patched the standard library.
     """
@@ -70,7 +70,7 @@ def run(request: Request, report_progress: Callable[[int, str], None], keep_goin
     with _child(request) as messages:
         while True:
             if not keep_going():
-                raise Stopped
+                raise JobStopped
             if time.monotonic() > deadline:
                 text = f"The analysis took longer than {request.timeout_seconds} seconds."
                 raise AnalysisFailed(text, permanent=True)

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Insert, Table, delete, exists,
 from app.database.clock import now
 from app.database.schema import analyses, follows, repositories
 from app.database.upsert import insert_into
-from app.jobs.leases import FAILED, SUCCEEDED, Busy, Held, Leases
+from app.jobs.leases import FAILED, SUCCEEDED, AlreadyLeased, Lease, Leases
 
 CANCELLED = "cancelled"
 ANALYSED_EVERY = timedelta(days=1)
@@ -78,7 +78,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Claim(Held):
+class AnalysisLease(Lease):
     """The right to work on an analysis."""
 
     analysis: Analysis
@@ -212,18 +212,18 @@ def cancel(connection: Connection, analysis_id: int) -> bool:
 # What workers do.
 
 
-def claim(connection: Connection, analysis_id: int, lease: str) -> Claim | Busy | None:
+def claim(connection: Connection, analysis_id: int, token: str) -> AnalysisLease | AlreadyLeased | None:
     """None if it has ended."""
-    held = leases.claim(connection, analysis_id, lease, step="Beginning")
-    if not isinstance(held, Held):
-        return held
+    lease = leases.claim(connection, analysis_id, token, step="Beginning")
+    if not isinstance(lease, Lease):
+        return lease
     analysis = one(connection, analysis_id)
     assert analysis is not None
     place = select(repositories.c.id, repositories.c.url, repositories.c.name).where(repositories.c.id == analysis.repository_id)
-    return Claim(**vars(held), analysis=analysis, repository=Repository(*connection.execute(place).one()))
+    return AnalysisLease(**vars(lease), analysis=analysis, repository=Repository(*connection.execute(place).one()))
 
 
-def succeed(connection: Connection, held: Claim, report: dict[str, Any]) -> bool:
+def succeed(connection: Connection, lease: AnalysisLease, report: dict[str, Any]) -> bool:
     """False if the lease was lost before."""
     values = {
         "status": SUCCEEDED,
@@ -233,12 +233,12 @@ def succeed(connection: Connection, held: Claim, report: dict[str, Any]) -> bool
         "scores": {name: judged["score"] for name, judged in report["scores"].items()},
         "report": report,
     }
-    return _end(connection, held, values)
+    return _end(connection, lease, values)
 
 
-def fail(connection: Connection, held: Claim, error: str) -> bool:
+def fail(connection: Connection, lease: AnalysisLease, error: str) -> bool:
     """False if the lease was lost before."""
-    return _end(connection, held, {"status": FAILED, "error": error})
+    return _end(connection, lease, {"status": FAILED, "error": error})
 
 
 def last_report(connection: Connection, repository_id: int) -> dict[str, Any] | None:
@@ -285,10 +285,10 @@ def _newest(repository_ids: Sequence[int], condition: ColumnElement[bool] | None
     return select(*columns).where(analyses.c.id.in_(last.group_by(analyses.c.repository_id)))
 
 
-def _end(connection: Connection, held: Claim, values: dict[str, Any]) -> bool:
-    if not leases.end(connection, held, **values):
+def _end(connection: Connection, lease: AnalysisLease, values: dict[str, Any]) -> bool:
+    if not leases.finish(connection, lease, **values):
         return False
-    _forget_oldest(connection, held.repository.id)
+    _forget_oldest(connection, lease.repository.id)
     return True
 
 

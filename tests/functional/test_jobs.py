@@ -217,7 +217,7 @@ def test_poison_is_given_up_after_three_attempts(
     rows.wait_for("failed", timeout=60)
     assert (rows.attempts(), rows.reports(), rows.notifications()) == ([3], 0, ["analysis.failed"])
     assert user.get(f"/api/analyses/{analysis}").json()["error"] == "The analysis of this repository ended unexpectedly."
-    assert worker.log().count("begins, attempt") == 3
+    assert worker.log().count("started, attempt") == 3
 
 
 def test_the_same_address_asked_for_everywhere_at_once_is_one_analysis(
@@ -317,7 +317,7 @@ def test_a_repository_is_analysed_once_a_day_by_the_whole_fleet(
     rows.wait_for(*["succeeded"] * 4)
     rows.query("UPDATE repositories SET due_at = now()")
     rows.wait_for(*["succeeded"] * 8)
-    sweeps = sum(worker.log().count("is the daily one") for worker in workers)
+    sweeps = sum(worker.log().count("is the daily analysis") for worker in workers)
     assert (sweeps, rows.query("SELECT count(*) FROM repositories WHERE due_at > now() + interval '23 hours'")) == (4, [4])
 
 
@@ -357,7 +357,7 @@ def test_a_short_outage_of_the_database_costs_nothing(redis_url: str, workshop: 
             workshop.wait_for_work()
             postgres.kill()
             workshop.open()
-            wait_until(lambda: "has to wait for the database" in worker.log(), 30, "the outcome to wait")
+            wait_until(lambda: "not saved yet: the database is unavailable" in worker.log(), 30, "the outcome to wait")
             postgres.start()
             rows = Rows(url)
             rows.wait_for("succeeded")

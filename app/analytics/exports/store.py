@@ -13,7 +13,7 @@ from app.core.timestamps import DAY, HOUR, floor
 from app.database.clock import now
 from app.database.schema import events, export_parts, exports, rollups, users
 from app.database.upsert import insert_into
-from app.jobs.leases import FAILED, SUCCEEDED, Busy, Held, Leases
+from app.jobs.leases import FAILED, SUCCEEDED, AlreadyLeased, Lease, Leases
 
 KEPT_FOR = timedelta(days=7)
 LISTED = 100  # of one administrator, the newest
@@ -46,7 +46,7 @@ class Export:
 
 
 @dataclass(frozen=True)
-class Claim(Held):
+class ExportLease(Lease):
     """The right to work on an export."""
 
     export: Export
@@ -99,14 +99,14 @@ def part(connection: Connection, export_id: int, number: int) -> bytes | None:
 # What workers do.
 
 
-def claim(connection: Connection, export_id: int, lease: str) -> Claim | Busy | None:
+def claim(connection: Connection, export_id: int, token: str) -> ExportLease | AlreadyLeased | None:
     """None if it has ended."""
-    held = leases.claim(connection, export_id, lease)
-    if not isinstance(held, Held):
-        return held
+    lease = leases.claim(connection, export_id, token)
+    if not isinstance(lease, Lease):
+        return lease
     export = one(connection, export_id)
     assert export is not None
-    return Claim(**vars(held), export=export)
+    return ExportLease(**vars(lease), export=export)
 
 
 def one(connection: Connection, export_id: int) -> Export | None:
@@ -114,9 +114,9 @@ def one(connection: Connection, export_id: int) -> Export | None:
     return Export(*row) if row else None
 
 
-def discard_parts(connection: Connection, held: Claim, limit: int) -> int:
+def discard_parts(connection: Connection, lease: ExportLease, limit: int) -> int:
     """So many at most of those that an earlier attempt has left; how many."""
-    return _delete_parts(connection, export_parts.c.export_id == held.id, limit) if leases.renew(connection, held) else 0
+    return _delete_parts(connection, export_parts.c.export_id == lease.job_id, limit) if leases.renew(connection, lease) else 0
 
 
 def expected_rows(connection: Connection, export: Export) -> int:
@@ -143,28 +143,28 @@ def page(connection: Connection, export: Export, after: Place | None, limit: int
     return found, (rows[-1].occurred_at, rows[-1].person, rows[-1].event_id) if rows else None
 
 
-def note(connection: Connection, held: Claim, *, progress: int, rows: int) -> bool:
+def note(connection: Connection, lease: ExportLease, *, progress: int, rows: int) -> bool:
     """False if the lease is lost."""
-    return leases.renew(connection, held, progress=progress, rows=rows)
+    return leases.renew(connection, lease, progress=progress, rows=rows)
 
 
-def add_part(connection: Connection, held: Claim, number: int, content: bytes, *, progress: int, rows: int) -> bool:
+def add_part(connection: Connection, lease: ExportLease, number: int, content: bytes, *, progress: int, rows: int) -> bool:
     """False if the lease is lost. Who does not know whether it was done may do it again."""
-    if not note(connection, held, progress=progress, rows=rows):
+    if not note(connection, lease, progress=progress, rows=rows):
         return False
-    values = {"export_id": held.id, "number": number, "content": content}
+    values = {"export_id": lease.job_id, "number": number, "content": content}
     connection.execute(insert_into(connection, export_parts).values(values).on_conflict_do_nothing())
     return True
 
 
-def succeed(connection: Connection, held: Claim, rows: int) -> bool:
+def succeed(connection: Connection, lease: ExportLease, rows: int) -> bool:
     """False if the lease was lost before."""
-    return leases.end(connection, held, status=SUCCEEDED, progress=100, rows=rows)
+    return leases.finish(connection, lease, status=SUCCEEDED, progress=100, rows=rows)
 
 
-def fail(connection: Connection, held: Claim, error: str) -> bool:
+def fail(connection: Connection, lease: ExportLease, error: str) -> bool:
     """False if the lease was lost before."""
-    return leases.end(connection, held, status=FAILED, error=error)
+    return leases.finish(connection, lease, status=FAILED, error=error)
 
 
 # What has to be done again and again.

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from app.core import config
-from app.jobs.broker import Queues, local_broker, redis_broker
+from app.jobs.broker import JobQueues, local_broker, redis_broker
 from app.redis.client import connect
 from harness.servers import fleet_environment, free_port
 from tests.unit.conftest import UNUSED_DATABASE_URL
@@ -21,11 +21,11 @@ def broker(request: pytest.FixtureRequest) -> dramatiq.Broker:
     return redis_broker(request.getfixturevalue("redis_client"))
 
 
-def test_a_message_reaches_those_who_do_jobs(broker: dramatiq.Broker) -> None:
+def test_messages_are_delivered_to_the_handler_of_their_queue(broker: dramatiq.Broker) -> None:
     done: list[tuple[str, int]] = []
-    queues = Queues(broker)
-    queues.analyses.perform = lambda analysis_id: done.append(("analysis", analysis_id))
-    queues.exports.perform = lambda export_id: done.append(("export", export_id))
+    queues = JobQueues(broker)
+    queues.analyses.handler = lambda analysis_id: done.append(("analysis", analysis_id))
+    queues.exports.handler = lambda export_id: done.append(("export", export_id))
     worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
     worker.start()
     try:
@@ -40,11 +40,11 @@ def test_a_message_reaches_those_who_do_jobs(broker: dramatiq.Broker) -> None:
     assert sorted(done) == [("analysis", 7), ("analysis", 8), ("export", 7), ("export", 9)]
 
 
-def test_what_one_process_sends_another_does(connect_redis: Callable[[], redis.Redis]) -> None:
-    Queues(redis_broker(connect_redis())).analyses.send(7)
+def test_message_is_delivered_to_another_process(connect_redis: Callable[[], redis.Redis]) -> None:
+    JobQueues(redis_broker(connect_redis())).analyses.send(7)
     done: list[int] = []
     broker = redis_broker(connect_redis())
-    Queues(broker).analyses.perform = done.append
+    JobQueues(broker).analyses.handler = done.append
     worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
     worker.start()
     broker.join("analyses", timeout=10_000)
@@ -52,13 +52,13 @@ def test_what_one_process_sends_another_does(connect_redis: Callable[[], redis.R
     assert done == [7]
 
 
-def test_a_message_that_can_not_be_sent_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_failure_to_enqueue_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     settings = config.load(fleet_environment(f"redis://127.0.0.1:{free_port()}", UNUSED_DATABASE_URL))
-    queues = Queues(redis_broker(connect(settings, "test")))
+    queues = JobQueues(redis_broker(connect(settings, "test")))
     with caplog.at_level(logging.WARNING):
         queues.analyses.send(7)
         queues.exports.send(8, 1)
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-        "a message for analysis 7 could not be sent",
-        "a message for export 8 could not be sent",
+        "analysis 7 not enqueued",
+        "export 8 not enqueued",
     ]

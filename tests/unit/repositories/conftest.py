@@ -13,10 +13,10 @@ from app.auth import store as accounts
 from app.core.messages import Message, user_room
 from app.database.engine import Database
 from app.database.schema import analyses
-from app.jobs.leases import Busy
+from app.jobs.leases import AlreadyLeased
 from app.notifications.service import Notifications
 from app.repositories import store
-from app.repositories.store import Analysis, Claim, Repository
+from app.repositories.store import Analysis, AnalysisLease, Repository
 
 SCORES = ("activity", "community", "continuity", "releases", "documentation", "engineering", "overall")
 URL = "https://example.org/pallets/flask"
@@ -61,15 +61,15 @@ def started(database: Database, repository: Repository) -> Analysis:
     return database.run(store.start, repository.id)[0]
 
 
-def claimed(database: Database, analysis: Analysis, lease: str = "mine") -> Claim:
+def claimed(database: Database, analysis: Analysis, lease: str = "mine") -> AnalysisLease:
     claim = database.run(store.claim, analysis.id, lease)
-    assert isinstance(claim, Claim), claim
+    assert isinstance(claim, AnalysisLease), claim
     return claim
 
 
-def busy(database: Database, analysis: Analysis) -> Busy:
+def busy(database: Database, analysis: Analysis) -> AlreadyLeased:
     claim = database.run(store.claim, analysis.id, "late")
-    assert isinstance(claim, Busy), claim
+    assert isinstance(claim, AlreadyLeased), claim
     return claim
 
 

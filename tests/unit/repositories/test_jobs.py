@@ -10,10 +10,10 @@ from sqlalchemy import select, update
 from app.core import config
 from app.database.engine import Database, DatabaseUnavailable
 from app.database.schema import analyses, repositories
-from app.jobs import performer
-from app.jobs.failures import Stopped
-from app.jobs.leases import LEASE, PATIENCE
-from app.jobs.performer import MAX_ATTEMPTS
+from app.jobs import runner as job_runner
+from app.jobs.failures import JobStopped
+from app.jobs.leases import LEASE_DURATION, PICKUP_TIMEOUT
+from app.jobs.runner import MAX_ATTEMPTS
 from app.notifications.service import Notifications
 from app.repositories import jobs, store
 from app.repositories.jobs import Analyst
@@ -86,7 +86,7 @@ def told(notifications: Notifications, user_id: int) -> list[str]:
 
 def stopped_when_told(_: Progress, keep_going: Going) -> dict[str, Any]:
     if not keep_going():
-        raise Stopped
+        raise JobStopped
     return report()
 
 
@@ -99,8 +99,8 @@ def test_a_report_is_stored_and_told_once(
     published: Published,
     runner: Runner,
 ) -> None:
-    analyst.perform(analysis.id)
-    analyst.perform(analysis.id)
+    analyst.run(analysis.id)
+    analyst.run(analysis.id)
     assert [request.url for request in runner.requests] == [URL]
     assert both.run(store.report, analysis.id) == report()
     assert told(notifications, ada) == published.pushed() == ["analysis.succeeded"]
@@ -112,9 +112,9 @@ def test_all_followers_hear_what_has_changed(
 ) -> None:
     bob = new_user(both, "bob@example.org")
     both.run(store.follow, bob, repository.id)
-    analyst.perform(started(both, repository).id)
+    analyst.run(started(both, repository).id)
     runner.does = lambda *_: report("2.0", "2026-01-01T00:00:00Z", overall=90)
-    analyst.perform(started(both, repository).id)
+    analyst.run(started(both, repository).id)
     kinds = ["analysis.succeeded", "analysis.succeeded", "score.changed", "release.found"]
     assert told(notifications, ada) == told(notifications, bob) == kinds
 
@@ -123,10 +123,10 @@ def test_a_message_that_meets_a_live_lease_comes_back_when_that_ends(
     both: Database, analyst: Analyst, analysis: Analysis, sent: list[tuple[int, float]], runner: Runner
 ) -> None:
     claimed(both, analysis)
-    analyst.perform(analysis.id)
+    analyst.run(analysis.id)
     ((again, delay),) = sent
     assert again == analysis.id
-    assert LEASE.total_seconds() - 2 < delay <= LEASE.total_seconds()
+    assert LEASE_DURATION.total_seconds() - 2 < delay <= LEASE_DURATION.total_seconds()
     assert runner.requests == []
 
 
@@ -137,7 +137,7 @@ def test_a_lasting_failure_is_final(
         raise AnalysisFailed("There is no public repository at this address.", permanent=True)
 
     runner.does = fail
-    analyst.perform(analysis.id)
+    analyst.run(analysis.id)
     row = row_of(both, analysis)
     assert (row.status, row.attempts, row.error) == ("failed", 1, "There is no public repository at this address.")
     assert told(notifications, ada) == ["analysis.failed"]
@@ -157,7 +157,7 @@ def test_another_failure_is_tried_three_times(
 
     runner.does = fail
     for expected in ("queued", "queued", "failed"):
-        analyst.perform(analysis.id)
+        analyst.run(analysis.id)
         assert row_of(both, analysis).status == expected
     assert sent == [(analysis.id, 3.0), (analysis.id, 10.0)]
     assert row_of(both, analysis).error == "The server does not answer."
@@ -169,10 +169,10 @@ def test_what_ends_its_worker_is_given_up(
 ) -> None:
     for number in range(MAX_ATTEMPTS):
         claimed(both, analysis, f"killed-{number}")
-        let_time_pass(both, analysis, LEASE + timedelta(seconds=1), "leased_until")
-    analyst.perform(analysis.id)
+        let_time_pass(both, analysis, LEASE_DURATION + timedelta(seconds=1), "leased_until")
+    analyst.run(analysis.id)
     row = row_of(both, analysis)
-    assert (row.status, row.error) == ("failed", "It was begun 3 times, and something ended it each time.")
+    assert (row.status, row.error) == ("failed", "It was started 3 times and interrupted each time.")
     assert told(notifications, ada) == ["analysis.failed"]
     assert runner.requests == []
 
@@ -193,12 +193,12 @@ def test_who_stops_hands_over_without_counting_it(
         return stopped_when_told(progress, keep_going)
 
     runner.does = be_stopped
-    first.perform(analysis.id)
+    first.run(analysis.id)
     row = row_of(both, analysis)
     assert (row.status, row.attempts, sent) == ("queued", 0, [(analysis.id, 0)])
     assert published.statuses() == ["running", "queued"]
     runner.does = stopped_when_told
-    make_analyst().perform(analysis.id)
+    make_analyst().run(analysis.id)
     row = row_of(both, analysis)
     assert (row.status, row.attempts) == ("succeeded", 1)
 
@@ -217,7 +217,7 @@ def test_who_was_cancelled_stops_and_changes_nothing(
         return stopped_when_told(progress, keep_going)
 
     runner.does = be_cancelled
-    analyst.perform(analysis.id)
+    analyst.run(analysis.id)
     assert row_of(both, analysis).status == "cancelled"
     assert (told(notifications, ada), sent) == ([], [])
 
@@ -226,12 +226,12 @@ def test_who_lost_the_claim_while_it_finished_stores_nothing(
     both: Database, analyst: Analyst, analysis: Analysis, ada: int, notifications: Notifications, runner: Runner
 ) -> None:
     def lose(*_: Any) -> dict[str, Any]:
-        let_time_pass(both, analysis, LEASE + timedelta(seconds=1), "leased_until")
+        let_time_pass(both, analysis, LEASE_DURATION + timedelta(seconds=1), "leased_until")
         claimed(both, analysis, "other")
         return report()
 
     runner.does = lose
-    analyst.perform(analysis.id)
+    analyst.run(analysis.id)
     row = row_of(both, analysis)
     assert (row.status, row.lease, row.report) == ("running", "other", None)
     assert told(notifications, ada) == []
@@ -240,7 +240,7 @@ def test_who_lost_the_claim_while_it_finished_stores_nothing(
 def test_progress_goes_up_and_is_told_on_change(
     both: Database, analyst: Analyst, analysis: Analysis, published: Published, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(jobs, "PROGRESS_INTERVAL_SECONDS", 0.0)
 
     def progress_slowly(progress: Progress, keep_going: Going) -> dict[str, Any]:
         for percent in (10, 10, 30, 20):
@@ -249,7 +249,7 @@ def test_progress_goes_up_and_is_told_on_change(
         return report()
 
     runner.does = progress_slowly
-    analyst.perform(analysis.id)
+    analyst.run(analysis.id)
     seen = [(message["analysis"]["progress"], message["analysis"]["status"]) for kind, message in published if kind == "analysis"]
     assert seen == [(10, "running"), (30, "running"), (100, "succeeded")]
 
@@ -264,7 +264,7 @@ def test_progress_is_told_at_most_twice_a_second(
         return report()
 
     runner.does = progress_fast
-    analyst.perform(analysis.id)
+    analyst.run(analysis.id)
     assert len(published.statuses()) <= 3
 
 
@@ -291,7 +291,7 @@ def test_an_outage_of_the_database_loses_no_outcome(
     runner: Runner,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(performer, "OUTAGE_SECONDS", 0.0)
+    monkeypatch.setattr(job_runner, "DATABASE_RETRY_SECONDS", 0.0)
     outage = Outage(both, 0)
 
     def work_through_it(_: Progress, keep_going: Going) -> dict[str, Any]:
@@ -302,7 +302,7 @@ def test_an_outage_of_the_database_loses_no_outcome(
         return report()
 
     runner.does = work_through_it
-    analyst.perform(analysis.id)
+    analyst.run(analysis.id)
     assert (outage.left, row_of(both, analysis).status) == (0, "succeeded")
     assert told(notifications, ada) == ["analysis.succeeded"]
 
@@ -311,18 +311,18 @@ def test_who_can_not_claim_tries_again_soon(
     both: Database, analyst: Analyst, analysis: Analysis, sent: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(both, "run", Outage(both, 1))
-    analyst.perform(analysis.id)
+    analyst.run(analysis.id)
     assert sent == [(analysis.id, 5.0)]
 
 
 def test_the_sweep_sends_what_got_lost(
     both: Database, analyst: Analyst, analysis: Analysis, sent: list[tuple[int, float]]
 ) -> None:
-    analyst.sweep()
+    analyst.requeue_lost()
     assert sent == []
-    let_time_pass(both, analysis, PATIENCE + timedelta(seconds=1), "dispatched_at")
-    analyst.sweep()
-    analyst.sweep()
+    let_time_pass(both, analysis, PICKUP_TIMEOUT + timedelta(seconds=1), "dispatched_at")
+    analyst.requeue_lost()
+    analyst.requeue_lost()
     assert sent == [(analysis.id, 0)]
 
 
@@ -332,8 +332,8 @@ def test_the_sweep_starts_what_is_due_and_removes_what_nobody_follows(
     new_repository(both, url="https://example.org/alone")
     past = update(repositories).values(due_at=datetime.now(UTC) - timedelta(days=2))
     both.run(lambda connection: connection.execute(past))
-    analyst.sweep()
-    analyst.sweep()
+    analyst.start_due()
+    analyst.start_due()
     (entry,) = both.run(store.entries, ada)
     assert entry.analysis is not None
     assert sent == [(entry.analysis.id, 0)]
@@ -344,6 +344,6 @@ def test_what_was_left_behind_is_sent_at_the_start(
     both: Database, analyst: Analyst, analysis: Analysis, sent: list[tuple[int, float]]
 ) -> None:
     claimed(both, analysis)
-    analyst.resume()
+    analyst.requeue_all()
     assert sent == [(analysis.id, 0)]
     assert row_of(both, analysis).status == "queued"

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from app.core import config
-from app.jobs.failures import Stopped
+from app.jobs.failures import JobStopped
 from app.repositories import runner
 from app.repositories.runner import AnalysisFailed, Request, run
 from harness import git_server
@@ -152,7 +152,7 @@ def test_stopping_ends_git_and_removes_the_clone(server: GitServer, temporary: P
         niceness.update(process.nice() for process in seen)
         return False
 
-    with pytest.raises(Stopped):
+    with pytest.raises(JobStopped):
         run(request_for(server.url("it", "127.0.0.1")), ignore, keep_going)
     assert len(seen) >= 3  # itself, and at least two of git's
     assert niceness == {psutil.Process().nice() + runner.NICENESS}
@@ -298,7 +298,7 @@ def test_keep_going_is_asked_twice_a_second_while_nothing_is_said(monkeypatch: p
         moments.append(time.monotonic())
         return len(moments) < 4
 
-    with pytest.raises(Stopped):
+    with pytest.raises(JobStopped):
         run(ANY, ignore, keep_going)
     assert moments[-1] - moments[0] < 1.5
 
@@ -387,5 +387,5 @@ def test_a_signal_for_the_whole_service_leaves_the_analysis_to_its_parent(server
         asked.append(len(server.requests))
         return asked.count(2) < 4
 
-    with pytest.raises(Stopped):
+    with pytest.raises(JobStopped):
         run(request_for(server.url("it", "127.0.0.1")), ignore, keep_going)

@@ -8,7 +8,7 @@ from sqlalchemy import func, insert, select, update
 
 from app.database.engine import Database
 from app.database.schema import analyses, repositories
-from app.jobs.leases import LEASE, LONG_PATIENCE, PATIENCE
+from app.jobs.leases import BACKLOG_PICKUP_TIMEOUT, LEASE_DURATION, PICKUP_TIMEOUT
 from app.repositories import store
 from app.repositories.store import KEPT_ANALYSES, Analysis, Entry, Repository
 from tests.unit.repositories.conftest import busy, claimed, let_time_pass, new_repository, new_user, report, started
@@ -69,19 +69,19 @@ def test_a_claim_belongs_to_one(both: Database) -> None:
     analysis = started(both, new_repository(both))
     claim = claimed(both, analysis)
     assert (claim.attempt, claim.analysis.status, claim.repository.name) == (1, "running", "flask")
-    assert LEASE.total_seconds() - 2 < busy(both, analysis).seconds <= LEASE.total_seconds()
+    assert LEASE_DURATION.total_seconds() - 2 < busy(both, analysis).seconds <= LEASE_DURATION.total_seconds()
 
 
 def test_a_lease_that_has_run_out_is_anybodys(both: Database) -> None:
     analysis = started(both, new_repository(both))
     first = claimed(both, analysis, "first")
-    let_time_pass(both, analysis, LEASE + A_MOMENT, "leased_until")
+    let_time_pass(both, analysis, LEASE_DURATION + A_MOMENT, "leased_until")
     second = claimed(both, analysis, "second")
     assert second.attempt == 2
     assert not both.run(store.leases.renew, first, progress=50, step="Counting")
     assert not both.run(store.succeed, first, report())
     assert not both.run(store.fail, first, "no")
-    assert not both.run(store.leases.give_back, first, attempts=0, delay=timedelta(0), step="")
+    assert not both.run(store.leases.release, first, attempts=0, delay=timedelta(0), step="")
     assert both.run(store.leases.renew, second, progress=50, step="Counting")
     assert both.run(store.succeed, second, report())
     assert count(both, analyses.c.report.is_not(None)) == 1
@@ -90,7 +90,7 @@ def test_a_lease_that_has_run_out_is_anybodys(both: Database) -> None:
 def test_a_lease_that_is_renewed_does_not_run_out(both: Database) -> None:
     analysis = started(both, new_repository(both))
     claim = claimed(both, analysis)
-    let_time_pass(both, analysis, LEASE + A_MOMENT, "leased_until")
+    let_time_pass(both, analysis, LEASE_DURATION + A_MOMENT, "leased_until")
     assert both.run(store.leases.renew, claim, progress=40, step="Counting")
     busy(both, analysis)
     row = row_of(both, analysis)
@@ -126,7 +126,7 @@ def test_what_is_cancelled_is_lost_to_its_worker(both: Database) -> None:
 
 def test_what_is_given_back_waits_again(both: Database) -> None:
     analysis = started(both, new_repository(both))
-    assert both.run(store.leases.give_back, claimed(both, analysis), attempts=0, delay=timedelta(seconds=9), step="Waiting")
+    assert both.run(store.leases.release, claimed(both, analysis), attempts=0, delay=timedelta(seconds=9), step="Waiting")
     row = row_of(both, analysis)
     assert (row["status"], row["attempts"], row["lease"]) == ("queued", 0, None)
     assert row["dispatched_at"] > row["requested_at"] + timedelta(seconds=8)
@@ -135,28 +135,28 @@ def test_what_is_given_back_waits_again(both: Database) -> None:
 
 def test_a_queued_analysis_whose_message_got_lost_is_found_once(both: Database) -> None:
     analysis = started(both, new_repository(both))
-    assert both.run(store.leases.forgotten, 10) == []
-    let_time_pass(both, analysis, PATIENCE + A_MOMENT, "requested_at", "dispatched_at")
-    assert both.run(store.leases.forgotten, 10) == [analysis.id]
-    assert both.run(store.leases.forgotten, 10) == []
+    assert both.run(store.leases.take_lost, 10) == []
+    let_time_pass(both, analysis, PICKUP_TIMEOUT + A_MOMENT, "requested_at", "dispatched_at")
+    assert both.run(store.leases.take_lost, 10) == [analysis.id]
+    assert both.run(store.leases.take_lost, 10) == []
 
 
 def test_one_that_waits_for_long_is_sent_more_rarely(both: Database) -> None:
     analysis = started(both, new_repository(both))
-    let_time_pass(both, analysis, LONG_PATIENCE + A_MOMENT, "requested_at")
-    let_time_pass(both, analysis, PATIENCE + A_MOMENT, "dispatched_at")
-    assert both.run(store.leases.forgotten, 10) == []
-    let_time_pass(both, analysis, LONG_PATIENCE, "dispatched_at")
-    assert both.run(store.leases.forgotten, 10) == [analysis.id]
+    let_time_pass(both, analysis, BACKLOG_PICKUP_TIMEOUT + A_MOMENT, "requested_at")
+    let_time_pass(both, analysis, PICKUP_TIMEOUT + A_MOMENT, "dispatched_at")
+    assert both.run(store.leases.take_lost, 10) == []
+    let_time_pass(both, analysis, BACKLOG_PICKUP_TIMEOUT, "dispatched_at")
+    assert both.run(store.leases.take_lost, 10) == [analysis.id]
 
 
 def test_a_running_analysis_whose_worker_died_is_found(both: Database) -> None:
     analysis = started(both, new_repository(both))
     claimed(both, analysis)
-    let_time_pass(both, analysis, LONG_PATIENCE, "dispatched_at")
-    assert both.run(store.leases.forgotten, 10) == []  # it is being done
-    let_time_pass(both, analysis, LEASE + A_MOMENT, "leased_until")
-    assert both.run(store.leases.forgotten, 10) == [analysis.id]
+    let_time_pass(both, analysis, BACKLOG_PICKUP_TIMEOUT, "dispatched_at")
+    assert both.run(store.leases.take_lost, 10) == []  # it is being done
+    let_time_pass(both, analysis, LEASE_DURATION + A_MOMENT, "leased_until")
+    assert both.run(store.leases.take_lost, 10) == [analysis.id]
 
 
 def test_who_knows_to_be_alone_releases_all(both: Database) -> None:

@@ -55,7 +55,7 @@ def test_an_order_counts_its_last_day_in(client: FlaskClient, database: Database
 def test_progress_and_the_end_are_shown(app: Flask, client: FlaskClient, database: Database) -> None:
     order(client)
     claim = database.run(store.claim, 1, "mine")
-    assert isinstance(claim, store.Claim)
+    assert isinstance(claim, store.ExportLease)
     database.run(store.note, claim, progress=42, rows=12345)
     html = shown(client)
     assert 'data-export="1"' in html
@@ -71,7 +71,7 @@ def test_progress_and_the_end_are_shown(app: Flask, client: FlaskClient, databas
 def test_a_failure_is_shown_with_its_reason(client: FlaskClient, database: Database) -> None:
     order(client)
     claim = database.run(store.claim, 1, "mine")
-    assert isinstance(claim, store.Claim)
+    assert isinstance(claim, store.ExportLease)
     database.run(store.fail, claim, "It went <wrong>.")
     html = shown(client)
     assert "Failed: It went &lt;wrong&gt;." in html
@@ -111,7 +111,7 @@ def test_it_is_for_administrators(app: Flask) -> None:
 
 def test_the_notification_leads_to_the_file(app: Flask, client: FlaskClient) -> None:
     order(client)
-    Exporter(app.extensions["database"], app.extensions["notifications"], lambda *_: None).perform(1)
+    Exporter(app.extensions["database"], app.extensions["notifications"], lambda *_: None).run(1)
     html = client.get("/notifications").text
     assert (
         '<a href="/api/analytics/exports/1" data-track="notification_followed"><bdi>Your export of 0 events is ready</bdi></a>'

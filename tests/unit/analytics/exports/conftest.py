@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from app.analytics import rollups
 from app.analytics.exports import file, store
-from app.analytics.exports.store import Claim, Export
+from app.analytics.exports.store import Export, ExportLease
 from app.analytics.rollups import Counted
 from app.auth import store as accounts
 from app.core.messages import Message, user_room
@@ -86,9 +86,9 @@ def ordered(database: Database, user_id: int, since: datetime = NOON - DAY, unti
     return database.run(store.add, user_id, since, until)
 
 
-def claimed(database: Database, export: Export, lease: str = "mine") -> Claim:
+def claimed(database: Database, export: Export, lease: str = "mine") -> ExportLease:
     claim = database.run(store.claim, export.id, lease)
-    assert isinstance(claim, Claim), claim
+    assert isinstance(claim, ExportLease), claim
     return claim
 
 

@@ -12,9 +12,9 @@ from app.analytics.exports.jobs import Exporter
 from app.analytics.exports.store import KEPT_FOR, Export
 from app.core.messages import Message
 from app.database.engine import Database, DatabaseUnavailable
-from app.jobs import performer
-from app.jobs.leases import LEASE, PATIENCE
-from app.jobs.performer import MAX_ATTEMPTS
+from app.jobs import runner as job_runner
+from app.jobs.leases import LEASE_DURATION, PICKUP_TIMEOUT
+from app.jobs.runner import MAX_ATTEMPTS
 from app.notifications.service import Notifications
 from tests.unit.analytics.exports.conftest import (
     DAY,
@@ -82,8 +82,8 @@ ALL = [f"event-{number:06}" for number in range(EVENTS)]
 def test_a_file_is_written_and_told_once(
     both: Database, exporter: Exporter, export: Export, ada: int, notifications: Notifications, published: Published
 ) -> None:
-    exporter.perform(export.id)
-    exporter.perform(export.id)
+    exporter.run(export.id)
+    exporter.run(export.id)
     assert ids(both, export) == ALL
     assert both.run(store.count_parts, export.id) > 5
     state = {"id": export.id, "status": "succeeded", "progress": 100, "rows": EVENTS}
@@ -97,7 +97,7 @@ def test_a_time_without_events_is_a_file_without_lines(
     both: Database, exporter: Exporter, ada: int, notifications: Notifications
 ) -> None:
     export = ordered(both, ada)
-    exporter.perform(export.id)
+    exporter.run(export.id)
     assert content(both, export.id) == b"id,occurred_at,name,category,properties\r\n"
     assert [title for _, title, _ in told(notifications, ada)] == ["Your export of 0 events is ready"]
 
@@ -105,7 +105,7 @@ def test_a_time_without_events_is_a_file_without_lines(
 def test_nothing_of_the_person_is_in_the_file(both: Database, exporter: Exporter, ada: int) -> None:
     keep(both, event(1, person="secret-pseudonym"))
     export = ordered(both, ada)
-    exporter.perform(export.id)
+    exporter.run(export.id)
     assert ids(both, export) == ["event-000001"]
     assert b"pseudonym" not in content(both, export.id)
 
@@ -113,8 +113,8 @@ def test_nothing_of_the_person_is_in_the_file(both: Database, exporter: Exporter
 def test_progress_goes_up(
     both: Database, exporter: Exporter, export: Export, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "PROGRESS_SECONDS", 0.0)
-    exporter.perform(export.id)
+    monkeypatch.setattr(jobs, "PROGRESS_INTERVAL_SECONDS", 0.0)
+    exporter.run(export.id)
     states = published.states()
     assert [state["rows"] for state in states] == [*range(20, EVENTS, 20), EVENTS, EVENTS]
     assert [state["progress"] for state in states] == [*(100 * rows // EVENTS for rows in range(20, EVENTS, 20)), 99, 100]
@@ -123,7 +123,7 @@ def test_progress_goes_up(
 def test_progress_is_told_at_most_with_each_part_and_twice_a_second(
     both: Database, exporter: Exporter, export: Export, published: Published
 ) -> None:
-    exporter.perform(export.id)
+    exporter.run(export.id)
     assert len(published.states()) <= both.run(store.count_parts, export.id) + 3
 
 
@@ -134,8 +134,8 @@ def test_what_a_killed_worker_has_written_is_not_in_the_file(
     half = File()
     for number in range(200):
         both.run(store.add_part, dead, number, half.take(), progress=50, rows=7)
-    let_time_pass(both, export, LEASE + SECOND, "leased_until")
-    exporter.perform(export.id)
+    let_time_pass(both, export, LEASE_DURATION + SECOND, "leased_until")
+    exporter.run(export.id)
     assert ids(both, export) == ALL
     assert len(told(notifications, ada)) == 1
 
@@ -144,10 +144,10 @@ def test_a_message_that_meets_a_live_lease_comes_back_when_that_ends(
     both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]]
 ) -> None:
     claimed(both, export)
-    exporter.perform(export.id)
+    exporter.run(export.id)
     ((again, delay),) = sent
     assert again == export.id
-    assert LEASE.total_seconds() - 2 < delay <= LEASE.total_seconds()
+    assert LEASE_DURATION.total_seconds() - 2 < delay <= LEASE_DURATION.total_seconds()
 
 
 def test_what_ends_its_worker_is_given_up(
@@ -155,9 +155,9 @@ def test_what_ends_its_worker_is_given_up(
 ) -> None:
     for number in range(MAX_ATTEMPTS):
         claimed(both, export, f"killed-{number}")
-        let_time_pass(both, export, LEASE + SECOND, "leased_until")
-    exporter.perform(export.id)
-    error = "It was begun 3 times, and something ended it each time."
+        let_time_pass(both, export, LEASE_DURATION + SECOND, "leased_until")
+    exporter.run(export.id)
+    error = "It was started 3 times and interrupted each time."
     assert (now(both, export).status, now(both, export).error) == ("failed", error)
     assert told(notifications, ada) == [("message", "Your export of events failed", {"error": error})]
 
@@ -177,11 +177,11 @@ def test_who_stops_hands_over_without_counting_it(
         first.stop()
 
     monkeypatch.setattr(first._notifications, "_publish", stop)
-    first.perform(export.id)
+    first.run(export.id)
     assert now(both, export).state == {"id": export.id, "status": "queued", "progress": 0, "rows": 0}
     assert sent == [(export.id, 0)]
     assert [state["status"] for state in published.states()] == ["running", "queued"]
-    make_exporter().perform(export.id)
+    make_exporter().run(export.id)
     assert (now(both, export).status, ids(both, export)) == ("succeeded", ALL)
 
 
@@ -197,12 +197,12 @@ def test_who_lost_the_claim_stops_and_changes_nothing(
 ) -> None:
     def lose(messages: Sequence[Message]) -> None:
         if not published:
-            let_time_pass(both, export, LEASE + SECOND, "leased_until")
+            let_time_pass(both, export, LEASE_DURATION + SECOND, "leased_until")
             claimed(both, export, "other")
         published.add(messages)
 
     monkeypatch.setattr(exporter._notifications, "_publish", lose)
-    exporter.perform(export.id)
+    exporter.run(export.id)
     assert len(published) == 1
     assert (now(both, export).status, told(notifications, ada), sent) == ("running", [], [])
 
@@ -237,9 +237,9 @@ def begin_outage(database: Database, count: float, monkeypatch: pytest.MonkeyPat
 def test_a_short_outage_of_the_database_costs_nothing(
     both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "OUTAGE_SECONDS", 0.0)
+    monkeypatch.setattr(jobs, "DATABASE_RETRY_SECONDS", 0.0)
     outage = begin_outage(both, 3, monkeypatch, exporter)
-    exporter.perform(export.id)
+    exporter.run(export.id)
     assert (outage.left, sent) == (0, [])
     assert (now(both, export).status, ids(both, export)) == ("succeeded", ALL)
 
@@ -247,22 +247,22 @@ def test_a_short_outage_of_the_database_costs_nothing(
 def test_a_long_outage_costs_an_attempt(
     both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "LEASE", timedelta(0))
+    monkeypatch.setattr(jobs, "LEASE_DURATION", timedelta(0))
     begin_outage(both, 1, monkeypatch, exporter)
-    exporter.perform(export.id)
+    exporter.run(export.id)
     assert (now(both, export).status, sent) == ("queued", [(export.id, 3.0)])
-    exporter.perform(export.id)
+    exporter.run(export.id)
     assert (now(both, export).status, ids(both, export)) == ("succeeded", ALL)
 
 
 def test_the_third_long_outage_is_the_end(
     both: Database, exporter: Exporter, export: Export, ada: int, notifications: Notifications, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "LEASE", timedelta(0))
-    monkeypatch.setattr(performer, "OUTAGE_SECONDS", 0.0)
+    monkeypatch.setattr(jobs, "LEASE_DURATION", timedelta(0))
+    monkeypatch.setattr(job_runner, "DATABASE_RETRY_SECONDS", 0.0)
     for _ in range(3):
         begin_outage(both, 1, monkeypatch, exporter)
-        exporter.perform(export.id)
+        exporter.run(export.id)
     assert (now(both, export).status, now(both, export).error) == ("failed", "The database did not answer for a while.")
     assert [kind for kind, _, _ in told(notifications, ada)] == ["message"]
     exporter.purge()
@@ -270,11 +270,11 @@ def test_the_third_long_outage_is_the_end(
 
 
 def test_the_sweep_sends_what_got_lost(both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]]) -> None:
-    exporter.sweep()
+    exporter.requeue_lost()
     assert sent == []
-    let_time_pass(both, export, PATIENCE + SECOND, "dispatched_at")
-    exporter.sweep()
-    exporter.sweep()
+    let_time_pass(both, export, PICKUP_TIMEOUT + SECOND, "dispatched_at")
+    exporter.requeue_lost()
+    exporter.requeue_lost()
     assert sent == [(export.id, 0)]
 
 
@@ -283,7 +283,7 @@ def test_what_was_left_behind_is_sent_at_the_start(
 ) -> None:
     claim = claimed(both, export)
     both.run(store.note, claim, progress=50, rows=7)
-    exporter.resume()
+    exporter.requeue_all()
     assert sent == [(export.id, 0)]
     assert now(both, export).state == {"id": export.id, "status": "queued", "progress": 0, "rows": 0}
 
@@ -292,7 +292,7 @@ def test_what_is_too_old_is_deleted_to_its_end(
     both: Database, exporter: Exporter, export: Export, ada: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "PARTS_AT_ONCE", 2)
-    exporter.perform(export.id)
+    exporter.run(export.id)
     young = ordered(both, ada)
     let_time_pass(both, export, KEPT_FOR + SECOND, "requested_at")
     exporter.purge()

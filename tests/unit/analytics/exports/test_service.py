@@ -60,7 +60,7 @@ def test_a_file_is_read_part_by_part(
     monkeypatch.setattr(jobs, "PAGE", 20)
     keep(both, *(event(number) for number in range(100)))
     export = exports.order(ada, NOON, NOON + DAY)
-    exporter.perform(export.id)
+    exporter.run(export.id)
     found = exports.download(ada, export.id)
     parts = list(found.content)
     assert found.export.rows == 100
@@ -84,7 +84,7 @@ def test_until_it_is_ready_there_is_no_file(both: Database, exports: Exports, ad
 def test_exports_of_others_and_old_ones_do_not_exist(both: Database, exports: Exports, exporter: Exporter, ada: int) -> None:
     bob = new_user(both, "bob@example.org")
     export = exports.order(ada, NOON, NOON + DAY)
-    exporter.perform(export.id)
+    exporter.run(export.id)
     for user_id, export_id in ((bob, export.id), (ada, export.id + 1)):
         with pytest.raises(NotFound):
             exports.download(user_id, export_id)
@@ -96,7 +96,7 @@ def test_exports_of_others_and_old_ones_do_not_exist(both: Database, exports: Ex
 def test_a_download_breaks_off_where_a_part_was_deleted(both: Database, exports: Exports, exporter: Exporter, ada: int) -> None:
     keep(both, event())
     export = exports.order(ada, NOON, NOON + DAY)
-    exporter.perform(export.id)
+    exporter.run(export.id)
     found = exports.download(ada, export.id)
     let_time_pass(both, export, KEPT_FOR, "requested_at")
     exporter.purge()

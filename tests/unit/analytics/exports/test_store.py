@@ -10,7 +10,7 @@ from app.analytics.exports import store
 from app.analytics.exports.store import KEPT_FOR, Export, Place
 from app.database.engine import Database
 from app.database.schema import events, export_parts, exports, users
-from app.jobs.leases import LEASE, PATIENCE, Busy
+from app.jobs.leases import LEASE_DURATION, PICKUP_TIMEOUT, AlreadyLeased
 from tests.unit.analytics.exports.conftest import DAY, NOON, claimed, event, keep, let_time_pass, new_user, ordered
 
 SECOND = timedelta(seconds=1)
@@ -58,14 +58,14 @@ def test_only_one_has_the_claim(both: Database, ada: int) -> None:
     claim = claimed(both, export)
     assert (claim.attempt, claim.export.status) == (1, "running")
     late = both.run(store.claim, export.id, "late")
-    assert isinstance(late, Busy)
-    assert 0 < late.seconds <= LEASE.total_seconds()
+    assert isinstance(late, AlreadyLeased)
+    assert 0 < late.seconds <= LEASE_DURATION.total_seconds()
 
 
 def test_whoever_lost_the_claim_changes_nothing(both: Database, ada: int) -> None:
     export = ordered(both, ada)
     first = claimed(both, export)
-    let_time_pass(both, export, LEASE + SECOND, "leased_until")
+    let_time_pass(both, export, LEASE_DURATION + SECOND, "leased_until")
     second = claimed(both, export, "other")
     assert not both.run(store.note, first, progress=10, rows=1)
     assert not both.run(store.add_part, first, 0, b"", progress=10, rows=1)
@@ -82,7 +82,7 @@ def test_a_part_that_is_written_twice_is_there_once(both: Database, ada: int) ->
     claim = claimed(both, ordered(both, ada))
     for _ in range(2):
         assert both.run(store.add_part, claim, 0, b"x", progress=1, rows=1)
-    assert both.run(store.count_parts, claim.id) == 1
+    assert both.run(store.count_parts, claim.job_id) == 1
 
 
 def test_a_later_attempt_begins_with_nothing(both: Database, ada: int) -> None:
@@ -90,11 +90,11 @@ def test_a_later_attempt_begins_with_nothing(both: Database, ada: int) -> None:
     for claim in (claimed(both, export), other):
         for number in range(5):
             both.run(store.add_part, claim, number, b"x", progress=50, rows=7)
-    let_time_pass(both, export, LEASE + SECOND, "leased_until")
+    let_time_pass(both, export, LEASE_DURATION + SECOND, "leased_until")
     second = claimed(both, export, "other")
     assert state(both, export) == {"id": export.id, "status": "running", "progress": 0, "rows": 0}
     assert [both.run(store.discard_parts, second, 3) for _ in range(3)] == [3, 2, 0]
-    assert parts(both) == [(other.id, number) for number in range(5)]
+    assert parts(both) == [(other.job_id, number) for number in range(5)]
 
 
 def test_an_ended_export_is_no_longer_live(both: Database, ada: int) -> None:
@@ -142,9 +142,9 @@ def test_none_are_expected_where_there_are_none(both: Database, ada: int) -> Non
 
 def test_a_forgotten_export_is_found(both: Database, ada: int) -> None:
     export = ordered(both, ada)
-    assert both.run(store.leases.forgotten, 10) == []
-    let_time_pass(both, export, PATIENCE + SECOND, "dispatched_at")
-    assert [both.run(store.leases.forgotten, 10) for _ in range(2)] == [[export.id], []]
+    assert both.run(store.leases.take_lost, 10) == []
+    let_time_pass(both, export, PICKUP_TIMEOUT + SECOND, "dispatched_at")
+    assert [both.run(store.leases.take_lost, 10) for _ in range(2)] == [[export.id], []]
 
 
 def test_an_old_export_is_gone_before_it_is_deleted(both: Database, ada: int) -> None:

@@ -56,7 +56,7 @@ def test_an_export_is_ordered_listed_and_downloaded(client: FlaskClient, exporte
     early = client.get(f"{PATH}/1")
     assert (early.status_code, early.content_type) == (409, "application/problem+json")
 
-    exporter.perform(1)
+    exporter.run(1)
     (listed,) = json_of(client.get(PATH))["exports"]
     assert (listed["status"], listed["rows"], listed["requested_at"]) == ("succeeded", 1, requested_at)
     assert listed["finished_at"] > requested_at
@@ -72,7 +72,7 @@ def test_an_export_is_ordered_listed_and_downloaded(client: FlaskClient, exporte
 
 def test_a_time_of_the_day_is_in_the_name_of_the_file(client: FlaskClient, exporter: Exporter) -> None:
     client.post(PATH, json=ORDER | {"from": "2026-01-02T12:30:00+02:00"})
-    exporter.perform(1)
+    exporter.run(1)
     disposition = client.get(f"{PATH}/1").headers["Content-Disposition"]
     assert "reporadar-events-2026-01-02T1030Z-to-2026-01-03.csv" in disposition
 
@@ -105,7 +105,7 @@ def test_what_makes_no_sense_is_422(client: FlaskClient, changes: dict[str, Any]
 
 def test_all_time_can_be_exported(client: FlaskClient, exporter: Exporter) -> None:
     assert client.post(PATH, json=ORDER | {"from": "1970-01-01", "to": "2999-12-31T23:59:59Z"}).status_code == 202
-    exporter.perform(1)
+    exporter.run(1)
     assert client.get(f"{PATH}/1").status_code == 200
 
 
@@ -118,7 +118,7 @@ def test_the_fourth_at_once_is_429(client: FlaskClient) -> None:
 def test_a_failed_one_says_why(client: FlaskClient, database: Database) -> None:
     client.post(PATH, json=ORDER)
     claim = database.run(store.claim, 1, "mine")
-    assert isinstance(claim, store.Claim)
+    assert isinstance(claim, store.ExportLease)
     database.run(store.fail, claim, "It went wrong.")
     response = client.get(f"{PATH}/1")
     assert (response.status_code, json_of(response)["detail"]) == (409, "This export failed: It went wrong.")
@@ -161,7 +161,7 @@ def test_a_part_that_is_gone_breaks_the_download_off(
     monkeypatch.setattr(file, "PART_BYTES", 1)
     keep(database, event())
     export = ordered(database, 1, NOON, NOON + DAY)
-    exporter.perform(export.id)
+    exporter.run(export.id)
     response = client.get(f"{PATH}/{export.id}", buffered=False)
     assert response.status_code == 200
     database.run(lambda connection: connection.execute(export_parts.delete()))

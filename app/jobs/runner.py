@@ -1,0 +1,159 @@
+"""The life cycle that all kinds of jobs share: claim, work, save the outcome exactly once, release or retry."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection
+
+from app.core.errors import Unavailable
+from app.database.engine import Database
+from app.jobs.failures import JobFailed, JobStopped
+from app.jobs.leases import PICKUP_TIMEOUT, AlreadyLeased, Lease, Leases
+from app.jobs.periodic import INTERVAL_SECONDS
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3
+RETRY_DELAYS = (timedelta(seconds=3), timedelta(seconds=10))
+PROGRESS_INTERVAL_SECONDS = 0.5
+RENEWAL_INTERVAL_SECONDS = 1.0  # also the time within which a worker notices that it has lost its lease
+SAVE_TIMEOUT_SECONDS = 10.0  # an outcome can come with the notifications of thousands of users
+DATABASE_RETRY_SECONDS = 1.0
+BATCH_SIZE = 100
+
+Send = Callable[[int, float], None]  # job ID, delay in seconds
+PushNotifications = Callable[[list[Any]], None]
+LeaseType = TypeVar("LeaseType", bound=Lease)
+
+
+class JobRunner(ABC, Generic[LeaseType]):
+    """Runs the jobs of one kind, in a worker process or an embedded instance. Several threads may call `run` at once."""
+
+    kind: str
+
+    def __init__(self, database: Database, leases: Leases, send: Send, push: PushNotifications) -> None:
+        self._database = database
+        self._leases = leases
+        self._send = send
+        self._push = push
+        self._stop = threading.Event()
+
+    @abstractmethod
+    def claim(self, connection: Connection, job_id: int, token: str) -> LeaseType | AlreadyLeased | None:
+        """Lease a job. Return None if it has finished."""
+
+    @abstractmethod
+    def work(self, lease: LeaseType) -> Any:
+        """Do the job and return its outcome. Raises JobFailed, and JobStopped if this process stops or the lease is lost."""
+
+    @abstractmethod
+    def succeed(self, connection: Connection, lease: LeaseType, outcome: Any) -> list[Any] | None:
+        """Save the outcome. Return the notifications to push, or None if the lease is lost."""
+
+    @abstractmethod
+    def fail(self, connection: Connection, lease: LeaseType, error: str) -> list[Any] | None:
+        """Save the failure. Return the notifications to push, or None if the lease is lost."""
+
+    @abstractmethod
+    def release(self, connection: Connection, lease: LeaseType, *, attempts: int, delay: timedelta) -> bool:
+        """Put the job back into the queue. Return False if the lease is lost."""
+
+    @abstractmethod
+    def publish_state(self, job_id: int) -> None:
+        """Send the state of the job to the sockets of its users. Raises Unavailable."""
+
+    def stop(self) -> None:
+        """Make all running jobs stop and release them for another worker."""
+        self._stop.set()
+
+    def run(self, job_id: int) -> None:
+        """Run a job if no other worker does. Idempotent: the row of the job decides, so duplicate messages are harmless."""
+        try:
+            lease = self._database.run(self.claim, job_id, secrets.token_hex(16))
+        except Unavailable:
+            self._send(job_id, INTERVAL_SECONDS)
+            return
+        if isinstance(lease, AlreadyLeased):
+            self._send(job_id, lease.seconds)
+        elif lease is not None:
+            log.info("%s %d started, attempt %d", self.kind, job_id, lease.attempt)
+            self._execute(lease)
+
+    def _execute(self, lease: LeaseType) -> None:
+        try:
+            if lease.attempt > MAX_ATTEMPTS:
+                raise JobFailed(f"It was started {MAX_ATTEMPTS} times and interrupted each time.", permanent=True)
+            outcome = self.work(lease)
+        except JobStopped:
+            self._on_stopped(lease)
+        except JobFailed as failure:
+            self._on_failed(lease, failure)
+        else:
+            self._save_outcome(lease, self.succeed, outcome)
+
+    def _on_stopped(self, lease: LeaseType) -> None:
+        if not self._stop.is_set():
+            log.info("%s %d lost its lease: cancelled, or taken over by another worker", self.kind, lease.job_id)
+        elif self._release(lease, attempts=lease.attempt - 1, delay=timedelta(0)):
+            log.info("%s %d released for another worker", self.kind, lease.job_id)
+
+    def _on_failed(self, lease: LeaseType, failure: JobFailed) -> None:
+        if failure.permanent or lease.attempt >= MAX_ATTEMPTS:
+            log.info("%s %d failed: %s", self.kind, lease.job_id, failure)
+            self._save_outcome(lease, self.fail, str(failure))
+            return
+        delay = RETRY_DELAYS[lease.attempt - 1]
+        log.info("%s %d failed, retry in %d s: %s", self.kind, lease.job_id, delay.total_seconds(), failure)
+        self._release(lease, attempts=lease.attempt, delay=delay)
+
+    def _release(self, lease: LeaseType, *, attempts: int, delay: timedelta) -> bool:
+        try:
+            is_released = self._database.run(self.release, lease, attempts=attempts, delay=delay)
+        except Unavailable:
+            log.warning("%s %d not released: the database is unavailable, its lease will expire", self.kind, lease.job_id)
+            return False
+        if is_released:
+            self._publish_state(lease)
+            self._send(lease.job_id, delay.total_seconds())
+        return is_released
+
+    def _save_outcome(self, lease: LeaseType, save: Callable[..., list[Any] | None], outcome: Any) -> None:
+        """Save the outcome in one transaction, retried until the database accepts it or the lease is lost."""
+        while True:
+            try:
+                notifications = self._database.run_within(SAVE_TIMEOUT_SECONDS, save, lease, outcome)
+                break
+            except Unavailable:
+                log.warning("outcome of %s %d not saved yet: the database is unavailable", self.kind, lease.job_id)
+                if self._stop.wait(DATABASE_RETRY_SECONDS):
+                    return
+        if notifications is None:
+            log.info("%s %d lost its lease before its outcome was saved", self.kind, lease.job_id)
+            return
+        log.info("%s %d finished", self.kind, lease.job_id)
+        self._publish_state(lease)
+        self._push(notifications)
+
+    def _publish_state(self, lease: LeaseType) -> None:
+        try:
+            self.publish_state(lease.job_id)
+        except Unavailable as error:
+            log.debug("state of %s %d not published: %s", self.kind, lease.job_id, error)
+
+    def requeue_lost(self) -> None:
+        for job_id in self._database.run(self._leases.take_lost, BATCH_SIZE):
+            seconds = PICKUP_TIMEOUT.total_seconds()
+            log.info("%s %d re-enqueued: not picked up within %d s, or its lease expired", self.kind, job_id, seconds)
+            self._send(job_id, 0)
+
+    def requeue_all(self) -> None:
+        """Enqueue the jobs that an earlier process of an embedded instance has left unfinished."""
+        for job_id in self._database.run(self._leases.release_all):
+            self._send(job_id, 0)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from app.jobs.broker import JobQueue, JobQueues, local_broker, redis_broker
+from app.jobs.pool import WorkerPool
+from harness.processes import wait_until
+
+
+class FakeHandler:
+    """Runs one job until it is stopped, and then enqueues it again."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self.requeue_calls = 0
+        self.started: list[int] = []
+        self._queue = queue
+        self._stop = threading.Event()
+        queue.handler = self.run
+
+    def requeue_all(self) -> None:
+        self.requeue_calls += 1
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def run(self, job_id: int) -> None:
+        self.started.append(job_id)
+        self._stop.wait()
+        self._queue.send(job_id)
+
+
+class FakeBackgroundWorker:
+    def __init__(self) -> None:
+        self.has_ended = False
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        self._stop.wait()
+        self.has_ended = True
+
+    def stop(self) -> None:
+        self._stop.set()
+
+
+def test_pool_stopped_before_its_start_does_not_start() -> None:
+    queues = JobQueues(local_broker())
+    handler, worker = FakeHandler(queues.analyses), FakeBackgroundWorker()
+    pool = WorkerPool(queues.broker, [handler], [worker], size=1, is_embedded=True)
+    pool.stop(10)
+    pool.start()
+    assert (handler.requeue_calls, worker.has_ended) == (0, False)
+
+
+@pytest.mark.parametrize("is_embedded", [True, False])
+def test_only_an_embedded_pool_requeues_unfinished_jobs(is_embedded: bool) -> None:
+    queues = JobQueues(local_broker())
+    handlers = [FakeHandler(queues.analyses), FakeHandler(queues.exports)]
+    workers = [FakeBackgroundWorker(), FakeBackgroundWorker()]
+    pool = WorkerPool(queues.broker, handlers, workers, size=1, is_embedded=is_embedded)
+    pool.start()
+    pool.stop(10)
+    assert [handler.requeue_calls for handler in handlers] == [int(is_embedded)] * 2
+    assert [worker.has_ended for worker in workers] == [True, True]
+
+
+def test_released_and_prefetched_jobs_are_in_redis_after_a_stop(connect_redis: Callable[[], redis.Redis]) -> None:
+    client = connect_redis()
+    queues = JobQueues(redis_broker(client))
+    handler = FakeHandler(queues.analyses)
+    pool = WorkerPool(queues.broker, [handler], [FakeBackgroundWorker()], size=1)
+    pool.start()
+    queues.analyses.send(7)
+    wait_until(lambda: handler.started, what="the job to start")
+    queues.analyses.send(8)
+    pool.stop(10)
+    assert handler.started == [7]
+    assert client.llen("dramatiq:analyses") == 2
+
+
+def test_pool_stops_without_redis(
+    connect_redis: Callable[[], redis.Redis], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    queues = JobQueues(redis_broker(connect_redis()))
+    pool = WorkerPool(queues.broker, [FakeHandler(queues.analyses)], [FakeBackgroundWorker()], size=1)
+    pool.start()
+    monkeypatch.setattr(pool._worker, "stop", _raise_connection_error)
+    pool.stop(10)
+    expected = "prefetched messages not returned to Redis (ConnectionError): delivered again after a timeout"
+    assert expected in caplog.messages
+
+
+def _raise_connection_error(timeout: int) -> None:
+    raise redis.ConnectionError
