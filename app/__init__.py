@@ -204,9 +204,7 @@ def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, serv
         lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.not_ready_reason)
     tracking.init_app(app, config, services.analytics, services.accounts, lifecycle)
     if parts.adapters.runs_jobs:
-        pool = create_worker_pool(
-            config, parts.database, services.notifications, services.queues, size=1, is_embedded=True
-        )
+        pool = create_worker_pool(config, parts.database, services.notifications, services.queues, size=1, is_embedded=True)
         lifecycle.add("jobs", background=pool.start, on_stop_begin=pool.stop)
     lifecycle.add("load", background=parts.load.run)
     lifecycle.add("vitals", background=parts.vitals.run)
