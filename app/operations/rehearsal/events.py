@@ -1,4 +1,4 @@
-"""The load of events: users who let themselves be counted, and users who say no in the middle of it."""
+"""The load of analytics events: users who allow analytics, and users who opt out while they send events."""
 
 from __future__ import annotations
 
@@ -13,95 +13,97 @@ import gevent
 from gevent.event import Event as Signal
 
 from app.core.errors import Unavailable
-from app.operations.rehearsal.load import Requests
-from app.operations.rehearsal.measurements import Batch, No
-from app.operations.rehearsal.people import Person
+from app.operations.rehearsal.load import RecordingClient
+from app.operations.rehearsal.measurements import EventBatch, OptOut
+from app.operations.rehearsal.users import RehearsalUser
 
-NAME = "rehearsal"  # of all its events
-BATCH = 3
-SENDERS = 2  # of one user at once, so that some events are on their way at any moment
-PAUSE_SECONDS = 0.1  # of a sender, at most
-BEFORE_SECONDS = 0.05, 0.2
-AFTERWARDS_SECONDS = 0.4
+EVENT_NAME = "rehearsal"
+BATCH_SIZE = 3
+CONCURRENT_SENDERS = 2  # per user, so that some events are in flight at any time
+MAX_PAUSE_SECONDS = 0.1
+BEFORE_OPT_OUT_SECONDS = 0.05, 0.2
+AFTER_OPT_OUT_SECONDS = 0.4
 
-OPT_OUT = "/api/analytics/opt-out"
+OPT_OUT_PATH = "/api/analytics/opt-out"
 
 
-class Events:
-    """Of users who never say no. What is answered 202 has to be stored."""
+class EventLoad:
+    """Events of users who never opt out. Events that are answered with 202 have to be stored."""
 
-    def __init__(self, requests: Requests, people: Sequence[Person]) -> None:
-        self._requests = requests
-        self._people = people
-        self.sent: list[Batch] = []
+    def __init__(self, client: RecordingClient, users: Sequence[RehearsalUser]) -> None:
+        self._client = client
+        self._users = users
+        self.sent: list[EventBatch] = []
 
     def send(self, number: int) -> None:
-        person = self._people[number % len(self._people)]
-        self.sent.append(_send(self._requests, person, fresh=number % 4 < 2))
+        user = self._users[number % len(self._users)]
+        self.sent.append(_send(self._client, user, fresh=number % 4 < 2))
 
 
-class OptOuts:
-    """Users who say no while they send events, and yes again when it is their turn once more.
+class OptOutLoad:
+    """Users who opt out while they send events, and opt in again before their next turn.
 
-    By then a few seconds have gone, so that nothing of the turn before is under way any more. All they bring is the cookie of
-    their session: it is not the browser's own no that is on trial.
+    A turn begins seconds after the previous one of the same user, so that none of its requests is in flight any more. The users
+    send only their session cookie: the server's record of the opt-out is under test, not the browser's.
     """
 
-    def __init__(self, requests: Requests, people: Sequence[Person], stored: Callable[[int], dict[str, datetime]]) -> None:
-        """`stored(user id)`: when each of the user's events in SQL happened; raises Unavailable."""
-        self._requests = requests
-        self._people = people
+    def __init__(
+        self, client: RecordingClient, users: Sequence[RehearsalUser], stored: Callable[[int], dict[str, datetime]]
+    ) -> None:
+        """`stored(user ID)` returns the user's events in SQL as {event ID: time}, or raises Unavailable."""
+        self._client = client
+        self._users = users
         self._stored = stored
         self._busy: set[int] = set()
-        self.noes: list[No] = []
+        self.opt_outs: list[OptOut] = []
 
     def take_turn(self, number: int) -> None:
-        person = self._people[number % len(self._people)]
-        if person.id in self._busy:  # still without an answer
+        user = self._users[number % len(self._users)]
+        if user.id in self._busy:
             return
-        self._busy.add(person.id)
+        self._busy.add(user.id)
         try:
-            self._change(person)
+            self._opt_out_while_sending(user)
         finally:
-            self._busy.remove(person.id)
+            self._busy.remove(user.id)
 
-    def _change(self, person: Person) -> None:
-        answer = self._requests.ask("DELETE", OPT_OUT, person)
-        if answer is None or answer.status != 200:
+    def _opt_out_while_sending(self, user: RehearsalUser) -> None:
+        response = self._client.request("DELETE", OPT_OUT_PATH, user)
+        if response is None or response.status != 200:
             return
-        no, over = No(), Signal()
-        senders = [gevent.spawn(self._keep_sending, person, no, over) for _ in range(SENDERS)]
+        opt_out, is_over = OptOut(), Signal()
+        senders = [gevent.spawn(self._keep_sending, user, opt_out, is_over) for _ in range(CONCURRENT_SENDERS)]
         try:
-            gevent.sleep(random.uniform(*BEFORE_SECONDS))  # noqa: S311 - in the middle of them
-            self._say_no(person, no)
-            gevent.sleep(AFTERWARDS_SECONDS)
+            gevent.sleep(random.uniform(*BEFORE_OPT_OUT_SECONDS))  # noqa: S311 - while events are in flight
+            self._opt_out(user, opt_out)
+            gevent.sleep(AFTER_OPT_OUT_SECONDS)
         finally:
-            over.set()
+            is_over.set()
             gevent.joinall(senders)
-        self.noes.append(no)
+        self.opt_outs.append(opt_out)
 
-    def _say_no(self, person: Person, no: No) -> None:
-        answer = self._requests.ask("PUT", OPT_OUT, person)
-        if answer is None or answer.status != 200:
+    def _opt_out(self, user: RehearsalUser, opt_out: OptOut) -> None:
+        response = self._client.request("PUT", OPT_OUT_PATH, user)
+        if response is None or response.status != 200:
             return
-        no.answered = True
-        fenced_at = json.loads(answer.body)["fenced_at"]
-        no.fenced_at = datetime.fromisoformat(fenced_at) if fenced_at else None
+        opt_out.confirmed = True
+        fenced_at = json.loads(response.body)["fenced_at"]
+        opt_out.fenced_at = datetime.fromisoformat(fenced_at) if fenced_at else None
         with suppress(Unavailable):
-            no.stored = self._stored(person.id)
+            opt_out.stored = self._stored(user.id)
 
-    def _keep_sending(self, person: Person, no: No, over: Signal) -> None:
-        while not over.is_set():
-            batches = no.after if no.answered else no.before
-            batches.append(_send(self._requests, person))
-            gevent.sleep(random.uniform(0, PAUSE_SECONDS))  # noqa: S311
+    def _keep_sending(self, user: RehearsalUser, opt_out: OptOut, is_over: Signal) -> None:
+        while not is_over.is_set():
+            batches = opt_out.after if opt_out.confirmed else opt_out.before
+            batches.append(_send(self._client, user))
+            gevent.sleep(random.uniform(0, MAX_PAUSE_SECONDS))  # noqa: S311
 
 
-def _send(requests: Requests, person: Person, *, fresh: bool = True) -> Batch:
-    ids = [str(uuid4()) for _ in range(BATCH)]
-    items = [{"id": event_id, "name": NAME, "category": NAME} for event_id in ids]
-    answer = requests.ask("POST", "/api/analytics/events", person, fresh=fresh, events=items)
-    if answer is None or answer.status != 202:
-        return Batch(ids, taken=None)
-    told = json.loads(answer.body)
-    return Batch(ids, taken=told["accepted"] > 0 or not told["opted_out"])
+def _send(client: RecordingClient, user: RehearsalUser, *, fresh: bool = True) -> EventBatch:
+    ids = [str(uuid4()) for _ in range(BATCH_SIZE)]
+    items = [{"id": event_id, "name": EVENT_NAME, "category": EVENT_NAME} for event_id in ids]
+    response = client.request("POST", "/api/analytics/events", user, fresh=fresh, events=items)
+    if response is None or response.status != 202:
+        return EventBatch(ids, accepted=None)
+    result = json.loads(response.body)
+    return EventBatch(ids, accepted=result["accepted"] > 0 or not result["opted_out"])

@@ -1,4 +1,4 @@
-"""The load of a rehearsal: requests at a fixed rate, notifications, sessions that end while their requests are under way."""
+"""The load of a rehearsal: requests at a constant rate, notifications, and logouts while requests of the session are in flight."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ import gevent
 from gevent.pool import Pool
 
 from app.core.errors import Unavailable
-from app.operations.rehearsal.measurements import Request
-from app.operations.rehearsal.people import Person, SignInFailed, sign_in
-from app.operations.rehearsal.web import TIMEOUT_SECONDS, Answer, NoAnswer, Web
+from app.operations.rehearsal.http_client import TIMEOUT_SECONDS, BalancerClient, HttpResponse, NoResponse
+from app.operations.rehearsal.measurements import SentRequest
+from app.operations.rehearsal.users import RehearsalUser, SignInFailed, sign_in
 
 TICK_SECONDS = 0.02
-LAST_SECONDS = 3.0
-RACERS = 6  # requests under way when their session ends
-CHECKS = 6  # of an ended session: so many instances are asked, if there are so many
+LAST_REQUESTS_SECONDS = 3.0
+CONCURRENT_REQUESTS = 6  # in flight while their session ends
+CHECKS = 6  # requests with the cookie of an ended session, to reach several instances
 
-UP_TO_NOTHING = 0  # marks nothing as read, but goes all the way that a change goes
+UP_TO_NOTHING = 0  # marks nothing as read, but takes the whole path of a write
 
 
-class Steadily:
-    """Starts `act(0)`, `act(1)`, ... on time, whether those before have ended or not."""
+class ConstantRateLoad:
+    """Starts `act(0)`, `act(1)`, ... at a constant rate, whether or not earlier calls have returned."""
 
-    def __init__(self, per_second: float, act: Callable[[int], Any], places: int = 1000) -> None:
+    def __init__(self, per_second: float, act: Callable[[int], Any], max_concurrent: int = 1000) -> None:
         self._per_second = per_second
         self._act = act
-        self._pool = Pool(places)
+        self._pool = Pool(max_concurrent)
         self._pace = gevent.spawn(self._run)
 
     def finish(self) -> None:
-        """No further ones; those under way come to their end."""
+        """Start no further calls and wait for those in progress."""
         self._pace.kill()
         self._pool.join(timeout=2 * TIMEOUT_SECONDS)
 
     def kill(self) -> None:
-        """What instances are just doing for a user is done before that user is deleted, if it does not take long."""
+        """Stop the load. Calls in progress get a few seconds, so that instances finish them before the users are deleted."""
         self._pace.kill()
-        self._pool.join(timeout=LAST_SECONDS)
+        self._pool.join(timeout=LAST_REQUESTS_SECONDS)
         self._pool.kill()
 
     def _run(self) -> None:
@@ -53,54 +53,56 @@ class Steadily:
             self._pool.spawn(self._act, number)
 
 
-class Requests:
-    """Asked of the fleet, each once, and noted."""
+class RecordingClient:
+    """Sends requests as a user, without retries, and records each of them."""
 
-    def __init__(self, web: Web) -> None:
-        self._web = web
-        self.done: list[Request] = []
+    def __init__(self, client: BalancerClient) -> None:
+        self._client = client
+        self.sent: list[SentRequest] = []
 
-    def ask(self, method: str, path: str, person: Person, *, fresh: bool = True, **body: Any) -> Answer | None:
-        """None: nobody answered."""
-        started, answer, why = time.monotonic(), None, ""
+    def request(
+        self, method: str, path: str, user: RehearsalUser, *, fresh: bool = True, **body: Any
+    ) -> HttpResponse | None:
+        """Return the response, or None if there was none."""
+        started, response, error = time.monotonic(), None, ""
         content = json.dumps(body).encode() if body else None
         try:
-            answer = self._web.ask(method, path, person.cookie, content, fresh=fresh)
-            why = answer.complaint if answer.status >= 400 else ""
-        except NoAnswer as error:
-            why = str(error)
-        seconds, status = time.monotonic() - started, answer.status if answer else 0
-        may_retry = answer is not None and "Retry-After" in answer.headers
-        self.done.append(Request(started, seconds, method, status, person.id, may_retry, why))
-        return answer
+            response = self._client.request(method, path, user.cookie, content, fresh=fresh)
+            error = response.error if response.status >= 400 else ""
+        except NoResponse as failure:
+            error = str(failure)
+        seconds, status = time.monotonic() - started, response.status if response else 0
+        may_retry = response is not None and "Retry-After" in response.headers
+        self.sent.append(SentRequest(started, seconds, method, status, user.id, may_retry, error))
+        return response
 
 
 class HttpLoad:
-    """GET and POST by turns, of all users, every other one on a connection of its own."""
+    """Alternating GET and POST requests of all users, half of them on fresh connections."""
 
-    def __init__(self, requests: Requests, people: Sequence[Person]) -> None:
-        self._requests = requests
-        self._people = people
+    def __init__(self, client: RecordingClient, users: Sequence[RehearsalUser]) -> None:
+        self._client = client
+        self._users = users
 
     def send(self, number: int) -> None:
-        person, fresh = self._people[number % len(self._people)], number % 4 < 2
+        user, fresh = self._users[number % len(self._users)], number % 4 < 2
         if number % 2:
-            self._requests.ask("POST", "/api/notifications/read", person, fresh=fresh, up_to=UP_TO_NOTHING)
+            self._client.request("POST", "/api/notifications/read", user, fresh=fresh, up_to=UP_TO_NOTHING)
         else:
-            self._requests.ask("GET", "/api/auth/me", person, fresh=fresh)
+            self._client.request("GET", "/api/auth/me", user, fresh=fresh)
 
 
-class Sender:
-    """Notifications to one user after the other. What `send` has returned is accepted, and must arrive."""
+class NotificationLoad:
+    """Notifications to one user after another. A notification for which `send` returns is accepted and must arrive."""
 
-    def __init__(self, send: Callable[[int], int], people: Sequence[Person]) -> None:
-        """`send(user id)` returns the number of the notification."""
+    def __init__(self, send: Callable[[int], int], users: Sequence[RehearsalUser]) -> None:
+        """`send(user ID)` returns the `seq` of the notification."""
         self._send = send
-        self._people = people
+        self._users = users
         self.accepted: dict[int, dict[int, float]] = defaultdict(dict)
 
     def send(self, number: int) -> None:
-        user_id = self._people[number % len(self._people)].id
+        user_id = self._users[number % len(self._users)].id
         try:
             seq = self._send(user_id)
         except Unavailable:
@@ -108,32 +110,32 @@ class Sender:
         self.accepted[user_id][seq] = time.monotonic()
 
 
-class Logouts:
-    """Sessions that end while requests of theirs are under way on all instances."""
+class LogoutLoad:
+    """Logouts of sessions that have requests in flight on all instances."""
 
-    def __init__(self, web: Web, people: Sequence[Person]) -> None:
-        self._web = web
-        self._people = people
+    def __init__(self, client: BalancerClient, users: Sequence[RehearsalUser]) -> None:
+        self._client = client
+        self._users = users
         self._ended: list[str] = []  # cookies
 
     def race(self, number: int) -> None:
         try:
-            cookie = sign_in(self._web, self._people[number % len(self._people)], attempts=1).cookie
+            cookie = sign_in(self._client, self._users[number % len(self._users)], attempts=1).cookie
         except SignInFailed:
             return
-        racers = [gevent.spawn(self._request, cookie, racer) for racer in range(RACERS)]
-        gevent.sleep(random.uniform(0, 0.02))  # noqa: S311 - into the middle of them
+        requests = [gevent.spawn(self._request, cookie, number) for number in range(CONCURRENT_REQUESTS)]
+        gevent.sleep(random.uniform(0, 0.02))  # noqa: S311 - while they are in flight
         try:
-            if self._web.post("/api/auth/logout", cookie).status == 204:
+            if self._client.post("/api/auth/logout", cookie).status == 204:
                 self._ended.append(cookie)
-        except NoAnswer:
+        except NoResponse:
             pass
-        gevent.joinall(racers)
+        gevent.joinall(requests)
 
     def count_revived(self) -> tuple[int, int]:
-        """How many sessions were ended, and how many of them are valid all the same, on any instance."""
+        """Return how many sessions were ended, and how many of them are still valid on any instance."""
         ended = list(self._ended)
-        return len(ended), sum(Pool(RACERS).imap_unordered(self._is_valid, ended))
+        return len(ended), sum(Pool(CONCURRENT_REQUESTS).imap_unordered(self._is_valid, ended))
 
     def _is_valid(self, cookie: str) -> bool:
         statuses = [self._request(cookie, 0) for _ in range(CHECKS)]
@@ -142,26 +144,26 @@ class Logouts:
     def _request(self, cookie: str, number: int) -> int:
         try:
             if number % 2:
-                return self._web.post("/api/notifications/read", cookie, up_to=UP_TO_NOTHING).status
-            return self._web.get("/api/auth/me", cookie).status
-        except NoAnswer:
+                return self._client.post("/api/notifications/read", cookie, up_to=UP_TO_NOTHING).status
+            return self._client.get("/api/auth/me", cookie).status
+        except NoResponse:
             return 0
 
 
-class Stalls:
-    """The moments in which this process did not come to run: what it measured then is its own lateness."""
+class StallMonitor:
+    """Records when this process was not scheduled: delays measured then may be those of the load generator."""
 
     def __init__(self) -> None:
-        self._seen: list[tuple[float, float]] = []  # when, how long
+        self._stalls: list[tuple[float, float]] = []  # (end, seconds)
 
     def run(self) -> None:
-        """For ever."""
+        """Run until the greenlet is killed."""
         before = time.monotonic()
         while True:
             gevent.sleep(TICK_SECONDS)
             now = time.monotonic()
-            self._seen.append((now, now - before - TICK_SECONDS))
+            self._stalls.append((now, now - before - TICK_SECONDS))
             before = now
 
     def longest(self, started: float, ended: float) -> float:
-        return max((length for at, length in self._seen if started <= at <= ended), default=0.0)
+        return max((seconds for at, seconds in self._stalls if started <= at <= ended), default=0.0)

@@ -1,4 +1,4 @@
-"""What a rehearsal has seen. All times are seconds on one monotonic clock."""
+"""What a rehearsal has measured. Times are seconds on the monotonic clock of the load generator."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from datetime import datetime
 
 
 @dataclass(frozen=True)
-class Request:
+class SentRequest:
     started: float
     seconds: float
     method: str
-    status: int  # 0: no answer
+    status: int  # 0: no response
     user_id: int
-    may_retry: bool = False  # it said when to try again
-    why: str = ""  # it failed, and who says so
+    may_retry: bool = False  # the response had a Retry-After header
+    error: str = ""  # which instance reported which error
 
     @property
     def ended(self) -> float:
@@ -27,57 +27,57 @@ class Request:
 
 
 @dataclass
-class Outage:
-    """Of one socket: from its loss to the moment in which it was served again."""
+class SocketOutage:
+    """The time between a disconnection and the `ready` event after the reconnection."""
 
     lost_at: float
-    instance: str  # that had it
+    instance: str  # which held the socket before
     back_at: float | None = None
 
 
 @dataclass
-class Socket:
+class SocketRecord:
     user_id: int
-    heard: list[tuple[float, int]] = field(default_factory=list)  # when, seq; as they came on the wire
-    outages: list[Outage] = field(default_factory=list)
-    connected: bool = False  # now
+    received: list[tuple[float, int]] = field(default_factory=list)  # (time, seq) in the order on the wire
+    outages: list[SocketOutage] = field(default_factory=list)
+    connected: bool = False
     signed_out: bool = False
-    is_bystander: bool = False  # it takes its time to come back
+    is_bystander: bool = False  # reconnects slowly on purpose
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Events of one request."""
+class EventBatch:
+    """The events of one request."""
 
     ids: Sequence[str]
-    taken: bool | None  # as it was answered; None: without an answer they may be stored or not
+    accepted: bool | None  # None: there was no valid response, so they may be stored or not
 
 
 @dataclass
-class No:
-    """One user's, in the middle of their events."""
+class OptOut:
+    """One opt-out of a user who sends events before, during and after it."""
 
-    before: list[Batch] = field(default_factory=list)  # sent before it was answered
-    after: list[Batch] = field(default_factory=list)
-    answered: bool = False  # with 200
+    before: list[EventBatch] = field(default_factory=list)  # sent before the opt-out was confirmed
+    after: list[EventBatch] = field(default_factory=list)
+    confirmed: bool = False  # answered with 200
     fenced_at: datetime | None = None
-    stored: dict[str, datetime] | None = None  # of the user right after the answer: nothing may be added to it; None: not seen
+    stored: dict[str, datetime] | None = None  # the user's events in SQL right after the response; None: SQL was unavailable
 
 
 @dataclass(frozen=True)
-class Stop:
+class ObservedStop:
     instance: str
-    asked_at: float
-    gone_at: float
+    signalled_at: float
+    exited_at: float
     ready_at: float
-    unready_at: float | None  # when /health/ready was first seen to answer 503
-    closings: Sequence[float]  # of its sockets
-    stall: float = 0.0  # while they were closed
+    unready_at: float | None  # the first 503 of /health/ready
+    closings: Sequence[float]  # times at which sockets were closed
+    stall: float = 0.0  # longest stall of the load generator while they were closed
 
 
 @dataclass(frozen=True)
-class ToldStop:
-    """As the fleet itself has it in /api/fleet."""
+class ReportedStop:
+    """A stop as /api/fleet shows it."""
 
     instance: str
     kind: str  # clean, forced, crashed
@@ -85,31 +85,31 @@ class ToldStop:
 
 
 @dataclass
-class Phase:
+class RehearsalPhase:
     name: str
     started: float
     ended: float = 0.0
-    stall: float = 0.0
+    stall: float = 0.0  # longest stall of the load generator
     killed_at: float | None = None
-    killed: str = ""  # which instance
-    down_at: float | None = None  # Redis
-    back_at: float | None = None
+    killed: str = ""  # the killed instance
+    down_at: float | None = None  # Redis was stopped
+    back_at: float | None = None  # Redis was available again
 
-    def has(self, moment: float) -> bool:
-        return self.started <= moment < self.ended
-
-
-@dataclass(frozen=True)
-class Accounting:
-    """What became of the events, in SQL and at the end."""
-
-    rows: dict[str, int]  # how often each event is there
-    beyond_fences: Collection[str]  # events of users who have said no that happened later
-    waiting: int  # in the stream
+    def has(self, time: float) -> bool:
+        return self.started <= time < self.ended
 
 
 @dataclass(frozen=True)
-class Settings:
+class StoredEvents:
+    """The rehearsal's events in SQL at the end."""
+
+    rows: dict[str, int]  # event ID -> number of rows
+    beyond_fences: Collection[str]  # IDs of events that happened after their user's opt-out
+    waiting: int  # entries of the stream that are not stored yet
+
+
+@dataclass(frozen=True)
+class DrainSettings:
     drain_rate: float
     shutdown_delay: float
     shutdown_timeout: float
@@ -119,17 +119,17 @@ class Settings:
 class Measurements:
     url: str
     instances: int
-    settings: Settings
-    requests: list[Request] = field(default_factory=list)
-    sockets: list[Socket] = field(default_factory=list)
-    phases: list[Phase] = field(default_factory=list)
-    stops: list[Stop] = field(default_factory=list)
-    told: list[ToldStop] = field(default_factory=list)
-    accepted: dict[int, dict[int, float]] = field(default_factory=dict)  # user -> seq -> when it was stored
+    settings: DrainSettings
+    requests: list[SentRequest] = field(default_factory=list)
+    sockets: list[SocketRecord] = field(default_factory=list)
+    phases: list[RehearsalPhase] = field(default_factory=list)
+    stops: list[ObservedStop] = field(default_factory=list)
+    reported_stops: list[ReportedStop] = field(default_factory=list)
+    accepted: dict[int, dict[int, float]] = field(default_factory=dict)  # user ID -> seq -> time at which it was stored
     logouts: int = 0
     revived: int = 0  # sessions that were valid again after their logout
-    events: list[Batch] = field(default_factory=list)  # of users who never say no
-    noes: list[No] = field(default_factory=list)
-    accounting: Accounting | None = None  # None: it did not come to that
-    remarks: list[str] = field(default_factory=list)  # what was not rehearsed
-    interrupted: str | None = None  # why it ended before its end
+    events: list[EventBatch] = field(default_factory=list)  # of users who never opt out
+    opt_outs: list[OptOut] = field(default_factory=list)
+    stored_events: StoredEvents | None = None  # None: the rehearsal ended before they were counted
+    remarks: list[str] = field(default_factory=list)  # phases that were skipped, and why
+    interrupted: str | None = None  # why the rehearsal ended early

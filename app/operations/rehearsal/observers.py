@@ -1,64 +1,53 @@
-"""What the scenario looks at while it goes on: readiness, the sockets, and what the fleet tells of its stops."""
+"""What the scenario observes through the load balancer: readiness, and the stops that the fleet has recorded."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.operations.rehearsal.measurements import ToldStop
-from app.operations.rehearsal.stops import is_named
-from app.operations.rehearsal.web import NoAnswer, Web
+from app.operations.rehearsal.http_client import BalancerClient, NoResponse
+from app.operations.rehearsal.measurements import ReportedStop
+from app.operations.rehearsal.stop_checks import is_named
 
 
 @dataclass(frozen=True)
-class Crowd:
-    """The sockets, as far as the scenario waits for them."""
+class StopHistory:
+    """The last stops in /api/fleet, read with an administrator's session."""
 
-    is_calm: Callable[[], bool]
-    closings: Callable[[str, float], list[float]]  # of an instance, since a moment
-    count: Callable[[str], int]  # of an instance, now
-    dismiss_bystanders: Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Account:
-    """What the fleet tells an administrator of its last stops."""
-
-    web: Web
+    client: BalancerClient
     cookie: str
 
-    def stops(self) -> dict[str, ToldStop]:
-        """By what tells them apart; none if the fleet does not say."""
+    def read(self) -> dict[str, ReportedStop]:
+        """Return the stops by the nonce of the start, or nothing if the fleet does not answer."""
         try:
-            answer = self.web.get("/api/fleet", self.cookie)
-        except NoAnswer:
+            response = self.client.get("/api/fleet", self.cookie)
+        except NoResponse:
             return {}
-        told = json.loads(answer.body)["stops"] if answer.status == 200 else []
-        return {one["nonce"]: ToldStop(one["instance_id"], one["kind"], one["summary"]) for one in told}
+        stops = json.loads(response.body)["stops"] if response.status == 200 else []
+        return {stop["nonce"]: ReportedStop(stop["instance_id"], stop["kind"], stop["summary"]) for stop in stops}
 
 
-class Readiness:
-    """What /health/ready says of each instance, asked through the balancer again and again."""
+class ReadinessMonitor:
+    """Polls /health/ready through the load balancer and records which instance answered with which status."""
 
-    def __init__(self, web: Web) -> None:
-        self._web = web
-        self._seen: list[tuple[float, str, int]] = []  # when, instance, status
+    def __init__(self, client: BalancerClient) -> None:
+        self._client = client
+        self._seen: list[tuple[float, str, int]] = []  # (time, instance, status)
 
-    def ask(self, _: int = 0) -> None:
+    def poll(self, _: int = 0) -> None:
         try:
-            answer = self._web.get("/health/ready", fresh=False)
-        except NoAnswer:
+            response = self._client.get("/health/ready", fresh=False)
+        except NoResponse:
             return
-        if answer.instance:
-            self._seen.append((time.monotonic(), answer.instance, answer.status))
+        if response.instance:
+            self._seen.append((time.monotonic(), response.instance, response.status))
 
     def first(self, instance: str, status: int, since: float, until: float | None = None) -> float | None:
-        """When the instance was first seen to answer so."""
+        """Return when the instance first answered with that status in the given time, or None."""
         found = (at for at, name, seen in self._seen if at >= since and seen == status and is_named(name, [instance]))
-        moment = next(found, None)
-        return moment if moment is not None and (until is None or moment <= until) else None
+        at = next(found, None)
+        return at if at is not None and (until is None or at <= until) else None
 
     def names(self) -> set[str]:
         return {name for _, name, _ in self._seen}

@@ -1,4 +1,4 @@
-"""What is to be rehearsed: handed from the command to the program that does it."""
+"""The parameters of a rehearsal, which the command passes to the rehearsal process."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ ROLLING_RESTART, SIGKILL, REDIS_RESTART = "rolling restart", "SIGKILL", "Redis r
 @dataclass(frozen=True)
 class Plan:
     url: str
-    instances: dict[str, str]  # INSTANCE_ID -> the file with the process id of its gunicorn
-    redis_restart: str | None  # a command of the shell
+    instances: dict[str, str]  # INSTANCE_ID -> path of its gunicorn's pid file
+    redis_restart: str | None  # shell command
     as_json: bool = False
     phases: tuple[str, ...] = (ROLLING_RESTART, SIGKILL, REDIS_RESTART)
-    sockets: int = 60  # that are sent notifications
+    sockets: int = 60  # that receive notifications
     sockets_per_user: int = 2
-    bystanders: int | None = None  # further sockets; by default enough to see how fast an instance closes them
+    bystanders: int | None = None  # further sockets; None: as many as needed to observe the drain rate
     requests_per_second: int = 100
     notifications_per_second: int = 50
     logouts_per_second: int = 1

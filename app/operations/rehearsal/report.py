@@ -1,60 +1,60 @@
-"""The report card of a rehearsal: from measurements to lines, and from lines to text or JSON."""
+"""The report card of a rehearsal, as text and as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from app.operations.rehearsal import judgement
-from app.operations.rehearsal.judgement import Line
+from app.operations.rehearsal import checks
+from app.operations.rehearsal.checks import CheckResult
 from app.operations.rehearsal.measurements import Measurements
-from app.operations.rehearsal.stops import stops
+from app.operations.rehearsal.stop_checks import stops
 
 
-def judge(measured: Measurements) -> list[Line]:
+def check(measured: Measurements) -> list[CheckResult]:
     if not measured.phases:
-        return [judgement.interruption(measured)]
+        return [checks.interruption(measured)]
     return [
-        *judgement.completeness(measured),
-        *judgement.requests(measured),
-        judgement.longest_gap(measured),
-        *judgement.redis(measured),
-        *judgement.notifications(measured),
+        *checks.completeness(measured),
+        *checks.requests(measured),
+        checks.longest_gap(measured),
+        *checks.redis(measured),
+        *checks.notifications(measured),
         *_analytics(measured),
-        judgement.signed_out(measured),
-        judgement.logouts(measured),
-        judgement.reconnections(measured),
+        checks.signed_out(measured),
+        checks.logouts(measured),
+        checks.reconnections(measured),
         *stops(measured),
     ]
 
 
-def _analytics(measured: Measurements) -> list[Line]:
-    accounting = measured.accounting
-    return [judgement.events(measured, accounting), judgement.opt_outs(measured, accounting)] if accounting else []
+def _analytics(measured: Measurements) -> list[CheckResult]:
+    stored = measured.stored_events
+    return [checks.events(measured, stored), checks.opt_outs(measured, stored)] if stored else []
 
 
-def is_green(lines: Iterable[Line]) -> bool:
-    return all(line.ok for line in lines)
+def is_green(results: Iterable[CheckResult]) -> bool:
+    return all(result.ok for result in results)
 
 
-def as_text(measured: Measurements, lines: Sequence[Line]) -> str:
-    verdict = "GREEN" if is_green(lines) else "RED"
-    width = max(len(line.name) for line in lines)
-    shown = [f"Rehearsal of {measured.url}, {measured.instances} instances, {_seconds(measured):.0f} s: {verdict}", ""]
-    for line in lines:
-        shown.append(f"  {'ok ' if line.ok else 'RED'}  {line.name:{width}}  {line.text}")
-        if not line.ok:
-            shown.append(f"       {'':{width}}  -> {line.meaning}")
-    return "\n".join([*shown, *(f"  -    {remark}" for remark in measured.remarks)])
+def as_text(measured: Measurements, results: Sequence[CheckResult]) -> str:
+    verdict = "GREEN" if is_green(results) else "RED"
+    width = max(len(result.name) for result in results)
+    lines = [f"Rehearsal of {measured.url}, {measured.instances} instances, {_seconds(measured):.0f} s: {verdict}", ""]
+    for result in results:
+        lines.append(f"  {'ok ' if result.ok else 'RED'}  {result.name:{width}}  {result.text}")
+        if not result.ok:
+            lines.append(f"       {'':{width}}  -> {result.meaning}")
+    return "\n".join([*lines, *(f"  -    {remark}" for remark in measured.remarks)])
 
 
-def as_data(measured: Measurements, lines: Sequence[Line]) -> dict[str, Any]:
+def as_data(measured: Measurements, results: Sequence[CheckResult]) -> dict[str, Any]:
     return {
-        "verdict": "green" if is_green(lines) else "red",
+        "verdict": "green" if is_green(results) else "red",
         "url": measured.url,
         "instances": measured.instances,
         "seconds": round(_seconds(measured), 1),
-        "lines": [{"name": line.name, "ok": line.ok, "text": line.text, "meaning": line.meaning} for line in lines],
+        "lines": [{"name": one.name, "ok": one.ok, "text": one.text, "meaning": one.meaning} for one in results],
         "remarks": measured.remarks,
     }
 

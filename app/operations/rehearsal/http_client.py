@@ -1,4 +1,4 @@
-"""Requests through the balancer, over connections that are kept and over fresh ones."""
+"""HTTP requests through the load balancer, over keep-alive connections and over fresh ones."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 TIMEOUT_SECONDS = 10.0
 
 
-class NoAnswer(Exception):
+class NoResponse(Exception):
     pass
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpResponse:
     status: int
     headers: HTTPMessage
     body: bytes
@@ -28,10 +28,10 @@ class Answer:
         return self.headers.get("X-Instance-Id", "")
 
     @property
-    def complaint(self) -> str:
-        """Of a refusal: who says what."""
-        problem = self.headers.get_content_type() == "application/problem+json"
-        return f"{self.instance or 'the balancer'}: {json.loads(self.body)['detail'] if problem else self.status}"
+    def error(self) -> str:
+        """The sender of an error response and its problem detail, or its status where there is none."""
+        is_problem = self.headers.get_content_type() == "application/problem+json"
+        return f"{self.instance or 'load balancer'}: {json.loads(self.body)['detail'] if is_problem else self.status}"
 
     @property
     def cookies(self) -> dict[str, str]:
@@ -39,21 +39,23 @@ class Answer:
         return {name: morsel.value for name, morsel in cookies.items()}
 
 
-class Web:
+class BalancerClient:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._connection = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._netloc, self._path = parts.netloc, parts.path.rstrip("/")
-        self._idle: deque[HTTPConnection] = deque()  # the longest idle first, so that none is idle for long
+        self._idle: deque[HTTPConnection] = deque()  # used in rotation, so that none is idle for long
 
-    def get(self, path: str, cookie: str = "", *, fresh: bool = True) -> Answer:
-        return self.ask("GET", path, cookie, fresh=fresh)
+    def get(self, path: str, cookie: str = "", *, fresh: bool = True) -> HttpResponse:
+        return self.request("GET", path, cookie, fresh=fresh)
 
-    def post(self, path: str, cookie: str = "", *, fresh: bool = True, **body: Any) -> Answer:
-        return self.ask("POST", path, cookie, json.dumps(body).encode(), fresh=fresh)
+    def post(self, path: str, cookie: str = "", *, fresh: bool = True, **body: Any) -> HttpResponse:
+        return self.request("POST", path, cookie, json.dumps(body).encode(), fresh=fresh)
 
-    def ask(self, method: str, path: str, cookie: str = "", body: bytes | None = None, *, fresh: bool = True) -> Answer:
-        """Raises NoAnswer. Nothing is tried again, on whichever connection."""
+    def request(
+        self, method: str, path: str, cookie: str = "", body: bytes | None = None, *, fresh: bool = True
+    ) -> HttpResponse:
+        """Send one request without any retry. Raise NoResponse."""
         connection = None if fresh or not self._idle else self._idle.popleft()
         connection = connection or self._connection(self._netloc, timeout=TIMEOUT_SECONDS)
         headers = {"Cookie": cookie} if cookie else {}
@@ -61,16 +63,16 @@ class Web:
         headers |= {} if body is None else {"Content-Type": "application/json"}
         try:
             connection.request(method, self._path + path, body, headers)
-            response = connection.getresponse()
-            answer = Answer(response.status, response.headers, response.read())
+            raw = connection.getresponse()
+            response = HttpResponse(raw.status, raw.headers, raw.read())
         except (OSError, HTTPException) as error:
             connection.close()
-            raise NoAnswer(f"{type(error).__name__}: {error}") from None
-        if fresh or response.will_close:
+            raise NoResponse(f"{type(error).__name__}: {error}") from None
+        if fresh or raw.will_close:
             connection.close()
         else:
             self._idle.append(connection)
-        return answer
+        return response
 
     def close(self) -> None:
         while self._idle:

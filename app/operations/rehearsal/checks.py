@@ -1,0 +1,280 @@
+"""The lines of the report card: what visitors noticed, compared with a limit.
+
+Each limit on time is extended by the longest stall of the load generator in that phase (`RehearsalPhase.stall`), so that a busy
+machine makes the checks less strict instead of wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from app.operations.rehearsal.measurements import Measurements, OptOut, RehearsalPhase, SentRequest, StoredEvents
+
+MAX_GAP_SECONDS = 1.0  # between two successful requests: a visitor takes it for a slow page
+IN_FLIGHT_SECONDS = 0.5  # requests sent this soon after a SIGKILL may still reach the dead instance; no proxy repeats a POST
+MAX_CUT_OFF = 20  # requests: the load of a fifth of a second
+FAILED, CUT_OFF, EXCUSED = "failed", "cut off", "excused"
+MAX_FAILURE_KINDS = 4  # listed in the report
+MAX_SECONDS_IN_OUTAGE = 2.0  # for a response, even a 503, while Redis is unavailable
+MAX_RECOVERY_SECONDS = 5.0  # after Redis is available again
+# The official client waits at most 1.5, 2.5 and 4.5 s before its first three reconnection attempts. The third must succeed for
+# nearly all clients.
+MAX_RECONNECT_SECONDS, RECONNECTED_SHARE = 8.5, 0.95
+MAX_DELAY_SECONDS = 10.0
+MAX_STALL_SECONDS = 1.0  # with longer stalls of the load generator the measured times say nothing about the fleet
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    name: str
+    ok: bool
+    text: str
+    meaning: str  # what a failure means
+
+
+def interruption(measured: Measurements) -> CheckResult:
+    reason = measured.interrupted or "no phase was run"
+    return CheckResult("rehearsal", False, reason, "the rehearsal ended there; the remaining phases were not tested")
+
+
+def completeness(measured: Measurements) -> Iterator[CheckResult]:
+    if measured.interrupted:
+        yield interruption(measured)
+    stall = max(phase.stall for phase in measured.phases)
+    yield CheckResult(
+        "own load",
+        stall <= MAX_STALL_SECONDS,
+        f"the load generator stalled for up to {stall:.2f} s (at most {MAX_STALL_SECONDS:g})",
+        "this machine is too busy for time measurements: run the rehearsal on another machine or at another time",
+    )
+
+
+def requests(measured: Measurements) -> Iterator[CheckResult]:
+    """Check for failed requests. A 401 is not a failed request; `signed_out` counts its user."""
+    answered = [request for request in measured.requests if request.status != 401]
+    kinds = [(_kind(measured, request), request) for request in answered if not request.ok]
+    failed = [request for kind, request in kinds if kind == FAILED]
+    slowest = max((request.seconds for request in measured.requests), default=0.0)
+    yield CheckResult(
+        "requests",
+        not failed and bool(answered),
+        f"{len(measured.requests):,} sent, {len(failed):,} failed{_details(measured, failed)}; the slowest took {slowest:.1f} s",
+        "visitors saw errors: an instance received requests that it no longer served, or the machines are too small for the load",
+    )
+    counts = Counter(kind for kind, _ in kinds)
+    if any(phase.killed_at is not None for phase in measured.phases):
+        yield CheckResult(
+            "cut off",
+            counts[CUT_OFF] <= MAX_CUT_OFF,
+            f"{counts[CUT_OFF]} requests in flight failed at the SIGKILL (at most {MAX_CUT_OFF})",
+            "the load balancer took too long to route around the dead instance",
+        )
+    if any(phase.down_at is not None for phase in measured.phases):
+        text = f"{counts[EXCUSED]:,} requests were answered with 503 and Retry-After while Redis was unavailable"
+        yield CheckResult("refused", True, text, "")
+
+
+def _kind(measured: Measurements, request: SentRequest) -> str:
+    phase = _phase_at(measured, request.started)
+    if phase and phase.killed_at is not None and request.started - IN_FLIGHT_SECONDS < phase.killed_at <= request.ended:
+        return CUT_OFF
+    if phase and _in_outage(phase, request.started) and request.status == 503 and request.may_retry:
+        return EXCUSED
+    return FAILED
+
+
+def _details(measured: Measurements, failed: Sequence[SentRequest]) -> str:
+    if not failed:
+        return ""
+    kinds: Counter[str] = Counter()
+    for request in failed:
+        phase = _phase_at(measured, request.started)
+        kinds[f"{request.method} {request.status or 'no response'}, {phase.name if phase else 'between phases'}"] += 1
+    (error, _), *_ = Counter(request.error for request in failed).most_common(1)
+    counted = "; ".join(f"{count} x {kind}" for kind, count in kinds.most_common(MAX_FAILURE_KINDS))
+    return f" ({counted}{f'; most frequent error: {error}' if error else ''})"
+
+
+def _phase_at(measured: Measurements, time: float) -> RehearsalPhase | None:
+    return next((phase for phase in measured.phases if phase.has(time)), None)
+
+
+def _in_outage(phase: RehearsalPhase, time: float) -> bool:
+    """Whether Redis was unavailable at that time, or the fleet could still be reconnecting to it."""
+    if phase.down_at is None:
+        return False
+    return phase.down_at <= time <= (phase.ended if phase.back_at is None else phase.back_at + MAX_RECOVERY_SECONDS + phase.stall)
+
+
+def longest_gap(measured: Measurements) -> CheckResult:
+    gaps = [(gap, phase) for phase in measured.phases if phase.down_at is None for gap in _gaps(measured.requests, phase)]
+    longest = max((gap for gap, _ in gaps), default=0.0)
+    return CheckResult(
+        "longest gap",
+        all(gap <= MAX_GAP_SECONDS + phase.stall for gap, phase in gaps),
+        f"{longest:.2f} s between two successful requests outside the Redis restart (at most {MAX_GAP_SECONDS:g})",
+        "no visitor was served for that long: all instances were down at once, or the load balancer had marked all of them as down",
+    )
+
+
+def _gaps(requests: Iterable[SentRequest], phase: RehearsalPhase) -> list[float]:
+    served = sorted(request.ended for request in requests if request.ok and phase.has(request.ended))
+    return [later - earlier for earlier, later in itertools.pairwise([phase.started, *served, phase.ended])]
+
+
+def redis(measured: Measurements) -> Iterator[CheckResult]:
+    for phase in measured.phases:
+        if phase.down_at is None:
+            continue
+        if phase.back_at is None:
+            meaning = "the --redis-restart command did not start a new Redis"
+            yield CheckResult("redis", False, "Redis was not restarted", meaning)
+            continue
+        during = [request for request in measured.requests if _in_outage(phase, request.started)]
+        slowest = max((request.seconds for request in during), default=0.0)
+        yield CheckResult(
+            "slowest answer",
+            slowest <= MAX_SECONDS_IN_OUTAGE + phase.stall,
+            f"{slowest:.2f} s (at most {MAX_SECONDS_IN_OUTAGE:g}) while Redis was unavailable "
+            f"for {phase.back_at - phase.down_at:.1f} s",
+            "requests waited for Redis instead of failing fast; they pile up and block the instance",
+        )
+        recovery = _recovery(measured, phase, phase.back_at)
+        yield CheckResult(
+            "recovery",
+            recovery <= MAX_RECOVERY_SECONDS + phase.stall,
+            f"the fleet had recovered {recovery:.1f} s after Redis was available again (at most {MAX_RECOVERY_SECONDS:g})",
+            "instances did not reconnect to Redis by themselves in time; their logs show what they waited for",
+        )
+
+
+def _recovery(measured: Measurements, phase: RehearsalPhase, back_at: float) -> float:
+    """Return the seconds until the last 503 and the last notification that had been stored before Redis was back."""
+    last = [request.ended for request in measured.requests if request.status == 503 and _in_outage(phase, request.started)]
+    for socket in measured.sockets:
+        accepted = measured.accepted.get(socket.user_id, {})
+        last += [
+            at for at, seq in socket.received if phase.has(at) and phase.has(sent := accepted.get(seq, 0.0)) and sent <= back_at
+        ]
+    return max(0.0, *(at - back_at for at in last)) if last else 0.0
+
+
+def notifications(measured: Measurements) -> Iterator[CheckResult]:
+    accepted = sum(map(len, measured.accepted.values()))
+    lost = duplicated = disordered = late = 0
+    worst = 0.0
+    for socket in measured.sockets:
+        sent = measured.accepted.get(socket.user_id, {})
+        seqs = [seq for _, seq in socket.received]
+        lost += len(sent.keys() - set(seqs))
+        duplicated += len(seqs) - len(set(seqs))
+        disordered += sum(later < earlier for earlier, later in itertools.pairwise(seqs))
+        for at, seq in socket.received:
+            if seq in sent:
+                delay, limit = _delay_and_limit(measured, sent[seq], at)
+                worst = max(worst, delay)
+                late += delay > limit
+    yield CheckResult(
+        "notifications",
+        bool(accepted) and not lost + duplicated + disordered,
+        f"{accepted:,} accepted for {len(measured.sockets)} sockets: {lost} lost, {duplicated} duplicated, {disordered} out of order",
+        "a stored notification did not reach every socket of its user once and in order",
+    )
+    yield CheckResult(
+        "late",
+        not late,
+        f"{late} notifications arrived more than {MAX_DELAY_SECONDS:g} s after they were stored; the longest delay was {worst:.1f} s",
+        "sockets took too long to reconnect, or an instance did not notice that it had missed notifications",
+    )
+
+
+def _delay_and_limit(measured: Measurements, sent: float, received: float) -> tuple[float, float]:
+    """A notification that is stored during an outage of Redis is due when Redis is available again."""
+    phase = _phase_at(measured, received)
+    if phase and phase.back_at is not None and sent < phase.back_at:
+        sent = min(received, phase.back_at)
+    return received - sent, MAX_DELAY_SECONDS + (phase.stall if phase else 0.0)
+
+
+def events(measured: Measurements, found: StoredEvents) -> CheckResult:
+    """Every event that was answered with 202 is due, because these users never opt out."""
+    due = [event_id for batch in measured.events if batch.accepted is not None for event_id in batch.ids]
+    lost = sum(event_id not in found.rows for event_id in due)
+    duplicated = sum(count > 1 for count in found.rows.values())
+    waiting = f"; {found.waiting:,} not stored yet" if found.waiting else ""
+    return CheckResult(
+        "events",
+        bool(due) and not lost + duplicated,
+        f"{len(due):,} accepted from users who allow analytics: {lost:,} lost, {duplicated:,} duplicated{waiting}",
+        "events that were answered with 202 are not stored exactly once: does a job worker run, and does Redis persist its data?",
+    )
+
+
+def opt_outs(measured: Measurements, found: StoredEvents) -> CheckResult:
+    """Events that were stored before the opt-out was confirmed may stay. No other event of that user may ever be stored."""
+    confirmed = [opt_out for opt_out in measured.opt_outs if opt_out.confirmed]
+    accepted = sum(len(batch.ids) for opt_out in confirmed for batch in opt_out.after if batch.accepted)
+    stored = set(found.beyond_fences).union(*(_stored_after(opt_out, found) for opt_out in confirmed))
+    return CheckResult(
+        "opt-outs",
+        bool(confirmed) and not accepted and not stored,
+        f"{len(confirmed)} users opted out while they sent events: {accepted:,} accepted and {len(stored):,} stored afterwards",
+        "events were recorded after an opt-out: an instance used a stale cache entry, or a worker did not check for an opt-out "
+        "before it stored them",
+    )
+
+
+def _stored_after(opt_out: OptOut, found: StoredEvents) -> set[str]:
+    if opt_out.stored is None:
+        return set()
+    sent = {event_id for batch in opt_out.before + opt_out.after for event_id in batch.ids}
+    later = {event_id for event_id, at in opt_out.stored.items() if opt_out.fenced_at is not None and at > opt_out.fenced_at}
+    return (sent & found.rows.keys()) - opt_out.stored.keys() | later
+
+
+def signed_out(measured: Measurements) -> CheckResult:
+    by_http = {request.user_id for request in measured.requests if request.status == 401}
+    by_socket = {socket.user_id for socket in measured.sockets if socket.signed_out}
+    users = {socket.user_id for socket in measured.sockets} | {request.user_id for request in measured.requests}
+    return CheckResult(
+        "signed out",
+        not by_http | by_socket,
+        f"{len(by_http | by_socket)} of {len(users)} users lost their session",
+        "sessions were not valid on every instance: do all of them have the same SESSION_SECRET, SESSION_ENCRYPTION_KEY and Redis?",
+    )
+
+
+def logouts(measured: Measurements) -> CheckResult:
+    return CheckResult(
+        "logouts",
+        measured.revived == 0,
+        f"{measured.logouts} sessions ended with requests in flight, {measured.revived} became valid again",
+        "a cookie was valid again after its logout: a request in flight wrote the session back",
+    )
+
+
+def reconnections(measured: Measurements) -> CheckResult:
+    times = sorted(
+        outage.back_at - max(outage.lost_at, _redis_back_at(measured, outage.lost_at))
+        for socket in measured.sockets
+        for outage in socket.outages
+        if outage.back_at is not None and not socket.is_bystander
+    )
+    disconnected = sum(not socket.connected for socket in measured.sockets)
+    percentile = times[max(0, int(len(times) * RECONNECTED_SHARE + 0.999) - 1)] if times else 0.0
+    stall = max((phase.stall for phase in measured.phases), default=0.0)
+    return CheckResult(
+        "reconnections",
+        disconnected == 0 and percentile <= MAX_RECONNECT_SECONDS + stall,
+        f"{len(times)} by the official client, {RECONNECTED_SHARE:.0%} of them within {percentile:.1f} s "
+        f"(at most {MAX_RECONNECT_SECONDS:g}); {disconnected} sockets still disconnected",
+        "sockets were closed in a way after which clients do not reconnect, or no instance accepted them",
+    )
+
+
+def _redis_back_at(measured: Measurements, time: float) -> float:
+    phase = _phase_at(measured, time)
+    return phase.back_at or 0.0 if phase else 0.0
