@@ -1,7 +1,7 @@
 """The process that `flask rehearse` starts: `python -m gevent.monkey --module app.rehearsal PLAN`.
 
-The official Socket.IO clients use hundreds of threads here. gevent turns them into greenlets, but only if it patches the standard
-library before anything else is imported, the package `app` included.
+The official Socket.IO clients use hundreds of threads. gevent turns them into greenlets, but only if it patches the standard
+library before anything else is imported, including the package `app`.
 """
 
 from app import create_app

@@ -13,7 +13,7 @@ import gevent
 from app import create_app
 from app.core import config, instance, logs
 from app.operations.rehearsal import program
-from app.operations.rehearsal.measurements import Measurements, Phase, Socket
+from app.operations.rehearsal.measurements import Measurements, RehearsalPhase, SocketRecord
 from app.operations.rehearsal.plan import ROLLING_RESTART, SIGKILL, Plan
 from app.operations.rehearsal.scenario import AFTER_REDIS_SECONDS, Scenario
 
@@ -25,7 +25,7 @@ class Rolling(Scenario):
     """Restarts all instances one by one, again and again, at least three times and until there were enough requests."""
 
     def run(self) -> None:
-        self._await_all_ready()
+        self._wait_until_all_ready()
         for number in itertools.count(1):
             with self._phase(ROLLING_RESTART) as phase:
                 self._rolling_restart(phase)
@@ -35,14 +35,14 @@ class Rolling(Scenario):
 
 class RollingOnce(Scenario):
     def run(self) -> None:
-        self._await_all_ready()
+        self._wait_until_all_ready()
         with self._phase(ROLLING_RESTART) as phase:
             self._rolling_restart(phase)
 
 
 class Killing(Scenario):
     def run(self) -> None:
-        self._await_all_ready()
+        self._wait_until_all_ready()
         with self._phase(SIGKILL) as phase:
             self._kill_one(phase)
 
@@ -51,12 +51,12 @@ class RedisAway(Scenario):
     """For as long as the plan's command takes."""
 
     def run(self) -> None:
-        self._await_all_ready()
+        self._wait_until_all_ready()
         with self._phase("Redis away") as phase:
             phase.down_at = time.monotonic()
             subprocess.run(["sh", "-c", self._plan.redis_restart or ""], check=True)
             phase.back_at = time.monotonic()
-            self._await_calm()
+            self._wait_until_settled()
             gevent.sleep(max(0.0, phase.back_at + AFTER_REDIS_SECONDS - time.monotonic()))
 
 
@@ -73,7 +73,7 @@ def numbers(measured: Measurements) -> dict[str, Any]:
         "requests": len(requests),
         "posts": sum(request.method == "POST" for request in requests),
         "failed": len(failed),
-        "why": sorted({request.why for request in failed})[:5],
+        "why": sorted({request.error for request in failed})[:5],
         "longest_gap": longest_gap(request.ended for request in requests if request.ok),
         "slowest": max(request.seconds for request in requests),
         "failed_late": sum(request.started > (last.back_at or last.ended) + 5 for request in failed),
@@ -95,14 +95,14 @@ def longest_gap(moments: Iterable[float]) -> float:
 def delivered(measured: Measurements) -> dict[str, int]:
     lost = doubled = disordered = 0
     for socket in measured.sockets:
-        seqs = [seq for _, seq in socket.heard]
+        seqs = [seq for _, seq in socket.received]
         lost += len(set(measured.accepted.get(socket.user_id, {})) - set(seqs))
         doubled += len(seqs) - len(set(seqs))
         disordered += sum(later < earlier for earlier, later in itertools.pairwise(seqs))
     return {"lost": lost, "doubled": doubled, "disordered": disordered}
 
 
-def back(sockets: Iterable[Socket], phase: Phase) -> list[float]:
+def back(sockets: Iterable[SocketRecord], phase: RehearsalPhase) -> list[float]:
     """How long after the disturbance each socket that was lost was served again; 999 for never."""
     since = phase.killed_at or phase.back_at or phase.started
     outages = [outage for socket in sockets for outage in socket.outages]

@@ -107,7 +107,7 @@ def test_each_fault_is_seen(postgres_server: PostgresServer, tmp_path: Path, fau
 @pytest.mark.parametrize(
     ("application", "worker", "what"),
     [
-        (f"{OPT_OUT_FAILS_OPEN}:app", "app.worker", "taken"),  # and dropped by the worker
+        (f"{OPT_OUT_FAILS_OPEN}:app", "app.worker", "accepted"),  # and dropped by the worker
         ("wsgi:app", OPT_OUT_FAILS_OPEN, "stored"),
     ],
     ids=["at the door", "where events are stored"],

@@ -116,7 +116,7 @@ def longest_gap(measured: Measurements) -> CheckResult:
         "longest gap",
         all(gap <= MAX_GAP_SECONDS + phase.stall for gap, phase in gaps),
         f"{longest:.2f} s between two successful requests outside the Redis restart (at most {MAX_GAP_SECONDS:g})",
-        "no visitor was served for that long: all instances were down at once, or the load balancer had marked all of them as down",
+        "no visitor was served for that long: all instances were down, or the load balancer had marked them as down",
     )
 
 
@@ -180,13 +180,14 @@ def notifications(measured: Measurements) -> Iterator[CheckResult]:
     yield CheckResult(
         "notifications",
         bool(accepted) and not lost + duplicated + disordered,
-        f"{accepted:,} accepted for {len(measured.sockets)} sockets: {lost} lost, {duplicated} duplicated, {disordered} out of order",
+        f"{accepted:,} accepted for {len(measured.sockets)} sockets: {lost} lost, {duplicated} duplicated, "
+        f"{disordered} out of order",
         "a stored notification did not reach every socket of its user once and in order",
     )
     yield CheckResult(
         "late",
         not late,
-        f"{late} notifications arrived more than {MAX_DELAY_SECONDS:g} s after they were stored; the longest delay was {worst:.1f} s",
+        f"{late} arrived more than {MAX_DELAY_SECONDS:g} s after they were stored; the longest delay was {worst:.1f} s",
         "sockets took too long to reconnect, or an instance did not notice that it had missed notifications",
     )
 
@@ -243,7 +244,7 @@ def signed_out(measured: Measurements) -> CheckResult:
         "signed out",
         not by_http | by_socket,
         f"{len(by_http | by_socket)} of {len(users)} users lost their session",
-        "sessions were not valid on every instance: do all of them have the same SESSION_SECRET, SESSION_ENCRYPTION_KEY and Redis?",
+        "sessions were not valid on every instance: do all have the same SESSION_SECRET, SESSION_ENCRYPTION_KEY and Redis?",
     )
 
 

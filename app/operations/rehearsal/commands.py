@@ -1,4 +1,4 @@
-"""`flask rehearse`: what would happen to visitors if instances and Redis came and went, tried on the running fleet."""
+"""`flask rehearse`: tests on the running fleet what visitors notice of a deployment, a crash and a restart of Redis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 from app.core.config import PROJECT_ROOT
 from app.operations.rehearsal.plan import Plan
 
-# What `make fleet` leaves.
+# Written by `make fleet`.
 FLEET_SETTINGS = PROJECT_ROOT / "instance" / "fleet.env"
 FLEET_PIDS = PROJECT_ROOT / "instance" / "fleet"
 
@@ -25,76 +25,76 @@ PROGRAM = [sys.executable, "-m", "gevent.monkey", "--module", "app.rehearsal"]
 
 
 @click.command()
-@click.option("--url", help="Of the balancer.")
+@click.option("--url", help="URL of the load balancer.")
 @click.option(
-    "--instance", "instances", multiple=True, metavar="NAME=PIDFILE", help="INSTANCE_ID, and the pid file of its gunicorn."
+    "--instance", "instances", multiple=True, metavar="NAME=PIDFILE", help="An INSTANCE_ID and the pid file of its gunicorn."
 )
 @click.argument("further", nargs=-1, metavar="[NAME=PIDFILE]...")
-@click.option("--redis-restart", metavar="CMD", help="A command of the shell; without one, Redis is left alone.")
-@click.option("--json", "as_json", is_flag=True, help="The report card as JSON.")
+@click.option("--redis-restart", metavar="CMD", help="Shell command that restarts Redis. Without it, Redis is not restarted.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report card as JSON.")
 def rehearse(
     url: str | None, instances: tuple[str, ...], further: tuple[str, ...], redis_restart: str | None, as_json: bool
 ) -> None:
-    """Rehearse a deployment on the running fleet: stop and kill its instances, restart its Redis, under a load of its own.
+    """Rehearse a deployment on the running fleet: stop and kill its instances and restart its Redis while it is under load.
 
-    Whatever is stopped has to be started again by its supervisor. Without options it finds a running `make fleet`. The fleet's
-    settings come from the environment, or else from instance/fleet.env. Exit status 0: green, 1: red.
+    A supervisor has to start again everything that is stopped. Without options, the command uses a running `make fleet`. The
+    fleet's settings come from the environment, or from instance/fleet.env. Exit status: 0 if the report is green, 1 if it is red.
     """
-    environment = _environment_of_fleet()
-    instances += further  # --instance may be repeated, or be followed by all of them
+    environment = _fleet_environment()
+    instances += further  # --instance may be repeated, or given once with all values behind it
     if url or instances or redis_restart:
         if not url or not instances:
-            raise click.UsageError("--url and --instance go together")
-        plan = Plan(url, dict(map(_named_file, instances)), redis_restart, as_json)
+            raise click.UsageError("--url and --instance must be given together")
+        plan = Plan(url, dict(map(_parse_instance, instances)), redis_restart, as_json)
     else:
-        plan = _plan_of_make_fleet(environment, as_json)
+        plan = _make_fleet_plan(environment, as_json)
     sys.exit(_run(plan, environment))
 
 
-def _environment_of_fleet() -> dict[str, str]:
+def _fleet_environment() -> dict[str, str]:
     if os.environ.get("USE_REDIS_SESSIONS"):
         return dict(os.environ)
     if not FLEET_SETTINGS.exists():
         raise click.UsageError(
-            f"the environment is not that of a fleet, and there is no {FLEET_SETTINGS}: is `make fleet` running?"
+            f"USE_REDIS_SESSIONS is not set and {FLEET_SETTINGS} does not exist: start `make fleet` or set the environment"
         )
     settings = {name: value for name, value in dotenv_values(FLEET_SETTINGS, interpolate=False).items() if value is not None}
     return {**os.environ, **settings}
 
 
-def _named_file(text: str) -> tuple[str, str]:
+def _parse_instance(text: str) -> tuple[str, str]:
     name, _, path = text.partition("=")
     if not name or not path:
-        raise click.UsageError(f"--instance wants NAME=PIDFILE, not {text}")
+        raise click.UsageError(f"--instance must be NAME=PIDFILE, not {text}")
     return name, str(Path(path).absolute())
 
 
-def _plan_of_make_fleet(environment: Mapping[str, str], as_json: bool) -> Plan:
+def _make_fleet_plan(environment: Mapping[str, str], as_json: bool) -> Plan:
     pid_files = {path.stem: str(path) for path in sorted(FLEET_PIDS.glob("instance-*.pid"))}
     if "FLEET_URL" not in environment or not pid_files:
-        raise click.UsageError("`make fleet` is not running here: say --url, --instance and --redis-restart")
+        raise click.UsageError("`make fleet` is not running: start it, or give --url, --instance and --redis-restart")
     return Plan(environment["FLEET_URL"], pid_files, f"kill $(cat '{FLEET_PIDS}/redis.pid')", as_json)
 
 
 def _run(plan: Plan, environment: Mapping[str, str]) -> int:
-    """In a process of its own: this one's threads are no greenlets. Signals are for that one to act upon."""
-    clean = {name: value for name, value in environment.items() if name != "FLASK_RUN_FROM_CLI"}
+    """Run the plan in a new process, because this one is not patched by gevent. Signals are handled there."""
+    child_environment = {name: value for name, value in environment.items() if name != "FLASK_RUN_FROM_CLI"}
     with (
-        subprocess.Popen([*PROGRAM, plan.dump()], env=clean, cwd=PROJECT_ROOT) as program,
-        _passed_on(program),
+        subprocess.Popen([*PROGRAM, plan.dump()], env=child_environment, cwd=PROJECT_ROOT) as program,
+        _forwarded_signals(program),
     ):
         return program.wait()
 
 
 @contextmanager
-def _passed_on(program: subprocess.Popen[bytes]) -> Iterator[None]:
-    def pass_on(number: int, _frame: Any) -> None:
-        if number == signal.SIGTERM:  # Ctrl-C reaches both by itself
+def _forwarded_signals(program: subprocess.Popen[bytes]) -> Iterator[None]:
+    def forward(number: int, _frame: Any) -> None:
+        if number == signal.SIGTERM:  # Ctrl-C reaches both processes
             program.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

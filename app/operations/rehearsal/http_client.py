@@ -52,9 +52,7 @@ class BalancerClient:
     def post(self, path: str, cookie: str = "", *, fresh: bool = True, **body: Any) -> HttpResponse:
         return self.request("POST", path, cookie, json.dumps(body).encode(), fresh=fresh)
 
-    def request(
-        self, method: str, path: str, cookie: str = "", body: bytes | None = None, *, fresh: bool = True
-    ) -> HttpResponse:
+    def request(self, method: str, path: str, cookie: str = "", body: bytes | None = None, *, fresh: bool = True) -> HttpResponse:
         """Send one request without any retry. Raise NoResponse."""
         connection = None if fresh or not self._idle else self._idle.popleft()
         connection = connection or self._connection(self._netloc, timeout=TIMEOUT_SECONDS)

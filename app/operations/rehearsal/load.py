@@ -1,4 +1,4 @@
-"""The load of a rehearsal: requests at a constant rate, notifications, and logouts while requests of the session are in flight."""
+"""The load of a rehearsal: requests at a constant rate, notifications, and logouts with requests in flight."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ class RecordingClient:
         self._client = client
         self.sent: list[SentRequest] = []
 
-    def request(
-        self, method: str, path: str, user: RehearsalUser, *, fresh: bool = True, **body: Any
-    ) -> HttpResponse | None:
+    def request(self, method: str, path: str, user: RehearsalUser, *, fresh: bool = True, **body: Any) -> HttpResponse | None:
         """Return the response, or None if there was none."""
         started, response, error = time.monotonic(), None, ""
         content = json.dumps(body).encode() if body else None

@@ -1,4 +1,4 @@
-"""The program behind `flask rehearse`, put together: who makes the load, what happens meanwhile, and the verdict."""
+"""The process behind `flask rehearse`: generates the load, runs the scenario and prints the report card."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from app.auth import store as accounts_store
 from app.auth.limits import MemoryRateLimiter
 from app.auth.passwords import Passwords
 from app.auth.service import Accounts, Client
-from app.auth.store import User
 from app.core import config, instance, logs
 from app.core.config import Config
 from app.core.config_parsers import RateLimit
@@ -29,24 +28,33 @@ from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.notifications.service import Notifications
 from app.operations.rehearsal import report, store
-from app.operations.rehearsal.events import NAME, Events, OptOuts
-from app.operations.rehearsal.listeners import BYSTANDERS_PER_USER, Listeners
-from app.operations.rehearsal.load import HttpLoad, Logouts, Requests, Sender, Stalls, Steadily
-from app.operations.rehearsal.measurements import Accounting, Measurements, Settings
-from app.operations.rehearsal.observers import Account, Crowd, Readiness
-from app.operations.rehearsal.people import Person, SignInFailed, people, sign_in_all
+from app.operations.rehearsal.clients import BYSTANDERS_PER_USER, ClientPool
+from app.operations.rehearsal.events import EVENT_NAME, EventLoad, OptOutLoad
+from app.operations.rehearsal.http_client import BalancerClient
+from app.operations.rehearsal.load import ConstantRateLoad, HttpLoad, LogoutLoad, NotificationLoad, RecordingClient, StallMonitor
+from app.operations.rehearsal.measurements import DrainSettings, Measurements, StoredEvents
+from app.operations.rehearsal.observers import ReadinessMonitor, StopHistory
 from app.operations.rehearsal.plan import Plan
-from app.operations.rehearsal.scenario import CALM_SECONDS, Failed, Scenario, wait_for
-from app.operations.rehearsal.web import Web
+from app.operations.rehearsal.scenario import SETTLE_SECONDS, RehearsalFailed, Scenario, wait_for
+from app.operations.rehearsal.users import RehearsalUser, SignInFailed, rehearsal_users, sign_in_all
 from app.redis.client import connect
 from app.sessions.interface import SessionInterface
 
-READINESS_PER_SECOND = 20  # of all instances together
-REDIS_SECONDS = 5.0
+READINESS_POLLS_PER_SECOND = 20  # of all instances together
+REDIS_TIMEOUT_SECONDS = 5.0
 MAX_BYSTANDERS = 200
-ACCOUNTING_SECONDS = 10.0
-CLOCKS_DIFFER = timedelta(minutes=5)
+COUNT_TIMEOUT_SECONDS = 10.0
+MAX_CLOCK_SKEW = timedelta(minutes=5)
 RED, INTERRUPTED = 1, 130
+
+
+@dataclass(frozen=True)
+class _Context:
+    client: BalancerClient
+    users: list[RehearsalUser]
+    clients: ClientPool
+    app: Flask
+    redis_client: redis.Redis
 
 
 def main(create_app: Callable[[Config], Flask]) -> NoReturn:
@@ -55,127 +63,124 @@ def main(create_app: Callable[[Config], Flask]) -> NoReturn:
     settings = config.from_environment_or_exit()
     if not settings.use_redis_sessions:
         config.exit_with_faults(["USE_REDIS_SESSIONS: is not true; only a fleet can be rehearsed"])
-    logs.configure(settings.log_format, "ERROR")  # what happens to the fleet is in the report
+    logs.configure(settings.log_format, "ERROR")  # the report describes what happens to the fleet
     logging.getLogger("audit").setLevel(logging.ERROR)
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, _interrupt, gevent.getcurrent())
     try:
         measured = rehearse(plan, settings, create_app(settings))
     except KeyboardInterrupt:
-        _tell("interrupted; what was made for the rehearsal is deleted")
+        _tell("interrupted; the rehearsal's users and their data have been deleted")
         sys.exit(INTERRUPTED)
-    lines = report.judge(measured)
-    data, text = report.as_data(measured, lines), report.as_text(measured, lines)
+    results = report.check(measured)
+    data, text = report.as_data(measured, results), report.as_text(measured, results)
     sys.stdout.write((json.dumps(data, indent=2) if plan.as_json else text) + "\n")
-    sys.exit(0 if report.is_green(lines) else RED)
+    sys.exit(0 if report.is_green(results) else RED)
 
 
 def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
-    limits = Settings(settings.drain_rate, settings.shutdown_delay, settings.shutdown_timeout)
+    limits = DrainSettings(settings.drain_rate, settings.shutdown_delay, settings.shutdown_timeout)
     measured = Measurements(plan.url, len(plan.instances), limits)
     with ExitStack() as stack:
-        web = Web(plan.url)
-        stack.callback(web.close)
-        told, others = plan.sockets // plan.sockets_per_user, _bystanders(plan, settings) // BYSTANDERS_PER_USER
+        client = BalancerClient(plan.url)
+        stack.callback(client.close)
+        receivers, bystanders = plan.sockets // plan.sockets_per_user, _bystanders(plan, settings) // BYSTANDERS_PER_USER
         try:
-            made = stack.enter_context(people(told + others, _registration(settings, app), _removal(app), _tell))
+            created = rehearsal_users(receivers + bystanders, _registration(settings, app), _deletion(app), _tell)
+            signed_out = stack.enter_context(created)
             database: Database = app.extensions["database"]
-            database.run(accounts_store.promote, made[0].email)
-            users = sign_in_all(web, made)
+            database.run(accounts_store.promote, signed_out[0].email)
+            users = sign_in_all(client, signed_out)
             _tell(f"{len(users)} users have signed in")
-            listeners = Listeners(plan.url, users[:told], plan.sockets_per_user, users[told:], settings.socket_transports)
-            stack.callback(listeners.close)
-            listeners.connect()
-            wait_for(lambda: listeners.is_calm({}), CALM_SECONDS)
-            _tell(f"{sum(socket.connected for socket in listeners.sockets)} of {len(listeners.sockets)} sockets are connected")
-            with connect(settings, "rehearsal", timeout=REDIS_SECONDS) as redis_client:
-                _under_load(plan, measured, stack, Parts(web, users[:told], listeners, app, redis_client))
-        except (SignInFailed, Failed, Unavailable) as reason:
+            active, idle = users[:receivers], users[receivers:]
+            clients = ClientPool(plan.url, active, plan.sockets_per_user, idle, settings.socket_transports)
+            stack.callback(clients.close)
+            clients.connect()
+            wait_for(clients.is_settled, SETTLE_SECONDS)
+            _tell(f"{sum(record.connected for record in clients.records)} of {len(clients.records)} sockets are connected")
+            with connect(settings, "rehearsal", timeout=REDIS_TIMEOUT_SECONDS) as redis_client:
+                _run_under_load(plan, measured, stack, _Context(client, active, clients, app, redis_client))
+        except (SignInFailed, RehearsalFailed, Unavailable) as reason:
             measured.interrupted = str(reason)
     return measured
 
 
-def _under_load(plan: Plan, measured: Measurements, stack: ExitStack, parts: Parts) -> None:
-    notifications: Notifications = parts.app.extensions["notifications_of_commands"]
-    database: Database = parts.app.extensions["database"]
-    listeners = parts.listeners
-    stalls, readiness, logouts = Stalls(), Readiness(parts.web), Logouts(parts.web, parts.users)
-    asked = Requests(parts.web)
-    http, events = HttpLoad(asked, parts.users), Events(asked, parts.users[::2])
-    opt_outs = OptOuts(asked, parts.users[1::2], lambda user_id: database.run(store.of_user, user_id))
-    sender = Sender(lambda user_id: notifications.send(user_id, "message", "Rehearsal", {}).seq, parts.users)
-    measured.requests, measured.accepted, measured.sockets = asked.done, sender.accepted, listeners.sockets
-    measured.events, measured.noes = events.sent, opt_outs.noes
-    began_at = datetime.now(UTC)
+def _run_under_load(plan: Plan, measured: Measurements, stack: ExitStack, context: _Context) -> None:
+    service: Notifications = context.app.extensions["notifications_of_commands"]
+    database: Database = context.app.extensions["database"]
+    clients, client, users = context.clients, context.client, context.users
+    stalls, readiness, logouts, requests = (
+        StallMonitor(),
+        ReadinessMonitor(client),
+        LogoutLoad(client, users),
+        RecordingClient(client),
+    )
+    http, events = HttpLoad(requests, users), EventLoad(requests, users[::2])
+    opt_outs = OptOutLoad(requests, users[1::2], lambda user_id: database.run(store.of_user, user_id))
+    notifications = NotificationLoad(lambda user_id: service.send(user_id, "message", "Rehearsal", {}).seq, users)
+    clients.accepted = measured.accepted = notifications.accepted
+    measured.requests, measured.sockets = requests.sent, clients.records
+    measured.events, measured.opt_outs = events.sent, opt_outs.opt_outs
+    started_at = datetime.now(UTC)
     loads = [
-        Steadily(READINESS_PER_SECOND, readiness.ask),
-        Steadily(plan.requests_per_second, http.send),
-        Steadily(plan.notifications_per_second, sender.send),
-        Steadily(plan.logouts_per_second, logouts.race),
-        Steadily(plan.event_batches_per_second, events.send),
-        Steadily(plan.opt_outs_per_second, opt_outs.take_turn),
+        ConstantRateLoad(READINESS_POLLS_PER_SECOND, readiness.poll),
+        ConstantRateLoad(plan.requests_per_second, http.send),
+        ConstantRateLoad(plan.notifications_per_second, notifications.send),
+        ConstantRateLoad(plan.logouts_per_second, logouts.race),
+        ConstantRateLoad(plan.event_batches_per_second, events.send),
+        ConstantRateLoad(plan.opt_outs_per_second, opt_outs.take_turn),
     ]
     for load in loads:
         stack.callback(load.kill)
     stack.callback(gevent.spawn(stalls.run).kill)
-    crowd = Crowd(lambda: listeners.is_calm(sender.accepted), listeners.closings, listeners.count, listeners.dismiss_bystanders)
-    account = Account(parts.web, parts.users[0].cookie)
-    Scenario(plan, measured, readiness, crowd, account, parts.redis_client, stalls.longest, _tell).run()
+    history = StopHistory(client, users[0].cookie)
+    Scenario(plan, measured, readiness, clients, history, context.redis_client, stalls.longest, _tell).run()
     for load in loads:
         load.finish()
-    wait_for(crowd.is_calm, CALM_SECONDS)
+    wait_for(clients.is_settled, SETTLE_SECONDS)
     measured.logouts, measured.revived = logouts.count_revived()
-    measured.accounting = _accounting(database, parts, began_at)
+    measured.stored_events = _count_stored_events(database, context, started_at)
 
 
-def _accounting(database: Database, parts: Parts, began_at: datetime) -> Accounting:
-    """When nothing waits any more to be stored, or too long."""
+def _count_stored_events(database: Database, context: _Context, started_at: datetime) -> StoredEvents:
+    """Count the events once the stream is empty, or after a timeout."""
 
     def waiting() -> int:
         try:
-            return int(parts.redis_client.xlen(STREAM))
+            return int(context.redis_client.xlen(STREAM))
         except redis.RedisError as error:
-            raise Failed(f"Redis does not answer: {type(error).__name__}") from None
+            raise RehearsalFailed(f"Redis is not available: {type(error).__name__}") from None
 
-    wait_for(lambda: waiting() == 0, CALM_SECONDS)
-    rows = database.run_within(ACCOUNTING_SECONDS, store.rows, NAME, began_at - CLOCKS_DIFFER)
-    user_ids = [person.id for person in parts.users]
-    beyond = database.run_within(ACCOUNTING_SECONDS, store.beyond_fences, user_ids)
-    return Accounting(rows, beyond, waiting())
-
-
-@dataclass(frozen=True)
-class Parts:
-    web: Web
-    users: list[Person]
-    listeners: Listeners
-    app: Flask
-    redis_client: redis.Redis
+    wait_for(lambda: waiting() == 0, SETTLE_SECONDS)
+    rows = database.run_within(COUNT_TIMEOUT_SECONDS, store.row_counts, EVENT_NAME, started_at - MAX_CLOCK_SKEW)
+    user_ids = [user.id for user in context.users]
+    beyond = database.run_within(COUNT_TIMEOUT_SECONDS, store.beyond_fences, user_ids)
+    return StoredEvents(rows, beyond, waiting())
 
 
 def _bystanders(plan: Plan, settings: Config) -> int:
-    """So many that DRAIN_RATE has each instance close its sockets over more than half a second."""
+    """Return the number of bystanders with which DRAIN_RATE closes each instance's sockets over more than half a second."""
     enough = int(0.7 * settings.drain_rate * len(plan.instances)) - plan.sockets
     return min(MAX_BYSTANDERS, max(0, enough)) if plan.bystanders is None else plan.bystanders
 
 
-def _registration(settings: Config, app: Flask) -> Callable[[str, str], User]:
-    """Without the limit of registrations, which is one for strangers."""
+def _registration(settings: Config, app: Flask) -> Callable[[str, str], int]:
+    """Return a function that registers a user without the rate limit for registrations, and returns the user ID."""
     unlimited = replace(settings, rate_limit_register=RateLimit(limit=sys.maxsize, seconds=1))
     accounts = Accounts(unlimited, app.extensions["database"], Passwords(), MemoryRateLimiter())
-    return lambda email, password: accounts.register(email, password, Client("rehearsal"))
+    return lambda email, password: accounts.register(email, password, Client("rehearsal")).id
 
 
-def _removal(app: Flask) -> Callable[[int], None]:
+def _deletion(app: Flask) -> Callable[[int], None]:
     accounts: Accounts = app.extensions["accounts"]
     sessions = app.session_interface
     assert isinstance(sessions, SessionInterface)
 
-    def remove(user_id: int) -> None:
+    def delete(user_id: int) -> None:
         accounts.delete_without_password(user_id)
         sessions.end_all(user_id, "account_deleted", keep=None)
 
-    return remove
+    return delete
 
 
 def _interrupt(main: gevent.Greenlet) -> None:

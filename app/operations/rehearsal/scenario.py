@@ -1,4 +1,4 @@
-"""What is done to the fleet: a rolling restart, a SIGKILL, a restart of Redis. A supervisor has to start again what has exited."""
+"""The phases of a rehearsal: rolling restart, SIGKILL, Redis restart. A supervisor has to start again what has exited."""
 
 from __future__ import annotations
 
@@ -89,7 +89,9 @@ class Scenario:
             _process_of(self._plan.instances[name])
             if not wait_for(lambda name=name: self._readiness.first(name, 200, since), RESTART_SECONDS):  # type: ignore[misc]
                 seen = ", ".join(sorted(self._readiness.names())) or "no instance"
-                raise RehearsalFailed(f"{name} is not ready: it never answered /health/ready with 200 (answers came from: {seen})")
+                raise RehearsalFailed(
+                    f"{name} is not ready: it never answered /health/ready with 200 (answers came from: {seen})"
+                )
 
     def _wait_until_settled(self) -> None:
         """Wait with a timeout that is not an error: the report shows which sockets and notifications are missing."""
@@ -107,7 +109,9 @@ class Scenario:
             stall = self._longest_stall(min(closings), max(closings) + STALL_DETECTION_SECONDS) if closings else 0.0
             stop = ObservedStop(name, signalled_at, exited_at, ready_at, unready_at, closings, stall)
             self._measured.stops.append(stop)
-            self._tell(f"  {name} stopped in {exited_at - signalled_at:.1f} s and was ready again {ready_at - exited_at:.1f} s later")
+            self._tell(
+                f"  {name} stopped in {exited_at - signalled_at:.1f} s and was ready again {ready_at - exited_at:.1f} s later"
+            )
             self._wait_until_settled()
         self._clients.close_bystanders()
 
@@ -197,7 +201,9 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
     try:
         process.send_signal(number)
     except psutil.AccessDenied:
-        raise RehearsalFailed(f"no permission to signal process {process.pid}: run the rehearsal as its owner or as root") from None
+        raise RehearsalFailed(
+            f"no permission to signal process {process.pid}: run the rehearsal as its owner or as root"
+        ) from None
     except psutil.NoSuchProcess:
         return  # it exited in the meantime
 

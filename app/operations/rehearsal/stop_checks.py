@@ -75,7 +75,7 @@ def _duration(stop: ObservedStop, settings: DrainSettings) -> CheckResult:
         seconds <= limit,
         f"exited after {seconds:.1f} s (at most {limit:.1f}; SHUTDOWN_TIMEOUT {settings.shutdown_timeout:g}); "
         f"ready again {stop.ready_at - stop.exited_at:.1f} s later",
-        "the stop was delayed until the timeout aborted it: the instance's log line `stopped:` names the phase that took the time",
+        "the stop was delayed until the timeout aborted it: its log line `stopped:` names the slow phase",
     )
 
 

@@ -1,4 +1,4 @@
-"""Requests over fresh and over kept connections, to a server that counts its connections."""
+"""Requests over fresh and over keep-alive connections, to a server that counts its connections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from app.operations.rehearsal.web import NoAnswer, Web
+from app.operations.rehearsal.http_client import BalancerClient, NoResponse
 from harness.processes import free_port
 
 PROBLEM = b'{"detail": "The database does not answer."}'
@@ -36,37 +36,37 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def web() -> Iterator[Web]:
+def client() -> Iterator[BalancerClient]:
     Handler.connections = set()
     with ThreadingHTTPServer(("127.0.0.1", free_port()), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        client = Web(f"http://127.0.0.1:{server.server_port}")
-        yield client
-        client.close()
+        http = BalancerClient(f"http://127.0.0.1:{server.server_port}")
+        yield http
+        http.close()
         server.shutdown()
         thread.join()
 
 
-def test_a_kept_connection_is_used_again_and_a_fresh_one_is_not(web: Web) -> None:
+def test_only_keep_alive_connections_are_reused(client: BalancerClient) -> None:
     for _ in range(3):
-        assert web.get("/", fresh=False).status == 200
+        assert client.get("/", fresh=False).status == 200
     assert len(Handler.connections) == 1
     for _ in range(3):
-        assert web.get("/").status == 200
+        assert client.get("/").status == 200
     assert len(Handler.connections) == 4
 
 
-def test_an_answer_says_whose_it_is_and_what_the_browser_keeps(web: Web) -> None:
-    answer = web.get("/")
-    assert (answer.instance, answer.body) == ("instance-2", b"fine")
-    assert answer.cookies == {"__Host-session": "a.b", "__Host-device": "c"}
+def test_response_has_instance_and_cookies(client: BalancerClient) -> None:
+    response = client.get("/")
+    assert (response.instance, response.body) == ("instance-2", b"fine")
+    assert response.cookies == {"__Host-session": "a.b", "__Host-device": "c"}
 
 
-def test_a_refusal_says_who_complains_of_what(web: Web) -> None:
-    assert web.get("/problem").complaint == "instance-2: The database does not answer."
+def test_error_names_instance_and_detail(client: BalancerClient) -> None:
+    assert client.get("/problem").error == "instance-2: The database does not answer."
 
 
-def test_where_nobody_listens_there_is_no_answer() -> None:
-    with pytest.raises(NoAnswer, match="ConnectionRefusedError"):
-        Web(f"http://127.0.0.1:{free_port()}").get("/")
+def test_refused_connection_raises_no_response() -> None:
+    with pytest.raises(NoResponse, match="ConnectionRefusedError"):
+        BalancerClient(f"http://127.0.0.1:{free_port()}").get("/")
