@@ -328,9 +328,7 @@ def test_socket_that_does_not_reconnect_is_red(measured: Measurements) -> None:
 
 
 @pytest.mark.parametrize(("unready_at", "red"), [(11.9, False), (12.1, True), (None, True)])
-def test_readiness_must_fail_before_any_socket_is_closed(
-    measured: Measurements, unready_at: float | None, red: bool
-) -> None:
+def test_readiness_must_fail_before_any_socket_is_closed(measured: Measurements, unready_at: float | None, red: bool) -> None:
     assert is_red(stopped(measured, unready_at=unready_at), "instance-1 unready") is red
 
 
