@@ -26,7 +26,7 @@ from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
 from app.jobs.broker import local_broker, redis_broker
 from app.realtime.publisher import RedisPublisher
 from app.realtime.queue import LocalQueue, RedisQueue, SocketQueue
-from app.redis.client import connect
+from app.redis.client import PooledRedis, RedisCommands, connect
 from app.redis.multiplexed import MultiplexedRedis
 from app.server.lifecycle import Lifecycle
 from app.sessions.redis_store import RedisSessionStore
@@ -40,7 +40,7 @@ class RedisClients:
 
     client: redis.Redis
     with_long_timeout: redis.Redis  # for background work: a slow Redis has not failed
-    shared: MultiplexedRedis  # one connection for the commands of all requests
+    shared: RedisCommands  # one connection for the commands of all requests
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def connect_redis(config: Config, instance_id: str, lifecycle: Lifecycle) -> Red
     if not config.use_redis_sessions:
         return None
     client = connect(config, instance_id)
-    clients = RedisClients(client, connect(config, instance_id, timeout=PROBE_TIMEOUT_SECONDS), MultiplexedRedis(client))
+    shared = MultiplexedRedis(client) if config.shared_redis_connection else PooledRedis(client)
+    clients = RedisClients(client, connect(config, instance_id, timeout=PROBE_TIMEOUT_SECONDS), shared)
     lifecycle.add("redis", close=client.close)
     lifecycle.add("redis with long timeout", after_report=clients.with_long_timeout.close)
     lifecycle.add("shared redis connection", close=clients.shared.close)

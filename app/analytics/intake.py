@@ -26,7 +26,7 @@ from app.analytics.store import ON_THE_WAY, Accepted
 from app.analytics.stream import STREAM, Entry
 from app.core.errors import Unavailable
 from app.database.engine import PATIENCE_SECONDS
-from app.redis.multiplexed import MultiplexedRedis
+from app.redis.client import RedisCommands
 
 TAKEN, CLOSED, UNKNOWN, FULL = "taken", "closed", "unknown", "full"
 
@@ -99,7 +99,7 @@ redis.call('SET', KEYS[1], newest, 'PX', ARGV[3])
 
 
 class RedisIntake:
-    def __init__(self, client: redis.Redis, multiplexed: MultiplexedRedis) -> None:
+    def __init__(self, client: redis.Redis, multiplexed: RedisCommands) -> None:
         self._multiplexed = multiplexed
         self._take = client.register_script(_TAKE)
         self._begin = client.register_script(_BEGIN)

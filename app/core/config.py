@@ -145,6 +145,12 @@ class Config:
     allowed_origins: tuple[str, ...] = _setting(
         parsers.origins, "", "further origins that may open a socket or send state-changing requests", shown_default="same origin"
     )
+    plain_http: bool = _setting(
+        parsers.boolean, "true", "`false` turns off the hand-written HTTP reader: gunicorn parses and writes everything"
+    )
+    shared_redis_connection: bool = _setting(
+        parsers.boolean, "true", "`false` turns off the connection that all requests share: redis-py and its pool do everything"
+    )
     log_format: str = _setting(parsers.choice("text", "json"), "text", "`text` or `json`, one line each")
     log_level: str = _setting(parsers.choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least severe level that is logged")
     repository_roots: tuple[Path, ...] = _setting(
@@ -186,6 +192,8 @@ _OF_ONE_INSTANCE = {
     "log_level",
     "redis_ca_file",
     "database_pool_size",
+    "plain_http",
+    "shared_redis_connection",
 }
 
 

@@ -1,11 +1,12 @@
-"""One connection to Redis that all greenlets of a process share, for the few commands that nearly every request needs.
+"""One Redis connection that all greenlets of a process share, for the few commands that nearly every request needs.
 
-What the requests of one turn of the event loop ask is sent together, and the answers are handed out in order. Written by hand for
-speed: it takes 4 us of CPU to read a session with 32 requests at once, and 40 alone, of redis-py's 75 and 115
-(`python -m bench.redis_commands`). Connecting is left to redis-py, and so is whatever is asked less often.
+Commands of one event loop iteration are sent together, and replies are matched to callers in order. The benefit over redis-py is
+CPU: reading a session takes 4 us with 32 concurrent requests and 40 us alone, instead of 75 and 115 us. `python -m
+bench.redis_commands` measures it. redis-py opens the connection and executes everything else, and SHARED_REDIS_CONNECTION=false
+replaces this module by its connection pool (`client.PooledRedis`).
 
-A connection on which an answer is late is dropped, with all who wait for it: whatever still came would be taken for the answer to
-another question. Nothing is asked twice, since Redis may have done it.
+After a timeout the connection is closed and all commands in flight fail, because a late reply would be taken for the reply to the
+next command. Commands are never retried, since Redis may have executed them.
 """
 
 from __future__ import annotations
@@ -21,146 +22,135 @@ import hiredis
 import redis
 from gevent.hub import Waiter, get_hub
 from redis._parsers.base import BaseParser
-from redis.commands.core import Script
-from redis.exceptions import NoScriptError
 
-MAX_WAITING = 5_000  # commands: more greenlets than that are in an outage, which must not fill the memory
-CONNECT_SECONDS = 1.3  # with all that is asked to begin with; each step of it has the client's timeout as well
-CHECKS = 10  # of the eldest command in the time that it has
+from app.redis.client import RedisCommands
+
+MAX_IN_FLIGHT = 5_000  # commands; reached only in an outage, when more waiting greenlets would fill the memory
+CONNECT_SECONDS = 1.3  # for TCP, TLS and authentication together; each of these steps has the client's timeout as well
+CHECKS_PER_TIMEOUT = 10
 BUFFER_BYTES = 65_536
 
 _INCOMPLETE = object()
-_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_READ, _WRITE = 1, 2  # libev's
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_READ, _WRITE = 1, 2  # event masks of libev
 
 
-class MultiplexedRedis:
-    """Of one process and its main thread. Connects when it is first used, and anew after the connection was lost.
-
-    All methods but `close` raise redis.RedisError, within the time that the client gives to a command.
-    """
+class MultiplexedRedis(RedisCommands):
+    """Belongs to one process and its main thread. Connects with the first command and again after the connection was lost."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._pool = client.connection_pool
-        self._line: _Line | None = None
+        self._connection: _SharedConnection | None = None
         self._attempt: gevent.Greenlet | None = None
 
     def execute(self, *command: Any) -> Any:
-        """Strings are bytes, and maps are lists of keys and values in turn."""
-        return _answer((self._line or self._connect()).ask(command))
+        return _wait_for_reply((self._connection or self._connect()).send(command))
 
     def execute_all(self, *commands: Sequence[Any]) -> list[Any]:
-        """In one go, though others' commands may come in between."""
-        line = self._line or self._connect()
-        return [_answer(waiter) for waiter in [line.ask(command) for command in commands]]
-
-    def run_script(self, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
-        command = ["EVALSHA", script.sha, len(keys), *keys, *arguments]
-        try:
-            return self.execute(*command)
-        except NoScriptError:
-            self.execute("SCRIPT", "LOAD", script.script)
-            return self.execute(*command)
+        connection = self._connection or self._connect()
+        return [_wait_for_reply(waiter) for waiter in [connection.send(command) for command in commands]]
 
     def close(self) -> None:
         if self._attempt:
             self._attempt.kill()
-        if self._line:
-            self._line.drop(redis.ConnectionError("Connection closed."))
+        if self._connection:
+            self._connection.close(redis.ConnectionError("Connection closed."))
 
-    def _connect(self) -> _Line:
-        """One attempt at a time, whose outcome is that of all who wait for it."""
+    def _connect(self) -> _SharedConnection:
+        """Callers that arrive during an attempt to connect share its outcome."""
         if self._attempt is None:
-            self._attempt = gevent.spawn(self._try)
+            self._attempt = gevent.spawn(self._try_to_connect)
         error = self._attempt.get()
         if isinstance(error, redis.RedisError):
             raise _copy(error)
-        if self._line is None:
+        if self._connection is None:
             raise redis.ConnectionError("Connection lost.")
-        return self._line
+        return self._connection
 
-    def _try(self) -> redis.RedisError | None:
+    def _try_to_connect(self) -> redis.RedisError | None:
         try:
             connection = self._pool.connection_class(**self._pool.connection_kwargs)
             with gevent.Timeout(CONNECT_SECONDS, redis.TimeoutError("Timeout connecting to server")):
                 connection.connect()
-            self._line = _Line(connection, self._forget)
+            self._connection = _SharedConnection(connection, self._on_close)
         except redis.RedisError as error:
             return error
         finally:
             self._attempt = None
         return None
 
-    def _forget(self) -> None:
-        self._line = None
+    def _on_close(self) -> None:
+        self._connection = None
 
 
-class _Line:
-    """A connection from its beginning to its end. All but `ask` and `drop` runs in the event loop's own greenlet."""
+class _SharedConnection:
+    """An open connection. All methods but `send` and `close` run in the event loop's own greenlet and must not wait."""
 
-    def __init__(self, connection: Any, on_drop: Callable[[], None]) -> None:
+    def __init__(self, connection: Any, on_close: Callable[[], None]) -> None:
         self._connection = connection
-        self._on_drop = on_drop
+        self._on_close = on_close
         self._socket = connection._get_socket()
         self._socket.setblocking(False)
-        self._seconds = connection.socket_timeout
+        self._timeout_seconds = connection.socket_timeout
         self._reader = hiredis.Reader(
             protocolError=redis.InvalidResponse, replyError=BaseParser.parse_error, notEnoughData=_INCOMPLETE
         )
         self._unsent: list[bytes] = []
-        self._rest = memoryview(b"")  # of what was to be sent, and the socket had no room for
-        self._waiting: deque[tuple[Waiter, float]] = deque()  # for an answer, and until when
+        self._sending = memoryview(b"")  # what the socket buffer had no room for
+        self._in_flight: deque[tuple[Waiter, float]] = deque()  # with the deadline of each command
         self._hub = get_hub()
         loop = self._hub.loop
         self._readable, self._writable = (loop.io(self._socket.fileno(), event) for event in (_READ, _WRITE))
-        self._clock = loop.timer(self._seconds / CHECKS, self._seconds / CHECKS)  # one for all who wait: a timer has its price
+        interval = self._timeout_seconds / CHECKS_PER_TIMEOUT
+        self._timer = loop.timer(interval, interval)  # one for all commands, since a timer per command costs CPU
         self._readable.start(self._receive)
 
-    def ask(self, command: Sequence[Any]) -> Waiter:
-        if len(self._waiting) >= MAX_WAITING:
-            raise redis.ConnectionError("Too many commands wait for an answer.")
+    def send(self, command: Sequence[Any]) -> Waiter:
+        if len(self._in_flight) >= MAX_IN_FLIGHT:
+            raise redis.ConnectionError("too many commands in flight")
         packed = hiredis.pack_command(tuple(command))
         if not self._unsent:
-            self._hub.loop.run_callback(self._send)
+            self._hub.loop.run_callback(self._flush)
         self._unsent.append(packed)
         waiter = Waiter(self._hub)
-        self._waiting.append((waiter, time.monotonic() + self._seconds))
+        self._in_flight.append((waiter, time.monotonic() + self._timeout_seconds))
         return waiter
 
-    def drop(self, error: redis.RedisError) -> None:
-        self._on_drop()
-        for watcher in (self._readable, self._writable, self._clock):
+    def close(self, error: redis.RedisError) -> None:
+        """Close the connection; every command in flight raises `error`."""
+        self._on_close()
+        for watcher in (self._readable, self._writable, self._timer):
             watcher.stop()
             watcher.close()
         self._connection.disconnect()
-        self._unsent, self._rest = [], memoryview(b"")
-        while self._waiting:
-            self._hand_over(_copy(error))
+        self._unsent, self._sending = [], memoryview(b"")
+        while self._in_flight:
+            self._deliver(_copy(error))
 
-    def _hand_over(self, answer: Any) -> None:
-        """To the eldest. In a turn of its own; and if it does not wait any more, to nobody."""
-        self._hub.loop.run_callback(self._waiting.popleft()[0].switch, answer)
+    def _deliver(self, reply: Any) -> None:
+        """Hand a reply to the oldest command. A waiter whose greenlet was killed or timed out ignores it."""
+        self._hub.loop.run_callback(self._in_flight.popleft()[0].switch, reply)
 
-    def _send(self) -> None:
-        """At the end of a turn, or when the socket has room again."""
-        if not self._rest:
-            self._rest = memoryview(b"".join(self._unsent))
+    def _flush(self) -> None:
+        """Runs at the end of a loop iteration, and when the socket buffer has room again."""
+        if not self._sending:
+            self._sending = memoryview(b"".join(self._unsent))
             self._unsent.clear()
-        if not self._rest:
+        if not self._sending:
             return
         try:
-            self._rest = self._rest[self._socket.send(self._rest) :]
-        except _NOT_NOW:
+            self._sending = self._sending[self._socket.send(self._sending) :]
+        except _WOULD_BLOCK:
             pass
         except OSError as error:
-            self.drop(redis.ConnectionError(f"Error while writing to socket: {error}"))
+            self.close(redis.ConnectionError(f"Error while writing to socket: {error}"))
             return
-        if self._rest or self._unsent:
-            self._writable.start(self._send)
+        if self._sending or self._unsent:
+            self._writable.start(self._flush)
         else:
             self._writable.stop()
-        if not self._clock.active:
-            self._clock.start(self._check)
+        if not self._timer.active:
+            self._timer.start(self._check_timeout)
 
     def _receive(self) -> None:
         try:
@@ -168,40 +158,40 @@ class _Line:
             if not received:
                 raise ConnectionResetError("closed by server")
             self._reader.feed(received)
-            while (answer := self._reader.gets()) is not _INCOMPLETE:
-                if not self._waiting:
-                    raise redis.InvalidResponse("An answer to no question.")
-                self._hand_over(answer)
-        except _NOT_NOW:
+            while (reply := self._reader.gets()) is not _INCOMPLETE:
+                if not self._in_flight:
+                    raise redis.InvalidResponse("unexpected reply from Redis")
+                self._deliver(reply)
+        except _WOULD_BLOCK:
             pass
         except OSError as error:
-            self.drop(redis.ConnectionError(f"Error while reading from socket: {error}"))
+            self.close(redis.ConnectionError(f"Error while reading from socket: {error}"))
         except redis.InvalidResponse as error:
-            self.drop(error)
+            self.close(error)
 
-    def _check(self) -> None:
-        if not self._waiting:
-            self._clock.stop()
-        elif self._is_late:
-            self._receive()  # it may be this process that is late
-            if self._is_late:
-                self.drop(redis.TimeoutError("Timeout reading from socket"))
+    def _check_timeout(self) -> None:
+        if not self._in_flight:
+            self._timer.stop()
+        elif self._is_overdue:
+            self._receive()  # this process may have been blocked while the reply arrived
+            if self._is_overdue:
+                self.close(redis.TimeoutError("Timeout reading from socket"))
 
     @property
-    def _is_late(self) -> bool:
-        return bool(self._waiting) and self._waiting[0][1] < time.monotonic()
+    def _is_overdue(self) -> bool:
+        return bool(self._in_flight) and self._in_flight[0][1] < time.monotonic()
 
 
-def _answer(waiter: Waiter) -> Any:
-    answer = waiter.get()
-    if isinstance(answer, Exception):
+def _wait_for_reply(waiter: Waiter) -> Any:
+    reply = waiter.get()
+    if isinstance(reply, Exception):
         try:
-            raise answer
+            raise reply
         finally:
-            del answer  # which knows this frame, from now on
-    return answer
+            del reply  # breaks the reference cycle between the exception and this frame
+    return reply
 
 
 def _copy(error: redis.RedisError) -> redis.RedisError:
-    """For one of several who raise it."""
+    """Each caller raises a copy, because raising changes the traceback."""
     return type(error)(*error.args)

@@ -12,8 +12,7 @@ from typing import Any, cast
 
 import redis
 
-from app.redis.client import available
-from app.redis.multiplexed import MultiplexedRedis
+from app.redis.client import RedisCommands, available
 from app.redis.scripts import load_script
 from app.sessions.cipher import Corrupt
 from app.sessions.store import KEY_PREFIX, MAX_PER_USER, Change, Fields, Owner, key_ids
@@ -22,7 +21,7 @@ _SCAN_BATCH = 500
 
 
 class RedisSessionStore:
-    def __init__(self, client: redis.Redis, multiplexed: MultiplexedRedis, max_age: int) -> None:
+    def __init__(self, client: redis.Redis, multiplexed: RedisCommands, max_age: int) -> None:
         """`max_age`: the longest life of a session in seconds, for which its user's index has to be kept."""
         self._client = client
         self._multiplexed = multiplexed

@@ -1,10 +1,12 @@
+"""The commands of nearly every request, through the shared connection and, where both must agree, through redis-py."""
+
 from __future__ import annotations
 
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
 
 import gevent
 import hiredis
@@ -15,9 +17,9 @@ from gevent.event import Event
 from gevent.server import StreamServer
 
 from app.core import config
-from app.redis import multiplexed as module
-from app.redis.client import connect
-from app.redis.multiplexed import MultiplexedRedis, _copy, _Line
+from app.redis import multiplexed as multiplexed_module
+from app.redis.client import MAX_CONNECTIONS, PooledRedis, RedisCommands, connect
+from app.redis.multiplexed import MultiplexedRedis, _copy, _SharedConnection
 from harness.git_server import issue_certificates
 from harness.processes import free_port
 from harness.servers import RedisServer, fleet_environment
@@ -25,13 +27,13 @@ from tests.cooperative.test_queue import until
 from tests.unit.conftest import UNUSED_DATABASE_URL
 
 NAME = "test-multiplexed"
-SHORT_SECONDS = 0.3  # the time that a command has where it is to run out
+SHORT_SECONDS = 0.3  # the timeout of tests that wait until it expires
 
 block_the_loop = monkey.get_original("time", "sleep")
 
 
-class ManyWays(RedisServer):
-    """Listens for TLS and on a Unix socket as well."""
+class MultiTransportRedis(RedisServer):
+    """A Redis that accepts TCP, TLS and Unix sockets."""
 
     def __init__(self) -> None:
         super().__init__(secrets.token_hex())
@@ -49,20 +51,36 @@ class ManyWays(RedisServer):
         return [*super()._command(), *tls, *files, "--unixsocket", f"{self.folder}/socket"]
 
 
+C = TypeVar("C", bound=RedisCommands)
+CLIENTS = [MultiplexedRedis, PooledRedis]
+both_clients = pytest.mark.parametrize("commands", CLIENTS, indirect=True)
+both_classes = pytest.mark.parametrize("client_class", CLIENTS)
+
+
 @contextmanager
-def multiplexing(url: str, seconds: float = 5, **settings: str) -> Iterator[MultiplexedRedis]:
+def connected(client_class: Callable[[redis.Redis], C], url: str, seconds: float = 5, **settings: str) -> Iterator[C]:
     client = connect(config.load(fleet_environment(url, UNUSED_DATABASE_URL, **settings)), NAME, timeout=seconds)
-    multiplexed = MultiplexedRedis(client)
+    commands = client_class(client)
     with gevent.Timeout(60):
-        yield multiplexed
-    multiplexed.close()
+        yield commands
+    commands.close()
     client.close()
+
+
+def multiplexed(url: str, seconds: float = 5, **settings: str) -> AbstractContextManager[MultiplexedRedis]:
+    return connected(MultiplexedRedis, url, seconds, **settings)
 
 
 @pytest.fixture
 def shared(redis_url: str) -> Iterator[MultiplexedRedis]:
-    with multiplexing(redis_url) as multiplexed:
-        yield multiplexed
+    with multiplexed(redis_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def commands(redis_url: str, request: pytest.FixtureRequest) -> Iterator[RedisCommands]:
+    with connected(request.param, redis_url) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -79,108 +97,133 @@ def own_server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="module")
-def many_ways() -> Iterator[ManyWays]:
-    with ManyWays() as server:
+def multi_transport() -> Iterator[MultiTransportRedis]:
+    with MultiTransportRedis() as server:
         yield server
 
 
 def connections(client: redis.Redis) -> list[str]:
-    """The ids of ours."""
+    """The ids of the connections that the tested client has opened."""
     return [one["id"] for one in client.client_list() if one["name"] == NAME]
 
 
-def outcomes(*works: Callable[[], Any]) -> list[Any]:
-    """What each of them returned or raised, at the same time."""
-    greenlets = [gevent.spawn(outcome, work) for work in works]
+def concurrent_results(*works: Callable[[], Any]) -> list[Any]:
+    """What each call returned or raised; all run at the same time."""
+    greenlets = [gevent.spawn(result, work) for work in works]
     return [greenlet.get() for greenlet in greenlets]
 
 
-def outcome(work: Callable[[], Any]) -> Any:
+def result(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except redis.RedisError as error:
         return error
 
 
-def kinds(found: list[Any]) -> set[type]:
+def types(found: list[Any]) -> set[type]:
     return {type(one) for one in found}
 
 
-def echo(multiplexed: MultiplexedRedis, text: str) -> Callable[[], Any]:
-    return lambda: multiplexed.execute("ECHO", text)
+def echo(commands: RedisCommands, text: str) -> Callable[[], Any]:
+    return lambda: commands.execute("ECHO", text)
 
 
-def shut_gate(multiplexed: MultiplexedRedis, other: redis.Redis) -> gevent.Greenlet:
-    """Whatever is asked after this is answered only when something is pushed to the list `gate`."""
-    waiting = gevent.spawn(outcome, lambda: multiplexed.execute("BLPOP", "gate", 0))
+def block_replies(shared: MultiplexedRedis, other: redis.Redis) -> gevent.Greenlet:
+    """Later commands are answered only after something was pushed to the list `gate`."""
+    waiting = gevent.spawn(result, lambda: shared.execute("BLPOP", "gate", 0))
     until(lambda: other.info("clients")["blocked_clients"])
     return waiting
 
 
 @pytest.mark.parametrize("way", ["tcp", "tls", "unix"])
-def test_a_thousand_at_once_get_each_their_own_answers_over_one_connection(many_ways: ManyWays, way: str) -> None:
-    with multiplexing(many_ways.urls[way], REDIS_CA_FILE=str(many_ways.authority)) as shared, many_ways.client() as other:
+def test_thousand_concurrent_callers_get_their_own_replies_over_one_connection(
+    multi_transport: MultiTransportRedis, way: str
+) -> None:
+    with (
+        multiplexed(multi_transport.urls[way], REDIS_CA_FILE=str(multi_transport.authority)) as shared,
+        multi_transport.client() as other,
+    ):
 
-        def ask(number: int) -> bool:
+        def check(number: int) -> bool:
             texts = [f"{number}-{turn}-" + "x" * ((number * 37 + turn) % 2000) for turn in range(5)]
             return [shared.execute("ECHO", text) for text in texts] == [text.encode() for text in texts]
 
-        assert outcomes(*(lambda number=number: ask(number) for number in range(1000))) == [True] * 1000
+        assert concurrent_results(*(lambda number=number: check(number) for number in range(1000))) == [True] * 1000
         assert len(connections(other)) == 1
 
 
 @pytest.mark.parametrize("way", ["tcp", "tls", "unix"])
-def test_large_values_do_not_stand_in_the_way_of_small_ones(many_ways: ManyWays, way: str) -> None:
+def test_large_values_do_not_mix_with_small_ones(multi_transport: MultiTransportRedis, way: str) -> None:
     large = bytes(range(256)) * 31_250
-    with multiplexing(many_ways.urls[way], REDIS_CA_FILE=str(many_ways.authority)) as shared:
+    with multiplexed(multi_transport.urls[way], REDIS_CA_FILE=str(multi_transport.authority)) as shared:
         small = [echo(shared, str(number)) for number in range(200)]
-        found = outcomes(lambda: shared.execute("SET", "large", large), *small, lambda: shared.execute("GET", "large"), *small)
+        found = concurrent_results(
+            lambda: shared.execute("SET", "large", large), *small, lambda: shared.execute("GET", "large"), *small
+        )
     answers = [str(number).encode() for number in range(200)]
     assert found == [b"OK", *answers, large, *answers]
 
 
-def test_what_is_asked_in_one_turn_is_sent_at_once(shared: MultiplexedRedis, other: redis.Redis) -> None:
+def test_commands_of_one_loop_iteration_are_sent_together(shared: MultiplexedRedis, other: redis.Redis) -> None:
     shared.execute("PING")
     before = other.info("stats")["total_reads_processed"]
-    outcomes(*[echo(shared, "text")] * 100)
+    concurrent_results(*[echo(shared, "text")] * 100)
     assert other.info("stats")["total_reads_processed"] - before < 10
 
 
-def test_several_commands_in_one_go(shared: MultiplexedRedis) -> None:
-    assert shared.execute_all(("SET", "key", 7), ("GET", "key"), ("EXISTS", "none")) == [b"OK", b"7", 0]
+@both_clients
+def test_execute_all_returns_the_replies_in_order(commands: RedisCommands) -> None:
+    assert commands.execute_all(("SET", "key", 7), ("GET", "key"), ("EXISTS", "none")) == [b"OK", b"7", 0]
 
 
-def test_a_script_is_loaded_when_redis_does_not_know_it(shared: MultiplexedRedis, other: redis.Redis) -> None:
+@both_clients
+def test_replies_are_raw(commands: RedisCommands) -> None:
+    commands.execute("HSET", "hash", "field", b"\xff")
+    found = [commands.execute(*one) for one in (("HGETALL", "hash"), ("HGETALL", "none"), ("SET", "key", 1), ("DEL", "key"))]
+    assert found == [[b"field", b"\xff"], [], b"OK", 1]
+    assert commands.execute_all(("HGETALL", "hash"), ("GET", "none")) == [[b"field", b"\xff"], None]
+
+
+@both_clients
+def test_error_of_one_command_is_raised_by_execute_all(commands: RedisCommands) -> None:
+    with pytest.raises(redis.ResponseError):
+        commands.execute_all(("PING",), ("NOSUCHCOMMAND",), ("PING",))
+    assert commands.execute("PING") == b"PONG"
+
+
+@both_clients
+def test_unknown_script_is_loaded(commands: RedisCommands, other: redis.Redis) -> None:
     script = other.register_script("return {KEYS[1], ARGV[1]}")
     other.script_flush()
-    assert [shared.run_script(script, ["key"], [number]) for number in (1, 2)] == [[b"key", b"1"], [b"key", b"2"]]
+    assert [commands.run_script(script, ["key"], [number]) for number in (1, 2)] == [[b"key", b"1"], [b"key", b"2"]]
 
 
-def test_the_connection_bears_the_name_of_the_instance(shared: MultiplexedRedis) -> None:
-    assert shared.execute("CLIENT", "GETNAME") == NAME.encode()
+@both_clients
+def test_connection_has_the_name_of_the_instance(commands: RedisCommands) -> None:
+    assert commands.execute("CLIENT", "GETNAME") == NAME.encode()
 
 
-def test_many_who_come_first_connect_once(shared: MultiplexedRedis, other: redis.Redis) -> None:
+def test_concurrent_first_callers_connect_once(shared: MultiplexedRedis, other: redis.Redis) -> None:
     before = other.info("stats")["total_connections_received"]
-    assert outcomes(*[echo(shared, "text")] * 50) == [b"text"] * 50
+    assert concurrent_results(*[echo(shared, "text")] * 50) == [b"text"] * 50
     assert other.info("stats")["total_connections_received"] - before == 1
 
 
-# Callers that do not wait any more.
+# Callers that were killed or timed out
 
 
-def test_who_is_killed_or_gives_up_takes_no_answer_from_others(shared: MultiplexedRedis, other: redis.Redis) -> None:
-    gate = shut_gate(shared, other)
+def test_killed_or_timed_out_callers_take_no_reply_from_others(shared: MultiplexedRedis, other: redis.Redis) -> None:
+    gate = block_replies(shared, other)
 
-    def give_up() -> None:
+    def time_out() -> None:
         with gevent.Timeout(0.01, False):
-            shared.execute("ECHO", "given up")
+            shared.execute("ECHO", "timed out")
 
     waiting = [gevent.spawn(echo(shared, str(number))) for number in range(9)]
-    impatient = gevent.spawn(give_up)
+    timed_out = gevent.spawn(time_out)
     gevent.sleep(0)
     gevent.killall([waiting[0], waiting[4], waiting[8]])
-    impatient.join()
+    timed_out.join()
     other.rpush("gate", "open")
     assert gate.get() == [b"gate", b"open"]
     alive = [number for number in range(9) if number not in (0, 4, 8)]
@@ -188,38 +231,39 @@ def test_who_is_killed_or_gives_up_takes_no_answer_from_others(shared: Multiplex
     assert shared.execute("ECHO", "later") == b"later"
 
 
-def test_who_is_killed_in_the_moment_of_the_answer_is_not_woken_later(shared: MultiplexedRedis) -> None:
-    def ask_and_sleep() -> str:
+def test_caller_killed_as_its_reply_arrives_is_not_woken_later(shared: MultiplexedRedis) -> None:
+    def send_and_sleep() -> str:
         try:
             shared.execute("ECHO", "text")
         except gevent.GreenletExit:
             with gevent.Timeout(0.05, False):
-                Event().wait()  # in which the answer would be taken for the event
+                Event().wait()  # a late reply would be taken for the event
                 return "woken"
         return "slept"
 
     shared.execute("PING")
-    asking = gevent.spawn(ask_and_sleep)
+    sending = gevent.spawn(send_and_sleep)
     gevent.sleep(0)
     gevent.sleep(0)
     block_the_loop(0.02)
-    asking.kill(block=False)
-    assert shared._line
-    shared._line._receive()  # the answer has come, and is to be handed over right after the kill
-    assert asking.get() == "slept"
+    sending.kill(block=False)
+    assert shared._connection
+    shared._connection._receive()  # the reply has arrived and would be delivered right after the kill
+    assert sending.get() == "slept"
 
 
-# Errors of Redis.
+# Errors from Redis
 
 
-def test_what_redis_refuses_is_raised_as_redis_py_raises_it(shared: MultiplexedRedis, other: redis.Redis) -> None:
+@both_clients
+def test_error_replies_have_the_exception_types_of_redis_py(commands: RedisCommands, other: redis.Redis) -> None:
     other.set("text", "value")
-    found = outcomes(
-        echo(shared, "before"),
-        lambda: shared.execute("HGETALL", "text"),
-        lambda: shared.execute("EVALSHA", "0" * 40, 0),
-        lambda: shared.execute("NOSUCHCOMMAND"),
-        echo(shared, "after"),
+    found = concurrent_results(
+        echo(commands, "before"),
+        lambda: commands.execute("HGETALL", "text"),
+        lambda: commands.execute("EVALSHA", "0" * 40, 0),
+        lambda: commands.execute("NOSUCHCOMMAND"),
+        echo(commands, "after"),
     )
     assert [type(one) for one in found] == [
         bytes,
@@ -231,155 +275,172 @@ def test_what_redis_refuses_is_raised_as_redis_py_raises_it(shared: MultiplexedR
     assert str(found[1]).startswith("WRONGTYPE")
 
 
-def test_a_redis_that_is_full_or_follows_another_refuses(own_server: RedisServer) -> None:
-    with multiplexing(own_server.url) as shared, own_server.client() as other:
+@both_classes
+def test_full_or_read_only_redis_is_an_error(client_class: type[RedisCommands], own_server: RedisServer) -> None:
+    with connected(client_class, own_server.url) as shared, own_server.client() as other:
         other.config_set("maxmemory", 1)
-        assert isinstance(outcome(lambda: shared.execute("SET", "key", 1)), redis.OutOfMemoryError)
+        assert isinstance(result(lambda: shared.execute("SET", "key", 1)), redis.OutOfMemoryError)
         other.config_set("maxmemory", 0)
         other.replicaof("127.0.0.1", free_port())
-        assert isinstance(outcome(lambda: shared.execute("SET", "key", 1)), redis.ReadOnlyError)
+        assert isinstance(result(lambda: shared.execute("SET", "key", 1)), redis.ReadOnlyError)
         other.replicaof("NO", "ONE")
         assert shared.execute("SET", "key", 1) == b"OK"
 
 
-def test_a_wrong_password_is_told_to_all(many_ways: ManyWays) -> None:
-    with multiplexing(many_ways.url.replace(str(many_ways.password), secrets.token_hex())) as shared:
-        assert kinds(outcomes(*[echo(shared, "text")] * 5)) == {redis.AuthenticationError}
+@both_classes
+def test_wrong_password_is_an_error_for_every_caller(
+    client_class: type[RedisCommands], multi_transport: MultiTransportRedis
+) -> None:
+    with connected(client_class, multi_transport.url.replace(str(multi_transport.password), secrets.token_hex())) as shared:
+        assert types(concurrent_results(*[echo(shared, "text")] * 5)) == {redis.AuthenticationError}
 
 
-def test_a_certificate_that_is_not_trusted_is_refused(many_ways: ManyWays, tmp_path: Any) -> None:
+@both_classes
+def test_untrusted_certificate_is_rejected(
+    client_class: type[RedisCommands], multi_transport: MultiTransportRedis, tmp_path: Any
+) -> None:
     authority, _ = issue_certificates(tmp_path, ("127.0.0.1",))
-    with multiplexing(many_ways.urls["tls"], REDIS_CA_FILE=str(authority)) as shared:
-        assert kinds(outcomes(*[echo(shared, "text")] * 5)) == {redis.ConnectionError}
+    with connected(client_class, multi_transport.urls["tls"], REDIS_CA_FILE=str(authority)) as shared:
+        assert types(concurrent_results(*[echo(shared, "text")] * 5)) == {redis.ConnectionError}
 
 
-# Outages.
+# Outages
 
 
-def freeze_and_ask(server: RedisServer, shared: MultiplexedRedis) -> tuple[list[Any], list[Any]]:
-    """The outcomes while Redis stands still, and after it has gone on and answered them all."""
+def send_while_frozen(server: RedisServer, shared: MultiplexedRedis) -> tuple[list[Any], list[Any]]:
+    """The results while Redis is frozen, and those after it has resumed and executed all commands."""
     shared.execute("PING")
     server.freeze()
-    frozen = outcomes(*(echo(shared, f"frozen {number}") for number in range(100)))
+    frozen = concurrent_results(*(echo(shared, f"frozen {number}") for number in range(100)))
     server.resume()
     with server.client() as other:
         until(lambda: other.info("commandstats").get("cmdstat_echo", {"calls": 0})["calls"] >= 100)
-    later = outcomes(*(echo(shared, f"later {number}") for number in range(100)))
+    later = concurrent_results(*(echo(shared, f"later {number}") for number in range(100)))
     return frozen, later
 
 
 LATER = [f"later {number}".encode() for number in range(100)]
 
 
-def test_a_redis_that_stands_still_costs_all_their_time_and_no_answer_is_taken_for_another(own_server: RedisServer) -> None:
-    with multiplexing(own_server.url, SHORT_SECONDS) as shared, own_server.client() as other:
+def test_frozen_redis_times_out_and_no_reply_reaches_the_wrong_caller(own_server: RedisServer) -> None:
+    with multiplexed(own_server.url, SHORT_SECONDS) as shared, own_server.client() as other:
         started = time.monotonic()
-        frozen, later = freeze_and_ask(own_server, shared)
-        assert kinds(frozen) == {redis.TimeoutError}
+        frozen, later = send_while_frozen(own_server, shared)
+        assert types(frozen) == {redis.TimeoutError}
         assert later == LATER
         assert len(connections(other)) == 1
         assert time.monotonic() - started < 10 * SHORT_SECONDS
 
 
-def test_a_connection_that_is_kept_would_take_one_answer_for_another(
+def test_pooled_client_times_out_and_no_reply_reaches_the_wrong_caller(own_server: RedisServer) -> None:
+    texts = [str(number) for number in range(MAX_CONNECTIONS)]
+    with connected(PooledRedis, own_server.url, SHORT_SECONDS) as pooled:
+        pooled.execute("PING")
+        own_server.freeze()
+        assert types(concurrent_results(*(echo(pooled, f"frozen {text}") for text in texts))) == {redis.TimeoutError}
+        own_server.resume()
+        assert concurrent_results(*(echo(pooled, text) for text in texts)) == [text.encode() for text in texts]
+
+
+def test_connection_that_stays_open_after_a_timeout_would_mix_up_replies(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def keep(line: _Line, error: redis.RedisError) -> None:
-        while line._waiting:
-            line._hand_over(_copy(error))
+    def keep_open(connection: _SharedConnection, error: redis.RedisError) -> None:
+        while connection._in_flight:
+            connection._deliver(_copy(error))
 
-    monkeypatch.setattr(_Line, "drop", keep)
+    monkeypatch.setattr(_SharedConnection, "close", keep_open)
     monkeypatch.setattr(redis, "InvalidResponse", type("Never", (Exception,), {}))
-    with multiplexing(own_server.url, SHORT_SECONDS) as shared:
-        frozen, later = freeze_and_ask(own_server, shared)
-        assert kinds(frozen) == {redis.TimeoutError}
+    with multiplexed(own_server.url, SHORT_SECONDS) as shared:
+        frozen, later = send_while_frozen(own_server, shared)
+        assert types(frozen) == {redis.TimeoutError}
         assert later != LATER
         monkeypatch.undo()
 
 
-def test_while_redis_stands_still_who_comes_next_waits_no_longer(own_server: RedisServer) -> None:
-    with multiplexing(own_server.url, SHORT_SECONDS) as shared:
+def test_later_callers_wait_no_longer_while_redis_is_frozen(own_server: RedisServer) -> None:
+    with multiplexed(own_server.url, SHORT_SECONDS) as shared:
         own_server.freeze()
-        for _ in range(3):  # in which connecting does not come to an end
+        for _ in range(3):  # connecting does not finish in this time
             started = time.monotonic()
-            assert kinds(outcomes(*[echo(shared, "text")] * 20)) == {redis.TimeoutError}
+            assert types(concurrent_results(*[echo(shared, "text")] * 20)) == {redis.TimeoutError}
             assert time.monotonic() - started < 5 * SHORT_SECONDS
         own_server.resume()
         assert shared.execute("ECHO", "text") == b"text"
 
 
-def test_more_than_the_socket_takes_does_not_stop_the_event_loop(own_server: RedisServer) -> None:
-    with multiplexing(own_server.url, SHORT_SECONDS) as shared:
+def test_full_socket_buffer_does_not_block_the_event_loop(own_server: RedisServer) -> None:
+    with multiplexed(own_server.url, SHORT_SECONDS) as shared:
         shared.execute("PING")
         own_server.freeze()
-        asking = [gevent.spawn(outcome, lambda: shared.execute("SET", "key", b"x" * 2_000_000)) for _ in range(5)]
+        sending = [gevent.spawn(result, lambda: shared.execute("SET", "key", b"x" * 2_000_000)) for _ in range(5)]
         ticks = 0
-        while not all(greenlet.ready() for greenlet in asking):
+        while not all(greenlet.ready() for greenlet in sending):
             gevent.sleep(0.001)
             ticks += 1
-        assert kinds([greenlet.get() for greenlet in asking]) == {redis.TimeoutError}
+        assert types([greenlet.get() for greenlet in sending]) == {redis.TimeoutError}
         assert ticks > 20
         own_server.resume()
         assert shared.execute("ECHO", "text") == b"text"
 
 
-def test_a_process_that_was_late_itself_takes_the_answer(redis_url: str) -> None:
-    with multiplexing(redis_url, SHORT_SECONDS) as shared:
+def test_reply_that_arrived_while_the_process_was_blocked_is_accepted(redis_url: str) -> None:
+    with multiplexed(redis_url, SHORT_SECONDS) as shared:
         shared.execute("PING")
-        asking = gevent.spawn(outcome, echo(shared, "text"))
+        sending = gevent.spawn(result, echo(shared, "text"))
         gevent.sleep(0)
         gevent.sleep(0)
         block_the_loop(2 * SHORT_SECONDS)
-        assert asking.get() == b"text"
+        assert sending.get() == b"text"
 
 
-def test_a_connection_that_redis_ends_is_an_error_for_all_who_wait_and_then_made_again(
-    shared: MultiplexedRedis, other: redis.Redis
-) -> None:
-    gate = shut_gate(shared, other)
-    waiting = [gevent.spawn(outcome, echo(shared, "text")) for _ in range(50)]
+def test_connection_closed_by_redis_fails_all_callers_and_is_reopened(shared: MultiplexedRedis, other: redis.Redis) -> None:
+    gate = block_replies(shared, other)
+    waiting = [gevent.spawn(result, echo(shared, "text")) for _ in range(50)]
     gevent.sleep(0)
     (first,) = connections(other)
     other.client_kill_filter(_id=first)
-    assert kinds([one.get() for one in (gate, *waiting)]) == {redis.ConnectionError}
-    assert outcomes(*[echo(shared, "text")] * 50) == [b"text"] * 50
+    assert types([one.get() for one in (gate, *waiting)]) == {redis.ConnectionError}
+    assert concurrent_results(*[echo(shared, "text")] * 50) == [b"text"] * 50
     assert first not in connections(other)
 
 
-def test_a_connection_that_was_lost_in_between_is_nobodys_error(shared: MultiplexedRedis, other: redis.Redis) -> None:
+def test_connection_lost_while_idle_causes_no_error(shared: MultiplexedRedis, other: redis.Redis) -> None:
     shared.execute("PING")
     other.client_kill_filter(_id=connections(other)[0])
-    until(lambda: shared._line is None)
+    until(lambda: shared._connection is None)
     assert shared.execute("ECHO", "text") == b"text"
 
 
-def test_a_redis_that_is_away_is_an_error_at_once_until_it_is_back(own_server: RedisServer) -> None:
-    with multiplexing(own_server.url) as shared:
+def test_stopped_redis_is_an_immediate_error_until_it_restarts(own_server: RedisServer) -> None:
+    with multiplexed(own_server.url) as shared:
         shared.execute("PING")
         own_server.kill()
-        until(lambda: shared._line is None)
+        until(lambda: shared._connection is None)
         started = time.monotonic()
         for _ in range(20):
-            assert kinds(outcomes(*[echo(shared, "text")] * 5)) == {redis.ConnectionError}
+            assert types(concurrent_results(*[echo(shared, "text")] * 5)) == {redis.ConnectionError}
         assert time.monotonic() - started < 1
         own_server.start()
         assert shared.execute("ECHO", "text") == b"text"
 
 
-def test_so_many_may_wait_and_no_more(shared: MultiplexedRedis, other: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_WAITING", 5)
-    gate = shut_gate(shared, other)
-    waiting = [gevent.spawn(outcome, echo(shared, str(number))) for number in range(8)]
+def test_number_of_commands_in_flight_is_limited(
+    shared: MultiplexedRedis, other: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiplexed_module, "MAX_IN_FLIGHT", 5)
+    gate = block_replies(shared, other)
+    waiting = [gevent.spawn(result, echo(shared, str(number))) for number in range(8)]
     gevent.joinall(waiting[4:])
-    assert kinds([greenlet.get() for greenlet in waiting[4:]]) == {redis.ConnectionError}
+    assert types([greenlet.get() for greenlet in waiting[4:]]) == {redis.ConnectionError}
     other.rpush("gate", "open")
     gate.join()
     assert [greenlet.get() for greenlet in waiting[:4]] == [b"0", b"1", b"2", b"3"]
     assert shared.execute("ECHO", "text") == b"text"
 
 
-def test_closing_ends_all_waiting_and_the_next_one_connects_again(shared: MultiplexedRedis, other: redis.Redis) -> None:
-    gate = shut_gate(shared, other)
+def test_close_fails_all_callers_and_the_next_command_reconnects(shared: MultiplexedRedis, other: redis.Redis) -> None:
+    gate = block_replies(shared, other)
     shared.close()
     assert isinstance(gate.get(), redis.ConnectionError)
     until(lambda: not connections(other))
@@ -388,7 +449,7 @@ def test_closing_ends_all_waiting_and_the_next_one_connects_again(shared: Multip
 
 @contextmanager
 def serving(serve: Callable[[Any, Any], None]) -> Iterator[str]:
-    """The URL of a server that is no Redis."""
+    """The URL of a server that does not speak the protocol of Redis."""
     server = StreamServer(("127.0.0.1", 0), serve)
     server.start()
     try:
@@ -397,22 +458,22 @@ def serving(serve: Callable[[Any, Any], None]) -> Iterator[str]:
         server.stop()
 
 
-def test_closing_ends_an_attempt_to_connect() -> None:
+def test_close_cancels_an_attempt_to_connect() -> None:
     greeted = Event()
 
-    def say_nothing(sock: Any, _: Any) -> None:
+    def never_reply(sock: Any, _: Any) -> None:
         while sock.recv(65_536):
             greeted.set()
 
-    with serving(say_nothing) as url, multiplexing(url) as shared:
-        waiting = [gevent.spawn(outcome, echo(shared, "text")) for _ in range(3)]
+    with serving(never_reply) as url, multiplexed(url) as shared:
+        waiting = [gevent.spawn(result, echo(shared, "text")) for _ in range(3)]
         greeted.wait()
         shared.close()
-        assert kinds([greenlet.get() for greenlet in waiting]) == {redis.ConnectionError}
+        assert types([greenlet.get() for greenlet in waiting]) == {redis.ConnectionError}
 
 
-@pytest.mark.parametrize("nonsense", [b"+OK\r\n+OK\r\n", b"?\r\n"])
-def test_a_server_that_does_not_speak_as_redis_does_is_left(nonsense: bytes) -> None:
+@pytest.mark.parametrize("invalid", [b"+OK\r\n+OK\r\n", b"?\r\n"])
+def test_invalid_replies_close_the_connection(invalid: bytes) -> None:
     connected = []
 
     def serve(sock: Any, _: Any) -> None:
@@ -421,10 +482,10 @@ def test_a_server_that_does_not_speak_as_redis_does_is_left(nonsense: bytes) -> 
         while received := sock.recv(65_536):
             reader.feed(received)
             while command := reader.gets():
-                sock.sendall(nonsense if command == [b"NONSENSE"] else b"+OK\r\n")
+                sock.sendall(invalid if command == [b"INVALID"] else b"+OK\r\n")
 
-    with serving(serve) as url, multiplexing(url) as shared:
-        outcome(lambda: shared.execute("NONSENSE"))
-        until(lambda: shared._line is None)
+    with serving(serve) as url, multiplexed(url) as shared:
+        result(lambda: shared.execute("INVALID"))
+        until(lambda: shared._connection is None)
         assert shared.execute("PING") == b"OK"
         assert len(connected) == 2
