@@ -3,7 +3,7 @@
 # Several terminals may start on a fresh checkout at once: the first installs, the others wait for it.
 lock := $(shell command -v flock >/dev/null && echo flock Makefile)
 
-.PHONY: run fleet test bench check requirements clean installed installed-dev
+.PHONY: run fleet test test-full bench check requirements clean installed installed-dev
 
 run: installed
 	@.venv/bin/flask --app wsgi schema upgrade
@@ -16,7 +16,11 @@ fleet: installed
 # make test ARGS="tests/unit -k config"
 test: installed-dev
 	@scripts/install-test-servers
-	.venv/bin/pytest $(ARGS)
+	@scripts/run-tests $(ARGS)
+
+# The same with full counts, and the tests that take too long for every day. Required before a release.
+test-full: export REPORADAR_TEST_FULL = 1
+test-full: test
 
 # The measurements of docs/performance.md, some minutes long. With Node (npm) there is a peer in it.
 bench: installed-dev

@@ -17,7 +17,7 @@ import httpx
 
 from bench import machine
 from harness.processes import Process, free_port, wait_until
-from harness.servers import ROOT, PostgresServer, RedisServer, base_environment, fleet_environment, migrate
+from harness.servers import ROOT, PostgresServer, RedisServer, base_environment, fleet_environment
 
 OURS, TUTORIAL, NODE = "RepoRadar", "T", "N"
 SHARDED = "N, sharded"  # its other adapter, of which only messages are a matter
@@ -55,7 +55,6 @@ def launchers() -> Iterator[tuple[dict[str, Launch], RedisServer]]:
         for store in (redis, postgres):
             machine.pin(store.pid, machine.OTHER_CORE)
         environment = fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", **MANY)
-        migrate(environment)
         tutorial = [
             "--config",
             os.devnull,

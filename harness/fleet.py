@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from harness.processes import POLL_SECONDS
-from harness.servers import Instance, PostgresServer, RedisServer, Server, Worker, fleet_environment, migrate
+from harness.servers import Instance, PostgresServer, RedisServer, Server, Worker, fleet_environment
 from harness.sockets import Balancer
 
 
@@ -37,7 +37,6 @@ class Fleet:
         with self._stack:
             self.redis = self._stack.enter_context(RedisServer())
             self.environment = fleet_environment(self.redis.url, self._postgres.create_database(), **self._settings)
-            migrate(self.environment)
             self.instances = {f"instance-{number}": self._instance(f"instance-{number}") for number in range(1, self._size + 1)}
             self._stack.enter_context(Worker(self.environment, module=self._worker))
             self.balancer = self._stack.enter_context(Balancer(list(self.instances.values())))

@@ -1,5 +1,6 @@
 """Processes that tests start: each is signalled together with its descendants, and none outlives the test run."""
 
+import fcntl
 import os
 import pwd
 import secrets
@@ -8,11 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TypeVar
 
 import psutil
@@ -25,26 +27,50 @@ STANDING_STILL = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
 # Below the range from which the kernel takes the ports of outgoing connections. A client that keeps calling a server
 # which is down could otherwise be given that very port, and then occupy it or even talk to itself.
 FIRST_PORT, LAST_PORT = 20_000, 32_000
-_handed_out: set[int] = set()
+
+
+class _PortLocks:
+    """Locks on ports, held until exit, so that test runs side by side never use the same one: bytes of one shared file."""
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        self._taken: set[int] = set()
+        self._thread_lock = threading.Lock()
+
+    def take(self, ports: Sequence[int]) -> bool:
+        """Whether this process now holds all of these ports. No other caller in this or another process gets them again."""
+        with self._thread_lock:
+            if self._taken.intersection(ports) or not all(map(self._lock, ports)):
+                return False
+            self._taken.update(ports)
+            return True
+
+    def _lock(self, port: int) -> bool:
+        if self._file is None:
+            # Never closed: that would give up all locks of the process.
+            self._file = os.open(Path(gettempdir(), f"reporadar-ports-{os.getuid()}"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            return False
+        return True
+
+
+_port_locks = _PortLocks()
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on; never the same one twice."""
-    while True:
-        port = FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT)
-        if port not in _handed_out and _is_free(port):
-            _handed_out.add(port)
-            return port
+    """Return a loopback port that nobody listens on, and that no other test run gets while this process lives."""
+    return free_ports(1)[0]
 
 
 def free_ports(count: int) -> list[int]:
-    """So many, one after the other."""
+    """Return so many consecutive free ports."""
     while True:
-        first = free_port()
-        others = range(first + 1, first + count)
-        if not _handed_out.intersection(others) and all(map(_is_free, others)):
-            _handed_out.update(others)
-            return [first, *others]
+        first = FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT - count)
+        ports = list(range(first, first + count))
+        if _port_locks.take(ports) and all(map(_is_free, ports)):
+            return ports
 
 
 def _is_free(port: int) -> bool:
@@ -96,7 +122,8 @@ class Process:
             )
         self.pid = self._popen.pid
         self._root = psutil.Process(self.pid)
-        self._guard = _start_guard(self.pid, folder)
+        self._is_guarded = True
+        _guard.watch(self.pid, folder)
         self._frozen: list[psutil.Process] = []
 
     def status(self) -> int | None:
@@ -119,8 +146,10 @@ class Process:
             status = self._popen.wait(timeout)
         except subprocess.TimeoutExpired as error:
             raise AssertionError(str(error)) from None
-        if self._guard.returncode is None:
-            self._clear_away()
+        if self._is_guarded:
+            self._is_guarded = False
+            _kill_group(self.pid)
+            _guard.forget(self.pid)
         return status
 
     def freeze(self) -> None:
@@ -137,11 +166,6 @@ class Process:
         """SIGKILL to it and to its descendants."""
         _kill_tree(self._root)
         return self.wait(timeout=10)
-
-    def _clear_away(self) -> None:
-        _kill_group(self.pid)
-        with self._guard:
-            self._guard.kill()
 
 
 def run(
@@ -199,28 +223,58 @@ def _is_gone(process: psutil.Process) -> bool:
         return True
 
 
-def _start_guard(pid: int, folder: Path) -> "subprocess.Popen[bytes]":
-    """A process that takes along what a killed test run would leave behind.
+class _Guard:
+    """A process that ends what a killed test run would leave behind.
 
     Linux' own tie to the parent (PR_SET_PDEATHSIG) is one to the thread that started the child, and leaves out grandchildren.
     """
-    return subprocess.Popen(
-        [sys.executable, "-I", __file__, str(pid), str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    def watch(self, pid: int, folder: Path) -> None:
+        self._write(f"+ {pid} {folder}\n")
+
+    def forget(self, pid: int) -> None:
+        self._write(f"- {pid}\n")
+
+    def _write(self, line: str) -> None:
+        with self._lock:
+            self._popen = self._popen or self._start()
+            if self._popen.stdin is None:
+                raise AssertionError("the guard has no standard input")
+            os.write(self._popen.stdin.fileno(), line.encode())
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable, "-I", __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
 
-def _guard(pid: int, folder: str) -> None:
-    """The test run holds the other end of standard input, which therefore ends when the test run does, however it does."""
-    root = psutil.Process(pid)
-    sys.stdin.read()
-    _kill_tree(root)
-    _kill_group(pid)
-    shutil.rmtree(folder, ignore_errors=True)
+_guard = _Guard()
+
+
+def _run_guard() -> None:
+    """Follow the lines of `_Guard`. The test run holds the other end of standard input, which therefore ends with it."""
+    watched: dict[int, tuple[psutil.Process, str]] = {}
+    for line in sys.stdin:
+        sign, pid, *folder = line.rstrip("\n").split(" ", 2)
+        if sign == "-":
+            watched.pop(int(pid), None)
+            continue
+        with suppress(psutil.NoSuchProcess):
+            watched[int(pid)] = psutil.Process(int(pid)), folder[0]
+    for pid, (root, directory) in watched.items():
+        with suppress(psutil.NoSuchProcess, AssertionError):
+            _kill_tree(root)
+        _kill_group(pid)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    _guard(int(sys.argv[1]), sys.argv[2])
+    _run_guard()

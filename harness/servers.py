@@ -2,7 +2,6 @@
 
 with RedisServer() as redis, PostgresServer() as postgres:
     environment = fleet_environment(redis.url, postgres.create_database())
-    migrate(environment)
     with Instance(environment) as one, Instance(environment) as two, Worker(environment):
         ...
 """
@@ -33,6 +32,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from harness.processes import Process, free_port, run, wait_until
+from harness.schema import migrate_database, upgrade_database
 
 __all__ = [
     "Command",
@@ -46,6 +46,7 @@ __all__ = [
     "free_port",
     "migrate",
     "procfile_command",
+    "release",
     "wait_until",
 ]
 
@@ -300,6 +301,8 @@ class PostgresServer(Server):
         self.url = self._url("postgres")
         self._data = self.folder / "data"
         self._numbers = itertools.count(1)
+        self._template: str | None = None
+        self._template_lock = threading.Lock()
 
     def start(self, wait_ready: bool = True) -> None:
         if not self._data.exists():
@@ -313,9 +316,21 @@ class PostgresServer(Server):
             super().close()
 
     def create_database(self) -> str:
-        """The URL of a new, empty database."""
+        """Create a database with the current schema and no rows; return its URL."""
+        with self._template_lock:
+            if self._template is None:
+                template = self.create_empty_database()
+                upgrade_database(template)
+                self._template = template.rpartition("/")[2]
+        return self._create(f"TEMPLATE {self._template}")
+
+    def create_empty_database(self) -> str:
+        """Create a database without a schema; return its URL."""
+        return self._create("")
+
+    def _create(self, options: str) -> str:
         name = f"test_{next(self._numbers)}"
-        self._execute(f"CREATE DATABASE {name}")
+        self._execute(f"CREATE DATABASE {name} {options}")
         return self._url(name)
 
     def drop_database(self, url: str) -> None:
@@ -487,8 +502,13 @@ class Worker(ProcfileProcess):
         return True
 
 
-def migrate(environment: Mapping[str, str], directory: Path = ROOT) -> str:
-    """Brings the schema up to date with the Procfile's own command; returns its output."""
+def migrate(environment: Mapping[str, str]) -> None:
+    """Bring the database to the current schema, without a process of its own."""
+    migrate_database(environment["DATABASE_URL"])
+
+
+def release(environment: Mapping[str, str], directory: Path = ROOT) -> str:
+    """Run the Procfile's own command for a release, which migrates the database; return its output."""
     return run(procfile_command("release", directory), environment={**base_environment(), **environment}, directory=directory)
 
 

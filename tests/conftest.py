@@ -1,4 +1,4 @@
-"""Servers that tests share. A test that stops, freezes or kills a server starts one of its own instead."""
+"""Servers that the tests of one process share. A test that stops, freezes or kills a server starts one of its own instead."""
 
 import os
 from collections.abc import Iterator
@@ -7,6 +7,13 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from harness.servers import PostgresServer, RedisServer
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a module that starts servers in one process, so that its fixtures start them once."""
+    for item in items:
+        if item.path.parent.name in ("functional", "browser"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +44,15 @@ def redis_url(redis_server: RedisServer) -> str:
 
 @pytest.fixture
 def database_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """A new, empty database."""
+    """A new database with the current schema."""
     url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """A new database without a schema."""
+    url = postgres_server.create_empty_database()
     yield url
     postgres_server.drop_database(url)

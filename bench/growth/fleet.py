@@ -15,7 +15,7 @@ import psutil
 
 from bench import machine
 from bench.rivals import MANY
-from harness.servers import ROOT, Instance, PostgresServer, RedisServer, fleet_environment, migrate
+from harness.servers import ROOT, Instance, PostgresServer, RedisServer, fleet_environment
 
 APPLICATION = "bench.growth.people:app"
 CONNECTIONS = 32
@@ -42,7 +42,6 @@ def fleet() -> Iterator[Fleet]:
     with ExitStack() as stack:
         redis, postgres = stack.enter_context(RedisServer()), stack.enter_context(PostgresServer())
         environment = fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", **MANY)
-        migrate(environment)
         yield Fleet(redis, postgres, environment, stack)
 
 

@@ -16,7 +16,7 @@ from app.database.engine import Database
 from app.realtime.publisher import RedisPublisher
 from app.redis.client import connect
 from harness.recorded import event, record
-from harness.servers import Instance, PostgresServer, RedisServer, fleet_environment, migrate
+from harness.servers import Instance, PostgresServer, RedisServer, fleet_environment
 from tests.browser.conftest import Visit, expect_heading
 from tests.browser.test_fleet_page import promote
 from tests.browser.test_live import expect_live
@@ -38,7 +38,6 @@ class Counted(NamedTuple):
 def started(postgres_server: PostgresServer) -> Iterator[Counted]:
     with RedisServer() as redis:
         environment = fleet_environment(redis.url, postgres_server.create_database(), RATE_LIMIT_REGISTER="1000/h")
-        migrate(environment)
         settings = config.load(environment)
         database = Database(settings.database_url, 2, "test")
         with Instance(environment) as instance, connect(settings, "test") as client:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
+from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, wait_until
 from harness.sockets import Balancer
 from tests.browser.conftest import Visit, expect_heading, open_account
 from tests.browser.test_pages import GROUND, LEGIBILITY, PHONE
@@ -33,7 +33,6 @@ class SmallFleet(NamedTuple):
 def started(postgres_server: PostgresServer) -> Iterator[SmallFleet]:
     with RedisServer() as redis:
         environment = fleet_environment(redis.url, postgres_server.create_database(), RATE_LIMIT_REGISTER="1000/h")
-        migrate(environment)
         one, two = (Instance({**environment, "INSTANCE_ID": f"instance-{number}"}) for number in (1, 2))
         with one, two, Balancer([one, two]) as balancer:
             yield SmallFleet(redis, one, two, balancer)

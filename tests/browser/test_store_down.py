@@ -2,14 +2,13 @@
 
 from playwright.sync_api import expect
 
-from harness.servers import Instance, RedisServer, fleet_environment, migrate
+from harness.servers import Instance, RedisServer, fleet_environment
 from tests.browser.conftest import Visit, open_account
 
 
 def test_pages_while_the_session_store_is_down(visit: Visit, database_url: str) -> None:
     with RedisServer() as redis:
         environment = fleet_environment(redis.url, database_url)
-        migrate(environment)
         with Instance(environment) as instance:
             signed_in, stranger = visit(base_url=instance.url), visit(base_url=instance.url)
             open_account(signed_in)

@@ -6,7 +6,6 @@ import gevent
 import pytest
 
 from app.database.engine import Database
-from app.database.upgrade import upgrade
 from app.notifications import store
 from tests.unit.notifications.test_store import add, new_user
 
@@ -14,7 +13,6 @@ from tests.unit.notifications.test_store import add, new_user
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     database = Database(database_url.replace("postgresql:", "postgresql+psycopg2:"), 10, "test")
-    upgrade(database)
     yield database
     database.close()
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from harness.servers import Instance, fleet_environment, migrate
+from harness.servers import Instance, fleet_environment
 
 StartFleet = Callable[..., list[Instance]]
 
@@ -21,7 +21,6 @@ def start_fleet(redis_url: str, database_url: str) -> Iterator[StartFleet]:
 
         def start(count: int, *, application: str = "wsgi:app", **overrides: str) -> list[Instance]:
             environment = fleet_environment(redis_url, database_url, **{**GENEROUS, **overrides})
-            migrate(environment)
             return [
                 stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{number}"}, application=application))
                 for number in range(1, count + 1)

@@ -31,7 +31,6 @@ class Fleet:
         self.redis, self.postgres = stack.enter_context(RedisServer()), stack.enter_context(PostgresServer())
         self.database_url = self.postgres.create_database()
         environment = fleet_environment(self.redis.url, self.database_url, **GENEROUS, LOG_LEVEL="WARNING")
-        migrate(environment)
         self.instances = [
             stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{number}"}, application=application))
             for number in (1, 2, 3)

@@ -24,7 +24,6 @@ from harness.servers import (
     base_environment,
     flask,
     fleet_environment,
-    migrate,
     procfile_command,
     wait_until,
 )
@@ -46,7 +45,6 @@ def pair(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
     """One instance as it is and one that trusts what is pushed, in one fleet."""
     with ExitStack() as stack:
         environment = fleet_environment(stack.enter_context(RedisServer()).url, postgres_server.create_database(), **GENEROUS)
-        migrate(environment)
         true = stack.enter_context(Instance({**environment, "INSTANCE_ID": "instance-1"}))
         trusting = Instance({**environment, "INSTANCE_ID": "instance-2"}, application="tests.faults.unordered_delivery:app")
         yield [true, stack.enter_context(trusting)]
@@ -104,7 +102,6 @@ def test_nothing_is_lost_while_instances_and_redis_go_away(postgres_server: Post
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer())
         environment = fleet_environment(redis.url, postgres_server.create_database(), **GENEROUS)
-        migrate(environment)
         fleet = [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{n}"})) for n in (1, 2, 3)]
         balancer = stack.enter_context(Balancer(fleet))
         users = [User(fleet[0]).register(), User(fleet[0]).register()]

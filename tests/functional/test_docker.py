@@ -222,7 +222,7 @@ def stack(image: Image, secrets: Path, certificate: Path) -> Iterator[Stack]:
         redis = started.enter_context(ComposedRedis(secrets))
         postgres = started.enter_context(ComposedPostgres(secrets))
         (secrets / "redis_url").write_text((secrets / "redis_url").read_text().replace("redis:6379", f"127.0.0.1:{redis.port}"))
-        (secrets / "database_url").write_text(postgres.create_database())
+        (secrets / "database_url").write_text(postgres.create_empty_database())
         places = {"/run/secrets": str(secrets)}
         Container(image, services()["release"], places).run()
         instances = [started.enter_context(Container(image, services()[name], places)) for name in INSTANCES]

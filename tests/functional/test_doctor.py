@@ -154,7 +154,6 @@ class Fleet(NamedTuple):
 def fleet(postgres_server: PostgresServer) -> Iterator[Fleet]:
     with RedisServer() as own_redis:
         environment = fleet_environment(own_redis.url, postgres_server.create_database(), TRUSTED_PROXIES="1")
-        migrate(environment)
         with (
             Instance({**environment, "INSTANCE_ID": "instance-1"}) as one,
             Instance({**environment, "INSTANCE_ID": "instance-2"}) as two,
@@ -420,7 +419,6 @@ def test_what_is_unwise_about_redis_is_found(
     own_redis: RedisServer, database_url: str, settings: dict[str, Any], status: str, beginning: str
 ) -> None:
     environment = fleet_environment(own_redis.url, database_url)
-    migrate(environment)
     with own_redis.client() as client:
         for name, value in settings.items():
             client.config_set(name, value)
@@ -461,7 +459,6 @@ def _pump(source: socket.socket, target: socket.socket, seconds: float) -> None:
 def test_a_slow_redis_is_found(own_redis: RedisServer, database_url: str, seconds: float, status: str) -> None:
     with delayed(own_redis.port, seconds) as port:
         environment = fleet_environment(f"redis://127.0.0.1:{port}", database_url)
-        migrate(environment)
         found = examine(environment)
     (line,) = found.lines(status)
     assert line.startswith("redis answers: "), found.output
@@ -472,7 +469,6 @@ def test_a_wrong_password_is_found_and_not_told(database_url: str) -> None:
     with RedisServer(password=PASSWORD) as server:
         wrong = server.url.replace(PASSWORD, f"not-{PASSWORD}")
         environment = fleet_environment(wrong, database_url)
-        migrate(environment)
         found = examine(environment)
         right = examine({**environment, "REDIS_URL": server.url})
     assert found.lines("fail") == [f"redis refuses the password: 127.0.0.1:{server.port}/0"]
@@ -492,7 +488,6 @@ def test_a_dead_redis_is_found_and_the_rest_is_examined(fleet: Fleet) -> None:
 def test_frozen_servers_are_found_in_bounded_time(own_redis: RedisServer) -> None:
     with PostgresServer() as postgres:
         environment = fleet_environment(own_redis.url, postgres.create_database())
-        migrate(environment)
         with Instance({**environment, "INSTANCE_ID": "instance-1"}) as instance:
             own_redis.freeze()
             postgres.freeze()

@@ -290,7 +290,6 @@ def test_no_accepted_analysis_is_lost_with_redis(database_url: str, workshop: Wo
     urls = [workshop.repository(f"repository-{number}") for number in range(count)]
     with RedisServer() as redis:
         environment = fleet_environment(redis.url, database_url, **workshop.environment)
-        migrate(environment)
         with Instance(environment) as instance, Worker(environment), Worker(environment):
             user = User(instance).register()
             for number, url in enumerate(urls):

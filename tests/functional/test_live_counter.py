@@ -12,7 +12,7 @@ from app.core.keyring import Keyring
 from app.core.messages import ANALYTICS_ROOM, Message
 from app.realtime.publisher import RedisPublisher
 from app.redis.client import connect
-from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
+from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, wait_until
 from harness.sockets import Listener
 from harness.users import User
 
@@ -23,7 +23,6 @@ REFUSED = {"ok": False, "error": "This is for administrators."}
 def environment(postgres_server: PostgresServer) -> Iterator[dict[str, str]]:
     with RedisServer() as redis:
         environment = fleet_environment(redis.url, postgres_server.create_database())
-        migrate(environment)
         yield environment
 
 

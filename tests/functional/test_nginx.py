@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from harness.backends import Backend, Request
-from harness.servers import ROOT, Instance, PostgresServer, RedisServer, fleet_environment, migrate, wait_until
+from harness.servers import ROOT, Instance, PostgresServer, RedisServer, fleet_environment, wait_until
 from harness.sockets import HANDSHAKE, Balancer, Listener, WebSocket, render
 from harness.users import PASSWORD, User
 from tests.functional.conftest import GENEROUS
@@ -35,7 +35,6 @@ FORGED = {
 def fleet(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
     with RedisServer() as redis, ExitStack() as stack:
         environment = fleet_environment(redis.url, postgres_server.create_database(), TRUSTED_PROXIES="1", **GENEROUS)
-        migrate(environment)
         yield [stack.enter_context(Instance({**environment, "INSTANCE_ID": name})) for name in NAMES]
 
 

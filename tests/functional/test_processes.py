@@ -137,7 +137,6 @@ def kill_one(instance: Instance) -> None:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_each_line_of_the_log_has_the_one_form_and_the_instance_id(redis_url: str, database_url: str, workers: str) -> None:
     environment = fleet_environment(redis_url, database_url, INSTANCE_ID="instance-7", WEB_CONCURRENCY=workers)
-    migrate(environment)
     with Instance(environment) as instance, Worker(environment) as worker:
         user = User(instance).register()
         user.log_in("wrong password\n[2025-10-03T20:00:00.000Z] [INFO] [instance-7] forged")
@@ -152,7 +151,6 @@ def test_each_line_of_the_log_has_the_one_form_and_the_instance_id(redis_url: st
 
 def test_json_logs_carry_the_request_id(redis_url: str, database_url: str) -> None:
     environment = fleet_environment(redis_url, database_url, INSTANCE_ID="instance-7", LOG_FORMAT="json")
-    migrate(environment)
     with Instance(environment) as instance:
         assert User(instance).request("GET", "/nowhere", headers={"X-Request-Id": "my-request"}).status_code == 404
         lines = [json.loads(line) for line in instance.log().splitlines()]

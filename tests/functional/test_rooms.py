@@ -15,7 +15,7 @@ from app.core.keyring import Keyring
 from app.core.messages import ALL_INSTANCES, ANALYTICS_ROOM, Message, user_room
 from app.realtime.envelope import channel_of
 from app.realtime.publisher import RedisPublisher
-from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
+from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, wait_until
 from harness.sockets import Listener
 from harness.users import User
 from tests.functional.conftest import GENEROUS
@@ -58,7 +58,6 @@ def fleet(postgres_server: PostgresServer) -> Iterator[Fleet]:
     with ExitStack() as stack:
         redis_server = stack.enter_context(RedisServer())
         environment = fleet_environment(redis_server.url, postgres_server.create_database(), **GENEROUS)
-        migrate(environment)
         instances = [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{number}"})) for number in (1, 2)]
         hasty = Instance({**environment, "INSTANCE_ID": "hasty"}, application="tests.faults.ready_before_subscribed:app")
         fleet = Fleet(redis_server, [*instances, stack.enter_context(hasty)])

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import redis
 
-from harness.servers import Command, Instance, PostgresServer, RedisServer, fleet_environment, migrate, wait_until
+from harness.servers import Command, Instance, PostgresServer, RedisServer, fleet_environment, wait_until
 from harness.users import PASSWORD, User
 from tests.functional.conftest import GENEROUS, StartFleet
 
@@ -185,7 +185,6 @@ def rejections(user: User) -> float:
 def one_instance(postgres_server: PostgresServer) -> Iterator[tuple[Instance, RedisServer]]:
     with RedisServer() as server:
         environment = fleet_environment(server.url, postgres_server.create_database(), **GENEROUS)
-        migrate(environment)
         with Instance(environment) as instance:
             yield instance, server
 

@@ -14,7 +14,7 @@ import httpx
 import psycopg2
 import pytest
 
-from harness.servers import Instance, PostgresServer, RedisServer, fleet_environment, migrate, wait_until
+from harness.servers import Instance, PostgresServer, RedisServer, fleet_environment, wait_until
 from harness.sockets import BINARY, CONTINUATION, HANDSHAKE, PING, PONG, TEXT, Listener, WebSocket, memory, probed
 from harness.users import User
 from tests.functional.conftest import GENEROUS
@@ -28,7 +28,6 @@ def instance(postgres_server: PostgresServer) -> Iterator[Instance]:
     limits = {"MAX_SOCKETS": str(PLACES), "MAX_SOCKETS_PER_USER": str(PLACES_OF_USER)}
     with RedisServer() as redis:
         environment = fleet_environment(redis.url, postgres_server.create_database(), **GENEROUS, **limits)
-        migrate(environment)
         with Instance({**environment, "INSTANCE_ID": "instance-1"}) as started:
             yield started
 

@@ -12,7 +12,7 @@ import requests
 import socketio
 
 from harness.crowd import Crowd
-from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate, wait_until
+from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, wait_until
 from harness.sockets import HANDSHAKE, Balancer, Listener, memory
 from harness.users import PASSWORD, User
 from tests.functional.conftest import GENEROUS, StartFleet
@@ -35,7 +35,6 @@ def another_browser(user: User) -> User:
 def pair(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
     with RedisServer() as redis, ExitStack() as stack:
         environment = fleet_environment(redis.url, postgres_server.create_database(), **GENEROUS)
-        migrate(environment)
         yield [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{number}"})) for number in (1, 2)]
 
 

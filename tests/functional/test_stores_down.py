@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from harness.servers import Instance, PostgresServer, RedisServer, Server, fleet_environment, migrate, wait_until
+from harness.servers import Instance, PostgresServer, RedisServer, Server, fleet_environment, wait_until
 from harness.users import PASSWORD, User
 from tests.functional.conftest import GENEROUS
 
@@ -39,7 +39,6 @@ class Stack:
 def stack() -> Iterator[Stack]:
     with RedisServer() as redis, PostgresServer() as postgres:
         environment = fleet_environment(redis.url, postgres.create_database(), **GENEROUS)
-        migrate(environment)
         with Instance({**environment, "INSTANCE_ID": "instance-1"}) as instance:
             yield Stack(redis, postgres, instance)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,11 +17,10 @@ from app import create_app
 from app.core import config, instance
 from app.core.config import Config
 from app.database.engine import Database
-from app.database.upgrade import upgrade
 from app.redis.client import connect
 from app.redis.multiplexed import MultiplexedRedis
 from app.server.lifecycle import Lifecycle
-from harness.servers import embedded_environment, fleet_environment
+from harness.servers import embedded_environment, fleet_environment, migrate
 
 MakeApp = Callable[..., Flask]
 
@@ -53,20 +51,12 @@ def named_instance(monkeypatch: pytest.MonkeyPatch) -> str:
     return instance.identify("instance-1").instance_id
 
 
-@pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("database") / "reporadar.db"
-    database = Database(f"sqlite:///{path}", 1, "test")
-    upgrade(database)
-    database.close()
-    return path
-
-
 @pytest.fixture
-def embedded(tmp_path: Path, migrated_file: Path) -> dict[str, str]:
+def embedded(tmp_path: Path) -> dict[str, str]:
     """The environment of an embedded instance with an empty database of its own."""
-    shutil.copy(migrated_file, tmp_path / "reporadar.db")
-    return embedded_environment(tmp_path)
+    environment = embedded_environment(tmp_path)
+    migrate(environment)
+    return environment
 
 
 @pytest.fixture
@@ -109,7 +99,6 @@ def both(request: pytest.FixtureRequest) -> Iterator[Database]:
         return
     url = request.getfixturevalue("database_url").replace("postgresql:", "postgresql+psycopg2:")
     database = Database(url, 10, "test")
-    upgrade(database)
     yield database
     database.close()
 

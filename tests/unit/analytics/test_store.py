@@ -182,11 +182,8 @@ class TestTogether:
 
     @pytest.fixture
     def both(self, request: pytest.FixtureRequest) -> Iterator[Database]:
-        from app.database.upgrade import upgrade
-
         url = request.getfixturevalue("database_url").replace("postgresql:", "postgresql+psycopg2:")
         database = Database(url, 10, "test")
-        upgrade(database)
         yield database
         database.close()
 

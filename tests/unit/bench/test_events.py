@@ -9,7 +9,6 @@ from app.analytics import rollups as counting
 from app.analytics.rollups import Counted
 from app.database.engine import Database
 from app.database.schema import events, rollups, visitors, visits
-from app.database.upgrade import upgrade
 from bench.events import SHARES, count_all, store
 
 FIRST = datetime(2025, 10, 1, tzinfo=UTC)
@@ -21,7 +20,6 @@ def counted(connection: Connection) -> list[set[tuple[Any, ...]]]:
 
 def test_all_at_once_is_the_same_as_one_by_one(database_url: str) -> None:
     database = Database(database_url.replace("postgresql:", "postgresql+psycopg2:"), 1, "test")
-    upgrade(database)
 
     def compare(connection: Connection) -> None:
         store(connection, 3000, FIRST, FIRST + timedelta(days=3))

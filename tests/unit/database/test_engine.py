@@ -12,7 +12,6 @@ from app.auth import store as users_store
 from app.database import cooperative
 from app.database.engine import Database, DatabaseUnavailable
 from app.database.schema import session_fields, users
-from app.database.upgrade import upgrade
 from harness.servers import free_port
 from tests.unit.database.test_schema import postgresql_url
 
@@ -20,7 +19,6 @@ from tests.unit.database.test_schema import postgresql_url
 @pytest.fixture
 def postgresql(database_url: str) -> Iterator[Database]:
     database = Database(postgresql_url(database_url), 1, "instance-7")
-    upgrade(database)
     yield database
     database.close()
 

@@ -26,7 +26,7 @@ def sqlite(request: pytest.FixtureRequest) -> Iterator[Database]:
 
 @pytest.fixture
 def postgresql(request: pytest.FixtureRequest) -> Iterator[Database]:
-    database = Database(postgresql_url(request.getfixturevalue("database_url")), 5, "test")
+    database = Database(postgresql_url(request.getfixturevalue("empty_database_url")), 5, "test")
     yield database
     database.close()
 
@@ -78,8 +78,8 @@ def test_an_upgrade_may_be_repeated(migrated: Database) -> None:
     assert migrated.run(schema_complaint) is None
 
 
-def test_instances_that_start_together_may_upgrade_together(database_url: str) -> None:
-    databases = [Database(postgresql_url(database_url), 1, f"test-{number}") for number in range(4)]
+def test_instances_that_start_together_may_upgrade_together(empty_database_url: str) -> None:
+    databases = [Database(postgresql_url(empty_database_url), 1, f"test-{number}") for number in range(4)]
     faults: list[BaseException] = []
 
     def run(database: Database) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from app.core import instance
 from app.database.engine import Database
-from app.database.upgrade import upgrade
 from app.fleet import consistency as module
 from app.fleet import sql_heartbeat
 from app.fleet.consistency import ConsistencyCheck, lasting_differences
@@ -21,7 +20,6 @@ from harness.servers import wait_until
 @pytest.fixture
 def postgresql(database_url: str) -> Iterator[Database]:
     database = Database(database_url.replace("postgresql:", "postgresql+psycopg2:"), 2, "test")
-    upgrade(database)
     yield database
     database.close()
 
@@ -144,8 +142,8 @@ def test_the_one_that_breaks_the_limit_of_connections_says_so(postgresql: Databa
     assert kinds(agreement) == []
 
 
-def test_without_the_table_nothing_is_compared(database_url: str) -> None:
-    database = Database(database_url.replace("postgresql:", "postgresql+psycopg2:"), 2, "test")
+def test_without_the_table_nothing_is_compared(empty_database_url: str) -> None:
+    database = Database(empty_database_url.replace("postgresql:", "postgresql+psycopg2:"), 2, "test")
     agreement, _, _ = member(database, "one")
     agreement.compare()
     assert agreement.not_ready_reason() is not None

@@ -236,7 +236,7 @@ FAULTS: list[tuple[Callable[[], bytes], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("data", "code"), FAULTS, ids=str)
+@pytest.mark.parametrize(("data", "code"), FAULTS)
 def test_who_breaks_a_rule_is_told_which_and_heard_no_more(client: Client, data: Callable[[], bytes], code: int) -> None:
     client.socket.sendall(data())
     assert client.code() == code

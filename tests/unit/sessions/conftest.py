@@ -10,7 +10,6 @@ import pytest
 from app.auth import store as users
 from app.core.errors import Unavailable
 from app.database.engine import Database
-from app.database.upgrade import upgrade
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.sql_store import SqlSessionStore
 from app.sessions.store import Change, Fields, Owner, SessionStore
@@ -101,7 +100,6 @@ def postgresql_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """An embedded instance may keep its data in PostgreSQL as well."""
     url = request.getfixturevalue("database_url").replace("postgresql:", "postgresql+psycopg2:")
     database = Database(url, 5, "test")
-    upgrade(database)
     yield Backend(SqlSessionStore(database), database)
     database.close()
 
