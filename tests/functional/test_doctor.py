@@ -388,7 +388,6 @@ def test_an_instance_with_another_redis_is_found(fleet: Fleet, own_redis: RedisS
 
 def test_an_instance_with_another_database_is_found(fleet: Fleet, database_url: str, own_redis: RedisServer) -> None:
     environment = {**fleet.environment, "DATABASE_URL": database_url, "REDIS_URL": own_redis.url, "INSTANCE_ID": "stray"}
-    migrate(environment)
     with Instance(environment) as instance:
         found = examine(fleet.environment, instance.url)
     assert found.lines("fail") == [
@@ -510,7 +509,6 @@ def test_a_database_that_refuses_or_can_not_be_written_is_found(redis_url: str) 
     with PostgresServer(password=PASSWORD) as postgres:
         url = postgres.create_database()
         environment = fleet_environment(redis_url, url)
-        migrate(environment)
         refused = examine({**environment, "DATABASE_URL": url.replace(PASSWORD, f"not-{PASSWORD}")})
         with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
             connection.autocommit = True
@@ -523,8 +521,8 @@ def test_a_database_that_refuses_or_can_not_be_written_is_found(redis_url: str) 
     assert PASSWORD not in refused.output + read_only.output
 
 
-def test_a_missing_schema_is_found(redis_url: str, database_url: str) -> None:
-    found = examine(fleet_environment(redis_url, database_url))
+def test_a_missing_schema_is_found(redis_url: str, empty_database_url: str) -> None:
+    found = examine(fleet_environment(redis_url, empty_database_url))
     assert found.lines("fail") == ["database: the schema is missing"]
     assert found.advice("database: the schema is missing") == "Run: flask --app wsgi schema upgrade"
 
