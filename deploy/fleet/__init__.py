@@ -1,1 +1,1 @@
-"""`make fleet`: nginx, instances, a job worker, Redis and PostgreSQL on one machine, started, watched and stopped together."""
+"""`make fleet`: starts, supervises and stops nginx, instances, a job worker, Redis and PostgreSQL on one machine."""

@@ -1,4 +1,4 @@
-"""`python -m deploy.fleet`, which is `make fleet`."""
+"""The entry point of `make fleet`: `python -m deploy.fleet`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from deploy.fleet import members, settings, supervisor
-from deploy.fleet.members import FOLDER, INSTANCE_FOLDER
-from deploy.fleet.processes import Processes
-from deploy.fleet.programs import ROOT, Refused, find_all, lesser_account
-from deploy.fleet.supervisor import StopWished, Supervisor
+from deploy.fleet import services, settings, supervisor
+from deploy.fleet.executables import ROOT, FleetError, find_all, unprivileged_account
+from deploy.fleet.processes import ProcessManager
+from deploy.fleet.services import FOLDER, INSTANCE_FOLDER
+from deploy.fleet.supervisor import StopRequested, Supervisor
 from deploy.fleet.terminal import Terminal
 
 ENVIRONMENT_FILE = INSTANCE_FOLDER / "fleet.env"
@@ -20,102 +20,103 @@ ENVIRONMENT_FILE = INSTANCE_FOLDER / "fleet.env"
 
 class Fleet:
     def __init__(self) -> None:
-        """Everything that can be known to be wrong is, before anything starts."""
+        """Check everything that can be checked before a program starts. Raise FleetError."""
         self.programs = find_all()
-        account = lesser_account()
-        members.make_folder()
-        self.lock = claim(FOLDER / "lock")
+        account = unprivileged_account()
+        services.create_private_folders()
+        self.lock = lock_exclusively(FOLDER / "lock")
         self.ports = settings.read_ports(os.environ)
-        self.kept = settings.keep_secrets(FOLDER / "secrets.json")
-        self.shared = settings.shared_environment(os.environ, self.ports, self.kept)
+        self.secrets = settings.load_or_create_secrets(FOLDER / "secrets.json")
+        self.shared = settings.shared_environment(os.environ, self.ports, self.secrets)
         self.config = settings.check(self.shared)
-        self.place = members.make_place(account)
+        self.data = services.create_data_folder(account)
         self.url = f"http://127.0.0.1:{self.ports.fleet}"
         environment = settings.process_environment(os.environ, self.shared)
-        self.release = members.release(environment)
-        self.work = [*members.instances(environment, self.ports), members.worker(environment)]
-        self.terminal = Terminal([*(program.name for program in self.work), "nginx", "redis", "postgres", "release"])
+        self.release = services.release(environment)
+        self.application = [*services.instances(environment, self.ports), services.worker(environment)]
+        names = [*(program.name for program in self.application), "nginx", "redis", "postgres", "release"]
+        self.terminal = Terminal(names)
 
     def run(self) -> None:
         for stale in FOLDER.glob("*.pid"):
             stale.unlink()
         (FOLDER / "supervisor.pid").write_text(f"{os.getpid()}\n")
-        processes = Processes(self.terminal, self.lock.fileno())
-        chief = Supervisor(processes, self.terminal, FOLDER)
+        processes = ProcessManager(self.terminal, self.lock.fileno())
+        running = Supervisor(processes, self.terminal, FOLDER)
         try:
-            self._start(chief)
-            chief.watch()
-        except StopWished:
+            self._start(running)
+            running.watch()
+        except StopRequested:
             pass
         finally:
-            seconds = self.config.shutdown_timeout + 5.0
-            first = ["release", *(program.name for program in self.work)]
-            chief.stop([(first, seconds), (["nginx"], 10.0), (["redis", "postgres"], supervisor.STORES_STOP_SECONDS)])
+            timeout = self.config.shutdown_timeout + 5.0
+            first = ["release", *(program.name for program in self.application)]
+            running.stop([(first, timeout), (["nginx"], 10.0), (["redis", "postgres"], supervisor.STORES_STOP_SECONDS)])
             processes.close()
             (FOLDER / "supervisor.pid").unlink(missing_ok=True)
-        self.terminal.say("everything has stopped; the data stays")
+        self.terminal.say("the fleet has stopped; its data is kept")
 
-    def _start(self, chief: Supervisor) -> None:
-        self.terminal.say(f"starting; the data is in {shown(FOLDER)}{self._elsewhere()}")
-        self._start_stores(chief)
-        settings.write_private(ENVIRONMENT_FILE, settings.as_lines(self.shared | {"FLEET_URL": self.url}))
-        chief.run_to_its_end(self.release)
-        for program in [*self.work, members.nginx(self.programs["nginx"], self.place, self.ports)]:
-            chief.start(program)
+    def _start(self, running: Supervisor) -> None:
+        self.terminal.say(f"starting; data in {relative(FOLDER)}{self._postgres_folder()}")
+        self._start_stores(running)
+        settings.write_private(ENVIRONMENT_FILE, settings.format_env_file(self.shared | {"FLEET_URL": self.url}))
+        running.run_once(self.release)
+        for program in [*self.application, services.nginx(self.programs["nginx"], self.data, self.ports)]:
+            running.start(program)
         for name, port in self.ports.names().items():
-            chief.wait_for(name, lambda port=port: supervisor.is_ready(port))  # type: ignore[misc]
-        self._tell(chief)
+            running.wait_for(name, lambda port=port: supervisor.is_ready(port))  # type: ignore[misc]
+        self._show_addresses(running)
 
-    def _start_stores(self, chief: Supervisor) -> None:
-        chief.start(members.redis(self.programs["redis-server"], self.ports.redis, self.kept["REDIS_PASSWORD"]))
-        if not self.place.postgres_data.exists():
-            self.terminal.say("making PostgreSQL's data folder")
-            chief.run_to_its_end(members.initdb(self.programs["initdb"], self.place, self.kept["POSTGRES_PASSWORD"]))
-            members.finish_initdb(self.place)
-        connections = members.connections(self.config, self.ports)
-        chief.start(members.postgres(self.programs["postgres"], self.place, self.ports.postgres, connections))
-        chief.wait_for("redis", lambda: supervisor.redis_answers(self.shared["REDIS_URL"]))
-        chief.wait_for("postgres", lambda: supervisor.postgres_answers(self.shared["DATABASE_URL"], self.place.postgres_data))
+    def _start_stores(self, running: Supervisor) -> None:
+        running.start(services.redis(self.programs["redis-server"], self.ports.redis, self.secrets["REDIS_PASSWORD"]))
+        if not self.data.postgres_data.exists():
+            self.terminal.say("creating PostgreSQL's data folder")
+            running.run_once(services.initdb(self.programs["initdb"], self.data, self.secrets["POSTGRES_PASSWORD"]))
+            services.finish_initdb(self.data)
+        connections = services.max_connections(self.config, self.ports)
+        running.start(services.postgres(self.programs["postgres"], self.data, self.ports.postgres, connections))
+        running.wait_for("redis", lambda: supervisor.is_redis_available(self.shared["REDIS_URL"]))
+        url, folder = self.shared["DATABASE_URL"], self.data.postgres_data
+        running.wait_for("postgres", lambda: supervisor.is_postgres_available(url, folder))
 
-    def _tell(self, chief: Supervisor) -> None:
-        where = {name: f"http://127.0.0.1:{port}" for name, port in self.ports.names().items()}
-        where |= {"worker-1": "-", "redis": f"127.0.0.1:{self.ports.redis}", "postgres": f"127.0.0.1:{self.ports.postgres}"}
-        lines = [f"  {name:12} {address:24} pid {chief.pid(name)}" for name, address in where.items()]
+    def _show_addresses(self, running: Supervisor) -> None:
+        addresses = {name: f"http://127.0.0.1:{port}" for name, port in self.ports.names().items()}
+        addresses |= {"worker-1": "-", "redis": f"127.0.0.1:{self.ports.redis}", "postgres": f"127.0.0.1:{self.ports.postgres}"}
         for line in [
             "",
-            f"The fleet runs. Open {self.url}",
-            *lines,
-            f"Its requests, and which instance answered: tail -f {shown(self.place.folder / 'nginx' / 'access.log')}",
-            f"For flask commands: set -a; . {shown(ENVIRONMENT_FILE)}; set +a",
-            "Kill what you like: it is started again. Ctrl-C stops everything.",
+            f"The fleet is running. Open {self.url}",
+            *(f"  {name:12} {address:24} pid {running.pid(name)}" for name, address in addresses.items()),
+            f"Requests and the instances that answered them: tail -f {relative(self.data.folder / 'nginx' / 'access.log')}",
+            f"Environment for flask commands: set -a; . {relative(ENVIRONMENT_FILE)}; set +a",
+            "A process that you kill is restarted. Ctrl-C stops the fleet.",
             "",
         ]:
             self.terminal.say(line)
 
-    def _elsewhere(self) -> str:
-        return f", PostgreSQL's, which is not run by root, in {self.place.folder}" if self.place.account else ""
+    def _postgres_folder(self) -> str:
+        return f", PostgreSQL's data (not run as root) in {self.data.folder}" if self.data.account else ""
 
 
-def claim(file: Path) -> IO[str]:
-    """Held until the last process of this fleet is gone; so a second fleet of this folder is refused."""
+def lock_exclusively(file: Path) -> IO[str]:
+    """Return the locked file. The lock is held until this fleet's last process has exited. Raise FleetError if it is taken."""
     stream = file.open("a")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise Refused("A fleet of this folder runs already. Each needs a checkout of its own.") from None
+        raise FleetError("A fleet is already running in this folder. A second fleet needs its own checkout.") from None
     return stream
 
 
-def shown(path: Path) -> str:
+def relative(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 def main() -> None:
     try:
         Fleet().run()
-    except Refused as refusal:
-        sys.stderr.write(f"make fleet: {refusal}\n")
-        sys.exit(refusal.status)
+    except FleetError as error:
+        sys.stderr.write(f"make fleet: {error}\n")
+        sys.exit(error.status)
 
 
 if __name__ == "__main__":

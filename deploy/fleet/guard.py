@@ -1,7 +1,7 @@
-"""Takes the fleet along when its supervisor is killed. A program of its own: it is told of process groups on standard input.
+"""Kills the fleet's processes when its supervisor dies. A separate process that reads process groups from standard input.
 
-The supervisor holds the other end of standard input, which therefore ends when the supervisor does, however it does. Linux' own
-tie to the parent (PR_SET_PDEATHSIG) would leave out grandchildren: the processes of nginx go on without their master.
+The supervisor holds the other end of the pipe, which closes however the supervisor ends. PR_SET_PDEATHSIG would not be enough: it
+does not reach grandchildren, and nginx' worker processes outlive their master.
 """
 
 import os

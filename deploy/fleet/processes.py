@@ -1,4 +1,4 @@
-"""Programs that run: each in a session of its own, its output shown line by line, its end noticed."""
+"""Child processes: each runs in its own session, its output is shown line by line, and its exit is noticed."""
 
 from __future__ import annotations
 
@@ -31,25 +31,23 @@ class Program:
     stop_signal: signal.Signals = signal.SIGTERM
 
 
-class Run:
-    """One run of a program, until it ends."""
-
+class RunningProgram:
     def __init__(self, program: Program, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout
         self.program = program
         self.process = process
         self.pid = process.pid
         self.started = time.monotonic()
-        self.rest = b""  # of its output: a line that has not ended
+        self.stdout = process.stdout
+        self.partial_line = b""
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
-    def how_it_ended(self) -> str:
+    def describe_exit(self) -> str:
         status = self.process.returncode
-        if status < 0:
-            return f"was killed by {signal.Signals(-status).name}"
-        return f"ended with status {status}"
+        return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
 
     def stop(self) -> None:
         self.process.send_signal(self.program.stop_signal)
@@ -59,21 +57,21 @@ class Run:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-class Processes:
-    """All in one thread: what is to be done happens in `turn`, so that nothing needs a lock, and forks are safe."""
+class ProcessManager:
+    """Everything happens in one thread, in `poll`: no locks are needed and fork is safe."""
 
-    def __init__(self, terminal: Terminal, held_until_all_are_gone: int) -> None:
-        """The file descriptor stays open until a killed fleet is gone: a lock on it lasts as long."""
-        self.stop_wished = False
+    def __init__(self, terminal: Terminal, lock_descriptor: int) -> None:
+        """The guard inherits the lock, so it is held until the guard has killed the rest of a dead fleet."""
+        self.stop_requested = False
         self._terminal = terminal
-        self._runs: list[Run] = []
+        self._running: list[RunningProgram] = []
         self._selector = selectors.DefaultSelector()
         self._wake_on_signals()
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", str(GUARD)], stdin=subprocess.PIPE, start_new_session=True, pass_fds=[held_until_all_are_gone]
+            [sys.executable, "-I", str(GUARD)], stdin=subprocess.PIPE, start_new_session=True, pass_fds=[lock_descriptor]
         )
 
-    def start(self, program: Program) -> Run:
+    def start(self, program: Program) -> RunningProgram:
         account = program.account
         process = subprocess.Popen(
             program.command,
@@ -86,30 +84,29 @@ class Processes:
             user=account.pw_uid if account else None,
             group=account.pw_gid if account else None,
             extra_groups=[] if account else None,
-            # Before it is the program: there is no moment in which it lives and the guard does not know it.
-            preexec_fn=lambda: self._tell_guard("+", os.getpid()),
+            # Before exec, so that the guard knows the process before the program runs.
+            preexec_fn=lambda: self._notify_guard("+", os.getpid()),
         )
-        run = Run(program, process)
-        output = self._output(run)
-        os.set_blocking(output, False)
-        self._selector.register(output, selectors.EVENT_READ, run)
-        self._runs.append(run)
-        return run
+        running = RunningProgram(program, process)
+        os.set_blocking(running.stdout.fileno(), False)
+        self._selector.register(running.stdout, selectors.EVENT_READ, running)
+        self._running.append(running)
+        return running
 
-    def turn(self, seconds: float) -> list[Run]:
-        """Waits until something happens, so long at most; shows what was written, and returns what has ended."""
-        for key, _ in self._selector.select(max(0, seconds)):
+    def poll(self, timeout: float) -> list[RunningProgram]:
+        """Wait for an event, show new output and return the programs that have exited."""
+        for key, _ in self._selector.select(max(0, timeout)):
             if key.data is None:
                 os.read(key.fd, CHUNK_BYTES)
             else:
                 self._show_output(key.data)
-        ended = [run for run in self._runs if run.process.poll() is not None]
-        for run in ended:
-            self._clear_away(run)
-        return ended
+        exited = [running for running in self._running if running.process.poll() is not None]
+        for running in exited:
+            self._clean_up(running)
+        return exited
 
     def close(self) -> None:
-        """When nothing runs any more."""
+        """Stop the guard. No program may be running any more."""
         if self._guard.stdin:
             self._guard.stdin.close()
         self._guard.wait()
@@ -120,46 +117,39 @@ class Processes:
         self._selector.register(reading, selectors.EVENT_READ, None)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for wish in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(wish, self._wish_to_stop)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._request_stop)
 
-    def _wish_to_stop(self, _number: int, _frame: FrameType | None) -> None:
-        self.stop_wished = True
+    def _request_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self.stop_requested = True
 
-    def _tell_guard(self, sign: str, pid: int) -> None:
+    def _notify_guard(self, sign: str, pid: int) -> None:
         if self._guard.stdin:
             with suppress(OSError):
                 os.write(self._guard.stdin.fileno(), f"{sign}{pid}\n".encode())
 
-    def _clear_away(self, run: Run) -> None:
-        """What it has left behind would be in the way of its successor, on its port."""
-        run.kill_group()
-        self._tell_guard("-", run.pid)
-        self._runs.remove(run)
-        output = self._output(run)
-        while output in self._selector.get_map() and self._show_output(run):
+    def _clean_up(self, running: RunningProgram) -> None:
+        running.kill_group()  # its remaining children would keep the port
+        self._notify_guard("-", running.pid)
+        self._running.remove(running)
+        output = running.stdout
+        while output in self._selector.get_map() and self._show_output(running):
             pass
         if output in self._selector.get_map():
             self._selector.unregister(output)
-        if run.process.stdout:
-            run.process.stdout.close()
+        output.close()
 
-    def _show_output(self, run: Run) -> bool:
-        """Whether there was any."""
+    def _show_output(self, running: RunningProgram) -> bool:
+        """Show what can be read without blocking. Return whether there was anything."""
         try:
-            data = os.read(self._output(run), CHUNK_BYTES)
+            data = os.read(running.stdout.fileno(), CHUNK_BYTES)
         except BlockingIOError:
             return False
         if not data:
-            self._selector.unregister(self._output(run))
-        *lines, run.rest = (run.rest + data).split(b"\n")
-        if run.rest and (not data or len(run.rest) > CHUNK_BYTES):
-            lines, run.rest = [*lines, run.rest], b""
+            self._selector.unregister(running.stdout)
+        *lines, running.partial_line = (running.partial_line + data).split(b"\n")
+        if running.partial_line and (not data or len(running.partial_line) > CHUNK_BYTES):
+            lines, running.partial_line = [*lines, running.partial_line], b""
         for line in lines:
-            self._terminal.show(run.program.name, line.decode(errors="replace").rstrip())
+            self._terminal.show(running.program.name, line.decode(errors="replace").rstrip())
         return bool(data)
-
-    @staticmethod
-    def _output(run: Run) -> int:
-        assert run.process.stdout
-        return run.process.stdout.fileno()

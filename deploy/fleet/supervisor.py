@@ -1,4 +1,4 @@
-"""Starts the fleet in order, starts again what ends, and stops it in order."""
+"""Starts the fleet's programs in order, restarts those that exit, and stops all of them in order."""
 
 from __future__ import annotations
 
@@ -11,129 +11,129 @@ from pathlib import Path
 import psycopg2
 import redis
 
-from deploy.fleet.processes import Processes, Program, Run
-from deploy.fleet.programs import Refused
+from deploy.fleet.executables import FleetError
+from deploy.fleet.processes import ProcessManager, Program, RunningProgram
 from deploy.fleet.terminal import Terminal
 
-STEADY_SECONDS = 5.0  # who lived as long did not fail at its start
-SOON_SECONDS = 0.2  # for what was left behind to be gone
-LONGEST_PAUSE_SECONDS = 30.0
-START_SECONDS = 60.0
+STABLE_SECONDS = 5.0  # a program that ran this long is restarted at once
+RESTART_SECONDS = 0.2
+MAX_BACKOFF_SECONDS = 30.0
+START_TIMEOUT_SECONDS = 60.0
 STORES_STOP_SECONDS = 30.0
 
 
-class StopWished(Exception):
-    """By a signal, while something was waited for."""
+class StopRequested(Exception):
+    """A signal asked for the stop during a wait."""
 
 
 class Supervisor:
-    def __init__(self, processes: Processes, terminal: Terminal, pid_folder: Path) -> None:
+    def __init__(self, processes: ProcessManager, terminal: Terminal, pid_folder: Path) -> None:
         self._processes = processes
         self._terminal = terminal
         self._pid_folder = pid_folder
-        self._running: dict[str, Run] = {}
-        self._due: dict[str, tuple[float, Program]] = {}  # what will be started again, and when
-        self._pauses: dict[str, float] = {}
-        self._stopping = False
+        self._running: dict[str, RunningProgram] = {}
+        self._scheduled: dict[str, tuple[float, Program]] = {}  # restarts by name, with their time
+        self._backoff: dict[str, float] = {}
+        self._is_stopping = False
 
     def pid(self, name: str) -> str:
         return str(self._running[name].pid) if name in self._running else "-"
 
-    def start(self, program: Program) -> Run:
-        run = self._processes.start(program)
-        self._running[program.name] = run
-        self._pid_file(program.name).write_text(f"{run.pid}\n")
-        return run
+    def start(self, program: Program) -> RunningProgram:
+        running = self._processes.start(program)
+        self._running[program.name] = running
+        self._pid_file(program.name).write_text(f"{running.pid}\n")
+        return running
 
-    def run_to_its_end(self, program: Program) -> None:
-        """For what is done once; Refused if it fails."""
-        run = self._processes.start(program)
-        self._running[program.name] = run
-        self._until(lambda: run.process.returncode is not None, f"{program.name} to end")
-        if run.process.returncode != 0:
-            raise Refused(f"{program.name} {run.how_it_ended()}; it says why above.", max(1, run.process.returncode))
+    def run_once(self, program: Program) -> None:
+        """Run a program that is not restarted. Raise FleetError if it fails."""
+        running = self._processes.start(program)
+        self._running[program.name] = running
+        self._wait_until(lambda: running.process.returncode is not None, f"{program.name} did not finish")
+        if running.process.returncode != 0:
+            raise FleetError(
+                f"{program.name} {running.describe_exit()}; see its output above.", max(1, running.process.returncode)
+            )
 
-    def wait_for(self, name: str, answers: Callable[[], bool]) -> None:
-        self._until(answers, f"{name} to answer")
+    def wait_for(self, name: str, is_available: Callable[[], bool]) -> None:
+        self._wait_until(is_available, f"{name} did not answer")
 
     def watch(self) -> None:
-        """Until a stop is wished."""
-        with suppress(StopWished):
+        """Restart programs that exit, until a stop is requested."""
+        with suppress(StopRequested):
             while True:
-                self._turn(1.0)
+                self._poll(1.0)
 
     def stop(self, stages: Sequence[tuple[Sequence[str], float]]) -> None:
-        """Names and seconds: all of a stage at once, and a stage only when nothing is left of the one before."""
-        self._stopping = True
-        self._due.clear()
-        for names, seconds in stages:
-            runs = [self._running[name] for name in names if name in self._running]
-            if runs:
-                self._terminal.say(f"stopping {', '.join(run.program.name for run in runs)}")
-                self._stop_all(runs, seconds)
+        """Stop the stages one after the other. Each is a list of names and a timeout in seconds, after which they are killed."""
+        self._is_stopping = True
+        self._scheduled.clear()
+        for names, timeout in stages:
+            running = [self._running[name] for name in names if name in self._running]
+            if running:
+                self._terminal.say(f"stopping {', '.join(one.program.name for one in running)}")
+                self._stop_all(running, timeout)
 
-    def _stop_all(self, runs: list[Run], seconds: float) -> None:
-        for run in runs:
-            run.stop()
-        deadline = time.monotonic() + seconds
-        while any(run.process.returncode is None for run in runs):
-            self._turn(deadline - time.monotonic())
+    def _stop_all(self, programs: list[RunningProgram], timeout: float) -> None:
+        for running in programs:
+            running.stop()
+        deadline = time.monotonic() + timeout
+        while any(running.process.returncode is None for running in programs):
+            self._poll(deadline - time.monotonic())
             if time.monotonic() > deadline:
-                for run in runs:
-                    if run.process.returncode is None:
-                        self._terminal.say(f"{run.program.name} has not stopped within {seconds:.0f} s: killing it")
-                        run.kill_group()
-                deadline = time.monotonic() + seconds
+                for running in programs:
+                    if running.process.returncode is None:
+                        self._terminal.say(f"{running.program.name} did not stop within {timeout:.0f} s: killing it")
+                        running.kill_group()
+                deadline = time.monotonic() + timeout
 
-    def _until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + START_SECONDS
+    def _wait_until(self, condition: Callable[[], bool], failure: str) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not condition():
             if time.monotonic() > deadline:
-                raise Refused(f"Waited {START_SECONDS:.0f} s in vain for {what}.")
-            self._turn(0.1)
+                raise FleetError(f"{failure} within {START_TIMEOUT_SECONDS:.0f} s; see its output above.")
+            self._poll(0.1)
 
-    def _turn(self, seconds: float) -> None:
-        if self._processes.stop_wished and not self._stopping:
-            raise StopWished
+    def _poll(self, timeout: float) -> None:
+        if self._processes.stop_requested and not self._is_stopping:
+            raise StopRequested
         now = time.monotonic()
-        soonest = min([now + seconds, *(moment for moment, _ in self._due.values())])
-        for run in self._processes.turn(soonest - now):
-            self._ended(run)
-        for name, (moment, program) in list(self._due.items()):
-            if time.monotonic() >= moment:
-                del self._due[name]
-                run = self.start(program)
-                self._terminal.say(f"{name} is started again, pid {run.pid}")
+        wake_at = min([now + timeout, *(restart_at for restart_at, _ in self._scheduled.values())])
+        for running in self._processes.poll(wake_at - now):
+            self._on_exit(running)
+        for name, (restart_at, program) in list(self._scheduled.items()):
+            if time.monotonic() >= restart_at:
+                del self._scheduled[name]
+                self._terminal.say(f"{name} restarted, pid {self.start(program).pid}")
 
-    def _ended(self, run: Run) -> None:
-        name = run.program.name
+    def _on_exit(self, running: RunningProgram) -> None:
+        name = running.program.name
         del self._running[name]
-        if not self._pid_file(name).exists():  # it was to be done once
+        if not self._pid_file(name).exists():  # started by run_once
             return
         self._pid_file(name).unlink()
-        if self._stopping:
-            self._terminal.say(f"{name} {run.how_it_ended()}")
+        if self._is_stopping:
+            self._terminal.say(f"{name} {running.describe_exit()}")
             return
-        pause = self._pause(run)
-        self._terminal.say(
-            f"{name} (pid {run.pid}) {run.how_it_ended()} after {run.seconds:.0f} s; starting it again in {pause:g} s"
-        )
-        self._due[name] = (time.monotonic() + pause, run.program)
+        delay = self._restart_delay(running)
+        exited = f"{name} (pid {running.pid}) {running.describe_exit()} after {running.seconds:.0f} s"
+        self._terminal.say(f"{exited}; restarting it in {delay:g} s")
+        self._scheduled[name] = (time.monotonic() + delay, running.program)
 
-    def _pause(self, run: Run) -> float:
-        """Longer each time for what ends at once."""
-        name = run.program.name
-        if run.seconds >= STEADY_SECONDS:
-            self._pauses.pop(name, None)
-            return SOON_SECONDS
-        self._pauses[name] = min(LONGEST_PAUSE_SECONDS, 2 * self._pauses.get(name, 0.5))
-        return self._pauses[name]
+    def _restart_delay(self, running: RunningProgram) -> float:
+        """Return the seconds to wait: exponential backoff for a program that exits soon after its start."""
+        name = running.program.name
+        if running.seconds >= STABLE_SECONDS:
+            self._backoff.pop(name, None)
+            return RESTART_SECONDS
+        self._backoff[name] = min(MAX_BACKOFF_SECONDS, 2 * self._backoff.get(name, 0.5))
+        return self._backoff[name]
 
     def _pid_file(self, name: str) -> Path:
         return self._pid_folder / f"{name}.pid"
 
 
-def redis_answers(url: str) -> bool:
+def is_redis_available(url: str) -> bool:
     try:
         with redis.Redis.from_url(url, socket_timeout=1) as client:
             return bool(client.ping())
@@ -141,10 +141,10 @@ def redis_answers(url: str) -> bool:
         return False
 
 
-def postgres_answers(url: str, data: Path) -> bool:
-    """Its database is made when there is none. To be asked too early, it calls a fatal error: so its own file is read first."""
+def is_postgres_available(url: str, data_folder: Path) -> bool:
+    """Also create the database if it is missing. The pid file is checked first: an early connection logs a FATAL error."""
     try:
-        if (data / "postmaster.pid").read_text().splitlines()[7].strip() != "ready":
+        if (data_folder / "postmaster.pid").read_text().splitlines()[7].strip() != "ready":
             return False
     except (FileNotFoundError, IndexError):
         return False

@@ -21,9 +21,9 @@ from harness.processes import FIRST_PORT, LAST_PORT, free_port, run
 from harness.servers import PROGRAMS, ROOT, Server, base_environment, procfile_command, wait_until
 from harness.users import User
 
-RUNS = "The fleet runs"
+RUNS = "The fleet is running"
 MEMBERS = {"instance-1", "instance-2", "worker-1", "nginx", "redis", "postgres"}
-ELSEWHERE = re.compile(r"PostgreSQL's, which is not run by root, in (\S+)")
+ELSEWHERE = re.compile(r"PostgreSQL's data \(not run as root\) in (\S+)")
 
 
 class Fleet(Server):
@@ -163,12 +163,12 @@ def test_what_ends_at_once_is_started_again_later_each_time(fleet: Fleet) -> Non
         latest = former
         wait_until(lambda: f"worker-1 (pid {latest}) was killed by SIGKILL" in fleet.log(), what="a line")  # noqa: B023
         (line,) = [line for line in fleet.log().splitlines() if f"(pid {former}) was" in line]
-        assert line.endswith(f"starting it again in {pause} s")
+        assert line.endswith(f"restarting it in {pause} s")
         former = fleet.again("worker-1", former)
 
 
 def test_a_second_fleet_of_the_same_folder_is_refused(fleet: Fleet) -> None:
-    with pytest.raises(AssertionError, match=r"ended with status 1\nmake fleet: A fleet of this folder runs already"):
+    with pytest.raises(AssertionError, match=r"ended with status 1\nmake fleet: A fleet is already running in this folder"):
         run(fleet._command(), environment=fleet._environment(), directory=fleet.folder)
     assert is_ready(fleet.port)
 
@@ -224,7 +224,7 @@ def test_nothing_is_left_and_the_data_stays() -> None:
         order = [
             name
             for line in fleet.log().splitlines()
-            if (found := re.fullmatch(r"fleet +\| (\S+) ended with status 0", line))
+            if (found := re.fullmatch(r"fleet +\| (\S+) exited with status 0", line))
             for name in [found[1]]
         ]
         assert sorted(order[:3]) == ["instance-1", "instance-2", "worker-1"]
