@@ -199,7 +199,7 @@ def test_without_an_instance_the_answer_says_so() -> None:
         for path, kind in (("/api/auth/me", "application/problem+json"), ("/", "text/plain")):
             answer = http.get(f"{balancer.url}{path}", headers={"X-Request-Id": "support-4712"})
             assert (answer.status_code, answer.headers["Content-Type"], answer.headers["Retry-After"]) == (502, kind, "5")
-            assert "No instance answered" in answer.text
+            assert "No instance is available" in answer.text
             assert answer.headers["X-Request-Id"] == "support-4712"
 
 
