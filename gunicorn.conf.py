@@ -1,6 +1,6 @@
-"""How gunicorn runs an instance. The configuration is checked here, before anything is bound or forked."""
+"""The gunicorn settings of an instance. The configuration is checked here, before anything is bound or forked."""
 
-# First of all, before anything else can take hold of what is patched (STDLIB sockets, locks, sleep).
+# Patch first: modules that are imported before keep the blocking sockets, locks and sleep of the standard library.
 from gevent import monkey
 
 monkey.patch_all()
@@ -9,12 +9,11 @@ import gc
 import os
 
 from app.core import instance, logs
-from app.server import data_lock, exit_status
 from app.core.config import from_environment_or_exit
-from app.server.worker_numbers import lowest_free_number
+from app.server import data_lock, exit_status
 
 settings = from_environment_or_exit()
-worker_exits = exit_status.WorkerExitStatus()
+worker_exit_status = exit_status.WorkerExitStatus()
 instance.identify(settings.instance_id)
 logs.configure(settings.log_format, settings.log_level)
 
@@ -25,40 +24,41 @@ logger_class = "app.core.logs.GunicornLogger"
 loglevel = settings.log_level
 proc_name = "reporadar"
 
-# Sockets and idle keep-alive connections count here as well: there is always room for plain requests beside the sockets.
+# Sockets and idle keep-alive connections count too; the rest is for plain requests, so that health checks are always accepted.
 worker_connections = settings.max_sockets + 1000
-# When the master loses patience; the worker gives up before (app.server.worker).
+# The master kills the worker after this time; the worker gives up 2 s earlier (app.server.stop_sequence).
 graceful_timeout = settings.shutdown_timeout
 keepalive = 5
-timeout = 30  # of the event loop, which a slow request does not stop
+timeout = 30  # of the event loop; a slow request does not stop its heartbeat
 
-# Believing forwarded headers is up to TRUSTED_PROXIES alone.
+# Only TRUSTED_PROXIES decides which forwarded headers are trusted.
 forwarded_allow_ips = ""
 secure_scheme_headers = {}  # type: ignore[var-annotated]
 
-# One gunicorn an instance: several on a machine would fight for one control socket.
+# Each instance has its own gunicorn, and those of one machine would overwrite each other's control socket.
 control_socket_disable = True
-if os.path.isdir("/dev/shm"):  # noqa: PTH112, S108 - the heartbeat file belongs in memory, whatever /tmp is
+if os.path.isdir("/dev/shm"):  # noqa: PTH112, S108 - the heartbeat file belongs in memory, and /tmp may be a disk
     worker_tmp_dir = "/dev/shm"  # noqa: S108
 
 
 def on_starting(server):  # type: ignore[no-untyped-def]
-    data_lock.claim_data_folder(settings)
+    data_lock.lock_data_folder(settings)
 
 
 def pre_fork(server, worker):  # type: ignore[no-untyped-def]
-    gc.freeze()  # a collection in the worker would write to, and so copy, all that it shares with the master: 45 MB
-    worker.number = lowest_free_number(server.WORKERS.values())
-    worker_exits.expect(worker)
+    gc.freeze()  # otherwise a collection in the worker writes to the pages shared with the master and copies them: 45 MB
+    worker.number = exit_status.lowest_free_number(server.WORKERS.values())
+    worker_exit_status.share_memory(worker)
 
 
 def post_fork(server, worker):  # type: ignore[no-untyped-def]
     instance.identify(settings.instance_id, role=f"w{worker.number}" if workers > 1 else "")
     worker.shutdown_delay = settings.shutdown_delay
+    worker.plain_http = settings.plain_http
 
 
 def post_worker_init(worker):  # type: ignore[no-untyped-def]
-    # The application stays as it is: each full collection would look at all of it, for some 0.1 s in which nobody is served.
+    # The application's objects live as long as the process; a full collection of them would block the event loop for 0.1 s.
     gc.collect()
     gc.freeze()
     worker.lifecycle = worker.wsgi.extensions["lifecycle"]
@@ -67,8 +67,8 @@ def post_worker_init(worker):  # type: ignore[no-untyped-def]
 
 
 def child_exit(server, worker):  # type: ignore[no-untyped-def]
-    worker_exits.note(server, worker)
+    worker_exit_status.record(server, worker)
 
 
 def on_exit(server):  # type: ignore[no-untyped-def]
-    worker_exits.leave(server)
+    worker_exit_status.exit_master(server)

@@ -1,4 +1,4 @@
-"""A connection of a client, as a stop sees it: does it wait, or is it being served?"""
+"""The open client connections of a worker, and which of them are idle."""
 
 from __future__ import annotations
 
@@ -12,54 +12,91 @@ import gevent
 
 from app.server.listener import is_readable
 
-TRANSFER_SECONDS = 30.0  # for the next part of a body to come, or of an answer to be taken; else the place would be held for ever
-NEW_SECONDS = 0.5  # within which the first request should come; a proxy sends it at once
+TRANSFER_SECONDS = 30.0  # for the next part of a request body to arrive or of a response to be taken
+NEW_SECONDS = 0.5  # within which the first request should arrive; a proxy sends it at once
 
 
 class ClientConnection:
     def __init__(self, socket: Any) -> None:
-        self.request: Any = None  # gunicorn's or a plain one, while it is being served
-        self._socket = socket
+        self.request: Any = None  # while it is served: a PlainRequest or gunicorn's
+        self.socket = socket
         self._opened_at = time.monotonic()
-        self._has_asked = False
-        self._waits_since: float | None = None
+        self._has_sent_request = False
+        self._waiting_since: float | None = None
 
     @contextmanager
     def serving(self, request: Any) -> Iterator[None]:
-        self.request, self._has_asked = request, True
-        self._socket.settimeout(TRANSFER_SECONDS)
+        self.request, self._has_sent_request = request, True
+        self.socket.settimeout(TRANSFER_SECONDS)
         yield
-        self.request = None  # after an error it stays known, for the log
+        self.request = None  # not after an error, whose log line names it
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """For a request; for how long is decided by whoever ends idle connections."""
-        self._socket.settimeout(None)
-        self._waits_since = time.monotonic()
+        """Wait for a request without a timeout; the worker closes idle connections."""
+        self.socket.settimeout(None)
+        self._waiting_since = time.monotonic()
         try:
             yield
         finally:
-            self._waits_since = None
+            self._waiting_since = None
 
-    @property
-    def is_asking(self) -> bool:
-        """A request is being served."""
-        return self.request is not None
+    def is_idle(self, seconds: float = 0.0) -> bool:
+        """Whether it has waited that long for a request and nothing has arrived. A new connection is not idle at once."""
+        if self._waiting_since is None or time.monotonic() - self._waiting_since < seconds:
+            return False
+        is_new = not self._has_sent_request and time.monotonic() - self._opened_at < NEW_SECONDS
+        return not is_new and not is_readable(self.socket)
 
-    @property
-    def is_idle(self) -> bool:
-        """It waits for a request, and nothing has come of one. A new connection is given a moment."""
-        is_new = not self._has_asked and time.monotonic() - self._opened_at < NEW_SECONDS
-        return self._waits_since is not None and not is_new and not is_readable(self._socket)
+    def close_if_idle(self) -> None:
+        """End the wait as if the client had closed, unless a request arrives before the event loop runs this."""
+        gevent.get_hub().loop.run_callback(self._shut_down_if_idle)
 
-    def is_idle_for(self, seconds: float) -> bool:
-        return self._waits_since is not None and time.monotonic() - self._waits_since > seconds and self.is_idle
-
-    def end(self) -> None:
-        """As if the client had ended it, unless a request comes before the event loop gets to it."""
-        gevent.get_hub().loop.run_callback(self._end)
-
-    def _end(self) -> None:
-        if self._waits_since is not None and not is_readable(self._socket):
+    def _shut_down_if_idle(self) -> None:
+        if self._waiting_since is not None and not is_readable(self.socket):
             with suppress(OSError):
-                self._socket.shutdown(SHUT_RDWR)
+                self.socket.shutdown(SHUT_RDWR)
+
+
+class OpenConnections:
+    """The connections of a worker, oldest first. Above `limit`, each new one evicts an idle one: a full worker would accept no
+    connection, not even a health check."""
+
+    def __init__(self, limit: int) -> None:
+        self.accepted = 0
+        self._limit = limit
+        self._connections: dict[ClientConnection, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def add(self, socket: Any) -> ClientConnection:
+        self.accepted += 1
+        connection = ClientConnection(socket)
+        self._connections[connection] = None
+        if len(self._connections) > self._limit:
+            self._evict_idle_connection()
+        return connection
+
+    def remove(self, connection: ClientConnection) -> None:
+        del self._connections[connection]
+
+    def serving(self) -> list[ClientConnection]:
+        return [connection for connection in self._connections if connection.request is not None]
+
+    def close_idle(self, seconds: float = 0.0) -> None:
+        """Close all that have been idle for that long."""
+        for connection in self._connections:
+            if connection.is_idle(seconds):
+                connection.close_if_idle()
+
+    def force_close(self) -> None:
+        """Let each response that has not begun say `Connection: close`."""
+        for connection in self.serving():
+            connection.request.force_close()
+
+    def _evict_idle_connection(self) -> None:
+        for connection in self._connections:
+            if connection.is_idle():
+                connection.close_if_idle()
+                return

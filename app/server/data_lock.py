@@ -8,17 +8,17 @@ from typing import IO
 
 from app.core.config import EX_CONFIG, Config
 
-_claim: IO[str] | None = None  # held until the last process of this instance ends
+_lock_file: IO[str] | None = None  # open, and so locked, until the last process of this instance ends
 
 
-def claim_data_folder(config: Config) -> None:
-    """Embedded mode is one instance on its data: a second one is refused."""
-    global _claim
+def lock_data_folder(config: Config) -> None:
+    """Exit with EX_CONFIG if another embedded instance uses the same data folder."""
+    global _lock_file
     if config.use_redis_sessions:
         return
-    _claim = (config.data_folder / "lock").open("w")
+    _lock_file = (config.data_folder / "lock").open("w")
     try:
-        fcntl.flock(_claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(_lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         sys.stderr.write(
             f"RepoRadar does not start: another embedded instance runs on the data in {config.data_folder}.\n"

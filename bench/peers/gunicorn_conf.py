@@ -11,7 +11,7 @@ worker_class = "app.server.worker.InstanceWorker"
 
 
 def pre_fork(_server, worker):  # type: ignore[no-untyped-def]
-    WorkerExitStatus.expect(worker)
+    WorkerExitStatus.share_memory(worker)
 
 
 def post_worker_init(worker):  # type: ignore[no-untyped-def]

@@ -1,11 +1,11 @@
-"""An instance that closes its listening socket without a thought for those who wait in its queue."""
+"""The fault: an instance closes its listening socket without accepting the connections in its queue first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from app.server import worker
+from app.server import stop_sequence
 from wsgi import app
 
 
@@ -14,6 +14,6 @@ def close(_listener: Any, close: Callable[[], None], *_: Any) -> bool:
     return True
 
 
-vars(worker)["drain_and_close"] = close
+vars(stop_sequence)["drain_and_close"] = close
 
 __all__ = ["app"]

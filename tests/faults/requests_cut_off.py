@@ -2,7 +2,7 @@
 
 import time
 
-from app.server.worker import InstanceWorker
+from app.server.stop_sequence import StopSequence
 from wsgi import app
 
 SECONDS = 0.3
@@ -13,6 +13,6 @@ def take_long() -> None:
     time.sleep(SECONDS)
 
 
-InstanceWorker._finish_requests = lambda *_: None  # type: ignore[method-assign]
+StopSequence._finish_requests = lambda *_: None  # type: ignore[method-assign]
 
 __all__ = ["app"]

@@ -8,7 +8,7 @@ from gunicorn.config import KNOWN_SETTINGS
 
 from harness.servers import ROOT
 
-OWN_NAMES = {"settings", "worker_exits"}  # what the file itself works with
+OWN_NAMES = {"settings", "worker_exit_status"}  # what the file itself works with
 KNOWN = {setting.name: setting for setting in KNOWN_SETTINGS}
 
 

@@ -22,38 +22,38 @@ def connect(address: tuple[str, int]) -> socket.socket:
     return socket.create_connection(address, timeout=0.3)
 
 
-def test_while_the_queue_empties_newcomers_are_not_answered_and_later_refused(listener: socket.socket) -> None:
+def test_new_connections_are_dropped_while_the_queue_empties_and_refused_later(listener: socket.socket) -> None:
     address = listener.getsockname()
     waiting = connect(address)
-    seen: list[str] = []
+    dropped: list[str] = []
 
     def sleep(_: float) -> None:
         with pytest.raises(TimeoutError):
             connect(address)
-        seen.append("held back")
+        dropped.append("SYN")
         if is_readable(listener):
             listener.accept()[0].close()
 
     assert drain_and_close(listener, listener.close, sleep, 5)
-    assert len(seen) in (1, 2)
+    assert len(dropped) in (1, 2)
     with pytest.raises(ConnectionRefusedError):
         connect(address)
     waiting.close()
 
 
-def test_who_has_the_same_socket_still_is_not_left_deaf(listener: socket.socket) -> None:
+def test_another_holder_of_the_socket_can_still_accept(listener: socket.socket) -> None:
     with listener.dup() as other:
         assert drain_and_close(listener, listener.close, time.sleep, 1)
         with connect(other.getsockname()):
             assert is_readable(other)
 
 
-def test_those_who_nobody_accepts_in_time_are_told(listener: socket.socket) -> None:
+def test_result_is_false_if_connections_were_not_accepted_in_time(listener: socket.socket) -> None:
     with connect(listener.getsockname()):
         assert not drain_and_close(listener, listener.close, lambda _: None, 0.3)
 
 
-def test_who_holds_a_socket(listener: socket.socket) -> None:
+def test_socket_is_found_in_the_process_that_has_it_open(listener: socket.socket) -> None:
     assert is_open_in_process(os.getpid(), listener)
     assert not is_open_in_process(os.getppid(), listener)
     assert not is_open_in_process(2**22 + 1, listener)

@@ -1,4 +1,4 @@
-"""What is taken without gunicorn's parser is what gunicorn would have taken, with the same outcome."""
+"""The plain reader accepts only what gunicorn accepts, and returns the same environ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.server import plain_http
 from app.server.plain_http import PlainRequest, PlainResponse
 
 CLIENT, SERVER = ("127.0.0.1", 12345), ("127.0.0.1", 8000)
-DECIDED_BY_BOTH = {"wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.early_hints", "gunicorn.socket"}  # objects
+NOT_COMPARED = {"wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.early_hints", "gunicorn.socket"}  # objects
 BROWSER = (
     b"GET /repositories/1?sort=a%20b HTTP/1.1\r\n"
     b"Host: example.org\r\n"
@@ -38,28 +38,28 @@ PLAIN = [
     b"GET //double?a?b HTTP/1.1\r\nHost: a\r\n\r\n",
 ]
 LEFT_TO_GUNICORN = {
-    "no end": b"GET / HTTP/1.1\r\nHost: a\r\n",
+    "incomplete": b"GET / HTTP/1.1\r\nHost: a\r\n",
     "another method": b"POST / HTTP/1.1\r\nHost: a\r\n\r\n",
     "HTTP/1.0": b"GET / HTTP/1.0\r\nHost: a\r\n\r\n",
-    "a whole address": b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a fragment": b"GET /#a HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a body": b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
-    "chunks": b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "a space before the colon": b"GET / HTTP/1.1\r\nHost : a\r\nContent-Length : 3\r\n\r\n",
-    "an expectation": b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
-    "an upgrade": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-    "the end of the connection": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-    "an underscore": b"GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: a\r\n\r\n",
-    "a folded line": b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: a\r\n b\r\n\r\n",
-    "twice the same": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-    "a bare line feed": b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
-    "a bare carriage return": b"GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n",
-    "a zero": b"GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n",
-    "a line without a colon": b"GET / HTTP/1.1\r\nHost\r\n\r\n",
-    "no name": b"GET / HTTP/1.1\r\n: a\r\n\r\n",
+    "absolute target": b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "fragment": b"GET /#a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "body": b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+    "chunked body": b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "space before the colon": b"GET / HTTP/1.1\r\nHost : a\r\nContent-Length : 3\r\n\r\n",
+    "expectation": b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+    "upgrade": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    "Connection: close": b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    "underscore": b"GET / HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: a\r\n\r\n",
+    "folded line": b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: a\r\n b\r\n\r\n",
+    "repeated header": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    "bare line feed": b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
+    "bare carriage return": b"GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n",
+    "null byte": b"GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n",
+    "line without a colon": b"GET / HTTP/1.1\r\nHost\r\n\r\n",
+    "empty name": b"GET / HTTP/1.1\r\n: a\r\n\r\n",
     "two spaces": b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a name that is shouted into ASCII": b"GET / HTTP/1.1\r\nho\xdft: a\r\n\r\n",
-    "a long line": b"GET /" + b"a" * 4_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "name that becomes ASCII in upper case": b"GET / HTTP/1.1\r\nho\xdft: a\r\n\r\n",
+    "long request line": b"GET /" + b"a" * 4_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
     "many headers": b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: a\r\n" % number for number in range(101)) + b"\r\n",
 }
 ALPHABET = b'GET /?#%:;,_-\r\n\t \0\x7f\x80\xff{}[]"\\ab01HTTP/1.1Content-Length:Transfer-Encoding:Upgrade'
@@ -70,72 +70,74 @@ def cfg() -> Config:
     return Config()
 
 
-def by_gunicorn(data: bytes, cfg: Config) -> dict[str, Any] | None:
-    """The environ of a request; None for one that is refused, or not complete."""
+def read_by_gunicorn(data: bytes, cfg: Config) -> dict[str, Any] | None:
+    """The environ of the request, or None if gunicorn rejects it or needs more data."""
     parser = get_parser(cfg, iter([data]), CLIENT)
     try:
         request = next(parser)
-        _, environ = create(request, _Nowhere(), CLIENT, SERVER, cfg)
+        _, environ = create(request, _NullSocket(), CLIENT, SERVER, cfg)
     except Exception:
         return None
     environ["rest"] = request.unreader.take_buffered() if hasattr(request, "unreader") else b""
     return dict(environ)
 
 
-def plainly(data: bytes) -> dict[str, Any] | None:
+def read_plainly(data: bytes) -> dict[str, Any] | None:
     found = plain_http.read(data, {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1"})
     return None if found is None else {**found[0].environ, "rest": found[1]}
 
 
-class _Nowhere:
+class _NullSocket:
     def send(self, _: bytes) -> None: ...
 
 
-def differences(data: bytes, cfg: Config) -> str | None:
-    """Between the two, where it is taken as plain."""
-    plain = plainly(data)
+def difference(data: bytes, cfg: Config) -> str | None:
+    """Between both readers, or None if they agree or the plain one leaves the request to gunicorn."""
+    plain = read_plainly(data)
     if plain is None:
         return None
-    known = by_gunicorn(data, cfg)
+    known = read_by_gunicorn(data, cfg)
     if known is None:
-        return f"gunicorn refuses {data!r}"
+        return f"gunicorn rejects {data!r}"
     same = {key: value for key, value in known.items() if key in plain or key.startswith(("HTTP_", "CONTENT_"))}
-    found = {key: value for key, value in plain.items() if key not in DECIDED_BY_BOTH}
-    expected = {key: value for key, value in same.items() if key not in DECIDED_BY_BOTH}
+    found = {key: value for key, value in plain.items() if key not in NOT_COMPARED}
+    expected = {key: value for key, value in same.items() if key not in NOT_COMPARED}
     return None if found == expected else f"{found} instead of {expected}"
 
 
 @pytest.mark.parametrize("data", PLAIN)
-def test_what_is_plain_is_read_as_gunicorn_reads_it(cfg: Config, data: bytes) -> None:
-    assert plainly(data) is not None
-    assert differences(data + b"GET /next", cfg) is None
+def test_plain_request_is_read_as_gunicorn_reads_it(cfg: Config, data: bytes) -> None:
+    assert read_plainly(data) is not None
+    assert difference(data + b"GET /next", cfg) is None
 
 
 @pytest.mark.parametrize("data", LEFT_TO_GUNICORN.values(), ids=LEFT_TO_GUNICORN)
-def test_what_takes_a_decision_is_left_to_gunicorn(data: bytes) -> None:
-    assert plainly(data) is None
+def test_other_requests_are_left_to_gunicorn(data: bytes) -> None:
+    assert read_plainly(data) is None
 
 
-def test_whatever_is_taken_is_taken_by_gunicorn_as_well(cfg: Config) -> None:
-    chance = random.Random(1)  # noqa: S311 - nobody gains from guessing it
+def test_mutated_requests_are_read_as_gunicorn_reads_them(cfg: Config) -> None:
+    chance = random.Random(1)  # noqa: S311 - reproducible test data
     taken = 0
     for _ in range(20_000):
         data = bytearray(chance.choice(PLAIN))
         for _ in range(chance.randint(1, 3)):
             where = chance.randrange(len(data))
             data[where : where + chance.randint(0, 2)] = chance.choices(ALPHABET, k=chance.randint(0, 3))
-        assert (problem := differences(bytes(data), cfg)) is None, problem
-        taken += plainly(bytes(data)) is not None
+        assert (problem := difference(bytes(data), cfg)) is None, problem
+        taken += read_plainly(bytes(data)) is not None
     assert taken > 2_000
 
 
-def test_the_next_request_is_left() -> None:
+def test_bytes_of_the_next_request_are_returned() -> None:
     found = plain_http.read(PLAIN[1] * 2, {})
     assert found
     assert found[1] == PLAIN[1]
 
 
-class Pair:
+class ResponsePair:
+    """A response, and the socket on which a client receives it."""
+
     def __init__(self, cfg: Config) -> None:
         self._here, self._there = socket.socketpair()
         self._cfg = cfg
@@ -154,12 +156,12 @@ class Pair:
 
 
 @pytest.fixture
-def pair(cfg: Config) -> Iterator[Pair]:
-    with closing(Pair(cfg)) as opened:
+def pair(cfg: Config) -> Iterator[ResponsePair]:
+    with closing(ResponsePair(cfg)) as opened:
         yield opened
 
 
-def test_a_plain_answer(pair: Pair) -> None:
+def test_plain_response_is_sent_with_its_head(pair: ResponsePair) -> None:
     response = pair.response()
     response.start_response("200 OK", [("Content-Length", "4"), ("X-A", "b")])
     assert response.send([b"ab", b"cd"])
@@ -169,10 +171,10 @@ def test_a_plain_answer(pair: Pair) -> None:
     assert head.endswith(b" GMT\r\nConnection: keep-alive\r\nContent-Length: 4\r\nX-A: b")
 
 
-def test_an_answer_of_an_instance_that_stops(pair: Pair) -> None:
+def test_response_of_a_stopping_instance_closes_the_connection(pair: ResponsePair) -> None:
     response = pair.response()
     response.start_response("200 OK", [("Content-Length", "0")])
-    pair.request.force_close()  # since it began
+    pair.request.force_close()  # the stop began while the application ran
     assert not response.send([])
     assert b"Connection: close\r\n" in pair.received()
 
@@ -186,8 +188,8 @@ def test_an_answer_of_an_instance_that_stops(pair: Pair) -> None:
         ("200 OK", [("Content-Length", "70000")], [b"a" * 35_000] * 2, b"a" * 70_000),
     ],
 )
-def test_other_answers_are_written_by_gunicorn(
-    pair: Pair, status: str, headers: list[tuple[str, str]], body: list[bytes], end: bytes
+def test_other_responses_are_written_by_gunicorn(
+    pair: ResponsePair, status: str, headers: list[tuple[str, str]], body: list[bytes], end: bytes
 ) -> None:
     response = pair.response()
     response.start_response(status, headers)
@@ -195,7 +197,7 @@ def test_other_answers_are_written_by_gunicorn(
     assert pair.received().endswith(end)
 
 
-def test_a_file(pair: Pair, tmp_path: Any) -> None:
+def test_file_is_sent(pair: ResponsePair, tmp_path: Any) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"content")
     response = pair.response()
@@ -205,7 +207,7 @@ def test_a_file(pair: Pair, tmp_path: Any) -> None:
     assert pair.received().endswith(b"\r\n\r\ncontent")
 
 
-def test_an_answer_that_is_too_short_ends_the_connection(pair: Pair) -> None:
+def test_response_that_is_too_short_closes_the_connection(pair: ResponsePair) -> None:
     response = pair.response()
     response.start_response("200 OK", [("Content-Length", "4")])
     assert not response.send([b"abc"])
@@ -214,15 +216,15 @@ def test_an_answer_that_is_too_short_ends_the_connection(pair: Pair) -> None:
 @pytest.mark.parametrize(
     "header", [("X-A", "b\r\nX-B: c"), ("X-A: b\r\nX-B", "c"), ("X-A", "b\nc"), ("X A", "b"), ("X-A", "ä\0")]
 )
-def test_headers_that_would_forge_others_are_not_sent(pair: Pair, header: tuple[str, str]) -> None:
+def test_header_with_a_line_break_is_not_sent(pair: ResponsePair, header: tuple[str, str]) -> None:
     response = pair.response()
     response.start_response("200 OK", [("Content-Length", "0"), header])
-    with pytest.raises(ValueError, match="a header of this response is none"):
+    with pytest.raises(ValueError, match="invalid response header"):
         response.send([])
     assert pair.received() == b""
 
 
-def test_an_error_takes_the_place_of_what_was_not_sent(pair: Pair) -> None:
+def test_error_response_replaces_a_head_that_was_not_sent(pair: ResponsePair) -> None:
     response = pair.response()
     response.start_response("200 OK", [("Content-Length", "0")])
     with pytest.raises(AssertionError):
@@ -232,7 +234,7 @@ def test_an_error_takes_the_place_of_what_was_not_sent(pair: Pair) -> None:
     assert pair.received().startswith(b"HTTP/1.1 500 ")
 
 
-def test_an_application_may_write_by_itself(pair: Pair) -> None:
+def test_application_may_use_the_write_function(pair: ResponsePair) -> None:
     response = pair.response()
     write = response.start_response("200 OK", [("Content-Length", "4")])
     assert not response.has_begun

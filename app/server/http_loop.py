@@ -1,0 +1,75 @@
+"""Serves the requests of one client connection: plain GET requests directly, all others by gunicorn's parser and writer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gunicorn.http import get_parser
+
+from app.server import plain_http
+from app.server.connection import ClientConnection
+from app.server.plain_http import PlainRequest, PlainResponse
+
+if TYPE_CHECKING:
+    from app.server.worker import InstanceWorker
+
+RECEIVE_BYTES = 8192
+
+
+def serve_connection(worker: InstanceWorker, connection: ClientConnection, server_name: Any, address: Any) -> None:
+    """Serve requests until the connection ends. gunicorn raises StopIteration after a request that has to be the last one."""
+    client = connection.socket
+    parser = get_parser(worker.cfg, client, address)
+    environ = plain_http.connection_environ(worker.cfg, client, server_name, address)
+    data = b""
+    while True:
+        if not data:
+            with connection.waiting():
+                data = client.recv(RECEIVE_BYTES)
+        if not data:
+            return
+        if worker.plain_http and (found := plain_http.read(data, environ)):
+            plain, data = found
+            if not _serve_plain(worker, plain, connection):
+                return
+            continue
+        parser.unreader.unread(data)
+        request = None
+        with connection.waiting(), gevent.Timeout(worker.cfg.keepalive, False):
+            request = next(parser)
+        if request is None:
+            return
+        _prepare(worker, request)
+        with connection.serving(request):
+            worker.handle_request(server_name, request, client, address)
+        if not parser.finish_body():
+            return
+        data = parser.unreader.take_buffered()
+
+
+def _prepare(worker: InstanceWorker, request: Any) -> None:
+    worker.yield_to_other_connections()
+    if not worker.alive:
+        request.force_close()
+
+
+def _serve_plain(worker: InstanceWorker, request: PlainRequest, connection: ClientConnection) -> bool:
+    """Return whether the connection can serve another request."""
+    _prepare(worker, request)
+    response = PlainResponse(request, connection.socket, worker.cfg)
+    body: Any = None
+    with connection.serving(request):
+        try:
+            body = worker.wsgi(request.environ, response.start_response)
+            return response.send(body)
+        except OSError:  # usually the client has closed the connection
+            raise
+        except Exception:
+            if not response.has_begun:
+                raise
+            worker.log.exception("Error handling request %s %s", request.method, request.uri)
+            return False
+        finally:
+            if hasattr(body, "close"):
+                body.close()
