@@ -11,6 +11,7 @@ from app.analytics import sockets as analytics_sockets
 from app.analytics import tracking
 from app.analytics import views as analytics_views
 from app.analytics.catalogue import FUNNELS, PAGE_VIEWED
+from app.analytics.exports import sockets as exports_sockets
 from app.analytics.exports import views as exports_views
 from app.analytics.exports.service import Exports
 from app.analytics.reports import sockets as insights_sockets
@@ -193,8 +194,9 @@ def register_sockets(app: Flask, config: Config, parts: Infrastructure, services
     connections: Connections = app.extensions["connections"]
     parts.vitals.count_sockets = lambda: len(connections)
     analytics_sockets.init_app(queue, connections)
-    notifications_sockets.init_app(socketio, services.notifications)
-    repositories_sockets.init_app(socketio, services.repositories)
+    exports_sockets.init_app(queue, connections)
+    notifications_sockets.init_app(socketio, queue, connections, services.notifications)
+    repositories_sockets.init_app(socketio, queue, connections, services.repositories)
     insights_sockets.init_app(socketio, queue, connections, services.accounts)
 
 

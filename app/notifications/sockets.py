@@ -1,4 +1,4 @@
-"""What a client may ask for over its socket: to read what it may have missed."""
+"""Notifications over sockets: delivery of published ones, and `sync`, with which a client reads those that it missed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from flask_socketio import SocketIO
 
 from app.core.errors import Invalid
 from app.notifications.service import Notifications
-from app.realtime.connections import Connection
-from app.realtime.sockets import answer
+from app.realtime.connections import Connection, Connections
+from app.realtime.queue import SocketQueue
+from app.realtime.sockets import on_client_event
 
 
-def init_app(socketio: SocketIO, notifications: Notifications) -> None:
+def init_app(socketio: SocketIO, queue: SocketQueue, connections: Connections, notifications: Notifications) -> None:
+    def on_notification(data: dict[str, Any]) -> None:
+        for connection in connections.of_user(data["user_id"]):
+            connection.delivery.deliver(data["item"])
+
     def sync(connection: Connection, data: Any) -> dict[str, Any]:
         after = data.get("after") if isinstance(data, dict) else None
         if type(after) is not int or not 0 <= after < 2**63:
-            raise Invalid.field("after", "after has to be the number of a notification.")
+            raise Invalid.field("after", "after must be the number of a notification.")
         page = notifications.after(connection.identity.user_id, after)
         return {"items": [item.payload() for item in page.items], "head": page.head, "recovered": page.recovered}
 
-    answer(socketio, "sync", sync)
+    queue.on("notification", on_notification)
+    on_client_event(socketio, "sync", sync)

@@ -1,4 +1,4 @@
-"""The sockets of this instance: whose they are, what they are sent, and how they end."""
+"""The sockets of this instance: the user and session of each, the events it is sent, and how it ends."""
 
 from __future__ import annotations
 
@@ -21,25 +21,24 @@ from app.realtime.token_bucket import TokenBucket
 log = logging.getLogger(__name__)
 
 CONGESTED_PACKETS = 64
-EVENTS_PER_SECOND, EVENTS_AT_ONCE = 10, 50  # that a client may send
-LOOK_AFTER_SECONDS = 2.0
-SESSIONS_SECONDS = 5.0  # a session that ended without a word is found after that time at most
+CLIENT_EVENTS_PER_SECOND, CLIENT_EVENTS_BURST = 10, 50
+MAINTENANCE_SECONDS = 2.0
+SESSION_CHECK_SECONDS = 5.0
 HEAD_SECONDS = 20.0
-INTRODUCTION_SECONDS = 10.0  # within which a connection has to become a socket
-OPENED_AT = "reporadar.opened_at"  # in a handshake's environ: when, on the monotonic clock
-IDENTITY = "reporadar.identity"  # there too: an Identity, or None
-FAREWELL_SECONDS = 2.0  # within which a client whose session has ended should leave by itself
-PLANNED_SHARE = 0.85  # of the time that there is; who is left then goes at once
-CATCH_UP = 0.75  # of the pause between two that are closed: the rate is never above 4/3 of DRAIN_RATE
-RECONNECT_MS = 3000  # over which the clients of a stopping instance spread
-
+HANDSHAKE_TIMEOUT_SECONDS = 10.0  # from the start of a connection to its Socket.IO connect
+OPENED_AT = "reporadar.opened_at"  # key in a handshake's environ: the start of the connection on the monotonic clock
+IDENTITY = "reporadar.identity"  # key in a handshake's environ: an Identity, or None
+SESSION_END_GRACE_SECONDS = 2.0  # for the client to disconnect by itself after `session_ended`
+PLANNED_SHARE = 0.85  # of the time for a drain; clients that remain then are disconnected at once
+MIN_PAUSE_SHARE = 0.75  # of the planned pause between two clients: the rate never exceeds 4/3 of DRAIN_RATE
+RECONNECT_SPREAD_MS = 3000
 
 Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who opened a socket, and with which session."""
+    """The user who opened a socket, and the session that was used."""
 
     user_id: int
     password_version: int
@@ -55,12 +54,9 @@ class Rooms(Protocol):
     def leave(self, room: str) -> None:
         """Count one member less."""
 
-    def wait_until_joined(self, room: str) -> None:
-        """Wait until messages to the room reach this instance, at most 1 s: Redis may be unavailable."""
-
 
 class Delivery(Protocol):
-    """What brings a socket its notifications."""
+    """The delivery of one user's notifications to one socket."""
 
     def start(self) -> None: ...
 
@@ -73,30 +69,31 @@ class Delivery(Protocol):
 
 @dataclass(eq=False)
 class Connection:
+    """A Socket.IO connection of a signed-in user."""
+
     sid: str
     engine_sid: str
     identity: Identity
-    muted: set[int] = field(default_factory=set)  # repositories that it does not want to hear of
     rooms: set[str] = field(default_factory=set)
-    rate: TokenBucket = field(default_factory=lambda: TokenBucket(EVENTS_PER_SECOND, EVENTS_AT_ONCE))
+    rate: TokenBucket = field(default_factory=lambda: TokenBucket(CLIENT_EVENTS_PER_SECOND, CLIENT_EVENTS_BURST))
     head_sent_at: float = field(default_factory=time.monotonic)
     delivery: Delivery = field(init=False)
 
 
-Heads = Callable[[list[int]], dict[int, int]]
-StillValid = Callable[[list[Identity]], set[Identity]]  # of these; raises Unavailable
+Heads = Callable[[list[int]], dict[int, int]]  # user IDs -> the latest notification number of each
+ValidIdentities = Callable[[list[Identity]], set[Identity]]  # raises Unavailable
 
 
-class Groups(dict[Key, dict[str, Connection]]):
-    """Connections that have something in common; those without any are forgotten."""
+class ConnectionIndex(dict[Key, dict[str, Connection]]):
+    """Connections by a key that several of them can share."""
 
-    def members(self, key: Key) -> list[Connection]:
+    def of(self, key: Key) -> list[Connection]:
         return list(self.get(key, {}).values())
 
-    def put(self, key: Key, connection: Connection) -> None:
+    def add(self, key: Key, connection: Connection) -> None:
         self.setdefault(key, {})[connection.sid] = connection
 
-    def take(self, key: Key, connection: Connection) -> None:
+    def discard(self, key: Key, connection: Connection) -> None:
         del self[key][connection.sid]
         if not self[key]:
             del self[key]
@@ -108,8 +105,8 @@ class Connections:
         self._drain_rate = drain_rate
         self._rooms = rooms
         self._by_sid: dict[str, Connection] = {}
-        self._by_user: Groups[int] = Groups()
-        self._by_session: Groups[str] = Groups()  # so that a sign-out anywhere is no walk through all sockets here
+        self._by_user: ConnectionIndex[int] = ConnectionIndex()
+        self._by_session: ConnectionIndex[str] = ConnectionIndex()
 
     def __len__(self) -> int:
         return len(self._by_sid)
@@ -121,17 +118,17 @@ class Connections:
         return self._by_sid[sid]
 
     def of_user(self, user_id: int) -> list[Connection]:
-        return self._by_user.members(user_id)
+        return self._by_user.of(user_id)
 
-    def open(self, sid: str, identity: Identity) -> Connection:
+    def create(self, sid: str, identity: Identity) -> Connection:
         return Connection(sid, self._server.manager.eio_sid_from_sid(sid, "/"), identity)
 
     def add(self, connection: Connection, delivery: Delivery) -> None:
-        """From now on it is told what concerns it."""
+        """Add a connection, which from now on receives the messages to its user."""
         connection.delivery = delivery
         self._by_sid[connection.sid] = connection
-        self._by_user.put(connection.identity.user_id, connection)
-        self._by_session.put(connection.identity.session_key, connection)
+        self._by_user.add(connection.identity.user_id, connection)
+        self._by_session.add(connection.identity.session_key, connection)
         self.join(connection, user_room(connection.identity.user_id))
         metrics.sockets.set(len(self))
 
@@ -140,14 +137,14 @@ class Connections:
         if connection is None:
             return
         connection.delivery.close()
-        self._by_user.take(connection.identity.user_id, connection)
-        self._by_session.take(connection.identity.session_key, connection)
+        self._by_user.discard(connection.identity.user_id, connection)
+        self._by_session.discard(connection.identity.session_key, connection)
         for room in connection.rooms:
             self._rooms.leave(room)
         metrics.sockets.set(len(self))
 
     def join(self, connection: Connection, room: str) -> None:
-        """Until it is removed."""
+        """Join a room until the connection is removed. Does nothing if that has happened already."""
         if connection.sid in self._by_sid and room not in connection.rooms:
             connection.rooms.add(room)
             self._rooms.join(room)
@@ -156,7 +153,7 @@ class Connections:
         self._server.eio.send_packet(connection.engine_sid, packets.event(event, data))
 
     def emit_to(self, connections: Iterable[Connection], event: str, data: dict[str, Any]) -> None:
-        """Encoded once for all; a client that is slow to read goes without, the next state makes up for it."""
+        """Emit an event that the next one supersedes: it is encoded once, and congested clients are skipped."""
         packet = packets.event(event, data)
         for connection in connections:
             if not self.is_congested(connection):
@@ -165,54 +162,42 @@ class Connections:
     def is_congested(self, connection: Connection) -> bool:
         return transport.backlog(self._server.eio, connection.engine_sid) >= CONGESTED_PACKETS
 
-    # What instances tell each other.
+    # Ending sessions
 
-    def on_notification(self, message: dict[str, Any]) -> None:
-        for connection in self.of_user(message["user_id"]):
-            connection.delivery.deliver(message["item"])
-
-    def on_analysis(self, message: dict[str, Any]) -> None:
-        analysis = message["analysis"]
-        listening = [one for one in self.of_user(message["user_id"]) if analysis["repository_id"] not in one.muted]
-        self.emit_to(listening, "analysis", analysis)
-
-    def on_export(self, message: dict[str, Any]) -> None:
-        self.emit_to(self.of_user(message["user_id"]), "export", message["export"])
-
-    def on_sessions_ended(self, message: dict[str, Any]) -> None:
-        """Of one session by its key, or all of a user but one."""
-        if message["user_id"]:
-            ended = [one for one in self.of_user(message["user_id"]) if one.identity.session_key != message["keep"]]
+    def on_sessions_ended(self, data: dict[str, Any]) -> None:
+        """End the sockets of one session (`key`), or those of a user (`user_id`) except one session (`keep`)."""
+        if data["user_id"]:
+            ended = [one for one in self.of_user(data["user_id"]) if one.identity.session_key != data["keep"]]
         else:
-            ended = self._by_session.members(message["key"])
+            ended = self._by_session.of(data["key"])
         for connection in ended:
-            self.end(connection, message["reason"])
+            self.end(connection, data["reason"])
 
     def end(self, connection: Connection, reason: str) -> None:
-        """For good: official clients do not come back by themselves after this."""
+        """Disconnect a client whose session has ended. Official clients do not reconnect by themselves after this."""
         self.emit(connection, "session_ended", {"reason": reason})
         self._server.disconnect(connection.sid, ignore_queue=True)
-        self.remove(connection.sid)  # of one that is only being let in, Socket.IO does not know yet
-        gevent.spawn_later(FAREWELL_SECONDS, transport.cut, self._server.eio, connection.engine_sid)
+        self.remove(connection.sid)  # Socket.IO calls no disconnect handler while the connect handler runs
+        gevent.spawn_later(SESSION_END_GRACE_SECONDS, transport.cut, self._server.eio, connection.engine_sid)
 
-    # What has to be done again and again.
+    # Maintenance
 
-    def run_maintenance(self, heads: Heads, still_valid: StillValid) -> None:
-        """For ever, as a greenlet: finds what was missed by a lost message, and what should not be there any more."""
-        sessions_at = 0.0
+    def run_maintenance(self, heads: Heads, valid_identities: ValidIdentities) -> None:
+        """Repair the effects of lost messages and remove stale connections, for ever, as a greenlet."""
+        sessions_checked_at = 0.0
         while True:
-            gevent.sleep(LOOK_AFTER_SECONDS)
+            gevent.sleep(MAINTENANCE_SECONDS)
             try:
                 self.compare_heads(heads)
-                if time.monotonic() - sessions_at > SESSIONS_SECONDS:
-                    sessions_at = time.monotonic()
-                    self.compare_sessions(still_valid)
+                if time.monotonic() - sessions_checked_at > SESSION_CHECK_SECONDS:
+                    sessions_checked_at = time.monotonic()
+                    self.end_invalid_sessions(valid_identities)
             except Unavailable:
-                log.debug("could not look after the sockets")
+                log.debug("skipped a check of the sockets: a store is unavailable")
             self.remove_stale()
 
     def compare_heads(self, heads: Heads) -> None:
-        """Wakes whoever is behind, and lets clients see for themselves whether they are."""
+        """Make deliveries that are behind catch up, and send `head` so that clients can notice a gap."""
         if not self._by_user:
             return
         found = heads(list(self._by_user))
@@ -224,51 +209,53 @@ class Connections:
                 connection.head_sent_at = now
                 self.emit(connection, "head", {"head": head})
 
-    def compare_sessions(self, still_valid: StillValid) -> None:
-        held = list({connection.identity for connection in self})
-        gone = set(held) - still_valid(held) if held else set()
+    def end_invalid_sessions(self, valid_identities: ValidIdentities) -> None:
+        identities = list({connection.identity for connection in self})
+        invalid = set(identities) - valid_identities(identities) if identities else set()
         for connection in self:
-            if connection.identity in gone:
+            if connection.identity in invalid:
                 self.end(connection, "expired")
 
     def remove_stale(self) -> None:
-        """Connections that never became a socket, or are none any more."""
+        """Remove connections that never completed the Socket.IO connect, or that closed while it was in progress."""
         engine = self._server.eio
         for connection in self:
-            if connection.engine_sid not in engine.sockets:  # it went away while it was being let in
+            if connection.engine_sid not in engine.sockets:
                 self.remove(connection.sid)
                 self._server.manager.disconnect(connection.sid, "/", ignore_queue=True)
         now = time.monotonic()
         known = {connection.engine_sid for connection in self}
         for engine_sid, environ in list(self._server.environ.items()):
-            if engine_sid not in known and now - environ[OPENED_AT] > INTRODUCTION_SECONDS:
+            if engine_sid not in known and now - environ[OPENED_AT] > HANDSHAKE_TIMEOUT_SECONDS:
                 transport.cut(engine, engine_sid)
 
-    def disconnect_clients(self, seconds: float, is_leaving: Callable[[], bool]) -> int:
-        """Sends all clients to other instances, as fast as DRAIN_RATE says, or faster where time is short. How many they were.
+    # Draining
 
-        An instance that is called back meanwhile keeps the rest.
+    def disconnect_clients(self, seconds: float, is_draining: Callable[[], bool]) -> int:
+        """Disconnect all clients at DRAIN_RATE, or faster if `seconds` is too short for that, and return their number.
+
+        An instance that returns to service meanwhile keeps the remaining clients.
         """
-        told: set[Connection] = set()
-        began = due = time.monotonic()
+        disconnected: set[Connection] = set()
+        started = due = time.monotonic()
         planned = seconds * PLANNED_SHARE
-        while is_leaving() and (waiting := [connection for connection in self if connection not in told]):
+        while is_draining() and (waiting := [connection for connection in self if connection not in disconnected]):
             pause = min(1 / self._drain_rate, planned / len(waiting))
             for connection in waiting:
-                if not is_leaving():
-                    return len(told)
-                told.add(connection)
-                self._send_elsewhere(connection)
-                # What the work above took is made up for, but never so that many go at once.
+                if not is_draining():
+                    return len(disconnected)
+                disconnected.add(connection)
+                self._reconnect_elsewhere(connection)
+                # A shorter pause compensates for the time that the work above took, without a burst of disconnections.
                 due += pause
-                if time.monotonic() - began < planned:
-                    gevent.sleep(max(due - time.monotonic(), pause * CATCH_UP))
-        if is_leaving():
-            for engine_sid in list(self._server.eio.sockets):  # of whom nothing is known yet
+                if time.monotonic() - started < planned:
+                    gevent.sleep(max(due - time.monotonic(), pause * MIN_PAUSE_SHARE))
+        if is_draining():
+            for engine_sid in list(self._server.eio.sockets):  # whose Socket.IO connect is not complete
                 transport.cut(self._server.eio, engine_sid)
-        return len(told)
+        return len(disconnected)
 
-    def _send_elsewhere(self, connection: Connection) -> None:
-        delay = random.randrange(RECONNECT_MS)  # noqa: S311 - nobody gains from guessing it
+    def _reconnect_elsewhere(self, connection: Connection) -> None:
+        delay = random.randrange(RECONNECT_SPREAD_MS)  # noqa: S311 - predicting it gains nothing
         self.emit(connection, "draining", {"reconnect_in_ms": delay})
         transport.cut(self._server.eio, connection.engine_sid)

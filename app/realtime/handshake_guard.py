@@ -1,4 +1,4 @@
-"""Who may open a socket: decided with the handshake, before anything is kept for it."""
+"""The WSGI middleware in front of Socket.IO. It decides about a handshake before anything is stored for the connection."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 PATH = "/socket.io/"
 RETRY_AFTER_SECONDS = 5
-IDENTIFIED_AT_ONCE = 2
-QUEUE_SECONDS = 2.0  # for a handshake to wait for its turn
-TOO_LARGE = "413 Content Too Large"
-LEAVING = "This instance sends its sockets elsewhere."
+CONCURRENT_IDENTIFICATIONS = 2
+IDENTIFICATION_QUEUE_SECONDS = 2.0
+BAD_REQUEST, TOO_LARGE, UNAVAILABLE = "400 Bad Request", "413 Content Too Large", "503 Service Unavailable"
+DRAINING = "This instance is draining. Connect again to reach another one."
 WEBSOCKET_KEY_LENGTH, WEBSOCKET_VERSION = 24, "13"  # RFC 6455: 16 bytes in Base64
-ANONYMOUS_SHARE = 10  # at most one in ten connections may be one that is going to be refused
+ANONYMOUS_SHARE = 10  # at most one in ten connections may be one that is about to be refused
 
-Identify = Callable[["WSGIEnvironment"], Identity | None]  # raises Problem where that can't be told now
+Identify = Callable[["WSGIEnvironment"], Identity | None]  # raises Problem if a store is unavailable
 
 
-class Handshakes(dict[str, dict[str, Any]]):
-    """Socket.IO's table of connections. It keeps no more of a request than will be asked for, and counts those of each user."""
+class HandshakeTable(dict[str, dict[str, Any]]):
+    """Socket.IO's table of handshakes. It keeps only the parts that are used, and counts the connections of each user."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,23 +53,24 @@ class Handshakes(dict[str, dict[str, Any]]):
             del self._counts[user_id]
 
     def count(self, identity: Identity | None) -> int:
-        """Connections of the same user; or of nobody."""
+        """Return the number of connections of the same user, or of all anonymous ones."""
         return self._counts[_user_id(identity)]
 
 
 class HandshakeGuard:
-    """WSGI middleware in front of Socket.IO's own, past which all other requests go: it would make a class for each of them.
+    """Passes requests of sockets to Socket.IO if they are acceptable, and all other requests to the application.
 
-    A handshake without a valid session goes on to be refused in words, as `connect_error`. One that can't be judged or served now
-    is answered 503, after which clients try again.
+    Socket.IO's own middleware builds a class for each request, so it sees only those of sockets. A handshake without a valid
+    session goes on, because only Socket.IO can refuse it with a `connect_error`. A handshake that cannot be checked or served
+    now gets a 503, after which clients retry.
     """
 
     def __init__(
         self,
         wsgi_app: WSGIApplication,
-        sockets: WSGIApplication,
+        socketio_app: WSGIApplication,
         server: socketio.Server,
-        is_leaving: Callable[[], bool],
+        is_draining: Callable[[], bool],
         identify: Identify,
         *,
         allowed_origins: Iterable[str],
@@ -77,74 +78,74 @@ class HandshakeGuard:
         max_sockets_per_user: int,
         headers: Iterable[tuple[str, str]],
     ) -> None:
-        """`headers`: of every response."""
+        """`headers` are added to every response of Socket.IO."""
         self._wsgi_app = wsgi_app
-        self._sockets = sockets
-        self._handshakes = server.environ = Handshakes()
+        self._socketio_app = socketio_app
+        self._handshakes = server.environ = HandshakeTable()
         self._engine = server.eio
-        self._is_leaving = is_leaving
-        # After the end of another instance hundreds come at once; connections to the database have to be left for requests.
-        self._identifying = Semaphore(IDENTIFIED_AT_ONCE)
+        self._is_draining = is_draining
+        # When another instance ends, hundreds of clients arrive at once. Requests need database connections meanwhile.
+        self._identification_slots = Semaphore(CONCURRENT_IDENTIFICATIONS)
         self._identify = identify
         self._allowed_origins = frozenset(allowed_origins)
         self._max_sockets = max_sockets
-        self._headers = list(headers)
-        self._polled: set[str] = set()  # connections that a request waits for
         self._max_sockets_per_user = max_sockets_per_user
+        self._headers = list(headers)
+        self._polling: set[str] = set()  # connections with a poll in progress
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if not environ.get("PATH_INFO", "").startswith(PATH):
             return self._wsgi_app(environ, start_response)
-        start = self._with_headers(environ, start_response)
+        start_response = self._with_headers(environ, start_response)
         if not _sid(environ):
             if refusal := self._refusal(environ):
-                return _answer(start, "503 Service Unavailable", refusal)
-        elif environ["REQUEST_METHOD"] == "POST" and (fault := _fault_of_post(environ)):
-            return _answer(start, *fault)
-        if environ.get("HTTP_UPGRADE", "").lower() == "websocket" and (refusal := self._fault_of_upgrade(environ)):
-            return _answer(start, "400 Bad Request", refusal)
-        return self._poll(environ, start) if _is_poll(environ) else self._sockets(environ, start)
+                return _respond(start_response, UNAVAILABLE, refusal)
+        elif environ["REQUEST_METHOD"] == "POST" and (error := _error_in_post(environ)):
+            return _respond(start_response, *error)
+        if environ.get("HTTP_UPGRADE", "").lower() == "websocket" and (refusal := self._error_in_upgrade(environ)):
+            return _respond(start_response, BAD_REQUEST, refusal)
+        return self._poll(environ, start_response) if _is_poll(environ) else self._socketio_app(environ, start_response)
 
     def _poll(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """One request at a time waits for the packets of a connection; more would only take the places of others."""
+        """Serve one poll of a connection at a time. More would only occupy places of other clients."""
         engine_sid = _sid(environ)
-        if engine_sid in self._polled:
-            return _answer(start_response, "400 Bad Request", "Another request is waiting already.")
-        self._polled.add(engine_sid)
+        if engine_sid in self._polling:
+            return _respond(start_response, BAD_REQUEST, "This connection has a poll in progress. Wait for its response.")
+        self._polling.add(engine_sid)
         try:
-            return self._sockets(environ, start_response)
+            return self._socketio_app(environ, start_response)
         finally:
-            self._polled.discard(engine_sid)
+            self._polling.discard(engine_sid)
 
     def _refusal(self, environ: WSGIEnvironment) -> str | None:
-        """Why this handshake can't be taken now; otherwise the environ says whose it is."""
-        if self._is_leaving():
-            return LEAVING
-        if not self._identifying.acquire(timeout=QUEUE_SECONDS):
-            return "Too many sockets want to be opened here at once."
+        """Return why the handshake cannot be accepted now, or None after storing the identity in the environ."""
+        if self._is_draining():
+            return DRAINING
+        if not self._identification_slots.acquire(timeout=IDENTIFICATION_QUEUE_SECONDS):
+            return "Too many sockets are being opened on this instance. Try again."
         try:
             identity = self._identify(environ)
         except Problem as problem:
             return problem.detail
         finally:
-            self._identifying.release()
-        # From here on nothing waits, so that two who come at once can't both have the last place.
-        if self._is_leaving():  # since it was asked
-            return LEAVING
+            self._identification_slots.release()
+        # From here on nothing yields to other greenlets, so two handshakes cannot both take the last place.
+        if self._is_draining():  # the drain may have begun during the identification
+            return DRAINING
         if len(self._handshakes) >= self._max_sockets:
-            return "This instance has as many sockets as it may have."
+            return "This instance has reached its limit of sockets."
         if self._handshakes.count(identity) >= self._limit(identity):
-            return "You have as many sockets here as you may have."
+            return "You have reached the limit of sockets per user on this instance."
         environ[IDENTITY], environ[OPENED_AT] = identity, time.monotonic()
         return None
 
-    def _fault_of_upgrade(self, environ: WSGIEnvironment) -> str | None:
+    def _error_in_upgrade(self, environ: WSGIEnvironment) -> str | None:
         key, version = environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), environ.get("HTTP_SEC_WEBSOCKET_VERSION", "")
-        wanted = {word.strip() for word in environ.get("HTTP_CONNECTION", "").lower().split(",")}
-        if "upgrade" not in wanted or len(key) != WEBSOCKET_KEY_LENGTH or version != WEBSOCKET_VERSION:
-            return "This is no handshake of a WebSocket."
+        options = {option.strip() for option in environ.get("HTTP_CONNECTION", "").lower().split(",")}
+        if "upgrade" not in options or len(key) != WEBSOCKET_KEY_LENGTH or version != WEBSOCKET_VERSION:
+            return "This is not a valid WebSocket handshake."
         socket = self._engine.sockets.get(_sid(environ))
-        return "This connection is being upgraded already." if socket and socket.upgrading else None
+        return "Another upgrade of this connection is in progress." if socket and socket.upgrading else None
 
     def _limit(self, identity: Identity | None) -> int:
         return self._max_sockets_per_user if identity else max(1, self._max_sockets // ANONYMOUS_SHARE)
@@ -161,7 +162,7 @@ class HandshakeGuard:
 
 
 def _sid(environ: WSGIEnvironment) -> str:
-    """Of the connection that a request belongs to; empty for a handshake."""
+    """Return the Engine.IO ID of the connection, or an empty string for a handshake."""
     sids: list[str] = parse_qs(environ.get("QUERY_STRING", "")).get("sid", [""])
     return sids[0]
 
@@ -174,24 +175,23 @@ def _is_poll(environ: WSGIEnvironment) -> bool:
     return environ["REQUEST_METHOD"] == "GET" and bool(_sid(environ)) and "HTTP_UPGRADE" not in environ
 
 
-def _fault_of_post(environ: WSGIEnvironment) -> tuple[str, str] | None:
-    """Status and reason. Engine.IO would drop what is too much or broken, and answer that all is well."""
+def _error_in_post(environ: WSGIEnvironment) -> tuple[str, str] | None:
+    """Return the status and the reason, or None. Engine.IO would drop invalid or excess packets and answer 200."""
     length = environ.get("CONTENT_LENGTH") or "0"
     if not length.isdecimal() or int(length) > MAX_MESSAGE_BYTES:
-        return TOO_LARGE, f"A message has at most {MAX_MESSAGE_BYTES} bytes."
+        return TOO_LARGE, f"A message must not be larger than {MAX_MESSAGE_BYTES} bytes."
     body = environ["wsgi.input"].read(int(length))
     environ["wsgi.input"] = BytesIO(body)
     if body.count(b"\x1e") >= MAX_PACKETS_PER_POST:
-        return TOO_LARGE, f"At most {MAX_PACKETS_PER_POST} messages may be sent at once."
-    return None if is_engine_payload(body) else ("400 Bad Request", "These are no messages of Engine.IO.")
+        return TOO_LARGE, f"A request must not contain more than {MAX_PACKETS_PER_POST} packets."
+    return None if is_engine_payload(body) else (BAD_REQUEST, "The body is not a valid Engine.IO payload.")
 
 
-def _answer(start_response: StartResponse, status: str, text: str) -> list[bytes]:
-    if status.startswith("503"):
-        metrics.sockets_refused.inc()
+def _respond(start_response: StartResponse, status: str, text: str) -> list[bytes]:
     body = text.encode()
     headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
-    if status.startswith("503"):
+    if status == UNAVAILABLE:
+        metrics.sockets_refused.inc()
         headers.append(("Retry-After", str(RETRY_AFTER_SECONDS)))
     start_response(status, headers)
     return [body]

@@ -1,4 +1,4 @@
-"""Speaking to instances: all that waits goes out at once, and what goes to one room in one envelope."""
+"""Publishing messages to instances. Waiting messages go out in one round trip, and those for one room share an envelope."""
 
 from __future__ import annotations
 
@@ -14,100 +14,95 @@ from redis.connection import ConnectionInterface
 from app.core import metrics
 from app.core.keyring import Keyring
 from app.core.messages import Message
-from app.realtime.envelope import EXTERNAL_SENDER, EnvelopeCodec, channel_of, encode
+from app.realtime.envelope import EXTERNAL_SENDER, EnvelopeCodec, channel_of, encode_message
 
 log = logging.getLogger(__name__)
 
-MAX_OUTBOX = 10_000  # messages; in an outage of Redis it is better to lose hints than to grow
-MAX_BATCH = 500
-MAX_IN_ENVELOPE = 32
-IDLE_SECONDS = 2.0  # after which the connection goes back to the pool, which looks whether it still lives
-
-Written = tuple[str, bytes]  # room, content
+OUTBOX_MESSAGES = 10_000  # while Redis is down, dropping best-effort messages is better than growing
+BATCH_MESSAGES = 500
+ENVELOPE_MESSAGES = 32
+IDLE_SECONDS = 2.0  # after which the connection returns to the pool, which checks that it is still open
 
 
 class RedisPublisher:
-    """Speaks without listening."""
-
     def __init__(self, client: redis.Redis, signing: Keyring, sender: bytes = EXTERNAL_SENDER) -> None:
         self._pool = client.connection_pool
-        self._envelopes = EnvelopeCodec(signing, sender)
+        self._codec = EnvelopeCodec(signing, sender)
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Does not raise; waits for Redis for as long as its client does."""
-        written = [write(message) for message in messages]
-        if not written:
+        """Publish at once. Errors of Redis are logged and counted; the timeout is that of the Redis client."""
+        encoded = [(message.room, encode_message(message)) for message in messages]
+        if not encoded:
             return
         try:
             with self.connected() as connection:
-                self.send(connection, written)
+                self.send(connection, encoded)
         except redis.RedisError as error:
-            lost(len(written), error)
+            record_dropped(len(encoded), error)
 
     @contextmanager
     def connected(self) -> Iterator[ConnectionInterface]:
         connection = self._pool.get_connection()
         try:
             yield connection
-        except BaseException:  # there may be answers to come that nobody waits for any more
+        except BaseException:  # replies may be outstanding, so the connection cannot be used again
             connection.disconnect()  # type: ignore[no-untyped-call]
             raise
         finally:
             self._pool.release(connection)
 
-    def send(self, connection: ConnectionInterface, written: Sequence[Written]) -> None:
-        """In one round trip. Raises RedisError."""
-        commands = [("PUBLISH", *envelope) for envelope in self._envelopes_of(written)]
+    def send(self, connection: ConnectionInterface, encoded: Sequence[tuple[str, bytes]]) -> None:
+        """Send pairs of room and encoded message in one round trip. Raises RedisError."""
+        commands = [("PUBLISH", *envelope) for envelope in self._envelopes(encoded)]
         packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
         connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
         for _ in commands:
             connection.read_response()
 
-    def _envelopes_of(self, written: Sequence[Written]) -> Iterator[tuple[str, bytes]]:
-        """With the channel of each."""
+    def _envelopes(self, encoded: Sequence[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        """Yield pairs of channel and envelope."""
         by_room = defaultdict(list)
-        for room, content in written:
-            by_room[room].append(content)
-        for room, contents in by_room.items():
-            for first in range(0, len(contents), MAX_IN_ENVELOPE):
-                yield channel_of(room), self._envelopes.seal(contents[first : first + MAX_IN_ENVELOPE])
+        for room, message in encoded:
+            by_room[room].append(message)
+        for room, messages in by_room.items():
+            for first in range(0, len(messages), ENVELOPE_MESSAGES):
+                yield channel_of(room), self._codec.seal(messages[first : first + ENVELOPE_MESSAGES])
 
 
 class Outbox:
-    """Of an instance: whoever writes does not wait."""
+    """The messages that an instance is about to publish, so that the code that publishes never waits for Redis."""
 
     def __init__(self, publisher: RedisPublisher) -> None:
         self._publisher = publisher
-        self._waiting: Queue[Written] = Queue(MAX_OUTBOX)
+        self._waiting: Queue[tuple[str, bytes]] = Queue(OUTBOX_MESSAGES)  # room and encoded message
 
     def put(self, message: Message) -> None:
         try:
-            self._waiting.put_nowait(write(message))
+            self._waiting.put_nowait((message.room, encode_message(message)))
         except Full:
             metrics.queue_messages_lost.inc()
 
     def run(self) -> None:
-        """For ever, as a greenlet. Keeps its connection while there is something to say, which is half the work of a pipeline."""
+        """Publish for ever, as a greenlet.
+
+        It keeps a connection while there are messages, which costs half as much as redis-py's pipeline.
+        """
         while True:
-            written = self._take()
+            batch = self._take()
             try:
                 with self._publisher.connected() as connection, suppress(Empty):
                     while True:
-                        self._publisher.send(connection, written)
-                        written = self._take(IDLE_SECONDS)
+                        self._publisher.send(connection, batch)
+                        batch = self._take(IDLE_SECONDS)
             except redis.RedisError as error:
-                lost(len(written), error)
+                record_dropped(len(batch), error)
 
-    def _take(self, timeout: float | None = None) -> list[Written]:
-        """All that waits, as soon as there is something. Raises Empty."""
+    def _take(self, timeout: float | None = None) -> list[tuple[str, bytes]]:
+        """Wait for a message and return it with all that are waiting behind it. Raises Empty."""
         first = self._waiting.get(timeout=timeout)
-        return [first, *(self._waiting.get_nowait() for _ in range(min(MAX_BATCH, self._waiting.qsize())))]
+        return [first, *(self._waiting.get_nowait() for _ in range(min(BATCH_MESSAGES, self._waiting.qsize())))]
 
 
-def write(message: Message) -> Written:
-    return message.room, encode((message.kind, message.data))
-
-
-def lost(count: int, error: Exception) -> None:
+def record_dropped(count: int, error: Exception) -> None:
     metrics.queue_messages_lost.inc(count)
-    log.warning("messages to the instances were lost: %d, %s", count, type(error).__name__)
+    log.warning("dropped %d messages to other instances: %s", count, type(error).__name__)

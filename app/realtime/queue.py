@@ -1,7 +1,6 @@
-"""What instances tell each other: what one publishes in a room, those hear that host a member of it.
+"""The message queue between instances: a message reaches the handlers of the instances that host a member of its room.
 
-It is a hint and no more. Redis' channels forget what nobody listens to in that moment, so whoever needs to miss nothing reads it
-from SQL.
+It is best effort: Redis drops what is published while nobody is subscribed, so the database has everything that must arrive.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ from app.realtime.subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
 
-SOCKETIO = "socketio"  # the kind of what python-socketio says to itself
+SOCKETIO = "socketio"  # the kind of the messages that python-socketio exchanges with itself
 PING_SECONDS = 2.0
-SILENCE_SECONDS = 6.0  # of a connection that answers no ping
+SILENCE_SECONDS = 6.0  # after which a connection that answers no ping counts as lost
 RETRY_SECONDS = 0.5
 UNREADY_AFTER_SECONDS = 10.0
-JOIN_SECONDS = 1.0
-HEARD_AT_ONCE = 32  # messages, after which those who write to clients have their turn
+JOIN_TIMEOUT_SECONDS = 1.0
+MESSAGES_PER_TURN = 32  # then the greenlets that write to clients run
 ROOMS_PER_COMMAND = 1000
 
-Handler = Callable[[dict[str, Any]], None]
+Handler = Callable[[dict[str, Any]], None]  # takes the data of a message
 
 
 class _Handlers:
-    """What this application says to itself, beside the events that Socket.IO passes on."""
+    """The handlers of the application's own messages, by kind. python-socketio handles its own."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
@@ -48,28 +47,28 @@ class _Handlers:
     def on(self, kind: str, handler: Handler) -> None:
         self._handlers[kind] = handler
 
-    def _handle(self, kind: str, message: dict[str, Any]) -> None:
-        """What another version of the application says may be unknown here, and is no fault."""
-        handler = self._handlers.get(kind)
+    def _handle(self, message: Message) -> None:
+        """Call the handler. A kind without one comes from another version of the application and is ignored."""
+        handler = self._handlers.get(message.kind)
         if handler is None:
             return
         try:
-            handler(message)
+            handler(message.data)
         except Exception:
-            log.exception("a message could not be handled: %s", kind)
+            log.exception("the handler of %s messages failed", message.kind)
 
 
 class LocalQueue(_Handlers, RoomMembers, Manager):  # type: ignore[misc] # python-socketio has no type hints
-    """Of an instance that is alone."""
+    """The queue in embedded mode: the only instance handles its own messages at once."""
 
     def __init__(self) -> None:
         _Handlers.__init__(self)
         Manager.__init__(self)
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Neither raises nor waits."""
+        """Handle the messages here. Neither raises nor waits."""
         for message in messages:
-            self._handle(message.kind, message.data)
+            self._handle(message)
 
     def join(self, room: str) -> None: ...
 
@@ -79,116 +78,119 @@ class LocalQueue(_Handlers, RoomMembers, Manager):  # type: ignore[misc] # pytho
 
 
 class RedisQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[misc]
-    """Of an instance of a fleet."""
+    """The queue of an instance in fleet mode, over Redis pub/sub with one channel per room."""
 
     def __init__(self, client: redis.Redis, signing: Keyring) -> None:
         _Handlers.__init__(self)
         PubSubManager.__init__(self)
         sender = secrets.token_bytes(len(EXTERNAL_SENDER))
         self._client = client
-        self._envelopes = EnvelopeCodec(signing, sender)
+        self._codec = EnvelopeCodec(signing, sender)
         self._outbox = Outbox(RedisPublisher(client, signing, sender))
-        self._rooms = Subscriptions(always=ALL_INSTANCES)
-        self._deaf_since: float | None = time.monotonic()
-        self._has_heard = False
-        self._heard = 0
+        self._subscriptions = Subscriptions(permanent_room=ALL_INSTANCES)
+        self._unsubscribed_since: float | None = time.monotonic()
+        self._was_subscribed = False
+        self._received = 0
 
     def initialize(self) -> None:
-        """Called with the first socket; but listening begins with the process, in `run`."""
+        """Do nothing: python-socketio calls this with the first socket, but `run` starts with the process."""
 
     def join(self, room: str) -> None:
-        self._rooms.join(room)
+        self._subscriptions.join(room)
 
     def leave(self, room: str) -> None:
-        self._rooms.leave(room)
+        self._subscriptions.leave(room)
 
     def wait_until_joined(self, room: str) -> None:
-        self._rooms.wait_until_subscribed(room, JOIN_SECONDS)
+        """Wait until messages to the room reach this instance, at most 1 s because Redis may be unavailable."""
+        self._subscriptions.wait_until_subscribed(room, JOIN_TIMEOUT_SECONDS)
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Neither raises nor waits."""
+        """Handle the messages here and put them into the outbox. Neither raises nor waits."""
         for message in messages:
-            self._handle(message.kind, message.data)
+            self._handle(message)
             self._outbox.put(message)
 
     def _publish(self, data: dict[str, Any]) -> None:
-        """What python-socketio passes on: all instances hear it."""
+        """Publish a message of python-socketio to all instances."""
         self._outbox.put(Message(ALL_INSTANCES, SOCKETIO, data))
 
     def run(self) -> None:
-        """For ever, as a greenlet: sends what was published, and hears what others publish."""
-        sending = gevent.spawn(self._outbox.run)
+        """Publish and receive for ever, as a greenlet."""
+        publisher = gevent.spawn(self._outbox.run)
         try:
             self._thread()
         finally:
-            sending.kill()
+            publisher.kill()
 
     def not_ready_reason(self) -> str | None:
-        """Why the instance should not be ready."""
-        if self._deaf_since is None:
+        if self._unsubscribed_since is None:
             return None
-        deaf = time.monotonic() - self._deaf_since > UNREADY_AFTER_SECONDS
-        return "redis: the message queue is not heard" if deaf or not self._has_heard else None
+        is_overdue = time.monotonic() - self._unsubscribed_since > UNREADY_AFTER_SECONDS
+        return "redis: not subscribed to the message queue" if is_overdue or not self._was_subscribed else None
 
     def _listen(self) -> Iterator[dict[str, Any]]:
-        """The messages that python-socketio knows; the application's own are handled on the way."""
+        """Yield python-socketio's own messages. The application's are handled on the way."""
         while True:
             try:
-                yield from self._hear()
+                yield from self._receive()
             except redis.RedisError as error:
-                if self._deaf_since is None:
-                    self._deaf_since = time.monotonic()
-                    log.warning("the message queue is lost: %s", type(error).__name__)
+                if self._unsubscribed_since is None:
+                    self._unsubscribed_since = time.monotonic()
+                    log.warning("lost the connection to the message queue: %s", type(error).__name__)
             gevent.sleep(RETRY_SECONDS)
 
-    def _hear(self) -> Iterator[dict[str, Any]]:
-        """What comes over one connection; raises RedisError at its end. redis-py's listener costs twice as much as its parser."""
+    def _receive(self) -> Iterator[dict[str, Any]]:
+        """Receive over one connection until it fails with RedisError.
+
+        It uses redis-py's parser alone, because redis-py's PubSub costs twice as much.
+        """
         connection = self._client.connection_pool.get_connection()
-        asking = gevent.spawn(self._ask, connection)
+        requests = gevent.spawn(self._send_requests, connection)
         try:
             while True:
-                received = connection.read_response(disable_decoding=True, timeout=SILENCE_SECONDS)
-                yield from self._take(received)
+                reply = connection.read_response(disable_decoding=True, timeout=SILENCE_SECONDS)
+                yield from self._on_reply(reply)
         finally:
-            asking.kill()
+            requests.kill()
             connection.disconnect()  # type: ignore[no-untyped-call]
             self._client.connection_pool.release(connection)
-            self._rooms.restart()
+            self._subscriptions.on_connection_lost()
 
-    def _ask(self, connection: ConnectionInterface) -> None:
-        """As a greenlet: subscribes to what has to be heard, unsubscribes from what has not, and pings."""
-        with suppress(redis.RedisError):  # which the listener meets too
+    def _send_requests(self, connection: ConnectionInterface) -> None:
+        """Subscribe, unsubscribe and ping, as a greenlet beside the one that receives."""
+        with suppress(redis.RedisError):  # the receiving greenlet gets the same error
             while True:
-                subscribe, unsubscribe = self._rooms.take_requests()
+                subscribe, unsubscribe = self._subscriptions.take_requests()
                 commands = [*_commands("SUBSCRIBE", subscribe), *_commands("UNSUBSCRIBE", unsubscribe), ("PING",)]
                 packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
                 connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
-                self._rooms.changed.wait(PING_SECONDS)
+                self._subscriptions.changed.wait(PING_SECONDS)
 
-    def _take(self, received: list[Any]) -> Iterator[dict[str, Any]]:
-        what, room = received[0], room_of(received[1])
-        if what == b"message":
-            if self._rooms.has_members(room) and not self._envelopes.is_own(received[2]):
-                yield from self._open(received[2])
-        elif what == b"subscribe":
-            self._rooms.on_subscribed(room)
+    def _on_reply(self, reply: list[Any]) -> Iterator[dict[str, Any]]:
+        kind, room = reply[0], room_of(reply[1])
+        if kind == b"message":
+            if self._subscriptions.has_members(room) and not self._codec.is_own(reply[2]):
+                yield from self._on_envelope(room, reply[2])
+        elif kind == b"subscribe":
+            self._subscriptions.on_subscribed(room)
             if room == ALL_INSTANCES:
-                self._has_heard, self._deaf_since = True, None
-        elif what == b"unsubscribe":
-            self._rooms.on_unsubscribed(room)
+                self._was_subscribed, self._unsubscribed_since = True, None
+        elif kind == b"unsubscribe":
+            self._subscriptions.on_unsubscribed(room)
 
-    def _open(self, envelope: bytes) -> Iterator[dict[str, Any]]:
-        contents = self._envelopes.open(envelope)
-        if contents is None:
-            log.warning("a message was not signed by this fleet, and left out")
+    def _on_envelope(self, room: str, envelope: bytes) -> Iterator[dict[str, Any]]:
+        messages = self._codec.open(room, envelope)
+        if messages is None:
+            log.warning("dropped message with invalid signature")
             return
-        for kind, message in contents:
-            if kind == SOCKETIO:
-                yield message
+        for message in messages:
+            if message.kind == SOCKETIO:
+                yield message.data
             else:
-                self._handle(kind, message)
-            self._heard += 1
-            if self._heard % HEARD_AT_ONCE == 0:
+                self._handle(message)
+            self._received += 1
+            if self._received % MESSAGES_PER_TURN == 0:
                 gevent.sleep(0)
 
 

@@ -1,4 +1,4 @@
-"""Which rooms a socket is in, looked up instead of searched for."""
+"""An index of the Socket.IO rooms of each socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from socketio.base_manager import BaseManager
 
 
 class RoomMembers(BaseManager):  # type: ignore[misc] # python-socketio has no type hints
-    """For python-socketio one that leaves is an occasion to walk all rooms of all others: 2.7 ms where there are 4,000."""
+    """A mixin for Socket.IO managers that looks up the rooms of a socket that disconnects.
+
+    python-socketio searches all rooms instead, which takes 2.7 ms where there are 4,000.
+    """
 
     @cached_property
     def _rooms_of(self) -> defaultdict[str, set[str | None]]:

@@ -1,4 +1,4 @@
-"""How much a client may do in so much time."""
+"""A token bucket, the rate limit of one client."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import time
 
 
 class TokenBucket:
-    """So many a second, and as many seconds' worth at once."""
-
-    __slots__ = ("_burst", "_left", "_per_second", "_updated")
+    __slots__ = ("_burst", "_per_second", "_tokens", "_updated_at")
 
     def __init__(self, per_second: float, burst: float) -> None:
         self._per_second = per_second
-        self._burst = self._left = burst
-        self._updated = time.monotonic()
+        self._burst = self._tokens = burst
+        self._updated_at = time.monotonic()
 
     def take(self, count: int = 1) -> bool:
+        """Take `count` tokens and return True, or take none and return False."""
         now = time.monotonic()
-        self._left = min(self._burst, self._left + (now - self._updated) * self._per_second)
-        self._updated = now
-        if self._left < count:
+        self._tokens = min(self._burst, self._tokens + (now - self._updated_at) * self._per_second)
+        self._updated_at = now
+        if self._tokens < count:
             return False
-        self._left -= count
+        self._tokens -= count
         return True

@@ -104,7 +104,7 @@ def test_another_site_is_refused_in_words(instance: Instance, user: User, transp
 def test_an_odd_place_to_go_on_from_is_refused(instance: Instance, user: User, after: object) -> None:
     with WebSocket(instance, user) as websocket:
         websocket.say("40" + json.dumps({"after": after}))
-        assert websocket.await_text("44") == '44{"message":"after has to be the number of a notification"}'
+        assert websocket.await_text("44") == '44{"message":"after must be the number of a notification"}'
 
 
 ODD_PAYLOADS: list[Any] = [

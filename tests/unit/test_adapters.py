@@ -48,11 +48,11 @@ def test_instances_of_a_fleet_share_redis(fleet_config: Config, database: Databa
 def test_fleet_instance_becomes_ready_after_reaching_the_registry(fleet_config: Config, database: Database) -> None:
     lifecycle = Lifecycle()
     adapters, _ = choose_for(fleet_config, database, lifecycle)
-    not_reached, not_heard = "redis: the registry has not been reached yet", "redis: the message queue is not heard"
-    assert set(lifecycle.check_readiness()) == {not_reached, not_heard}
+    not_reached, not_subscribed = "redis: the registry has not been reached yet", "redis: not subscribed to the message queue"
+    assert set(lifecycle.check_readiness()) == {not_reached, not_subscribed}
     adapters.refresh_keys()
     not_compared = "database: has not been compared with what the others use yet"
-    assert set(lifecycle.check_readiness()) == {not_heard, not_compared}  # which takes the greenlets of an instance
+    assert set(lifecycle.check_readiness()) == {not_subscribed, not_compared}  # which takes the greenlets of an instance
     assert lifecycle.stop(lifecycle.drain(), 1)
 
 

@@ -13,7 +13,7 @@ from app.core.errors import Problem
 from app.core.messages import ANALYTICS_ROOM
 from app.realtime.connections import Connection, Connections
 from app.realtime.queue import SocketQueue
-from app.realtime.sockets import answer
+from app.realtime.sockets import on_client_event
 
 PAUSE_SECONDS = 0.5  # between two words on what was stored
 
@@ -52,5 +52,5 @@ def init_app(socketio: SocketIO, queue: SocketQueue, connections: Connections, a
     def tell(count: int) -> None:
         socketio.server.emit("events_stored", {"count": count}, to=ANALYTICS_ROOM, ignore_queue=True)
 
-    answer(socketio, "watch_analytics", watch)
+    on_client_event(socketio, "watch_analytics", watch)
     queue.on("events_stored", Tally(tell).on_stored)

@@ -9,7 +9,7 @@ import pytest
 
 from app.core.errors import Unavailable
 from app.realtime.connections import IDENTITY, OPENED_AT, Identity
-from app.realtime.handshake_guard import HandshakeGuard, Handshakes
+from app.realtime.handshake_guard import HandshakeGuard, HandshakeTable
 from app.realtime.transport import MAX_PACKETS_PER_POST
 from app.realtime.websocket import MAX_MESSAGE_BYTES
 
@@ -22,21 +22,23 @@ UPGRADE = {
 }
 
 
-class World:
+class GuardedServer:
+    """A guard in front of an application that records the table it accepts."""
+
     def __init__(self) -> None:
         self.identity: Identity | Exception | None = ADA
         self.server = SimpleNamespace(environ={}, eio=SimpleNamespace(sockets={}))
-        self.is_leaving = False
-        self.gate = HandshakeGuard(
+        self.is_draining = False
+        self.guard = HandshakeGuard(
             self._application,
             self._application,
             self.server,
-            lambda: self.is_leaving,
+            lambda: self.is_draining,
             self._identify,
-            allowed_origins=["https://ours.example"],
+            allowed_origins=["https://allowed.example"],
             max_sockets=20,
             max_sockets_per_user=3,
-            headers=[("X-Every", "answer")],
+            headers=[("X-Test", "value")],
         )
 
     def _identify(self, _: Any) -> Identity | None:
@@ -50,86 +52,86 @@ class World:
         start_response("200 OK", [])
         return [b""]
 
-    def ask(
+    def request(
         self, query: str = "", body: bytes = b"", method: str = "GET", headers: dict[str, str] | None = None
     ) -> tuple[str, dict[str, str]]:
-        answers: list[tuple[str, dict[str, str]]] = []
+        responses: list[tuple[str, dict[str, str]]] = []
         environ = {"PATH_INFO": "/socket.io/", "QUERY_STRING": query, "REQUEST_METHOD": method, "wsgi.input": BytesIO(body)}
         environ |= {"CONTENT_LENGTH": str(len(body)), **(headers or {})}
 
         def start(status: str, headers: list[tuple[str, str]], _: Any = None) -> Any:
-            answers.append((status[:3], dict(headers)))
+            responses.append((status[:3], dict(headers)))
 
-        list(self.gate(environ, start))
-        return answers[0]
+        list(self.guard(environ, start))
+        return responses[0]
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def guarded() -> GuardedServer:
+    return GuardedServer()
 
 
-def test_users_and_strangers_have_so_many_places(world: World) -> None:
-    assert [world.ask()[0] for _ in range(4)] == ["200"] * 3 + ["503"]
-    world.identity = None
-    assert [world.ask()[0] for _ in range(3)] == ["200"] * 2 + ["503"]
-    del world.server.environ["3"]
-    assert world.ask()[0] == "200"
+def test_sockets_per_user_and_anonymous_sockets_are_limited(guarded: GuardedServer) -> None:
+    assert [guarded.request()[0] for _ in range(4)] == ["200"] * 3 + ["503"]
+    guarded.identity = None
+    assert [guarded.request()[0] for _ in range(3)] == ["200"] * 2 + ["503"]
+    del guarded.server.environ["3"]
+    assert guarded.request()[0] == "200"
 
 
-def test_one_request_at_a_time_waits_for_a_connection(world: World) -> None:
+def test_second_concurrent_poll_of_a_connection_is_refused(guarded: GuardedServer) -> None:
     statuses: list[str] = []
 
-    def ask_again(environ: Any, start_response: Any) -> Iterable[bytes]:
-        """While the first request waits, there come others."""
-        world.gate._sockets = world._application
-        statuses.append(world.ask("transport=polling&sid=1")[0])
-        statuses.append(world.ask("transport=polling&sid=2")[0])
-        statuses.append(world.ask("transport=websocket&sid=1", headers=UPGRADE)[0])
-        return world._application(environ, start_response)
+    def poll_again(environ: Any, start_response: Any) -> Iterable[bytes]:
+        """Send other requests while the first poll waits."""
+        guarded.guard._socketio_app = guarded._application
+        statuses.append(guarded.request("transport=polling&sid=1")[0])
+        statuses.append(guarded.request("transport=polling&sid=2")[0])
+        statuses.append(guarded.request("transport=websocket&sid=1", headers=UPGRADE)[0])
+        return guarded._application(environ, start_response)
 
-    world.gate._sockets = ask_again
-    statuses.append(world.ask("transport=polling&sid=1")[0])
+    guarded.guard._socketio_app = poll_again
+    statuses.append(guarded.request("transport=polling&sid=1")[0])
     assert statuses == ["400", "200", "200", "200"]
-    assert world.ask("transport=polling&sid=1")[0] == "200"
+    assert guarded.request("transport=polling&sid=1")[0] == "200"
 
 
-def test_an_instance_has_so_many_places(world: World) -> None:
+def test_sockets_per_instance_are_limited(guarded: GuardedServer) -> None:
     statuses = []
     for number in range(22):
-        world.identity = Identity(number, 1, "a")
-        statuses.append(world.ask()[0])
+        guarded.identity = Identity(number, 1, "a")
+        statuses.append(guarded.request()[0])
     assert statuses == ["200"] * 20 + ["503"] * 2
 
 
-def test_a_connection_that_is_closed_takes_no_place(world: World) -> None:
-    """Engine.IO sweeps such from its table now and then."""
-    world.server.eio.sockets = {str(number): SimpleNamespace(closed=True) for number in range(100)}
-    assert world.ask()[0] == "200"
+def test_closed_connection_does_not_count_towards_the_limit(guarded: GuardedServer) -> None:
+    """Engine.IO removes closed sockets from its table only from time to time."""
+    guarded.server.eio.sockets = {str(number): SimpleNamespace(closed=True) for number in range(100)}
+    assert guarded.request()[0] == "200"
 
 
-def test_what_cannot_be_told_is_asked_again_later(world: World) -> None:
-    world.identity = Unavailable("Redis does not answer.")
-    status, headers = world.ask()
-    assert (status, headers["Retry-After"], headers["X-Every"]) == ("503", "5", "answer")
+def test_unavailable_store_is_answered_with_503_and_retry_after(guarded: GuardedServer) -> None:
+    guarded.identity = Unavailable("Redis does not answer.")
+    status, headers = guarded.request()
+    assert (status, headers["Retry-After"], headers["X-Test"]) == ("503", "5", "value")
 
 
-def test_a_stopping_instance_takes_nobody(world: World) -> None:
-    world.is_leaving = True
-    assert world.ask()[0] == "503"
-    assert world.ask("sid=x")[0] == "200"
+def test_draining_instance_refuses_handshakes_and_serves_open_sockets(guarded: GuardedServer) -> None:
+    guarded.is_draining = True
+    assert guarded.request()[0] == "503"
+    assert guarded.request("sid=x")[0] == "200"
 
 
-def test_who_was_being_identified_when_the_instance_began_to_stop_is_not_taken(world: World) -> None:
-    identify = world._identify
+def test_handshake_is_refused_when_the_drain_begins_during_its_identification(guarded: GuardedServer) -> None:
+    identify = guarded._identify
 
-    def slowly(environ: Any) -> Identity | None:
-        world.is_leaving = True
+    def drain_meanwhile(environ: Any) -> Identity | None:
+        guarded.is_draining = True
         return identify(environ)
 
-    world.gate._identify = slowly
-    assert world.ask()[0] == "503"
-    assert world.server.environ == {}
+    guarded.guard._identify = drain_meanwhile
+    assert guarded.request()[0] == "503"
+    assert guarded.server.environ == {}
 
 
 @pytest.mark.parametrize(
@@ -143,45 +145,45 @@ def test_who_was_being_identified_when_the_instance_began_to_stop_is_not_taken(w
         (b"nonsense", "400"),
     ],
 )
-def test_bodies(world: World, body: bytes, status: str) -> None:
-    assert world.ask("sid=x", body, "POST")[0] == status
+def test_invalid_and_too_large_payloads_are_refused(guarded: GuardedServer, body: bytes, status: str) -> None:
+    assert guarded.request("sid=x", body, "POST")[0] == status
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "1.5"])
-def test_odd_lengths_are_refused(world: World, length: str) -> None:
-    assert world.ask("sid=x", b"3", "POST", {"CONTENT_LENGTH": length})[0] == "413"
+def test_invalid_content_length_is_refused(guarded: GuardedServer, length: str) -> None:
+    assert guarded.request("sid=x", b"3", "POST", {"CONTENT_LENGTH": length})[0] == "413"
 
 
 @pytest.mark.parametrize("name", UPGRADE)
-def test_a_broken_handshake_of_a_websocket_is_refused(world: World, name: str) -> None:
-    assert world.ask(headers=UPGRADE)[0] == "200"
-    broken = {**UPGRADE, name: "7"}
-    assert world.ask(headers=broken)[0] == ("200" if name == "HTTP_UPGRADE" else "400")
+def test_invalid_websocket_handshake_is_refused(guarded: GuardedServer, name: str) -> None:
+    assert guarded.request(headers=UPGRADE)[0] == "200"
+    invalid = {**UPGRADE, name: "7"}
+    assert guarded.request(headers=invalid)[0] == ("200" if name == "HTTP_UPGRADE" else "400")
 
 
-def test_a_connection_has_one_upgrade_at_a_time(world: World) -> None:
-    world.server.eio.sockets = {"x": SimpleNamespace(upgrading=True), "y": SimpleNamespace(upgrading=False)}
-    assert [world.ask(f"sid={sid}", headers=UPGRADE)[0] for sid in ("x", "y", "z")] == ["400", "200", "200"]
+def test_second_concurrent_upgrade_of_a_connection_is_refused(guarded: GuardedServer) -> None:
+    guarded.server.eio.sockets = {"x": SimpleNamespace(upgrading=True), "y": SimpleNamespace(upgrading=False)}
+    assert [guarded.request(f"sid={sid}", headers=UPGRADE)[0] for sid in ("x", "y", "z")] == ["400", "200", "200"]
 
 
-def test_only_our_other_origins_are_told_that_they_may_read(world: World) -> None:
-    ours = world.ask(headers={"HTTP_ORIGIN": "https://ours.example"})[1]
-    assert (ours["Access-Control-Allow-Origin"], ours["Vary"]) == ("https://ours.example", "Origin")
-    assert "Access-Control-Allow-Origin" not in world.ask(headers={"HTTP_ORIGIN": "https://theirs.example"})[1]
+def test_only_allowed_origins_get_cors_headers(guarded: GuardedServer) -> None:
+    allowed = guarded.request(headers={"HTTP_ORIGIN": "https://allowed.example"})[1]
+    assert (allowed["Access-Control-Allow-Origin"], allowed["Vary"]) == ("https://allowed.example", "Origin")
+    assert "Access-Control-Allow-Origin" not in guarded.request(headers={"HTTP_ORIGIN": "https://other.example"})[1]
 
 
-def test_no_more_of_a_handshake_is_kept_than_will_be_asked_for(world: World) -> None:
-    world.ask(headers={"HTTP_COOKIE": "session=secret"})
-    (kept,) = world.server.environ.values()
-    assert set(kept) == {IDENTITY, OPENED_AT}
-    assert kept[IDENTITY] == ADA
+def test_handshake_table_keeps_only_identity_and_time(guarded: GuardedServer) -> None:
+    guarded.request(headers={"HTTP_COOKIE": "session=secret"})
+    (handshake,) = guarded.server.environ.values()
+    assert set(handshake) == {IDENTITY, OPENED_AT}
+    assert handshake[IDENTITY] == ADA
 
 
-def test_connections_are_counted_and_not_walked() -> None:
-    handshakes = Handshakes()
+def test_handshake_table_counts_connections_of_each_user() -> None:
+    table = HandshakeTable()
     for number in range(6):
-        handshakes[str(number)] = {IDENTITY: None if number % 3 == 0 else ADA, OPENED_AT: 0.0}
-    assert (handshakes.count(ADA), handshakes.count(Identity(1, 2, "b")), handshakes.count(None)) == (4, 4, 2)
+        table[str(number)] = {IDENTITY: None if number % 3 == 0 else ADA, OPENED_AT: 0.0}
+    assert (table.count(ADA), table.count(Identity(1, 2, "b")), table.count(None)) == (4, 4, 2)
     for number in range(6):
-        del handshakes[str(number)]
-    assert (handshakes.count(ADA), handshakes.count(None), dict(handshakes._counts)) == (0, 0, {})
+        del table[str(number)]
+    assert (table.count(ADA), table.count(None), dict(table._counts)) == (0, 0, {})

@@ -9,21 +9,21 @@ from socketio import Manager
 from app.realtime.room_members import RoomMembers
 
 
-class Indexed(RoomMembers, Manager):  # type: ignore[misc] # no type hints
+class IndexedManager(RoomMembers, Manager):  # type: ignore[misc] # no type hints
     pass
 
 
-class Crowded(dict[Any, Any]):
-    """All rooms, which nobody should have to walk."""
+class UnsearchableRooms(dict[Any, Any]):
+    """The rooms of a namespace, which must not be iterated over."""
 
     def copy(self) -> NoReturn:
-        raise AssertionError("all rooms are being walked")
+        raise AssertionError("iterated over all rooms")
 
     items = copy
 
 
 def manager(kind: type[Manager]) -> Any:
-    """In which "a" and "b" share a room."""
+    """A manager in which the sockets "a" and "b" share a room."""
     made = kind()
     ids = iter(["a", "b"])
     made.set_server(SimpleNamespace(packet_class=SimpleNamespace(json=None), eio=SimpleNamespace(generate_id=lambda: next(ids))))
@@ -35,16 +35,16 @@ def manager(kind: type[Manager]) -> Any:
     return made
 
 
-def leave(kind: type[Manager]) -> Any:
+def disconnect_a(kind: type[Manager]) -> Any:
     made = manager(kind)
-    made.rooms["/"] = Crowded(made.rooms["/"])
+    made.rooms["/"] = UnsearchableRooms(made.rooms["/"])
     made.pre_disconnect("a", "/")
     made.disconnect("a", "/")
     return made
 
 
-def test_one_that_leaves_is_in_no_room_any_more() -> None:
-    made = leave(Indexed)
+def test_disconnected_socket_is_in_no_room() -> None:
+    made = disconnect_a(IndexedManager)
     assert set(made.rooms["/"]) == {None, "b", "both", "of b"}
     assert list(made.get_participants("/", "both")) == [("b", "engine 2")]
     assert (made.pending_disconnect, made.is_connected("a", "/"), made.is_connected("b", "/")) == ({}, False, True)
@@ -52,13 +52,13 @@ def test_one_that_leaves_is_in_no_room_any_more() -> None:
     assert (dict(made.rooms), dict(made._rooms_of)) == ({}, {})
 
 
-def test_python_socketio_walks_all_rooms() -> None:
-    with pytest.raises(AssertionError, match="walked"):
-        leave(Manager)
+def test_python_socketio_iterates_over_all_rooms() -> None:
+    with pytest.raises(AssertionError, match="iterated"):
+        disconnect_a(Manager)
 
 
-def test_one_that_left_a_room_before_is_not_in_it() -> None:
-    made = manager(Indexed)
+def test_socket_that_left_a_room_disconnects() -> None:
+    made = manager(IndexedManager)
     made.leave_room("a", "/", "both")
     made.close_room("of a", "/")
     made.disconnect("a", "/")
@@ -66,8 +66,8 @@ def test_one_that_left_a_room_before_is_not_in_it() -> None:
     assert set(made.rooms["/"]) == {None, "b", "both", "of b"}
 
 
-def test_one_that_is_refused_leaves_nothing_behind() -> None:
-    made = manager(Indexed)
+def test_refused_socket_leaves_no_entries() -> None:
+    made = manager(IndexedManager)
     made.server.eio.generate_id = lambda: "c"
     made.pre_connect("engine 3", "/")
     made.disconnect("c", "/")

@@ -7,12 +7,12 @@ import pytest
 from app.realtime.token_bucket import TokenBucket
 
 
-def test_a_rate_is_so_many_at_once_and_then_so_many_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bucket_allows_a_burst_and_refills_at_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    rate = TokenBucket(2, 5)
-    assert [rate.take() for _ in range(6)] == [True] * 5 + [False]
+    bucket = TokenBucket(2, 5)
+    assert [bucket.take() for _ in range(6)] == [True] * 5 + [False]
     now += 1
-    assert [rate.take() for _ in range(3)] == [True, True, False]
+    assert [bucket.take() for _ in range(3)] == [True, True, False]
     now += 1000
-    assert (rate.take(6), rate.take(5)) == (False, True)
+    assert (bucket.take(6), bucket.take(5)) == (False, True)
