@@ -14,7 +14,7 @@ from app.auth.passwords import MIN_LENGTH
 from app.auth.service import MAX_EMAIL_LENGTH
 from app.core.errors import Invalid, NotFound, Problem
 from app.web import forms, privacy
-from app.web.pages import SEE_OTHER, blueprint, notice, page, plain_page, sign_in_first
+from app.web.pages import SEE_OTHER, blueprint, current_notice, render, render_without_session, sign_in_required
 
 # These two pages are what is left while the session store is down: they must not look at the session.
 
@@ -58,13 +58,13 @@ def logout() -> Response:
 
 
 @blueprint.get("/settings")
-@sign_in_first
+@sign_in_required
 def settings() -> Response:
-    return _settings(notice=notice())
+    return _settings(notice=current_notice())
 
 
 @blueprint.post("/settings/password")
-@sign_in_first
+@sign_in_required
 def change_password() -> Response:
     try:
         current, new = forms.password("current_password"), forms.text("new_password")
@@ -75,7 +75,7 @@ def change_password() -> Response:
 
 
 @blueprint.post("/settings/sessions/<session_id>/end")
-@sign_in_first
+@sign_in_required
 def end_session(session_id: str) -> Response:
     with contextlib.suppress(NotFound):  # it ended by itself while the page was open
         guards.end_session(require_user(), session_id)
@@ -83,14 +83,14 @@ def end_session(session_id: str) -> Response:
 
 
 @blueprint.post("/settings/sessions/end-others")
-@sign_in_first
+@sign_in_required
 def end_other_sessions() -> Response:
     guards.end_other_sessions(require_user())
     return _settings_done("sessions")
 
 
 @blueprint.post("/settings/account/delete")
-@sign_in_first
+@sign_in_required
 def delete_account() -> Response:
     try:
         guards.delete_account(require_user(), forms.password("password"))
@@ -102,7 +102,7 @@ def delete_account() -> Response:
 def _settings(problem: Problem | None = None, **context: Any) -> Response:
     user = require_user()
     sessions = guards.list_sessions(user)
-    return page(
+    return render(
         "settings.html", problem, sessions=sessions, min_length=MIN_LENGTH, **privacy.being_counted("web.settings"), **context
     )
 
@@ -114,4 +114,4 @@ def _settings_done(what: str) -> Response:
 def _entrance(template: str, problem: Problem | None = None, **context: Any) -> Response:
     """Secure cookies don't come back over plain http: better to say so than to let people sign in in vain."""
     in_vain = current_app.config["REPORADAR"].production and request.scheme == "http"
-    return plain_page(template, problem, in_vain=in_vain, min_length=MIN_LENGTH, **context)
+    return render_without_session(template, problem, in_vain=in_vain, min_length=MIN_LENGTH, **context)

@@ -14,7 +14,7 @@ from app.auth.guards import require_user
 from app.core import timestamps
 from app.core.errors import Invalid, Problem
 from app.web import forms
-from app.web.pages import SEE_OTHER, administrators_only, blueprint, page
+from app.web.pages import SEE_OTHER, administrators_only, blueprint, render
 
 PROPOSED_DAYS = 30
 A_DAY = timedelta(days=1)
@@ -24,7 +24,7 @@ A_DAY = timedelta(days=1)
 @administrators_only
 def show_exports() -> Response:
     """This part alone, where an order that was refused comes back."""
-    return page("export.html", **exports_for_page())
+    return render("export.html", **exports_for_page())
 
 
 @blueprint.post("/admin/analytics/exports")
@@ -36,7 +36,7 @@ def order_export() -> Response:
             raise Invalid.field("last_day", "The last day is before the first one.")
         order_one(first, last + A_DAY)
     except Problem as problem:
-        return page("export.html", forms.correctable(problem), **exports_for_page())
+        return render("export.html", forms.correctable(problem), **exports_for_page())
     return redirect("/admin/analytics?done=export#exports", SEE_OTHER)
 
 

@@ -11,7 +11,7 @@ from app.core.errors import NotFound
 from app.fleet.views import fleet as the_fleet
 from app.fleet.views import set_drained
 from app.web import forms, triage
-from app.web.pages import SEE_OTHER, administrators_only, blueprint, notice, page
+from app.web.pages import SEE_OTHER, administrators_only, blueprint, current_notice, render
 
 SHOWN_STOPS = 8  # the older ones are folded away
 
@@ -24,7 +24,7 @@ def fleet() -> Response:
     """With `?drain=ID` it asks whether the last ready instance should really go."""
     overview = the_fleet().overview()
     wanted = request.args.get("drain", "")
-    return page(
+    return render(
         "fleet.html",
         **overview | {"instances": triage.worst_first(overview["instances"])},
         verdict=triage.judge(overview),
@@ -33,7 +33,7 @@ def fleet() -> Response:
         shown_stops=SHOWN_STOPS,
         as_of=int(time.time()),
         is_shared=current_app.config["REPORADAR"].use_redis_sessions,
-        notice=notice(),
+        notice=current_notice(),
     )
 
 

@@ -15,7 +15,7 @@ from app.core.errors import Invalid
 from app.core.timestamps import DAY, HOUR, LENGTHS, floor
 from app.web import words
 from app.web.exports import exports_for_page
-from app.web.pages import administrators_only, blueprint, notice, page
+from app.web.pages import administrators_only, blueprint, current_notice, render
 
 # Title, length, what it is told by. Each ends with the interval that is under way.
 USUAL = {
@@ -40,11 +40,11 @@ def analytics() -> Response:
     except Invalid as invalid:
         asked, problem = usual(DEFAULT, now), invalid
     overview = the_insights().overview(asked)
-    return page(
+    return render(
         "analytics.html",
         problem,
         asked=asked,
-        notice=notice(),
+        notice=current_notice(),
         typed={name: _as_date(name, text) for name, text in own.items()},
         wanted=wanted,
         usual=USUAL,

@@ -85,7 +85,7 @@ def every_page() -> dict[str, Any]:
     return {"instance_id": instance.current().instance_id}
 
 
-def sign_in_first(view: View) -> View:
+def sign_in_required(view: View) -> View:
     """Sends anonymous visitors to the sign-in page, and back to this one afterwards if that is possible."""
 
     @functools.wraps(view)
@@ -101,7 +101,7 @@ def sign_in_first(view: View) -> View:
 
 def administrators_only(view: View) -> View:
     """Anonymous visitors are sent to the sign-in page; others are told that this is not for them."""
-    return sign_in_first(admin_required(view))
+    return sign_in_required(admin_required(view))
 
 
 def inbox() -> Inbox | None:
@@ -112,13 +112,13 @@ def inbox() -> Inbox | None:
     return cast("Inbox | None", g.inbox)
 
 
-def page(template: str, problem: Problem | None = None, **context: Any) -> Response:
+def render(template: str, problem: Problem | None = None, **context: Any) -> Response:
     """Of a visitor who may be signed in. Whoever is counted has the path of the page told by a script."""
     path = tracking.page_path() if tracking.is_welcome() else None
-    return plain_page(template, problem, inbox=inbox(), user=current_user(), counted_path=path, **context)
+    return render_without_session(template, problem, inbox=inbox(), user=current_user(), counted_path=path, **context)
 
 
-def plain_page(template: str, problem: Problem | None = None, **context: Any) -> Response:
+def render_without_session(template: str, problem: Problem | None = None, **context: Any) -> Response:
     """Without a look at the session."""
     response = make_response(render_template(template, problem=problem, **context))
     if problem:
@@ -127,7 +127,7 @@ def plain_page(template: str, problem: Problem | None = None, **context: Any) ->
     return response
 
 
-def notice() -> str | None:
+def current_notice() -> str | None:
     return NOTICES.get(request.args.get("done", ""))
 
 

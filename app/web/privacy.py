@@ -14,12 +14,12 @@ from app.analytics.catalogue import COLLECTED
 from app.analytics.service import Erased
 from app.core.errors import Unavailable
 from app.web import forms, words
-from app.web.pages import SEE_OTHER, blueprint, notice, page
+from app.web.pages import SEE_OTHER, blueprint, current_notice, render
 
 
 @blueprint.get("/privacy")
 def privacy() -> Response:
-    return page("privacy.html", notice=notice(), **being_counted("web.privacy"))
+    return render("privacy.html", notice=current_notice(), **being_counted("web.privacy"))
 
 
 @blueprint.post("/privacy/opt-out")
@@ -41,7 +41,7 @@ def erase() -> Response:
     """The answer comes at once: put into an address, its numbers could be anybody's, and to erase once more does no harm."""
     with _or_else("Nothing was erased."):
         erased = tracking.erase()
-    return page("privacy.html", notice=_told(erased), **being_counted("web.privacy"))
+    return render("privacy.html", notice=_told(erased), **being_counted("web.privacy"))
 
 
 def being_counted(here: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from app.core.errors import NotFound, Problem
 from app.core.extensions import extension
 from app.repositories.service import MAX_COMPARED, Entry, Repositories
 from app.web import forms, reports
-from app.web.pages import SEE_OTHER, blueprint, inbox, notice, page, sign_in_first
+from app.web.pages import SEE_OTHER, blueprint, current_notice, inbox, render, sign_in_required
 
 LIVE = ("queued", "running")
 SAMPLE = (88, 41, 84, 63, 52, 91)  # of the landing page's radar
@@ -36,13 +36,13 @@ repository_route = "/repositories/<id:repository_id>"
 @blueprint.get("/")
 def home() -> Response:
     if current_user() is None:
-        return page("landing.html", sample=SAMPLE, notice=notice())
+        return render("landing.html", sample=SAMPLE, notice=current_notice())
     inbox()
-    return _list(notice=notice())
+    return _list(notice=current_notice())
 
 
 @blueprint.post("/")
-@sign_in_first
+@sign_in_required
 def add_repository() -> Response:
     url = forms.text("url").strip()
     try:
@@ -53,13 +53,13 @@ def add_repository() -> Response:
 
 
 @blueprint.get(repository_route)
-@sign_in_first
+@sign_in_required
 def repository(repository_id: int) -> Response:
-    return _one(repository_id, notice=notice())
+    return _one(repository_id, notice=current_notice())
 
 
 @blueprint.post(f"{repository_route}/analyses")
-@sign_in_first
+@sign_in_required
 def analyse_again(repository_id: int) -> Response:
     try:
         repositories().analyse(require_user().id, repository_id)
@@ -69,7 +69,7 @@ def analyse_again(repository_id: int) -> Response:
 
 
 @blueprint.post(f"{repository_route}/analyses/<id:analysis_id>/cancel")
-@sign_in_first
+@sign_in_required
 def cancel(repository_id: int, analysis_id: int) -> Response:
     try:
         repositories().cancel(require_user().id, analysis_id)
@@ -79,14 +79,14 @@ def cancel(repository_id: int, analysis_id: int) -> Response:
 
 
 @blueprint.post(f"{repository_route}/unfollow")
-@sign_in_first
+@sign_in_required
 def unfollow(repository_id: int) -> Response:
     repositories().unfollow(require_user().id, repository_id)
     return redirect(url_for("web.home", done="unfollowed"), SEE_OTHER)
 
 
 @blueprint.get(f"{repository_route}/report.json")
-@sign_in_first
+@sign_in_required
 def export(repository_id: int) -> Response:
     entry = repositories().get(require_user().id, repository_id)
     if entry.report is None:
@@ -98,7 +98,7 @@ def export(repository_id: int) -> Response:
 
 
 @blueprint.get("/compare")
-@sign_in_first
+@sign_in_required
 def compare() -> Response:
     """`ids=1,2` as links have it, or `ids=1&ids=2` as forms send it."""
     wanted = list(dict.fromkeys(re.findall(r"\d+", ",".join(request.args.getlist("ids")))))
@@ -109,7 +109,7 @@ def compare() -> Response:
     reported = {entry.id: entry for entry in repositories().compare(require_user().id, [entry.id for entry in chosen])}
     found = [reported[entry.id].report for entry in chosen] if chosen else []
     rows = reports.side_by_side(found) if len(chosen) > 1 else []
-    return page("compare.html", followed=followed, chosen=chosen, rows=rows, too_many=len(known) > MAX_COMPARED)
+    return render("compare.html", followed=followed, chosen=chosen, rows=rows, too_many=len(known) > MAX_COMPARED)
 
 
 def repositories() -> Repositories:
@@ -119,7 +119,7 @@ def repositories() -> Repositories:
 def _list(problem: Problem | None = None, url: str = "", **context: Any) -> Response:
     followed = repositories().list(require_user().id)
     search, order = request.args.get("q", "").strip(), request.args.get("sort", "added")
-    return page(
+    return render(
         "home.html",
         problem,
         entries=arranged(followed, search, order),
@@ -139,7 +139,7 @@ def _one(repository_id: int, problem: Problem | None = None, **context: Any) -> 
     if entry.report and (tracking.is_a_visit() or request.headers.get("X-Awaited") == "report"):
         tracking.record(REPORT_VIEWED)
     past = [(entry.as_of, entry.scores) for entry in reversed(entry.history)]
-    return page(
+    return render(
         "repository.html",
         problem,
         entry=entry,
