@@ -16,13 +16,14 @@ from app.operations.rehearsal import program
 from app.operations.rehearsal.measurements import Measurements, RehearsalPhase, SocketRecord
 from app.operations.rehearsal.plan import ROLLING_RESTART, SIGKILL, Plan
 from app.operations.rehearsal.scenario import AFTER_REDIS_SECONDS, Scenario
+from harness.scale import count
 
-REQUESTS, RESTARTS = 18_000, 3
-BEFORE = 500  # requests of the time in which all became ready, which do not count
+REQUESTS, RESTARTS = count(2_000, 18_000), count(1, 3)
+BEFORE = 500  # requests before all instances were ready, which do not count
 
 
 class Rolling(Scenario):
-    """Restarts all instances one by one, again and again, at least three times and until there were enough requests."""
+    """Restart all instances one by one, `RESTARTS` times at least and until there were `REQUESTS` requests."""
 
     def run(self) -> None:
         self._wait_until_all_ready()

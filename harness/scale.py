@@ -2,7 +2,9 @@
 
 import os
 
-FULL = os.environ.get("REPORADAR_TEST_FULL") == "1"
+VARIABLE = "REPORADAR_TEST_FULL"
+FULL = os.environ.get(VARIABLE) == "1"
+ENVIRONMENT = {VARIABLE: "1" if FULL else "0"}  # for the programs of a test, which inherit nothing
 
 
 def count(small: int, full: int) -> int:

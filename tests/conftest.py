@@ -10,10 +10,15 @@ from harness.servers import PostgresServer, RedisServer
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a module that starts servers in one process, so that its fixtures start them once."""
+    """Keep the tests that share a module's servers in one process, so that the servers are started once."""
     for item in items:
-        if item.path.parent.name in ("functional", "browser"):
+        if isinstance(item, pytest.Function) and _has_module_fixture(item):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _has_module_fixture(item: pytest.Function) -> bool:
+    definitions = item._fixtureinfo.name2fixturedefs.values()
+    return any(fixture.scope == "module" for fixtures in definitions for fixture in fixtures)
 
 
 @pytest.fixture(scope="session")
