@@ -17,6 +17,7 @@ import psutil
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
+from harness.scale import count
 from harness.servers import (
     PROGRAMS,
     Instance,
@@ -286,23 +287,23 @@ def test_the_last_follower_who_leaves_ends_the_analysis(
 
 
 def test_no_accepted_analysis_is_lost_with_redis(database_url: str, workshop: Workshop, rows: Rows) -> None:
-    count = 30
-    urls = [workshop.repository(f"repository-{number}") for number in range(count)]
+    total = count(12, 30)
+    urls = [workshop.repository(f"repository-{number}") for number in range(total)]
     with RedisServer() as redis:
         environment = fleet_environment(redis.url, database_url, **workshop.environment)
         with Instance(environment) as instance, Worker(environment), Worker(environment):
             user = User(instance).register()
             for number, url in enumerate(urls):
-                if number == 10:
+                if number == total // 3:
                     redis.kill()
                     redis.start()
                 wait_until(lambda url=url: add(user, url).status_code == 202, 30, f"{url} to be accepted")  # type: ignore[misc]
             redis.flush()
             assert "queued" in rows.statuses()
             redis.restart()
-            rows.wait_for(*["succeeded"] * count, timeout=120)
-    assert rows.reports() == count
-    assert rows.notifications() == ["analysis.succeeded"] * count
+            rows.wait_for(*["succeeded"] * total, timeout=120)
+    assert rows.reports() == total
+    assert rows.notifications() == ["analysis.succeeded"] * total
 
 
 def test_a_repository_is_analysed_once_a_day_by_the_whole_fleet(
