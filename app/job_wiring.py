@@ -12,7 +12,7 @@ from app.jobs.broker import JobQueues
 from app.jobs.periodic import PeriodicTasks
 from app.jobs.pool import BackgroundWorker, WorkerPool
 from app.notifications.service import Notifications
-from app.repositories.jobs import Analyst
+from app.repositories.jobs import AnalysisRunner
 
 
 def create_worker_pool(
@@ -25,7 +25,7 @@ def create_worker_pool(
     background_workers: Sequence[BackgroundWorker] = (),
     is_embedded: bool = False,
 ) -> WorkerPool:
-    analyses = Analyst(config, database, notifications, queues.analyses.send)
+    analyses = AnalysisRunner(config, database, notifications, queues.analyses.send)
     exports = Exporter(database, notifications, queues.exports.send)
     queues.analyses.handler, queues.exports.handler = analyses.run, exports.run
     periodic_tasks = PeriodicTasks(

@@ -1,4 +1,4 @@
-"""One analysis: `python -m app.analysis`, supervised by `app.repositories.runner`.
+"""One analysis: `python -m app.analysis`, supervised by `app.repositories.analysis_process`.
 
 One line of JSON comes in, lines of JSON go out: `{"progress": 42, "step": "..."}`, and at the end `{"report": {...}}` or
 `{"error": "...", "permanent": true}`. Standard input stays open as long as somebody wants the outcome: when it ends, so does

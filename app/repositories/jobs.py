@@ -1,4 +1,4 @@
-"""The work behind an analysis: done by a child process, while its progress is told and its claim kept."""
+"""The analysis job: a child process analyses the repository while this process publishes its progress and renews its lease."""
 
 from __future__ import annotations
 
@@ -18,68 +18,69 @@ from app.database.engine import Database
 from app.jobs.leases import AlreadyLeased
 from app.jobs.runner import BATCH_SIZE, PROGRESS_INTERVAL_SECONDS, RENEWAL_INTERVAL_SECONDS, JobRunner, Send
 from app.notifications.service import Notification, Notifications
-from app.repositories import news, runner, store
-from app.repositories.news import News
-from app.repositories.runner import Request
+from app.repositories import store
+from app.repositories.analysis_process import AnalysisRequest, run_analysis
+from app.repositories.notifications import NotificationDraft, drafts_of_failure, drafts_of_success
 from app.repositories.store import Analysis, AnalysisLease
 
 log = logging.getLogger(__name__)
 
-Run = Callable[[Request, Callable[[int, str], None], Callable[[], bool]], dict[str, Any]]
+Analyse = Callable[[AnalysisRequest, Callable[[int, str], None], Callable[[], bool]], dict[str, Any]]
 
 
-class Analyst(JobRunner[AnalysisLease]):
+class AnalysisRunner(JobRunner[AnalysisLease]):
     kind = "analysis"
 
     def __init__(
-        self, config: Config, database: Database, notifications: Notifications, send: Send, run: Run = runner.run
+        self, config: Config, database: Database, notifications: Notifications, send: Send, analyse: Analyse = run_analysis
     ) -> None:
         super().__init__(database, store.leases, send, notifications.push)
         self._notifications = notifications
         self._config = config
-        self._run = run
+        self._analyse = analyse
 
     def claim(self, connection: Connection, job_id: int, token: str) -> AnalysisLease | AlreadyLeased | None:
         return store.claim(connection, job_id, token)
 
     def work(self, lease: AnalysisLease) -> dict[str, Any]:
-        watch = _Watch(self._database, self._notifications, lease, self._stop)
-        request = Request.of(lease.repository.url, self._config)
-        return self._run(request, watch.report_progress, watch.keep_going)
+        reporter = _ProgressReporter(self._database, self._notifications, lease, self._stop)
+        request = AnalysisRequest.create(lease.repository.url, self._config)
+        return self._analyse(request, reporter.report_progress, reporter.heartbeat)
 
     def succeed(self, connection: Connection, lease: AnalysisLease, outcome: dict[str, Any]) -> list[Notification] | None:
-        before = store.last_report(connection, lease.repository.id)
+        previous = store.last_report(connection, lease.repository.id)
         if not store.succeed(connection, lease, outcome):
             return None
-        return self._tell(connection, lease, news.of_success(lease.repository, lease.analysis, outcome, before))
+        return self._notify(connection, lease, drafts_of_success(lease.repository, lease.analysis, outcome, previous))
 
     def fail(self, connection: Connection, lease: AnalysisLease, error: str) -> list[Notification] | None:
         if not store.fail(connection, lease, error):
             return None
-        return self._tell(connection, lease, news.of_failure(lease.repository, lease.analysis, error))
+        return self._notify(connection, lease, drafts_of_failure(lease.repository, lease.analysis, error))
 
     def release(self, connection: Connection, lease: AnalysisLease, *, attempts: int, delay: timedelta) -> bool:
-        step = "Waiting to try again" if delay else "Waiting"
+        step = "Waiting for a retry" if delay else "Waiting"
         return store.leases.release(connection, lease, attempts=attempts, delay=delay, step=step)
 
     def publish_state(self, job_id: int) -> None:
-        analysis, followers = self._database.run(_with_followers, job_id)
+        analysis, followers = self._database.run(_get_with_followers, job_id)
         if analysis:
             self._notifications.publish_analysis(followers, analysis.state)
 
     def start_due(self) -> None:
-        for repository_id in self._database.run(store.due, BATCH_SIZE):
-            if started := self._database.run(_start_due, repository_id):
-                log.info("analysis %d is the daily analysis of repository %d", started.id, repository_id)
-                self._send(started.id, 0)
+        """Start the daily analyses that are due, and delete repositories that nobody follows."""
+        for repository_id in self._database.run(store.list_due, BATCH_SIZE):
+            if analysis := self._database.run(_start_if_followed, repository_id):
+                log.info("analysis %d enqueued: daily analysis of repository %d", analysis.id, repository_id)
+                self._send(analysis.id, 0)
 
-    def _tell(self, connection: Connection, lease: AnalysisLease, items: Iterable[News]) -> list[Notification]:
+    def _notify(self, connection: Connection, lease: AnalysisLease, drafts: Iterable[NotificationDraft]) -> list[Notification]:
         followers, add = store.followers(connection, lease.repository.id), self._notifications.add
-        return [told for item in items for told in add(connection, followers, item.type, item.title, item.data)]
+        return [added for draft in drafts for added in add(connection, followers, draft.type, draft.title, draft.data)]
 
 
-class _Watch:
-    """What connects a running analysis with its row: progress goes there, and the lease is kept."""
+class _ProgressReporter:
+    """Writes the progress of a running analysis to its row, publishes it, and renews the lease."""
 
     def __init__(self, database: Database, notifications: Notifications, lease: AnalysisLease, stop: threading.Event) -> None:
         self._database = database
@@ -87,52 +88,52 @@ class _Watch:
         self._lease = lease
         self._stop = stop
         self._progress, self._step = 0, lease.analysis.step
-        self._told: tuple[int, str] | None = None
+        self._published: tuple[int, str] | None = None
         self._renewed_at = 0.0
 
     def report_progress(self, progress: int, step: str) -> None:
         self._progress, self._step = max(progress, self._progress), step
 
-    def keep_going(self) -> bool:
-        """To be called often. False if the work is no longer wanted here."""
+    def heartbeat(self) -> bool:
+        """Renew the lease if it is time to. Return False if this process stops or the lease is lost. To be called often."""
         if self._stop.is_set():
             return False
-        since = time.monotonic() - self._renewed_at
-        is_news = (self._progress, self._step) != self._told
-        if since < PROGRESS_INTERVAL_SECONDS or (since < RENEWAL_INTERVAL_SECONDS and not is_news):
+        elapsed = time.monotonic() - self._renewed_at
+        has_changed = (self._progress, self._step) != self._published
+        if elapsed < PROGRESS_INTERVAL_SECONDS or (elapsed < RENEWAL_INTERVAL_SECONDS and not has_changed):
             return True
-        return self._renew(is_news)
+        return self._renew(has_changed)
 
-    def _renew(self, is_news: bool) -> bool:
-        now = self._progress, self._step
+    def _renew(self, has_changed: bool) -> bool:
+        progress, step = self._progress, self._step
         try:
-            followers = self._database.run(_renew, self._lease, *now)
-        except Unavailable:  # whoever else reaches the database may take it over; if nobody does, no work is lost
+            followers = self._database.run(_renew, self._lease, progress, step)
+        except Unavailable:  # go on: the work is lost only if another worker reaches the database and takes over
             return True
         if followers is None:
             return False
-        self._renewed_at, self._told = time.monotonic(), now
-        if is_news:
-            state = replace(self._lease.analysis, progress=now[0], step=now[1]).state
+        self._renewed_at, self._published = time.monotonic(), (progress, step)
+        if has_changed:
+            state = replace(self._lease.analysis, progress=progress, step=step).state
             self._notifications.publish_analysis(followers, state)
         return True
 
 
 def _renew(connection: Connection, lease: AnalysisLease, progress: int, step: str) -> list[int] | None:
-    """The followers, or None if the lease is lost."""
-    held = store.leases.renew(connection, lease, progress=progress, step=step)
-    return store.followers(connection, lease.repository.id) if held else None
+    """Renew the lease. Return the followers of the repository, or None if the lease is lost."""
+    is_renewed = store.leases.renew(connection, lease, progress=progress, step=step)
+    return store.followers(connection, lease.repository.id) if is_renewed else None
 
 
-def _start_due(connection: Connection, repository_id: int) -> Analysis | None:
-    """The new analysis, of a repository that is due and that somebody follows."""
-    store.lock(connection, repository_id)
-    if not store.take_due(connection, repository_id) or store.remove_unfollowed(connection, repository_id):
+def _start_if_followed(connection: Connection, repository_id: int) -> Analysis | None:
+    """Start the daily analysis of a repository. Return None if another process has, or if nobody follows the repository."""
+    store.lock_repository(connection, repository_id)
+    if not store.claim_due(connection, repository_id) or store.delete_if_unfollowed(connection, repository_id):
         return None
-    analysis, new = store.start(connection, repository_id)
-    return analysis if new else None
+    analysis, is_new = store.start_analysis(connection, repository_id)
+    return analysis if is_new else None
 
 
-def _with_followers(connection: Connection, analysis_id: int) -> tuple[Analysis | None, list[int]]:
-    analysis = store.one(connection, analysis_id)
+def _get_with_followers(connection: Connection, analysis_id: int) -> tuple[Analysis | None, list[int]]:
+    analysis = store.get_analysis(connection, analysis_id)
     return analysis, store.followers(connection, analysis.repository_id) if analysis else []

@@ -1,4 +1,4 @@
-"""Repositories: what a user follows, and how they are analysed anew. What a user does not follow does not exist for them."""
+"""The repositories that a user follows, and their analyses. For a user, repositories that they do not follow do not exist."""
 
 from __future__ import annotations
 
@@ -18,105 +18,109 @@ from app.database.engine import Database
 from app.jobs.leases import SUCCEEDED
 from app.notifications.service import Notifications
 from app.repositories import store
-from app.repositories.store import Analysis, Entry, Past, Repository
+from app.repositories.store import Analysis, FollowedRepository, PastAnalysis, Repository
 
-__all__ = ["Analysis", "Entry", "Past", "Repositories", "Repository"]
+__all__ = ["Analysis", "FollowedRepository", "PastAnalysis", "Repositories", "Repository"]
 
-MAX_FOLLOWED = 200  # repositories of one user
+MAX_FOLLOWED = 200  # repositories per user
 MAX_COMPARED = 4
-MAX_LIVE = 50  # analyses of one user's repositories that are not over
+MAX_LIVE_ANALYSES = 50  # unfinished analyses of one user's repositories
 RETRY_AFTER_SECONDS = 30
-FRESH = timedelta(seconds=60)  # a report that young is what somebody who adds the repository wants
+FRESH = timedelta(seconds=60)  # adding a repository does not start an analysis if there is a report this young
 
-Dispatch = Callable[[int], None]  # analysis; raises nothing: what gets lost is sent again
+Enqueue = Callable[[int], None]  # analysis ID; does not raise
 
 
 @dataclass(frozen=True)
-class Reported:
-    """An analysis, with its report if it succeeded."""
+class AnalysisWithReport:
+    """An analysis, and its report if it succeeded."""
 
     analysis: Analysis
     report: dict[str, Any] | None
 
 
 class Repositories:
-    def __init__(self, config: Config, database: Database, notifications: Notifications, dispatch: Dispatch) -> None:
+    """All methods raise NotFound for repositories that the user does not follow, and for their analyses."""
+
+    def __init__(self, config: Config, database: Database, notifications: Notifications, enqueue: Enqueue) -> None:
         self._roots = config.repository_roots
         self._allowed_networks = config.repository_allowed_networks
         self._database = database
         self._notifications = notifications
-        self._dispatch = dispatch
+        self._enqueue = enqueue
 
     def add(self, user_id: int, url: str) -> tuple[Repository, Analysis]:
-        """Follows it, and analyses it unless that has just been done. Raises Invalid for what may not be fetched."""
+        """Follow a repository, and analyse it unless its report is fresh. Raises Invalid for an address that is not allowed."""
         try:
-            where = address.parse(url, self._roots)
-            network.refuse_private(where, self._allowed_networks)
+            parsed = address.parse(url, self._roots)
+            network.refuse_private(parsed, self._allowed_networks)
         except AddressRefused as refused:
             raise Invalid.field("url", str(refused)) from None
-        repository, analysis, new = self._database.run(_add, user_id, where.url, where.name)
-        if new:
-            self._dispatch(analysis.id)
+        repository, analysis, is_new = self._database.run(_add, user_id, parsed.url, parsed.name)
+        if is_new:
+            self._enqueue(analysis.id)
         return repository, analysis
 
-    def list(self, user_id: int) -> list[Entry]:
-        """The last one that was added first."""
-        return self._database.run(store.entries, user_id)
+    def list(self, user_id: int) -> list[FollowedRepository]:
+        """Return the followed repositories, last followed first, without reports and history."""
+        return self._database.run(store.list_followed, user_id)
 
-    def get(self, user_id: int, repository_id: int) -> Entry:
-        """With its report and its history."""
-        return self._database.run(_with_report_and_history, user_id, repository_id)
+    def get(self, user_id: int, repository_id: int) -> FollowedRepository:
+        """Return a repository with its report and history."""
+        return self._database.run(_get_with_report_and_history, user_id, repository_id)
 
-    def compare(self, user_id: int, repository_ids: Sequence[int]) -> Sequence[Entry]:
-        """With their reports, in the order of the ids."""
+    def compare(self, user_id: int, repository_ids: Sequence[int]) -> Sequence[FollowedRepository]:
+        """Return repositories with their reports, in the order of the IDs."""
         if len(repository_ids) > MAX_COMPARED:
             raise Invalid.field("ids", f"At most {MAX_COMPARED} repositories can be compared.")
-        return self._database.run(_with_reports, user_id, repository_ids)
+        return self._database.run(_get_with_reports, user_id, repository_ids)
 
     def require_followed(self, user_id: int, repository_id: int) -> None:
         if not self._database.run(store.is_followed, user_id, repository_id):
             raise _unknown_repository()
 
     def unfollow(self, user_id: int, repository_id: int) -> None:
-        """If nobody else follows it, its analysis is cancelled, and it is deleted within a day."""
+        """Without other followers, the analysis of the repository is cancelled, and the repository is deleted within a day."""
         if cancelled := self._database.run(_unfollow, user_id, repository_id):
             self._notifications.publish_analysis([user_id], cancelled.state)
 
     def analyse(self, user_id: int, repository_id: int) -> Analysis:
-        """Anew; or the analysis that is under way."""
-        analysis, new = self._database.run(_analyse, user_id, repository_id)
-        if new:
-            self._dispatch(analysis.id)
+        """Start an analysis, or return the one that is waiting or running."""
+        analysis, is_new = self._database.run(_analyse, user_id, repository_id)
+        if is_new:
+            self._enqueue(analysis.id)
         return analysis
 
-    def analysis(self, user_id: int, analysis_id: int) -> Reported:
-        return self._database.run(_reported, user_id, analysis_id)
+    def analysis(self, user_id: int, analysis_id: int) -> AnalysisWithReport:
+        return self._database.run(_get_analysis_with_report, user_id, analysis_id)
 
     def cancel(self, user_id: int, analysis_id: int) -> Analysis:
-        """Raises Conflict if it has ended, or if others follow the repository too."""
+        """Raises Conflict if the analysis has finished, or if other users follow the repository."""
         cancelled = self._database.run(_cancel, user_id, analysis_id)
         self._notifications.publish_analysis([user_id], cancelled.state)
         return cancelled
 
 
 def _add(connection: Connection, user_id: int, url: str, name: str) -> tuple[Repository, Analysis, bool]:
-    repository = store.add(connection, url, name)
+    repository = store.add_repository(connection, url, name)
     if not store.is_followed(connection, user_id, repository.id):
         if store.count_followed(connection, user_id) >= MAX_FOLLOWED:
-            raise Invalid.field("url", f"You follow {MAX_FOLLOWED} repositories, which is as many as one can.")
+            text = f"You already follow {MAX_FOLLOWED} repositories, the maximum. Remove one first."
+            raise Invalid.field("url", text)
         store.follow(connection, user_id, repository.id)
-    latest = store.latest(connection, repository.id)
+    latest = store.latest_analysis(connection, repository.id)
     if latest and _is_fresh(connection, latest):
         return repository, latest, False
     return repository, *_start(connection, user_id, repository.id)
 
 
 def _start(connection: Connection, user_id: int, repository_id: int) -> tuple[Analysis, bool]:
-    """Raises TooMany: workers are there for all."""
-    analysis, new = store.start(connection, repository_id)
-    if new and store.count_live(connection, user_id) > MAX_LIVE:
-        raise TooMany(f"{MAX_LIVE} analyses of yours are waiting or running.", RETRY_AFTER_SECONDS)
-    return analysis, new
+    """Raises TooMany, so that one user can't occupy all workers."""
+    analysis, is_new = store.start_analysis(connection, repository_id)
+    if is_new and store.count_live_analyses(connection, user_id) > MAX_LIVE_ANALYSES:
+        text = f"{MAX_LIVE_ANALYSES} of your analyses are waiting or running. Try again when one has finished."
+        raise TooMany(text, RETRY_AFTER_SECONDS)
+    return analysis, is_new
 
 
 def _is_fresh(connection: Connection, analysis: Analysis) -> bool:
@@ -124,63 +128,65 @@ def _is_fresh(connection: Connection, analysis: Analysis) -> bool:
     return finished_at is not None and clock.now(connection) - finished_at < FRESH
 
 
-def _entry(connection: Connection, user_id: int, repository_id: int) -> Entry:
-    found = store.entries(connection, user_id, [repository_id])
+def _get(connection: Connection, user_id: int, repository_id: int) -> FollowedRepository:
+    found = store.list_followed(connection, user_id, [repository_id])
     if not found:
         raise _unknown_repository()
     return found[0]
 
 
-def _with_report_and_history(connection: Connection, user_id: int, repository_id: int) -> Entry:
-    entry = _with_report(connection, _entry(connection, user_id, repository_id))
-    return replace(entry, history=store.history(connection, repository_id))
+def _get_with_report(connection: Connection, user_id: int, repository_id: int) -> FollowedRepository:
+    found = _get(connection, user_id, repository_id)
+    last = found.last_success
+    return replace(found, report=store.get_report(connection, last.analysis_id)) if last else found
 
 
-def _with_reports(connection: Connection, user_id: int, repository_ids: Sequence[int]) -> list[Entry]:
-    return [_with_report(connection, _entry(connection, user_id, repository_id)) for repository_id in repository_ids]
+def _get_with_report_and_history(connection: Connection, user_id: int, repository_id: int) -> FollowedRepository:
+    found = _get_with_report(connection, user_id, repository_id)
+    return replace(found, history=store.history(connection, repository_id))
 
 
-def _with_report(connection: Connection, entry: Entry) -> Entry:
-    return replace(entry, report=store.report(connection, entry.last.analysis_id)) if entry.last else entry
+def _get_with_reports(connection: Connection, user_id: int, repository_ids: Sequence[int]) -> list[FollowedRepository]:
+    return [_get_with_report(connection, user_id, repository_id) for repository_id in repository_ids]
 
 
 def _unfollow(connection: Connection, user_id: int, repository_id: int) -> Analysis | None:
-    """The analysis that was cancelled by it."""
-    store.lock(connection, repository_id)
+    """Return the analysis that was cancelled, if any."""
+    store.lock_repository(connection, repository_id)
     if not store.unfollow(connection, user_id, repository_id):
         raise _unknown_repository()
-    live = store.latest(connection, repository_id)
-    if live and not store.followers(connection, repository_id) and store.cancel(connection, live.id):
-        return store.one(connection, live.id)
+    latest = store.latest_analysis(connection, repository_id)
+    if latest and not store.followers(connection, repository_id) and store.cancel(connection, latest.id):
+        return store.get_analysis(connection, latest.id)
     return None
 
 
 def _analyse(connection: Connection, user_id: int, repository_id: int) -> tuple[Analysis, bool]:
-    _entry(connection, user_id, repository_id)
+    _get(connection, user_id, repository_id)
     return _start(connection, user_id, repository_id)
 
 
-def _reported(connection: Connection, user_id: int, analysis_id: int) -> Reported:
-    analysis = _own(connection, user_id, analysis_id)
-    return Reported(analysis, store.report(connection, analysis_id))
+def _get_analysis_with_report(connection: Connection, user_id: int, analysis_id: int) -> AnalysisWithReport:
+    analysis = _get_analysis(connection, user_id, analysis_id)
+    return AnalysisWithReport(analysis, store.get_report(connection, analysis_id))
 
 
 def _cancel(connection: Connection, user_id: int, analysis_id: int) -> Analysis:
-    analysis = _own(connection, user_id, analysis_id)
-    store.lock(connection, analysis.repository_id)
+    analysis = _get_analysis(connection, user_id, analysis_id)
+    store.lock_repository(connection, analysis.repository_id)
     if store.followers(connection, analysis.repository_id) != [user_id]:
-        raise Conflict("Others follow this repository too and wait for the analysis.")
+        raise Conflict("Other users follow this repository too and wait for the analysis.")
     if not store.cancel(connection, analysis_id):
-        raise Conflict("This analysis has ended already.")
-    return _own(connection, user_id, analysis_id)
+        raise Conflict("This analysis has already finished.")
+    return _get_analysis(connection, user_id, analysis_id)
 
 
-def _own(connection: Connection, user_id: int, analysis_id: int) -> Analysis:
-    analysis = store.one(connection, analysis_id)
+def _get_analysis(connection: Connection, user_id: int, analysis_id: int) -> Analysis:
+    analysis = store.get_analysis(connection, analysis_id)
     if analysis is None or not store.is_followed(connection, user_id, analysis.repository_id):
-        raise NotFound("You have no such analysis.")
+        raise NotFound("You follow no repository with this analysis.")
     return analysis
 
 
 def _unknown_repository() -> NotFound:
-    return NotFound("You follow no such repository.")
+    return NotFound("You do not follow this repository.")

@@ -23,11 +23,11 @@ def init_app(socketio: SocketIO, queue: SocketQueue, connections: Connections, r
         connections.emit_to(watching, "analysis", data["analysis"])
 
     def watch(connection: Connection, data: Any) -> dict[str, Any]:
-        muted.get(connection, set()).discard(_followed(repositories, connection, data))
+        muted.get(connection, set()).discard(_followed_id(repositories, connection, data))
         return {"ok": True}
 
     def unwatch(connection: Connection, data: Any) -> dict[str, Any]:
-        muted.setdefault(connection, set()).add(_followed(repositories, connection, data))
+        muted.setdefault(connection, set()).add(_followed_id(repositories, connection, data))
         return {"ok": True}
 
     queue.on("analysis", on_analysis)
@@ -35,7 +35,7 @@ def init_app(socketio: SocketIO, queue: SocketQueue, connections: Connections, r
     on_client_event(socketio, "unwatch", unwatch)
 
 
-def _followed(repositories: Repositories, connection: Connection, data: Any) -> int:
+def _followed_id(repositories: Repositories, connection: Connection, data: Any) -> int:
     """Return the ID of the repository in an event. Raises Invalid, or NotFound if the user does not follow it."""
     repository_id = data.get("repository_id") if isinstance(data, dict) else None
     if type(repository_id) is not int or not 0 <= repository_id < 2**63:

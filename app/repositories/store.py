@@ -1,4 +1,4 @@
-"""Repositories, who follows them, and their analyses, in SQL. Each function is work for `Database.run`."""
+"""Repositories, their followers and their analyses, in SQL. Each function is work for `Database.run`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Insert, Table, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, update
 
 from app.database.clock import now
 from app.database.schema import analyses, follows, repositories
@@ -15,8 +15,8 @@ from app.database.upsert import insert_into
 from app.jobs.leases import FAILED, SUCCEEDED, AlreadyLeased, Lease, Leases
 
 CANCELLED = "cancelled"
-ANALYSED_EVERY = timedelta(days=1)
-KEPT_ANALYSES = 100  # of each repository: so many that succeeded, and so many others
+ANALYSIS_INTERVAL = timedelta(days=1)
+KEPT_ANALYSES = 100  # per repository: as many successful ones, and as many others
 
 leases = Leases(analyses, step="Waiting")
 
@@ -41,13 +41,13 @@ class Analysis:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What sockets are told."""
+        """The fields that are published to sockets."""
         names = ("id", "repository_id", "status", "progress", "step")
         return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
-class Past:
+class PastAnalysis:
     """An analysis that succeeded."""
 
     analysis_id: int
@@ -56,31 +56,29 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A repository as one who follows it sees it."""
+class FollowedRepository:
+    """A repository as its followers see it. Only some queries fill in `report` and `history`."""
 
     id: int
     url: str
     name: str
     followed_at: datetime
     analysis: Analysis | None  # the latest
-    last: Past | None  # the latest that succeeded
-    report: dict[str, Any] | None = None  # of `last`, where it was asked for
-    history: list[Past] = field(default_factory=list)  # newest first, where it was asked for
+    last_success: PastAnalysis | None
+    report: dict[str, Any] | None = None  # of `last_success`
+    history: list[PastAnalysis] = field(default_factory=list)  # newest first
 
     @property
     def scores(self) -> dict[str, int | None] | None:
-        return self.last.scores if self.last else None
+        return self.last_success.scores if self.last_success else None
 
     @property
     def as_of(self) -> datetime | None:
-        return self.last.as_of if self.last else None
+        return self.last_success.as_of if self.last_success else None
 
 
 @dataclass(frozen=True)
 class AnalysisLease(Lease):
-    """The right to work on an analysis."""
-
     analysis: Analysis
     repository: Repository
 
@@ -95,27 +93,28 @@ _ANALYSIS = (
     analyses.c.requested_at,
     analyses.c.finished_at,
 )
+_PAST_ANALYSIS = (analyses.c.repository_id, analyses.c.id.label("analysis_id"), analyses.c.as_of, analyses.c.scores)
 _LIVE = analyses.c.finished_at.is_(None)
 
 
-# What users do.
+# Functions for users.
 
 
-def add(connection: Connection, url: str, name: str) -> Repository:
-    """The row of that address, old or new, which stays as long as this transaction lasts."""
+def add_repository(connection: Connection, url: str, name: str) -> Repository:
+    """Return the repository of a URL, which is created if necessary and can't be deleted until this transaction ends."""
     moment = now(connection)
-    values = {"url": url, "name": name, "created_at": moment, "due_at": moment + ANALYSED_EVERY}
+    values = {"url": url, "name": name, "created_at": moment, "due_at": moment + ANALYSIS_INTERVAL}
     found = None
     while found is None:  # it may be deleted between the two statements
-        connection.execute(_insert_new(connection, repositories, values))
-        mine = select(repositories.c.id, repositories.c.url, repositories.c.name).where(repositories.c.url == url)
-        found = connection.execute(mine.with_for_update(read=True, key_share=True)).first()
+        connection.execute(insert_into(connection, repositories).values(values).on_conflict_do_nothing())
+        this = select(repositories.c.id, repositories.c.url, repositories.c.name).where(repositories.c.url == url)
+        found = connection.execute(this.with_for_update(read=True, key_share=True)).first()
     return Repository(*found)
 
 
 def follow(connection: Connection, user_id: int, repository_id: int) -> None:
     values = {"user_id": user_id, "repository_id": repository_id, "created_at": now(connection)}
-    connection.execute(_insert_new(connection, follows, values))
+    connection.execute(insert_into(connection, follows).values(values).on_conflict_do_nothing())
 
 
 def count_followed(connection: Connection, user_id: int) -> int:
@@ -127,178 +126,174 @@ def is_followed(connection: Connection, user_id: int, repository_id: int) -> boo
     return bool(connection.execute(select(row)).scalar())
 
 
-def lock(connection: Connection, repository_id: int) -> None:
-    """Until this transaction ends nobody begins to follow it."""
+def lock_repository(connection: Connection, repository_id: int) -> None:
+    """Prevent new followers until this transaction ends."""
     connection.execute(select(repositories.c.id).where(repositories.c.id == repository_id).with_for_update())
 
 
-def count_live(connection: Connection, user_id: int) -> int:
-    """Analyses that are not over, of what a user follows."""
-    mine = select(follows.c.repository_id).where(follows.c.user_id == user_id)
-    return connection.execute(select(func.count()).where(_LIVE, analyses.c.repository_id.in_(mine))).scalar_one()
+def count_live_analyses(connection: Connection, user_id: int) -> int:
+    """Count the unfinished analyses of the repositories that a user follows."""
+    followed = select(follows.c.repository_id).where(follows.c.user_id == user_id)
+    return connection.execute(select(func.count()).where(_LIVE, analyses.c.repository_id.in_(followed))).scalar_one()
 
 
 def unfollow(connection: Connection, user_id: int, repository_id: int) -> bool:
-    mine = (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)
-    return connection.execute(delete(follows).where(mine)).rowcount == 1
+    this = (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)
+    return connection.execute(delete(follows).where(this)).rowcount == 1
 
 
 def followers(connection: Connection, repository_id: int) -> list[int]:
     return list(connection.execute(select(follows.c.user_id).where(follows.c.repository_id == repository_id)).scalars())
 
 
-def start(connection: Connection, repository_id: int) -> tuple[Analysis, bool]:
-    """The live analysis of a repository, and whether it is a new one."""
+def start_analysis(connection: Connection, repository_id: int) -> tuple[Analysis, bool]:
+    """Return the live analysis of a repository, and whether it was created by this call."""
     values = {"repository_id": repository_id, **leases.new(connection)}
-    while True:  # a live one may end between the two statements
-        created = connection.execute(_insert_new(connection, analyses, values).returning(analyses.c.id)).scalar()
+    insert = insert_into(connection, analyses).values(values).on_conflict_do_nothing().returning(analyses.c.id)
+    while True:  # the live analysis may finish between the two statements
+        created = connection.execute(insert).scalar()
         live = connection.execute(select(*_ANALYSIS).where(analyses.c.repository_id == repository_id, _LIVE)).first()
         if live:
-            due = update(repositories).where(repositories.c.id == repository_id).values(due_at=now(connection) + ANALYSED_EVERY)
-            connection.execute(due)
+            due_at = now(connection) + ANALYSIS_INTERVAL
+            connection.execute(update(repositories).where(repositories.c.id == repository_id).values(due_at=due_at))
             return Analysis(*live), created is not None
 
 
-def latest(connection: Connection, repository_id: int) -> Analysis | None:
-    mine = select(*_ANALYSIS).where(analyses.c.repository_id == repository_id)
-    row = connection.execute(mine.order_by(analyses.c.id.desc()).limit(1)).first()
+def latest_analysis(connection: Connection, repository_id: int) -> Analysis | None:
+    of_repository = select(*_ANALYSIS).where(analyses.c.repository_id == repository_id)
+    row = connection.execute(of_repository.order_by(analyses.c.id.desc()).limit(1)).first()
     return Analysis(*row) if row else None
 
 
-def one(connection: Connection, analysis_id: int) -> Analysis | None:
+def get_analysis(connection: Connection, analysis_id: int) -> Analysis | None:
     row = connection.execute(select(*_ANALYSIS).where(analyses.c.id == analysis_id)).first()
     return Analysis(*row) if row else None
 
 
-def report(connection: Connection, analysis_id: int) -> dict[str, Any] | None:
+def get_report(connection: Connection, analysis_id: int) -> dict[str, Any] | None:
     found: dict[str, Any] | None = connection.execute(select(analyses.c.report).where(analyses.c.id == analysis_id)).scalar()
     return found
 
 
-def entries(connection: Connection, user_id: int, repository_ids: Iterable[int] | None = None) -> list[Entry]:
-    """What a user follows, or of it those; the last one that was added first."""
-    mine = follows.c.user_id == user_id
+def list_followed(connection: Connection, user_id: int, repository_ids: Iterable[int] | None = None) -> list[FollowedRepository]:
+    """Return the repositories that a user follows, or those of them with the given IDs; last followed first."""
+    followed = follows.c.user_id == user_id
     if repository_ids is not None:
-        mine &= follows.c.repository_id.in_(list(repository_ids))
-    followed = connection.execute(
+        followed &= follows.c.repository_id.in_(list(repository_ids))
+    rows = connection.execute(
         select(repositories.c.id, repositories.c.url, repositories.c.name, follows.c.created_at.label("followed_at"))
         .join(follows, follows.c.repository_id == repositories.c.id)
-        .where(mine)
+        .where(followed)
         .order_by(follows.c.created_at.desc(), repositories.c.id.desc())
     ).all()
-    ids = [row.id for row in followed]
-    last = {past.repository_id: _past(past) for past in connection.execute(_newest(ids, analyses.c.status == SUCCEEDED, _PAST))}
-    newest = {row.repository_id: Analysis(*row) for row in connection.execute(_newest(ids, None, _ANALYSIS))}
-    return [Entry(**row._mapping, analysis=newest.get(row.id), last=last.get(row.id)) for row in followed]
+    ids = [row.id for row in rows]
+    successes = connection.execute(_latest_of_each(ids, analyses.c.status == SUCCEEDED, _PAST_ANALYSIS))
+    last_success = {row.repository_id: _past_analysis(row) for row in successes}
+    latest = {row.repository_id: Analysis(*row) for row in connection.execute(_latest_of_each(ids, None, _ANALYSIS))}
+    return [
+        FollowedRepository(**row._mapping, analysis=latest.get(row.id), last_success=last_success.get(row.id)) for row in rows
+    ]
 
 
-def history(connection: Connection, repository_id: int) -> list[Past]:
-    """Newest first."""
-    mine = select(*_PAST).where(analyses.c.repository_id == repository_id, analyses.c.status == SUCCEEDED)
-    return [_past(row) for row in connection.execute(mine.order_by(analyses.c.id.desc()).limit(KEPT_ANALYSES))]
+def history(connection: Connection, repository_id: int) -> list[PastAnalysis]:
+    """Return the successful analyses of a repository, newest first."""
+    succeeded = select(*_PAST_ANALYSIS).where(analyses.c.repository_id == repository_id, analyses.c.status == SUCCEEDED)
+    return [_past_analysis(row) for row in connection.execute(succeeded.order_by(analyses.c.id.desc()).limit(KEPT_ANALYSES))]
 
 
 def cancel(connection: Connection, analysis_id: int) -> bool:
-    """False if it has ended before."""
+    """Cancel an analysis. Return False if it has already finished."""
     values = {"status": CANCELLED, "finished_at": now(connection), "lease": None, "leased_until": None}
-    ended = update(analyses).where(analyses.c.id == analysis_id, _LIVE).values(values).returning(analyses.c.repository_id)
-    repository_id = connection.execute(ended).scalar()
+    cancelled = update(analyses).where(analyses.c.id == analysis_id, _LIVE).values(values).returning(analyses.c.repository_id)
+    repository_id = connection.execute(cancelled).scalar()
     if repository_id is None:
         return False
-    _forget_oldest(connection, repository_id)
+    _delete_oldest(connection, repository_id)
     return True
 
 
-# What workers do.
+# Functions for workers.
 
 
 def claim(connection: Connection, analysis_id: int, token: str) -> AnalysisLease | AlreadyLeased | None:
-    """None if it has ended."""
-    lease = leases.claim(connection, analysis_id, token, step="Beginning")
+    """Lease an analysis. Return None if it has finished."""
+    lease = leases.claim(connection, analysis_id, token, step="Starting")
     if not isinstance(lease, Lease):
         return lease
-    analysis = one(connection, analysis_id)
+    analysis = get_analysis(connection, analysis_id)
     assert analysis is not None
-    place = select(repositories.c.id, repositories.c.url, repositories.c.name).where(repositories.c.id == analysis.repository_id)
-    return AnalysisLease(**vars(lease), analysis=analysis, repository=Repository(*connection.execute(place).one()))
+    this = select(repositories.c.id, repositories.c.url, repositories.c.name).where(repositories.c.id == analysis.repository_id)
+    return AnalysisLease(**vars(lease), analysis=analysis, repository=Repository(*connection.execute(this).one()))
 
 
 def succeed(connection: Connection, lease: AnalysisLease, report: dict[str, Any]) -> bool:
-    """False if the lease was lost before."""
+    """Save a report. Return False if the lease is lost."""
     values = {
         "status": SUCCEEDED,
         "progress": 100,
         "step": "Done",
         "as_of": datetime.fromisoformat(report["as_of"]),
-        "scores": {name: judged["score"] for name, judged in report["scores"].items()},
+        "scores": {name: result["score"] for name, result in report["scores"].items()},
         "report": report,
     }
-    return _end(connection, lease, values)
+    return _finish(connection, lease, values)
 
 
 def fail(connection: Connection, lease: AnalysisLease, error: str) -> bool:
-    """False if the lease was lost before."""
-    return _end(connection, lease, {"status": FAILED, "error": error})
+    """Save a failure. Return False if the lease is lost."""
+    return _finish(connection, lease, {"status": FAILED, "error": error})
 
 
 def last_report(connection: Connection, repository_id: int) -> dict[str, Any] | None:
-    mine = select(analyses.c.report).where(analyses.c.repository_id == repository_id, analyses.c.status == SUCCEEDED)
-    found: dict[str, Any] | None = connection.execute(mine.order_by(analyses.c.id.desc()).limit(1)).scalar()
+    succeeded = select(analyses.c.report).where(analyses.c.repository_id == repository_id, analyses.c.status == SUCCEEDED)
+    found: dict[str, Any] | None = connection.execute(succeeded.order_by(analyses.c.id.desc()).limit(1)).scalar()
     return found
 
 
-# What has to be done again and again.
+# Functions for periodic tasks.
 
 
-def due(connection: Connection, limit: int) -> list[int]:
-    """Repositories whose time has come."""
-    ready = select(repositories.c.id).where(repositories.c.due_at <= now(connection))
-    return list(connection.execute(ready.order_by(repositories.c.due_at).limit(limit)).scalars())
+def list_due(connection: Connection, limit: int) -> list[int]:
+    """Return the IDs of repositories whose daily analysis is due."""
+    due = select(repositories.c.id).where(repositories.c.due_at <= now(connection))
+    return list(connection.execute(due.order_by(repositories.c.due_at).limit(limit)).scalars())
 
 
-def take_due(connection: Connection, repository_id: int) -> bool:
-    """True for one caller only: its next time is a day later."""
+def claim_due(connection: Connection, repository_id: int) -> bool:
+    """Move the due time of a repository to a day later. Only one of several concurrent callers gets True."""
     moment = now(connection)
-    ready = (repositories.c.id == repository_id) & (repositories.c.due_at <= moment)
-    return connection.execute(update(repositories).where(ready).values(due_at=moment + ANALYSED_EVERY)).rowcount == 1
+    due = (repositories.c.id == repository_id) & (repositories.c.due_at <= moment)
+    return connection.execute(update(repositories).where(due).values(due_at=moment + ANALYSIS_INTERVAL)).rowcount == 1
 
 
-def remove_unfollowed(connection: Connection, repository_id: int) -> bool:
-    """With the row locked, so that nobody can begin to follow it in the meantime."""
-    lock(connection, repository_id)
-    followed = exists().where(follows.c.repository_id == repository_id)
-    return connection.execute(delete(repositories).where(repositories.c.id == repository_id, ~followed)).rowcount == 1
+def delete_if_unfollowed(connection: Connection, repository_id: int) -> bool:
+    """Delete a repository that nobody follows. The lock on its row excludes new followers in the meantime."""
+    lock_repository(connection, repository_id)
+    has_followers = exists().where(follows.c.repository_id == repository_id)
+    return connection.execute(delete(repositories).where(repositories.c.id == repository_id, ~has_followers)).rowcount == 1
 
 
-_PAST = (analyses.c.repository_id, analyses.c.id.label("analysis_id"), analyses.c.as_of, analyses.c.scores)
+def _past_analysis(row: Any) -> PastAnalysis:
+    return PastAnalysis(row.analysis_id, row.as_of, row.scores)
 
 
-def _past(row: Any) -> Past:
-    return Past(row.analysis_id, row.as_of, row.scores)
-
-
-def _newest(repository_ids: Sequence[int], condition: ColumnElement[bool] | None, columns: Iterable[Any]) -> Any:
-    """Of each of the repositories, the last of its analyses that is so."""
-    last = select(func.max(analyses.c.id)).where(analyses.c.repository_id.in_(repository_ids))
+def _latest_of_each(repository_ids: Sequence[int], condition: ColumnElement[bool] | None, columns: Iterable[Any]) -> Any:
+    """Return a query for the latest analysis of each repository that fulfils the condition."""
+    latest = select(func.max(analyses.c.id)).where(analyses.c.repository_id.in_(repository_ids))
     if condition is not None:
-        last = last.where(condition)
-    return select(*columns).where(analyses.c.id.in_(last.group_by(analyses.c.repository_id)))
+        latest = latest.where(condition)
+    return select(*columns).where(analyses.c.id.in_(latest.group_by(analyses.c.repository_id)))
 
 
-def _end(connection: Connection, lease: AnalysisLease, values: dict[str, Any]) -> bool:
+def _finish(connection: Connection, lease: AnalysisLease, values: dict[str, Any]) -> bool:
     if not leases.finish(connection, lease, **values):
         return False
-    _forget_oldest(connection, lease.repository.id)
+    _delete_oldest(connection, lease.repository.id)
     return True
 
 
-def _forget_oldest(connection: Connection, repository_id: int) -> None:
+def _delete_oldest(connection: Connection, repository_id: int) -> None:
     for kind in (analyses.c.status == SUCCEEDED, analyses.c.status != SUCCEEDED):
-        mine = (analyses.c.repository_id == repository_id) & ~_LIVE & kind
-        kept = select(analyses.c.id).where(mine).order_by(analyses.c.id.desc()).limit(KEPT_ANALYSES)
-        connection.execute(delete(analyses).where(mine, analyses.c.id.not_in(kept)))
-
-
-def _insert_new(connection: Connection, table: Table, values: dict[str, Any]) -> Insert:
-    """Nothing, where there is such a row already, or one comes into being at this moment."""
-    return insert_into(connection, table).values(values).on_conflict_do_nothing()
+        finished = (analyses.c.repository_id == repository_id) & ~_LIVE & kind
+        kept = select(analyses.c.id).where(finished).order_by(analyses.c.id.desc()).limit(KEPT_ANALYSES)
+        connection.execute(delete(analyses).where(finished, analyses.c.id.not_in(kept)))

@@ -1,4 +1,4 @@
-"""`/api/repositories` and `/api/analyses`: what a user follows, and the reports about it, as JSON."""
+"""The JSON API of followed repositories and their analyses: `/api/repositories` and `/api/analyses`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.auth.guards import login_required, require_user
 from app.core.extensions import extension
 from app.core.timestamps import iso
 from app.http.api import Body, Query, answer, no_content, operation
-from app.repositories.service import Analysis, Entry, Past, Repositories, Repository
+from app.repositories.service import Analysis, FollowedRepository, Repositories, Repository
 
 blueprint = Blueprint("repositories", __name__, url_prefix="/api")
 
@@ -21,7 +21,7 @@ class AddBody(Body):
 
 
 class CompareQuery(Query):
-    ids: str = Field(pattern=r"^[0-9]{1,18}(,[0-9]{1,18}){0,3}$", description="One to four ids of repositories, with commas.")
+    ids: str = Field(pattern=r"^[0-9]{1,18}(,[0-9]{1,18}){0,3}$", description="One to four repository IDs, separated by commas.")
 
 
 class RepositoryView(BaseModel):
@@ -30,21 +30,21 @@ class RepositoryView(BaseModel):
     name: str
 
 
-class StartedView(BaseModel):
+class AnalysisStatusView(BaseModel):
     id: int
     status: str
 
 
-class AddedView(BaseModel):
+class AddedRepositoryView(BaseModel):
     repository: RepositoryView
-    analysis: StartedView
+    analysis: AnalysisStatusView
 
 
-class AgainView(BaseModel):
-    analysis: StartedView
+class StartedAnalysisView(BaseModel):
+    analysis: AnalysisStatusView
 
 
-class LatestView(BaseModel):
+class LatestAnalysisView(BaseModel):
     id: int
     status: str
     progress: int
@@ -57,26 +57,26 @@ class LatestView(BaseModel):
 Scores = dict[str, int | None]
 
 
-class EntryView(RepositoryView):
+class FollowedRepositoryView(RepositoryView):
     followed_at: str
-    analysis: LatestView | None
+    analysis: LatestAnalysisView | None
     scores: Scores | None
     as_of: str | None
 
 
-class ListView(BaseModel):
-    repositories: list[EntryView]
+class RepositoryListView(BaseModel):
+    repositories: list[FollowedRepositoryView]
 
 
-class PastView(BaseModel):
+class PastAnalysisView(BaseModel):
     analysis_id: int
     as_of: str
     scores: Scores
 
 
-class WholeView(EntryView):
+class RepositoryDetailView(FollowedRepositoryView):
     report: dict[str, Any] | None
-    history: list[PastView]
+    history: list[PastAnalysisView]
 
 
 class AnalysisView(BaseModel):
@@ -89,46 +89,48 @@ class AnalysisView(BaseModel):
     report: dict[str, Any] | None
 
 
-class ComparedView(RepositoryView):
+class RepositoryReportView(RepositoryView):
     report: dict[str, Any] | None
 
 
 class ComparisonView(BaseModel):
-    repositories: list[ComparedView]
+    repositories: list[RepositoryReportView]
 
 
 @blueprint.post("/repositories")
-@operation("Follow a repository, and analyse it", body=AddBody, returns={202: AddedView}, errors=(401, 429))
+@operation("Follow a repository and analyse it", body=AddBody, returns={202: AddedRepositoryView}, errors=(401, 429))
 @login_required
 def add(body: AddBody) -> Response:
     repository, analysis = service().add(require_user().id, body.url)
-    return answer(AddedView(repository=_repository(repository), analysis=_started(analysis)), 202)
+    return answer(AddedRepositoryView(repository=_repository(repository), analysis=_status(analysis)), 202)
 
 
 @blueprint.get("/repositories")
-@operation("The repositories that you follow", returns={200: ListView}, errors=(401,))
+@operation("List the repositories that you follow", returns={200: RepositoryListView}, errors=(401,))
 @login_required
 def list_repositories() -> Response:
-    return answer(ListView(repositories=[EntryView(**_entry(entry)) for entry in service().list(require_user().id)]))
+    return answer(RepositoryListView(repositories=[_followed(found) for found in service().list(require_user().id)]))
 
 
 @blueprint.get("/repositories/compare")
-@operation("Reports side by side", query=CompareQuery, returns={200: ComparisonView}, errors=(401, 404))
+@operation("Get the reports of several repositories", query=CompareQuery, returns={200: ComparisonView}, errors=(401, 404))
 @login_required
 def compare(query: CompareQuery) -> Response:
     ids = list(dict.fromkeys(int(number) for number in query.ids.split(",")))
     found = service().compare(require_user().id, ids)
-    return answer(
-        ComparisonView(repositories=[ComparedView(id=one.id, url=one.url, name=one.name, report=one.report) for one in found])
-    )
+    compared = [RepositoryReportView(id=one.id, url=one.url, name=one.name, report=one.report) for one in found]
+    return answer(ComparisonView(repositories=compared))
 
 
 @blueprint.get("/repositories/<id:repository_id>")
-@operation("A repository, with its report and its history", returns={200: WholeView}, errors=(401, 404))
+@operation("Get a repository with its report and history", returns={200: RepositoryDetailView}, errors=(401, 404))
 @login_required
 def get(repository_id: int) -> Response:
-    entry = service().get(require_user().id, repository_id)
-    return answer(WholeView(**_entry(entry), report=entry.report, history=[_past(past) for past in entry.history]))
+    found = service().get(require_user().id, repository_id)
+    history = [
+        PastAnalysisView(analysis_id=past.analysis_id, as_of=iso(past.as_of), scores=past.scores) for past in found.history
+    ]
+    return answer(RepositoryDetailView(**vars(_followed(found)), report=found.report, history=history))
 
 
 @blueprint.delete("/repositories/<id:repository_id>")
@@ -140,14 +142,14 @@ def unfollow(repository_id: int) -> Response:
 
 
 @blueprint.post("/repositories/<id:repository_id>/analyses")
-@operation("Analyse a repository anew", returns={202: AgainView}, errors=(401, 404, 429))
+@operation("Analyse a repository again", returns={202: StartedAnalysisView}, errors=(401, 404, 429))
 @login_required
 def analyse(repository_id: int) -> Response:
-    return answer(AgainView(analysis=_started(service().analyse(require_user().id, repository_id))), 202)
+    return answer(StartedAnalysisView(analysis=_status(service().analyse(require_user().id, repository_id))), 202)
 
 
 @blueprint.get("/analyses/<id:analysis_id>")
-@operation("An analysis, with its report if it succeeded", returns={200: AnalysisView}, errors=(401, 404))
+@operation("Get an analysis, with its report if it succeeded", returns={200: AnalysisView}, errors=(401, 404))
 @login_required
 def analysis(analysis_id: int) -> Response:
     found = service().analysis(require_user().id, analysis_id)
@@ -155,10 +157,10 @@ def analysis(analysis_id: int) -> Response:
 
 
 @blueprint.delete("/analyses/<id:analysis_id>")
-@operation("Cancel an analysis that nobody else waits for", returns={202: StartedView}, errors=(401, 404, 409))
+@operation("Cancel an analysis that no other user waits for", returns={202: AnalysisStatusView}, errors=(401, 404, 409))
 @login_required
 def cancel(analysis_id: int) -> Response:
-    return answer(_started(service().cancel(require_user().id, analysis_id)), 202)
+    return answer(_status(service().cancel(require_user().id, analysis_id)), 202)
 
 
 def service() -> Repositories:
@@ -169,28 +171,24 @@ def _repository(repository: Repository) -> RepositoryView:
     return RepositoryView(**vars(repository))
 
 
-def _started(analysis: Analysis) -> StartedView:
-    return StartedView(id=analysis.id, status=analysis.status)
+def _status(analysis: Analysis) -> AnalysisStatusView:
+    return AnalysisStatusView(id=analysis.id, status=analysis.status)
 
 
-def _past(past: Past) -> PastView:
-    return PastView(analysis_id=past.analysis_id, as_of=iso(past.as_of), scores=past.scores)
+def _followed(repository: FollowedRepository) -> FollowedRepositoryView:
+    return FollowedRepositoryView(
+        id=repository.id,
+        url=repository.url,
+        name=repository.name,
+        followed_at=iso(repository.followed_at),
+        analysis=_latest(repository.analysis) if repository.analysis else None,
+        scores=repository.scores,
+        as_of=iso(repository.as_of) if repository.as_of else None,
+    )
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
-    return {
-        "id": entry.id,
-        "url": entry.url,
-        "name": entry.name,
-        "followed_at": iso(entry.followed_at),
-        "analysis": _latest(entry.analysis) if entry.analysis else None,
-        "scores": entry.scores,
-        "as_of": iso(entry.as_of) if entry.as_of else None,
-    }
-
-
-def _latest(analysis: Analysis) -> LatestView:
-    return LatestView(
+def _latest(analysis: Analysis) -> LatestAnalysisView:
+    return LatestAnalysisView(
         id=analysis.id,
         status=analysis.status,
         progress=analysis.progress,

@@ -15,7 +15,7 @@ from app.analytics.catalogue import REPORT_VIEWED
 from app.auth.guards import current_user, require_user
 from app.core.errors import NotFound, Problem
 from app.core.extensions import extension
-from app.repositories.service import MAX_COMPARED, Entry, Repositories
+from app.repositories.service import MAX_COMPARED, FollowedRepository, Repositories
 from app.web import forms, reports
 from app.web.pages import SEE_OTHER, blueprint, current_notice, inbox, render, sign_in_required
 
@@ -23,7 +23,7 @@ LIVE = ("queued", "running")
 SAMPLE = (88, 41, 84, 63, 52, 91)  # of the landing page's radar
 
 ORDERS = {"added": "Last added", "name": "Name", "score": "Score, best first", "analysed": "Last analysed"}
-SORT_KEYS: dict[str, Callable[[Entry], Any]] = {
+SORT_KEYS: dict[str, Callable[[FollowedRepository], Any]] = {
     "added": lambda entry: (-entry.followed_at.timestamp(), -entry.id),
     "name": lambda entry: (entry.name.casefold(), entry.id),
     "score": lambda entry: (-_overall(entry), entry.name.casefold()),
@@ -151,14 +151,14 @@ def _one(repository_id: int, problem: Problem | None = None, **context: Any) -> 
     )
 
 
-def arranged(entries: Sequence[Entry], search: str, order: str) -> list[Entry]:
+def arranged(entries: Sequence[FollowedRepository], search: str, order: str) -> list[FollowedRepository]:
     """Those with all the words of the search in their name or address, in one of ORDERS."""
     words = search.casefold().split()
     found = [entry for entry in entries if all(word in f"{entry.name} {entry.url}".casefold() for word in words)]
     return sorted(found, key=SORT_KEYS.get(order, SORT_KEYS["added"]))
 
 
-def _overall(entry: Entry) -> int:
+def _overall(entry: FollowedRepository) -> int:
     overall = (entry.scores or {}).get("overall")
     return -1 if overall is None else overall
 

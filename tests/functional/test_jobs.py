@@ -317,7 +317,7 @@ def test_a_repository_is_analysed_once_a_day_by_the_whole_fleet(
     rows.wait_for(*["succeeded"] * 4)
     rows.query("UPDATE repositories SET due_at = now()")
     rows.wait_for(*["succeeded"] * 8)
-    sweeps = sum(worker.log().count("is the daily analysis") for worker in workers)
+    sweeps = sum(worker.log().count("daily analysis of repository") for worker in workers)
     assert (sweeps, rows.query("SELECT count(*) FROM repositories WHERE due_at > now() + interval '23 hours'")) == (4, [4])
 
 

@@ -22,7 +22,7 @@ from app.analytics.tracking import Recorder
 from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.database.schema import events, people
-from app.repositories.service import Entry
+from app.repositories.service import FollowedRepository
 from tests.unit.analytics.conftest import NOW, event
 from tests.unit.conftest import MakeApp, count_of
 
@@ -313,7 +313,7 @@ class TestRecording:
         self, app: Flask, client: FlaskClient, stored: Stored, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sign_up(client)
-        entry = Entry(7, "https://example.org/x", "x", NOW, None, None)
+        entry = FollowedRepository(7, "https://example.org/x", "x", NOW, None, None)
         monkeypatch.setattr(app.extensions["repositories"], "get", lambda *_: entry)
         page, by_script = "/repositories/7", {"Sec-Fetch-Dest": "empty"}
         assert b"data-awaited" in client.get(page).data

@@ -1,4 +1,4 @@
-"""Databases of both kinds, with users and repositories, and reports that are made up."""
+"""Users, repositories and reports for tests with both databases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ URL = "https://example.org/pallets/flask"
 
 
 class Published(list[tuple[str, dict[str, Any]]]):
-    """What sockets would have been told."""
+    """The messages that were published to sockets."""
 
     def add(self, messages: Sequence[Message]) -> None:
         assert all(message.room == user_room(message.data["user_id"]) for message in messages)
@@ -51,45 +51,45 @@ def new_user(database: Database, email: str = "ada@example.org") -> int:
 
 
 def new_repository(database: Database, *followers: int, url: str = URL) -> Repository:
-    repository = database.run(store.add, url, url.rpartition("/")[2])
+    repository = database.run(store.add_repository, url, url.rpartition("/")[2])
     for user_id in followers:
         database.run(store.follow, user_id, repository.id)
     return repository
 
 
 def started(database: Database, repository: Repository) -> Analysis:
-    return database.run(store.start, repository.id)[0]
+    return database.run(store.start_analysis, repository.id)[0]
 
 
-def claimed(database: Database, analysis: Analysis, lease: str = "mine") -> AnalysisLease:
-    claim = database.run(store.claim, analysis.id, lease)
-    assert isinstance(claim, AnalysisLease), claim
-    return claim
+def claimed(database: Database, analysis: Analysis, holder: str = "mine") -> AnalysisLease:
+    lease = database.run(store.claim, analysis.id, holder)
+    assert isinstance(lease, AnalysisLease), lease
+    return lease
 
 
-def busy(database: Database, analysis: Analysis) -> AlreadyLeased:
-    claim = database.run(store.claim, analysis.id, "late")
-    assert isinstance(claim, AlreadyLeased), claim
-    return claim
+def already_leased(database: Database, analysis: Analysis) -> AlreadyLeased:
+    found = database.run(store.claim, analysis.id, "late")
+    assert isinstance(found, AlreadyLeased), found
+    return found
 
 
 def let_time_pass(database: Database, analysis: Analysis, passed: timedelta, *names: str) -> None:
-    """For some columns of its row."""
+    """Move some columns of the row of an analysis into the past."""
     row = analyses.c.id == analysis.id
 
     def move(connection: Connection) -> None:
-        moments = connection.execute(select(*(analyses.c[name] for name in names)).where(row)).one()
-        earlier = {name: moment - passed for name, moment in zip(names, moments, strict=True)}
+        timestamps = connection.execute(select(*(analyses.c[name] for name in names)).where(row)).one()
+        earlier = {name: timestamp - passed for name, timestamp in zip(names, timestamps, strict=True)}
         connection.execute(update(analyses).where(row).values(earlier))
 
     database.run(move)
 
 
 def report(release: str | None = None, released_at: str | None = None, **scores: int | None) -> dict[str, Any]:
-    judged = {name: {"score": scores.get(name, 50), "evidence": ["Made up."]} for name in SCORES}
+    results = {name: {"score": scores.get(name, 50), "evidence": ["Example."]} for name in SCORES}
     return {
         "as_of": "2026-01-02T03:04:05Z",
         "commits": 1,
         "releases": {"count": int(release is not None), "latest": release, "latest_at": released_at},
-        "scores": judged,
+        "scores": results,
     }

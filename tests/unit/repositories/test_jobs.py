@@ -16,30 +16,30 @@ from app.jobs.leases import LEASE_DURATION, PICKUP_TIMEOUT
 from app.jobs.runner import MAX_ATTEMPTS
 from app.notifications.service import Notifications
 from app.repositories import jobs, store
-from app.repositories.jobs import Analyst
-from app.repositories.runner import AnalysisFailed, Request
+from app.repositories.analysis_process import AnalysisFailed, AnalysisRequest
+from app.repositories.jobs import AnalysisRunner
 from app.repositories.store import Analysis, Repository
 from tests.unit.repositories.conftest import URL, Published, claimed, let_time_pass, new_repository, new_user, report, started
 
-Going = Callable[[], bool]
+Heartbeat = Callable[[], bool]
 Progress = Callable[[int, str], None]
 
 
-class Runner:
-    """Stands in for the child process: does what the test says."""
+class FakeProcess:
+    """Replaces the child process; `does` is its behaviour."""
 
     def __init__(self) -> None:
-        self.requests: list[Request] = []
-        self.does: Callable[[Progress, Going], dict[str, Any]] = lambda *_: report()
+        self.requests: list[AnalysisRequest] = []
+        self.does: Callable[[Progress, Heartbeat], dict[str, Any]] = lambda *_: report()
 
-    def __call__(self, request: Request, progress: Progress, keep_going: Going) -> dict[str, Any]:
+    def __call__(self, request: AnalysisRequest, progress: Progress, heartbeat: Heartbeat) -> dict[str, Any]:
         self.requests.append(request)
-        return self.does(progress, keep_going)
+        return self.does(progress, heartbeat)
 
 
 @pytest.fixture
-def runner() -> Runner:
-    return Runner()
+def process() -> FakeProcess:
+    return FakeProcess()
 
 
 @pytest.fixture
@@ -48,16 +48,16 @@ def sent() -> list[tuple[int, float]]:
 
 
 @pytest.fixture
-def make_analyst(
-    both: Database, notifications: Notifications, embedded: dict[str, str], sent: list[tuple[int, float]], runner: Runner
-) -> Callable[[], Analyst]:
+def make_runner(
+    both: Database, notifications: Notifications, embedded: dict[str, str], sent: list[tuple[int, float]], process: FakeProcess
+) -> Callable[[], AnalysisRunner]:
     settings = config.load(embedded)
-    return lambda: Analyst(settings, both, notifications, lambda *message: sent.append(message), runner)
+    return lambda: AnalysisRunner(settings, both, notifications, lambda *message: sent.append(message), process)
 
 
 @pytest.fixture
-def analyst(make_analyst: Callable[[], Analyst]) -> Analyst:
-    return make_analyst()
+def runner(make_runner: Callable[[], AnalysisRunner]) -> AnalysisRunner:
+    return make_runner()
 
 
 @pytest.fixture
@@ -80,270 +80,299 @@ def row_of(database: Database, analysis: Analysis) -> Any:
     return database.run(lambda connection: connection.execute(statement).one())
 
 
-def told(notifications: Notifications, user_id: int) -> list[str]:
+def notified(notifications: Notifications, user_id: int) -> list[str]:
     return [item.type for item in notifications.after(user_id, 0).items]
 
 
-def stopped_when_told(_: Progress, keep_going: Going) -> dict[str, Any]:
-    if not keep_going():
+def stop_if_heartbeat_fails(_: Progress, heartbeat: Heartbeat) -> dict[str, Any]:
+    if not heartbeat():
         raise JobStopped
     return report()
 
 
-def test_a_report_is_stored_and_told_once(
+def test_report_is_saved_and_notified_once(
     both: Database,
-    analyst: Analyst,
+    runner: AnalysisRunner,
     analysis: Analysis,
     ada: int,
     notifications: Notifications,
     published: Published,
-    runner: Runner,
+    process: FakeProcess,
 ) -> None:
-    analyst.run(analysis.id)
-    analyst.run(analysis.id)
-    assert [request.url for request in runner.requests] == [URL]
-    assert both.run(store.report, analysis.id) == report()
-    assert told(notifications, ada) == published.pushed() == ["analysis.succeeded"]
+    runner.run(analysis.id)
+    runner.run(analysis.id)
+    assert [request.url for request in process.requests] == [URL]
+    assert both.run(store.get_report, analysis.id) == report()
+    assert notified(notifications, ada) == published.pushed() == ["analysis.succeeded"]
     assert published.statuses()[-1] == "succeeded"
 
 
-def test_all_followers_hear_what_has_changed(
-    both: Database, analyst: Analyst, repository: Repository, ada: int, notifications: Notifications, runner: Runner
+def test_all_followers_are_notified_of_changes(
+    both: Database,
+    runner: AnalysisRunner,
+    repository: Repository,
+    ada: int,
+    notifications: Notifications,
+    process: FakeProcess,
 ) -> None:
     bob = new_user(both, "bob@example.org")
     both.run(store.follow, bob, repository.id)
-    analyst.run(started(both, repository).id)
-    runner.does = lambda *_: report("2.0", "2026-01-01T00:00:00Z", overall=90)
-    analyst.run(started(both, repository).id)
+    runner.run(started(both, repository).id)
+    process.does = lambda *_: report("2.0", "2026-01-01T00:00:00Z", overall=90)
+    runner.run(started(both, repository).id)
     kinds = ["analysis.succeeded", "analysis.succeeded", "score.changed", "release.found"]
-    assert told(notifications, ada) == told(notifications, bob) == kinds
+    assert notified(notifications, ada) == notified(notifications, bob) == kinds
 
 
-def test_a_message_that_meets_a_live_lease_comes_back_when_that_ends(
-    both: Database, analyst: Analyst, analysis: Analysis, sent: list[tuple[int, float]], runner: Runner
+def test_message_for_a_leased_job_is_sent_again_when_the_lease_expires(
+    both: Database, runner: AnalysisRunner, analysis: Analysis, sent: list[tuple[int, float]], process: FakeProcess
 ) -> None:
     claimed(both, analysis)
-    analyst.run(analysis.id)
+    runner.run(analysis.id)
     ((again, delay),) = sent
     assert again == analysis.id
     assert LEASE_DURATION.total_seconds() - 2 < delay <= LEASE_DURATION.total_seconds()
-    assert runner.requests == []
+    assert process.requests == []
 
 
-def test_a_lasting_failure_is_final(
-    analyst: Analyst, analysis: Analysis, both: Database, ada: int, notifications: Notifications, runner: Runner
+def test_permanent_failure_is_not_retried(
+    runner: AnalysisRunner,
+    analysis: Analysis,
+    both: Database,
+    ada: int,
+    notifications: Notifications,
+    process: FakeProcess,
 ) -> None:
     def fail(*_: Any) -> dict[str, Any]:
         raise AnalysisFailed("There is no public repository at this address.", permanent=True)
 
-    runner.does = fail
-    analyst.run(analysis.id)
+    process.does = fail
+    runner.run(analysis.id)
     row = row_of(both, analysis)
     assert (row.status, row.attempts, row.error) == ("failed", 1, "There is no public repository at this address.")
-    assert told(notifications, ada) == ["analysis.failed"]
+    assert notified(notifications, ada) == ["analysis.failed"]
 
 
-def test_another_failure_is_tried_three_times(
-    analyst: Analyst,
+def test_temporary_failure_is_retried_up_to_three_attempts(
+    runner: AnalysisRunner,
     analysis: Analysis,
     both: Database,
     ada: int,
     notifications: Notifications,
     sent: list[tuple[int, float]],
-    runner: Runner,
+    process: FakeProcess,
 ) -> None:
     def fail(*_: Any) -> dict[str, Any]:
         raise AnalysisFailed("The server does not answer.", permanent=False)
 
-    runner.does = fail
+    process.does = fail
     for expected in ("queued", "queued", "failed"):
-        analyst.run(analysis.id)
+        runner.run(analysis.id)
         assert row_of(both, analysis).status == expected
     assert sent == [(analysis.id, 3.0), (analysis.id, 10.0)]
     assert row_of(both, analysis).error == "The server does not answer."
-    assert told(notifications, ada) == ["analysis.failed"]
+    assert notified(notifications, ada) == ["analysis.failed"]
 
 
-def test_what_ends_its_worker_is_given_up(
-    analyst: Analyst, analysis: Analysis, both: Database, ada: int, notifications: Notifications, runner: Runner
+def test_job_interrupted_three_times_fails(
+    runner: AnalysisRunner,
+    analysis: Analysis,
+    both: Database,
+    ada: int,
+    notifications: Notifications,
+    process: FakeProcess,
 ) -> None:
     for number in range(MAX_ATTEMPTS):
         claimed(both, analysis, f"killed-{number}")
         let_time_pass(both, analysis, LEASE_DURATION + timedelta(seconds=1), "leased_until")
-    analyst.run(analysis.id)
+    runner.run(analysis.id)
     row = row_of(both, analysis)
     assert (row.status, row.error) == ("failed", "It was started 3 times and interrupted each time.")
-    assert told(notifications, ada) == ["analysis.failed"]
-    assert runner.requests == []
+    assert notified(notifications, ada) == ["analysis.failed"]
+    assert process.requests == []
 
 
-def test_who_stops_hands_over_without_counting_it(
-    make_analyst: Callable[[], Analyst],
+def test_stopping_worker_releases_the_job_without_counting_the_attempt(
+    make_runner: Callable[[], AnalysisRunner],
     analysis: Analysis,
     both: Database,
     sent: list[tuple[int, float]],
     published: Published,
-    runner: Runner,
+    process: FakeProcess,
 ) -> None:
-    first = make_analyst()
+    first = make_runner()
 
-    def be_stopped(progress: Progress, keep_going: Going) -> dict[str, Any]:
-        assert keep_going()
+    def stop_during_work(progress: Progress, heartbeat: Heartbeat) -> dict[str, Any]:
+        assert heartbeat()
         first.stop()
-        return stopped_when_told(progress, keep_going)
+        return stop_if_heartbeat_fails(progress, heartbeat)
 
-    runner.does = be_stopped
+    process.does = stop_during_work
     first.run(analysis.id)
     row = row_of(both, analysis)
     assert (row.status, row.attempts, sent) == ("queued", 0, [(analysis.id, 0)])
     assert published.statuses() == ["running", "queued"]
-    runner.does = stopped_when_told
-    make_analyst().run(analysis.id)
+    process.does = stop_if_heartbeat_fails
+    make_runner().run(analysis.id)
     row = row_of(both, analysis)
     assert (row.status, row.attempts) == ("succeeded", 1)
 
 
-def test_who_was_cancelled_stops_and_changes_nothing(
+def test_cancelled_job_stops_and_changes_nothing(
     both: Database,
-    analyst: Analyst,
+    runner: AnalysisRunner,
     analysis: Analysis,
     ada: int,
     notifications: Notifications,
     sent: list[tuple[int, float]],
-    runner: Runner,
+    process: FakeProcess,
 ) -> None:
-    def be_cancelled(progress: Progress, keep_going: Going) -> dict[str, Any]:
+    def cancel_during_work(progress: Progress, heartbeat: Heartbeat) -> dict[str, Any]:
         both.run(store.cancel, analysis.id)
-        return stopped_when_told(progress, keep_going)
+        return stop_if_heartbeat_fails(progress, heartbeat)
 
-    runner.does = be_cancelled
-    analyst.run(analysis.id)
+    process.does = cancel_during_work
+    runner.run(analysis.id)
     assert row_of(both, analysis).status == "cancelled"
-    assert (told(notifications, ada), sent) == ([], [])
+    assert (notified(notifications, ada), sent) == ([], [])
 
 
-def test_who_lost_the_claim_while_it_finished_stores_nothing(
-    both: Database, analyst: Analyst, analysis: Analysis, ada: int, notifications: Notifications, runner: Runner
+def test_worker_that_lost_its_lease_saves_nothing(
+    both: Database,
+    runner: AnalysisRunner,
+    analysis: Analysis,
+    ada: int,
+    notifications: Notifications,
+    process: FakeProcess,
 ) -> None:
-    def lose(*_: Any) -> dict[str, Any]:
+    def lose_lease(*_: Any) -> dict[str, Any]:
         let_time_pass(both, analysis, LEASE_DURATION + timedelta(seconds=1), "leased_until")
         claimed(both, analysis, "other")
         return report()
 
-    runner.does = lose
-    analyst.run(analysis.id)
+    process.does = lose_lease
+    runner.run(analysis.id)
     row = row_of(both, analysis)
     assert (row.status, row.lease, row.report) == ("running", "other", None)
-    assert told(notifications, ada) == []
+    assert notified(notifications, ada) == []
 
 
-def test_progress_goes_up_and_is_told_on_change(
-    both: Database, analyst: Analyst, analysis: Analysis, published: Published, runner: Runner, monkeypatch: pytest.MonkeyPatch
+def test_progress_only_increases_and_is_published_on_change(
+    both: Database,
+    runner: AnalysisRunner,
+    analysis: Analysis,
+    published: Published,
+    process: FakeProcess,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(jobs, "PROGRESS_INTERVAL_SECONDS", 0.0)
 
-    def progress_slowly(progress: Progress, keep_going: Going) -> dict[str, Any]:
+    def progress_slowly(progress: Progress, heartbeat: Heartbeat) -> dict[str, Any]:
         for percent in (10, 10, 30, 20):
             progress(percent, "Counting")
-            assert keep_going()
+            assert heartbeat()
         return report()
 
-    runner.does = progress_slowly
-    analyst.run(analysis.id)
+    process.does = progress_slowly
+    runner.run(analysis.id)
     seen = [(message["analysis"]["progress"], message["analysis"]["status"]) for kind, message in published if kind == "analysis"]
     assert seen == [(10, "running"), (30, "running"), (100, "succeeded")]
 
 
-def test_progress_is_told_at_most_twice_a_second(
-    analyst: Analyst, analysis: Analysis, published: Published, runner: Runner
+def test_progress_is_published_at_most_twice_a_second(
+    runner: AnalysisRunner, analysis: Analysis, published: Published, process: FakeProcess
 ) -> None:
-    def progress_fast(progress: Progress, keep_going: Going) -> dict[str, Any]:
+    def progress_fast(progress: Progress, heartbeat: Heartbeat) -> dict[str, Any]:
         for percent in range(100):
             progress(percent, "Counting")
-            assert keep_going()
+            assert heartbeat()
         return report()
 
-    runner.does = progress_fast
-    analyst.run(analysis.id)
+    process.does = progress_fast
+    runner.run(analysis.id)
     assert len(published.statuses()) <= 3
 
 
 class Outage:
-    """A database that does not answer, so many times."""
+    """Makes the next `count` calls to the database fail."""
 
     def __init__(self, database: Database, count: int) -> None:
-        self.left = count
+        self.remaining = count
         self._run = database.run_within
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        if self.left:
-            self.left -= 1
+        if self.remaining:
+            self.remaining -= 1
             raise DatabaseUnavailable
         return self._run(*arguments, **options)
 
 
-def test_an_outage_of_the_database_loses_no_outcome(
+def test_outcome_survives_a_database_outage(
     both: Database,
-    analyst: Analyst,
+    runner: AnalysisRunner,
     analysis: Analysis,
     ada: int,
     notifications: Notifications,
-    runner: Runner,
+    process: FakeProcess,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(job_runner, "DATABASE_RETRY_SECONDS", 0.0)
     outage = Outage(both, 0)
 
-    def work_through_it(_: Progress, keep_going: Going) -> dict[str, Any]:
+    def work_during_outage(_: Progress, heartbeat: Heartbeat) -> dict[str, Any]:
         monkeypatch.setattr(both, "run_within", outage)
-        outage.left = 3
-        assert keep_going()
-        assert outage.left == 2
+        outage.remaining = 3
+        assert heartbeat()
+        assert outage.remaining == 2
         return report()
 
-    runner.does = work_through_it
-    analyst.run(analysis.id)
-    assert (outage.left, row_of(both, analysis).status) == (0, "succeeded")
-    assert told(notifications, ada) == ["analysis.succeeded"]
+    process.does = work_during_outage
+    runner.run(analysis.id)
+    assert (outage.remaining, row_of(both, analysis).status) == (0, "succeeded")
+    assert notified(notifications, ada) == ["analysis.succeeded"]
 
 
-def test_who_can_not_claim_tries_again_soon(
-    both: Database, analyst: Analyst, analysis: Analysis, sent: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
+def test_job_that_can_not_be_claimed_is_sent_again(
+    both: Database,
+    runner: AnalysisRunner,
+    analysis: Analysis,
+    sent: list[tuple[int, float]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(both, "run", Outage(both, 1))
-    analyst.run(analysis.id)
+    runner.run(analysis.id)
     assert sent == [(analysis.id, 5.0)]
 
 
-def test_the_sweep_sends_what_got_lost(
-    both: Database, analyst: Analyst, analysis: Analysis, sent: list[tuple[int, float]]
+def test_lost_job_is_enqueued_again(
+    both: Database, runner: AnalysisRunner, analysis: Analysis, sent: list[tuple[int, float]]
 ) -> None:
-    analyst.requeue_lost()
+    runner.requeue_lost()
     assert sent == []
     let_time_pass(both, analysis, PICKUP_TIMEOUT + timedelta(seconds=1), "dispatched_at")
-    analyst.requeue_lost()
-    analyst.requeue_lost()
+    runner.requeue_lost()
+    runner.requeue_lost()
     assert sent == [(analysis.id, 0)]
 
 
-def test_the_sweep_starts_what_is_due_and_removes_what_nobody_follows(
-    both: Database, analyst: Analyst, repository: Repository, ada: int, sent: list[tuple[int, float]]
+def test_due_analysis_is_started_and_unfollowed_repository_deleted(
+    both: Database, runner: AnalysisRunner, repository: Repository, ada: int, sent: list[tuple[int, float]]
 ) -> None:
-    new_repository(both, url="https://example.org/alone")
+    new_repository(both, url="https://example.org/unfollowed")
     past = update(repositories).values(due_at=datetime.now(UTC) - timedelta(days=2))
     both.run(lambda connection: connection.execute(past))
-    analyst.start_due()
-    analyst.start_due()
-    (entry,) = both.run(store.entries, ada)
-    assert entry.analysis is not None
-    assert sent == [(entry.analysis.id, 0)]
+    runner.start_due()
+    runner.start_due()
+    (followed,) = both.run(store.list_followed, ada)
+    assert followed.analysis is not None
+    assert sent == [(followed.analysis.id, 0)]
     assert both.run(lambda connection: connection.execute(select(repositories.c.id)).scalars().all()) == [repository.id]
 
 
-def test_what_was_left_behind_is_sent_at_the_start(
-    both: Database, analyst: Analyst, analysis: Analysis, sent: list[tuple[int, float]]
+def test_unfinished_jobs_are_enqueued_at_the_start_of_an_embedded_instance(
+    both: Database, runner: AnalysisRunner, analysis: Analysis, sent: list[tuple[int, float]]
 ) -> None:
     claimed(both, analysis)
-    analyst.requeue_all()
+    runner.requeue_all()
     assert sent == [(analysis.id, 0)]
     assert row_of(both, analysis).status == "queued"

@@ -20,13 +20,13 @@ FLASK, CLICK = "https://example.org/pallets/flask", "https://example.org/pallets
 
 
 @pytest.fixture(autouse=True)
-def no_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_dns_lookups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "refuse_private", lambda *_: None)
 
 
 @pytest.fixture
 def sent() -> list[int]:
-    """The analyses that messages were sent for."""
+    """The IDs of enqueued analyses."""
     return []
 
 
@@ -45,19 +45,19 @@ def bob(both: Database) -> int:
     return new_user(both, "bob@example.org")
 
 
-def test_what_is_added_is_followed_and_analysed(repositories: Repositories, ada: int, sent: list[int]) -> None:
+def test_added_repository_is_followed_and_analysed(repositories: Repositories, ada: int, sent: list[int]) -> None:
     repository, analysis = repositories.add(ada, FLASK)
     assert (repository.url, repository.name, analysis.status) == (FLASK, "pallets/flask", "queued")
-    assert [entry.id for entry in repositories.list(ada)] == [repository.id]
+    assert [found.id for found in repositories.list(ada)] == [repository.id]
     assert sent == [analysis.id]
 
 
-def test_what_others_have_added_is_the_same_one(repositories: Repositories, ada: int, bob: int, sent: list[int]) -> None:
+def test_same_url_is_one_repository_for_all_users(repositories: Repositories, ada: int, bob: int, sent: list[int]) -> None:
     assert repositories.add(ada, FLASK) == repositories.add(bob, FLASK) == repositories.add(ada, FLASK)
     assert len(sent) == 1
 
 
-def test_a_fresh_report_is_as_good_as_a_new_one(both: Database, repositories: Repositories, ada: int, sent: list[int]) -> None:
+def test_no_new_analysis_while_the_report_is_fresh(both: Database, repositories: Repositories, ada: int, sent: list[int]) -> None:
     _, first = repositories.add(ada, FLASK)
     both.run(store.succeed, claimed(both, first), report())
     assert repositories.add(ada, FLASK)[1].id == first.id
@@ -66,21 +66,21 @@ def test_a_fresh_report_is_as_good_as_a_new_one(both: Database, repositories: Re
     assert len(sent) == 2
 
 
-def test_one_user_can_not_keep_all_workers_busy(
+def test_live_analyses_per_user_are_limited(
     repositories: Repositories, ada: int, bob: int, sent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "MAX_LIVE", 2)
+    monkeypatch.setattr(service, "MAX_LIVE_ANALYSES", 2)
     followed, _ = repositories.add(ada, FLASK)
     repositories.add(ada, CLICK)
     with pytest.raises(TooMany) as refused:
         repositories.add(ada, f"{CLICK}/third")
     assert refused.value.headers["Retry-After"] == "30"
-    assert len(repositories.list(ada)) == len(sent) == 2  # nothing is left of it
-    assert repositories.analyse(ada, followed.id).id == sent[0]  # one that is under way is no new one
+    assert len(repositories.list(ada)) == len(sent) == 2  # the refused one was rolled back
+    assert repositories.analyse(ada, followed.id).id == sent[0]  # a running one does not count again
     repositories.add(bob, f"{CLICK}/third")
 
 
-def test_after_a_failure_it_is_tried_again(both: Database, repositories: Repositories, ada: int) -> None:
+def test_adding_after_a_failure_starts_an_analysis(both: Database, repositories: Repositories, ada: int) -> None:
     _, first = repositories.add(ada, FLASK)
     both.run(store.fail, claimed(both, first), "no")
     assert repositories.add(ada, FLASK)[1].id != first.id
@@ -89,23 +89,23 @@ def test_after_a_failure_it_is_tried_again(both: Database, repositories: Reposit
 @pytest.mark.parametrize(
     "url", ["ftp://example.org/a", "https://ada:secret@example.org/a", "--upload-pack=x", "/etc", "https://"]
 )
-def test_what_may_not_be_fetched_is_invalid(repositories: Repositories, ada: int, url: str) -> None:
+def test_forbidden_address_is_invalid(repositories: Repositories, ada: int, url: str) -> None:
     with pytest.raises(Invalid) as raised:
         repositories.add(ada, url)
     assert [fault["field"] for fault in raised.value.errors] == ["url"]
     assert repositories.list(ada) == []
 
 
-def test_a_name_that_leads_inside_is_invalid(repositories: Repositories, ada: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(where: Address, _allowed: object) -> None:
-        raise AddressRefused(f"{where.host} is inside.")
+def test_private_host_is_invalid(repositories: Repositories, ada: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(address: Address, _allowed: object) -> None:
+        raise AddressRefused(f"{address.host} is private.")
 
     monkeypatch.setattr(network, "refuse_private", refuse)
-    with pytest.raises(Invalid, match=r"example\.org is inside\."):
+    with pytest.raises(Invalid, match=r"example\.org is private\."):
         repositories.add(ada, FLASK)
 
 
-def test_a_folder_has_to_lie_under_a_root(
+def test_local_repository_must_be_below_a_root(
     both: Database, notifications: Notifications, embedded: dict[str, str], ada: int, tmp_path: Path
 ) -> None:
     subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "inside" / "one.git")], check=True)
@@ -116,31 +116,33 @@ def test_a_folder_has_to_lie_under_a_root(
         repositories.add(ada, str(tmp_path / "inside" / ".."))
 
 
-def test_a_user_follows_so_many(repositories: Repositories, ada: int, bob: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_followed_repositories_per_user_are_limited(
+    repositories: Repositories, ada: int, bob: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(service, "MAX_FOLLOWED", 1)
     repositories.add(ada, FLASK)
     repositories.add(ada, FLASK)
-    with pytest.raises(Invalid, match="You follow 1 repositories, which is as many as one can"):
+    with pytest.raises(Invalid, match="You already follow 1 repositories, the maximum"):
         repositories.add(ada, CLICK)
     repositories.add(bob, CLICK)
     assert len(repositories.list(ada)) == 1
 
 
-def test_what_one_does_not_follow_does_not_exist(repositories: Repositories, ada: int, bob: int) -> None:
+def test_unfollowed_repository_and_its_analysis_are_not_found(repositories: Repositories, ada: int, bob: int) -> None:
     repository, analysis = repositories.add(ada, FLASK)
     for unknown in (repository.id, 4711):
-        for ask in (repositories.get, repositories.unfollow, repositories.analyse, repositories.require_followed):
+        for method in (repositories.get, repositories.unfollow, repositories.analyse, repositories.require_followed):
             with pytest.raises(NotFound):
-                ask(bob, unknown)
+                method(bob, unknown)
         with pytest.raises(NotFound):
             repositories.compare(bob, [unknown])
     for unknown in (analysis.id, 4711):
-        for ask_of_analysis in (repositories.analysis, repositories.cancel):
+        for method_for_analysis in (repositories.analysis, repositories.cancel):
             with pytest.raises(NotFound):
-                ask_of_analysis(bob, unknown)
+                method_for_analysis(bob, unknown)
 
 
-def test_one_is_shown_with_its_report_and_its_history(both: Database, repositories: Repositories, ada: int) -> None:
+def test_get_returns_report_and_history(both: Database, repositories: Repositories, ada: int) -> None:
     repository = new_repository(both, ada)
     assert repositories.get(ada, repository.id).report is None
     both.run(store.succeed, claimed(both, started(both, repository)), report(overall=1))
@@ -152,16 +154,18 @@ def test_one_is_shown_with_its_report_and_its_history(both: Database, repositori
     assert (listed.report, listed.history) == (None, [])
 
 
-def test_a_comparison_is_in_the_order_that_was_asked_for(both: Database, repositories: Repositories, ada: int) -> None:
+def test_comparison_keeps_the_order_of_the_ids(both: Database, repositories: Repositories, ada: int) -> None:
     ids = [new_repository(both, ada, url=f"https://example.org/{number}").id for number in range(MAX_COMPARED + 1)]
     assert [found.id for found in repositories.compare(ada, [ids[2], ids[0]])] == [ids[2], ids[0]]
     with pytest.raises(Invalid):
         repositories.compare(ada, ids)
 
 
-def test_a_new_analysis_is_asked_for(both: Database, repositories: Repositories, ada: int, sent: list[int]) -> None:
+def test_analyse_starts_an_analysis_unless_one_is_live(
+    both: Database, repositories: Repositories, ada: int, sent: list[int]
+) -> None:
     repository, first = repositories.add(ada, FLASK)
-    assert repositories.analyse(ada, repository.id) == first  # it has not ended
+    assert repositories.analyse(ada, repository.id) == first  # it has not finished
     both.run(store.succeed, claimed(both, first), report())
     second = repositories.analyse(ada, repository.id)
     assert sent == [first.id, second.id]
@@ -169,24 +173,26 @@ def test_a_new_analysis_is_asked_for(both: Database, repositories: Repositories,
     assert repositories.analysis(ada, second.id).report is None
 
 
-def test_the_only_follower_may_cancel(repositories: Repositories, ada: int, bob: int, published: Published) -> None:
+def test_only_the_sole_follower_can_cancel(repositories: Repositories, ada: int, bob: int, published: Published) -> None:
     repository, analysis = repositories.add(ada, FLASK)
     repositories.add(bob, FLASK)
-    with pytest.raises(Conflict, match="Others follow"):
+    with pytest.raises(Conflict, match="Other users follow"):
         repositories.cancel(ada, analysis.id)
     repositories.unfollow(bob, repository.id)
     assert repositories.cancel(ada, analysis.id).status == "cancelled"
-    with pytest.raises(Conflict, match="has ended"):
+    with pytest.raises(Conflict, match="has already finished"):
         repositories.cancel(ada, analysis.id)
     assert published.statuses() == ["cancelled"]
 
 
-def test_who_leaves_last_cancels(repositories: Repositories, ada: int, bob: int, both: Database) -> None:
+def test_unfollowing_by_the_last_follower_cancels_the_analysis(
+    repositories: Repositories, ada: int, bob: int, both: Database
+) -> None:
     repository, analysis = repositories.add(ada, FLASK)
     repositories.add(bob, FLASK)
     repositories.unfollow(ada, repository.id)
     assert repositories.analysis(bob, analysis.id).analysis.status == "queued"
     repositories.unfollow(bob, repository.id)
-    latest = both.run(store.latest, repository.id)
+    latest = both.run(store.latest_analysis, repository.id)
     assert latest is not None
     assert latest.status == "cancelled"

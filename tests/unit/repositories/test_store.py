@@ -10,10 +10,10 @@ from app.database.engine import Database
 from app.database.schema import analyses, repositories
 from app.jobs.leases import BACKLOG_PICKUP_TIMEOUT, LEASE_DURATION, PICKUP_TIMEOUT
 from app.repositories import store
-from app.repositories.store import KEPT_ANALYSES, Analysis, Entry, Repository
-from tests.unit.repositories.conftest import busy, claimed, let_time_pass, new_repository, new_user, report, started
+from app.repositories.store import KEPT_ANALYSES, Analysis, FollowedRepository, Repository
+from tests.unit.repositories.conftest import already_leased, claimed, let_time_pass, new_repository, new_user, report, started
 
-A_MOMENT = timedelta(seconds=5)
+SHORT_TIME = timedelta(seconds=5)
 
 
 def count(database: Database, *conditions: Any) -> int:
@@ -31,13 +31,13 @@ def set_due(database: Database, repository: Repository, moment: datetime) -> Non
     database.run(lambda connection: connection.execute(statement))
 
 
-def test_one_address_is_one_row(both: Database) -> None:
-    first = both.run(store.add, "https://example.org/a", "a")
-    assert both.run(store.add, "https://example.org/a", "a") == first
-    assert both.run(store.add, "https://example.org/b", "b") != first
+def test_same_url_is_one_repository(both: Database) -> None:
+    first = both.run(store.add_repository, "https://example.org/a", "a")
+    assert both.run(store.add_repository, "https://example.org/a", "a") == first
+    assert both.run(store.add_repository, "https://example.org/b", "b") != first
 
 
-def test_to_follow_twice_is_to_follow_once(both: Database) -> None:
+def test_following_is_idempotent(both: Database) -> None:
     ada = new_user(both)
     repository = new_repository(both, ada, ada)
     assert both.run(store.followers, repository.id) == [ada]
@@ -47,35 +47,35 @@ def test_to_follow_twice_is_to_follow_once(both: Database) -> None:
     assert not both.run(store.is_followed, ada, repository.id)
 
 
-def test_a_repository_has_one_live_analysis(both: Database) -> None:
+def test_repository_has_at_most_one_live_analysis(both: Database) -> None:
     repository = new_repository(both)
-    first, new = both.run(store.start, repository.id)
+    first, new = both.run(store.start_analysis, repository.id)
     assert (new, first.status) == (True, "queued")
-    assert both.run(store.start, repository.id) == (first, False)
+    assert both.run(store.start_analysis, repository.id) == (first, False)
     assert both.run(store.cancel, first.id)
-    second, new = both.run(store.start, repository.id)
+    second, new = both.run(store.start_analysis, repository.id)
     assert new
     assert second.id > first.id
 
 
-def test_a_start_puts_off_the_daily_one(both: Database) -> None:
+def test_started_analysis_postpones_the_daily_one(both: Database) -> None:
     repository = new_repository(both)
     set_due(both, repository, datetime.now(UTC))
     started(both, repository)
-    assert both.run(store.due, 10) == []
+    assert both.run(store.list_due, 10) == []
 
 
-def test_a_claim_belongs_to_one(both: Database) -> None:
+def test_leased_analysis_can_not_be_claimed(both: Database) -> None:
     analysis = started(both, new_repository(both))
-    claim = claimed(both, analysis)
-    assert (claim.attempt, claim.analysis.status, claim.repository.name) == (1, "running", "flask")
-    assert LEASE_DURATION.total_seconds() - 2 < busy(both, analysis).seconds <= LEASE_DURATION.total_seconds()
+    lease = claimed(both, analysis)
+    assert (lease.attempt, lease.analysis.status, lease.repository.name) == (1, "running", "flask")
+    assert LEASE_DURATION.total_seconds() - 2 < already_leased(both, analysis).seconds <= LEASE_DURATION.total_seconds()
 
 
-def test_a_lease_that_has_run_out_is_anybodys(both: Database) -> None:
+def test_expired_lease_can_be_claimed_and_its_old_holder_changes_nothing(both: Database) -> None:
     analysis = started(both, new_repository(both))
     first = claimed(both, analysis, "first")
-    let_time_pass(both, analysis, LEASE_DURATION + A_MOMENT, "leased_until")
+    let_time_pass(both, analysis, LEASE_DURATION + SHORT_TIME, "leased_until")
     second = claimed(both, analysis, "second")
     assert second.attempt == 2
     assert not both.run(store.leases.renew, first, progress=50, step="Counting")
@@ -87,17 +87,17 @@ def test_a_lease_that_has_run_out_is_anybodys(both: Database) -> None:
     assert count(both, analyses.c.report.is_not(None)) == 1
 
 
-def test_a_lease_that_is_renewed_does_not_run_out(both: Database) -> None:
+def test_renewed_lease_does_not_expire(both: Database) -> None:
     analysis = started(both, new_repository(both))
-    claim = claimed(both, analysis)
-    let_time_pass(both, analysis, LEASE_DURATION + A_MOMENT, "leased_until")
-    assert both.run(store.leases.renew, claim, progress=40, step="Counting")
-    busy(both, analysis)
+    lease = claimed(both, analysis)
+    let_time_pass(both, analysis, LEASE_DURATION + SHORT_TIME, "leased_until")
+    assert both.run(store.leases.renew, lease, progress=40, step="Counting")
+    already_leased(both, analysis)
     row = row_of(both, analysis)
     assert (row["progress"], row["step"]) == (40, "Counting")
 
 
-def test_what_has_ended_is_not_claimed(both: Database) -> None:
+def test_finished_analysis_can_not_be_claimed_or_cancelled(both: Database) -> None:
     analysis = started(both, new_repository(both))
     assert both.run(store.succeed, claimed(both, analysis), report())
     assert both.run(store.claim, analysis.id, "late") is None
@@ -105,26 +105,26 @@ def test_what_has_ended_is_not_claimed(both: Database) -> None:
     assert not both.run(store.cancel, analysis.id)
 
 
-def test_the_outcome_stands_in_the_row(both: Database) -> None:
+def test_success_is_saved_in_the_row(both: Database) -> None:
     analysis = started(both, new_repository(both))
     both.run(store.succeed, claimed(both, analysis), report(activity=None, overall=83))
     row = row_of(both, analysis)
     assert (row["status"], row["progress"], row["lease"], row["leased_until"]) == ("succeeded", 100, None, None)
     assert row["as_of"] == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert (row["scores"]["activity"], row["scores"]["overall"]) == (None, 83)
-    assert both.run(store.report, analysis.id) == row["report"] == report(activity=None, overall=83)
+    assert both.run(store.get_report, analysis.id) == row["report"] == report(activity=None, overall=83)
 
 
-def test_what_is_cancelled_is_lost_to_its_worker(both: Database) -> None:
+def test_cancelling_revokes_the_lease(both: Database) -> None:
     analysis = started(both, new_repository(both))
-    claim = claimed(both, analysis)
+    lease = claimed(both, analysis)
     assert both.run(store.cancel, analysis.id)
-    assert not both.run(store.leases.renew, claim, progress=50, step="Counting")
-    assert not both.run(store.succeed, claim, report())
+    assert not both.run(store.leases.renew, lease, progress=50, step="Counting")
+    assert not both.run(store.succeed, lease, report())
     assert row_of(both, analysis)["status"] == "cancelled"
 
 
-def test_what_is_given_back_waits_again(both: Database) -> None:
+def test_released_analysis_is_queued_again(both: Database) -> None:
     analysis = started(both, new_repository(both))
     assert both.run(store.leases.release, claimed(both, analysis), attempts=0, delay=timedelta(seconds=9), step="Waiting")
     row = row_of(both, analysis)
@@ -133,78 +133,78 @@ def test_what_is_given_back_waits_again(both: Database) -> None:
     assert claimed(both, analysis, "other").attempt == 1
 
 
-def test_a_queued_analysis_whose_message_got_lost_is_found_once(both: Database) -> None:
+def test_queued_analysis_without_a_message_is_found_once(both: Database) -> None:
     analysis = started(both, new_repository(both))
     assert both.run(store.leases.take_lost, 10) == []
-    let_time_pass(both, analysis, PICKUP_TIMEOUT + A_MOMENT, "requested_at", "dispatched_at")
+    let_time_pass(both, analysis, PICKUP_TIMEOUT + SHORT_TIME, "requested_at", "dispatched_at")
     assert both.run(store.leases.take_lost, 10) == [analysis.id]
     assert both.run(store.leases.take_lost, 10) == []
 
 
-def test_one_that_waits_for_long_is_sent_more_rarely(both: Database) -> None:
+def test_analysis_in_a_long_backlog_is_sent_less_often(both: Database) -> None:
     analysis = started(both, new_repository(both))
-    let_time_pass(both, analysis, BACKLOG_PICKUP_TIMEOUT + A_MOMENT, "requested_at")
-    let_time_pass(both, analysis, PICKUP_TIMEOUT + A_MOMENT, "dispatched_at")
+    let_time_pass(both, analysis, BACKLOG_PICKUP_TIMEOUT + SHORT_TIME, "requested_at")
+    let_time_pass(both, analysis, PICKUP_TIMEOUT + SHORT_TIME, "dispatched_at")
     assert both.run(store.leases.take_lost, 10) == []
     let_time_pass(both, analysis, BACKLOG_PICKUP_TIMEOUT, "dispatched_at")
     assert both.run(store.leases.take_lost, 10) == [analysis.id]
 
 
-def test_a_running_analysis_whose_worker_died_is_found(both: Database) -> None:
+def test_running_analysis_of_a_dead_worker_is_found(both: Database) -> None:
     analysis = started(both, new_repository(both))
     claimed(both, analysis)
     let_time_pass(both, analysis, BACKLOG_PICKUP_TIMEOUT, "dispatched_at")
-    assert both.run(store.leases.take_lost, 10) == []  # it is being done
-    let_time_pass(both, analysis, LEASE_DURATION + A_MOMENT, "leased_until")
+    assert both.run(store.leases.take_lost, 10) == []  # it is running
+    let_time_pass(both, analysis, LEASE_DURATION + SHORT_TIME, "leased_until")
     assert both.run(store.leases.take_lost, 10) == [analysis.id]
 
 
-def test_who_knows_to_be_alone_releases_all(both: Database) -> None:
+def test_release_all_queues_every_unfinished_analysis(both: Database) -> None:
     running = started(both, new_repository(both))
     queued = started(both, new_repository(both, url="https://example.org/b"))
-    ended = started(both, new_repository(both, url="https://example.org/c"))
-    claim = claimed(both, running)
-    both.run(store.cancel, ended.id)
+    finished = started(both, new_repository(both, url="https://example.org/c"))
+    lease = claimed(both, running)
+    both.run(store.cancel, finished.id)
     assert both.run(store.leases.release_all) == [running.id, queued.id]
-    assert not both.run(store.leases.renew, claim, progress=50, step="Counting")
+    assert not both.run(store.leases.renew, lease, progress=50, step="Counting")
     assert claimed(both, running).attempt == 2
 
 
-def test_what_is_due_is_taken_once(both: Database) -> None:
+def test_due_repository_is_claimed_once(both: Database) -> None:
     repository = new_repository(both)
-    assert both.run(store.due, 10) == []
-    assert not both.run(store.take_due, repository.id)
+    assert both.run(store.list_due, 10) == []
+    assert not both.run(store.claim_due, repository.id)
     set_due(both, repository, datetime.now(UTC) - timedelta(days=3))
-    assert both.run(store.due, 10) == [repository.id]
-    assert both.run(store.take_due, repository.id)
-    assert not both.run(store.take_due, repository.id)
-    assert both.run(store.due, 10) == []
+    assert both.run(store.list_due, 10) == [repository.id]
+    assert both.run(store.claim_due, repository.id)
+    assert not both.run(store.claim_due, repository.id)
+    assert both.run(store.list_due, 10) == []
 
 
-def test_only_what_nobody_follows_is_removed(both: Database) -> None:
+def test_only_unfollowed_repository_is_deleted(both: Database) -> None:
     followed = new_repository(both, new_user(both))
-    alone = new_repository(both, url="https://example.org/b")
-    started(both, alone)
-    assert not both.run(store.remove_unfollowed, followed.id)
-    assert both.run(store.remove_unfollowed, alone.id)
+    unfollowed = new_repository(both, url="https://example.org/b")
+    started(both, unfollowed)
+    assert not both.run(store.delete_if_unfollowed, followed.id)
+    assert both.run(store.delete_if_unfollowed, unfollowed.id)
     assert count(both) == 0
 
 
-def test_a_list_shows_the_latest_analysis_and_the_latest_scores(both: Database) -> None:
+def test_list_contains_the_latest_analysis_and_the_latest_scores(both: Database) -> None:
     ada = new_user(both)
     old, new = new_repository(both, ada), new_repository(both, ada, url="https://example.org/b")
     both.run(store.succeed, claimed(both, started(both, old)), report(overall=70))
     again = started(both, old)
-    newest, oldest = both.run(store.entries, ada)
+    newest, oldest = both.run(store.list_followed, ada)
     assert (newest.id, newest.analysis, newest.scores, newest.as_of) == (new.id, None, None, None)
     assert oldest.analysis == again
     assert (oldest.scores or {})["overall"] == 70
     assert oldest.as_of == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    assert [entry.id for entry in both.run(store.entries, ada, [old.id])] == [old.id]
-    assert both.run(store.entries, new_user(both, "bob@example.org")) == []
+    assert [found.id for found in both.run(store.list_followed, ada, [old.id])] == [old.id]
+    assert both.run(store.list_followed, new_user(both, "bob@example.org")) == []
 
 
-def test_the_history_is_newest_first(both: Database) -> None:
+def test_history_is_newest_first(both: Database) -> None:
     repository = new_repository(both)
     ids = []
     for overall in (10, 20):
@@ -217,7 +217,7 @@ def test_the_history_is_newest_first(both: Database) -> None:
 
 
 @pytest.mark.parametrize(("status", "left"), [("succeeded", KEPT_ANALYSES), ("failed", KEPT_ANALYSES)])
-def test_so_many_are_kept_of_each_kind(both: Database, status: str, left: int) -> None:
+def test_oldest_analyses_of_each_kind_are_deleted(both: Database, status: str, left: int) -> None:
     repository = new_repository(both)
     moment = datetime.now(UTC)
     many = [
@@ -232,12 +232,12 @@ def test_so_many_are_kept_of_each_kind(both: Database, status: str, left: int) -
         for _ in range(KEPT_ANALYSES)
     ]
     both.run(lambda connection: connection.execute(insert(analyses), many))
-    claim = claimed(both, started(both, repository))
-    both.run(store.succeed, claim, report()) if status == "succeeded" else both.run(store.fail, claim, "no")
+    lease = claimed(both, started(both, repository))
+    both.run(store.succeed, lease, report()) if status == "succeeded" else both.run(store.fail, lease, "no")
     assert count(both, analyses.c.status == "succeeded") == count(both, analyses.c.status == "failed") == left
-    assert count(both, analyses.c.id == claim.analysis.id) == 1
+    assert count(both, analyses.c.id == lease.analysis.id) == 1
 
 
-def test_an_entry_without_a_report_has_no_scores() -> None:
-    entry = Entry(1, "https://example.org/a", "a", datetime.now(UTC), None, None)
-    assert (entry.scores, entry.as_of) == (None, None)
+def test_repository_without_a_success_has_no_scores() -> None:
+    repository = FollowedRepository(1, "https://example.org/a", "a", datetime.now(UTC), None, None)
+    assert (repository.scores, repository.as_of) == (None, None)
