@@ -1,4 +1,4 @@
-"""Whether instances fit together: one name each, the same stores, the same settings, enough connections for all."""
+"""Whether the instances of a fleet fit together: unique names, the same stores and settings, enough database connections."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from app.server.lifecycle import READY, STARTING, STOPPED, Lifecycle
 
 log = logging.getLogger(__name__)
 
-PULSE_SECONDS = 1.0
-SETTLED_SECONDS = 120  # after the last start of an instance; until then it is a rolling change of settings
+HEARTBEAT_SECONDS = 1.0
+ROLLOUT_SECONDS = 120  # after the last start of an instance, different settings are no longer a rolling deployment
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ConfigMismatch:
 
 
 class ConsistencyCheck:
-    """Of this instance with the others, as it sees them: in Redis, by the registry, and in SQL, by their sql_heartbeat."""
+    """Compares this instance with the others: those in the Redis registry, and those with a heartbeat in SQL."""
 
     def __init__(self, instance: Instance, lifecycle: Lifecycle, database: Database, pool_size: int) -> None:
         self.pool_size = pool_size
@@ -43,116 +43,131 @@ class ConsistencyCheck:
         self._lifecycle = lifecycle
         self._database = database
         self._peers: list[Peer] = []
-        self._pulses: list[SqlHeartbeat] | None = None  # None: never compared
+        self._heartbeats: list[SqlHeartbeat] | None = None  # None: not compared yet
         self._duplicate: dict[str, Any] | None = None
-        self._limit = 0
-        self._breaks_limit = False
+        self._connection_limit = 0
+        self._exceeds_limit = False
         self._is_failing = False
 
     def run(self) -> None:
-        """Until the instance has stopped, as a greenlet."""
         while self._lifecycle.phase != STOPPED:
             self.compare()
-            gevent.sleep(PULSE_SECONDS)
+            gevent.sleep(HEARTBEAT_SECONDS)
 
     def compare(self) -> None:
-        """Without an answer nothing changes."""
+        """Store the heartbeat in SQL and read those of the others. If the database fails, the last result stays valid."""
         own = SqlHeartbeat(self._instance.nonce, self._instance.instance_id, self._lifecycle.phase == READY)
         try:
-            if not self._limit:
-                self._limit = self._database.run(sql_heartbeat.connection_limit)
-            self._pulses = self._database.run(sql_heartbeat.record, own)
-        except Unavailable as error:  # which the probe says
-            log.debug("could not compare the stores: %s", cause_of(error))
-        except DBAPIError as error:  # the schema is too old, or the database can only be read
+            if not self._connection_limit:
+                self._connection_limit = self._database.run(sql_heartbeat.connection_limit)
+            self._heartbeats = self._database.run(sql_heartbeat.record, own)
+        except Unavailable as error:  # the probe of the database logs it
+            log.debug("could not store the SQL heartbeat: %s", cause_of(error))
+        except DBAPIError as error:  # the schema is too old, or the database is read-only
             if not self._is_failing:
-                log.warning("could not compare the stores: %s", str(error.orig).partition("\n")[0])
+                log.warning("could not store the SQL heartbeat: %s", str(error.orig).partition("\n")[0])
             self._is_failing = True
         else:
             self._is_failing = False
-            self._count_connections()
+            self._check_connections()
 
     def on_heartbeat(self, peers: list[Peer], duplicate: dict[str, Any] | None) -> None:
-        """What the registry says of the others."""
+        """Take over what the registry answered to a heartbeat."""
         self._peers, self._duplicate = peers, duplicate
-        self._count_connections()
+        self._check_connections()
 
     def sign_off(self) -> None:
-        """What can't be removed is old in a few seconds anyway."""
+        """Delete the heartbeat in SQL. One that can't be deleted is stale within seconds."""
         with suppress(Unavailable):
             self._database.run(sql_heartbeat.delete_own, self._instance.nonce)
 
     def not_ready_reason(self) -> str | None:
-        """Why this instance should not become ready."""
-        if self._pulses is None:
-            return "database: has not been compared with what the others use yet"
-        blocking = [*self._double(), *self._other_database(), *self._other_redis()]
+        if self._heartbeats is None:
+            return (
+                "this instance has not yet compared its database with that of the others:"
+                " check that the database accepts writes and has the table heartbeats"
+            )
+        blocking = [*self._duplicate_id(), *self._other_database(), *self._other_redis()]
         return blocking[0].message if blocking else None
 
-    def disagreements(self) -> list[ConfigMismatch]:
-        """By this instance's own account."""
-        found = [*self._double(), *self._other_database(), *self._too_many_connections()]
+    def mismatches(self) -> list[ConfigMismatch]:
+        """Return what this instance reports about itself."""
+        found = [*self._duplicate_id(), *self._other_database(), *self._too_many_connections()]
         return [*found, *self._other_redis()] if self._lifecycle.phase == STARTING else found
 
     def instances_on_other_redis(self) -> list[ConfigMismatch]:
-        """Instances that use this database, but can't be in our registry, since they use another Redis."""
-        known = {peer.nonce for peer in self._peers} | {self._instance.nonce}
+        """Return a mismatch for each instance that uses this database but is missing in this registry."""
         return [
-            ConfigMismatch("redis", [seen.instance_id], f"{seen.instance_id} uses the same database, but another Redis")
-            for seen in self._pulses or []
-            if seen.is_fresh and seen.nonce not in known
+            ConfigMismatch(
+                "redis",
+                [heartbeat.instance_id],
+                f"{heartbeat.instance_id} uses the same database but another Redis: compare REDIS_URL",
+            )
+            for heartbeat in self._missing_in_registry()
         ]
 
-    def _double(self) -> list[ConfigMismatch]:
+    def _duplicate_id(self) -> list[ConfigMismatch]:
         if self._duplicate is None:
             return []
         name = self._instance.instance_id
         where = f"process {self._duplicate['pid']} on {self._duplicate['hostname']}"
-        return [ConfigMismatch("instance_id", [name], f"INSTANCE_ID {name} is in use by {where}")]
+        return [ConfigMismatch("instance_id", [name], f"INSTANCE_ID {name} is in use by {where}: give each instance its own")]
 
     def _other_database(self) -> list[ConfigMismatch]:
-        pulses = {seen.nonce for seen in self._pulses or []}
-        others = [peer.instance_id for peer in self._peers if peer.status == READY and peer.nonce not in pulses]
-        return self._differs("database", others) if self._pulses is not None and self._lifecycle.phase == STARTING else []
+        # A stale heartbeat counts too: a slow database is not another database.
+        nonces = {heartbeat.nonce for heartbeat in self._heartbeats or []}
+        others = [peer.instance_id for peer in self._peers if peer.status == READY and peer.nonce not in nonces]
+        is_comparable = self._heartbeats is not None and self._lifecycle.phase == STARTING
+        return self._other_store("database", "database", others) if is_comparable else []
 
     def _other_redis(self) -> list[ConfigMismatch]:
-        known = {peer.nonce for peer in self._peers} | {self._instance.nonce}
-        present = [seen for seen in self._pulses or [] if seen.is_fresh and seen.is_ready]
-        return self._differs("redis", [seen.instance_id for seen in present if seen.nonce not in known])
+        others = [heartbeat.instance_id for heartbeat in self._missing_in_registry() if heartbeat.is_ready]
+        return self._other_store("redis", "Redis", others)
 
-    def _differs(self, store: str, others: list[str]) -> list[ConfigMismatch]:
+    def _missing_in_registry(self) -> list[SqlHeartbeat]:
+        known = {peer.nonce for peer in self._peers} | {self._instance.nonce}
+        return [heartbeat for heartbeat in self._heartbeats or [] if heartbeat.is_fresh and heartbeat.nonce not in known]
+
+    def _other_store(self, kind: str, name: str, others: list[str]) -> list[ConfigMismatch]:
         if not others:
             return []
-        what = f"uses another {store} than {', '.join(sorted(others))}"
-        return [ConfigMismatch(store, [self._instance.instance_id], what)]
+        message = f"this instance uses another {name} than {', '.join(sorted(others))}: compare {kind.upper()}_URL"
+        return [ConfigMismatch(kind, [self._instance.instance_id], message)]
 
-    def _count_connections(self) -> None:
-        """Whoever comes last and breaks the limit says so, not those who were there before."""
-        if not self._limit:
+    def _check_connections(self) -> None:
+        """Only the instance that exceeds the limit by starting reports it, not those that were running before."""
+        if not self._connection_limit:
             return
-        breaks = self.pool_size + sum(peer.connections for peer in self._peers) > self._limit
-        if breaks and not self._breaks_limit and self._lifecycle.phase == STARTING:
-            self._breaks_limit = True
+        exceeds = self._needed_connections() > self._connection_limit
+        if exceeds and not self._exceeds_limit and self._lifecycle.phase == STARTING:
+            self._exceeds_limit = True
             log.warning("%s", self._too_many_connections()[0].message)
-        self._breaks_limit = self._breaks_limit and breaks
+        self._exceeds_limit = self._exceeds_limit and exceeds
+
+    def _needed_connections(self) -> int:
+        return self.pool_size + sum(peer.connections for peer in self._peers)
 
     def _too_many_connections(self) -> list[ConfigMismatch]:
-        if not self._breaks_limit:
+        if not self._exceeds_limit:
             return []
-        needed = self.pool_size + sum(peer.connections for peer in self._peers)
         message = (
-            f"the {len(self._peers) + 1} instances may open {needed} database connections, and PostgreSQL allows {self._limit}:"
-            " lower DATABASE_POOL_SIZE or raise max_connections"
+            f"{len(self._peers) + 1} instances may open {self._needed_connections()} database connections,"
+            f" but PostgreSQL allows {self._connection_limit}: lower DATABASE_POOL_SIZE or raise max_connections"
         )
         return [ConfigMismatch("connections", [self._instance.instance_id], message)]
 
 
-def lasting_differences(instances: list[dict[str, Any]]) -> list[ConfigMismatch]:
-    """Settings that differ although nobody has been started for a while."""
+def settings_mismatches(instances: list[dict[str, Any]]) -> list[ConfigMismatch]:
+    """Return the smallest group of instances with its own settings, unless a rolling deployment explains the difference."""
     by_settings: dict[str, list[str]] = {}
     for about in instances:
         by_settings.setdefault(about["config_fingerprint"], []).append(about["instance_id"])
-    if len(by_settings) < 2 or min(about["uptime"] for about in instances) < SETTLED_SECONDS:
+    if len(by_settings) < 2 or is_rolling_out(instances):
         return []
     fewest = min(by_settings.values(), key=len)
-    return [ConfigMismatch("settings", fewest, f"the settings of {', '.join(fewest)} differ from those of the others")]
+    message = f"the settings of {', '.join(fewest)} differ from those of the other instances: compare their environments"
+    return [ConfigMismatch("settings", fewest, message)]
+
+
+def is_rolling_out(instances: list[dict[str, Any]]) -> bool:
+    return bool(min(about["uptime"] for about in instances) < ROLLOUT_SECONDS)

@@ -1,4 +1,4 @@
-"""`/api/fleet`: what the instances tell of themselves, and an order to one of them, for administrators."""
+"""`/api/fleet`, for administrators: the state of all instances, and the drain of one of them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class DrainView(BaseModel):
 
 @blueprint.get("")
 @operation(
-    "All instances, what should be done, what does not fit together, the last stops",
+    "List instances, advice, configuration mismatches and the last stops",
     returns={200: FleetView},
     errors=(401, 403, 503),
 )
@@ -90,7 +90,9 @@ def overview() -> Response:
 
 
 @blueprint.post("/instances/<instance_id>/drain")
-@operation("Take an instance out: not ready, its sockets sent elsewhere", returns={202: DrainView}, errors=(401, 403, 404, 503))
+@operation(
+    "Drain an instance: it turns not ready and disconnects its sockets", returns={202: DrainView}, errors=(401, 403, 404, 503)
+)
 @admin_required
 def drain(instance_id: str) -> Response:
     set_drained(instance_id, drain=True)
@@ -98,15 +100,15 @@ def drain(instance_id: str) -> Response:
 
 
 @blueprint.delete("/instances/<instance_id>/drain")
-@operation("Call an instance back that was taken out", returns={202: DrainView}, errors=(401, 403, 404, 503))
+@operation("End the drain of an instance", returns={202: DrainView}, errors=(401, 403, 404, 503))
 @admin_required
-def call_back(instance_id: str) -> Response:
+def end_drain(instance_id: str) -> Response:
     set_drained(instance_id, drain=False)
     return answer(DrainView(instance_id=instance_id, drain=False), 202)
 
 
 def set_drained(instance_id: str, *, drain: bool) -> None:
-    """Raises NotFound and Unavailable."""
+    """Drain an instance or end its drain, and audit that. Raises NotFound and Unavailable."""
     fleet().set_drained(instance_id, drain)
     note_act("instance.drained" if drain else "instance.called_back", instance=instance_id)
 

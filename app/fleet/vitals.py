@@ -1,4 +1,4 @@
-"""What an instance tells of itself: who it is, how it is, and what should be done about it."""
+"""What an instance reports about itself: identity, status, load and advice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Vitals:
         config_fingerprint: str,
         measure: Callable[[], dict[str, Any]],
     ) -> None:
-        """`measure`: what a Sample consists of, but for its time."""
+        """`measure` returns the fields of a Sample except `at`."""
         self._instance = instance
         self._lifecycle = lifecycle
         self._config_fingerprint = config_fingerprint
@@ -35,16 +35,15 @@ class Vitals:
         self._advisor = Advisor()
 
     def run(self) -> None:
-        """For ever, as a greenlet."""
         while True:
             gevent.sleep(SAMPLE_EVERY_SECONDS)
             self.observe()
 
     def observe(self) -> None:
         self._advisor.observe(Sample(at=time.monotonic(), **self._measure()))
-        standing = {advice.metric for advice in self._advisor.advice()}
+        current = {advice.metric for advice in self._advisor.advice()}
         for metric in METRICS:
-            metrics.advice.labels(metric).set(metric in standing)
+            metrics.advice.labels(metric).set(metric in current)
 
     def describe(self) -> dict[str, Any]:
         advice = [{"instance_id": self._instance.instance_id, **asdict(advice)} for advice in self._advisor.advice()]

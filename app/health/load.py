@@ -1,4 +1,4 @@
-"""The load of this instance, sampled in the background."""
+"""The load of this instance, sampled every second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAMPLE_EVERY_SECONDS = 1.0
 
 
 class Load:
-    """CPU in percent of one core, memory in percent of the container's limit or the machine's, the event loop's delay."""
+    """CPU in percent of one core, memory in percent of the container's limit or of the machine, and the event-loop lag."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -26,25 +26,24 @@ class Load:
 
     @property
     def p95_ms(self) -> float | None:
-        """95 of 100 responses of the last minute began within this time; None if there were none."""
+        """The 95th percentile of the time to the first byte in the last minute, or None if there was no response."""
         seconds = self.response_times.percentile(95)
         return None if seconds is None else seconds * 1000
 
     def run(self) -> None:
-        """For ever, as a greenlet; how late it is woken up tells how busy the event loop is."""
+        """Sample for ever. The delay of each wake-up is the event-loop lag."""
         while True:
-            asked_for = time.monotonic() + SAMPLE_EVERY_SECONDS
+            due_at = time.monotonic() + SAMPLE_EVERY_SECONDS
             gevent.sleep(SAMPLE_EVERY_SECONDS)
-            self.sample(late=max(0.0, time.monotonic() - asked_for))
+            self.sample(max(0.0, time.monotonic() - due_at))
 
-    def sample(self, late: float) -> None:
-        """`late`: how many seconds after it was due."""
+    def sample(self, loop_lag_seconds: float) -> None:
         self.cpu_percent = self._process.cpu_percent()
         self.memory_percent = memory.used_percent()
-        self.loop_delay_ms = late * 1000
+        self.loop_delay_ms = loop_lag_seconds * 1000
         metrics.cpu_percent.set(self.cpu_percent)
         metrics.memory_percent.set(self.memory_percent)
-        metrics.loop_delay.set(late)
+        metrics.loop_delay.set(loop_lag_seconds)
 
     def describe(self) -> dict[str, float | None]:
         p95 = self.p95_ms

@@ -1,4 +1,4 @@
-"""How full the memory is in which this process lives: its container's where there is a limit, else the machine's."""
+"""How full the memory is that this process can use: that of its container if it has a limit, else that of the machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 class _Files(NamedTuple):
     limit: str
     used: str
-    reclaimable: str  # line of memory.stat: cached files that nobody has read lately, which the kernel drops before it is short
+    reclaimable: str  # line of memory.stat: file cache that the kernel frees before memory runs out
 
 
 VERSION_2 = _Files("memory.max", "memory.current", "inactive_file")
@@ -24,14 +24,14 @@ VERSION_1 = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inac
 
 
 def used_percent() -> float:
-    """Of the fullest of the limits that hold for this process, the limits of enclosing control groups included."""
+    """Return the highest use of all memory limits that apply to this process, including those of parent control groups."""
     machine = psutil.virtual_memory()
-    limited = [percent for folder, files in _groups() if (percent := _percent(folder, files, machine.total)) is not None]
-    return max(limited, default=machine.percent)
+    percents = [percent for folder, files in _groups() if (percent := _percent(folder, files, machine.total)) is not None]
+    return max(percents, default=machine.percent)
 
 
 def _groups() -> Iterator[tuple[Path, _Files]]:
-    """The control groups of this process. Those that a container can't see are left out as their files are not there."""
+    """Yield the control groups of this process. A container has no files of those outside of it."""
     with suppress(OSError):
         for line in OWN_CGROUPS.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
@@ -46,12 +46,12 @@ def _groups() -> Iterator[tuple[Path, _Files]]:
 
 
 def _percent(folder: Path, files: _Files, machine_bytes: int) -> float | None:
-    """None without a limit: "max", in version 1 a number beyond the machine's memory, or no file at all."""
+    """Return None if there is no limit: "max", in version 1 a number above the memory of the machine, or no file."""
     try:
         limit = int((folder / files.limit).read_text())
         used = int((folder / files.used).read_text())
-        facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        reclaimable = int(facts[files.reclaimable])
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        reclaimable = int(stat[files.reclaimable])
     except (OSError, ValueError, KeyError):
         return None
     return max(0, used - reclaimable) / limit * 100 if 0 < limit <= machine_bytes else None

@@ -1,4 +1,4 @@
-"""Whether the dependencies answer: one probe each, in the background, whatever the rate at which somebody asks."""
+"""Whether the dependencies answer: one background probe each, however often the health routes are requested."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from app.core import metrics
 
 log = logging.getLogger(__name__)
 
-PROBE_EVERY_SECONDS = 0.5  # a dependency that came back is seen within that time
-PROBE_TIMEOUT_SECONDS = 5.0  # no answer until then is a failure; an answer before is slow at most
+PROBE_EVERY_SECONDS = 0.5  # a recovered dependency is noticed within this time
+PROBE_TIMEOUT_SECONDS = 5.0  # later than this is a failure, earlier is slow at most
 SLOW_SECONDS = 0.25
 UNREADY_AFTER_SECONDS = 10.0
 
@@ -23,94 +23,99 @@ PASS, WARN, FAIL = "pass", "warn", "fail"
 
 @dataclass
 class Probe:
-    """Of one dependency. `ask` returns None, or words on what is wrong; it raises where no answer comes in time. `look` finds
-    what an operator should mend though all requests are served."""
+    """The probe of one dependency.
 
-    name: str
+    `check` returns None or what is wrong, and raises if there is no reply in time. `find_warning` returns what an operator
+    should fix although all requests are served, or None.
+    """
+
+    name: str  # its address is in the setting NAME_URL
     check: Callable[[], str | None]
     find_warning: Callable[[], str | None] = lambda: None
     error: str | None = None
     warning: str | None = None
     latency: float | None = None
-    _asked_at: float | None = None  # of the probe that is under way
+    _started_at: float | None = None  # of the probe in progress
     _failing_since: float | None = None
-    _answered_once: bool = False
+    _has_answered: bool = False
 
     def run(self) -> None:
-        """For ever, as a greenlet."""
         while True:
             self.probe()
             gevent.sleep(PROBE_EVERY_SECONDS)
 
     def probe(self) -> None:
-        self._asked_at = time.monotonic()
+        self._started_at = time.monotonic()
         try:
             self.error = self.check()
         except Exception as error:
-            self._failed(error)
+            self._on_failure(error)
         else:
-            self._answered()
+            self._on_answer()
         finally:
-            self._asked_at = None
+            self._started_at = None
         if self._failing_since is None:
             self._update_warning()
 
     @property
     def latency_ms(self) -> float | None:
-        """Of the last answer, or of the one that is waited for if that takes longer already. None before the first."""
+        """The latency of the last reply, or the age of the probe in progress if that is longer. None before the first reply."""
         return None if self.latency is None else round(max(self.latency, self._waiting) * 1000, 2)
 
     @property
     def status(self) -> str:
-        if not self._answered_once or self.error or self.failing_for > 0:
+        if not self._has_answered or self.error or self.failing_for > 0:
             return FAIL
         return WARN if self.warning or max(self.latency or 0, self._waiting) > SLOW_SECONDS else PASS
 
     @property
     def failing_for(self) -> float:
-        """Seconds since the first of the probes in a row that were not answered, or not in time, was sent."""
+        """Seconds since the start of the first of the consecutive failed probes."""
         if self._failing_since is not None:
             return time.monotonic() - self._failing_since
         return self._waiting if self._waiting > PROBE_TIMEOUT_SECONDS else 0.0
 
     def not_ready_reason(self) -> str | None:
-        """Why the instance should not be ready. Slow is not failed, and neither is a short failure of one that was ready."""
-        if not self._answered_once:
-            return f"{self.name} has not answered yet"
+        """Slow is not failed, and a short failure does not make a ready instance unready."""
+        advice = f"check that it runs and that {self.name.upper()}_URL is right"
+        if not self._has_answered:
+            return f"{self.name} has not answered yet: {advice}"
         if self.error:
             return f"{self.name}: {self.error}"
-        return f"{self.name} has failed for {self.failing_for:.0f} s" if self.failing_for > UNREADY_AFTER_SECONDS else None
+        return (
+            f"{self.name} has failed for {self.failing_for:.0f} s: {advice}" if self.failing_for > UNREADY_AFTER_SECONDS else None
+        )
 
     @property
     def _waiting(self) -> float:
-        return time.monotonic() - self._asked_at if self._asked_at is not None else 0.0
+        return time.monotonic() - self._started_at if self._started_at is not None else 0.0
 
     def _update_warning(self) -> None:
         try:
             warning = self.find_warning()
-        except Exception as error:  # if it is one of the dependency, the next question tells
-            log.debug("%s could not be looked at: %s", self.name, error)
+        except Exception as error:  # if the dependency failed, the next probe reports it
+            log.debug("could not look for warnings about %s: %s", self.name, error)
             return
         if warning and warning != self.warning:
             log.warning("%s: %s", self.name, warning)
         self.warning = warning
 
-    def _answered(self) -> None:
-        assert self._asked_at is not None
+    def _on_answer(self) -> None:
+        assert self._started_at is not None
         if self._failing_since is not None:
             log.info("%s answers again after %.1f s", self.name, self.failing_for)
-        self.latency, self._failing_since, self._answered_once = self._waiting, None, True
+        self.latency, self._failing_since, self._has_answered = self._waiting, None, True
         metrics.dependency_up.labels(self.name).set(1)
         metrics.dependency_latency.labels(self.name).set(self.latency)
 
-    def _failed(self, error: Exception) -> None:
+    def _on_failure(self, error: Exception) -> None:
         if self._failing_since is None:
-            self._failing_since = self._asked_at
+            self._failing_since = self._started_at
             cause = error.__cause__ or error
             log.warning("%s does not answer: %s: %s", self.name, type(cause).__name__, str(cause).partition("\n")[0])
         metrics.dependency_up.labels(self.name).set(0)
 
 
 def latencies(probes: list[Probe]) -> dict[str, float | None]:
-    """In milliseconds; None for what there is not, or has not answered yet."""
+    """Return milliseconds by dependency; None for one that is not used or has not answered yet."""
     return {"redis_latency_ms": None, **{f"{probe.name}_latency_ms": probe.latency_ms for probe in probes}}

@@ -1,4 +1,4 @@
-"""`/health`, `/health/ready`, `/health/live` and `/metrics`. None of them waits for anything or looks at a session."""
+"""`/health`, `/health/ready`, `/health/live` and `/metrics`. None of them does I/O or reads a session."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def live() -> Response:
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """To a scraper that is near and talks to this instance directly; to others there is no such page."""
-    if any(header in request.headers for header in FORWARDING_HEADERS) or not _is_near(request.remote_addr):
+    """Only for a direct peer on loopback or a private network; 404 for a forwarded request or a public address."""
+    if any(header in request.headers for header in FORWARDING_HEADERS) or not _is_private(request.remote_addr):
         raise NotFound("There is nothing at this address.")
     return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
-def _is_near(address: str | None) -> bool:
+def _is_private(address: str | None) -> bool:
     try:
         peer = ip_address(address or "")
     except ValueError:

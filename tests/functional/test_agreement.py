@@ -44,8 +44,8 @@ def test_who_does_not_fit_in_does_not_become_ready(start_fleet: StartFleet, post
     migrate({**elder.environment, "DATABASE_URL": elsewhere})
     with RedisServer() as other_redis:
         cases = [
-            ({"REDIS_URL": other_redis.url}, "uses another redis than instance-1", ("redis", ["newcomer"])),
-            ({"DATABASE_URL": elsewhere}, "uses another database than instance-1", ("database", ["newcomer"])),
+            ({"REDIS_URL": other_redis.url}, "this instance uses another Redis than instance-1", ("redis", ["newcomer"])),
+            ({"DATABASE_URL": elsewhere}, "this instance uses another database than instance-1", ("database", ["newcomer"])),
             ({"INSTANCE_ID": "instance-1"}, "INSTANCE_ID instance-1 is in use by process", ("instance_id", ["instance-1"])),
         ]
         for settings, reason, disagreement in cases:

@@ -400,7 +400,10 @@ def test_an_instance_with_other_secrets_is_found(fleet: Fleet) -> None:
     with stray(fleet_environment(fleet.environment["REDIS_URL"], fleet.environment["DATABASE_URL"])) as instance:
         found = examine(fleet.environment, one.url, instance.url)
     faults = found.lines("fail")
-    assert any(line.startswith(f"{instance.url}: stray is not ready: holds no encryption and no signing key") for line in faults)
+    assert any(
+        line.startswith(f"{instance.url}: stray is not ready: this instance has no encryption and no signing key")
+        for line in faults
+    )
     unknown = f"sessions: a session opened at {one.url} (instance-1) is not known at {instance.url} by stray"
     assert unknown in faults, found.output
     assert found.advice(unknown).startswith("The same SESSION_SECRET, SESSION_ENCRYPTION_KEY and APP_ENV")

@@ -118,10 +118,13 @@ def test_an_instance_without_the_key_that_the_fleet_writes_with_does_not_become_
     migrate(right)
     with Instance(right) as first, closing(Instance(wrong)) as second:
         second.start(wait_ready=False)
-        wait_until(lambda: "not ready: holds no encryption and no signing key" in second.log())
+        wait_until(lambda: "not ready: this instance has no encryption and no signing key" in second.log())
         answer = User(second).get("/health/ready")
         assert answer.status_code == 503
-        assert answer.json()["reasons"] == ["holds no encryption and no signing key that the fleet writes with"]
+        assert answer.json()["reasons"] == [
+            "this instance has no encryption and no signing key that the fleet writes with:"
+            " compare SESSION_ENCRYPTION_KEY and SESSION_SECRET"
+        ]
         assert User(first).get("/health/ready").status_code == 200
 
 

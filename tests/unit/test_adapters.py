@@ -48,10 +48,14 @@ def test_instances_of_a_fleet_share_redis(fleet_config: Config, database: Databa
 def test_fleet_instance_becomes_ready_after_reaching_the_registry(fleet_config: Config, database: Database) -> None:
     lifecycle = Lifecycle()
     adapters, _ = choose_for(fleet_config, database, lifecycle)
-    not_reached, not_subscribed = "redis: the registry has not been reached yet", "redis: not subscribed to the message queue"
+    not_reached = "this instance has not reached the registry in Redis yet: check that Redis accepts writes"
+    not_subscribed = "redis: not subscribed to the message queue"
     assert set(lifecycle.check_readiness()) == {not_reached, not_subscribed}
     adapters.refresh_keys()
-    not_compared = "database: has not been compared with what the others use yet"
+    not_compared = (
+        "this instance has not yet compared its database with that of the others:"
+        " check that the database accepts writes and has the table heartbeats"
+    )
     assert set(lifecycle.check_readiness()) == {not_subscribed, not_compared}  # which takes the greenlets of an instance
     assert lifecycle.stop(lifecycle.drain(), 1)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from app.core import instance
 from app.database.engine import Database
 from app.fleet import consistency as module
 from app.fleet import sql_heartbeat
-from app.fleet.consistency import ConsistencyCheck, lasting_differences
+from app.fleet.consistency import ConsistencyCheck, settings_mismatches
 from app.fleet.sql_heartbeat import SqlHeartbeat
 from app.fleet.store import Peer
 from app.server.lifecycle import Lifecycle
@@ -30,127 +31,135 @@ def member(database: Database, name: str, pool_size: int = 5) -> tuple[Consisten
 
 
 def ready(database: Database, name: str) -> tuple[ConsistencyCheck, Peer]:
-    agreement, lifecycle, peer = member(database, name)
+    check, lifecycle, peer = member(database, name)
     assert lifecycle.check_readiness() == []
-    agreement.compare()
-    return agreement, peer
+    check.compare()
+    return check, peer
 
 
-def kinds(agreement: ConsistencyCheck) -> list[str]:
-    return [found.kind for found in agreement.disagreements()]
+def kinds(check: ConsistencyCheck) -> list[str]:
+    return [found.kind for found in check.mismatches()]
 
 
-def test_one_that_could_not_compare_is_not_ready(postgresql: Database) -> None:
-    agreement, _, _ = member(postgresql, "one")
-    assert agreement.not_ready_reason() == "database: has not been compared with what the others use yet"
-    agreement.compare()
-    assert agreement.not_ready_reason() is None
+def test_instance_is_not_ready_before_its_first_comparison(postgresql: Database) -> None:
+    check, _, _ = member(postgresql, "one")
+    assert check.not_ready_reason() == (
+        "this instance has not yet compared its database with that of the others:"
+        " check that the database accepts writes and has the table heartbeats"
+    )
+    check.compare()
+    assert check.not_ready_reason() is None
 
 
-def test_instances_in_both_stores_agree(postgresql: Database) -> None:
+def test_instances_in_both_stores_are_consistent(postgresql: Database) -> None:
     _, other = ready(postgresql, "other")
-    agreement, _, _ = member(postgresql, "one")
-    agreement.compare()
-    agreement.on_heartbeat([other], None)
-    assert (agreement.not_ready_reason(), agreement.disagreements(), agreement.instances_on_other_redis()) == (None, [], [])
+    check, _, _ = member(postgresql, "one")
+    check.compare()
+    check.on_heartbeat([other], None)
+    assert (check.not_ready_reason(), check.mismatches(), check.instances_on_other_redis()) == (None, [], [])
 
 
-def test_another_redis_is_seen_in_sql(postgresql: Database) -> None:
-    elder, _ = ready(postgresql, "elder")
-    agreement, _, _ = member(postgresql, "one")
-    agreement.compare()
-    agreement.on_heartbeat([], None)
-    assert agreement.not_ready_reason() == "uses another redis than elder"
-    elder.compare()
-    elder.on_heartbeat([], None)
-    assert [found.message for found in elder.instances_on_other_redis()] == ["one uses the same database, but another Redis"]
+def test_another_redis_is_detected_through_sql(postgresql: Database) -> None:
+    older, _ = ready(postgresql, "older")
+    check, _, _ = member(postgresql, "one")
+    check.compare()
+    check.on_heartbeat([], None)
+    assert check.not_ready_reason() == "this instance uses another Redis than older: compare REDIS_URL"
+    older.compare()
+    older.on_heartbeat([], None)
+    assert [found.message for found in older.instances_on_other_redis()] == [
+        "one uses the same database but another Redis: compare REDIS_URL"
+    ]
 
 
-def test_two_newcomers_do_not_hold_each_other_up(postgresql: Database) -> None:
+def test_two_starting_instances_do_not_block_each_other(postgresql: Database) -> None:
     (one, _, _), (two, _, _) = member(postgresql, "one"), member(postgresql, "two")
-    for agreement in (one, two, one):
-        agreement.compare()
-        agreement.on_heartbeat([], None)
+    for check in (one, two, one):
+        check.compare()
+        check.on_heartbeat([], None)
     assert (one.not_ready_reason(), two.not_ready_reason()) == (None, None)
 
 
-def test_another_database_is_seen_in_redis(postgresql: Database) -> None:
-    agreement, _, _ = member(postgresql, "one")
-    agreement.compare()
-    agreement.on_heartbeat([Peer("nonce", "elder", "ready", 5), Peer("other", "starter", "starting", 5)], None)
-    assert agreement.not_ready_reason() == "uses another database than elder"
-    assert kinds(agreement) == ["database"]
+def test_another_database_is_detected_through_redis(postgresql: Database) -> None:
+    check, _, _ = member(postgresql, "one")
+    check.compare()
+    check.on_heartbeat([Peer("nonce", "older", "ready", 5), Peer("other", "starting", "starting", 5)], None)
+    assert check.not_ready_reason() == "this instance uses another database than older: compare DATABASE_URL"
+    assert kinds(check) == ["database"]
 
 
-def test_a_slow_database_is_not_another_one(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_database_is_not_taken_for_another_one(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     _, other = ready(postgresql, "other")
     monkeypatch.setattr(sql_heartbeat, "FRESH", -sql_heartbeat.FRESH)
-    agreement, _, _ = member(postgresql, "one")
-    agreement.compare()
-    agreement.on_heartbeat([other], None)
-    assert agreement.not_ready_reason() is None
+    check, _, _ = member(postgresql, "one")
+    check.compare()
+    check.on_heartbeat([other], None)
+    assert check.not_ready_reason() is None
 
 
-def test_a_double_is_named_by_where_it_runs(postgresql: Database) -> None:
-    agreement, _, _ = member(postgresql, "one")
-    agreement.compare()
-    agreement.on_heartbeat([], {"hostname": "server-1", "pid": 4711})
-    assert agreement.not_ready_reason() == "INSTANCE_ID one is in use by process 4711 on server-1"
-    assert kinds(agreement) == ["instance_id"]
+def test_duplicate_is_named_with_its_process_and_host(postgresql: Database) -> None:
+    check, _, _ = member(postgresql, "one")
+    check.compare()
+    check.on_heartbeat([], {"hostname": "server-1", "pid": 4711})
+    assert check.not_ready_reason() == ("INSTANCE_ID one is in use by process 4711 on server-1: give each instance its own")
+    assert kinds(check) == ["instance_id"]
 
 
-def test_who_died_is_forgotten(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    ready(postgresql, "elder")
-    agreement, _, _ = member(postgresql, "one")
-    agreement.on_heartbeat([], None)
-    agreement.compare()
-    assert agreement.not_ready_reason() is not None
+def test_heartbeat_of_a_dead_instance_becomes_stale(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_heartbeat, "FRESH", timedelta(seconds=0.5))
+    ready(postgresql, "older")
+    check, _, _ = member(postgresql, "one")
+    check.on_heartbeat([], None)
+    check.compare()
+    assert check.not_ready_reason() is not None
 
-    def forgotten() -> bool:
-        agreement.compare()
-        return agreement.not_ready_reason() is None
+    def is_stale() -> bool:
+        check.compare()
+        return check.not_ready_reason() is None
 
-    wait_until(forgotten, what="a dead instance to be forgotten")
-
-
-def test_who_leaves_is_forgotten_at_once(postgresql: Database) -> None:
-    elder, _ = ready(postgresql, "elder")
-    elder.sign_off()
-    agreement, _, _ = member(postgresql, "one")
-    agreement.on_heartbeat([], None)
-    agreement.compare()
-    assert agreement.not_ready_reason() is None
+    wait_until(is_stale, what="the heartbeat to become stale")
 
 
-def test_the_one_that_breaks_the_limit_of_connections_says_so(postgresql: Database, caplog: pytest.LogCaptureFixture) -> None:
+def test_heartbeat_is_deleted_on_sign_off(postgresql: Database) -> None:
+    older, _ = ready(postgresql, "older")
+    older.sign_off()
+    check, _, _ = member(postgresql, "one")
+    check.on_heartbeat([], None)
+    check.compare()
+    assert check.not_ready_reason() is None
+
+
+def test_only_the_newest_instance_reports_an_exceeded_connection_limit(
+    postgresql: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     limit = postgresql.run(sql_heartbeat.connection_limit)
     assert limit == 197
-    elder, known = ready(postgresql, "elder")
-    agreement, _, peer = member(postgresql, "one", pool_size=100)
+    older, known = ready(postgresql, "older")
+    check, _, peer = member(postgresql, "one", pool_size=100)
     others = [replace(known, connections=98)]
     for _ in range(2):
-        agreement.compare()
-        agreement.on_heartbeat(others, None)
-    assert kinds(agreement) == ["connections"]
+        check.compare()
+        check.on_heartbeat(others, None)
+    assert kinds(check) == ["connections"]
     assert [record.getMessage() for record in caplog.records] == [
-        "the 2 instances may open 198 database connections, and PostgreSQL allows 197:"
+        "2 instances may open 198 database connections, but PostgreSQL allows 197:"
         " lower DATABASE_POOL_SIZE or raise max_connections"
     ]
-    elder.on_heartbeat([peer, *others], None)
-    assert kinds(elder) == []
-    agreement.on_heartbeat([replace(known, connections=97)], None)
-    assert kinds(agreement) == []
+    older.on_heartbeat([peer, *others], None)
+    assert kinds(older) == []
+    check.on_heartbeat([replace(known, connections=97)], None)
+    assert kinds(check) == []
 
 
-def test_without_the_table_nothing_is_compared(empty_database_url: str) -> None:
+def test_missing_table_keeps_the_instance_from_becoming_ready(empty_database_url: str) -> None:
     database = Database(empty_database_url.replace("postgresql:", "postgresql+psycopg2:"), 2, "test")
-    agreement, _, _ = member(database, "one")
-    agreement.compare()
-    assert agreement.not_ready_reason() is not None
+    check, _, _ = member(database, "one")
+    check.compare()
+    assert check.not_ready_reason() is not None
     database.close()
 
 
-def test_old_pulses_are_removed(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_heartbeats_are_deleted(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql_heartbeat, "KEPT", -sql_heartbeat.KEPT)
     postgresql.run(sql_heartbeat.record, SqlHeartbeat("old", "old", True))
     monkeypatch.undo()
@@ -161,14 +170,14 @@ def about(name: str, fingerprint: str, uptime: int) -> dict[str, Any]:
     return {"instance_id": name, "config_fingerprint": fingerprint, "uptime": uptime}
 
 
-def test_settings_that_differ_for_long_are_a_disagreement() -> None:
-    old = module.SETTLED_SECONDS
-    (found,) = lasting_differences([about("one", "a", old), about("two", "b", old), about("three", "a", old)])
+def test_settings_that_differ_after_a_rollout_are_a_mismatch() -> None:
+    old = module.ROLLOUT_SECONDS
+    (found,) = settings_mismatches([about("one", "a", old), about("two", "b", old), about("three", "a", old)])
     assert (found.kind, found.instance_ids) == ("settings", ["two"])
 
 
 @pytest.mark.parametrize(
     "instances", [[], [("one", "a", 0)], [("one", "a", 500), ("two", "a", 500)], [("one", "a", 500), ("two", "b", 9)]]
 )
-def test_a_rolling_change_of_settings_is_none(instances: list[tuple[str, str, int]]) -> None:
-    assert lasting_differences([about(*one) for one in instances]) == []
+def test_settings_may_differ_during_a_rollout(instances: list[tuple[str, str, int]]) -> None:
+    assert settings_mismatches([about(*one) for one in instances]) == []

@@ -17,6 +17,7 @@ from app.server.lifecycle import Lifecycle
 from tests.unit.conftest import Clock, count_of
 
 NEW, OLD, FOREIGN = b"n" * 32, b"o" * 32, b"f" * 32
+MISSING_KEY = "this instance has no encryption key that the fleet writes with: compare SESSION_ENCRYPTION_KEY"
 
 
 @pytest.fixture
@@ -24,26 +25,26 @@ def registry(redis_client: redis.Redis) -> Registry:
     return Registry(redis_client, settle_seconds=0)
 
 
-class Agreeable:
-    """Finds nothing wrong with the others, unless it is told to."""
+class StubConsistency:
+    """Finds no mismatch unless `fault` is set."""
 
     pool_size = 5
 
     def __init__(self) -> None:
-        self.heard: list[tuple[list[Peer], Any]] = []
+        self.heartbeats: list[tuple[list[Peer], Any]] = []
         self.fault: str | None = None
 
     def on_heartbeat(self, peers: list[Peer], duplicate: Any) -> None:
-        self.heard.append((peers, duplicate))
+        self.heartbeats.append((peers, duplicate))
 
     def not_ready_reason(self) -> str | None:
         return self.fault
 
-    def disagreements(self) -> list[ConfigMismatch]:
+    def mismatches(self) -> list[ConfigMismatch]:
         return [ConfigMismatch("redis", ["one"], self.fault)] if self.fault else []
 
     def instances_on_other_redis(self) -> list[ConfigMismatch]:
-        return [ConfigMismatch("redis", ["stranger"], "uses another Redis")]
+        return [ConfigMismatch("redis", ["outsider"], "uses another Redis")]
 
 
 MEASURED = {
@@ -68,21 +69,24 @@ def member(registry: Registry, name: str, *keys: bytes) -> tuple[FleetMembership
     return membership, ring
 
 
-def member_with_parts(registry: Registry, name: str, *keys: bytes) -> tuple[FleetMembership, Keyring, Lifecycle, Agreeable]:
-    ring, lifecycle, agreement = Keyring("encryption", keys), Lifecycle(), Agreeable()
+def member_with_parts(registry: Registry, name: str, *keys: bytes) -> tuple[FleetMembership, Keyring, Lifecycle, StubConsistency]:
+    ring, lifecycle, consistency = Keyring("encryption", keys), Lifecycle(), StubConsistency()
     me = instance.identify(name)
     vitals = vitals_of(me, lifecycle)
-    return FleetMembership(registry, me, [ring], lifecycle, cast(Any, agreement), vitals), ring, lifecycle, agreement
+    return FleetMembership(registry, me, [ring], lifecycle, cast(Any, consistency), vitals), ring, lifecycle, consistency
 
 
-def test_an_instance_is_not_ready_before_its_first_heartbeat(registry: Registry) -> None:
+def test_instance_is_not_ready_before_its_first_heartbeat(registry: Registry) -> None:
     membership, _ = member(registry, "one", OLD)
-    assert membership.not_ready_reason() == "redis: the registry has not been reached yet"
+    assert (
+        membership.not_ready_reason()
+        == "this instance has not reached the registry in Redis yet: check that Redis accepts writes"
+    )
     assert membership.beat()
     assert membership.not_ready_reason() is None
 
 
-def test_a_rotation_by_one_rolling_restart(registry: Registry) -> None:
+def test_keys_are_rotated_by_one_rolling_restart(registry: Registry) -> None:
     (one, ring_one), (two, ring_two) = (member(registry, name, OLD) for name in ("one", "two"))
     for membership in (one, two):
         membership.beat()
@@ -100,23 +104,21 @@ def test_a_rotation_by_one_rolling_restart(registry: Registry) -> None:
     assert (one.not_ready_reason(), two.not_ready_reason()) == (None, None)
 
 
-def test_an_instance_that_can_not_read_what_the_fleet_writes_is_not_ready(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_instance_without_the_active_key_is_not_ready(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     one, ring = member(registry, "one", OLD)
     one.beat()
-    stranger, _ = member(registry, "stranger", FOREIGN)
+    outsider, _ = member(registry, "outsider", FOREIGN)
     for _ in range(3):
-        stranger.beat()
+        outsider.beat()
         one.beat()
-    assert stranger.not_ready_reason() == "holds no encryption key that the fleet writes with"
+    assert outsider.not_ready_reason() == MISSING_KEY
     assert (one.not_ready_reason(), ring.active) == (None, OLD)
     one.leave()
-    stranger.beat()
-    assert stranger.not_ready_reason() is not None
+    outsider.beat()
+    assert outsider.not_ready_reason() is not None
     monkeypatch.setattr(store, "ORPHAN_SECONDS", 0)
-    stranger.beat()
-    assert stranger.not_ready_reason() is None
+    outsider.beat()
+    assert outsider.not_ready_reason() is None
 
 
 def test_instances_without_a_common_key_are_not_ready(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +129,7 @@ def test_instances_without_a_common_key_are_not_ready(registry: Registry, monkey
     old.leave()
     for membership in (one, two):
         membership.beat()
-        assert membership.not_ready_reason() == "holds no encryption key that the fleet writes with"
+        assert membership.not_ready_reason() == MISSING_KEY
 
 
 def break_registry(redis_client: redis.Redis) -> None:
@@ -135,7 +137,7 @@ def break_registry(redis_client: redis.Redis) -> None:
     redis_client.set("fleet:instances", "text")
 
 
-def test_without_an_answer_nothing_changes(registry: Registry, redis_client: redis.Redis) -> None:
+def test_failed_heartbeat_changes_nothing(registry: Registry, redis_client: redis.Redis) -> None:
     membership, ring = member(registry, "one", NEW, OLD)
     assert membership.beat()
     before = ring.active, ring.known_ids
@@ -144,7 +146,7 @@ def test_without_an_answer_nothing_changes(registry: Registry, redis_client: red
     assert (ring.active, ring.known_ids, membership.not_ready_reason()) == (*before, None)
 
 
-def test_an_instance_that_nobody_knows_of_is_not_ready(
+def test_instance_that_can_not_renew_its_entry_is_not_ready(
     registry: Registry, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -156,15 +158,15 @@ def test_an_instance_that_nobody_knows_of_is_not_ready(
     membership.beat()
     assert membership.not_ready_reason() is None
     clock.now += 1
-    assert membership.not_ready_reason() == "redis: the registry has not been reached for 12 s"
+    assert membership.not_ready_reason() == (
+        "this instance has not reached the registry in Redis for 12 s: check that Redis accepts writes"
+    )
     redis_client.delete("fleet:instances")
     membership.beat()
     assert membership.not_ready_reason() is None
 
 
-def test_who_asks_for_the_keys_of_the_fleet_is_told_when_there_is_no_answer(
-    registry: Registry, redis_client: redis.Redis
-) -> None:
+def test_refresh_raises_when_the_registry_fails(registry: Registry, redis_client: redis.Redis) -> None:
     membership, ring = member(registry, "one", OLD)
     member(registry, "two", NEW, OLD)[0].beat()
     membership.refresh(registry)
@@ -174,30 +176,30 @@ def test_who_asks_for_the_keys_of_the_fleet_is_told_when_there_is_no_answer(
         membership.refresh(registry)
 
 
-def test_an_instance_that_leaves_leaves_nothing_behind(registry: Registry, redis_client: redis.Redis) -> None:
+def test_leave_removes_the_entry(registry: Registry, redis_client: redis.Redis) -> None:
     membership, _ = member(registry, "one", OLD)
     membership.beat()
     membership.leave()
     assert list(redis_client.scan_iter("fleet:instance*")) == []
 
 
-def test_who_can_not_leave_says_so_and_is_silent(redis_client: redis.Redis) -> None:
+def test_after_a_failed_leave_no_heartbeat_is_sent(redis_client: redis.Redis) -> None:
     membership, _ = member(Registry(redis_client), "one", OLD)
     break_registry(redis_client)
     with pytest.raises(Unavailable):
         membership.leave()
     redis_client.delete("fleet:instances")
     assert membership.beat()
-    assert not redis_client.exists("fleet:instances")  # nothing is said after the farewell
+    assert not redis_client.exists("fleet:instances")
 
 
-def test_a_clean_stop_leaves_its_account(registry: Registry) -> None:
+def test_leave_records_a_clean_stop(registry: Registry) -> None:
     membership, _, lifecycle, _ = member_with_parts(registry, "one", OLD)
     membership.beat()
     with lifecycle.drain().phase("delay"):
         pass
     membership.leave()
-    (stop,) = SharedFleet(registry, cast(Any, Agreeable())).overview()["stops"]
+    (stop,) = SharedFleet(registry, cast(Any, StubConsistency())).overview()["stops"]
     assert (stop["instance_id"], stop["kind"], [phase["name"] for phase in stop["phases"]]) == ("one", "clean", ["delay"])
     assert stop["at"].endswith("Z")
 
@@ -212,29 +214,29 @@ def test_part_that_could_not_be_closed_is_in_the_recorded_stop(registry: Registr
     lifecycle.add("registry", after_report=membership.leave)
     membership.beat()
     assert not lifecycle.stop(lifecycle.drain(), 1)
-    (stop,) = SharedFleet(registry, cast(Any, Agreeable())).overview()["stops"]
+    (stop,) = SharedFleet(registry, cast(Any, StubConsistency())).overview()["stops"]
     assert (stop["instance_id"], stop["kind"], [phase["name"] for phase in stop["phases"]]) == ("one", "forced", ["close"])
     assert stop["summary"].endswith("(could not close database)")
 
 
-def test_what_does_not_fit_keeps_a_new_instance_from_becoming_ready_and_no_other(registry: Registry) -> None:
-    membership, _, lifecycle, agreement = member_with_parts(registry, "one", OLD)
+def test_mismatch_blocks_a_starting_instance_but_not_a_ready_one(registry: Registry) -> None:
+    membership, _, lifecycle, consistency = member_with_parts(registry, "one", OLD)
     lifecycle.add("registry", check=membership.not_ready_reason)
     membership.beat()
-    agreement.fault = "uses another redis than two"
+    consistency.fault = "uses another redis than two"
     assert lifecycle.check_readiness() == ["uses another redis than two"]
-    agreement.fault = None
+    consistency.fault = None
     assert lifecycle.check_readiness() == []
-    agreement.fault = "uses another redis than two"
+    consistency.fault = "uses another redis than two"
     assert lifecycle.check_readiness() == []
 
 
-def test_an_overview_of_the_fleet(registry: Registry) -> None:
-    (one, _, _, agreement), (two, _) = member_with_parts(registry, "one", OLD), member(registry, "two", OLD)
-    agreement.fault = "uses another redis than two"
+def test_overview_lists_instances_and_mismatches(registry: Registry) -> None:
+    (one, _, _, consistency), (two, _) = member_with_parts(registry, "one", OLD), member(registry, "two", OLD)
+    consistency.fault = "uses another redis than two"
     for membership in (one, two):
         membership.beat()
-    overview = SharedFleet(registry, cast(Any, agreement)).overview()
+    overview = SharedFleet(registry, cast(Any, consistency)).overview()
     first, second = overview["instances"]
     assert (first["instance_id"], second["instance_id"]) == ("one", "two")
     assert first["connections"] == 7
@@ -243,25 +245,25 @@ def test_an_overview_of_the_fleet(registry: Registry) -> None:
     assert first["config_fingerprint"] == "fingerprint"
     assert [(found["kind"], found["instance_ids"]) for found in overview["disagreements"]] == [
         ("redis", ["one"]),
-        ("redis", ["stranger"]),
+        ("redis", ["outsider"]),
     ]
     assert (overview["advice"], overview["stops"]) == ([], [])
 
 
-def test_an_instance_is_set_aside_and_called_back(registry: Registry) -> None:
-    membership, _, lifecycle, agreement = member_with_parts(registry, "one", OLD)
+def test_instance_is_drained_and_drain_is_ended(registry: Registry) -> None:
+    membership, _, lifecycle, consistency = member_with_parts(registry, "one", OLD)
     membership.beat()
     assert lifecycle.check_readiness() == []
-    fleet = SharedFleet(registry, cast(Any, agreement))
-    for wanted in (True, False):
-        fleet.set_drained("one", wanted)
+    fleet = SharedFleet(registry, cast(Any, consistency))
+    for drained in (True, False):
+        fleet.set_drained("one", drained)
         membership.beat()
-        assert lifecycle.is_draining is wanted
+        assert lifecycle.is_draining is drained
     with pytest.raises(NotFound):
-        fleet.set_drained("nobody", True)
+        fleet.set_drained("unknown", True)
 
 
-def test_an_embedded_instance_is_a_fleet_of_one() -> None:
+def test_embedded_instance_is_a_fleet_of_one() -> None:
     lifecycle, me = Lifecycle(), instance.identify("alone")
     assert lifecycle.check_readiness() == []
     fleet = FleetOfOne(me, lifecycle, vitals_of(me, lifecycle))
@@ -269,10 +271,10 @@ def test_an_embedded_instance_is_a_fleet_of_one() -> None:
     fleet.set_drained("alone", True)
     assert fleet.overview()["instances"][0]["status"] == "draining"
     with pytest.raises(NotFound):
-        fleet.set_drained("nobody", True)
+        fleet.set_drained("unknown", True)
 
 
-def test_the_ends_of_others_are_counted(registry: Registry) -> None:
+def test_stops_of_other_instances_are_counted(registry: Registry) -> None:
     def counted() -> float:
         return count_of("reporadar_stops_total", kind="clean")
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import pytest
 import redis
@@ -14,8 +16,7 @@ from app.fleet.store import Registry, RingState
 from harness.servers import wait_until
 
 RING = "encryption"
-LONG = 3600.0  # so that no key settles during a test
-AT_ONCE = 0.0
+NEVER, IMMEDIATELY = 3600.0, 0.0  # until a new key settles
 
 
 def entry(
@@ -35,15 +36,15 @@ def entry(
     }
 
 
-class Fleet:
-    """What instances are told, whose keys have to settle for so long."""
+class FleetWithKeys:
+    """Instances with one keyring, whose new keys settle after the given time."""
 
     def __init__(self, client: redis.Redis, settle_seconds: float) -> None:
         self._client = client
         self._registry = Registry(client, settle_seconds)
 
     def beat(self, instance_id: str, *keys: str, nonce: str = "1", writes_with: str | None = None) -> RingState:
-        """With another nonce it was restarted, and left before."""
+        """Send a heartbeat. A new nonce is a restart: the previous start leaves first."""
         for other in map(str, range(10)):
             if other != nonce and self._client.exists(f"fleet:instance:{instance_id}-{other}"):
                 self.remove(instance_id, other)
@@ -57,32 +58,32 @@ class Fleet:
 
 
 @pytest.fixture
-def patient(redis_client: redis.Redis) -> Fleet:
-    """As it is before a new key has settled."""
-    return Fleet(redis_client, LONG)
+def unsettled(redis_client: redis.Redis) -> FleetWithKeys:
+    """A fleet in which no new key settles."""
+    return FleetWithKeys(redis_client, NEVER)
 
 
 @pytest.fixture
-def settled(redis_client: redis.Redis) -> Fleet:
-    """As it is after that: the same registry."""
-    return Fleet(redis_client, AT_ONCE)
+def settled(redis_client: redis.Redis) -> FleetWithKeys:
+    """The same registry, with keys that settle immediately."""
+    return FleetWithKeys(redis_client, IMMEDIATELY)
 
 
 @pytest.fixture
-def orphans_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it is when an instance has waited for so long for one that holds the active key."""
+def orphans_expire_immediately(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that no live instance holds is given up without waiting."""
     monkeypatch.setattr(store, "ORPHAN_SECONDS", 0)
 
 
-def test_a_new_fleet_begins_with_its_oldest_key(patient: Fleet, settled: Fleet) -> None:
+def test_new_fleet_starts_with_its_oldest_common_key(unsettled: FleetWithKeys, settled: FleetWithKeys) -> None:
     for _ in range(2):
-        assert patient.beat("one", "new", "old") == RingState("old", frozenset({"new", "old"}))
+        assert unsettled.beat("one", "new", "old") == RingState("old", frozenset({"new", "old"}))
     assert settled.active("one", "new", "old") == "new"
-    assert patient.active("two", "new", "old") == "new"
+    assert unsettled.active("two", "new", "old") == "new"
 
 
-def test_each_ring_is_decided_for_itself(redis_client: redis.Redis) -> None:
-    registry = Registry(redis_client, LONG)
+def test_each_keyring_is_decided_separately(redis_client: redis.Redis) -> None:
+    registry = Registry(redis_client, NEVER)
     registry.heartbeat({**entry("one"), "keys": {"encryption": ["e1"], "signing": ["s1"]}})
     answer = registry.heartbeat({**entry("two"), "keys": {"encryption": ["e2", "e1"], "signing": ["s1"]}})
     assert answer.rings == {
@@ -91,7 +92,7 @@ def test_each_ring_is_decided_for_itself(redis_client: redis.Redis) -> None:
     }
 
 
-def test_an_instance_that_lacks_a_new_key_holds_it_back(settled: Fleet) -> None:
+def test_new_key_is_not_used_while_an_instance_lacks_it(settled: FleetWithKeys) -> None:
     settled.beat("one", "old")
     settled.beat("two", "old")
     for _ in range(3):
@@ -101,23 +102,23 @@ def test_an_instance_that_lacks_a_new_key_holds_it_back(settled: Fleet) -> None:
     assert settled.active("one", "new", "old") == "new"
 
 
-def test_an_instance_that_left_does_not_hold_a_key_back(settled: Fleet) -> None:
+def test_instance_that_left_does_not_block_a_new_key(settled: FleetWithKeys) -> None:
     settled.beat("one", "old")
     settled.beat("two", "old")
     settled.remove("two")
     assert settled.active("one", "new", "old") == "new"
 
 
-def test_a_key_that_all_hold_waits_until_it_has_settled(patient: Fleet, settled: Fleet) -> None:
-    patient.beat("one", "old")
+def test_new_key_is_not_used_before_it_has_settled(unsettled: FleetWithKeys, settled: FleetWithKeys) -> None:
+    unsettled.beat("one", "old")
     for name in ("one", "two", "one", "two"):
-        assert patient.active(name, "new", "old", nonce="2") == "old"
+        assert unsettled.active(name, "new", "old", nonce="2") == "old"
     assert settled.active("one", "new", "old", nonce="2") == "new"
-    assert patient.active("two", "new", "old", nonce="2") == "new"
+    assert unsettled.active("two", "new", "old", nonce="2") == "new"
 
 
-def test_a_key_has_settled_when_the_last_instance_that_got_it_has_held_it_so_long(redis_client: redis.Redis) -> None:
-    fleet = Fleet(redis_client, 0.3)
+def test_settling_starts_when_the_last_instance_gets_the_key(redis_client: redis.Redis) -> None:
+    fleet = FleetWithKeys(redis_client, 0.3)
     fleet.beat("one", "old")
     fleet.beat("two", "old")
     fleet.beat("one", "new", "old", nonce="2")
@@ -127,28 +128,28 @@ def test_a_key_has_settled_when_the_last_instance_that_got_it_has_held_it_so_lon
     assert time.monotonic() - started >= 0.29
 
 
-def test_a_restart_begins_the_time_to_settle_anew(redis_client: redis.Redis, patient: Fleet) -> None:
+def test_restart_resets_the_settling_time(redis_client: redis.Redis, unsettled: FleetWithKeys) -> None:
     def since(nonce: str = "one-1") -> int:
         return int(cast(bytes, redis_client.hget(f"fleet:instance:{nonce}", "since")))
 
-    patient.beat("one", "new", nonce="1")
+    unsettled.beat("one", "new", nonce="1")
     first = since()
     wait_until(lambda: redis_client.time() > (first // 1000, first % 1000 * 1000 + 999), what="the next millisecond")
-    patient.beat("one", "new", nonce="1")
+    unsettled.beat("one", "new", nonce="1")
     assert since() == first
-    patient.beat("one", "new", nonce="2")
+    unsettled.beat("one", "new", nonce="2")
     assert since("one-2") > first
 
 
-def test_a_roll_back_before_the_switch_harms_nobody(patient: Fleet, settled: Fleet) -> None:
-    patient.beat("one", "old")
-    patient.beat("two", "old")
-    patient.beat("one", "new", "old", nonce="2")
+def test_rollback_before_the_switch_is_harmless(unsettled: FleetWithKeys, settled: FleetWithKeys) -> None:
+    unsettled.beat("one", "old")
+    unsettled.beat("two", "old")
+    unsettled.beat("one", "new", "old", nonce="2")
     assert settled.active("one", "old", nonce="3") == "old"
     assert settled.beat("two", "old") == RingState("old", frozenset({"old"}))
 
 
-def test_the_fleet_does_not_flip_back_for_an_instance_with_only_the_old_key(settled: Fleet) -> None:
+def test_fleet_does_not_return_to_an_old_key_for_one_instance(settled: FleetWithKeys) -> None:
     settled.beat("one", "old")
     assert settled.active("one", "new", "old") == "new"
     for _ in range(3):
@@ -156,13 +157,13 @@ def test_the_fleet_does_not_flip_back_for_an_instance_with_only_the_old_key(sett
         assert settled.active("one", "new", "old") == "new"
 
 
-def test_an_old_key_is_dropped_when_nobody_holds_it(settled: Fleet) -> None:
+def test_old_key_is_dropped_when_no_instance_holds_it(settled: FleetWithKeys) -> None:
     settled.beat("one", "old")
     settled.beat("one", "new", "old")
     assert settled.beat("one", "new", nonce="2") == RingState("new", frozenset({"new"}))
 
 
-def test_a_key_is_only_followed_by_one_that_all_put_before_it(settled: Fleet) -> None:
+def test_new_key_must_precede_the_active_one_on_every_instance(settled: FleetWithKeys) -> None:
     settled.beat("one", "a")
     settled.beat("two", "a")
     settled.beat("one", "b", "a", nonce="2")
@@ -172,18 +173,20 @@ def test_a_key_is_only_followed_by_one_that_all_put_before_it(settled: Fleet) ->
     assert settled.active("one", "b", "a", nonce="2") == "b"
 
 
-def test_an_active_key_that_nobody_holds_any_more_gives_way(patient: Fleet, orphans_give_way: None) -> None:
-    patient.beat("one", "lost")
-    assert patient.beat("one", "new", nonce="2") == RingState("new", frozenset({"new"}))
+def test_active_key_that_no_instance_holds_is_given_up(unsettled: FleetWithKeys, orphans_expire_immediately: None) -> None:
+    unsettled.beat("one", "lost")
+    assert unsettled.beat("one", "new", nonce="2") == RingState("new", frozenset({"new"}))
 
 
-def test_the_newest_key_that_all_hold_is_chosen(settled: Fleet) -> None:
+def test_newest_common_key_becomes_active(settled: FleetWithKeys) -> None:
     settled.beat("one", "old")
     settled.beat("two", "newer", "old")
     assert settled.active("one", "newest", "newer", "old", nonce="2") == "newer"
 
 
-def test_an_entry_expires(redis_client: redis.Redis, settled: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_expires_and_a_crash_is_recorded(
+    redis_client: redis.Redis, settled: FleetWithKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settled.beat("one", "old")
     assert 0 < redis_client.pttl("fleet:instance:one-1") <= store.ENTRY_TTL_SECONDS * 1000 == 10_000
     monkeypatch.setattr(store, "ENTRY_TTL_SECONDS", 1)
@@ -191,12 +194,12 @@ def test_an_entry_expires(redis_client: redis.Redis, settled: Fleet, monkeypatch
     assert "silent" in settled.beat("one", "old").known
     wait_until(lambda: "silent" not in settled.beat("one", "old").known, what="the entry to expire")
     wait_until(
-        lambda: settled.beat("one", "old") and redis_client.hkeys("fleet:instances") == [b"one-1"], what="its crash_record"
+        lambda: settled.beat("one", "old") and redis_client.hkeys("fleet:instances") == [b"one-1"], what="the crash record"
     )
 
 
-def test_an_entry_that_expired_does_not_hold_a_key_back(
-    settled: Fleet, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+def test_expired_entry_does_not_block_a_new_key(
+    settled: FleetWithKeys, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settled.beat("one", "old")
     settled.beat("silent", "old")
@@ -205,7 +208,7 @@ def test_an_entry_that_expired_does_not_hold_a_key_back(
     assert settled.active("one", "new", "old") == "new"
 
 
-def test_an_instance_leaves_at_once(settled: Fleet, redis_client: redis.Redis) -> None:
+def test_leave_takes_effect_immediately(settled: FleetWithKeys, redis_client: redis.Redis) -> None:
     settled.beat("one", "one")
     settled.beat("two", "two")
     settled.remove("two")
@@ -214,13 +217,13 @@ def test_an_instance_leaves_at_once(settled: Fleet, redis_client: redis.Redis) -
     settled.remove("two")
 
 
-def test_a_heartbeat_keeps_what_the_entry_says(settled: Fleet, redis_client: redis.Redis) -> None:
+def test_heartbeat_stores_the_entry(settled: FleetWithKeys, redis_client: redis.Redis) -> None:
     settled.beat("one", "new", "old", nonce="7")
     kept = json.loads(cast(bytes, redis_client.hget("fleet:instance:one-7", "entry")))
     assert entry("one", "new", "old", nonce="7") == kept
 
 
-def test_a_registry_that_does_not_answer_is_unavailable(redis_client: redis.Redis, settled: Fleet) -> None:
+def test_failing_registry_raises_unavailable(redis_client: redis.Redis, settled: FleetWithKeys) -> None:
     redis_client.set("fleet:instances", "text")
     with pytest.raises(Unavailable):
         settled.beat("one", "old")
@@ -231,7 +234,7 @@ Outage = Callable[[], None]
 
 @pytest.fixture
 def outage(redis_client: redis.Redis) -> Outage:
-    """Redis was away for longer than entries live; what has no time to live is still there."""
+    """Returns a function that deletes what expires while Redis is unavailable for longer than the time to live."""
 
     def end() -> None:
         redis_client.delete(*redis_client.scan_iter("fleet:instance:*"))
@@ -239,58 +242,70 @@ def outage(redis_client: redis.Redis) -> Outage:
     return end
 
 
-def test_after_an_outage_the_fleet_writes_with_the_key_that_it_had(patient: Fleet, outage: Outage) -> None:
-    patient.beat("one", "old")
-    patient.beat("one", "new", "old")
+def test_active_key_survives_an_outage(unsettled: FleetWithKeys, outage: Outage) -> None:
+    unsettled.beat("one", "old")
+    unsettled.beat("one", "new", "old")
     outage()
-    assert patient.active("one", "new", "old") == "old"
+    assert unsettled.active("one", "new", "old") == "old"
 
 
-def test_after_an_outage_a_straggler_does_not_take_the_fleet_with_it(patient: Fleet, outage: Outage) -> None:
+def test_after_an_outage_an_outdated_instance_does_not_change_the_active_key(unsettled: FleetWithKeys, outage: Outage) -> None:
     for name in ("one", "two"):
-        patient.beat(name, "new")
-    assert patient.active("straggler", "old") == "new"  # and so it is not ready
+        unsettled.beat(name, "new")
+    assert unsettled.active("outdated", "old") == "new"  # which keeps it from becoming ready
     outage()
-    patient.beat("straggler", "old")
-    assert patient.active("one", "new") == "new"
+    unsettled.beat("outdated", "old")
+    assert unsettled.active("one", "new") == "new"
 
 
-def test_where_redis_has_lost_everything_a_ready_instance_tells_what_was_written_with(
-    patient: Fleet, redis_client: redis.Redis
+def test_after_data_loss_a_ready_instance_restores_the_active_key(unsettled: FleetWithKeys, redis_client: redis.Redis) -> None:
+    redis_client.flushall()
+    assert unsettled.active("one", "new", "old", writes_with="new") == "new"
+    assert unsettled.active("two", "new", "old") == "new"
+
+
+def test_after_data_loss_an_outdated_instance_does_not_decide_the_active_key(
+    unsettled: FleetWithKeys, redis_client: redis.Redis
 ) -> None:
+    unsettled.beat("one", "new")
+    assert unsettled.active("outdated", "old") == "new"  # which keeps it from becoming ready
     redis_client.flushall()
-    assert patient.active("one", "new", "old", writes_with="new") == "new"
-    assert patient.active("two", "new", "old") == "new"
+    unsettled.beat("outdated", "old")
+    assert unsettled.active("one", "new", writes_with="new") == "new"
 
 
-def test_where_redis_has_lost_everything_a_straggler_does_not_decide(patient: Fleet, redis_client: redis.Redis) -> None:
-    patient.beat("one", "new")
-    assert patient.active("straggler", "old") == "new"  # and so it is not ready
-    redis_client.flushall()
-    patient.beat("straggler", "old")
-    assert patient.active("one", "new", writes_with="new") == "new"
-
-
-def test_a_key_that_nobody_holds_is_waited_for(
-    patient: Fleet, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+def test_orphaned_key_is_given_up_only_after_a_wait(
+    unsettled: FleetWithKeys, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "ORPHAN_SECONDS", 1)
-    patient.beat("one", "lost")
-    assert patient.active("one", "new", nonce="2") == "lost"
-    wait_until(lambda: patient.active("one", "new", nonce="2") == "new", what="the lost key to be given up")
+    unsettled.beat("one", "lost")
+    assert unsettled.active("one", "new", nonce="2") == "lost"
+    wait_until(lambda: unsettled.active("one", "new", nonce="2") == "new", what="the lost key to be given up")
 
 
-def test_without_a_common_key_nothing_is_decided(patient: Fleet, orphans_give_way: None) -> None:
-    patient.beat("one", "lost")
-    patient.beat("two", "a")
-    patient.beat("three", "b")
-    patient.remove("one")
-    assert patient.beat("two", "a") == patient.beat("three", "b")
-    assert patient.active("two", "a") is None
-    assert patient.active("two", "b", "a", nonce="2") == "b"
+def test_without_a_common_key_there_is_no_active_key(unsettled: FleetWithKeys, orphans_expire_immediately: None) -> None:
+    unsettled.beat("one", "lost")
+    unsettled.beat("two", "a")
+    unsettled.beat("three", "b")
+    unsettled.remove("one")
+    assert unsettled.beat("two", "a") == unsettled.beat("three", "b")
+    assert unsettled.active("two", "a") is None
+    assert unsettled.active("two", "b", "a", nonce="2") == "b"
 
 
-# Who is who, and how they ended.
+@pytest.mark.parametrize(("script", "arguments"), [("heartbeat", store._Heartbeat), ("leave", store._Leave)])
+def test_scripts_name_their_keys_and_arguments_like_the_python_side(script: str, arguments: type[NamedTuple]) -> None:
+    source = Path(store.__file__).with_name(f"{script}.lua").read_text()
+    keys = re.findall(r"^local (\w+) = KEYS\[(\d+)\]", source, re.MULTILINE)
+    values = re.findall(r"^local (\w+) = (?:tonumber\()?ARGV\[(\d+)\]", source, re.MULTILINE)
+    assert keys
+    assert [store._Keys._fields[int(index) - 1] for _, index in keys] == [name for name, _ in keys]
+    assert tuple(name for name, _ in values) == arguments._fields
+    assert [int(index) for _, index in values] == list(range(1, len(values) + 1))
+    assert source.count("KEYS[") + source.count("ARGV[") == len(keys) + len(values)
+
+
+# Peers, duplicates and stops.
 
 
 @pytest.fixture
@@ -302,14 +317,14 @@ def kinds(registry: Registry) -> list[tuple[str, str]]:
     return [(stop["nonce"], stop["kind"]) for stop in registry.stops()]
 
 
-def test_others_are_told_of_each_other(registry: Registry) -> None:
+def test_heartbeat_returns_the_peers(registry: Registry) -> None:
     assert registry.heartbeat(entry("one", "key")).peers == []
     answer = registry.heartbeat(entry("two", "key", status="starting"))
     assert (answer.peers, answer.duplicate, answer.drained) == ([store.Peer("one-1", "one", "ready", 5)], None, False)
     assert registry.heartbeat(entry("one", "key")).peers == [store.Peer("two-1", "two", "starting", 5)]
 
 
-def test_of_two_that_have_one_name_the_younger_is_told_of_the_elder(registry: Registry) -> None:
+def test_younger_duplicate_is_given_the_older_one(registry: Registry) -> None:
     registry.heartbeat(entry("one", "key", nonce="a"))
     for _ in range(3):
         assert registry.heartbeat(entry("one", "key", nonce="z")).duplicate == {"hostname": "host", "pid": 17}
@@ -319,15 +334,15 @@ def test_of_two_that_have_one_name_the_younger_is_told_of_the_elder(registry: Re
     assert registry.stops() == []
 
 
-def test_a_dead_predecessor_makes_way_and_has_crashed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_predecessor_of_the_same_name_is_recorded_as_crashed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "SILENT_SECONDS", 0.2)
     registry.heartbeat(entry("one", "key", nonce="1"))
     assert registry.heartbeat(entry("one", "key", nonce="2")).duplicate is not None
-    wait_until(lambda: registry.heartbeat(entry("one", "key", nonce="2")).duplicate is None, what="the predecessor to make way")
+    wait_until(lambda: registry.heartbeat(entry("one", "key", nonce="2")).duplicate is None, what="the predecessor to be removed")
     assert kinds(registry) == [("one-1", "crashed")]
 
 
-def test_how_instances_ended(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stops_are_recorded_by_kind(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "ENTRY_TTL_SECONDS", 0.2)
     for name in ("killed", "stopped"):
         registry.heartbeat(entry(name, "key"))
@@ -336,20 +351,20 @@ def test_how_instances_ended(registry: Registry, monkeypatch: pytest.MonkeyPatch
         "stopped-1", {"instance_id": "stopped", "nonce": "stopped-1", "kind": "clean", "at": 1, "phases": [{"name": "delay"}]}
     )
 
-    def survivor() -> bool:
+    def all_recorded() -> bool:
         registry.heartbeat(entry("survivor", "key"))
         return len(kinds(registry)) == 3
 
-    wait_until(survivor, what="the obituaries")
+    wait_until(all_recorded, what="the crash records")
     assert sorted(kinds(registry)) == [("killed-1", "crashed"), ("killed-late-1", "forced"), ("stopped-1", "clean")]
     assert registry.heartbeat(entry("survivor", "key")).stops == {"clean": 1, "crashed": 1, "forced": 1}
-    told = {stop["nonce"]: stop for stop in registry.stops()}
-    assert (told["killed-1"]["summary"], told["killed-1"]["phases"]) == (store.VANISHED, [])
-    assert told["stopped-1"]["phases"] == [{"name": "delay"}]
-    assert told["killed-1"]["at"] > 1_700_000_000_000
+    stops = {stop["nonce"]: stop for stop in registry.stops()}
+    assert (stops["killed-1"]["summary"], stops["killed-1"]["phases"]) == (store.VANISHED, [])
+    assert stops["stopped-1"]["phases"] == [{"name": "delay"}]
+    assert stops["killed-1"]["at"] > 1_700_000_000_000
 
 
-def test_after_an_outage_nobody_is_taken_for_dead(
+def test_no_crash_is_recorded_after_an_outage(
     registry: Registry, redis_client: redis.Redis, outage: Outage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("one", "two"):
@@ -363,23 +378,23 @@ def test_after_an_outage_nobody_is_taken_for_dead(
     assert registry.stops() == []
 
 
-def test_readers_are_told_of_those_that_were_heard_lately(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instances_lists_those_with_a_recent_heartbeat(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("two", "one"):
         registry.heartbeat(entry(name, "key"), {"instance_id": name, "start_time": "now"})
-    registry.heartbeat(entry("wordless", "key"))
+    registry.heartbeat(entry("without-status", "key"))
     assert [about["instance_id"] for about in registry.instances()] == ["one", "two"]
     monkeypatch.setattr(store, "SILENT_SECONDS", 0.3)
-    wait_until(lambda: registry.instances() == [], what="them to be silent")
+    wait_until(lambda: registry.instances() == [], what="the instances to be hidden")
 
 
-def test_an_order_is_seen_before_its_instance_knows(registry: Registry) -> None:
+def test_drain_is_visible_before_the_instance_is_notified(registry: Registry) -> None:
     for name in ("one", "two"):
         registry.heartbeat(entry(name, "key"), {"instance_id": name, "start_time": "now"})
     registry.set_drained(entry("two")["nonce"], True)
     assert [(about["instance_id"], about["set_aside"]) for about in registry.instances()] == [("one", False), ("two", True)]
 
 
-def test_the_last_stops_are_kept(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_last_stops_are_kept(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "MAX_STOPS", 2)
     for number in range(4):
         registry.heartbeat(entry(f"n{number}", "key"))
@@ -387,32 +402,32 @@ def test_the_last_stops_are_kept(registry: Registry, monkeypatch: pytest.MonkeyP
     assert kinds(registry) == [("n3-1", "clean"), ("n2-1", "clean")]
 
 
-def test_who_is_not_registered_leaves_no_account(registry: Registry) -> None:
+def test_unregistered_instance_records_no_stop(registry: Registry) -> None:
     for _ in range(2):
-        registry.leave("stranger", {"nonce": "stranger", "kind": "clean"})
+        registry.leave("unknown", {"nonce": "unknown", "kind": "clean"})
     assert registry.stops() == []
 
 
-def test_an_order_is_heard_with_the_next_heartbeat(registry: Registry) -> None:
+def test_next_heartbeat_returns_the_drain(registry: Registry) -> None:
     registry.heartbeat(entry("one", "key"))
-    for wanted in (True, False):
-        registry.set_drained("one-1", wanted)
-        assert registry.heartbeat(entry("one", "key")).drained is wanted
+    for drained in (True, False):
+        registry.set_drained("one-1", drained)
+        assert registry.heartbeat(entry("one", "key")).drained is drained
     registry.set_drained("one-1", True)
     registry.leave("one-1", None)
     assert registry.heartbeat(entry("one", "key", nonce="2")).drained is False
 
 
-def test_one_that_was_set_aside_and_then_died_has_crashed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drained_instance_that_dies_is_recorded_as_crashed(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "SILENT_SECONDS", 0.1)
     registry.heartbeat({**entry("one", "key", status="draining"), "is_stopping": False})
-    wait_until(lambda: registry.heartbeat(entry("one", "key", nonce="2")).duplicate is None, what="the predecessor to make way")
+    wait_until(lambda: registry.heartbeat(entry("one", "key", nonce="2")).duplicate is None, what="the predecessor to be removed")
     assert kinds(registry) == [("one-1", "crashed")]
 
 
-def test_one_that_was_only_cut_off_is_struck_out_when_it_returns(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crash_record_is_removed_when_the_instance_reconnects(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "ENTRY_TTL_SECONDS", 0.2)
     registry.heartbeat(entry("one", "key"))
-    wait_until(lambda: registry.heartbeat(entry("other", "key")) and kinds(registry), what="the crash_record")
+    wait_until(lambda: registry.heartbeat(entry("other", "key")) and kinds(registry), what="the crash record")
     assert registry.heartbeat(entry("one", "key")).stops == {"crashed": 0}
     assert kinds(registry) == []

@@ -28,19 +28,19 @@ def test_without_responses_there_is_no_percentile(times: ResponseTimes) -> None:
 
 
 @pytest.mark.parametrize("seconds", [FASTEST_SECONDS, 0.00123, 0.01, 0.4999, 0.5, 0.51, 1.0, 7.0, 99.0])
-def test_one_response_is_known_to_five_percent(times: ResponseTimes, seconds: float) -> None:
+def test_percentile_of_one_response_is_exact_to_five_percent(times: ResponseTimes, seconds: float) -> None:
     times.observe(seconds)
     assert ERROR < 0.05
     assert times.percentile(95) == pytest.approx(seconds, rel=ERROR + 1e-9)
 
 
 @pytest.mark.parametrize(("seconds", "counted_as"), [(0.0, FASTEST_SECONDS), (-1.0, FASTEST_SECONDS), (86400.0, SLOWEST_SECONDS)])
-def test_what_is_out_of_range_counts_as_the_nearest(times: ResponseTimes, seconds: float, counted_as: float) -> None:
+def test_value_out_of_range_counts_as_the_nearest_bucket(times: ResponseTimes, seconds: float, counted_as: float) -> None:
     times.observe(seconds)
     assert times.percentile(95) == pytest.approx(counted_as, rel=GROWTH - 1)
 
 
-def test_five_of_a_hundred_may_be_slower(times: ResponseTimes) -> None:
+def test_95th_percentile_ignores_the_slowest_five_percent(times: ResponseTimes) -> None:
     for number in range(100):
         times.observe(2.0 if number < 5 else 0.01)
     assert times.percentile(95) == pytest.approx(0.01, rel=ERROR)
@@ -49,17 +49,17 @@ def test_five_of_a_hundred_may_be_slower(times: ResponseTimes) -> None:
 
 
 @pytest.mark.parametrize("percent", [50, 95, 99])
-def test_as_good_as_sorting_them_all(times: ResponseTimes, clock: Clock, percent: int) -> None:
+def test_percentile_matches_the_exact_quantile(times: ResponseTimes, clock: Clock, percent: int) -> None:
     chance = random.Random(7)  # noqa: S311
     seconds = [chance.lognormvariate(-3, 1.5) for _ in range(5000)]
-    for number, each in enumerate(seconds):
+    for number, value in enumerate(seconds):
         clock.now = 1000 + number * (WINDOW_SECONDS - 1) / len(seconds)
-        times.observe(each)
+        times.observe(value)
     exact = statistics.quantiles(seconds, n=100)[percent - 1]
     assert times.percentile(percent) == pytest.approx(exact, rel=ERROR + 0.01)
 
 
-def test_what_is_older_than_the_window_is_forgotten(times: ResponseTimes, clock: Clock) -> None:
+def test_responses_older_than_the_window_do_not_count(times: ResponseTimes, clock: Clock) -> None:
     times.observe(5.0)
     clock.now += WINDOW_SECONDS - 1
     for _ in range(3):
@@ -73,7 +73,7 @@ def test_what_is_older_than_the_window_is_forgotten(times: ResponseTimes, clock:
     assert times.percentile(95) == pytest.approx(1.0, rel=ERROR)
 
 
-def test_the_window_does_not_grow_with_the_number_of_responses(times: ResponseTimes, clock: Clock) -> None:
+def test_memory_does_not_grow_with_the_number_of_responses(times: ResponseTimes, clock: Clock) -> None:
     for _ in range(10 * WINDOW_SECONDS):
         clock.now += 1
         for _ in range(20):

@@ -10,17 +10,17 @@ from prometheus_client import REGISTRY
 from app.health.load import Load
 
 
-def test_an_instance_without_requests_has_no_response_time() -> None:
+def test_without_requests_there_is_no_response_time() -> None:
     assert Load().describe() == {"cpu_percent": 0, "memory_percent": 0, "loop_delay_ms": 0, "p95_ms": None}
 
 
-def test_a_sample_is_shown_and_measured() -> None:
+def test_sample_is_reported_and_set_as_metric() -> None:
     load = Load()
-    load.sample(late=0)
+    load.sample(0)
     end = time.process_time() + 0.1
     while time.process_time() < end:
         pass
-    load.sample(late=0.25)
+    load.sample(0.25)
     assert load.cpu_percent > 0
     assert 0 < load.memory_percent <= 100
     assert load.describe()["loop_delay_ms"] == 250
@@ -29,7 +29,7 @@ def test_a_sample_is_shown_and_measured() -> None:
     assert REGISTRY.get_sample_value("reporadar_memory_percent") == load.memory_percent
 
 
-def test_the_application_measures_its_responses(app: Flask, client: FlaskClient) -> None:
+def test_only_responses_outside_health_and_sockets_are_measured(app: Flask, client: FlaskClient) -> None:
     load: Load = app.extensions["load"]
     for path in ("/health", "/health/ready", "/health/live", "/metrics", "/socket.io/?EIO=4&transport=polling"):
         client.get(path)

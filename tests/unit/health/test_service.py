@@ -8,11 +8,13 @@ from app.core.errors import Unavailable
 from app.health.service import FAIL, PASS, PROBE_TIMEOUT_SECONDS, SLOW_SECONDS, UNREADY_AFTER_SECONDS, WARN, Probe
 from tests.unit.conftest import Clock, count_of
 
+ADVICE = "check that it runs and that REDIS_URL is right"
+NOT_ANSWERED = f"redis has not answered yet: {ADVICE}"
 REFUSED = "192.0.2.7:6379 refused the connection"
 
 
 class Dependency:
-    """Answers after so many seconds: None, a complaint, or not at all."""
+    """Returns `answer` after `seconds`, or raises if `is_down`."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -20,7 +22,7 @@ class Dependency:
         self.answer: str | None = None
         self.is_down = False
 
-    def ask(self) -> str | None:
+    def check(self) -> str | None:
         self.clock.now += self.seconds
         if self.is_down:
             raise Unavailable("no answer") from ConnectionRefusedError(f"{REFUSED}\nand a second line")
@@ -41,11 +43,11 @@ def dependency(clock: Clock) -> Dependency:
 
 @pytest.fixture
 def probe(dependency: Dependency) -> Probe:
-    return Probe("redis", dependency.ask)
+    return Probe("redis", dependency.check)
 
 
 def fail_for(seconds: float, probe: Probe, dependency: Dependency) -> None:
-    """Probes each half second, the first one now."""
+    """Probe every half second, starting now."""
     dependency.is_down = True
     end = dependency.clock.now + seconds
     while dependency.clock.now < end:
@@ -53,18 +55,18 @@ def fail_for(seconds: float, probe: Probe, dependency: Dependency) -> None:
         dependency.clock.now = min(end, dependency.clock.now + 0.5)
 
 
-def test_nothing_is_known_before_the_first_answer(probe: Probe) -> None:
+def test_probe_fails_before_the_first_answer(probe: Probe) -> None:
     assert (probe.status, probe.latency) == (FAIL, None)
-    assert probe.not_ready_reason() == "redis has not answered yet"
+    assert probe.not_ready_reason() == NOT_ANSWERED
 
 
-def test_an_answer_passes(probe: Probe) -> None:
+def test_answer_passes(probe: Probe) -> None:
     probe.probe()
     assert (probe.status, probe.not_ready_reason()) == (PASS, None)
     assert probe.latency == pytest.approx(0.001, abs=1e-6)
 
 
-def test_slow_is_a_warning_and_no_failure(probe: Probe, dependency: Dependency) -> None:
+def test_slow_answer_is_a_warning_not_a_failure(probe: Probe, dependency: Dependency) -> None:
     dependency.seconds = SLOW_SECONDS + 0.01
     for _ in range(100):
         probe.probe()
@@ -75,7 +77,7 @@ def test_slow_is_a_warning_and_no_failure(probe: Probe, dependency: Dependency) 
         assert (probe.status, probe.not_ready_reason()) == (WARN, None)
 
 
-def test_a_complaint_fails_and_stands_in_the_way_at_once(probe: Probe, dependency: Dependency) -> None:
+def test_reported_error_makes_the_instance_unready_immediately(probe: Probe, dependency: Dependency) -> None:
     probe.probe()
     dependency.answer = "the schema is missing"
     probe.probe()
@@ -85,7 +87,7 @@ def test_a_complaint_fails_and_stands_in_the_way_at_once(probe: Probe, dependenc
     assert (probe.status, probe.not_ready_reason()) == (PASS, None)
 
 
-def test_a_failure_fails_at_once_and_stands_in_the_way_after_10_seconds(probe: Probe, dependency: Dependency) -> None:
+def test_failure_makes_the_instance_unready_after_10_seconds(probe: Probe, dependency: Dependency) -> None:
     probe.probe()
     fail_for(0.5, probe, dependency)
     assert (probe.status, probe.not_ready_reason()) == (FAIL, None)
@@ -93,7 +95,7 @@ def test_a_failure_fails_at_once_and_stands_in_the_way_after_10_seconds(probe: P
     assert UNREADY_AFTER_SECONDS == probe.failing_for == 10
     assert probe.not_ready_reason() is None
     dependency.clock.now += 0.1
-    assert probe.not_ready_reason() == "redis has failed for 10 s"
+    assert probe.not_ready_reason() == f"redis has failed for 10 s: {ADVICE}"
 
 
 def test_one_answer_ends_a_failure(probe: Probe, dependency: Dependency) -> None:
@@ -107,12 +109,12 @@ def test_one_answer_ends_a_failure(probe: Probe, dependency: Dependency) -> None
     assert probe.not_ready_reason() is None
 
 
-def test_one_that_never_answered_is_in_the_way_from_the_first_moment(probe: Probe, dependency: Dependency) -> None:
+def test_dependency_that_never_answered_makes_the_instance_unready_immediately(probe: Probe, dependency: Dependency) -> None:
     fail_for(0.5, probe, dependency)
-    assert (probe.status, probe.not_ready_reason()) == (FAIL, "redis has not answered yet")
+    assert (probe.status, probe.not_ready_reason()) == (FAIL, NOT_ANSWERED)
 
 
-def test_a_probe_that_gets_no_answer_at_all_is_seen_while_it_waits(probe: Probe, dependency: Dependency) -> None:
+def test_hanging_probe_is_reported_while_it_waits(probe: Probe, dependency: Dependency) -> None:
     probe.probe()
     seen: list[tuple[str, str | None]] = []
 
@@ -124,10 +126,10 @@ def test_a_probe_that_gets_no_answer_at_all_is_seen_while_it_waits(probe: Probe,
 
     probe.check = hang
     probe.probe()
-    assert seen == [(PASS, None), (WARN, None), (FAIL, None), (FAIL, "redis has failed for 11 s")]
+    assert seen == [(PASS, None), (WARN, None), (FAIL, None), (FAIL, f"redis has failed for 11 s: {ADVICE}")]
 
 
-def test_a_failure_is_told_once_and_so_is_its_end(probe: Probe, dependency: Dependency, caplog: pytest.LogCaptureFixture) -> None:
+def test_failure_and_recovery_are_logged_once(probe: Probe, dependency: Dependency, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     probe.probe()
     fail_for(3, probe, dependency)
@@ -140,7 +142,7 @@ def test_a_failure_is_told_once_and_so_is_its_end(probe: Probe, dependency: Depe
     ]
 
 
-def test_the_last_answer_is_a_metric(probe: Probe, dependency: Dependency) -> None:
+def test_last_answer_is_exported_as_metric(probe: Probe, dependency: Dependency) -> None:
     probe.probe()
     assert count_of("reporadar_dependency_up", dependency="redis") == 1
     assert count_of("reporadar_dependency_latency_seconds", dependency="redis") == pytest.approx(0.001, abs=1e-6)
@@ -148,9 +150,9 @@ def test_the_last_answer_is_a_metric(probe: Probe, dependency: Dependency) -> No
     assert count_of("reporadar_dependency_up", dependency="redis") == 0
 
 
-def test_what_should_be_mended_is_a_warning_and_not_in_the_way(dependency: Dependency, caplog: pytest.LogCaptureFixture) -> None:
+def test_warning_does_not_make_the_instance_unready(dependency: Dependency, caplog: pytest.LogCaptureFixture) -> None:
     found: list[str | None] = [None, "something", "something", None]
-    probe = Probe("redis", dependency.ask, find_warning=lambda: found.pop(0))
+    probe = Probe("redis", dependency.check, find_warning=lambda: found.pop(0))
     statuses = []
     for _ in range(4):
         probe.probe()

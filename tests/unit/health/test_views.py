@@ -16,7 +16,7 @@ def probe_all(app: Flask) -> None:
         probe.probe()
 
 
-def test_an_embedded_instance_depends_on_its_database(app: Flask, client: FlaskClient) -> None:
+def test_health_of_an_embedded_instance_checks_its_database(app: Flask, client: FlaskClient) -> None:
     probe_all(app)
     response = client.get("/health")
     assert response.status_code == 200
@@ -29,7 +29,7 @@ def test_an_embedded_instance_depends_on_its_database(app: Flask, client: FlaskC
     assert set(response.json["load"]) == {"cpu_percent", "memory_percent", "loop_delay_ms", "p95_ms"}
 
 
-def test_an_instance_is_ready_when_its_dependencies_have_answered(app: Flask, client: FlaskClient) -> None:
+def test_instance_is_ready_once_its_dependencies_have_answered(app: Flask, client: FlaskClient) -> None:
     response = client.get("/health/ready")
     assert response.status_code == 503
     assert response.json is not None
@@ -41,7 +41,7 @@ def test_an_instance_is_ready_when_its_dependencies_have_answered(app: Flask, cl
     assert (response.json["status"], response.json["phase"], response.json["reasons"]) == ("pass", "ready", [])
 
 
-def test_an_instance_that_drains_is_alive_and_not_ready(app: Flask, client: FlaskClient) -> None:
+def test_draining_instance_is_live_but_not_ready(app: Flask, client: FlaskClient) -> None:
     probe_all(app)
     lifecycle: Lifecycle = app.extensions["lifecycle"]
     lifecycle.drain()
@@ -49,7 +49,7 @@ def test_an_instance_that_drains_is_alive_and_not_ready(app: Flask, client: Flas
     assert client.get("/health/live").status_code == 200
 
 
-def test_a_failure_is_told_without_its_cause(app: Flask, client: FlaskClient) -> None:
+def test_failure_is_reported_without_its_cause(app: Flask, client: FlaskClient) -> None:
     def refuse() -> str:
         raise ConnectionRefusedError("192.0.2.7:5432")
 
@@ -66,25 +66,25 @@ def test_a_failure_is_told_without_its_cause(app: Flask, client: FlaskClient) ->
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.9.1", "10.1.2.3", "172.16.0.9", "192.168.1.1", "::1", "fd00::1"])
-def test_metrics_are_for_a_near_peer(client: FlaskClient, peer: str) -> None:
+def test_private_peer_gets_metrics(client: FlaskClient, peer: str) -> None:
     response = client.get("/metrics", environ_base={"REMOTE_ADDR": peer})
     assert response.status_code == 200
     assert "reporadar_ready" in response.text
 
 
 @pytest.mark.parametrize("peer", ["8.8.8.8", "172.32.0.1", "2001:4860::8888", "0.0.0.0", "::", ""])  # noqa: S104
-def test_to_others_there_are_no_metrics(client: FlaskClient, peer: str) -> None:
+def test_public_peer_gets_no_metrics(client: FlaskClient, peer: str) -> None:
     assert client.get("/metrics", environ_base={"REMOTE_ADDR": peer}).status_code == 404
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via"])
 @pytest.mark.parametrize("trusted_proxies", ["0", "1"])
-def test_whoever_comes_through_a_proxy_gets_no_metrics(make_app: MakeApp, header: str, trusted_proxies: str) -> None:
+def test_forwarded_request_gets_no_metrics(make_app: MakeApp, header: str, trusted_proxies: str) -> None:
     client = make_app(TRUSTED_PROXIES=trusted_proxies).test_client()
     assert client.get("/metrics", headers={header: "10.1.2.3"}).status_code == 404
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7:4711", "unknown"])
-def test_a_proxy_that_tells_no_address_gets_no_metrics(make_app: MakeApp, address: str) -> None:
+def test_forwarded_request_without_a_valid_address_gets_no_metrics(make_app: MakeApp, address: str) -> None:
     client = make_app(TRUSTED_PROXIES="1").test_client()
     assert client.get("/metrics", headers={"X-Forwarded-For": address}).status_code == 404
