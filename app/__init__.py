@@ -54,8 +54,8 @@ from app.repositories import sockets as repositories_sockets
 from app.repositories import views as repositories_views
 from app.repositories.service import Repositories
 from app.server.lifecycle import Lifecycle
-from app.sessions.census import KeyCensus
 from app.sessions.interface import SessionInterface
+from app.sessions.key_usage import KeyUsage
 from app.web import views as web_views
 
 
@@ -127,7 +127,7 @@ def create_services(config: Config, parts: Infrastructure) -> Services:
     notifications = Notifications(database, publish)
     queues = JobQueues(parts.adapters.broker)
     return Services(
-        accounts=Accounts(config, database, Passwords(), parts.adapters.limiter, forget=analytics.forget),
+        accounts=Accounts(config, database, Passwords(), parts.adapters.limiter, on_delete=analytics.forget),
         analytics=analytics,
         exports=Exports(database, queues.exports.send),
         insights=Insights(database, PAGE_VIEWED, FUNNELS),
@@ -210,7 +210,7 @@ def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, serv
         lifecycle.add("jobs", background=pool.start, on_stop_begin=pool.stop)
     lifecycle.add("load", background=parts.load.run)
     lifecycle.add("vitals", background=parts.vitals.run)
-    lifecycle.add("census", background=KeyCensus(parts.adapters.sessions, [parts.encryption, parts.signing]).run)
+    lifecycle.add("key usage", background=KeyUsage(parts.adapters.sessions, [parts.encryption, parts.signing]).run)
 
 
 def add_middleware(app: Flask, config: Config, load: Load) -> None:

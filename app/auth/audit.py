@@ -1,4 +1,4 @@
-"""The audit log: one line for each event of authentication and authorisation, with who, from where, and nothing secret."""
+"""The audit log: one line per authentication or authorisation event, with client address and account, without secrets."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import logging
 log = logging.getLogger("audit")
 
 
-def note(event: str, address: str, **facts: object) -> None:
+def log_event(event: str, address: str, **facts: object) -> None:
     log.info(" ".join([event, *(f"{name}={value}" for name, value in {"address": address, **facts}.items())]))
 
 
-def account(email: str) -> str:
-    """An e-mail address for the log: recognisable for who knows it, and not to be read off."""
+def account_digest(email: str) -> str:
+    """Return 12 hexadecimal characters that identify an e-mail address in the log without showing it."""
     return hashlib.sha256(email.encode()).hexdigest()[:12]

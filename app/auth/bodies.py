@@ -1,4 +1,4 @@
-"""What goes in and out of the account endpoints."""
+"""Request and response bodies of the account endpoints."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class InstanceFacts(BaseModel):
 
 
 class Me(BaseModel):
-    """Who is signed in, by which session, and which instance answered."""
+    """The signed-in user, the session, and the instance that answered."""
 
     user: UserFacts
     session: CurrentSession
@@ -84,6 +84,6 @@ class SessionFacts(BaseModel):
 
 
 class SessionList(BaseModel):
-    """All sessions of the user, the latest first."""
+    """All sessions of the user, most recently used first."""
 
     sessions: list[SessionFacts]

@@ -1,4 +1,4 @@
-"""`flask users`: what an operator does with accounts."""
+"""`flask users`: account commands for operators."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from app.database.cli import database_of_command
 
 @click.group()
 def users() -> None:
-    """Accounts."""
+    """Manage accounts."""
 
 
 @users.command()
 @click.argument("email")
 @with_appcontext
 def promote(email: str) -> None:
-    """Make the user EMAIL an administrator. It counts from their next request on."""
+    """Make the user EMAIL an administrator. This applies from their next request."""
     with database_of_command() as database:
         found = database.run(store.promote, email.strip().lower())
     if not found:
-        raise click.ClickException(f"there is no account with the address {email}")
-    audit.note("account.promoted", "cli", account=audit.account(email.strip().lower()))
+        raise click.ClickException(f"there is no account with the e-mail address {email}")
+    audit.log_event("account.promoted", "cli", account=audit.account_digest(email.strip().lower()))
     click.echo(f"{email} is an administrator now.")

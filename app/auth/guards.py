@@ -1,4 +1,4 @@
-"""Who is asking: the signed-in user of a request, and how a request signs in and out. Other features use this and no more."""
+"""The user of the current request, sign-in and sign-out. Other features use only this module of app.auth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.core.extensions import extension
 from app.sessions import cookie
 from app.sessions.interface import SessionInterface
 from app.sessions.session import Session
-from app.sessions.store import NEVER_AGAIN, Owner, public_id
+from app.sessions.store import PASSWORD_VERSION_OF_DELETED_ACCOUNT, Owner, public_id
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -30,7 +30,7 @@ def accounts() -> Accounts:
 
 
 def current_user() -> User | None:
-    """From the session, and held against the user's row: a deleted account or an older password ends the session."""
+    """Return the signed-in user. A session of a deleted account or of an older password is ended."""
     if "user" not in g:
         g.user = _user_of_session()
     return cast("User | None", g.user)
@@ -57,36 +57,36 @@ def admin_required(view: View) -> View:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         user = require_user()
         if not user.is_admin:
-            audit.note("access.denied", client().address, user=user.id, path=request.path)
+            audit.log_event("access.denied", client().address, user=user.id, path=request.path)
             raise Problem("This is for administrators.", status=403)
         return view(*args, **kwargs)
 
     return cast(View, guarded)
 
 
-def note_act(event: str, **facts: object) -> None:
-    """For the audit log: what the signed-in user did."""
-    audit.note(event, client().address, user=require_user().id, **facts)
+def log_action(event: str, **facts: object) -> None:
+    """Write an action of the signed-in user to the audit log."""
+    audit.log_event(event, client().address, user=require_user().id, **facts)
 
 
 def client() -> Client:
-    """Of this request."""
-    agent = request.user_agent.string[:MAX_USER_AGENT_LENGTH]
-    return Client(request.remote_addr or "", agent, _device())
+    """Return the client of the current request."""
+    user_agent = request.user_agent.string[:MAX_USER_AGENT_LENGTH]
+    return Client(request.remote_addr or "", user_agent, _device())
 
 
 def sign_in(user: User) -> None:
-    """A session under a new id; what the browser had before is dead."""
-    for prepare in accounts().before_sign_in:
-        prepare(user.id)
-    caller = client()
+    """Start a session under a new ID and end the session that the browser had before."""
+    for callback in accounts().before_sign_in:
+        callback(user.id)
+    signing_in = client()
     owner = Owner(user.id, user.password_version)
-    facts = {"ip": caller.address, "user_agent": caller.user_agent}
+    client_facts = {"ip": signing_in.address, "user_agent": signing_in.user_agent}
     values = {"user_id": user.id, "password_version": user.password_version}
-    if not _interface().start(_session(), owner, facts, values):
+    if not _interface().start(_session(), owner, client_facts, values):
         raise WrongPassword
     g.user = user
-    _remember_device(user, caller)
+    _set_device_cookie(user, signing_in)
 
 
 def sign_out() -> None:
@@ -94,69 +94,72 @@ def sign_out() -> None:
     _interface().end(current)
     g.user = None
     if current.key:
-        audit.note("session.ended", client().address, session=public_id(current.key), by="logout")
+        audit.log_event("session.ended", client().address, session=public_id(current.key), by="logout")
     after_this_request(_clear_site_data)
 
 
 def change_password(user: User, current: str, new: str) -> None:
-    """Every other session of the user ends, and this one gets a new id."""
+    """Change the password, end all other sessions of the user and give this one a new ID."""
     changed = accounts().change_password(user, current, new, client())
     try:
         _interface().end_all(user.id, "password_changed", keep=_session().key, password_version=changed.password_version)
-    except Unavailable:  # sessions of the old password are refused all the same, by their version
-        raise Unavailable("Your password was changed. Please sign in with the new one in a moment.") from None
+    except Unavailable:  # sessions of the old password are rejected anyway, by their password version
+        raise Unavailable("Your password was changed. Please sign in with the new password in a moment.") from None
     sign_in(changed)
 
 
 def delete_account(user: User, password: str) -> None:
     accounts().delete(user, password, client())
     try:
-        _interface().end_all(user.id, "account_deleted", keep=None, password_version=NEVER_AGAIN)
+        _interface().end_all(user.id, "account_deleted", keep=None, password_version=PASSWORD_VERSION_OF_DELETED_ACCOUNT)
         sign_out()
-    except Unavailable:  # sessions of a user who is gone lead nowhere
-        raise Unavailable("Your account was deleted. Your sessions end as soon as their store answers again.") from None
+    except Unavailable:  # sessions of a deleted user are rejected anyway
+        raise Unavailable("Your account was deleted. Your sessions end as soon as their store is available again.") from None
 
 
 def end_other_sessions(user: User) -> None:
-    ended = _interface().end_all(user.id, "revoked", keep=_session().key)
-    audit.note("sessions.ended", client().address, user=user.id, count=ended)
+    count = _interface().end_all(user.id, "revoked", keep=_session().key)
+    audit.log_event("sessions.ended", client().address, user=user.id, count=count)
 
 
 def end_session(user: User, session_id: str) -> None:
-    """One of the user's, by its public id; signs out if it is this one. Raises NotFound."""
-    keys = [key for key in _interface().store.of_user(user.id) if public_id(key) == session_id]
+    """End one session of the user by its public ID; sign out if it is the current one. Raises NotFound."""
+    keys = [key for key in _interface().store.records_of_user(user.id) if public_id(key) == session_id]
     if not keys:
         raise NotFound("You have no such session.")
     if keys[0] == _session().key:
         sign_out()
     else:
         _interface().end_record(keys[0], "revoked")
-        audit.note("session.ended", client().address, user=user.id, session=session_id, by="revocation")
+        audit.log_event("session.ended", client().address, user=user.id, session=session_id, by="revocation")
 
 
 def list_sessions(user: User) -> list[dict[str, Any]]:
-    """The latest first: id, created_at and last_seen_at (seconds since 1970), ip, user_agent, current."""
+    """Return the sessions of a user, most recently used first: id, current, and the facts of SessionInterface.describe."""
     interface, current = _interface(), _session().key
     described = [
         {"id": public_id(key), "current": key == current, **facts}
-        for key, sealed in interface.store.of_user(user.id).items()
-        if (facts := interface.describe(key, sealed))
+        for key, encrypted in interface.store.records_of_user(user.id).items()
+        if (facts := interface.describe(key, encrypted))
     ]
     return sorted(described, key=lambda entry: entry["last_seen_at"], reverse=True)
 
 
 def describe_current_session() -> dict[str, Any]:
+    """Return id, created_at, last_seen_at and expires_at (seconds since 1970) of the signed-in user's session."""
     current = _session()
+    assert current.key
+    assert current.record
     return {
-        "id": public_id(current.key or ""),
-        "created_at": current.created_at,
-        "last_seen_at": current.seen_at,
-        "expires_at": _interface().expires_at(current),
+        "id": public_id(current.key),
+        "created_at": current.record.created_at,
+        "last_seen_at": current.record.seen_at,
+        "expires_at": _interface().records.expires_at(current.record),
     }
 
 
 def session_key() -> str | None:
-    """Under which the record of this request's session is kept."""
+    """Return the store key of the current session's record."""
     return _session().key
 
 
@@ -180,7 +183,8 @@ def _interface() -> SessionInterface:
 
 
 def _clear_site_data(response: Response) -> Response:
-    response.headers["Clear-Site-Data"] = '"cache", "storage"'  # cookies stay: the session's is deleted, the device's is needed
+    # Without "cookies": the session cookie is deleted separately, and the device cookie has to stay.
+    response.headers["Clear-Site-Data"] = '"cache", "storage"'
     return response
 
 
@@ -189,13 +193,13 @@ def _device_cookie_name() -> str:
 
 
 def _device() -> tuple[int, str] | None:
-    read = cookie.read_signed(_interface().signing, request.cookies.get(_device_cookie_name(), ""), "device")
-    user_id, _, name = read[0].partition(".") if read else ("", "", "")
+    signed = cookie.read_signed(_interface().signing, request.cookies.get(_device_cookie_name(), ""), "device")
+    user_id, _, name = signed.value.partition(".") if signed else ("", "", "")
     return (int(user_id), name) if user_id.isdecimal() else None
 
 
-def _remember_device(user: User, caller: Client) -> None:
-    if caller.device and caller.device[0] == user.id:
+def _set_device_cookie(user: User, signing_in: Client) -> None:
+    if signing_in.device and signing_in.device[0] == user.id:
         return
     value = cookie.sign(_interface().signing, f"{user.id}.{secrets.token_hex(16)}", "device")
 

@@ -1,8 +1,8 @@
-"""Rate limits that are exact across instances: a sliding log of what was taken, and can be given back.
+"""Rate limits that are exact across instances: sliding logs of attempts.
 
-A login takes its place before the password is checked and gives it back on success, so that a limit of L lets exactly L wrong
-passwords through, however many come at once and wherever they come. Being refused takes nothing: whoever keeps trying does not
-prolong the wait.
+A login acquires its attempt before the password is checked and releases it on success. So a limit of L allows exactly L wrong
+passwords, however many requests arrive at once and on whichever instance. A rejected attempt does not count and does not prolong
+the wait.
 """
 
 from __future__ import annotations
@@ -22,89 +22,89 @@ from app.core.keyring import Keyring
 from app.redis.client import available
 from app.redis.scripts import load_script
 
-Buckets = Mapping[str, RateLimit]  # what is counted -> how much of it is allowed
+Buckets = Mapping[str, RateLimit]  # name, such as "login:account:ada@example.org" -> limit
 
 
 class RateLimiter(Protocol):
-    def take(self, buckets: Buckets, token: str) -> int:
-        """A place in all buckets, under a name of its own; or none and the whole seconds until there is one in each."""
+    def acquire(self, buckets: Buckets, token: str) -> int:
+        """Add a unique token to all buckets and return 0. If a bucket is full, add nothing and return the seconds to wait."""
 
-    def give_back(self, buckets: Buckets, token: str) -> None: ...
+    def release(self, buckets: Buckets, token: str) -> None: ...
 
 
 class RedisRateLimiter:
     def __init__(self, client: redis.Redis, signing: Keyring) -> None:
         self._client = client
         self._signing = signing
-        self._take = client.register_script(load_script(__file__, "take_attempt"))
+        self._acquire = client.register_script(load_script(__file__, "acquire_rate_limit"))
 
-    def take(self, buckets: Buckets, token: str) -> int:
+    def acquire(self, buckets: Buckets, token: str) -> int:
         arguments: list[str | int] = [token]
-        for rate in buckets.values():
-            arguments += [rate.limit, rate.seconds * 1_000_000]
+        for limit in buckets.values():
+            arguments += [limit.limit, limit.seconds * 1_000_000]
         with available():
-            microseconds = int(self._take(keys=[self._key(name) for name in buckets], args=arguments))
+            microseconds = int(self._acquire(keys=[self._key(name) for name in buckets], args=arguments))
         return math.ceil(microseconds / 1_000_000)
 
-    def give_back(self, buckets: Buckets, token: str) -> None:
+    def release(self, buckets: Buckets, token: str) -> None:
         with available(), self._client.pipeline(transaction=False) as pipeline:
             for name in buckets:
                 pipeline.zrem(self._key(name), token)
             pipeline.execute()
 
     def _key(self, name: str) -> str:
-        # A name holds an address or an e-mail, which are not to be read in Redis; all instances have the same active key.
+        # Hashed, because a name contains an IP or e-mail address. All instances have the same active key.
         return "rate:" + hmac.digest(self._signing.active, name.encode(), hashlib.sha256).hex()
 
 
 @dataclass
 class _Bucket:
     seconds: int
-    taken: dict[str, float] = field(default_factory=dict)  # token -> moment
+    tokens: dict[str, float] = field(default_factory=dict)  # token -> time.monotonic() when it was acquired
 
-    def forget_the_old(self, now: float) -> None:
-        self.taken = {token: moment for token, moment in self.taken.items() if moment > now - self.seconds}
+    def remove_expired(self, now: float) -> None:
+        self.tokens = {token: acquired_at for token, acquired_at in self.tokens.items() if acquired_at > now - self.seconds}
 
 
 class MemoryRateLimiter:
-    """The same for one instance."""
+    """Rate limits of a single instance, in memory."""
 
-    BUCKETS_BEFORE_CLEANING = 1000
+    MIN_BUCKETS_BEFORE_CLEANUP = 1000
 
     def __init__(self) -> None:
         self._buckets: dict[str, _Bucket] = {}
-        self._clean_at = self.BUCKETS_BEFORE_CLEANING
+        self._cleanup_size = self.MIN_BUCKETS_BEFORE_CLEANUP
 
-    def take(self, buckets: Buckets, token: str) -> int:
+    def acquire(self, buckets: Buckets, token: str) -> int:
         now = time.monotonic()
-        wait = max((self._wait(name, rate, now) for name, rate in buckets.items()), default=0.0)
+        wait = max((self._seconds_to_wait(name, limit, now) for name, limit in buckets.items()), default=0.0)
         if wait == 0:
-            self._clean(now)
-            for name, rate in buckets.items():
-                self._buckets.setdefault(name, _Bucket(rate.seconds)).taken[token] = now
+            self._clean_up(now)
+            for name, limit in buckets.items():
+                self._buckets.setdefault(name, _Bucket(limit.seconds)).tokens[token] = now
         return math.ceil(wait)
 
-    def give_back(self, buckets: Buckets, token: str) -> None:
+    def release(self, buckets: Buckets, token: str) -> None:
         for name in buckets:
             if bucket := self._buckets.get(name):
-                bucket.taken.pop(token, None)
+                bucket.tokens.pop(token, None)
 
-    def _wait(self, name: str, rate: RateLimit, now: float) -> float:
+    def _seconds_to_wait(self, name: str, limit: RateLimit, now: float) -> float:
         bucket = self._buckets.get(name)
         if bucket is None:
             return 0
-        bucket.forget_the_old(now)
-        if len(bucket.taken) < rate.limit:
+        bucket.remove_expired(now)
+        if len(bucket.tokens) < limit.limit:
             return 0
-        return max(0.001, sorted(bucket.taken.values())[-rate.limit] + rate.seconds - now)
+        return max(0.001, sorted(bucket.tokens.values())[-limit.limit] + limit.seconds - now)
 
-    def _clean(self, now: float) -> None:
-        """Not before there are twice as many as the last cleaning left: to look at all of them with each attempt would cost
-        milliseconds where attempts come from thousands of addresses."""
-        if len(self._buckets) < self._clean_at:
+    def _clean_up(self, now: float) -> None:
+        """Remove empty buckets once their number has doubled. Scanning thousands of buckets on each attempt would take
+        milliseconds."""
+        if len(self._buckets) < self._cleanup_size:
             return
         for name, bucket in list(self._buckets.items()):
-            bucket.forget_the_old(now)
-            if not bucket.taken:
+            bucket.remove_expired(now)
+            if not bucket.tokens:
                 del self._buckets[name]
-        self._clean_at = max(self.BUCKETS_BEFORE_CLEANING, 2 * len(self._buckets))
+        self._cleanup_size = max(self.MIN_BUCKETS_BEFORE_CLEANUP, 2 * len(self._buckets))

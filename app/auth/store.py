@@ -1,4 +1,4 @@
-"""Accounts in SQL. Each function is work for `Database.run`."""
+"""Accounts in SQL. Call each function through `Database.run`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def password_versions(connection: Connection, user_ids: Sequence[int]) -> dict[i
 
 
 def set_password(connection: Connection, user: User, password_hash: str, *, version: int) -> bool:
-    """False if another change came first."""
+    """Return False if another request has changed the password since `user` was read."""
     unchanged = (users.c.id == user.id) & (users.c.password_version == user.password_version)
     values = {"password_hash": password_hash, "password_version": version}
     return connection.execute(update(users).where(unchanged).values(values)).rowcount == 1

@@ -28,7 +28,7 @@ blueprint = Blueprint("auth", __name__, url_prefix="/api/auth")
 
 
 @blueprint.post("/register")
-@operation("Open an account, and sign in", body=Registration, returns={201: UserAnswer}, errors=(409, 429))
+@operation("Register an account and sign in", body=Registration, returns={201: UserAnswer}, errors=(409, 429))
 def register(body: Registration) -> Response:
     user = accounts().register(body.email, body.password, client())
     guards.sign_in(user)
@@ -44,14 +44,14 @@ def login(body: Login) -> Response:
 
 
 @blueprint.post("/logout")
-@operation("Sign out; without a session too", returns={204: None})
+@operation("Sign out; succeeds without a session too", returns={204: None})
 def logout() -> Response:
     guards.sign_out()
     return no_content()
 
 
 @blueprint.get("/me")
-@operation("Who is signed in", returns={200: Me}, errors=(401,))
+@operation("The signed-in user", returns={200: Me}, errors=(401,))
 @login_required
 def me() -> Response:
     found = guards.describe_current_session()
@@ -66,7 +66,7 @@ def me() -> Response:
 
 
 @blueprint.post("/password")
-@operation("Change the password; every other session ends", body=PasswordChange, returns={204: None}, errors=(401, 409, 429))
+@operation("Change the password and end all other sessions", body=PasswordChange, returns={204: None}, errors=(401, 409, 429))
 @login_required
 def password(body: PasswordChange) -> Response:
     guards.change_password(require_user(), body.current_password, body.new_password)
@@ -82,7 +82,7 @@ def sessions() -> Response:
 
 
 @blueprint.delete("/sessions")
-@operation("End all sessions but this one", returns={204: None}, errors=(401,))
+@operation("End all sessions except the current one", returns={204: None}, errors=(401,))
 @login_required
 def end_other_sessions() -> Response:
     guards.end_other_sessions(require_user())
@@ -98,7 +98,7 @@ def end_session(session_id: str) -> Response:
 
 
 @blueprint.delete("/account")
-@operation("Delete the account and what belongs to it", body=Confirmation, returns={204: None}, errors=(401, 429))
+@operation("Delete the account and all its data", body=Confirmation, returns={204: None}, errors=(401, 429))
 @login_required
 def delete_account(body: Confirmation) -> Response:
     guards.delete_account(require_user(), body.password)

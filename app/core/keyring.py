@@ -1,7 +1,7 @@
-"""Several keys at once, so that secrets can be rotated while users stay signed in.
+"""Keyrings: several keys at once, so that secrets can be rotated while users stay signed in.
 
-All keys of a ring can read; one of them, the active one, writes. Which one that is follows from the fleet: the newest key that
-every live instance holds (`app.fleet.store`).
+Every key of a keyring can decrypt or verify; only the active one encrypts or signs. The fleet determines the active key: the
+newest one that every live instance holds (see `app.fleet.store`).
 """
 
 from __future__ import annotations
@@ -13,33 +13,34 @@ from app.core import metrics
 
 
 class UnknownKey(Exception):
-    """Something names a key that this ring does not hold."""
+    """A record or cookie names a key that this keyring does not hold."""
 
 
 def key_id(key: bytes) -> str:
-    """16 hexadecimal characters that name a key without telling it."""
+    """Return 16 hexadecimal characters that identify a key without revealing it."""
     return hashlib.sha256(b"reporadar key id\0" + key).hexdigest()[:16]
 
 
 class Keyring:
     def __init__(self, name: str, keys: tuple[bytes, ...]) -> None:
+        """`keys`: newest first."""
         self.name = name
         self._keys = {key_id(key): key for key in keys}
         self.active_id = self.ids[0]
-        self.follow(self.active_id, frozenset(self.ids))
+        self.apply_fleet_state(self.active_id, frozenset(self.ids))
 
     @property
     def ids(self) -> list[str]:
-        """Newest first."""
+        """The key IDs, newest first."""
         return list(self._keys)
 
-    def follow(self, active_id: str | None, known_ids: frozenset[str]) -> None:
-        """What the fleet says: the key to write with (None: undecided), and the ids of all keys that live instances hold.
+    def apply_fleet_state(self, active_id: str | None, known_ids: frozenset[str]) -> None:
+        """Set the active key (None: undecided) and the IDs of all keys that live instances hold.
 
-        An instance that does not hold the fleet's key goes on with what it has; it is not ready, so nobody should notice.
+        An instance that does not hold the fleet's active key keeps its own; it is not ready then and receives no traffic.
         """
         self.known_ids = known_ids
-        self.reads_what_the_fleet_writes = active_id in self._keys
+        self.has_fleet_key = active_id in self._keys
         if active_id in self._keys:
             self.active_id = active_id
         for held in self.ids:

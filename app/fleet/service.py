@@ -89,7 +89,7 @@ class FleetMembership:
             registry.leave(self._instance.nonce, None)
             return
         for ring in self._rings:
-            ring.follow(reply.rings[ring.name].active, reply.rings[ring.name].known)
+            ring.apply_fleet_state(reply.rings[ring.name].active, reply.rings[ring.name].known)
         self._consistency.on_heartbeat(reply.peers, reply.duplicate)
         self._lifecycle.set_drained(reply.drained)
         self._count_stops(reply.stops)
@@ -115,10 +115,10 @@ class FleetMembership:
             self._registry.leave(self._instance.nonce, {**own, **report.describe()} if report else None)
 
     def _is_in_step(self, ring: Keyring) -> bool:
-        return self._last_beat is not None and ring.reads_what_the_fleet_writes
+        return self._last_beat is not None and ring.has_fleet_key
 
     def _missing_keys(self) -> list[ConfigMismatch]:
-        missing = [ring.name for ring in self._rings if not ring.reads_what_the_fleet_writes]
+        missing = [ring.name for ring in self._rings if not ring.has_fleet_key]
         if self._last_beat is None or not missing:
             return []
         settings = " and ".join(_KEY_SETTINGS[name] for name in missing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response
 from pydantic import BaseModel
 
-from app.auth.guards import admin_required, note_act
+from app.auth.guards import admin_required, log_action
 from app.core.extensions import extension
 from app.fleet.service import Fleet
 from app.http.api import answer, operation
@@ -110,7 +110,7 @@ def end_drain(instance_id: str) -> Response:
 def set_drained(instance_id: str, *, drain: bool) -> None:
     """Drain an instance or end its drain, and audit that. Raises NotFound and Unavailable."""
     fleet().set_drained(instance_id, drain)
-    note_act("instance.drained" if drain else "instance.called_back", instance=instance_id)
+    log_action("instance.drained" if drain else "instance.called_back", instance=instance_id)
 
 
 def fleet() -> Fleet:

@@ -104,4 +104,4 @@ def _without_default_port(authority: str) -> str:
 def _is_private() -> bool:
     """An answer that looked at the session, that hands out a cookie, or that the API gives to this caller alone."""
     current = session._get_current_object()  # type: ignore[attr-defined]
-    return request.path.startswith("/api/") or (isinstance(current, Session) and (current.opened or current.ended))
+    return request.path.startswith("/api/") or (isinstance(current, Session) and (current.is_loaded or current.is_ended))

@@ -158,7 +158,7 @@ def _handle_connections(
 
 def _end_sockets_with_sessions(app: Flask, connections: Connections, queue: SocketQueue) -> None:
     queue.on("sessions_ended", connections.on_sessions_ended)
-    _interface(app).on_ended = lambda ended: queue.publish([Message(ALL_INSTANCES, "sessions_ended", asdict(ended))])
+    _interface(app).on_ended.append(lambda ended: queue.publish([Message(ALL_INSTANCES, "sessions_ended", asdict(ended))]))
 
 
 def _parse_after(auth: Any) -> int | None:
@@ -178,7 +178,7 @@ def _identify(app: Flask, allowed_origins: frozenset[str], environ: WSGIEnvironm
 
 def _valid_identities(app: Flask, identities: list[Identity]) -> set[Identity]:
     """Return those whose session exists and was opened with the current password. Raises Unavailable."""
-    existing = _interface(app).store.living([identity.session_key for identity in identities])
+    existing = _interface(app).store.existing([identity.session_key for identity in identities])
     versions = app.extensions["accounts"].password_versions(sorted({identity.user_id for identity in identities}))
     return {
         identity

@@ -1,4 +1,4 @@
-"""The session cookie: a random id and a signature, so that an invented id is refused before anything is asked of Redis."""
+"""Signed cookies. The session cookie is a random ID and a signature, so an invented ID is rejected without a Redis round trip."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hmac
 import re
 import secrets
 from functools import lru_cache
+from typing import NamedTuple
 
 from itsdangerous import BadSignature, Signer
 
@@ -15,8 +16,13 @@ from app.core.keyring import Keyring
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
+class SignedValue(NamedTuple):
+    value: str
+    key_id: str  # ID of the key that signed it
+
+
 def new_session_id() -> str:
-    """256 random bits."""
+    """Return 256 random bits in URL-safe Base64."""
     return secrets.token_urlsafe(32)
 
 
@@ -24,23 +30,23 @@ def sign(keyring: Keyring, value: str, purpose: str = "session") -> str:
     return _signer(keyring.active, purpose).sign(value).decode()
 
 
-def read_signed(keyring: Keyring, text: str, purpose: str = "session") -> tuple[str, str] | None:
-    """The value and the id of the key that signed it; None if no key of the ring did, for this purpose."""
+def read_signed(keyring: Keyring, text: str, purpose: str = "session") -> SignedValue | None:
+    """Verify a signed cookie; None if no key of the keyring signed it for this purpose."""
     for key_id, key in keyring.items():
         try:
-            return _signer(key, purpose).unsign(text).decode(), key_id
+            return SignedValue(_signer(key, purpose).unsign(text).decode(), key_id)
         except (BadSignature, UnicodeError):
             continue
     return None
 
 
-def read_session_id(keyring: Keyring, text: str) -> tuple[str, str] | None:
-    read = read_signed(keyring, text)
-    return read if read and _SESSION_ID.fullmatch(read[0]) else None
+def read_session_id(keyring: Keyring, text: str) -> SignedValue | None:
+    signed = read_signed(keyring, text)
+    return signed if signed and _SESSION_ID.fullmatch(signed.value) else None
 
 
 @lru_cache
 def _signer(key: bytes, purpose: str) -> Signer:
-    """With a key of its own for each purpose, which is derived once and not with each signature."""
+    """Each purpose has its own derived key. Cached, because deriving it for each signature would be slow."""
     derived = hmac.digest(key, f"reporadar {purpose}".encode(), "sha256")
     return Signer(derived, key_derivation="none", digest_method=hashlib.sha256)

@@ -1,7 +1,7 @@
-"""Session records in Redis: a hash each, with a time to live, and a sorted set per user that lists theirs by age.
+"""Session records in Redis: one hash per session with a time to live, and one sorted set per user with the keys by age.
 
-Every change is one Lua call, so that it is atomic across instances: a record that was destroyed in the meantime is never written
-back, and writers of different fields do not disturb each other.
+Every change is one Lua call and therefore atomic across instances: a destroyed record is never restored, and requests that write
+different fields do not overwrite each other.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import redis
 
 from app.redis.client import RedisCommands, available
 from app.redis.scripts import load_script
-from app.sessions.cipher import Corrupt
-from app.sessions.store import KEY_PREFIX, MAX_PER_USER, Change, Fields, Owner, key_ids
+from app.sessions.cipher import CorruptRecord
+from app.sessions.store import KEY_PREFIX, MAX_SESSIONS_PER_USER, Change, Fields, Owner, key_ids
 
 _SCAN_BATCH = 500
 
 
 class RedisSessionStore:
     def __init__(self, client: redis.Redis, multiplexed: RedisCommands, max_age: int) -> None:
-        """`max_age`: the longest life of a session in seconds, for which its user's index has to be kept."""
+        """`max_age`: maximum life of a session in seconds; the index of a user's sessions has to live as long."""
         self._client = client
         self._multiplexed = multiplexed
         self._max_age = max_age
@@ -34,16 +34,16 @@ class RedisSessionStore:
         with available():
             try:
                 record = self._multiplexed.execute("HGETALL", key)
-                return _named(zip(record[::2], record[1::2], strict=True)) or None
+                return _decode_names(zip(record[::2], record[1::2], strict=True)) or None
             except redis.ResponseError as error:
                 if str(error).startswith("WRONGTYPE"):
-                    raise Corrupt("type") from None
+                    raise CorruptRecord("type") from None
                 raise
 
     def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
         owner_keys = _owner_keys(owner.user_id) if owner else ["", ""]
         version = owner.password_version if owner else ""
-        arguments = [ttl, self._max_age, version, MAX_PER_USER, *(part for pair in fields.items() for part in pair)]
+        arguments = [ttl, self._max_age, version, MAX_SESSIONS_PER_USER, *(part for pair in fields.items() for part in pair)]
         with available():
             return bool(self._create(keys=[key, replaces or "", *owner_keys], args=arguments))
 
@@ -58,7 +58,7 @@ class RedisSessionStore:
         with available():
             self._multiplexed.execute("DEL", key)
 
-    def living(self, keys: Sequence[str]) -> set[str]:
+    def existing(self, keys: Sequence[str]) -> set[str]:
         found: set[str] = set()
         with available():
             for batch in _batches(keys):
@@ -68,7 +68,7 @@ class RedisSessionStore:
                     found.update(key for key, exists in zip(batch, pipeline.execute(), strict=True) if exists)
         return found
 
-    def of_user(self, user_id: int) -> dict[str, Fields]:
+    def records_of_user(self, user_id: int) -> dict[str, Fields]:
         with available():
             keys = [key.decode() for key in cast(list[bytes], self._client.zrange(_owner_keys(user_id)[0], 0, -1))]
             records = self._load_many(keys)
@@ -87,7 +87,7 @@ class RedisSessionStore:
                     yield key_ids(record)
 
     def _load_many(self, keys: Sequence[str | bytes]) -> list[Fields]:
-        """In the order of the keys; without fields where there is no record."""
+        """Return the records in the order of the keys; a missing one has no fields."""
         with self._client.pipeline(transaction=False) as pipeline:
             for key in keys:
                 pipeline.hgetall(key)
@@ -103,12 +103,12 @@ def _owner_keys(user_id: int) -> list[str]:
 
 
 def _fields(record: Any) -> Fields:
-    # What is no hash at all comes as an error.
-    return _named(record.items()) if isinstance(record, dict) else {}
+    # A key of another type than a hash is returned as an exception.
+    return _decode_names(record.items()) if isinstance(record, dict) else {}
 
 
-def _named(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
-    # A name that is not UTF-8 was not written by us; it will not open under the name that it gets here.
+def _decode_names(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+    # This application writes only UTF-8 names; a field under any other name fails to decrypt.
     return {name.decode(errors="replace"): value for name, value in fields}
 
 

@@ -1,4 +1,4 @@
-"""Session records of an embedded instance, in its database: they survive a restart, and no server is needed."""
+"""Session records of an embedded instance, in its database. They survive a restart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select
 
 from app.database.engine import Database
 from app.database.schema import session_fields, sessions, users
-from app.sessions.store import MAX_PER_USER, Change, Fields, Owner, key_ids
+from app.sessions.store import MAX_SESSIONS_PER_USER, Change, Fields, Owner, key_ids
 
 
 class SqlSessionStore:
@@ -29,15 +29,15 @@ class SqlSessionStore:
     def destroy(self, key: str) -> None:
         self._database.run(_destroy, key)
 
-    def living(self, keys: Sequence[str]) -> set[str]:
-        return self._database.run(_living, keys)
+    def existing(self, keys: Sequence[str]) -> set[str]:
+        return self._database.run(_existing, keys)
 
-    def of_user(self, user_id: int) -> dict[str, Fields]:
+    def records_of_user(self, user_id: int) -> dict[str, Fields]:
         live = sessions.c.expires_at > datetime.now(UTC)
         return self._database.run(_records, live & (sessions.c.user_id == user_id))
 
     def destroy_all(self, user_id: int, *, keep: str | None, password_version: int | None = None) -> int:
-        # The version needs no note here: a login is checked against the user's own row.
+        # Not stored: `create` compares the version with the user's row.
         del password_version
         return self._database.run(_destroy_all, user_id, keep)
 
@@ -55,32 +55,32 @@ def _load(connection: Connection, key: str) -> Fields | None:
     return {row.name: row.sealed for row in rows} or None
 
 
-def _living(connection: Connection, keys: Sequence[str]) -> set[str]:
+def _existing(connection: Connection, keys: Sequence[str]) -> set[str]:
     live = sessions.c.key.in_(keys) & (sessions.c.expires_at > datetime.now(UTC))
     return set(connection.execute(select(sessions.c.key).where(live)).scalars())
 
 
 def _create(connection: Connection, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
     connection.execute(delete(sessions).where(sessions.c.expires_at <= datetime.now(UTC)))
-    if owner and not _password_is(connection, owner):
+    if owner and not _has_password_version(connection, owner):
         return False
     if replaces:
         _destroy(connection, replaces)
     if owner:
-        _end_the_oldest(connection, owner.user_id)
+        _end_oldest(connection, owner.user_id)
     values = {"key": key, "user_id": owner and owner.user_id, "created_at": datetime.now(UTC), "expires_at": _expiry(ttl)}
     connection.execute(insert(sessions).values(values))
     _put(connection, key, fields)
     return True
 
 
-def _end_the_oldest(connection: Connection, user_id: int) -> None:
+def _end_oldest(connection: Connection, user_id: int) -> None:
     mine = sessions.c.user_id == user_id
-    kept = select(sessions.c.key).where(mine).order_by(sessions.c.created_at.desc()).limit(MAX_PER_USER - 1)
+    kept = select(sessions.c.key).where(mine).order_by(sessions.c.created_at.desc()).limit(MAX_SESSIONS_PER_USER - 1)
     connection.execute(delete(sessions).where(mine, sessions.c.key.not_in(kept)))
 
 
-def _password_is(connection: Connection, owner: Owner) -> bool:
+def _has_password_version(connection: Connection, owner: Owner) -> bool:
     version = connection.execute(select(users.c.password_version).where(users.c.id == owner.user_id)).scalar()
     return version == owner.password_version
 

@@ -1,4 +1,4 @@
-"""What a session store has to be able to do. Redis does it for a fleet, SQL for an embedded instance."""
+"""The interface of session stores: Redis in fleet mode, SQL in embedded mode."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.sessions.cipher import Corrupt, sealed_with
+from app.sessions.cipher import CorruptRecord, encryption_key_id
 
 KEY_PREFIX = "session:"
-SIGNED = ".signed"  # the one field in the clear: the id of the key that the browser's cookie is signed with
+SIGNED = ".signed"  # the only unencrypted field: the ID of the key that signed the browser's cookie
 
-MAX_PER_USER = 100  # sessions; with one more, the oldest ends
-NEVER_AGAIN = 2**53 - 1  # a password version that no login ever has: for an account that is gone
+MAX_SESSIONS_PER_USER = 100  # one more ends the oldest
+PASSWORD_VERSION_OF_DELETED_ACCOUNT = 2**53 - 1  # higher than that of any login
 
-Fields = dict[str, bytes]  # name of a field -> its sealed value
+Fields = dict[str, bytes]  # field name -> encrypted value
 
 
 def record_key(session_id: str) -> str:
-    """Where the record of a session is kept: by a digest, so that who reads the store can't take over a session."""
+    """Return the store key of a session. It is a digest, so that reading the store is not enough to take over sessions."""
     return KEY_PREFIX + hashlib.sha256(session_id.encode()).hexdigest()
 
 
 def public_id(key: str) -> str:
-    """The name that a session has towards its user: it leads to the record, not to the cookie."""
+    """Return the ID under which users see and end their sessions. It can't be used as a cookie."""
     return hashlib.sha256(b"public\0" + key.encode()).hexdigest()[:24]
 
 
 def key_ids(fields: Fields) -> frozenset[str]:
-    """Of the keys that a record needs."""
+    """Return the IDs of the encryption and signing keys that a record needs."""
     found = set()
     for name, value in fields.items():
         try:
-            found.add(value.decode("ascii", "replace") if name == SIGNED else sealed_with(value))
-        except Corrupt:
+            found.add(value.decode("ascii", "replace") if name == SIGNED else encryption_key_id(value))
+        except CorruptRecord:
             continue
     return frozenset(found)
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose session it is, and which password of theirs it was opened with."""
+    """The user of a session, and the version of the password that the user signed in with."""
 
     user_id: int
     password_version: int
@@ -49,37 +49,42 @@ class Owner:
 
 @dataclass(frozen=True)
 class Change:
-    """Of one field: a new value, or None to delete it; with `expected`, only if the field still has that value."""
+    """A new value of one field, or None to delete it. With `expected`, it applies only if the field still has that value."""
 
     value: bytes | None
     expected: bytes | None = None
 
 
 class SessionStore(Protocol):
-    """All methods raise app.core.errors.Unavailable if the store does not answer, and are atomic across instances."""
+    """Every method is atomic across instances and raises app.core.errors.Unavailable if the store does not answer."""
 
     def load(self, key: str) -> Fields | None:
-        """None if there is no such record. Raises cipher.Corrupt where something else is stored in its place."""
+        """Return a record, or None if there is none. Raises CorruptRecord if the key holds data of another type."""
 
     def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
-        """Stores a new record and destroys the one that it replaces. False, and nothing is stored, if the owner's password
-        is a newer one by now."""
+        """Store a new record and destroy the one that it replaces. `ttl` in seconds.
+
+        Return False and store nothing if the owner's password has changed since.
+        """
 
     def merge(self, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
-        """Applies the changes to a record that still exists, leaving other fields alone; False if it is gone, and it stays so.
-        `ttl`: the remaining life in seconds from now, if that is to change."""
+        """Apply changes to an existing record and leave other fields alone; False if the record no longer exists.
+
+        `ttl`: new remaining life in seconds, None to keep it.
+        """
 
     def destroy(self, key: str) -> None: ...
 
-    def living(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys that have a record."""
+    def existing(self, keys: Sequence[str]) -> set[str]:
+        """Return the keys that have a record."""
 
-    def of_user(self, user_id: int) -> dict[str, Fields]:
-        """All live records of a user, by their keys."""
+    def records_of_user(self, user_id: int) -> dict[str, Fields]: ...
 
     def destroy_all(self, user_id: int, *, keep: str | None, password_version: int | None = None) -> int:
-        """Destroys the user's records but the one to keep; returns how many. From then on none can be created with an older
-        password than that version."""
+        """Destroy all records of a user except `keep`; return how many.
+
+        With `password_version`, later calls of `create` with an older version fail.
+        """
 
     def key_ids_in_use(self) -> Iterator[frozenset[str]]:
-        """Of each record, the ids of the keys that its fields are sealed and its cookie is signed with. Walks through all."""
+        """Yield the key IDs that each record needs (see `key_ids`). Scans all records."""

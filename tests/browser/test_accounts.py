@@ -136,7 +136,7 @@ def test_a_taken_address_is_said_above_the_form(visit: Visit) -> None:
     page.get_by_label("E-mail").fill(email)
     page.get_by_label("Password").fill(PASSWORD)
     press(page, "Open an account")
-    expect(page.get_by_role("alert")).to_have_text("There is an account with this e-mail address already.")
+    expect(page.get_by_role("alert")).to_have_text("An account with this e-mail address exists already.")
 
 
 @pytest.mark.parametrize(("label", "button"), [("Current password", "Change password"), ("Your password", "Delete my account")])

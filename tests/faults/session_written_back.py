@@ -17,9 +17,9 @@ save = SessionInterface.save_session
 def write_back(self: SessionInterface, app: Flask, session: SessionMixin, response: Response) -> None:
     save(self, app, session, response)
     assert isinstance(session, Session)
-    if session.exists:
+    if session.record:
         gevent.sleep(LATE_SECONDS)
-        self.store._client.hset(session.key, mapping=session.sealed)  # type: ignore[attr-defined]
+        self.store._client.hset(session.key, mapping=session.record.encrypted)  # type: ignore[attr-defined]
 
 
 SessionInterface.save_session = write_back  # type: ignore[method-assign]

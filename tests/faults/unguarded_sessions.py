@@ -23,6 +23,6 @@ class UnguardedStore(RedisSessionStore):
         return True
 
 
-app.session_interface.store = UnguardedStore(redis, MultiplexedRedis(redis), settings.session_max_age)  # type: ignore[attr-defined]
+app.session_interface.records.store = UnguardedStore(redis, MultiplexedRedis(redis), settings.session_max_age)  # type: ignore[attr-defined]
 
 __all__ = ["app"]

@@ -111,7 +111,7 @@ def test_alerts_and_advice_have_the_same_thresholds(number: str, threshold: floa
 def test_what_counts_from_the_first_time_on_starts_at_zero() -> None:
     """Prometheus sees no increase where a number begins at one."""
     source = "".join(path.read_text() for path in (ROOT / "app/sessions").glob("*.py"))
-    reasons = set(re.findall(r'Corrupt\("([^"]+)"\)', source))
+    reasons = set(re.findall(r'CorruptRecord\("([^"]+)"\)', source))
     assert len(reasons) == 5
     for name, label, values in [
         ("reporadar_session_integrity_failures_total", "reason", reasons),

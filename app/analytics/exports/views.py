@@ -9,7 +9,7 @@ from flask import Blueprint, Response
 from pydantic import BaseModel, Field
 
 from app.analytics.exports.service import Export, Exports
-from app.auth.guards import admin_required, note_act, require_user
+from app.auth.guards import admin_required, log_action, require_user
 from app.core.extensions import extension
 from app.core.timestamps import iso
 from app.http.api import Body, Timestamp, answer, operation
@@ -64,7 +64,7 @@ def list_exports() -> Response:
 @admin_required
 def download(export_id: int) -> Response:
     found = service().download(require_user().id, export_id)
-    note_act("export.downloaded", export=export_id)
+    log_action("export.downloaded", export=export_id)
     name = f"reporadar-events-{_in_name(found.export.since)}-to-{_in_name(found.export.until)}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(found.content, headers=headers, content_type=f"{CSV}; charset=utf-8")
@@ -72,7 +72,7 @@ def download(export_id: int) -> Response:
 
 def order_one(since: datetime, until: datetime) -> Export:
     export = service().order(require_user().id, since, until)
-    note_act("export.ordered", export=export.id)
+    log_action("export.ordered", export=export.id)
     return export
 
 

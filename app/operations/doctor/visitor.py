@@ -122,7 +122,7 @@ def _not_in(store: SessionStore, logins: Iterable[Login]) -> list[Login]:
     """Those whose record is not in the store; none, where it can't be asked."""
     found = {login.record: login for login in logins}
     try:
-        living = store.living(list(found))
+        living = store.existing(list(found))
     except Unavailable:
         return []
     return [login for record, login in found.items() if record not in living]

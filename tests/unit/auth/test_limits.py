@@ -38,7 +38,7 @@ def limiter(request: pytest.FixtureRequest) -> RateLimiter:
 
 def taken(limiter: RateLimiter, bucket: str, rate: RateLimit, attempts: int) -> int:
     """How many of so many attempts got a place."""
-    return [limiter.take({bucket: rate}, token()) for _ in range(attempts)].count(0)
+    return [limiter.acquire({bucket: rate}, token()) for _ in range(attempts)].count(0)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 10])
@@ -59,61 +59,61 @@ def test_exactly_as_many_as_the_limit_get_a_place_on_all_instances_together(
 
 def test_who_is_refused_takes_nothing(limiter: RateLimiter) -> None:
     rate, first = {"a": RateLimit(2, HOUR)}, token()
-    assert limiter.take(rate, first) == limiter.take(rate, token()) == 0
+    assert limiter.acquire(rate, first) == limiter.acquire(rate, token()) == 0
     for _ in range(20):
-        assert limiter.take(rate, token()) > 0
-    limiter.give_back(rate, first)
-    assert limiter.take(rate, token()) == 0
-    assert limiter.take(rate, token()) > 0
+        assert limiter.acquire(rate, token()) > 0
+    limiter.release(rate, first)
+    assert limiter.acquire(rate, token()) == 0
+    assert limiter.acquire(rate, token()) > 0
 
 
 def test_a_place_is_given_back_once(limiter: RateLimiter) -> None:
     rate, first = {"a": RateLimit(2, HOUR)}, token()
-    limiter.take(rate, first)
-    limiter.take(rate, token())
-    limiter.give_back(rate, first)
-    limiter.give_back(rate, first)
-    limiter.give_back(rate, "a token that never took a place")
+    limiter.acquire(rate, first)
+    limiter.acquire(rate, token())
+    limiter.release(rate, first)
+    limiter.release(rate, first)
+    limiter.release(rate, "a token that never took a place")
     assert taken(limiter, "a", rate["a"], 10) == 1
 
 
 def test_a_place_in_all_buckets_or_in_none(limiter: RateLimiter) -> None:
     full, roomy = RateLimit(1, HOUR), RateLimit(5, HOUR)
-    limiter.take({"full": full}, token())
+    limiter.acquire({"full": full}, token())
     for buckets in ({"full": full, "roomy": roomy}, {"roomy": roomy, "full": full}):
-        assert limiter.take(buckets, token()) > 0
+        assert limiter.acquire(buckets, token()) > 0
     assert taken(limiter, "roomy", roomy, 10) == 5
 
 
 def test_a_place_is_taken_in_each_bucket_and_given_back_in_each(limiter: RateLimiter) -> None:
     rates, first = {"one": RateLimit(1, HOUR), "two": RateLimit(1, HOUR)}, token()
-    assert limiter.take(rates, first) == 0
-    assert limiter.take({"one": rates["one"]}, token()) > 0
-    assert limiter.take({"two": rates["two"]}, token()) > 0
-    limiter.give_back(rates, first)
-    assert limiter.take(rates, token()) == 0
+    assert limiter.acquire(rates, first) == 0
+    assert limiter.acquire({"one": rates["one"]}, token()) > 0
+    assert limiter.acquire({"two": rates["two"]}, token()) > 0
+    limiter.release(rates, first)
+    assert limiter.acquire(rates, token()) == 0
 
 
 def test_the_time_to_wait_is_until_the_oldest_leaves(limiter: RateLimiter) -> None:
-    limiter.take({"a": RateLimit(1, 60)}, token())
-    assert limiter.take({"a": RateLimit(1, 60)}, token()) in range(50, 61)
+    limiter.acquire({"a": RateLimit(1, 60)}, token())
+    assert limiter.acquire({"a": RateLimit(1, 60)}, token()) in range(50, 61)
 
 
 def test_the_time_to_wait_is_until_there_is_a_place_in_each_bucket(limiter: RateLimiter) -> None:
     short, long = RateLimit(1, 60), RateLimit(1, 600)
-    limiter.take({"short": short, "long": long}, token())
+    limiter.acquire({"short": short, "long": long}, token())
     for both in ({"short": short, "long": long}, {"long": long, "short": short}):
-        assert limiter.take(both, token()) in range(590, 601)
-    assert limiter.take({"short": short}, token()) in range(50, 61)
+        assert limiter.acquire(both, token()) in range(590, 601)
+    assert limiter.acquire({"short": short}, token()) in range(50, 61)
 
 
 def test_the_time_to_wait_is_never_less_than_a_second(limiter: RateLimiter) -> None:
     rate = {"a": RateLimit(1, 1)}
-    limiter.take(rate, token())
+    limiter.acquire(rate, token())
     waits: list[int] = []
 
     def is_free() -> bool:
-        waits.append(limiter.take(rate, token()))
+        waits.append(limiter.acquire(rate, token()))
         return waits[-1] == 0
 
     wait_until(is_free, what="the window to slide")
@@ -122,8 +122,8 @@ def test_the_time_to_wait_is_never_less_than_a_second(limiter: RateLimiter) -> N
 
 def test_after_the_window_there_is_a_place_again(limiter: RateLimiter) -> None:
     rate = {"a": RateLimit(2, 1)}
-    assert limiter.take(rate, token()) == limiter.take(rate, token()) == 0
-    wait_until(lambda: limiter.take(rate, token()) == 0, what="the window to slide")
+    assert limiter.acquire(rate, token()) == limiter.acquire(rate, token()) == 0
+    wait_until(lambda: limiter.acquire(rate, token()) == 0, what="the window to slide")
 
 
 def test_the_window_slides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_the_window_slides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.auth.limits.time", clock)
     waits = []
     for _ in range(14):
-        waits.append(limiter.take(rate, token()))
+        waits.append(limiter.acquire(rate, token()))
         clock.now += 2
     # Places at 0 and 2 s; the first is free again at 10 s, the second at 12 s.
     assert waits == [0, 0, 6, 4, 2, 0, 0, 6, 4, 2, 0, 0, 6, 4]
@@ -139,61 +139,61 @@ def test_the_window_slides(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_lower_limit_counts_what_a_higher_one_let_in(limiter: RateLimiter) -> None:
     assert taken(limiter, "a", RateLimit(5, HOUR), 5) == 5
-    assert limiter.take({"a": RateLimit(2, HOUR)}, token()) > 0
+    assert limiter.acquire({"a": RateLimit(2, HOUR)}, token()) > 0
     assert taken(limiter, "a", RateLimit(6, HOUR), 5) == 1
 
 
 def test_under_a_lower_limit_one_waits_until_enough_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, limiter = Clock(), MemoryRateLimiter()
     monkeypatch.setattr("app.auth.limits.time", clock)
-    limiter.take({"a": RateLimit(2, 60)}, token())
+    limiter.acquire({"a": RateLimit(2, 60)}, token())
     clock.now += 30
-    limiter.take({"a": RateLimit(2, 60)}, token())
-    assert limiter.take({"a": RateLimit(2, 60)}, token()) == 30
-    assert limiter.take({"a": RateLimit(1, 60)}, token()) == 60
+    limiter.acquire({"a": RateLimit(2, 60)}, token())
+    assert limiter.acquire({"a": RateLimit(2, 60)}, token()) == 30
+    assert limiter.acquire({"a": RateLimit(1, 60)}, token()) == 60
 
 
 def test_under_a_lower_limit_one_waits_in_redis_until_enough_have_left(
     redis_limiter: RateLimiter, redis_client: redis.Redis
 ) -> None:
     first = token()
-    redis_limiter.take({"a": RateLimit(2, 60)}, first)
+    redis_limiter.acquire({"a": RateLimit(2, 60)}, first)
     (key,) = redis_client.scan_iter()
     redis_client.zincrby(key, -30_000_000, first)  # half a minute ago
-    redis_limiter.take({"a": RateLimit(2, 60)}, token())
-    assert redis_limiter.take({"a": RateLimit(2, 60)}, token()) in range(20, 31)
-    assert redis_limiter.take({"a": RateLimit(1, 60)}, token()) in range(50, 61)
+    redis_limiter.acquire({"a": RateLimit(2, 60)}, token())
+    assert redis_limiter.acquire({"a": RateLimit(2, 60)}, token()) in range(20, 31)
+    assert redis_limiter.acquire({"a": RateLimit(1, 60)}, token()) in range(50, 61)
 
 
 def test_the_memory_of_one_instance_forgets_what_is_over_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, limiter = Clock(), MemoryRateLimiter()
     monkeypatch.setattr("app.auth.limits.time", clock)
-    limiter.take({"long": RateLimit(1, 10 * HOUR)}, token())
+    limiter.acquire({"long": RateLimit(1, 10 * HOUR)}, token())
     for number in range(5000):
         clock.now += 1
-        assert limiter.take({str(number): RateLimit(1, 60)}, token()) == 0
-    assert len(limiter._buckets) <= MemoryRateLimiter.BUCKETS_BEFORE_CLEANING
-    assert limiter.take({"long": RateLimit(1, 10 * HOUR)}, token()) > 0
-    assert limiter.take({"4999": RateLimit(1, 60)}, token()) > 0
+        assert limiter.acquire({str(number): RateLimit(1, 60)}, token()) == 0
+    assert len(limiter._buckets) <= MemoryRateLimiter.MIN_BUCKETS_BEFORE_CLEANUP
+    assert limiter.acquire({"long": RateLimit(1, 10 * HOUR)}, token()) > 0
+    assert limiter.acquire({"4999": RateLimit(1, 60)}, token()) > 0
 
 
 def test_cleaning_costs_each_attempt_about_the_same_however_many_addresses_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks, look = count(), _Bucket.forget_the_old
-    monkeypatch.setattr(_Bucket, "forget_the_old", lambda bucket, now: (next(looks), look(bucket, now)))
+    looks, look = count(), _Bucket.remove_expired
+    monkeypatch.setattr(_Bucket, "remove_expired", lambda bucket, now: (next(looks), look(bucket, now)))
     limiter = MemoryRateLimiter()
     for number in range(10_000):
-        assert limiter.take({str(number): RateLimit(1, HOUR)}, token()) == 0
+        assert limiter.acquire({str(number): RateLimit(1, HOUR)}, token()) == 0
     assert next(looks) < 3 * 10_000
 
 
 def test_redis_forgets_a_bucket_after_its_window(redis_limiter: RateLimiter, redis_client: redis.Redis) -> None:
-    redis_limiter.take({"a": RateLimit(1, 60)}, token())
+    redis_limiter.acquire({"a": RateLimit(1, 60)}, token())
     (key,) = redis_client.scan_iter()
     assert 0 < redis_client.pttl(key) <= 60_000
 
 
 def test_whom_a_bucket_is_about_can_not_be_read_in_redis(redis_limiter: RateLimiter, redis_server: RedisServer) -> None:
     rate = {"login:account:grace@example.org": RateLimit(1, HOUR)}
-    redis_limiter.take(rate, token())
-    redis_limiter.give_back(rate, token())
+    redis_limiter.acquire(rate, token())
+    redis_limiter.release(rate, token())
     assert b"grace@example.org" not in redis_server.dump()

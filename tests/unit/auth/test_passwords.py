@@ -5,7 +5,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from app.auth import passwords
-from app.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords, weakness
+from app.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords, find_weakness
 from app.core.errors import Unavailable
 
 EMAIL = "grace.hopper@example.org"
@@ -48,7 +48,7 @@ def hashing() -> Passwords:
     ],
 )
 def test_accepted(password: str) -> None:
-    assert weakness(password, EMAIL) is None
+    assert find_weakness(password, EMAIL) is None
 
 
 @pytest.mark.parametrize(
@@ -63,27 +63,27 @@ def test_accepted(password: str) -> None:
         ("12345678", "too common"),
         ("iloveyou", "too common"),
         ("password1", "too common"),
-        ("reporadar", "your address or the name"),
-        ("RepoRadar1", "your address or the name"),
-        ("reporadarreporadar", "your address or the name"),
-        (EMAIL, "your address or the name"),
-        ("grace.hopper", "your address or the name"),
-        ("Grace.Hopper12", "your address or the name"),
-        ("example.org!", "your address or the name"),
+        ("reporadar", "your e-mail address or the name"),
+        ("RepoRadar1", "your e-mail address or the name"),
+        ("reporadarreporadar", "your e-mail address or the name"),
+        (EMAIL, "your e-mail address or the name"),
+        ("grace.hopper", "your e-mail address or the name"),
+        ("Grace.Hopper12", "your e-mail address or the name"),
+        ("example.org!", "your e-mail address or the name"),
     ],
 )
 def test_refused(password: str, word: str) -> None:
-    complaint = weakness(password, EMAIL)
+    complaint = find_weakness(password, EMAIL)
     assert complaint is not None
     assert word in complaint
 
 
 def test_a_whole_address_is_refused_however_short_its_parts_are() -> None:
-    assert weakness("ada@example.org", "ada@example.org") is not None
+    assert find_weakness("ada@example.org", "ada@example.org") is not None
 
 
 def test_a_short_name_is_not_held_against_a_password() -> None:
-    assert weakness("adadadad", "ada@example.org") is None
+    assert find_weakness("adadadad", "ada@example.org") is None
 
 
 def test_a_password_matches_its_own_hash_and_no_other(hashing: Passwords) -> None:
@@ -117,7 +117,7 @@ def test_an_unknown_account_costs_the_same_work_and_always_fails() -> None:
     of_the_known, hasher.calls = hasher.calls, []
     assert not hashing.verify(None, "wrong")
     assert of_the_known == hasher.calls == ["verify"]
-    assert known.rpartition("$")[0].rpartition("$")[0] == hashing._nobodys_hash.rpartition("$")[0].rpartition("$")[0]
+    assert known.rpartition("$")[0].rpartition("$")[0] == hashing._dummy_hash.rpartition("$")[0].rpartition("$")[0]
 
 
 def test_too_many_at_once_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:

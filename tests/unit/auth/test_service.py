@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from app.auth import store
 from app.auth.limits import Buckets, MemoryRateLimiter
 from app.auth.passwords import Passwords
-from app.auth.service import Accounts, Client, NotConfirmed, WrongPassword, normal_email
+from app.auth.service import Accounts, Client, NotConfirmed, WrongPassword, normalize_email
 from app.auth.store import User
 from app.core import config
 from app.core.errors import Conflict, Invalid, NotSignedIn, Problem, TooMany, Unavailable
@@ -24,15 +24,15 @@ LOGIN_LIMIT, REGISTER_LIMIT = 3, 4
 
 
 class RecordingLimiter(MemoryRateLimiter):
-    """With a note of each bucket in which a place was looked for."""
+    """A rate limiter that records the buckets of each attempt."""
 
     def __init__(self) -> None:
         super().__init__()
         self.buckets: list[set[str]] = []
 
-    def take(self, buckets: Buckets, token: str) -> int:
+    def acquire(self, buckets: Buckets, token: str) -> int:
         self.buckets.append(set(buckets))
-        return super().take(buckets, token)
+        return super().acquire(buckets, token)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_what_is_no_address_is_refused(accounts: Accounts, email: str) -> None:
 
 @pytest.mark.parametrize("email", ["a@b", "ada+tag@example.org", "o'hara@example.co.uk", "a" * 242 + "@example.org"])
 def test_what_browsers_take_for_an_address_is_accepted(email: str) -> None:
-    assert normal_email(f" {email.upper()} ") == email
+    assert normalize_email(f" {email.upper()} ") == email
 
 
 def test_a_weak_password_is_refused_before_it_costs_anything(accounts: Accounts, limiter: RecordingLimiter) -> None:
@@ -186,7 +186,7 @@ def test_an_attempt_that_could_not_be_checked_does_not_count(
     accounts: Accounts, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overloaded(*_: object) -> bool:
-        raise Unavailable("Too many people are signing in at this moment.")
+        raise Unavailable("Too many users are signing in at this moment.")
 
     monkeypatch.setattr(accounts._passwords, "verify", overloaded)
     for _ in range(3 * LOGIN_LIMIT):
@@ -306,11 +306,11 @@ def test_what_else_there_is_of_an_account_goes_with_it(
 ) -> None:
     forgotten: list[int] = []
 
-    def forget(connection: Connection, user_id: int) -> None:
+    def delete_other_data(connection: Connection, user_id: int) -> None:
         assert store.by_id(connection, user_id)
         forgotten.append(user_id)
 
-    accounts = Accounts(config.load(embedded), database, passwords, MemoryRateLimiter(), forget=forget)
+    accounts = Accounts(config.load(embedded), database, passwords, MemoryRateLimiter(), on_delete=delete_other_data)
     ada, bob = (accounts.add_without_limit(email, PASSWORD) for email in (EMAIL, "bob@example.org"))
     accounts.delete(ada, PASSWORD, CLIENT)
     accounts.delete_without_password(bob.id)

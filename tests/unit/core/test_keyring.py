@@ -38,26 +38,26 @@ def test_a_key_that_is_not_held_is_unknown(ring: Keyring) -> None:
 
 
 def test_the_fleet_says_which_key_writes(ring: Keyring) -> None:
-    ring.follow(key_id(OLD), frozenset({key_id(OLD)}))
+    ring.apply_fleet_state(key_id(OLD), frozenset({key_id(OLD)}))
     assert ring.active == OLD
-    assert ring.reads_what_the_fleet_writes
+    assert ring.has_fleet_key
     assert ring.known_ids == {key_id(OLD)}
 
 
 def test_who_does_not_hold_the_key_of_the_fleet_keeps_its_own_and_says_so(ring: Keyring) -> None:
-    ring.follow(key_id(FOREIGN), frozenset({key_id(FOREIGN)}))
+    ring.apply_fleet_state(key_id(FOREIGN), frozenset({key_id(FOREIGN)}))
     assert ring.active == NEW
-    assert not ring.reads_what_the_fleet_writes
+    assert not ring.has_fleet_key
 
 
 def test_in_an_undecided_fleet_each_keeps_its_own_key_and_counts_on_nothing(ring: Keyring) -> None:
-    ring.follow(None, frozenset(ring.ids))
+    ring.apply_fleet_state(None, frozenset(ring.ids))
     assert ring.active == NEW
-    assert not ring.reads_what_the_fleet_writes
+    assert not ring.has_fleet_key
 
 
 def test_which_key_writes_is_a_metric(ring: Keyring) -> None:
-    ring.follow(key_id(OLD), frozenset(ring.ids))
+    ring.apply_fleet_state(key_id(OLD), frozenset(ring.ids))
     values = [
         REGISTRY.get_sample_value("reporadar_session_key_active", {"secret": "encryption", "key_id": held}) for held in ring.ids
     ]

@@ -67,13 +67,13 @@ class RecordingStore:
         self._note("destroy")
         self.inner.destroy(key)
 
-    def living(self, keys: Sequence[str]) -> set[str]:
-        self._note("living")
-        return self.inner.living(keys)
+    def existing(self, keys: Sequence[str]) -> set[str]:
+        self._note("existing")
+        return self.inner.existing(keys)
 
-    def of_user(self, user_id: int) -> dict[str, Fields]:
-        self._note("of_user")
-        return self.inner.of_user(user_id)
+    def records_of_user(self, user_id: int) -> dict[str, Fields]:
+        self._note("records_of_user")
+        return self.inner.records_of_user(user_id)
 
     def destroy_all(self, user_id: int, *, keep: str | None, password_version: int | None = None) -> int:
         self._note("destroy_all")

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from app.core.keyring import Keyring, UnknownKey, key_id
-from app.sessions.cipher import FORMAT, Corrupt, RecordCipher, sealed_with
+from app.sessions.cipher import FORMAT, CorruptRecord, RecordCipher, encryption_key_id
 
 KEY, OTHER_KEY = os.urandom(32), os.urandom(32)
 RECORD = "session:1"
@@ -26,64 +26,64 @@ def cipher(ring: Keyring) -> RecordCipher:
 
 @pytest.mark.parametrize("plain", [b"", b"x", PLAIN, os.urandom(100_000)], ids=["empty", "one byte", "some", "many"])
 def test_what_was_sealed_opens(cipher: RecordCipher, ring: Keyring, plain: bytes) -> None:
-    assert RecordCipher(ring, RECORD).open("name", cipher.seal("name", plain)) == plain
+    assert RecordCipher(ring, RECORD).decrypt("name", cipher.encrypt("name", plain)) == plain
 
 
 def test_nothing_of_the_value_can_be_seen(cipher: RecordCipher) -> None:
     plain = os.urandom(64)
-    sealed = cipher.seal("name", plain)
+    sealed = cipher.encrypt("name", plain)
     assert all(plain[start : start + 4] not in sealed for start in range(60))
 
 
 def test_the_same_value_never_looks_the_same(cipher: RecordCipher) -> None:
-    assert len({cipher.seal("name", PLAIN) for _ in range(100)}) == 100
+    assert len({cipher.encrypt("name", PLAIN) for _ in range(100)}) == 100
 
 
 def test_the_active_key_seals_and_is_named() -> None:
     ring = Keyring("encryption", (KEY, OTHER_KEY))
-    assert sealed_with(RecordCipher(ring, RECORD).seal("name", PLAIN)) == key_id(KEY)
-    ring.follow(key_id(OTHER_KEY), frozenset(ring.ids))
-    sealed = RecordCipher(ring, RECORD).seal("name", PLAIN)
-    assert sealed_with(sealed) == key_id(OTHER_KEY)
-    assert RecordCipher(Keyring("encryption", (OTHER_KEY,)), RECORD).open("name", sealed) == PLAIN
+    assert encryption_key_id(RecordCipher(ring, RECORD).encrypt("name", PLAIN)) == key_id(KEY)
+    ring.apply_fleet_state(key_id(OTHER_KEY), frozenset(ring.ids))
+    sealed = RecordCipher(ring, RECORD).encrypt("name", PLAIN)
+    assert encryption_key_id(sealed) == key_id(OTHER_KEY)
+    assert RecordCipher(Keyring("encryption", (OTHER_KEY,)), RECORD).decrypt("name", sealed) == PLAIN
 
 
 def test_each_record_has_a_key_of_its_own(ring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "urandom", lambda count: b"\0" * count)  # the same nonce
-    first, second = (RecordCipher(ring, record).seal("name", b"\0" * 64) for record in ("session:1", "session:2"))
+    first, second = (RecordCipher(ring, record).encrypt("name", b"\0" * 64) for record in ("session:1", "session:2"))
     assert first[21:85] != second[21:85]
 
 
 def test_a_value_that_was_copied_to_another_field_does_not_open(cipher: RecordCipher) -> None:
-    with pytest.raises(Corrupt, match="authentication"):
-        cipher.open("is_admin", cipher.seal("name", PLAIN))
+    with pytest.raises(CorruptRecord, match="authentication"):
+        cipher.decrypt("is_admin", cipher.encrypt("name", PLAIN))
 
 
 def test_a_value_that_was_copied_to_another_record_does_not_open(cipher: RecordCipher, ring: Keyring) -> None:
-    with pytest.raises(Corrupt, match="authentication"):
-        RecordCipher(ring, "session:2").open("name", cipher.seal("name", PLAIN))
+    with pytest.raises(CorruptRecord, match="authentication"):
+        RecordCipher(ring, "session:2").decrypt("name", cipher.encrypt("name", PLAIN))
 
 
 def test_a_flipped_bit_anywhere_is_noticed(cipher: RecordCipher) -> None:
-    sealed = cipher.seal("name", PLAIN)
+    sealed = cipher.encrypt("name", PLAIN)
     for position in range(len(sealed)):
         for bit in range(8):
             flipped = bytearray(sealed)
             flipped[position] ^= 1 << bit
-            with pytest.raises((Corrupt, UnknownKey)):
-                cipher.open("name", bytes(flipped))
+            with pytest.raises((CorruptRecord, UnknownKey)):
+                cipher.decrypt("name", bytes(flipped))
 
 
 def test_a_value_that_was_cut_off_anywhere_does_not_open(cipher: RecordCipher) -> None:
-    sealed = cipher.seal("name", PLAIN)
+    sealed = cipher.encrypt("name", PLAIN)
     for length in range(len(sealed)):
-        with pytest.raises(Corrupt):
-            cipher.open("name", sealed[:length])
+        with pytest.raises(CorruptRecord):
+            cipher.decrypt("name", sealed[:length])
 
 
 def test_a_value_that_was_added_to_does_not_open(cipher: RecordCipher) -> None:
-    with pytest.raises(Corrupt, match="authentication"):
-        cipher.open("name", cipher.seal("name", PLAIN) + b"\0")
+    with pytest.raises(CorruptRecord, match="authentication"):
+        cipher.decrypt("name", cipher.encrypt("name", PLAIN) + b"\0")
 
 
 class Trap:
@@ -101,8 +101,8 @@ def test_nothing_is_unpickled(cipher: RecordCipher, tmp_path_factory: pytest.Tem
     path = tmp_path_factory.mktemp("trap") / "sprung"
     pickled = pickle.dumps(Trap(str(path)), protocol)
     for value in (pickled, FORMAT + pickled, FORMAT + bytes.fromhex(key_id(KEY)) + pickled):
-        with pytest.raises((Corrupt, UnknownKey)):
-            cipher.open("name", value)
+        with pytest.raises((CorruptRecord, UnknownKey)):
+            cipher.decrypt("name", value)
     assert not path.exists()
     pickle.loads(pickled).close()  # noqa: S301 - the trap works
     assert path.exists()
@@ -122,26 +122,26 @@ def test_nothing_is_unpickled(cipher: RecordCipher, tmp_path_factory: pytest.Tem
     ],
 )
 def test_other_formats_are_corrupt(cipher: RecordCipher, value: bytes) -> None:
-    with pytest.raises(Corrupt, match="format"):
-        cipher.open("name", value)
+    with pytest.raises(CorruptRecord, match="format"):
+        cipher.decrypt("name", value)
 
 
 def test_an_older_or_newer_format_is_corrupt(cipher: RecordCipher) -> None:
-    sealed = cipher.seal("name", PLAIN)
+    sealed = cipher.encrypt("name", PLAIN)
     for version in (b"\x00", b"\x02"):
-        with pytest.raises(Corrupt, match="format"):
-            cipher.open("name", version + sealed[1:])
+        with pytest.raises(CorruptRecord, match="format"):
+            cipher.decrypt("name", version + sealed[1:])
 
 
 def test_a_key_that_is_not_held_is_named(cipher: RecordCipher) -> None:
-    sealed = RecordCipher(Keyring("encryption", (OTHER_KEY,)), RECORD).seal("name", PLAIN)
+    sealed = RecordCipher(Keyring("encryption", (OTHER_KEY,)), RECORD).encrypt("name", PLAIN)
     with pytest.raises(UnknownKey, match=key_id(OTHER_KEY)):
-        cipher.open("name", sealed)
+        cipher.decrypt("name", sealed)
 
 
 def test_a_value_under_the_wrong_name_of_a_key_does_not_open() -> None:
     ring = Keyring("encryption", (KEY, OTHER_KEY))
-    sealed = RecordCipher(ring, RECORD).seal("name", PLAIN)
+    sealed = RecordCipher(ring, RECORD).encrypt("name", PLAIN)
     renamed = sealed[:1] + bytes.fromhex(key_id(OTHER_KEY)) + sealed[9:]
-    with pytest.raises(Corrupt, match="authentication"):
-        RecordCipher(ring, RECORD).open("name", renamed)
+    with pytest.raises(CorruptRecord, match="authentication"):
+        RecordCipher(ring, RECORD).decrypt("name", renamed)

@@ -27,7 +27,7 @@ def test_what_was_signed_is_read_with_the_key_that_signed_it(ring: Keyring) -> N
 
 
 def test_the_active_key_signs(ring: Keyring) -> None:
-    ring.follow(key_id(OLD), frozenset(ring.ids))
+    ring.apply_fleet_state(key_id(OLD), frozenset(ring.ids))
     signed = cookie.sign(ring, cookie.new_session_id())
     assert cookie.read_session_id(Keyring("signing", (OLD,)), signed)
 

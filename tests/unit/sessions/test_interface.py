@@ -17,8 +17,9 @@ from app.core import config, errors
 from app.core.errors import Unavailable
 from app.core.keyring import Keyring, key_id
 from app.sessions import cookie
-from app.sessions.cipher import RecordCipher, sealed_with
+from app.sessions.cipher import RecordCipher, encryption_key_id
 from app.sessions.interface import SessionInterface
+from app.sessions.records import Record
 from app.sessions.session import Session
 from app.sessions.store import SIGNED, Change, Fields, Owner, record_key
 from tests.unit.conftest import Clock, count_of
@@ -126,7 +127,7 @@ def site(make_site: MakeSite) -> Site:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("app.sessions.interface.time", clock)
+    monkeypatch.setattr("app.sessions.records.time", clock)
     return clock
 
 
@@ -144,6 +145,12 @@ def whole() -> object:
 def current() -> Session:
     found = session._get_current_object()  # type: ignore[attr-defined]
     assert isinstance(found, Session)
+    return found
+
+
+def stored() -> Record:
+    found = current().record
+    assert found is not None
     return found
 
 
@@ -252,7 +259,7 @@ def test_nothing_but_the_key_of_the_signature_is_in_the_clear(site: Site) -> Non
     assert session_id not in site.key
     for name, value in site.record.items():
         assert b"a-value-to-find" not in value
-        assert name == SIGNED or sealed_with(value) == OLD_ID
+        assert name == SIGNED or encryption_key_id(value) == OLD_ID
     assert site.record[SIGNED].decode() == key_id(*SIGNING)
 
 
@@ -291,7 +298,7 @@ def test_a_refresh_changes_when_the_session_was_seen_and_nothing_else(site: Site
     after = site.record
     assert {name for name in before | after if before.get(name) != after.get(name)} == {".seen"}
     expected = ["ada", clock.now, clock.now - REFRESH_AFTER]
-    assert site.see(lambda: [session["name"], current().seen_at, current().created_at]) == expected
+    assert site.see(lambda: [session["name"], stored().seen_at, stored().created_at]) == expected
 
 
 def test_a_session_ends_with_its_absolute_life_however_busy_it_is(site: Site, clock: Clock) -> None:
@@ -309,11 +316,11 @@ def test_a_session_ends_with_its_absolute_life_however_busy_it_is(site: Site, cl
 
 def test_the_end_of_a_session_is_told(site: Site, clock: Clock) -> None:
     site.visit(remember())
-    assert site.see(lambda: [session["name"], site.interface.expires_at(current())]) == ["ada", clock.now + TTL]
+    assert site.see(lambda: [session["name"], site.interface.records.expires_at(stored())]) == ["ada", clock.now + TTL]
     created = clock.now
     clock.now += MAX_AGE - 1
     site.visit(whole)
-    assert site.see(lambda: [session["name"], site.interface.expires_at(current())]) == ["ada", created + MAX_AGE]
+    assert site.see(lambda: [session["name"], site.interface.records.expires_at(stored())]) == ["ada", created + MAX_AGE]
 
 
 # Cookies.
@@ -363,7 +370,7 @@ def test_a_cookie_of_an_older_secret_is_signed_anew(make_site: MakeSite) -> None
 
 def test_the_old_secret_signs_until_the_fleet_has_switched(make_site: MakeSite) -> None:
     site = make_site(signing=(NEW, OLD))
-    site.signing.follow(OLD_ID, frozenset({NEW_ID, OLD_ID}))
+    site.signing.apply_fleet_state(OLD_ID, frozenset({NEW_ID, OLD_ID}))
     site.visit(remember())
     assert cookie.read_session_id(Keyring("signing", (OLD,)), site.cookie)
 
@@ -382,7 +389,7 @@ def test_a_new_session_has_a_new_id_and_the_old_one_is_dead(site: Site, backend:
     assert site.see(start(site, owner, user_id=owner.user_id)) is True
     assert site.key != before
     assert backend.store.load(before) is None
-    assert list(backend.store.of_user(owner.user_id)) == [site.key]
+    assert list(backend.store.records_of_user(owner.user_id)) == [site.key]
     assert site.see(whole) == {"user_id": owner.user_id}
     site.client.set_cookie("session", old_cookie)
     assert site.see(whole) == {}
@@ -394,7 +401,7 @@ def test_a_session_is_not_begun_with_an_older_password(site: Site, backend: Back
     response = site.visit(start(site, owner, user_id=owner.user_id))
     assert response.json is False
     assert response.headers.getlist("Set-Cookie") == []
-    assert backend.store.of_user(owner.user_id) == {}
+    assert backend.store.records_of_user(owner.user_id) == {}
     assert list(backend.store.key_ids_in_use()) == []
 
 
@@ -447,7 +454,7 @@ def copied_field(site: Site) -> Fields:
 
 
 def copied_record(site: Site) -> Fields:
-    return {"name": RecordCipher(site.encryption, record_key("another")).seal("name", b"\xa3ada")}
+    return {"name": RecordCipher(site.encryption, record_key("another")).encrypt("name", b"\xa3ada")}
 
 
 def flipped_bit(site: Site) -> Fields:
@@ -457,7 +464,7 @@ def flipped_bit(site: Site) -> Fields:
 
 
 def unheard_of_key(site: Site) -> Fields:
-    return {"name": RecordCipher(Keyring("encryption", (FOREIGN,)), site.key).seal("name", b"\xa3ada")}
+    return {"name": RecordCipher(Keyring("encryption", (FOREIGN,)), site.key).encrypt("name", b"\xa3ada")}
 
 
 DAMAGES: dict[str, tuple[Callable[[Site], Fields], str]] = {
@@ -513,8 +520,8 @@ def test_a_damaged_record_does_not_show_in_the_log(site: Site, caplog: pytest.Lo
 def test_a_record_under_a_key_that_only_others_hold_is_left_for_them(make_site: MakeSite) -> None:
     ahead, behind = make_site(encryption=(NEW, OLD)), make_site(encryption=(OLD,))
     known = frozenset({NEW_ID, OLD_ID})
-    ahead.encryption.follow(NEW_ID, known)
-    behind.encryption.follow(NEW_ID, known)
+    ahead.encryption.apply_fleet_state(NEW_ID, known)
+    behind.encryption.apply_fleet_state(NEW_ID, known)
     ahead.visit(remember())
     before = ahead.record
     move(ahead, behind)
@@ -532,7 +539,7 @@ def test_a_record_under_an_unheard_of_key_is_given_up_only_after_asking_the_flee
     ahead.visit(remember())
     before = ahead.record
     move(ahead, behind)
-    behind.refresh_keys = lambda: behind.encryption.follow(NEW_ID, frozenset({NEW_ID, OLD_ID}))
+    behind.refresh_keys = lambda: behind.encryption.apply_fleet_state(NEW_ID, frozenset({NEW_ID, OLD_ID}))
     assert behind.visit(whole).status_code == 503
     assert behind.calls == ["load"]
     assert ahead.record == before
@@ -571,7 +578,7 @@ def test_a_record_moves_to_the_active_key_when_it_is_read_next(make_site: MakeSi
     move(old, new)
     assert new.see(whole) == {"one": 1, "two": [2]}
     assert new.calls == ["load", "merge"]
-    assert {name: sealed_with(value) for name, value in new.record.items() if name != SIGNED} == dict.fromkeys(
+    assert {name: encryption_key_id(value) for name, value in new.record.items() if name != SIGNED} == dict.fromkeys(
         ("one", "two", ".created", ".seen"), NEW_ID
     )
     assert new.see(whole) == {"one": 1, "two": [2]}

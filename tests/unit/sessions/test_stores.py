@@ -10,9 +10,19 @@ import redis
 
 from app.core.keyring import Keyring, key_id
 from app.redis.multiplexed import MultiplexedRedis
-from app.sessions.cipher import Corrupt, RecordCipher
+from app.sessions.cipher import CorruptRecord, RecordCipher
 from app.sessions.redis_store import RedisSessionStore
-from app.sessions.store import MAX_PER_USER, NEVER_AGAIN, SIGNED, Change, Owner, SessionStore, key_ids, public_id, record_key
+from app.sessions.store import (
+    MAX_SESSIONS_PER_USER,
+    PASSWORD_VERSION_OF_DELETED_ACCOUNT,
+    SIGNED,
+    Change,
+    Owner,
+    SessionStore,
+    key_ids,
+    public_id,
+    record_key,
+)
 from harness.servers import RedisServer, wait_until
 from tests.unit.sessions.conftest import MAX_AGE, Backend
 
@@ -74,9 +84,9 @@ def test_a_new_record_takes_the_place_of_another(backend: Backend) -> None:
     create(backend.store, TWO, owner=owner)
     assert create(backend.store, THREE, owner=owner, replaces=ONE)
     assert backend.store.load(ONE) is None
-    assert set(backend.store.of_user(owner.user_id)) == {TWO, THREE}
+    assert set(backend.store.records_of_user(owner.user_id)) == {TWO, THREE}
     assert create(backend.store, ONE, owner=owner, replaces=TWO)
-    assert set(backend.store.of_user(owner.user_id)) == {ONE, THREE}
+    assert set(backend.store.records_of_user(owner.user_id)) == {ONE, THREE}
 
 
 # Changes.
@@ -145,10 +155,10 @@ def test_a_user_has_their_own_sessions(backend: Backend) -> None:
     create(store, ONE, owner=ada)
     create(store, TWO, owner=ada)
     create(store, THREE, owner=bob)
-    assert store.of_user(ada.user_id) == {ONE: FIELDS, TWO: FIELDS}
+    assert store.records_of_user(ada.user_id) == {ONE: FIELDS, TWO: FIELDS}
     store.destroy(ONE)
-    assert store.of_user(ada.user_id) == {TWO: FIELDS}
-    assert store.of_user(bob.user_id) == {THREE: FIELDS}
+    assert store.records_of_user(ada.user_id) == {TWO: FIELDS}
+    assert store.records_of_user(bob.user_id) == {THREE: FIELDS}
 
 
 def create_and_end(store: SessionStore, owner: Owner, count: int) -> None:
@@ -161,7 +171,7 @@ def create_and_end(store: SessionStore, owner: Owner, count: int) -> None:
 def test_a_session_without_an_owner_is_nobodys(backend: Backend) -> None:
     owner = backend.new_owner()
     create(backend.store, ONE)
-    assert backend.store.of_user(owner.user_id) == {}
+    assert backend.store.records_of_user(owner.user_id) == {}
     assert backend.store.destroy_all(owner.user_id, keep=None) == 0
     assert backend.store.load(ONE) == FIELDS
 
@@ -170,7 +180,7 @@ def test_an_expired_session_is_not_listed(backend: Backend) -> None:
     owner = backend.new_owner()
     create(backend.store, ONE, owner=owner, ttl=1)
     create(backend.store, TWO, owner=owner)
-    wait_until(lambda: set(backend.store.of_user(owner.user_id)) == {TWO}, what="the record to expire")
+    wait_until(lambda: set(backend.store.records_of_user(owner.user_id)) == {TWO}, what="the record to expire")
 
 
 def test_all_but_one_are_destroyed(backend: Backend) -> None:
@@ -180,8 +190,8 @@ def test_all_but_one_are_destroyed(backend: Backend) -> None:
     create(store, THREE, owner=bob)
     assert store.destroy_all(ada.user_id, keep=TWO) == 1
     assert store.load(ONE) is None
-    assert store.of_user(ada.user_id) == {TWO: FIELDS}
-    assert store.of_user(bob.user_id) == {THREE: FIELDS}
+    assert store.records_of_user(ada.user_id) == {TWO: FIELDS}
+    assert store.records_of_user(bob.user_id) == {THREE: FIELDS}
 
 
 def test_all_are_destroyed(backend: Backend) -> None:
@@ -189,7 +199,7 @@ def test_all_are_destroyed(backend: Backend) -> None:
     for key in (ONE, TWO):
         create(backend.store, key, owner=owner)
     assert backend.store.destroy_all(owner.user_id, keep=None) == 2
-    assert backend.store.of_user(owner.user_id) == {}
+    assert backend.store.records_of_user(owner.user_id) == {}
     assert backend.store.destroy_all(owner.user_id, keep=None) == 0
 
 
@@ -200,7 +210,7 @@ def test_an_older_password_opens_no_session_any_more(backend: Backend) -> None:
     assert not create(backend.store, TWO, owner=old, replaces=ONE)
     assert backend.store.load(TWO) is None
     assert backend.store.load(ONE) == FIELDS
-    assert backend.store.of_user(old.user_id) == {}
+    assert backend.store.records_of_user(old.user_id) == {}
     assert create(backend.store, THREE, owner=new)
 
 
@@ -213,19 +223,19 @@ def test_ending_sessions_does_not_touch_the_password(backend: Backend) -> None:
 def test_with_one_session_too_many_the_oldest_ends(backend: Backend) -> None:
     owner = backend.new_owner()
     create(backend.store, ONE)
-    keys = [record_key(str(number)) for number in range(MAX_PER_USER + 1)]
+    keys = [record_key(str(number)) for number in range(MAX_SESSIONS_PER_USER + 1)]
     create(backend.store, keys[0], owner=owner, ttl=TTL - 1)
     for key in keys[1:]:
         create(backend.store, key, owner=owner)
-    assert len(backend.store.of_user(owner.user_id)) == MAX_PER_USER
+    assert len(backend.store.records_of_user(owner.user_id)) == MAX_SESSIONS_PER_USER
     assert backend.store.load(keys[-1]) == backend.store.load(ONE) == FIELDS
-    assert backend.store.destroy_all(owner.user_id, keep=None) == MAX_PER_USER
+    assert backend.store.destroy_all(owner.user_id, keep=None) == MAX_SESSIONS_PER_USER
 
 
 def test_ended_sessions_do_not_count(sqlite_backend: Backend) -> None:
     owner = sqlite_backend.new_owner()
     create(sqlite_backend.store, ONE, owner=owner, ttl=TTL - 1)
-    create_and_end(sqlite_backend.store, owner, MAX_PER_USER + 1)
+    create_and_end(sqlite_backend.store, owner, MAX_SESSIONS_PER_USER + 1)
     assert sqlite_backend.store.load(ONE) == FIELDS
 
 
@@ -233,7 +243,7 @@ def test_ended_sessions_do_not_count(sqlite_backend: Backend) -> None:
 
 
 def sealed(secret: bytes) -> bytes:
-    return RecordCipher(Keyring("encryption", (secret,)), ONE).seal("name", b"value")
+    return RecordCipher(Keyring("encryption", (secret,)), ONE).encrypt("name", b"value")
 
 
 def test_the_keys_in_use_are_told_by_record(store: SessionStore) -> None:
@@ -272,7 +282,7 @@ def test_something_else_in_the_place_of_a_record_is_corrupt(
     redis_store: RedisSessionStore, redis_client: redis.Redis, kind: str
 ) -> None:
     OTHER_TYPES[kind](redis_client)
-    with pytest.raises(Corrupt, match="type"):
+    with pytest.raises(CorruptRecord, match="type"):
         redis_store.load(ONE)
     redis_store.destroy(ONE)
     assert redis_store.load(ONE) is None
@@ -286,7 +296,7 @@ def test_something_else_in_the_place_of_a_record_disturbs_no_list(
     create(redis_store, ONE, owner=owner)
     redis_client.delete(ONE)
     redis_client.set(ONE, "text")
-    assert redis_store.of_user(7) == {TWO: FIELDS}
+    assert redis_store.records_of_user(7) == {TWO: FIELDS}
     assert sorted(redis_store.key_ids_in_use()) == [frozenset(), frozenset()]
 
 
@@ -314,14 +324,14 @@ def test_a_later_session_prolongs_the_list_of_its_user(redis_store: RedisSession
 
 
 def test_the_list_of_a_user_does_not_grow_by_dead_sessions(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
-    create_and_end(redis_store, Owner(7, 1), 2 * MAX_PER_USER)
-    assert redis_client.zcard("user:7:sessions") <= MAX_PER_USER
+    create_and_end(redis_store, Owner(7, 1), 2 * MAX_SESSIONS_PER_USER)
+    assert redis_client.zcard("user:7:sessions") <= MAX_SESSIONS_PER_USER
 
 
 def test_ended_sessions_do_not_count_in_redis(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
     create(redis_store, ONE, owner=Owner(7, 1))
     redis_client.zadd("user:7:sessions", {ONE: 1})  # some time ago
-    create_and_end(redis_store, Owner(7, 1), MAX_PER_USER + 1)
+    create_and_end(redis_store, Owner(7, 1), MAX_SESSIONS_PER_USER + 1)
     assert redis_store.load(ONE) == FIELDS
 
 
@@ -332,7 +342,7 @@ def test_a_replaced_session_leaves_the_list_of_its_user(redis_store: RedisSessio
 
 
 def test_an_account_that_is_gone_opens_no_session(redis_store: RedisSessionStore) -> None:
-    redis_store.destroy_all(7, keep=None, password_version=NEVER_AGAIN)
+    redis_store.destroy_all(7, keep=None, password_version=PASSWORD_VERSION_OF_DELETED_ACCOUNT)
     assert not create(redis_store, ONE, owner=Owner(7, 10**9))
     assert redis_store.load(ONE) is None
 

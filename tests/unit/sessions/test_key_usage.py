@@ -4,8 +4,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from app.core.keyring import Keyring, key_id
-from app.sessions.census import KeyCensus
 from app.sessions.cipher import RecordCipher
+from app.sessions.key_usage import KeyUsage
 from app.sessions.store import SIGNED, SessionStore, record_key
 from tests.unit.sessions.conftest import Backend
 
@@ -24,30 +24,30 @@ def records(secret: str, key: bytes) -> float | None:
 def create(store: SessionStore, name: str, secret: bytes) -> None:
     key = record_key(name)
     cipher = RecordCipher(Keyring("encryption", (secret,)), key)
-    fields = {field: cipher.seal(field, b"value") for field in ("one", "two")}
+    fields = {field: cipher.encrypt(field, b"value") for field in ("one", "two")}
     store.create(key, {**fields, SIGNED: key_id(SIGNING).encode()}, 100, None, None)
 
 
 def test_each_record_counts_once_for_each_key_that_it_needs(store: SessionStore) -> None:
     for name, secret in (("one", OLD), ("two", OLD), ("three", NEW)):
         create(store, name, secret)
-    census = KeyCensus(store, [Keyring("encryption", (NEW, OLD)), Keyring("signing", (SIGNING,))])
-    census.count()
+    usage = KeyUsage(store, [Keyring("encryption", (NEW, OLD)), Keyring("signing", (SIGNING,))])
+    usage.count()
     assert (records("encryption", NEW), records("encryption", OLD), records("signing", SIGNING)) == (1, 2, 3)
 
 
 def test_a_key_that_nothing_needs_any_more_counts_zero(store: SessionStore) -> None:
-    census = KeyCensus(store, [Keyring("encryption", (NEW, OLD))])
+    usage = KeyUsage(store, [Keyring("encryption", (NEW, OLD))])
     create(store, "one", OLD)
-    census.count()
+    usage.count()
     assert records("encryption", OLD) == 1
     store.destroy(record_key("one"))
-    census.count()
+    usage.count()
     assert records("encryption", OLD) == 0
 
 
 def test_nobody_counts_while_no_rotation_is_under_way(store: SessionStore) -> None:
     alone, rotating = Keyring("encryption", (NEW,)), Keyring("signing", (NEW, OLD))
-    assert not KeyCensus(store, [alone]).is_needed
-    assert KeyCensus(store, [alone, rotating]).is_needed
-    KeyCensus(store, [alone]).run()  # returns
+    assert not KeyUsage(store, [alone]).is_needed
+    assert KeyUsage(store, [alone, rotating]).is_needed
+    KeyUsage(store, [alone]).run()  # returns
