@@ -1,4 +1,4 @@
-"""`flask notify`: a message to a user, from a process that is no web instance."""
+"""`flask notify` sends a message to a user from a process that is not an instance."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from app.notifications.service import Notifications
 @click.command()
 @click.argument("email")
 @click.argument("message")
-@click.option("--count", default=1, type=click.IntRange(min=1), help="How many times.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="How many a second, at most.")
+@click.option("--count", default=1, type=click.IntRange(min=1), help="The number of notifications.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Notifications per second, at most.")
 @with_appcontext
 def notify(email: str, message: str, count: int, rate: float | None) -> None:
-    """Notify the user EMAIL with the title MESSAGE; prints the number of each notification."""
+    """Send the user EMAIL a notification with the title MESSAGE. Prints the number of each notification."""
     accounts = extension(Accounts, "accounts")
     notifications = extension(Notifications, "notifications_of_commands")
     with database_of_command():
         user = accounts.by_email(email)
         if user is None:
-            raise click.ClickException(f"there is no account with the address {email}")
+            raise click.ClickException(f"there is no account with the email address {email}; check the spelling")
         started = time.monotonic()
         for number in range(count):
             if rate:

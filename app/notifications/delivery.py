@@ -1,12 +1,11 @@
-"""Bringing a socket its notifications: all of them, once, in order.
+"""Delivery of a user's notifications to one socket: each of them once, in order.
 
-There is one cursor, the number of the last one that was sent, and one sender. What was pushed is passed on only if it is the next
-one; anything else makes the sender read what is between.
+A cursor holds the number of the last notification that was sent, and one greenlet at a time sends. A published notification
+is sent at once only if it has the next number. Any other number makes the greenlet read the missing ones from the database.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +14,9 @@ import gevent
 from app.core.errors import Unavailable
 from app.notifications.store import Page
 
-log = logging.getLogger(__name__)
-
-CONGESTION_SECONDS = 0.05
-RETRY_SECONDS = 0.5
-LAST_NUMBER = 2**63 - 1  # after which nothing comes: who reads from there learns the head
+CONGESTION_RETRY_SECONDS = 0.05
+DATABASE_RETRY_SECONDS = 0.5
+MAX_SEQ = 2**63 - 1  # reading after this number returns no notifications, only the head
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -27,99 +24,100 @@ Emit = Callable[[str, dict[str, Any]], None]
 class NotificationDelivery:
     def __init__(
         self,
-        read: Callable[[int], Page],
+        read_after: Callable[[int], Page],
         after: int | None,
         emit: Emit,
         is_congested: Callable[[], bool],
         ready_payload: dict[str, Any],
     ) -> None:
-        """`read`: what follows a number; raises Unavailable. `after`: the last that the client has; None: from now on.
-        `ready_payload` goes with the event `ready`."""
-        self._read_after = read
+        """`read_after` raises Unavailable. `after` is the last number that the client has, or None to start with the next one.
+        `ready_payload` is added to the event `ready`."""
+        self._read_after = read_after
         self._after = after
         self._emit = emit
         self._is_congested = is_congested
         self._ready_payload = ready_payload
         self._cursor: int | None = None
         self._target = 0
-        self._sending = False
-        self._closed = False
+        self._is_sending = False
+        self._is_closed = False
 
     def start(self) -> None:
-        self._send()
+        self._start_sending()
 
-    def deliver(self, item: dict[str, Any]) -> None:
-        """A notification that was pushed."""
-        if self._cursor is not None and item["seq"] == self._cursor + 1 and not self._sending and not self._is_congested():
-            self._pass_on(item)
+    def deliver(self, payload: dict[str, Any]) -> None:
+        """Deliver a published notification."""
+        is_next = self._cursor is not None and payload["seq"] == self._cursor + 1
+        if is_next and not self._is_sending and not self._is_congested():
+            self._send(payload)
         else:
-            self.catch_up(item["seq"])
+            self.catch_up(payload["seq"])
 
     def catch_up(self, head: int) -> None:
-        """There are notifications up to this number."""
+        """Deliver all notifications up to the number `head`."""
         self._target = max(self._target, head)
         if self._cursor is not None and self._target > self._cursor:
-            self._send()
+            self._start_sending()
 
     def close(self) -> None:
-        self._closed = True
+        self._is_closed = True
 
-    def _send(self) -> None:
-        if not self._sending:
-            self._sending = True
+    def _start_sending(self) -> None:
+        if not self._is_sending:
+            self._is_sending = True
             gevent.spawn(self._run)
 
     def _run(self) -> None:
         try:
             if self._cursor is None:
                 self._open()
-            while self._cursor is not None and self._target > self._cursor and not self._closed:
+            while self._cursor is not None and self._target > self._cursor and not self._is_closed:
                 page = self._read(self._cursor)
                 if page.recovered and page.items:
-                    self._pass_on_page(page)
-                elif page.recovered:  # what was promised is not there
+                    self._send_page(page)
+                elif page.recovered:  # the target does not exist
                     self._target = self._cursor
                 else:
                     self._after = self._cursor
                     self._open()
         finally:
-            self._sending = False
+            self._is_sending = False
 
     def _open(self) -> None:
-        """What was missed, then `ready`."""
+        """Send the missed notifications, then `ready`."""
         if self._after is None:
-            cursor, recovered = self._read(LAST_NUMBER).head, True
+            cursor, recovered = self._read(MAX_SEQ).head, True
         else:
             cursor, recovered = self._send_missed(self._after)
         self._cursor = cursor
         self._emit("ready", {**self._ready_payload, "head": cursor, "recovered": recovered})
 
     def _send_missed(self, cursor: int) -> tuple[int, bool]:
-        """Up to where; and whether all of it was there."""
-        while not self._closed:
+        """Return the new cursor, and False if some of the missed notifications have been purged."""
+        while not self._is_closed:
             page = self._read(cursor)
             if not page.recovered or not page.items:
                 return page.head, page.recovered
-            self._pass_on_page(page)
+            self._send_page(page)
             cursor = page.items[-1].seq
         return cursor, True
 
     def _read(self, cursor: int) -> Page:
-        """Waits until the client takes what it has been sent, and until the database answers."""
-        while not self._closed:
+        """Wait until the client has taken what was sent before and the database answers, and return the next page."""
+        while not self._is_closed:
             if self._is_congested():
-                gevent.sleep(CONGESTION_SECONDS)
+                gevent.sleep(CONGESTION_RETRY_SECONDS)
                 continue
             try:
                 return self._read_after(cursor)
             except Unavailable:
-                gevent.sleep(RETRY_SECONDS)
+                gevent.sleep(DATABASE_RETRY_SECONDS)
         return Page([], cursor, recovered=True)
 
-    def _pass_on_page(self, page: Page) -> None:
+    def _send_page(self, page: Page) -> None:
         for notification in page.items:
-            self._pass_on(notification.payload())
+            self._send(notification.payload())
 
-    def _pass_on(self, item: dict[str, Any]) -> None:
-        self._cursor = item["seq"]
-        self._emit("notification", item)
+    def _send(self, payload: dict[str, Any]) -> None:
+        self._cursor = payload["seq"]
+        self._emit("notification", payload)

@@ -1,4 +1,4 @@
-"""Notifications: stored first, then pushed. The row is the truth; a push only wakes those who read it."""
+"""Notifications are stored first and then pushed. The row in SQL is authoritative, and a push is best effort."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from app.notifications.store import Inbox, Notification, Page
 
 __all__ = ["Inbox", "Notification", "Notifications", "Page"]
 
-PAGE = 100
+PAGE_SIZE = 100
 PURGE_BATCH = 10_000
-CAUGHT_UP_AT_ONCE = 2
+CONCURRENT_CATCH_UPS = 2
 
 
 class Notifications:
     def __init__(self, database: Database, publish: Publish) -> None:
-        """`publish` neither raises nor waits: what it loses is found by the instances' own looking after."""
+        """`publish` is best effort: the maintenance loop of each instance finds notifications whose message was lost."""
         self._database = database
         self._publish = publish
-        # Sockets that come back together catch up in turns, so that connections to the database are left for requests.
-        self._catching_up = threading.BoundedSemaphore(CAUGHT_UP_AT_ONCE)
+        # When many clients reconnect at once, requests need database connections too.
+        self._catch_up_slots = threading.BoundedSemaphore(CONCURRENT_CATCH_UPS)
 
     def add(
         self, connection: Connection, user_ids: Iterable[int], type: str, title: str, data: dict[str, Any]
     ) -> list[Notification]:
-        """As part of the caller's transaction, after which they are to be pushed."""
+        """Store notifications in the caller's transaction. The caller pushes them after the commit."""
         return store.add(connection, user_ids, type, title, data)
 
     def push(self, notifications: Iterable[Notification]) -> None:
         self._publish([_message(one.user_id, "notification", item=one.payload()) for one in notifications])
 
     def publish_analysis(self, user_ids: Sequence[int], analysis: dict[str, Any]) -> None:
-        """The state of an analysis, to those who follow its repository. Not stored: the next one makes up for a lost one."""
+        """Send the state of an analysis to followers of its repository. It is not stored; the next state supersedes it."""
         self._publish([_message(user_id, "analysis", analysis=analysis) for user_id in user_ids])
 
     def publish_export(self, user_id: int, export: dict[str, Any]) -> None:
-        """The state of an export, to whoever asked for it. Not stored either."""
+        """Send the state of an export to the user who requested it. It is not stored."""
         self._publish([_message(user_id, "export", export=export)])
 
     def send(self, user_id: int, type: str, title: str, data: dict[str, Any]) -> Notification:
-        """Stores and pushes one to one user."""
+        """Store and push one notification."""
         (notification,) = self._database.run(store.add, [user_id], type, title, data)
         self.push([notification])
         return notification
@@ -58,18 +58,18 @@ class Notifications:
     def heads(self, user_ids: Sequence[int]) -> dict[int, int]:
         return self._database.run(store.heads, user_ids)
 
-    def after(self, user_id: int, seq: int, limit: int = PAGE) -> Page:
+    def after(self, user_id: int, seq: int, limit: int = PAGE_SIZE) -> Page:
         return self._database.run(store.page, user_id, seq, limit)
 
-    def before(self, user_id: int, seq: int, limit: int = PAGE) -> list[Notification]:
-        """Newest first."""
+    def before(self, user_id: int, seq: int, limit: int = PAGE_SIZE) -> list[Notification]:
+        """Return the notifications before a number, newest first."""
         return self._database.run(store.before, user_id, seq, limit)
 
     def create_delivery(
         self, user_id: int, after: int | None, *, emit: Emit, is_congested: Callable[[], bool], ready_payload: dict[str, Any]
     ) -> NotificationDelivery:
         def read(seq: int) -> Page:
-            with self._catching_up:
+            with self._catch_up_slots:
                 return self.after(user_id, seq)
 
         return NotificationDelivery(read, after, emit, is_congested, ready_payload)
@@ -78,9 +78,9 @@ class Notifications:
         self._database.run(store.mark_read, user_id, up_to)
 
     def purge(self) -> int:
-        """Deletes what is too old; a part of it, where there is much. Returns how many."""
+        """Delete one batch of expired notifications and return their number."""
         return self._database.run(store.purge, PURGE_BATCH)
 
 
-def _message(user_id: int, kind: str, **message: Any) -> Message:
-    return Message(user_room(user_id), kind, {"user_id": user_id, **message})
+def _message(user_id: int, kind: str, **data: Any) -> Message:
+    return Message(user_room(user_id), kind, {"user_id": user_id, **data})

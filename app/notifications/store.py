@@ -1,4 +1,4 @@
-"""Notifications in SQL: numbered rows, and a row per user, the inbox, that gives out the numbers."""
+"""Notifications in SQL: numbered rows, and one row per user, the inbox, with the last number that was assigned."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from app.core.timestamps import iso
 from app.database.schema import inboxes, notifications, users
 from app.database.upsert import insert_into
 
-KEPT_AT_LEAST = 1000  # of each user, however old
-KEPT_FOR = timedelta(days=7)
-BATCH = 1000  # users in one statement
+MIN_KEPT_PER_USER = 1000
+RETENTION = timedelta(days=7)
+USERS_PER_STATEMENT = 1000
 
 
 @dataclass(frozen=True)
 class Notification:
     user_id: int
-    seq: int  # 1, 2, 3, ... per user, without a hole
+    seq: int  # 1, 2, 3, ... per user, without gaps
     type: str
     title: str
     data: dict[str, Any]
     created_at: datetime
 
     def payload(self) -> dict[str, Any]:
-        """What a client gets."""
+        """Return the JSON form, which the API and the sockets send."""
         return {
             "seq": self.seq,
             "type": self.type,
@@ -50,7 +50,7 @@ class Inbox:
 
 @dataclass(frozen=True)
 class Page:
-    """What follows a number, oldest first, and may not be all of it. Not `recovered`: something between is no longer kept."""
+    """The notifications after a number, oldest first, up to a limit. `recovered` is False if some of them have been purged."""
 
     items: list[Notification]
     head: int
@@ -58,10 +58,13 @@ class Page:
 
 
 def add(connection: Connection, user_ids: Iterable[int], type: str, title: str, data: dict[str, Any]) -> list[Notification]:
-    """One for each of the users who exist. Their inboxes stay locked until the transaction ends, in the order of their ids, so
-    that numbers become visible in their order and two who notify the same users can't wait for each other."""
+    """Add a notification for each of the users who exist.
+
+    The inboxes are locked in the order of user IDs until the transaction ends. So numbers are committed in order, and two
+    transactions that notify the same users cannot deadlock.
+    """
     now = datetime.now(UTC)
-    # The lock keeps their accounts from being deleted before this transaction ends.
+    # The lock prevents the deletion of these accounts before the transaction ends.
     existing = select(users.c.id).where(users.c.id.in_(user_ids)).order_by(users.c.id).with_for_update(read=True, key_share=True)
     added = [
         Notification(user_id, seq, type, title, data, now)
@@ -74,14 +77,14 @@ def add(connection: Connection, user_ids: Iterable[int], type: str, title: str, 
 
 
 def _batches(user_ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (user_ids[start : start + BATCH] for start in range(0, len(user_ids), BATCH))
+    return (user_ids[start : start + USERS_PER_STATEMENT] for start in range(0, len(user_ids), USERS_PER_STATEMENT))
 
 
 def _next_numbers(connection: Connection, user_ids: Sequence[int]) -> Any:
-    """One for each; the rows are locked in the order of the list."""
+    """Return a statement that assigns each user the next number. It locks the inboxes in the order of the list."""
     first = insert_into(connection, inboxes).values([{"user_id": user_id, "head": 1, "read_up_to": 0} for user_id in user_ids])
-    next_one = first.on_conflict_do_update(index_elements=["user_id"], set_={"head": inboxes.c.head + 1})
-    return next_one.returning(inboxes.c.user_id, inboxes.c.head)
+    following = first.on_conflict_do_update(index_elements=["user_id"], set_={"head": inboxes.c.head + 1})
+    return following.returning(inboxes.c.user_id, inboxes.c.head)
 
 
 def inbox(connection: Connection, user_id: int) -> Inbox:
@@ -90,13 +93,13 @@ def inbox(connection: Connection, user_id: int) -> Inbox:
 
 
 def heads(connection: Connection, user_ids: Sequence[int]) -> dict[int, int]:
-    """Of those users who have notifications."""
+    """Return the number of the last notification of each user who has one."""
     rows = connection.execute(select(inboxes.c.user_id, inboxes.c.head).where(inboxes.c.user_id.in_(user_ids)))
     return {row.user_id: row.head for row in rows}
 
 
 def after(connection: Connection, user_id: int, seq: int, limit: int) -> list[Notification]:
-    """Oldest first."""
+    """Return the notifications after a number, oldest first."""
     mine = select(notifications).where(notifications.c.user_id == user_id, notifications.c.seq > seq)
     return [Notification(**row) for row in connection.execute(mine.order_by(notifications.c.seq).limit(limit)).mappings()]
 
@@ -105,35 +108,35 @@ def page(connection: Connection, user_id: int, seq: int, limit: int) -> Page:
     head = inbox(connection, user_id).head
     items = after(connection, user_id, seq, limit)
     if items:
-        without_a_hole = items[-1].seq - seq == len(items)
-        return Page(items, max(head, items[-1].seq), recovered=without_a_hole)
+        has_no_gap = items[-1].seq - seq == len(items)
+        return Page(items, max(head, items[-1].seq), recovered=has_no_gap)
     return Page([], head, recovered=seq == head)
 
 
 def before(connection: Connection, user_id: int, seq: int, limit: int) -> list[Notification]:
-    """Newest first."""
+    """Return the notifications before a number, newest first."""
     mine = select(notifications).where(notifications.c.user_id == user_id, notifications.c.seq < seq)
     return [Notification(**row) for row in connection.execute(mine.order_by(notifications.c.seq.desc()).limit(limit)).mappings()]
 
 
 def mark_read(connection: Connection, user_id: int, up_to: int) -> None:
-    """Never beyond what there is, and never back."""
-    known = inboxes.c.user_id == user_id, inboxes.c.read_up_to < up_to
-    connection.execute(update(inboxes).where(*known, inboxes.c.head >= up_to).values(read_up_to=up_to))
-    connection.execute(update(inboxes).where(*known, inboxes.c.head < up_to).values(read_up_to=inboxes.c.head))
+    """Move the read mark forward, to the last notification at most. It never moves back."""
+    behind = inboxes.c.user_id == user_id, inboxes.c.read_up_to < up_to
+    connection.execute(update(inboxes).where(*behind, inboxes.c.head >= up_to).values(read_up_to=up_to))
+    connection.execute(update(inboxes).where(*behind, inboxes.c.head < up_to).values(read_up_to=inboxes.c.head))
 
 
 def purge(connection: Connection, limit: int) -> int:
-    """Deletes so many at most of those that need not be kept; returns how many."""
-    old = (
+    """Delete up to `limit` expired notifications and return their number."""
+    expired = (
         select(notifications.c.user_id, notifications.c.seq)
         .join(inboxes, inboxes.c.user_id == notifications.c.user_id)
-        .where(notifications.c.created_at < datetime.now(UTC) - KEPT_FOR)
-        .where(notifications.c.seq <= inboxes.c.head - KEPT_AT_LEAST)
+        .where(notifications.c.created_at < datetime.now(UTC) - RETENTION)
+        .where(notifications.c.seq <= inboxes.c.head - MIN_KEPT_PER_USER)
         .order_by(notifications.c.user_id, notifications.c.seq)
         .limit(limit)
         .subquery()
     )
-    here = (notifications.c.user_id == old.c.user_id) & (notifications.c.seq == old.c.seq)
-    doomed = select(func.count()).select_from(old).where(here).correlate(notifications).scalar_subquery()
-    return connection.execute(delete(notifications).where(doomed > 0)).rowcount
+    same_row = (notifications.c.user_id == expired.c.user_id) & (notifications.c.seq == expired.c.seq)
+    matches = select(func.count()).select_from(expired).where(same_row).correlate(notifications).scalar_subquery()
+    return connection.execute(delete(notifications).where(matches > 0)).rowcount

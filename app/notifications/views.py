@@ -1,4 +1,4 @@
-"""`/api/notifications`: what a user was told, as JSON."""
+"""The HTTP API of a user's notifications."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from app.auth.guards import login_required, require_user
 from app.core.extensions import extension
 from app.http.api import LARGEST_ID, Body, Query, answer, no_content, operation
-from app.notifications.service import PAGE, Notifications
+from app.notifications.service import PAGE_SIZE, Notifications
 
 blueprint = Blueprint("notifications", __name__, url_prefix="/api/notifications")
 
@@ -31,7 +31,7 @@ class NotificationsView(BaseModel):
 
 class NotificationsQuery(Query):
     after: int = Field(0, ge=0, le=LARGEST_ID)
-    limit: int = Field(PAGE, ge=1, le=PAGE)
+    limit: int = Field(PAGE_SIZE, ge=1, le=PAGE_SIZE)
 
 
 class ReadBody(Body):
@@ -44,7 +44,7 @@ def service() -> Notifications:
 
 @blueprint.get("")
 @operation(
-    "What follows `after`, oldest first",
+    "List the notifications after a number, oldest first",
     query=NotificationsQuery,
     returns={200: NotificationsView},
     errors=(401,),
@@ -59,8 +59,8 @@ def list_notifications(query: NotificationsQuery) -> Response:
 
 
 @blueprint.post("/read")
-@operation("Mark all up to a number as read", body=ReadBody, returns={204: None}, errors=(401,))
+@operation("Mark all notifications up to a number as read", body=ReadBody, returns={204: None}, errors=(401,))
 @login_required
-def read(body: ReadBody) -> Response:
+def mark_read(body: ReadBody) -> Response:
     service().mark_read(require_user().id, body.up_to)
     return no_content()

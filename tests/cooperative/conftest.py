@@ -1,4 +1,4 @@
-"""Tests of what needs a patched process, as gunicorn's worker is one; `tests/unit/test_cooperative.py` runs them in such."""
+"""Tests that need a process patched by gevent, like gunicorn's worker. `tests/unit/test_cooperative.py` runs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["connect_redis", "fleet_config"]
 
 
 def pytest_ignore_collect() -> bool | None:
-    """In any other process they are left out."""
+    """Skip these tests in an unpatched process."""
     return None if monkey.is_module_patched("socket") else True
 
 

@@ -22,8 +22,8 @@ def add_many(database: Database, user_ids: tuple[int, ...]) -> None:
         add(database, *user_ids)
 
 
-def test_numbers_become_visible_in_their_order(database: Database) -> None:
-    """Whoever reads while others write sees 1 .. n, never n without n - 1."""
+def test_concurrent_notifications_become_visible_in_order(database: Database) -> None:
+    """A reader sees 1 .. n during concurrent writes, never n without n - 1."""
     ada, bob = new_user(database), new_user(database, "bob@example.org")
     writers = [gevent.spawn(add_many, database, order) for order in ((ada, bob), (bob, ada))]
     while not all(writer.ready() for writer in writers):

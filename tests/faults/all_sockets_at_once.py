@@ -1,4 +1,4 @@
-"""The fault: an instance that stops closes all of its sockets at once."""
+"""The fault: an instance that stops closes all its sockets at once."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from app.realtime.connections import Connections
 disconnect_clients = Connections.disconnect_clients
 
 
-def at_once(self: Connections, *arguments: Any, **options: Any) -> int:
+def disconnect_at_once(self: Connections, *arguments: Any, **options: Any) -> int:
     self._drain_rate = 1_000_000
     return disconnect_clients(self, *arguments, **options)
 
 
-Connections.disconnect_clients = at_once  # type: ignore[method-assign]
+Connections.disconnect_clients = disconnect_at_once  # type: ignore[method-assign]
 
 app = create_app(config.from_environment_or_exit())

@@ -1,4 +1,4 @@
-"""The fault: every tenth message between instances takes 200 ms, while later ones overtake it."""
+"""The fault: every tenth message to the instances is 200 ms late, so that later ones overtake it."""
 
 import threading
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ from app.core import config
 from app.core.messages import Message
 from app.realtime.publisher import RedisPublisher
 
-LATE_SECONDS = 0.2
+DELAY_SECONDS = 0.2
 
 publish = RedisPublisher.publish
 
 
-def late(self: RedisPublisher, messages: Sequence[Message]) -> None:
+def publish_late(self: RedisPublisher, messages: Sequence[Message]) -> None:
     for message in messages:
         if message.data["item"]["seq"] % 10 == 5:
-            threading.Timer(LATE_SECONDS, publish, (self, [message])).start()
+            threading.Timer(DELAY_SECONDS, publish, (self, [message])).start()
         else:
             publish(self, [message])
 
 
-RedisPublisher.publish = late  # type: ignore[method-assign]
+RedisPublisher.publish = publish_late  # type: ignore[method-assign]
 
 app = create_app(config.from_environment_or_exit())

@@ -1,4 +1,4 @@
-"""The fault: a socket is ready before its instance hears what is said to it, and Redis takes its time."""
+"""The fault: a socket becomes ready before its instance is subscribed to the room of the user, and subscribing is slow."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,22 +9,22 @@ from app.core import config
 from app.realtime import queue
 from app.realtime.queue import RedisQueue
 
-SUBSCRIBING_SECONDS = 0.2
+SUBSCRIBE_SECONDS = 0.2
 
 commands = queue._commands
 
 
-def late(name: str, rooms: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def slow_commands(name: str, rooms: Sequence[str]) -> Iterator[tuple[str, ...]]:
     if rooms:
-        gevent.sleep(SUBSCRIBING_SECONDS)
+        gevent.sleep(SUBSCRIBE_SECONDS)
     return commands(name, rooms)
 
 
-def at_once(self: RedisQueue, room: str) -> None:
+def return_at_once(self: RedisQueue, room: str) -> None:
     pass
 
 
-queue._commands = late
-RedisQueue.wait_until_joined = at_once  # type: ignore[method-assign]
+queue._commands = slow_commands
+RedisQueue.wait_until_joined = return_at_once  # type: ignore[method-assign]
 
 app = create_app(config.from_environment_or_exit())

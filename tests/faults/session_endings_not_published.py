@@ -1,4 +1,4 @@
-"""The fault: no instance hears from another one that a session has ended."""
+"""The fault: the other instances receive no message when a session ends."""
 
 from app import create_app
 from app.core import config
@@ -8,11 +8,11 @@ from app.realtime.publisher import Outbox
 put = Outbox.put
 
 
-def forgetful(self: Outbox, message: Message) -> None:
+def put_others(self: Outbox, message: Message) -> None:
     if message.kind != "sessions_ended":
         put(self, message)
 
 
-Outbox.put = forgetful  # type: ignore[method-assign]
+Outbox.put = put_others  # type: ignore[method-assign]
 
 app = create_app(config.from_environment_or_exit())

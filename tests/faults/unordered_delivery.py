@@ -1,4 +1,4 @@
-"""The fault: sockets are sent whatever is pushed, when it is pushed, as Socket.IO does by itself."""
+"""The fault: sockets are sent each published notification at once, whatever its number, as Socket.IO does by itself."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from app.core import config
 from app.notifications.delivery import NotificationDelivery
 
 
-def deliver(self: NotificationDelivery, item: dict[str, Any]) -> None:
-    self._pass_on(item)
+def deliver(self: NotificationDelivery, payload: dict[str, Any]) -> None:
+    self._send(payload)
 
 
 def catch_up(self: NotificationDelivery, head: int) -> None:

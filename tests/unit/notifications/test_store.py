@@ -20,7 +20,7 @@ def add(database: Database, *user_ids: int, title: str = "hello") -> list[int]:
     return [added.seq for added in database.run(store.add, user_ids, "message", title, {})]
 
 
-def test_the_notifications_of_a_user_are_numbered_without_a_hole(both: Database) -> None:
+def test_notifications_of_a_user_are_numbered_without_gaps(both: Database) -> None:
     ada, bob = new_user(both), new_user(both, "bob@example.org")
     assert add(both, ada) == [1]
     assert add(both, bob, ada) == [2, 1]
@@ -29,7 +29,7 @@ def test_the_notifications_of_a_user_are_numbered_without_a_hole(both: Database)
     assert both.run(store.heads, [ada, bob, 99]) == {ada: 3, bob: 1}
 
 
-def test_a_number_of_a_transaction_that_fails_is_given_again(both: Database) -> None:
+def test_number_of_a_failed_transaction_is_reused(both: Database) -> None:
     ada = new_user(both)
 
     def fail(connection: Connection) -> None:
@@ -41,14 +41,14 @@ def test_a_number_of_a_transaction_that_fails_is_given_again(both: Database) -> 
     assert add(both, ada) == [1]
 
 
-def test_who_has_no_account_is_not_notified(both: Database) -> None:
+def test_unknown_user_is_not_notified(both: Database) -> None:
     ada = new_user(both)
     assert add(both, ada, 12345) == [1]
     assert add(both) == []
     assert both.run(store.inbox, 12345) == Inbox()
 
 
-def test_pages_go_on_where_the_last_one_ended(both: Database) -> None:
+def test_pages_continue_after_the_last_number(both: Database) -> None:
     ada = new_user(both)
     for _ in range(5):
         add(both, ada)
@@ -60,7 +60,7 @@ def test_pages_go_on_where_the_last_one_ended(both: Database) -> None:
 
 
 @pytest.mark.parametrize("after", [4, 10**12])
-def test_a_number_beyond_the_last_one_leads_nowhere(both: Database, after: int) -> None:
+def test_page_after_a_number_beyond_the_head_is_not_recovered(both: Database, after: int) -> None:
     ada = new_user(both)
     for _ in range(3):
         add(both, ada)
@@ -68,7 +68,7 @@ def test_a_number_beyond_the_last_one_leads_nowhere(both: Database, after: int) 
     assert (page.items, page.head, page.recovered) == ([], 3, False)
 
 
-def test_reading_moves_forward_and_not_beyond_the_end(both: Database) -> None:
+def test_read_mark_moves_forward_up_to_the_head(both: Database) -> None:
     ada = new_user(both)
     both.run(store.mark_read, ada, 5)
     for _ in range(3):
@@ -79,32 +79,32 @@ def test_reading_moves_forward_and_not_beyond_the_end(both: Database) -> None:
     assert both.run(store.inbox, ada).unread == 0
 
 
-def test_what_is_old_is_deleted_beyond_the_last_thousand(both: Database) -> None:
+def test_purge_keeps_the_last_thousand_and_recent_notifications(both: Database) -> None:
     ada = new_user(both)
-    long_ago, lately = datetime.now(UTC) - timedelta(days=8), datetime.now(UTC) - timedelta(days=6)
+    expired, recent = datetime.now(UTC) - timedelta(days=8), datetime.now(UTC) - timedelta(days=6)
 
     def fill(connection: Connection) -> None:
         store.add(connection, [ada], "message", "first", {})
         text = {"user_id": ada, "type": "message", "title": "", "data": {}}
-        rows = [{**text, "seq": seq, "created_at": lately if seq == 7 else long_ago} for seq in range(2, 1011)]
+        rows = [{**text, "seq": seq, "created_at": recent if seq == 7 else expired} for seq in range(2, 1011)]
         connection.execute(insert(notifications), rows)
         connection.execute(update(inboxes).values(head=1010))
-        connection.execute(update(notifications).where(notifications.c.seq == 1).values(created_at=long_ago))
+        connection.execute(update(notifications).where(notifications.c.seq == 1).values(created_at=expired))
 
     both.run(fill)
     assert both.run(store.purge, 4) == 4
     assert both.run(store.purge, 100) == 5
     assert both.run(store.purge, 100) == 0
 
-    def kept(connection: Connection) -> list[int]:
+    def remaining(connection: Connection) -> list[int]:
         return list(connection.execute(select(notifications.c.seq).order_by(notifications.c.seq)).scalars())
 
-    assert both.run(kept) == [7, *range(11, 1011)]
+    assert both.run(remaining) == [7, *range(11, 1011)]
     assert both.run(store.page, ada, 3, 10).recovered is False
     assert both.run(store.page, ada, 10, 10).recovered is True
 
 
-def test_with_the_account_everything_is_gone(both: Database) -> None:
+def test_deleting_the_account_deletes_its_notifications(both: Database) -> None:
     ada = new_user(both)
     add(both, ada)
     both.run(accounts.remove, ada)

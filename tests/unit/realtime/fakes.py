@@ -20,8 +20,8 @@ class FakeDelivery:
 
     def start(self) -> None: ...
 
-    def deliver(self, item: dict[str, Any]) -> None:
-        self.calls.append(item["seq"])
+    def deliver(self, payload: dict[str, Any]) -> None:
+        self.calls.append(payload["seq"])
 
     def catch_up(self, head: int) -> None:
         self.calls.append(f"head {head}")
