@@ -127,7 +127,7 @@ def create_services(config: Config, parts: Infrastructure) -> Services:
     notifications = Notifications(database, publish)
     queues = JobQueues(parts.adapters.broker)
     return Services(
-        accounts=Accounts(config, database, Passwords(), parts.adapters.limiter, on_delete=analytics.forget),
+        accounts=Accounts(config, database, Passwords(), parts.adapters.limiter, on_delete=analytics.erase_account),
         analytics=analytics,
         exports=Exports(database, queues.exports.send),
         insights=Insights(database, PAGE_VIEWED, FUNNELS),

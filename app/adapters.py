@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import dramatiq
 import redis
 
+from app.analytics.event_stream import StreamMonitor
 from app.analytics.intake import DirectIntake, Intake, RedisIntake
-from app.analytics.storage import Storage
-from app.analytics.stream import Overseer
+from app.analytics.store import EventStore
 from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter
 from app.core.callbacks import do_nothing
 from app.core.config import Config
@@ -73,7 +73,7 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
     if clients is None:
         return []
     client = clients.with_long_timeout
-    return [Probe("redis", lambda: None if client.ping() else "no answer", find_warning=Overseer(client).look)]
+    return [Probe("redis", lambda: None if client.ping() else "no answer", find_warning=StreamMonitor(client).find_warning)]
 
 
 def choose(
@@ -101,7 +101,7 @@ def _embedded(config: Config, me: Instance, database: Database, lifecycle: Lifec
         broker=local_broker(),
         runs_jobs=True,
         fleet=FleetOfOne(me, lifecycle, vitals),
-        intake=DirectIntake(Storage(config, database, queue.publish)),
+        intake=DirectIntake(EventStore(database, queue.publish, config.analytics_retention_days)),
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from app.analytics.exports.jobs import Exporter
-from app.analytics.storage import Retention
+from app.analytics.store import purge_events
 from app.core.config import Config
 from app.database.engine import Database
 from app.jobs.broker import JobQueues
@@ -28,8 +29,9 @@ def create_worker_pool(
     analyses = AnalysisRunner(config, database, notifications, queues.analyses.send)
     exports = Exporter(database, notifications, queues.exports.send)
     queues.analyses.handler, queues.exports.handler = analyses.run, exports.run
+    purge_analytics = partial(purge_events, database, config.analytics_retention_days)
     periodic_tasks = PeriodicTasks(
         frequent=[analyses.requeue_lost, analyses.start_due, exports.requeue_lost],
-        hourly=[notifications.purge, exports.purge, Retention(config, database).purge],
+        hourly=[notifications.purge, exports.purge, purge_analytics],
     )
     return WorkerPool(queues.broker, [analyses, exports], [periodic_tasks, *background_workers], size, is_embedded=is_embedded)

@@ -7,9 +7,8 @@ import os
 import secrets
 import signal
 
-from app.analytics.jobs import Storer
-from app.analytics.storage import Storage
-from app.analytics.stream import EventStream
+from app.analytics.event_stream import EventConsumer
+from app.analytics.store import EventStore
 from app.core import config, instance, logs
 from app.core.config import Config
 from app.core.keyring import Keyring
@@ -52,9 +51,10 @@ def create_pool(settings: Config, database: Database, instance_id: str) -> Worke
     redis = connect(settings, instance_id)
     signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
     publish = RedisPublisher(redis, signing).publish
-    storer = Storer(Storage(settings, database, publish), EventStream(redis, f"{instance_id}-{secrets.token_hex(4)}"))
+    store = EventStore(database, publish, settings.analytics_retention_days)
+    consumer = EventConsumer(store, redis, f"{instance_id}-{secrets.token_hex(4)}")
     queues, size = JobQueues(redis_broker(redis)), min(MAX_CONCURRENT_JOBS, os.cpu_count() or 1)
-    return create_worker_pool(settings, database, Notifications(database, publish), queues, size, background_workers=[storer])
+    return create_worker_pool(settings, database, Notifications(database, publish), queues, size, background_workers=[consumer])
 
 
 if __name__ == "__main__":

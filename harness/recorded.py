@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, insert
 
 from app.analytics import rollups
-from app.analytics.catalogue import BY_NAME, COLLECTED, PAGE_LEFT, PAGE_VIEWED
-from app.analytics.rollups import Counted
+from app.analytics.catalogue import BY_NAME, DECLARED_EVENTS, PAGE_LEFT, PAGE_VIEWED
+from app.analytics.rollups import CountedEvent
 from app.database.engine import Database
 from app.database.schema import events
 
@@ -21,33 +21,33 @@ BUSY_SECONDS = 60  # for many events on a busy machine
 _numbers = itertools.count(1)
 
 
-def event(name: str, occurred_at: datetime, person: str = "ada", path: str = "") -> Counted:
+def event(name: str, occurred_at: datetime, person: str = "ada", path: str = "") -> CountedEvent:
     category = BY_NAME[name].category if name in BY_NAME else "other"
-    return Counted(person, name, category, path, occurred_at)
+    return CountedEvent(person, name, category, path, occurred_at)
 
 
-def record(database: Database, *recorded: Counted) -> None:
+def record(database: Database, *recorded: CountedEvent) -> None:
     database.run_within(BUSY_SECONDS, _record, recorded)
 
 
-def random_events(count: int, since: datetime, until: datetime, people: int = 40) -> list[Counted]:
+def random_events(count: int, since: datetime, until: datetime, people: int = 40) -> list[CountedEvent]:
     """The same ones each time, to the millisecond; some of them at the very beginning of an hour or a day."""
     chance = random.Random(count)  # noqa: S311
     span = int((until - since) / timedelta(milliseconds=1))
     return [_random_event(chance, since + timedelta(milliseconds=chance.randrange(span)), people) for _ in range(count)]
 
 
-def _random_event(chance: random.Random, moment: datetime, people: int) -> Counted:
+def _random_event(chance: random.Random, moment: datetime, people: int) -> CountedEvent:
     if chance.random() < 0.1:
         moment = moment.replace(minute=0, second=0, microsecond=0)
     if chance.random() < 0.05:
         moment = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    name = chance.choice(COLLECTED).name
+    name = chance.choice(DECLARED_EVENTS).name
     path = chance.choice(["/", "/settings", "/repositories/:id"]) if name in (PAGE_VIEWED, PAGE_LEFT) else ""
     return event(name, moment, f"person-{chance.randrange(people)}", path)
 
 
-def _record(connection: Connection, recorded: Sequence[Counted]) -> None:
+def _record(connection: Connection, recorded: Sequence[CountedEvent]) -> None:
     rows = [asdict(counted) | {"event_id": f"event-{next(_numbers)}", "properties": {}} for counted in recorded]
     connection.execute(insert(events), rows)
-    rollups.count(connection, recorded)
+    rollups.add(connection, recorded)

@@ -1,4 +1,4 @@
-"""What the application collects by itself: the one table that it records from, and that people read on /settings and /privacy."""
+"""The declared events: the only events that the application records itself. /settings and /privacy list them from this table."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Collected:
-    """A kind of event. `words` and those of the properties are what people read."""
+class DeclaredEvent:
+    """An event with a fixed set of properties. Users read `label` and the values of `properties`."""
 
     name: str
     category: str
-    words: str
-    endpoints: tuple[str, ...] = ()  # whose success is such an event; without any, a page's script or a view tells
+    label: str
+    endpoints: tuple[str, ...] = ()  # a successful request to one of them is recorded; without any, a view or script records it
     properties: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -23,28 +23,30 @@ REPOSITORY_ADDED, ANALYSIS_REQUESTED, REPORT_VIEWED = "repository_added", "analy
 
 _PATH = {"path": "the address of the page, with a placeholder for the number of a repository"}
 
-COLLECTED = (
-    Collected(PAGE_VIEWED, "navigation", "A page was opened", properties=_PATH),
-    Collected(PAGE_LEFT, "navigation", "A page was left", properties=_PATH | {"seconds": "how long it could be seen"}),
-    Collected(SIGN_UP_OPENED, "account", "The form to register was opened", endpoints=("web.register",)),
-    Collected(SIGNED_UP, "account", "An account was opened", endpoints=("web.open_account", "auth.register")),
-    Collected(REPOSITORY_ADDED, "repositories", "A repository was added", endpoints=("web.add_repository", "repositories.add")),
-    Collected(
+DECLARED_EVENTS = (
+    DeclaredEvent(PAGE_VIEWED, "navigation", "A page was opened", properties=_PATH),
+    DeclaredEvent(PAGE_LEFT, "navigation", "A page was left", properties=_PATH | {"seconds": "how long the page was visible"}),
+    DeclaredEvent(SIGN_UP_OPENED, "account", "The sign-up form was opened", endpoints=("web.register",)),
+    DeclaredEvent(SIGNED_UP, "account", "An account was created", endpoints=("web.open_account", "auth.register")),
+    DeclaredEvent(
+        REPOSITORY_ADDED, "repositories", "A repository was added", endpoints=("web.add_repository", "repositories.add")
+    ),
+    DeclaredEvent(
         ANALYSIS_REQUESTED,
         "repositories",
-        "An analysis was asked for",
+        "An analysis was requested",
         endpoints=("web.add_repository", "repositories.add", "web.analyse_again", "repositories.analyse"),
     ),
-    Collected(REPORT_VIEWED, "repositories", "A report was looked at"),
-    Collected(
+    DeclaredEvent(REPORT_VIEWED, "repositories", "A report was viewed"),
+    DeclaredEvent(
         "notifications_opened", "notifications", "The list of notifications was opened", endpoints=("web.show_notifications",)
     ),
-    Collected("notification_followed", "notifications", "The link of a notification was followed"),
+    DeclaredEvent("notification_followed", "notifications", "The link of a notification was followed"),
 )
 
-BY_NAME = {kind.name: kind for kind in COLLECTED}
+BY_NAME = {declared.name: declared for declared in DECLARED_EVENTS}
 
-# What people do one after the other. The sign-up is a visitor's last event before there is an account.
+# The steps of each funnel, in order. The sign-up belongs to an anonymous visitor: there is no account yet.
 FUNNELS = {
     "Sign-up": (SIGN_UP_OPENED, SIGNED_UP),
     "Analysis": (REPOSITORY_ADDED, ANALYSIS_REQUESTED, REPORT_VIEWED),

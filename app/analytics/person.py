@@ -1,4 +1,4 @@
-"""Whose events these are, an account's or an anonymous visitor's of one day, and how they stand to being counted."""
+"""The person that an event belongs to: an account, or an anonymous visitor of one day. And whether that person is counted."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
-LENGTH = 32  # of a pseudonym
-ACCOUNT, VISITOR = "a", "v"  # what it begins with
+PSEUDONYM_LENGTH = 32
+ACCOUNT_PREFIX, VISITOR_PREFIX = "a", "v"  # of a pseudonym
 
-USER, SESSION, GPC = "user", "session", "gpc"
+USER, SESSION, GPC = "user", "session", "gpc"  # reasons for an opt-out: the account's, this browser's, the Sec-GPC header
 
 
 @dataclass(frozen=True)
-class Account:
+class AnalyticsAccount:
     user_id: int
 
     @property
@@ -24,8 +24,8 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Visitor:
-    """Somebody at an address with a browser, today."""
+class HashedVisitor:
+    """An anonymous visitor, known by a hash of address and user agent that is valid for one day."""
 
     pseudonym: str
 
@@ -34,43 +34,46 @@ class Visitor:
         return f"visitor:{self.pseudonym}"
 
 
-Person = Account | Visitor
+Person = AnalyticsAccount | HashedVisitor
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What may be stored of a person: nothing while it is closed, and nothing that was accepted under another version."""
+class ConsentState:
+    """Whether events of a person may be stored. Each opt-out, opt-in and erasure increments `version`.
+
+    An event is stored only if the version has not changed since the event was accepted.
+    """
 
     pseudonym: str
     version: int
-    is_open: bool
-    fenced_at: datetime | None = None
+    is_granted: bool
+    opted_out_at: datetime | None = None
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What somebody is answered. `reason` of a no: the account's (user), the browser's (session), or Sec-GPC (gpc)."""
+class OptOutStatus:
+    """The answer to "am I counted?". `reason` is USER, SESSION or GPC, or None without an opt-out."""
 
     opted_out: bool
     reason: str | None
-    fenced_at: datetime | None
+    opted_out_at: datetime | None
 
 
 @dataclass(frozen=True)
-class Erased:
+class ErasureResult:
     count: int
-    not_linkable_before: datetime  # anonymous events from before can't be told to be anybody's
+    not_linkable_before: datetime  # anonymous events from before cannot be attributed to anybody
 
 
 def new_pseudonym() -> str:
-    return ACCOUNT + secrets.token_hex(LENGTH)[: LENGTH - 1]
+    return ACCOUNT_PREFIX + secrets.token_hex(PSEUDONYM_LENGTH)[: PSEUDONYM_LENGTH - 1]
 
 
-def visitor_of(key: bytes, address: str, user_agent: str) -> Visitor:
-    """`key`: of the day. Who does not have it can't tell whose hash this is."""
+def hash_visitor(key: bytes, address: str, user_agent: str) -> HashedVisitor:
+    """Hash with the key of the day; without that key the hash cannot be reversed."""
     digest = hmac.new(key, f"{address}\0{user_agent}".encode(errors="replace"), hashlib.sha256).hexdigest()
-    return Visitor(VISITOR + digest[: LENGTH - 1])
+    return HashedVisitor(VISITOR_PREFIX + digest[: PSEUDONYM_LENGTH - 1])
 
 
 def is_visitor(pseudonym: str) -> bool:
-    return pseudonym.startswith(VISITOR)
+    return pseudonym.startswith(VISITOR_PREFIX)

@@ -1,4 +1,4 @@
-"""Analytics: who wants to be counted, and the events of those who do. What can't be known counts as a no."""
+"""Consent to analytics, and acceptance of events. If a person's consent cannot be read, no event of theirs is accepted."""
 
 from __future__ import annotations
 
@@ -9,23 +9,34 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.analytics import store
-from app.analytics.events import Event, Rejected, check
-from app.analytics.intake import FULL, TAKEN, UNKNOWN, Intake
-from app.analytics.person import GPC, SESSION, USER, Account, Choice, Erased, Person, Standing, Visitor, visitor_of
+from app.analytics import events, store
+from app.analytics.events import Event, RejectedEvent
+from app.analytics.intake import ACCEPTED, FULL, UNKNOWN, Intake
+from app.analytics.person import (
+    GPC,
+    SESSION,
+    USER,
+    AnalyticsAccount,
+    ConsentState,
+    ErasureResult,
+    HashedVisitor,
+    OptOutStatus,
+    Person,
+    hash_visitor,
+)
 from app.core import metrics
 from app.core.config import Config
 from app.core.errors import Unavailable
 from app.core.messages import Message, Publish, user_room
 from app.database.engine import PATIENCE_SECONDS, Database
 
-__all__ = ["Account", "Analytics", "Choice", "Erased", "Event", "Person", "Rejected", "Standing", "Visitor"]
+__all__ = ["Analytics", "AnalyticsAccount", "ErasureResult", "Event", "HashedVisitor", "OptOutStatus", "Person", "RejectedEvent"]
 
-ERASE_SECONDS = 20.0  # of somebody with a hundred thousand events
+ERASE_TIMEOUT_SECONDS = 20.0  # enough for a person with 100,000 events
 FULL_RETRY_SECONDS = 5
-CLOCKS_DIFFER = timedelta(seconds=1)
+MAX_CLOCK_DIFFERENCE = timedelta(seconds=1)
 
-Change = Callable[[Connection, Person], Standing | None]
+ConsentChange = Callable[[Connection, Person], ConsentState | None]
 
 
 class Analytics:
@@ -34,108 +45,104 @@ class Analytics:
         self._database = database
         self._intake = intake
         self._publish = publish
-        self._key: tuple[str, bytes] | None = None  # of today
+        self._key: tuple[str, bytes] | None = None  # day, key
 
-    # Who.
-
-    def visitor(self, address: str, user_agent: str) -> Visitor:
-        """Today's. Raises Unavailable if today's key can't be read."""
+    def identify_visitor(self, address: str, user_agent: str) -> HashedVisitor:
+        """Hash the visitor with today's key. Raises Unavailable if the key cannot be read."""
         day = datetime.now(UTC).date().isoformat()
         if self._key is None or self._key[0] != day:
             self._key = day, self._database.run(store.visitor_key, day)
-        return visitor_of(self._key[1], address, user_agent)
+        return hash_visitor(self._key[1], address, user_agent)
 
-    # The choice.
+    # Consent.
 
-    def choice(self, person: Person, *, browser_says_no: bool, gpc: bool) -> Choice:
-        """Any no counts. Raises Unavailable."""
-        if isinstance(person, Account):
-            standing = self.standing(person)
-            if standing and not standing.is_open:
-                return Choice(True, USER, standing.fenced_at)
-        if browser_says_no:
-            return Choice(True, SESSION, self._fence_of(person))
-        return Choice(gpc, GPC if gpc else None, None)
+    def opt_out_status(self, person: Person, *, has_cookie: bool, has_gpc: bool) -> OptOutStatus:
+        """An opt-out of the account, by the cookie or by the Sec-GPC header suffices. Raises Unavailable."""
+        if isinstance(person, AnalyticsAccount):
+            consent = self.consent(person)
+            if consent and not consent.is_granted:
+                return OptOutStatus(True, USER, consent.opted_out_at)
+        if has_cookie:
+            with suppress(Unavailable):  # the cookie decides; the time is only known for a while
+                consent = self.consent(person)
+                return OptOutStatus(True, SESSION, consent.opted_out_at if consent else None)
+            return OptOutStatus(True, SESSION, None)
+        return OptOutStatus(has_gpc, GPC if has_gpc else None, None)
 
-    def standing(self, person: Person) -> Standing | None:
-        """None for an account that is gone. Raises Unavailable."""
-        if known := self._intake.known(person):
-            return known
-        found = self._database.run(store.standing, person)
-        if found:
-            self._intake.learn(person, found)
-        return found
+    def consent(self, person: Person) -> ConsentState | None:
+        """Return the person's consent, or None for a deleted account. Raises Unavailable."""
+        if cached := self._intake.cached_consent(person):
+            return cached
+        consent = self._database.run(store.consent, person)
+        if consent:
+            self._intake.accept(person, consent, [])  # caches it
+        return consent
 
-    def is_open(self, person: Person) -> bool:
-        standing = self.standing(person)
-        return standing is not None and standing.is_open
+    def has_consent(self, person: Person) -> bool:
+        consent = self.consent(person)
+        return consent is not None and consent.is_granted
 
-    def has_refused_since(self, person: Person, moment: datetime) -> bool:
-        """Whether a no has come after something happened that has not been taken yet. Clocks differ a little."""
-        standing = self.standing(person)
-        return standing is None or (standing.fenced_at is not None and standing.fenced_at > moment - CLOCKS_DIFFER)
+    def has_opted_out_since(self, person: Person, timestamp: datetime) -> bool:
+        """Whether the person opted out after the timestamp of this instance's clock. Raises Unavailable."""
+        consent = self.consent(person)
+        if consent is None:
+            return True
+        return consent.opted_out_at is not None and consent.opted_out_at > timestamp - MAX_CLOCK_DIFFERENCE
 
     def opt_out(self, person: Person) -> datetime:
-        """The moment of the fence: nothing of this person is stored with a later time, nor what waits to be stored now."""
-        standing = self._change(person, store.opt_out)
-        assert standing.fenced_at is not None
-        if isinstance(person, Account):
+        """Return the time of the opt-out. Events with a later time, and those still queued, will not be stored."""
+        consent = self._change(person, store.opt_out)
+        assert consent.opted_out_at is not None
+        if isinstance(person, AnalyticsAccount):
             self._publish([Message(user_room(person.user_id), "analytics_off", {"user_id": person.user_id})])
-        return standing.fenced_at
+        return consent.opted_out_at
 
     def opt_in(self, person: Person) -> None:
         self._change(person, store.opt_in)
 
-    def erase(self, person: Person) -> Erased:
+    def erase(self, person: Person) -> ErasureResult:
         counts = []
 
-        def erase(connection: Connection, person: Person) -> Standing | None:
-            count, standing = store.erase(connection, person)
+        def erase(connection: Connection, person: Person) -> ConsentState | None:
+            count, consent = store.erase(connection, person)
             counts.append(count)
-            return standing
+            return consent
 
-        self._change(person, erase, ERASE_SECONDS)
-        return Erased(counts[-1], datetime.combine(datetime.now(UTC).date(), time(), UTC))
+        self._change(person, erase, ERASE_TIMEOUT_SECONDS)
+        return ErasureResult(counts[-1], datetime.combine(datetime.now(UTC).date(), time(), UTC))
 
-    def forget(self, connection: Connection, user_id: int) -> None:
-        """With the account, in the transaction that deletes it."""
-        store.forget(connection, user_id)
+    def erase_account(self, connection: Connection, user_id: int) -> None:
+        """Erase the events of an account in the transaction that deletes the account."""
+        store.erase_account(connection, user_id)
 
-    def _fence_of(self, person: Person) -> datetime | None:
-        """Of a browser's no, as long as it is known: its cookie is what counts."""
-        with suppress(Unavailable):
-            standing = self.standing(person)
-            return standing.fenced_at if standing else None
-        return None
-
-    def _change(self, person: Person, change: Change, seconds: float = PATIENCE_SECONDS) -> Standing:
-        """From its announcement on nobody goes by what was known before. Raises Unavailable; then nothing has changed."""
-        self._intake.begin_change(person, seconds)
+    def _change(self, person: Person, change: ConsentChange, timeout_seconds: float = PATIENCE_SECONDS) -> ConsentState:
+        """Change consent in SQL while no instance uses a cached one. Raises Unavailable; then nothing has changed."""
+        self._intake.begin_consent_change(person, timeout_seconds)
         try:
-            standing = self._database.run_within(seconds, change, person)
+            consent = self._database.run_within(timeout_seconds, change, person)
         except Unavailable:
-            self._intake.abandon_change(person)
+            self._intake.abort_consent_change(person)
             raise
-        if standing is None:
-            raise Unavailable("This account is being deleted.")  # by now it is; who asks again is not signed in any more
-        with suppress(Unavailable):  # it is saved, and will be read from SQL
-            self._intake.settle_change(person, standing)
-        return standing
+        if consent is None:
+            raise Unavailable("This account is being deleted.")
+        with suppress(Unavailable):  # the change is saved; the mark expires, and consent is read from SQL again
+            self._intake.commit_consent(person, consent)
+        return consent
 
     # Events.
 
-    def check(self, items: Sequence[Any]) -> tuple[list[Event], list[Rejected]]:
+    def validate(self, items: Sequence[Any]) -> tuple[list[Event], list[RejectedEvent]]:
         now = datetime.now(UTC)
-        return check(items, now, now - self._retention)
+        return events.validate(items, now, now - self._retention)
 
-    def take(self, person: Person, batch: Sequence[Event]) -> bool:
-        """True: durably taken. False: this person does not want to be counted. Raises Unavailable; then none of them is taken."""
-        outcome = self._intake.take(person, None, batch)
+    def accept(self, person: Person, batch: Sequence[Event]) -> bool:
+        """Accept all events durably (True), or none because of an opt-out (False). Raises Unavailable; then none is accepted."""
+        outcome = self._intake.accept(person, None, batch)
         if outcome == UNKNOWN:
-            found = self._database.run(store.standing, person)
-            outcome = self._intake.take(person, found, batch) if found else ""
+            consent = self._database.run(store.consent, person)
+            outcome = self._intake.accept(person, consent, batch) if consent else ""
         if outcome == FULL:
-            raise Unavailable("Too many events wait to be stored.", retry_after=FULL_RETRY_SECONDS)
-        if outcome == TAKEN:
+            raise Unavailable("Too many events are waiting to be stored.", retry_after=FULL_RETRY_SECONDS)
+        if outcome == ACCEPTED:
             metrics.events_taken.inc(len(batch))
-        return outcome == TAKEN
+        return outcome == ACCEPTED

@@ -1,4 +1,4 @@
-"""What sockets are told: the pages of somebody who does not want to be counted any more fall silent, on all devices."""
+"""After an account opts out, its open pages stop recording, on all devices."""
 
 from __future__ import annotations
 

@@ -1,37 +1,43 @@
-"""People, their choices and their events in SQL. Each function is work for `Database.run`.
+"""People, their consent and their events in SQL. Each function runs in a transaction, by `Database.run`.
 
-A person's row is the fence: whoever stores events of theirs holds its lock, and so does whoever changes the choice. Its version
-says under which state of affairs an event was accepted; an older one is not stored any more.
+Storing a person's events and changing that person's consent lock the same row. The row's version tells under which consent
+an event was accepted: an event with an older version is not stored.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, literal, select, update
 
 from app.analytics import rollups
 from app.analytics.events import Event
-from app.analytics.person import Account, Person, Standing, is_visitor, new_pseudonym
-from app.analytics.rollups import Counted
+from app.analytics.person import AnalyticsAccount, ConsentState, Person, is_visitor, new_pseudonym
+from app.analytics.rollups import CountedEvent
+from app.core.messages import ANALYTICS_ROOM, Message, Publish
 from app.database.clock import now
+from app.database.engine import Database
 from app.database.schema import events, people, users, visitor_keys
 from app.database.upsert import insert_into
 
+log = logging.getLogger(__name__)
+
 KEY_BYTES = 32
-ERASED_AT_ONCE = 1000  # events
-# A visitor's no is the browser's, whose cookie tells it from then on. What was on its way meanwhile comes without the cookie.
-ON_THE_WAY = timedelta(seconds=2)
-VISITORS_KEPT = timedelta(days=7)  # their rows: by then nothing of theirs can be waiting any more
+ERASE_BATCH = 1000  # events
+# The cookie in a visitor's browser records the opt-out. Requests that were sent before it arrived come without the cookie.
+IN_FLIGHT = timedelta(seconds=2)
+VISITOR_ROW_RETENTION = timedelta(days=7)  # by then none of the visitor's events can still be queued
+PURGE_SECONDS, PURGE_BATCH = 10.0, 10_000
 
 
 @dataclass(frozen=True)
-class Accepted:
-    """An event under the version of its person's row that it was accepted with."""
+class AcceptedEvent:
+    """An event with the version of the person's row at the time it was accepted."""
 
     pseudonym: str
     version: int
@@ -39,158 +45,191 @@ class Accepted:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Of a batch. `later`: those whose person's row somebody else holds at this moment."""
+class StoreResult:
+    """The result for one batch. `deferred` are events of people whose rows another transaction has locked."""
 
     stored: int = 0
     dropped: int = 0
-    later: list[Accepted] = field(default_factory=list)
+    deferred: list[AcceptedEvent] = field(default_factory=list)
 
 
-# Choices.
+class EventStore:
+    """Stores accepted events, and announces their number to the live counters."""
+
+    def __init__(self, database: Database, publish: Publish, retention_days: int) -> None:
+        self._database = database
+        self._publish = publish
+        self._retention = timedelta(days=retention_days)
+
+    def store(self, batch: Sequence[AcceptedEvent], timeout_seconds: float) -> list[AcceptedEvent]:
+        """Store the batch in one transaction and return the events to try again soon. Raises Unavailable."""
+        oldest = datetime.now(UTC) - self._retention
+        result = self._database.run_within(timeout_seconds, store_events, batch, oldest)
+        log.debug("stored %d events, dropped %d", result.stored, result.dropped)
+        if result.stored:
+            self._publish([Message(ANALYTICS_ROOM, "events_stored", {"count": result.stored})])
+        return result.deferred
 
 
-def standing(connection: Connection, person: Person) -> Standing | None:
-    """None for an account that is gone."""
-    if isinstance(person, Account):
+def purge_events(database: Database, retention_days: int) -> None:
+    """Delete the events, counts and keys that are older than the retention period."""
+    oldest = datetime.now(UTC) - timedelta(days=retention_days)
+    while database.run_within(PURGE_SECONDS, purge_batch, oldest, PURGE_BATCH) == PURGE_BATCH:
+        log.info("deleted %d events older than %d days", PURGE_BATCH, retention_days)
+
+
+# Consent.
+
+
+def consent(connection: Connection, person: Person) -> ConsentState | None:
+    """Return the person's consent, or None for a deleted account."""
+    if isinstance(person, AnalyticsAccount):
         _add_account(connection, person.user_id)
         row = _row(connection, person)
-        return _standing(row) if row else None
+        return _consent(row) if row else None
     row = _row(connection, person)
     if row is None:
-        return Standing(person.pseudonym, version=0, is_open=True)
-    is_on_the_way = row.fenced_at is not None and now(connection) < row.fenced_at + ON_THE_WAY
-    return Standing(row.pseudonym, row.version, is_open=not is_on_the_way, fenced_at=row.fenced_at)
+        return ConsentState(person.pseudonym, version=0, is_granted=True)
+    is_in_flight = row.fenced_at is not None and now(connection) < row.fenced_at + IN_FLIGHT
+    return ConsentState(row.pseudonym, row.version, is_granted=not is_in_flight, opted_out_at=row.fenced_at)
 
 
-def opt_out(connection: Connection, person: Person) -> Standing | None:
-    """From this transaction's end on nothing more of the person is stored. Said twice, it is the first time that counts."""
-    row = _locked(connection, person)
+def opt_out(connection: Connection, person: Person) -> ConsentState | None:
+    """Stop storing the person's events when this transaction commits. Repeated opt-outs keep the time of the first."""
+    row = _lock_row(connection, person)
     if row is None or row.opted_out:
-        return _standing(row) if row else None
-    fenced_at = _ceiling(now(connection))
-    return _change(connection, row, opted_out=isinstance(person, Account), fenced_at=fenced_at)
+        return _consent(row) if row else None
+    opted_out_at = _round_up(now(connection))
+    return _change(connection, row, opted_out=isinstance(person, AnalyticsAccount), fenced_at=opted_out_at)
 
 
-def opt_in(connection: Connection, person: Person) -> Standing | None:
-    """From now on: what was accepted before stays fenced off, and so does what a client says to have happened before."""
-    row = _locked(connection, person)
+def opt_in(connection: Connection, person: Person) -> ConsentState | None:
+    """Store the person's events again: those accepted, and by their own timestamps dated, from now on."""
+    row = _lock_row(connection, person)
     if row is None or row.fenced_at is None:
-        return _standing(row) if row else None
-    counted_since = _to_the_millisecond(now(connection))
+        return _consent(row) if row else None
+    counted_since = _round_down(now(connection))
     return _change(connection, row, opted_out=False, fenced_at=None, counted_since=counted_since)
 
 
-def erase(connection: Connection, person: Person) -> tuple[int, Standing | None]:
-    """How many events there were. What still waits to be stored never is, and an account goes on under another pseudonym."""
-    row = _locked(connection, person)
+def erase(connection: Connection, person: Person) -> tuple[int, ConsentState | None]:
+    """Delete all stored events of the person, invalidate the queued ones, and give an account a new pseudonym.
+
+    Returns the number of deleted events and the new consent; `(0, None)` for a deleted account.
+    """
+    row = _lock_row(connection, person)
     if row is None:
         return 0, None
-    count = rollups.discount(connection, _delete_all(connection, row.pseudonym))
-    rollups.leave(connection, row.pseudonym)
-    renamed = {"pseudonym": new_pseudonym()} if isinstance(person, Account) else {}
+    count = rollups.subtract(connection, _delete_events(connection, row.pseudonym))
+    rollups.remove_person(connection, row.pseudonym)
+    renamed = {"pseudonym": new_pseudonym()} if isinstance(person, AnalyticsAccount) else {}
     return count, _change(connection, row, **renamed)
 
 
-def forget(connection: Connection, user_id: int) -> None:
-    """Before the account is deleted, in the same transaction: its row goes with it. Nobody gives it one again meanwhile."""
+def erase_account(connection: Connection, user_id: int) -> None:
+    """Erase the events of an account that the same transaction then deletes. The lock keeps the row from being recreated."""
     connection.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
-    erase(connection, Account(user_id))
+    erase(connection, AnalyticsAccount(user_id))
 
 
-def _delete_all(connection: Connection, pseudonym: str) -> Iterator[Counted]:
-    """A few at a time: of very many at once an event loop would hear nothing else for seconds."""
-    some = select(events.c.event_id).where(events.c.person == pseudonym).limit(ERASED_AT_ONCE)
-    here = (events.c.person == pseudonym) & events.c.event_id.in_(some)
-    while gone := connection.execute(delete(events).where(here).returning(*_COUNTED)).all():
-        yield from (Counted(*one) for one in gone)
+def _delete_events(connection: Connection, pseudonym: str) -> Iterator[CountedEvent]:
+    """Delete in batches: one large result would block the event loop for seconds."""
+    batch = select(events.c.event_id).where(events.c.person == pseudonym).limit(ERASE_BATCH)
+    condition = (events.c.person == pseudonym) & events.c.event_id.in_(batch)
+    while deleted := connection.execute(delete(events).where(condition).returning(*_COUNTED)).all():
+        yield from (CountedEvent(*row) for row in deleted)
 
 
 _COUNTED = (events.c.person, events.c.name, events.c.category, events.c.path, events.c.occurred_at)
 
 
 def _add_account(connection: Connection, user_id: int) -> None:
-    mine = select(
+    account = select(
         literal(new_pseudonym()), users.c.id, literal(False), literal(0), literal(now(connection), people.c.created_at.type)
     ).where(users.c.id == user_id)
-    missing = ~select(people.c.user_id).where(people.c.user_id == user_id).exists()
+    is_missing = ~select(people.c.user_id).where(people.c.user_id == user_id).exists()
     names = ["pseudonym", "user_id", "opted_out", "version", "created_at"]
-    lasting = mine.where(missing).with_for_update(read=True, key_share=True, of=users)  # waits for one that is being deleted
-    statement = insert_into(connection, people).from_select(names, lasting)
+    # The lock waits for a transaction that is deleting the account.
+    locked = account.where(is_missing).with_for_update(read=True, key_share=True, of=users)
+    statement = insert_into(connection, people).from_select(names, locked)
     connection.execute(statement.on_conflict_do_nothing())
 
 
 def _add_visitors(connection: Connection, pseudonyms: Iterable[str]) -> None:
-    moment = now(connection)
-    rows = [{"pseudonym": pseudonym, "opted_out": False, "version": 0, "created_at": moment} for pseudonym in sorted(pseudonyms)]
+    created_at = now(connection)
+    rows = [{"pseudonym": name, "opted_out": False, "version": 0, "created_at": created_at} for name in sorted(pseudonyms)]
     if rows:
         connection.execute(insert_into(connection, people).values(rows).on_conflict_do_nothing())
 
 
 def _row(connection: Connection, person: Person, *, lock: bool = False) -> Row[Any] | None:
-    mine = people.c.user_id == person.user_id if isinstance(person, Account) else people.c.pseudonym == person.pseudonym
-    statement = select(people).where(mine)
+    if isinstance(person, AnalyticsAccount):
+        statement = select(people).where(people.c.user_id == person.user_id)
+    else:
+        statement = select(people).where(people.c.pseudonym == person.pseudonym)
     return connection.execute(statement.with_for_update(key_share=True) if lock else statement).first()
 
 
-def _locked(connection: Connection, person: Person) -> Row[Any] | None:
-    if isinstance(person, Account):
+def _lock_row(connection: Connection, person: Person) -> Row[Any] | None:
+    """Create the row if necessary, and lock it."""
+    if isinstance(person, AnalyticsAccount):
         _add_account(connection, person.user_id)
     else:
         _add_visitors(connection, [person.pseudonym])
     return _row(connection, person, lock=True)
 
 
-def _change(connection: Connection, row: Row[Any], **values: Any) -> Standing:
-    here = people.c.pseudonym == row.pseudonym
-    changed = update(people).where(here).values(version=row.version + 1, **values).returning(*people.c)
-    return _standing(connection.execute(changed).one())
+def _change(connection: Connection, row: Row[Any], **values: Any) -> ConsentState:
+    condition = people.c.pseudonym == row.pseudonym
+    changed = update(people).where(condition).values(version=row.version + 1, **values).returning(*people.c)
+    return _consent(connection.execute(changed).one())
 
 
-def _standing(row: Row[Any]) -> Standing:
-    """A visitor's row is closed for a moment only, see `standing`; here that is the one right after the change."""
-    is_open = not row.opted_out and not (is_visitor(row.pseudonym) and row.fenced_at is not None)
-    return Standing(row.pseudonym, row.version, is_open, row.fenced_at)
+def _consent(row: Row[Any]) -> ConsentState:
+    """The consent right after a change. A visitor's opt-out ends after IN_FLIGHT, see `consent`."""
+    is_granted = not row.opted_out and not (is_visitor(row.pseudonym) and row.fenced_at is not None)
+    return ConsentState(row.pseudonym, row.version, is_granted, row.fenced_at)
 
 
-def _ceiling(moment: datetime) -> datetime:
-    """To the millisecond in which moments are told."""
-    return moment + timedelta(microseconds=-moment.microsecond % 1000)
+def _round_up(timestamp: datetime) -> datetime:
+    """Round to milliseconds, the precision of timestamps in the API."""
+    return timestamp + timedelta(microseconds=-timestamp.microsecond % 1000)
+
+
+def _round_down(timestamp: datetime) -> datetime:
+    return timestamp.replace(microsecond=timestamp.microsecond // 1000 * 1000)
 
 
 # Events.
 
 
-def keep(connection: Connection, batch: Sequence[Accepted], oldest: datetime) -> Outcome:
-    """Stores what its people have not refused meanwhile, each event once, however often it comes. `oldest`: that is kept."""
-    pseudonyms = {one.pseudonym for one in batch}
+def store_events(connection: Connection, batch: Sequence[AcceptedEvent], oldest: datetime) -> StoreResult:
+    """Store each event once, unless the person's consent has changed or the event is older than `oldest`."""
+    pseudonyms = {accepted.pseudonym for accepted in batch}
     _add_visitors(connection, filter(is_visitor, pseudonyms))
-    held = _hold(connection, pseudonyms)
-    busy = _existing(connection, pseudonyms - held.keys())
-    latest = _to_the_millisecond(now(connection))  # under the locks: no fence that comes afterwards can have an earlier moment
-    young = [one for one in batch if min(one.event.occurred_at, latest) >= oldest]
-    wanted = [one for one in young if _may_be_stored(one, held.get(one.pseudonym))]
-    later = [one for one in young if one.pseudonym in busy]
-    stored = _insert(connection, wanted, latest)
-    rollups.count(connection, stored)
-    return Outcome(len(stored), len(batch) - len(wanted) - len(later), later)
+    rows = _lock_available(connection, pseudonyms)
+    locked_elsewhere = _existing(connection, pseudonyms - rows.keys())
+    latest = _round_down(now(connection))  # read while holding the locks: no later opt-out can have an earlier timestamp
+    recent = [accepted for accepted in batch if min(accepted.event.occurred_at, latest) >= oldest]
+    allowed = [accepted for accepted in recent if _is_allowed(accepted, rows.get(accepted.pseudonym))]
+    deferred = [accepted for accepted in recent if accepted.pseudonym in locked_elsewhere]
+    stored = insert_events(connection, allowed, latest)
+    rollups.add(connection, stored)
+    return StoreResult(len(stored), len(batch) - len(allowed) - len(deferred), deferred)
 
 
-def _hold(connection: Connection, pseudonyms: Iterable[str]) -> dict[str, Row[Any]]:
-    """Locks the rows that nobody else has locked.
-
-    Not waiting for the others: one person who changes their mind does not keep back the events of all.
-    """
+def _lock_available(connection: Connection, pseudonyms: Iterable[str]) -> dict[str, Row[Any]]:
+    """Lock the rows that no other transaction has locked. Waiting for the others would delay everybody's events."""
     wanted = select(people).where(people.c.pseudonym.in_(pseudonyms)).order_by(people.c.pseudonym)
     rows = connection.execute(wanted.with_for_update(key_share=True, skip_locked=True))
     return {row.pseudonym: row for row in rows}
 
 
-def _may_be_stored(one: Accepted, row: Row[Any] | None) -> bool:
-    """The clocks of instances differ, so that only a time which the client tells is held against the moment of a yes."""
-    if row is None or row.opted_out or row.version != one.version:
+def _is_allowed(accepted: AcceptedEvent, row: Row[Any] | None) -> bool:
+    """Only timestamps sent by the client are compared with the time of the opt-in: the clocks of instances differ."""
+    if row is None or row.opted_out or row.version != accepted.version:
         return False
-    return not one.event.is_dated or row.counted_since is None or one.event.occurred_at >= row.counted_since
+    return not accepted.event.is_dated or row.counted_since is None or accepted.event.occurred_at >= row.counted_since
 
 
 def _existing(connection: Connection, pseudonyms: set[str]) -> set[str]:
@@ -199,35 +238,31 @@ def _existing(connection: Connection, pseudonyms: set[str]) -> set[str]:
     return set(connection.execute(select(people.c.pseudonym).where(people.c.pseudonym.in_(pseudonyms))).scalars())
 
 
-def _insert(connection: Connection, wanted: Sequence[Accepted], latest: datetime) -> list[Counted]:
-    """Those that were new."""
+def insert_events(connection: Connection, allowed: Sequence[AcceptedEvent], latest: datetime) -> list[CountedEvent]:
+    """Insert the events that are not stored yet, dated `latest` at most, and return them."""
     rows = [
         {
-            "person": one.pseudonym,
-            "event_id": one.event.event_id,
-            "name": one.event.name,
-            "category": one.event.category,
-            "path": one.event.path,
-            "properties": one.event.properties,
-            "occurred_at": min(one.event.occurred_at, latest),
+            "person": accepted.pseudonym,
+            "event_id": accepted.event.event_id,
+            "name": accepted.event.name,
+            "category": accepted.event.category,
+            "path": accepted.event.path,
+            "properties": accepted.event.properties,
+            "occurred_at": min(accepted.event.occurred_at, latest),
         }
-        for one in wanted
+        for accepted in allowed
     ]
     if not rows:
         return []
     statement = insert_into(connection, events).values(rows).on_conflict_do_nothing().returning(*_COUNTED)
-    return [Counted(*row) for row in connection.execute(statement)]
-
-
-def _to_the_millisecond(moment: datetime) -> datetime:
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    return [CountedEvent(*row) for row in connection.execute(statement)]
 
 
 # Keys and retention.
 
 
 def visitor_key(connection: Connection, day: str) -> bytes:
-    """The one that all instances use on this day; those of earlier days are forgotten."""
+    """Return the key that all instances use on this day, and delete the keys of earlier days."""
     values = {"day": day, "key": secrets.token_bytes(KEY_BYTES)}
     connection.execute(insert_into(connection, visitor_keys).values(values).on_conflict_do_nothing())
     connection.execute(delete(visitor_keys).where(visitor_keys.c.day < day))
@@ -235,16 +270,17 @@ def visitor_key(connection: Connection, day: str) -> bytes:
     return key
 
 
-def purge(connection: Connection, oldest: datetime, limit: int) -> int:
-    """Deletes what is older, so many events at most; returns how many. Somebody who is being erased is not waited for."""
-    moment = now(connection)
-    connection.execute(delete(visitor_keys).where(visitor_keys.c.day < moment.date().isoformat()))
-    connection.execute(delete(people).where(people.c.user_id.is_(None), people.c.created_at < moment - VISITORS_KEPT))
+def purge_batch(connection: Connection, oldest: datetime, limit: int) -> int:
+    """Delete up to `limit` events before `oldest`, and old keys, visitor rows and counts. Returns the number of events."""
+    current = now(connection)
+    connection.execute(delete(visitor_keys).where(visitor_keys.c.day < current.date().isoformat()))
+    connection.execute(delete(people).where(people.c.user_id.is_(None), people.c.created_at < current - VISITOR_ROW_RETENTION))
     old = select(events.c.person, events.c.event_id).where(events.c.occurred_at < oldest)
+    # Skips events that a concurrent erasure has locked: waiting for them could deadlock.
     batch = old.order_by(events.c.occurred_at).limit(limit).with_for_update(skip_locked=True).subquery()
-    here = (events.c.person == batch.c.person) & (events.c.event_id == batch.c.event_id)
-    doomed = select(literal(1)).select_from(batch).where(here).correlate(events).exists()
-    gone = [Counted(*row) for row in connection.execute(delete(events).where(doomed).returning(*_COUNTED))]
-    rollups.discount(connection, gone)
-    rollups.drop(connection, oldest)
-    return len(gone)
+    condition = (events.c.person == batch.c.person) & (events.c.event_id == batch.c.event_id)
+    is_in_batch = select(literal(1)).select_from(batch).where(condition).correlate(events).exists()
+    deleted = [CountedEvent(*row) for row in connection.execute(delete(events).where(is_in_batch).returning(*_COUNTED))]
+    rollups.subtract(connection, deleted)
+    rollups.drop_before(connection, oldest)
+    return len(deleted)

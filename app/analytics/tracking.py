@@ -1,7 +1,7 @@
-"""The request's side of analytics: who is asking, what they want, and what the application itself records of a request.
+"""Analytics of a request: who sent it, whether that person opted out, and the events that the application records itself.
 
-Recording costs the request nothing: its events go to a buffer, from which a greenlet hands them on. In an outage the buffer
-empties itself; nothing is stored of which it can't be known in time whether it may be.
+Recording does not delay the request: events go to a buffer in memory, which a background greenlet flushes. Events that cannot be
+accepted within MAX_BUFFER_SECONDS, for example because consent cannot be read in an outage, are dropped.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from flask import Flask, Response, after_this_request, current_app, g, request, 
 from gevent.event import Event as Signal
 from gevent.lock import RLock
 
-from app.analytics.catalogue import BY_NAME, COLLECTED, PAGE_VIEWED, SIGNED_UP
+from app.analytics.catalogue import BY_NAME, DECLARED_EVENTS, PAGE_VIEWED, SIGNED_UP
 from app.analytics.person import GPC, SESSION, USER
-from app.analytics.service import Account, Analytics, Choice, Erased, Event, Person, Rejected
+from app.analytics.service import Analytics, AnalyticsAccount, ErasureResult, Event, OptOutStatus, Person, RejectedEvent
 from app.auth.guards import current_user
 from app.auth.service import Accounts
 from app.core import metrics
@@ -35,91 +35,96 @@ from app.server.lifecycle import Lifecycle
 log = logging.getLogger(__name__)
 
 COOKIE_SECONDS = 365 * 86_400
-NO = "no"
+OPTED_OUT = "no"  # the value of the cookie
 MAX_BUFFERED = 10_000
-MAX_WAIT_SECONDS = 5.0  # in the buffer
+MAX_BUFFER_SECONDS = 5.0
 RETRY_SECONDS = 0.5
-CHECKED_AT_ONCE = 10
-PAUSE_SECONDS = 0.001  # gevent would look after no other request meanwhile, if it were 0
+VALIDATION_BATCH = 10
+PAUSE_SECONDS = 0.001  # with 0, gevent would not serve other requests meanwhile
 
 _BY_ENDPOINT: dict[str, list[str]] = {}
-for _kind in COLLECTED:
-    for _endpoint in _kind.endpoints:
-        _BY_ENDPOINT.setdefault(_endpoint, []).append(_kind.name)
+for _event in DECLARED_EVENTS:
+    for _endpoint in _event.endpoints:
+        _BY_ENDPOINT.setdefault(_endpoint, []).append(_event.name)
 
 
 @dataclass(frozen=True)
-class Passer:
-    """An anonymous visitor, before the day's hash has made a name of it. In memory only."""
+class AnonymousVisitor:
+    """The author of a buffered event whose address and user agent have not been hashed yet. Never stored."""
 
     address: str
     user_agent: str
 
 
 @dataclass(frozen=True)
-class Recorded:
-    author: Account | Passer
+class BufferedEvent:
+    author: AnalyticsAccount | AnonymousVisitor
     event: Event
-    at: float = field(default_factory=time.monotonic)
+    buffered_at: float = field(default_factory=time.monotonic)
 
 
 class Recorder:
+    """The buffer of events that the application records itself."""
+
     def __init__(self, analytics: Analytics) -> None:
         self._analytics = analytics
-        self._buffer: deque[Recorded] = deque()
-        self._filled = Signal()
-        self._handing_on = RLock()
+        self._buffer: deque[BufferedEvent] = deque()
+        self._has_events = Signal()
+        self._flush_lock = RLock()
         self._is_closing = False
 
-    def put(self, recorded: Recorded) -> None:
+    def put(self, buffered: BufferedEvent) -> None:
         if len(self._buffer) >= MAX_BUFFERED:
             metrics.events_unrecorded.inc()
             return
-        self._buffer.append(recorded)
-        self._filled.set()
+        self._buffer.append(buffered)
+        self._has_events.set()
 
     def run(self) -> None:
-        """For ever, as a greenlet."""
+        """Flush the buffer forever, in a greenlet."""
         while True:
-            self._filled.wait()
-            self._filled.clear()
-            self.hand_on()
+            self._has_events.wait()
+            self._has_events.clear()
+            self.flush()
 
     def close(self) -> None:
-        """Nothing is tried twice any more."""
+        """Flush without retries."""
         self._is_closing = True
-        self.hand_on()
+        self.flush()
 
-    def hand_on(self) -> None:
-        """All that is there. What nobody takes in time is given up."""
-        with self._handing_on:
+    def flush(self) -> None:
+        """Hand on all buffered events in order. Retries in an outage, until an event has been buffered for too long."""
+        with self._flush_lock:
             while self._buffer:
-                recorded = self._buffer[0]
-                if time.monotonic() - recorded.at > MAX_WAIT_SECONDS:
-                    self._give_up(1)
-                elif self._take(recorded):
+                buffered = self._buffer[0]
+                if time.monotonic() - buffered.buffered_at > MAX_BUFFER_SECONDS:
+                    self._drop(1)
+                elif self._is_done(buffered):
                     self._buffer.popleft()
                 elif self._is_closing:
-                    self._give_up(len(self._buffer))
+                    self._drop(len(self._buffer))
                 else:
                     gevent.sleep(RETRY_SECONDS)
 
-    def _give_up(self, count: int) -> None:
+    def _drop(self, count: int) -> None:
         metrics.events_unrecorded.inc(count)
         for _ in range(count):
             self._buffer.popleft()
 
-    def _take(self, recorded: Recorded) -> bool:
-        """False if it has to be tried again."""
-        author = recorded.author
+    def _is_done(self, buffered: BufferedEvent) -> bool:
+        """Try to record the event. Returns False if it has to be retried."""
+        author = buffered.author
         try:
-            person = author if isinstance(author, Account) else self._analytics.visitor(author.address, author.user_agent)
-            if not self._analytics.has_refused_since(person, recorded.event.occurred_at):
-                self._analytics.take(person, [recorded.event])
+            if isinstance(author, AnonymousVisitor):
+                person: Person = self._analytics.identify_visitor(author.address, author.user_agent)
+            else:
+                person = author
+            if not self._analytics.has_opted_out_since(person, buffered.event.occurred_at):
+                self._analytics.accept(person, [buffered.event])
         except Unavailable:
             return False
-        except Exception:  # tried again, it would keep back all others
-            log.exception("an event can't be recorded")
+        except Exception:  # a retry would fail again and hold up the other events
+            log.exception("dropped event %s: it cannot be recorded", buffered.event.name)
             metrics.events_unrecorded.inc()
         return True
 
@@ -128,89 +133,87 @@ def init_app(app: Flask, config: Config, analytics: Analytics, accounts: Account
     app.extensions["analytics"] = analytics
     app.extensions["recorder"] = recorder = Recorder(analytics)
     app.config["ANALYTICS_COOKIE_NAME"] = "__Host-analytics" if config.production else "analytics"
-    accounts.before_sign_in.append(carry_over)
+    accounts.before_sign_in.append(copy_opt_out_to_account)
     app.after_request(_record_request)
     lifecycle.add("analytics", background=recorder.run, close=recorder.close)
 
 
-# What somebody wants. All raise Unavailable where that can't be read or saved.
+# Consent. Except for may_record, these functions raise Unavailable if the consent cannot be read or saved.
 
 
-def choice() -> Choice:
-    if current_user() is None and not _browser_says_no():  # there is nobody to ask about
-        return Choice(gpc(), GPC if gpc() else None, None)
-    return _analytics().choice(person(), browser_says_no=_browser_says_no(), gpc=gpc())
+def opt_out_status() -> OptOutStatus:
+    if current_user() is None and not _has_opt_out_cookie():  # no need to identify the visitor
+        return OptOutStatus(has_gpc(), GPC if has_gpc() else None, None)
+    return _analytics().opt_out_status(current_person(), has_cookie=_has_opt_out_cookie(), has_gpc=has_gpc())
 
 
-def is_welcome() -> bool:
-    """Whether a page may bring the script that counts. Fails closed."""
-    if gpc() or _browser_says_no():
+def may_record() -> bool:
+    """Whether a page may load the analytics script. False if that is unknown."""
+    if has_gpc() or _has_opt_out_cookie():
         return False
     user = current_user()
     try:
-        return user is None or _analytics().is_open(Account(user.id))
+        return user is None or _analytics().has_consent(AnalyticsAccount(user.id))
     except Unavailable:
         return False
 
 
-def opt_out() -> Choice:
-    asking = person()
-    fenced_at = _analytics().opt_out(asking)
-    _set_cookie(NO, COOKIE_SECONDS)
-    return Choice(True, USER if isinstance(asking, Account) else SESSION, fenced_at)
+def opt_out() -> OptOutStatus:
+    person = current_person()
+    opted_out_at = _analytics().opt_out(person)
+    _set_cookie(OPTED_OUT, COOKIE_SECONDS)
+    return OptOutStatus(True, USER if isinstance(person, AnalyticsAccount) else SESSION, opted_out_at)
 
 
-def opt_in() -> Choice:
-    _analytics().opt_in(person())
+def opt_in() -> OptOutStatus:
+    _analytics().opt_in(current_person())
     _set_cookie("", 0)
-    return Choice(gpc(), GPC if gpc() else None, None)
+    return OptOutStatus(has_gpc(), GPC if has_gpc() else None, None)
 
 
-def erase() -> Erased:
-    return _analytics().erase(person())
+def erase() -> ErasureResult:
+    return _analytics().erase(current_person())
 
 
-def carry_over(user_id: int) -> None:
-    """What the browser has said counts for the account that signs in with it, from the first moment on."""
-    if _browser_says_no():
-        _analytics().opt_out(Account(user_id))
+def copy_opt_out_to_account(user_id: int) -> None:
+    """Apply the browser's opt-out to the account that signs in with it, before its session starts."""
+    if _has_opt_out_cookie():
+        _analytics().opt_out(AnalyticsAccount(user_id))
 
 
 # Events.
 
 
-def check(items: list[Any]) -> tuple[list[Event], list[Rejected]]:
-    """A few at a time: hostile ones take longer, and other requests have their turn in between."""
+def validate(items: list[Any]) -> tuple[list[Event], list[RejectedEvent]]:
+    """Validate in small batches with pauses: hostile events take long, and other requests run in between."""
     events: list[Event] = []
-    rejected: list[Rejected] = []
-    for start in range(0, len(items), CHECKED_AT_ONCE):
+    rejected: list[RejectedEvent] = []
+    for start in range(0, len(items), VALIDATION_BATCH):
         if start:
             gevent.sleep(PAUSE_SECONDS)
-        good, bad = _analytics().check(items[start : start + CHECKED_AT_ONCE])
-        events += good
-        rejected += [replace(one, index=one.index + start) for one in bad]
+        valid, invalid = _analytics().validate(items[start : start + VALIDATION_BATCH])
+        events += valid
+        rejected += [replace(one, index=one.index + start) for one in invalid]
     return events, rejected
 
 
-def take(events: list[Event]) -> bool:
-    """False if whoever asks does not want that. Raises Unavailable."""
-    asking = person()
-    if gpc() or _browser_says_no() or not _is_known_who():
-        return False
-    return _analytics().take(asking, events)
+def accept(events: list[Event]) -> bool:
+    """Accept the events of the current person, or return False after an opt-out. Raises Unavailable."""
+    person = current_person()
+    return _is_recordable() and _analytics().accept(person, events)
 
 
 def record(name: str, **properties: str | int) -> None:
-    """An event of the catalogue, of whoever asks; in the background."""
-    if gpc() or _browser_says_no() or not _is_known_who():
+    """Record a declared event of the current person in the background."""
+    if not _is_recordable():
         return
     event = Event(str(uuid.uuid4()), name, BY_NAME[name].category, dict(properties), datetime.now(UTC))
-    _recorder().put(Recorded(_author(name), event))
+    extension(Recorder, "recorder").put(BufferedEvent(_author(name), event))
 
 
 def _record_request(response: Response) -> Response:
     names, is_page = _BY_ENDPOINT.get(request.endpoint or "", ()), _is_page(response)
-    if (names or is_page) and response.status_code < 400 and is_a_visit() and not _leads_to_sign_in(response):
+    if (names or is_page) and response.status_code < 400 and is_visit() and not _redirects_to_sign_in(response):
         for name in names:
             record(name)
         if is_page:
@@ -219,12 +222,11 @@ def _record_request(response: Response) -> Response:
 
 
 def page_path() -> str:
-    """The address of the page with placeholders instead of numbers: `/repositories/<id>`."""
+    """The path of the current page with placeholders for its parameters: `/repositories/<id>`."""
     return re.sub(r"<[^<>]*>", "<id>", str(request.url_rule))
 
 
-def _leads_to_sign_in(response: Response) -> bool:
-    """Then nothing was done or shown."""
+def _redirects_to_sign_in(response: Response) -> bool:
     return response.status_code == 303 and urlsplit(response.location or "").path == url_for("web.login")
 
 
@@ -237,8 +239,8 @@ def _is_page(response: Response) -> bool:
     )
 
 
-def is_a_visit() -> bool:
-    """A page that a script fetches to bring itself up to date, or a browser in advance, was not opened by anybody."""
+def is_visit() -> bool:
+    """Whether a user opened the page, rather than a script refreshing it or a browser prefetching it."""
     if request.method == "HEAD":
         return False
     if request.method != "GET":
@@ -246,39 +248,40 @@ def is_a_visit() -> bool:
     return request.headers.get("Sec-Fetch-Dest", "document") == "document" and "Sec-Purpose" not in request.headers
 
 
-def _is_known_who() -> bool:
-    """Behind a session that was not looked at, or that has ended, may be an account that has said no."""
+def _is_recordable() -> bool:
+    """False after an opt-out, and with a session that was not read or has ended: its account may have opted out."""
+    if has_gpc() or _has_opt_out_cookie():
+        return False
     return g.get("user") is not None or current_app.config["SESSION_COOKIE_NAME"] not in request.cookies
 
 
-def _author(name: str) -> Account | Passer:
-    """A sign-up is the visitor's: there was no account yet when it was asked for."""
+def _author(name: str) -> AnalyticsAccount | AnonymousVisitor:
+    """A sign-up belongs to the visitor: there was no account yet when the request was sent."""
     if name == SIGNED_UP or g.get("user") is None:
-        return Passer(*_appearance())
-    return Account(g.user.id)
+        return AnonymousVisitor(*_address_and_user_agent())
+    return AnalyticsAccount(g.user.id)
 
 
-def person() -> Person:
-    """Who is asking."""
+def current_person() -> Person:
     user = current_user()
-    return Account(user.id) if user else _analytics().visitor(*_appearance())
+    return AnalyticsAccount(user.id) if user else _analytics().identify_visitor(*_address_and_user_agent())
 
 
-def _appearance() -> tuple[str, str]:
+def _address_and_user_agent() -> tuple[str, str]:
     return request.remote_addr or "", request.user_agent.string
 
 
-def gpc() -> bool:
-    """https://www.w3.org/TR/gpc/: exactly this value is a wish, anything else is none."""
+def has_gpc() -> bool:
+    """Whether the browser sends Global Privacy Control. Only the value "1" counts, see https://www.w3.org/TR/gpc/."""
     return request.headers.get("Sec-GPC") == "1"
 
 
-def _browser_says_no() -> bool:
-    return request.cookies.get(current_app.config["ANALYTICS_COOKIE_NAME"]) == NO
+def _has_opt_out_cookie() -> bool:
+    return request.cookies.get(current_app.config["ANALYTICS_COOKIE_NAME"]) == OPTED_OUT
 
 
 def _set_cookie(value: str, max_age: int) -> None:
-    """It names nobody. The page's script may read it, to fall silent in all tabs at once."""
+    """The cookie is the same for everybody. It is readable by scripts, so that all open tabs stop recording at once."""
     name, secure = current_app.config["ANALYTICS_COOKIE_NAME"], current_app.config["SESSION_COOKIE_SECURE"]
 
     @after_this_request
@@ -289,7 +292,3 @@ def _set_cookie(value: str, max_age: int) -> None:
 
 def _analytics() -> Analytics:
     return extension(Analytics, "analytics")
-
-
-def _recorder() -> Recorder:
-    return extension(Recorder, "recorder")

@@ -1,4 +1,4 @@
-"""`/api/analytics/`: whether one wants to be counted, and the events of those who do."""
+"""`/api/analytics/`: opt-out, events and erasure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from flask import Blueprint, Response, json
 from pydantic import BaseModel, Field
 
 from app.analytics import tracking
-from app.analytics.service import Choice
+from app.analytics.service import OptOutStatus
 from app.core.timestamps import iso
 from app.http.api import Body, answer, operation
 
 MAX_EVENTS = 100
-GPC_SINCE = "2026-11-26"
+GPC_LAST_UPDATE = "2026-11-26"
 
 blueprint = Blueprint("analytics", __name__)
 
 
-class ChoiceView(BaseModel):
-    """`reason` of a no: the account's (user), this browser's (session), or the Sec-GPC header (gpc)."""
+class OptOutView(BaseModel):
+    """`reason` of an opt-out: the account's (user), this browser's (session) or the Sec-GPC header (gpc)."""
 
     opted_out: bool
     reason: str | None
@@ -27,15 +27,14 @@ class ChoiceView(BaseModel):
 
 
 class ErasedView(BaseModel):
-    """How many events were erased, and since when anonymous ones could have been found at all."""
+    """The number of erased events, and the time before which anonymous events cannot be attributed to anybody."""
 
     erased: int
     not_linkable_before: str
 
 
 class EventsBody(Body):
-    # Each is judged alone, so that a faulty one does not keep the others back.
-    events: list[Any] = Field(
+    events: list[Any] = Field(  # each is validated on its own, so that an invalid one does not affect the others
         min_length=1,
         max_length=MAX_EVENTS,
         description="Each is {id?, name, category, properties?, occurred_at?}.",
@@ -52,43 +51,41 @@ class RejectedView(BaseModel):
     errors: list[FaultView]
 
 
-class TakenView(BaseModel):
+class AcceptedView(BaseModel):
     accepted: int
     rejected: list[RejectedView]
     opted_out: bool
 
 
 @blueprint.get("/api/analytics/opt-out")
-@operation("Whether you are counted, and why not", returns={200: ChoiceView})
+@operation("Whether you are counted, and if not, why", returns={200: OptOutView})
 def opt_out_state() -> Response:
-    return _choice(tracking.choice())
+    return _answer_status(tracking.opt_out_status())
 
 
 @blueprint.put("/api/analytics/opt-out")
-@operation("Not to be counted any more", returns={200: ChoiceView})
+@operation("Opt out of analytics", returns={200: OptOutView})
 def opt_out() -> Response:
-    return _choice(tracking.opt_out())
+    return _answer_status(tracking.opt_out())
 
 
 @blueprint.delete("/api/analytics/opt-out")
-@operation("To be counted again", returns={200: ChoiceView})
+@operation("Opt in to analytics again", returns={200: OptOutView})
 def opt_in() -> Response:
-    return _choice(tracking.opt_in())
+    return _answer_status(tracking.opt_in())
 
 
-@blueprint.post("/api/analytics/events")
-@operation("Events to be counted", body=EventsBody, returns={202: TakenView})
-def take(body: EventsBody) -> Response:
-    events, rejected = tracking.check(body.events)
-    taken = tracking.take(events)
-    return answer(
-        TakenView(
-            accepted=len(events) if taken else 0,
-            rejected=[RejectedView.model_validate(vars(one)) for one in rejected],
-            opted_out=not taken,
-        ),
-        202,
+@blueprint.post("/api/analytics/events", endpoint="take")
+@operation("Send events", body=EventsBody, returns={202: AcceptedView})
+def accept(body: EventsBody) -> Response:
+    events, rejected = tracking.validate(body.events)
+    is_accepted = tracking.accept(events)
+    view = AcceptedView(
+        accepted=len(events) if is_accepted else 0,
+        rejected=[RejectedView.model_validate(vars(event)) for event in rejected],
+        opted_out=not is_accepted,
     )
+    return answer(view, 202)
 
 
 @blueprint.delete("/api/analytics/me")
@@ -101,10 +98,10 @@ def erase() -> Response:
 @blueprint.get("/.well-known/gpc.json")
 def global_privacy_control() -> Response:
     """https://www.w3.org/TR/gpc/#gpc-support-resource"""
-    body = json.dumps({"gpc": True, "lastUpdate": GPC_SINCE})
+    body = json.dumps({"gpc": True, "lastUpdate": GPC_LAST_UPDATE})
     return Response(body, content_type="application/json", headers={"Cache-Control": "public, max-age=86400"})
 
 
-def _choice(choice: Choice) -> Response:
-    fenced_at = iso(choice.fenced_at) if choice.fenced_at else None
-    return answer(ChoiceView(opted_out=choice.opted_out, reason=choice.reason, fenced_at=fenced_at))
+def _answer_status(status: OptOutStatus) -> Response:
+    fenced_at = iso(status.opted_out_at) if status.opted_out_at else None
+    return answer(OptOutView(opted_out=status.opted_out, reason=status.reason, fenced_at=fenced_at))

@@ -103,7 +103,7 @@ def _settings(problem: Problem | None = None, **context: Any) -> Response:
     user = require_user()
     sessions = guards.list_sessions(user)
     return render(
-        "settings.html", problem, sessions=sessions, min_length=MIN_LENGTH, **privacy.being_counted("web.settings"), **context
+        "settings.html", problem, sessions=sessions, min_length=MIN_LENGTH, **privacy.consent_context("web.settings"), **context
     )
 
 

@@ -37,7 +37,7 @@ NOTICES = {
     "call-back": "The instance was called back. It is ready again within a second or two.",
     "counted": "You are counted again, from now on.",
     "uncounted": "You are not counted any more: nothing that you do from now on is stored.",
-    "uncounted-still": "Your own no was taken back, but your browser says no, so you are not counted.",
+    "uncounted-still": "You opted in again, but your browser sends Global Privacy Control, so you are still not counted.",
     "gone": "This instance is not there any more.",
 }
 
@@ -114,7 +114,7 @@ def inbox() -> Inbox | None:
 
 def render(template: str, problem: Problem | None = None, **context: Any) -> Response:
     """Of a visitor who may be signed in. Whoever is counted has the path of the page told by a script."""
-    path = tracking.page_path() if tracking.is_welcome() else None
+    path = tracking.page_path() if tracking.may_record() else None
     return render_without_session(template, problem, inbox=inbox(), user=current_user(), counted_path=path, **context)
 
 

@@ -1,4 +1,4 @@
-"""What is collected, and whether one is counted: the page for everybody, and its part in the settings."""
+"""The privacy page: what analytics collects, opt-out, opt-in and erasure. The settings page includes the same section."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from flask import current_app, redirect, url_for
 from werkzeug import Response
 
 from app.analytics import tracking
-from app.analytics.catalogue import COLLECTED
-from app.analytics.service import Erased
+from app.analytics.catalogue import DECLARED_EVENTS
+from app.analytics.service import ErasureResult
 from app.core.errors import Unavailable
 from app.web import forms, words
 from app.web.pages import SEE_OTHER, blueprint, current_notice, render
@@ -19,56 +19,62 @@ from app.web.pages import SEE_OTHER, blueprint, current_notice, render
 
 @blueprint.get("/privacy")
 def privacy() -> Response:
-    return render("privacy.html", notice=current_notice(), **being_counted("web.privacy"))
+    return render("privacy.html", notice=current_notice(), **consent_context("web.privacy"))
 
 
 @blueprint.post("/privacy/opt-out")
 def opt_out() -> Response:
-    with _or_else("Your choice was not saved: what you chose before still holds."):
+    with _explain_failure("Your choice was not saved. Your previous choice is still in effect."):
         tracking.opt_out()
-    return _done("uncounted")
+    return _redirect_back("uncounted")
 
 
 @blueprint.post("/privacy/opt-in")
 def opt_in() -> Response:
-    with _or_else("Your choice was not saved: what you chose before still holds."):
-        chosen = tracking.opt_in()
-    return _done("uncounted-still" if chosen.opted_out else "counted")
+    with _explain_failure("Your choice was not saved. Your previous choice is still in effect."):
+        status = tracking.opt_in()
+    return _redirect_back("uncounted-still" if status.opted_out else "counted")
 
 
 @blueprint.post("/privacy/erase")
 def erase() -> Response:
-    """The answer comes at once: put into an address, its numbers could be anybody's, and to erase once more does no harm."""
-    with _or_else("Nothing was erased."):
+    """Render the page without a redirect: numbers in a URL could be forged, and repeating an erasure does no harm."""
+    with _explain_failure("Nothing was erased."):
         erased = tracking.erase()
-    return render("privacy.html", notice=_told(erased), **being_counted("web.privacy"))
+    return render("privacy.html", notice=_describe(erased), **consent_context("web.privacy"))
 
 
-def being_counted(here: str) -> dict[str, Any]:
-    """What the part says that the page at the endpoint `here` shares with another. Without a `choice` where it can't be read."""
-    choice = None
+def consent_context(here: str) -> dict[str, Any]:
+    """Return the context of `consent.html` on the page with the endpoint `here`. `status` is None if it cannot be read."""
+    status = None
     with suppress(Unavailable):
-        choice = tracking.choice()
+        status = tracking.opt_out_status()
     days = current_app.config["REPORADAR"].analytics_retention_days
-    return {"choice": choice, "gpc": tracking.gpc(), "collected": COLLECTED, "retention_days": days, "here": here}
+    return {
+        "status": status,
+        "has_gpc": tracking.has_gpc(),
+        "declared_events": DECLARED_EVENTS,
+        "retention_days": days,
+        "here": here,
+    }
 
 
 @contextmanager
-def _or_else(outcome: str) -> Iterator[None]:
+def _explain_failure(detail: str) -> Iterator[None]:
     try:
         yield
     except Unavailable as problem:
-        problem.detail = outcome
+        problem.detail = detail
         raise
 
 
-def _done(what: str) -> Response:
+def _redirect_back(done: str) -> Response:
     back = "web.settings" if forms.text("here") == "web.settings" else "web.privacy"
-    return redirect(url_for(back, done=what), SEE_OTHER)
+    return redirect(url_for(back, done=done), SEE_OTHER)
 
 
-def _told(erased: Erased) -> str:
+def _describe(erased: ErasureResult) -> str:
     return (
         f"{words.counted(erased.count, 'event')} erased. What was stored before {words.utc(erased.not_linkable_before)} "
-        "of people who were not signed in is nobody’s any more, so it could not be searched for yours."
+        "of people who were not signed in cannot be attributed to anybody, so it was not searched for events of yours."
     )

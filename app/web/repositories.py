@@ -136,7 +136,7 @@ def _list(problem: Problem | None = None, url: str = "", **context: Any) -> Resp
 
 def _one(repository_id: int, problem: Problem | None = None, **context: Any) -> Response:
     entry = repositories().get(require_user().id, repository_id)
-    if entry.report and (tracking.is_a_visit() or request.headers.get("X-Awaited") == "report"):
+    if entry.report and (tracking.is_visit() or request.headers.get("X-Awaited") == "report"):
         tracking.record(REPORT_VIEWED)
     past = [(entry.as_of, entry.scores) for entry in reversed(entry.history)]
     return render(

@@ -14,16 +14,16 @@ from sqlalchemy import Connection, select, text
 
 from app.analytics import store
 from app.analytics.catalogue import BY_NAME, FUNNELS, PAGE_VIEWED
+from app.analytics.event_stream import BATCH
 from app.analytics.events import Event
 from app.analytics.exports import store as exports
 from app.analytics.exports.file import File
 from app.analytics.exports.jobs import PAGE
 from app.analytics.exports.store import Export
-from app.analytics.jobs import BATCH
-from app.analytics.person import LENGTH, VISITOR, Visitor
+from app.analytics.person import PSEUDONYM_LENGTH, VISITOR_PREFIX, HashedVisitor
 from app.analytics.reports.ranges import Range, ceiling
 from app.analytics.reports.service import Insights
-from app.analytics.store import Accepted
+from app.analytics.store import AcceptedEvent
 from app.core.timestamps import DAY
 from app.database.engine import Database
 from app.database.schema import events as table
@@ -65,7 +65,7 @@ class Stored:
         """Seconds of CPU, of PostgreSQL and of this process, for each event; so do the others."""
         batch = _batch([_visitor() for _ in range(VISITORS)], self._now, timedelta(hours=1))
         with self._spent(BATCH) as cpu:
-            self._database.run_within(LONG_SECONDS, store.keep, batch, self._since)
+            self._database.run_within(LONG_SECONDS, store.store_events, batch, self._since)
         return tuple(cpu)
 
     def export(self) -> tuple[float, ...]:
@@ -82,12 +82,14 @@ class Stored:
     def purge(self) -> tuple[float, ...]:
         oldest = self._database.run(_moment_of, PURGED)
         with self._spent(PURGED) as cpu:
-            assert self._database.run_within(LONG_SECONDS, store.purge, oldest, 10 * PURGED) == PURGED
+            assert self._database.run_within(LONG_SECONDS, store.purge_batch, oldest, 10 * PURGED) == PURGED
         return tuple(cpu)
 
     def erase(self) -> tuple[float, ...]:
         person = _visitor()
-        self._database.run_within(LONG_SECONDS, store.keep, _batch([person], self._now, timedelta(days=SHOWN_DAYS)), self._since)
+        self._database.run_within(
+            LONG_SECONDS, store.store_events, _batch([person], self._now, timedelta(days=SHOWN_DAYS)), self._since
+        )
         with self._spent(BATCH) as cpu:
             assert self._database.run_within(LONG_SECONDS, store.erase, person)[0] == BATCH
         return tuple(cpu)
@@ -149,16 +151,16 @@ def measure() -> Series:
     )
 
 
-def _visitor() -> Visitor:
-    return Visitor(VISITOR + secrets.token_hex(LENGTH)[: LENGTH - 1])
+def _visitor() -> HashedVisitor:
+    return HashedVisitor(VISITOR_PREFIX + secrets.token_hex(PSEUDONYM_LENGTH)[: PSEUDONYM_LENGTH - 1])
 
 
-def _batch(persons: list[Visitor], now: datetime, within: timedelta) -> list[Accepted]:
+def _batch(persons: list[HashedVisitor], now: datetime, within: timedelta) -> list[AcceptedEvent]:
     """In the shares in which events come."""
     names = random.choices(list(events.SHARES), list(events.SHARES.values()), k=BATCH)  # noqa: S311
     moments = [now - within * random.random() for _ in names]  # noqa: S311
     return [
-        Accepted(persons[number % len(persons)].pseudonym, 0, _event(name, moment))
+        AcceptedEvent(persons[number % len(persons)].pseudonym, 0, _event(name, moment))
         for number, (name, moment) in enumerate(zip(names, moments, strict=True))
     ]
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.analytics.catalogue import COLLECTED, FUNNELS, PAGE_VIEWED
+from app.analytics.catalogue import DECLARED_EVENTS, FUNNELS, PAGE_VIEWED
 from app.core import config
 from app.core.keyring import Keyring
 from app.core.messages import ANALYTICS_ROOM, Message, Publish
@@ -52,7 +52,7 @@ def administrator(chromium: Browser, started: Counted) -> Iterator[Any]:
     now = datetime.now(UTC)
     record(
         started.database,
-        *[event(kind.name, now, "ada") for kind in COLLECTED],
+        *[event(kind.name, now, "ada") for kind in DECLARED_EVENTS],
         *[event(PAGE_VIEWED, now - timedelta(days=40), f"visitor {number}", "/averylongpath" * 10) for number in range(50)],
     )
     with chromium.new_context(base_url=started.instance.url) as context:

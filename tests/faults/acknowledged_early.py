@@ -4,23 +4,24 @@ import time
 from collections.abc import Sequence
 
 from app import worker
-from app.analytics.jobs import Storer
-from app.analytics.store import Accepted
-from app.analytics.stream import Entry
+from app.analytics.event_stream import GROUP, STREAM, EventConsumer
+from app.analytics.store import AcceptedEvent
 
 LATE_SECONDS = 0.3
 
-store = Storer._store
+store_all = EventConsumer._store_all
 
 
-def acknowledge_first(self: Storer, batch: Sequence[tuple[Entry, Accepted]]) -> None:
+def acknowledge_first(self: EventConsumer, batch: Sequence[tuple[bytes, AcceptedEvent]]) -> None:
     if batch:
-        self._stream.done([entry for entry, _ in batch])
+        ids = [entry_id for entry_id, _ in batch]
+        self._client.xack(STREAM, GROUP, *ids)
+        self._client.xdel(STREAM, *ids)
         time.sleep(LATE_SECONDS)
-    store(self, batch)
+    store_all(self, batch)
 
 
-Storer._store = acknowledge_first  # type: ignore[method-assign]
+EventConsumer._store_all = acknowledge_first  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     worker.main()

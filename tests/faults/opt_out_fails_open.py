@@ -1,7 +1,7 @@
 """The fault: an opt-out fails open.
 
-At the door (`app`): a change of mind is not announced, and so an instance goes by what was known before, without being certain.
-Where events are stored (run as a job worker): whatever was accepted once is stored, whoever has said no meanwhile.
+In an instance (`app`), a change of consent is not marked in Redis, so that instances go on using the cached consent.
+In a worker (run as a program), every accepted event is stored, even if its person has opted out meanwhile.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from sqlalchemy import Connection
 from app import create_app, worker
 from app.analytics import rollups, store
 from app.analytics.intake import RedisIntake
-from app.analytics.store import Accepted, Outcome
+from app.analytics.store import AcceptedEvent, StoreResult
 from app.core import config
 from app.database.clock import now
 
 
-def keep(connection: Connection, batch: Sequence[Accepted], oldest: datetime) -> Outcome:
-    stored = store._insert(connection, batch, now(connection))
-    rollups.count(connection, stored)
-    return Outcome(len(stored))
+def store_all(connection: Connection, batch: Sequence[AcceptedEvent], oldest: datetime) -> StoreResult:
+    stored = store.insert_events(connection, batch, now(connection))
+    rollups.add(connection, stored)
+    return StoreResult(len(stored))
 
 
-def forget_to(*_: Any) -> None:
+def do_nothing(*_: Any) -> None:
     pass
 
 
 if __name__ == "__main__":
-    store.keep = keep
+    store.store_events = store_all
     worker.main()
 else:
-    RedisIntake.begin_change = RedisIntake.settle_change = forget_to  # type: ignore[assignment, method-assign]
+    RedisIntake.begin_consent_change = RedisIntake.commit_consent = do_nothing  # type: ignore[assignment, method-assign]
     app = create_app(config.from_environment_or_exit())

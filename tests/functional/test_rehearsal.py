@@ -11,7 +11,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from app.analytics.stream import STREAM
+from app.analytics.event_stream import STREAM
 from app.operations.rehearsal.commands import PROGRAM
 from app.operations.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
 from harness.fleet import Fleet

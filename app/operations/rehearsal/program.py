@@ -16,7 +16,7 @@ import gevent
 import redis
 from flask import Flask
 
-from app.analytics.stream import STREAM
+from app.analytics.event_stream import STREAM
 from app.auth import store as accounts_store
 from app.auth.limits import MemoryRateLimiter
 from app.auth.passwords import Passwords

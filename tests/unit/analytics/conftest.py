@@ -11,15 +11,15 @@ import pytest
 from sqlalchemy import Connection, func, select
 
 from app.analytics.events import Event
-from app.analytics.person import Account, Person, Standing, Visitor
-from app.analytics.store import Accepted, Outcome
+from app.analytics.person import AnalyticsAccount, ConsentState, HashedVisitor, Person
+from app.analytics.store import AcceptedEvent, StoreResult
 from app.auth import store as accounts
 from app.database.engine import Database
 from app.database.schema import events, rollups, visitors, visits
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 LONG_AGO = NOW - timedelta(days=365)
-PASSER = Visitor("v" + "0" * 31)
+VISITOR = HashedVisitor("v" + "0" * 31)
 
 _numbers = itertools.count(1)
 
@@ -28,17 +28,17 @@ def event(name: str = "clicked", at: datetime = NOW, event_id: str | None = None
     return Event(event_id or f"event-{next(_numbers)}", name, "test", dict(properties), at)
 
 
-def accepted(standing: Standing, *batch: Event) -> list[Accepted]:
-    return [Accepted(standing.pseudonym, standing.version, one) for one in batch]
+def accepted(consent: ConsentState, *batch: Event) -> list[AcceptedEvent]:
+    return [AcceptedEvent(consent.pseudonym, consent.version, one) for one in batch]
 
 
-def new_account(database: Database, email: str = "ada@example.org") -> Account:
-    return Account(database.run(accounts.add, email, "hash").id)
+def new_account(database: Database, email: str = "ada@example.org") -> AnalyticsAccount:
+    return AnalyticsAccount(database.run(accounts.add, email, "hash").id)
 
 
 @pytest.fixture(params=["account", "visitor"])
 def person(request: pytest.FixtureRequest, both: Database) -> Person:
-    return new_account(both) if request.param == "account" else PASSER
+    return new_account(both) if request.param == "account" else VISITOR
 
 
 Stored = Callable[[], int]
@@ -76,6 +76,6 @@ def counted_visitors(database: Database) -> dict[str, list[int]]:
     return found
 
 
-def all_stored(outcome: Outcome) -> int:
-    assert (outcome.dropped, outcome.later) == (0, [])
+def all_stored(outcome: StoreResult) -> int:
+    assert (outcome.dropped, outcome.deferred) == (0, [])
     return outcome.stored

@@ -11,8 +11,8 @@ from sqlalchemy.event import listen
 
 from app.analytics import store
 from app.analytics.events import Event
-from app.analytics.person import Account, Person, Standing, Visitor
-from app.analytics.store import ON_THE_WAY, Outcome
+from app.analytics.person import AnalyticsAccount, ConsentState, HashedVisitor, Person
+from app.analytics.store import IN_FLIGHT, StoreResult
 from app.auth import store as accounts
 from app.core.timestamps import iso
 from app.database.engine import Database
@@ -20,7 +20,7 @@ from app.database.schema import events, people, visitor_keys
 from tests.unit.analytics.conftest import (
     LONG_AGO,
     NOW,
-    PASSER,
+    VISITOR,
     Stored,
     accepted,
     all_stored,
@@ -30,22 +30,22 @@ from tests.unit.analytics.conftest import (
 )
 
 
-def standing_of(database: Database, person: Person) -> Standing:
-    standing = database.run(store.standing, person)
-    assert standing is not None
-    return standing
+def consent_of(database: Database, person: Person) -> ConsentState:
+    consent = database.run(store.consent, person)
+    assert consent is not None
+    return consent
 
 
-def keep(database: Database, standing: Standing, *batch: Event) -> Outcome:
-    return database.run(store.keep, accepted(standing, *batch), LONG_AGO)
+def keep(database: Database, consent: ConsentState, *batch: Event) -> StoreResult:
+    return database.run(store.store_events, accepted(consent, *batch), LONG_AGO)
 
 
 def opted_out(database: Database, person: Person) -> datetime:
-    standing = database.run(store.opt_out, person)
-    assert standing is not None
-    assert not standing.is_open
-    assert standing.fenced_at is not None
-    return standing.fenced_at
+    consent = database.run(store.opt_out, person)
+    assert consent is not None
+    assert not consent.is_granted
+    assert consent.opted_out_at is not None
+    return consent.opted_out_at
 
 
 def let_the_way_end(database: Database) -> None:
@@ -53,7 +53,7 @@ def let_the_way_end(database: Database) -> None:
 
     def move(connection: Connection) -> None:
         for row in connection.execute(select(people).where(people.c.fenced_at.is_not(None))).all():
-            earlier = {"fenced_at": row.fenced_at - ON_THE_WAY}
+            earlier = {"fenced_at": row.fenced_at - IN_FLIGHT}
             connection.execute(update(people).where(people.c.pseudonym == row.pseudonym).values(earlier))
 
     database.run(move)
@@ -61,18 +61,18 @@ def let_the_way_end(database: Database) -> None:
 
 class TestStanding:
     def test_somebody_new_may_be_counted(self, both: Database, person: Person) -> None:
-        standing = standing_of(both, person)
-        assert (standing.version, standing.is_open, standing.fenced_at) == (0, True, None)
-        assert standing == standing_of(both, person)
+        consent = consent_of(both, person)
+        assert (consent.version, consent.is_granted, consent.opted_out_at) == (0, True, None)
+        assert consent == consent_of(both, person)
 
     def test_accounts_have_random_pseudonyms(self, both: Database) -> None:
-        ada, bob = (standing_of(both, new_account(both, email)).pseudonym for email in ("ada@example.org", "bob@example.org"))
+        ada, bob = (consent_of(both, new_account(both, email)).pseudonym for email in ("ada@example.org", "bob@example.org"))
         assert ada[0] == bob[0] == "a"
         assert ada != bob
 
     def test_an_account_that_is_gone_has_none(self, both: Database) -> None:
-        gone = Account(1_000_000)
-        assert both.run(store.standing, gone) is None
+        gone = AnalyticsAccount(1_000_000)
+        assert both.run(store.consent, gone) is None
         assert both.run(store.opt_out, gone) is None
         assert both.run(store.opt_in, gone) is None
         assert both.run(store.erase, gone) == (0, None)
@@ -81,80 +81,80 @@ class TestStanding:
 class TestChoice:
     def test_a_no_is_kept(self, both: Database) -> None:
         ada = new_account(both)
-        fenced_at = opted_out(both, ada)
-        standing = standing_of(both, ada)
-        assert (standing.is_open, standing.fenced_at, standing.version) == (False, fenced_at, 1)
-        assert fenced_at.microsecond % 1000 == 0
+        opted_out_at = opted_out(both, ada)
+        consent = consent_of(both, ada)
+        assert (consent.is_granted, consent.opted_out_at, consent.version) == (False, opted_out_at, 1)
+        assert opted_out_at.microsecond % 1000 == 0
 
     def test_a_no_said_twice_counts_from_the_first_time(self, both: Database) -> None:
         ada = new_account(both)
         assert opted_out(both, ada) == opted_out(both, ada)
-        assert standing_of(both, ada).version == 1
+        assert consent_of(both, ada).version == 1
 
     def test_a_visitors_no_is_the_browsers_after_what_was_on_its_way(self, both: Database) -> None:
-        opted_out(both, PASSER)
-        assert not standing_of(both, PASSER).is_open
+        opted_out(both, VISITOR)
+        assert not consent_of(both, VISITOR).is_granted
         let_the_way_end(both)
-        standing = standing_of(both, PASSER)
-        assert (standing.is_open, standing.version) == (True, 1)
+        consent = consent_of(both, VISITOR)
+        assert (consent.is_granted, consent.version) == (True, 1)
 
     def test_a_yes_starts_afresh(self, both: Database, person: Person, stored: Stored) -> None:
-        before = standing_of(both, person)
+        before = consent_of(both, person)
         opted_out(both, person)
         both.run(store.opt_in, person)
-        after = standing_of(both, person)
-        assert (after.is_open, after.fenced_at, after.version) == (True, None, 2)
-        assert keep(both, before, event()) == Outcome(stored=0, dropped=1)
+        after = consent_of(both, person)
+        assert (after.is_granted, after.opted_out_at, after.version) == (True, None, 2)
+        assert keep(both, before, event()) == StoreResult(stored=0, dropped=1)
         assert all_stored(keep(both, after, event())) == stored() == 1
 
     def test_a_yes_without_a_no_changes_nothing(self, both: Database, person: Person) -> None:
-        before = standing_of(both, person)
+        before = consent_of(both, person)
         both.run(store.opt_in, person)
-        assert standing_of(both, person) == before
+        assert consent_of(both, person) == before
 
 
 class TestKeeping:
     def test_events_are_stored_and_counted(self, both: Database, person: Person, stored: Stored) -> None:
         batch = [event("page_viewed", path="/compare?ids=1"), event(at=NOW - timedelta(days=2)), event()]
-        assert all_stored(keep(both, standing_of(both, person), *batch)) == stored() == 3
+        assert all_stored(keep(both, consent_of(both, person), *batch)) == stored() == 3
         assert counted_visitors(both) == {"day": [1, 1], "hour": [1, 1]}
 
     def test_an_event_is_stored_once(self, both: Database, person: Person, stored: Stored) -> None:
-        standing, twice = standing_of(both, person), event()
-        assert keep(both, standing, twice, event(), twice).stored == 2
-        assert keep(both, standing, twice, event()) == Outcome(stored=1, dropped=0)
+        consent, twice = consent_of(both, person), event()
+        assert keep(both, consent, twice, event(), twice).stored == 2
+        assert keep(both, consent, twice, event()) == StoreResult(stored=1, dropped=0)
         assert stored() == 3
 
     def test_the_same_id_of_two_people_is_two_events(self, both: Database, stored: Stored) -> None:
-        for person in (new_account(both), PASSER):
-            assert all_stored(keep(both, standing_of(both, person), event(event_id="1"))) == 1
+        for person in (new_account(both), VISITOR):
+            assert all_stored(keep(both, consent_of(both, person), event(event_id="1"))) == 1
         assert stored() == 2
         assert counted_visitors(both) == {"day": [2], "hour": [2]}
 
     def test_nothing_is_stored_after_a_no(self, both: Database, person: Person, stored: Stored) -> None:
-        before = standing_of(both, person)
+        before = consent_of(both, person)
         opted_out(both, person)
-        assert keep(both, before, event(), event()) == Outcome(stored=0, dropped=2)
+        assert keep(both, before, event(), event()) == StoreResult(stored=0, dropped=2)
         assert stored() == 0
 
     def test_what_was_stored_before_stays(self, both: Database, person: Person, stored: Stored) -> None:
-        keep(both, standing_of(both, person), event())
+        keep(both, consent_of(both, person), event())
         opted_out(both, person)
         assert stored() == 1
 
     def test_no_event_has_a_time_after_it_was_stored(self, both: Database, person: Person) -> None:
         """By the clock that the moment of a fence is told by, whatever the clocks of instances say."""
-        keep(both, standing_of(both, person), event(at=NOW + timedelta(minutes=5)))
-        fenced_at = opted_out(both, person)
+        keep(both, consent_of(both, person), event(at=NOW + timedelta(minutes=5)))
+        opted_out_at = opted_out(both, person)
         times = both.run(lambda connection: connection.execute(select(events.c.occurred_at)).scalars().all())
-        assert [moment <= fenced_at for moment in times] == [True]
+        assert [moment <= opted_out_at for moment in times] == [True]
 
     def test_what_is_too_old_is_not_stored(self, both: Database, person: Person, stored: Stored) -> None:
-        assert keep(both, standing_of(both, person), event(at=LONG_AGO - timedelta(seconds=1))).dropped == 1
+        assert keep(both, consent_of(both, person), event(at=LONG_AGO - timedelta(seconds=1))).dropped == 1
         assert stored() == 0
 
     def test_an_empty_batch_is_nothing(self, both: Database) -> None:
-        assert both.run(store.keep, [], LONG_AGO) == Outcome()
+        assert both.run(store.store_events, [], LONG_AGO) == StoreResult()
 
 
 @contextmanager
@@ -189,33 +189,33 @@ class TestTogether:
 
     def test_who_is_changing_their_mind_delays_nobody_else(self, both: Database, stored: Stored) -> None:
         ada, bob = (new_account(both, email) for email in ("ada@example.org", "bob@example.org"))
-        batch = [*accepted(standing_of(both, ada), event(), event()), *accepted(standing_of(both, bob), event())]
+        batch = [*accepted(consent_of(both, ada), event(), event()), *accepted(consent_of(both, bob), event())]
         with under_way(both, lambda connection: store.opt_out(connection, ada)):
-            outcome = both.run(store.keep, batch, LONG_AGO)
-            assert (outcome.stored, outcome.dropped, outcome.later) == (1, 0, batch[:2])
-        assert both.run(store.keep, outcome.later, LONG_AGO) == Outcome(stored=0, dropped=2)
+            outcome = both.run(store.store_events, batch, LONG_AGO)
+            assert (outcome.stored, outcome.dropped, outcome.deferred) == (1, 0, batch[:2])
+        assert both.run(store.store_events, outcome.deferred, LONG_AGO) == StoreResult(stored=0, dropped=2)
         assert stored() == 1
 
     def test_retention_does_not_wait_for_who_is_being_erased(self, both: Database, stored: Stored) -> None:
         """Each would hold some of the rows that the other one wants next."""
         oldest = NOW - timedelta(days=30)
-        for person in (ada := new_account(both), PASSER):
-            keep(both, standing_of(both, person), event(person.key, at=oldest - timedelta(days=1)), event(person.key))
+        for person in (ada := new_account(both), VISITOR):
+            keep(both, consent_of(both, person), event(person.key, at=oldest - timedelta(days=1)), event(person.key))
         with under_way(both, lambda connection: store.erase(connection, ada)):
-            assert both.run(store.purge, oldest, 10) == 1
-        both.run(store.purge, oldest, 10)
+            assert both.run(store.purge_batch, oldest, 10) == 1
+        both.run(store.purge_batch, oldest, 10)
         assert stored() == 1
         assert counted_visitors(both)["hour"] == [1]
 
     def test_an_account_that_is_being_deleted_gets_no_other_row(self, both: Database) -> None:
-        ada, found = new_account(both), list[Standing | None]()
+        ada, found = new_account(both), list[ConsentState | None]()
 
         def delete_account(connection: Connection) -> None:
-            store.forget(connection, ada.user_id)
+            store.erase_account(connection, ada.user_id)
             accounts.remove(connection, ada.user_id)
 
         with under_way(both, delete_account):
-            looker = threading.Thread(target=lambda: found.append(both.run(store.standing, ada)))
+            looker = threading.Thread(target=lambda: found.append(both.run(store.consent, ada)))
             looker.start()
             looker.join(0.2)
             assert found == []
@@ -224,10 +224,10 @@ class TestTogether:
 
     def test_a_no_waits_for_what_is_being_stored(self, both: Database) -> None:
         ada = new_account(both)
-        standing, storing, go_on = standing_of(both, ada), threading.Event(), threading.Event()
+        consent, storing, go_on = consent_of(both, ada), threading.Event(), threading.Event()
 
         def hold(connection: Connection) -> None:
-            store.keep(connection, accepted(standing, event()), LONG_AGO)
+            store.store_events(connection, accepted(consent, event()), LONG_AGO)
             storing.set()
             assert go_on.wait(10)
 
@@ -246,15 +246,15 @@ class TestTogether:
         assert stored_at <= fences[0]
 
     def test_many_who_store_at_once_count_right(self, both: Database, stored: Stored) -> None:
-        standings = [standing_of(both, new_account(both, f"user-{number}@example.org")) for number in range(5)]
+        consents = [consent_of(both, new_account(both, f"user-{number}@example.org")) for number in range(5)]
         failures: list[Exception] = []
 
         def store_some(number: int) -> None:
-            mine = accepted(standings[number % 5], *(event(f"kind-{kind}") for kind in range(5)))
+            mine = accepted(consents[number % 5], *(event(f"kind-{kind}") for kind in range(5)))
             waiting = mine * 2  # each twice
             try:
                 while waiting:
-                    waiting = both.run_within(10, store.keep, waiting, LONG_AGO).later
+                    waiting = both.run_within(10, store.store_events, waiting, LONG_AGO).deferred
             except Exception as error:
                 failures.append(error)
 
@@ -270,19 +270,19 @@ class TestTogether:
 
 class TestErasing:
     def test_all_events_of_a_person_go_and_nobody_elses(self, both: Database, person: Person, stored: Stored) -> None:
-        other = Visitor("v" + "1" * 31)
-        keep(both, standing_of(both, other), event(), event(at=NOW - timedelta(days=1)))
-        keep(both, standing_of(both, person), event(), event("page_viewed", path="/"), event(at=NOW - timedelta(days=9)))
-        count, standing = both.run(store.erase, person)
+        other = HashedVisitor("v" + "1" * 31)
+        keep(both, consent_of(both, other), event(), event(at=NOW - timedelta(days=1)))
+        keep(both, consent_of(both, person), event(), event("page_viewed", path="/"), event(at=NOW - timedelta(days=9)))
+        count, consent = both.run(store.erase, person)
         assert (count, stored()) == (3, 2)
-        assert standing is not None
+        assert consent is not None
         assert counted_visitors(both) == {"day": [1, 1], "hour": [1, 1]}
 
     def test_many_kinds_of_events_are_no_statements_of_their_own(self, both: Database, stored: Stored) -> None:
         """A client calls its events as it likes: by one after the other, some accounts could never be erased in time."""
         ada = new_account(both)
-        batch = accepted(standing_of(both, ada), *(event(f"kind-{number}") for number in range(600)))
-        assert all_stored(both.run_within(10, store.keep, batch, LONG_AGO)) == 600
+        batch = accepted(consent_of(both, ada), *(event(f"kind-{number}") for number in range(600)))
+        assert all_stored(both.run_within(10, store.store_events, batch, LONG_AGO)) == 600
         statements: list[bool] = []  # whether it is carried out row by row, which costs only PostgreSQL a round trip each
         listen(both.engine, "before_cursor_execute", lambda *call: statements.append(call[-1]))
         count, _ = both.run_within(10, store.erase, ada)
@@ -292,44 +292,44 @@ class TestErasing:
         assert len(statements) < 30
 
     def test_very_many_events_are_read_in_parts(self, both: Database, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(store, "ERASED_AT_ONCE", 3)
-        keep(both, standing_of(both, PASSER), *(event() for _ in range(10)))
-        assert both.run(store.erase, PASSER)[0] == 10
+        monkeypatch.setattr(store, "ERASE_BATCH", 3)
+        keep(both, consent_of(both, VISITOR), *(event() for _ in range(10)))
+        assert both.run(store.erase, VISITOR)[0] == 10
         assert stored() == 0
 
     def test_what_waits_to_be_stored_never_is(self, both: Database, person: Person, stored: Stored) -> None:
-        before = standing_of(both, person)
+        before = consent_of(both, person)
         keep(both, before, event(event_id="again"))
         both.run(store.erase, person)
-        assert keep(both, before, event(), event(event_id="again")) == Outcome(stored=0, dropped=2)
-        assert all_stored(keep(both, standing_of(both, person), event())) == stored() == 1
+        assert keep(both, before, event(), event(event_id="again")) == StoreResult(stored=0, dropped=2)
+        assert all_stored(keep(both, consent_of(both, person), event())) == stored() == 1
 
     def test_an_accounts_pseudonym_is_destroyed(self, both: Database) -> None:
         ada = new_account(both)
-        before = standing_of(both, ada)
+        before = consent_of(both, ada)
         both.run(store.erase, ada)
-        assert standing_of(both, ada).pseudonym != before.pseudonym
+        assert consent_of(both, ada).pseudonym != before.pseudonym
 
     def test_a_no_stays(self, both: Database) -> None:
         ada = new_account(both)
-        fenced_at = opted_out(both, ada)
+        opted_out_at = opted_out(both, ada)
         both.run(store.erase, ada)
-        standing = standing_of(both, ada)
-        assert (standing.is_open, standing.fenced_at) == (False, fenced_at)
+        consent = consent_of(both, ada)
+        assert (consent.is_granted, consent.opted_out_at) == (False, opted_out_at)
 
     def test_with_an_account_all_that_is_known_of_it_goes(self, both: Database, stored: Stored) -> None:
         ada = new_account(both)
-        before = standing_of(both, ada)
+        before = consent_of(both, ada)
         keep(both, before, event())
 
         def delete_account(connection: Connection) -> None:
-            store.forget(connection, ada.user_id)
+            store.erase_account(connection, ada.user_id)
             accounts.remove(connection, ada.user_id)
 
         both.run(delete_account)
         assert stored() == 0
         assert both.run(lambda connection: connection.execute(select(people)).all()) == []
-        assert keep(both, before, event()) == Outcome(stored=0, dropped=1)
+        assert keep(both, before, event()) == StoreResult(stored=0, dropped=1)
 
 
 class TestKeys:
@@ -350,23 +350,23 @@ class TestRetention:
     def test_what_is_older_goes_in_parts(self, both: Database, person: Person, stored: Stored) -> None:
         oldest = NOW - timedelta(days=30)
         old = [event(at=oldest - timedelta(minutes=minutes)) for minutes in (1, 50, 3000)]
-        keep(both, standing_of(both, person), *old, event(at=oldest), event())
-        assert [both.run(store.purge, oldest, 2) for _ in range(3)] == [2, 1, 0]
+        keep(both, consent_of(both, person), *old, event(at=oldest), event())
+        assert [both.run(store.purge_batch, oldest, 2) for _ in range(3)] == [2, 1, 0]
         assert stored() == 2
         times = both.run(lambda connection: connection.execute(select(events.c.occurred_at)).scalars().all())
         assert sorted(map(iso, times)) == [iso(oldest), iso(NOW)]
 
     def test_visitors_of_last_week_are_forgotten(self, both: Database) -> None:
         ada = new_account(both)
-        for person in (ada, PASSER):
-            keep(both, standing_of(both, person), event())
+        for person in (ada, VISITOR):
+            keep(both, consent_of(both, person), event())
         weeks_ago = {"created_at": NOW - timedelta(days=8)}
         both.run(lambda connection: connection.execute(update(people).values(weeks_ago)))
-        both.run(store.purge, LONG_AGO, 10)
+        both.run(store.purge_batch, LONG_AGO, 10)
         left = both.run(lambda connection: connection.execute(select(people.c.user_id)).scalars().all())
         assert left == [ada.user_id]
 
     def test_keys_of_days_on_which_nobody_came_are_forgotten(self, both: Database) -> None:
         both.run(store.visitor_key, "2026-01-01")
-        both.run(store.purge, LONG_AGO, 10)
+        both.run(store.purge_batch, LONG_AGO, 10)
         assert both.run(lambda connection: connection.execute(select(visitor_keys)).all()) == []

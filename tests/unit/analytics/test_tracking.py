@@ -16,7 +16,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from app.analytics import store, tracking
-from app.analytics.catalogue import BY_NAME, COLLECTED, FUNNELS
+from app.analytics.catalogue import BY_NAME, DECLARED_EVENTS, FUNNELS
 from app.analytics.events import Event
 from app.analytics.tracking import Recorder
 from app.core.errors import Unavailable
@@ -59,7 +59,7 @@ def stored(app: Flask) -> Callable[[], Counter[str]]:
     """How many events of each name there are, after what was recorded has been handed on."""
 
     def count() -> Counter[str]:
-        app.extensions["recorder"].hand_on()
+        app.extensions["recorder"].flush()
         database: Database = app.extensions["database"]
         return Counter(database.run(lambda connection: list(connection.execute(select(events.c.name)).scalars())))
 
@@ -153,10 +153,10 @@ class TestChoice:
     def test_the_database_is_asked_once(self, app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
         sign_up(client)
         client.put("/api/analytics/opt-out")
-        app.extensions["analytics"]._intake._known.clear()  # as after a while
+        app.extensions["analytics"]._intake._cache.clear()  # as after a while
         asked: list[object] = []
-        standing = store.standing
-        monkeypatch.setattr(store, "standing", lambda *args: asked.append(args) or standing(*args))  # type: ignore[func-returns-value]
+        standing = store.consent
+        monkeypatch.setattr(store, "consent", lambda *args: asked.append(args) or standing(*args))  # type: ignore[func-returns-value]
         for _ in range(3):
             assert choice(client)["reason"] == "user"
         assert len(asked) == 1
@@ -213,7 +213,7 @@ class TestEvents:
 
         other = gevent.spawn(wait_again_and_again)
         with app.app_context():
-            tracking.check(some(100)["events"])
+            tracking.validate(some(100)["events"])
         other.kill()
         assert len(turns) > 5
 
@@ -248,7 +248,7 @@ class TestEvents:
 
     def test_who_can_not_be_asked_is_not_counted(self, app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
         sign_up(client)
-        monkeypatch.setattr(app.extensions["analytics"], "take", unavailable)
+        monkeypatch.setattr(app.extensions["analytics"], "accept", unavailable)
         answer = client.post("/api/analytics/events", json=some())
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
 
@@ -352,12 +352,12 @@ class TestRecording:
     def test_a_store_that_is_down_costs_a_page_nothing(
         self, app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(app.extensions["analytics"], "take", unavailable)
-        monkeypatch.setattr(app.extensions["analytics"], "visitor", unavailable)
+        monkeypatch.setattr(app.extensions["analytics"], "accept", unavailable)
+        monkeypatch.setattr(app.extensions["analytics"], "identify_visitor", unavailable)
         assert client.get("/").status_code == 200
 
     def test_the_table_names_what_there_is(self, app: Flask) -> None:
-        endpoints = {endpoint for kind in COLLECTED for endpoint in kind.endpoints}
+        endpoints = {endpoint for kind in DECLARED_EVENTS for endpoint in kind.endpoints}
         assert endpoints <= set(app.view_functions)
         assert {step for steps in FUNNELS.values() for step in steps} <= set(BY_NAME)
 
@@ -377,13 +377,13 @@ class Analytics:
         self.down = False
         self.poison = ""
 
-    def visitor(self, address: str, _user_agent: str) -> str:
+    def identify_visitor(self, address: str, _user_agent: str) -> str:
         return address
 
-    def has_refused_since(self, _person: Any, moment: datetime) -> bool:
+    def has_opted_out_since(self, _person: Any, moment: datetime) -> bool:
         return self.refused_at is not None and self.refused_at >= moment
 
-    def take(self, _person: Any, batch: list[Event]) -> bool:
+    def accept(self, _person: Any, batch: list[Event]) -> bool:
         if self.down:
             raise Unavailable("down")
         if self.poison in [one.name for one in batch]:
@@ -392,8 +392,8 @@ class Analytics:
         return True
 
 
-def recorded(name: str) -> tracking.Recorded:
-    return tracking.Recorded(tracking.Passer("203.0.113.7", "A"), event(name))
+def recorded(name: str) -> tracking.BufferedEvent:
+    return tracking.BufferedEvent(tracking.AnonymousVisitor("203.0.113.7", "A"), event(name))
 
 
 class TestRecorder:
@@ -423,26 +423,26 @@ class TestRecorder:
     def test_in_a_long_outage_it_gives_up(
         self, recorder: Recorder, analytics: Analytics, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(tracking, "MAX_WAIT_SECONDS", 0.05)
+        monkeypatch.setattr(tracking, "MAX_BUFFER_SECONDS", 0.05)
         before = count_of("reporadar_events_unrecorded_total")
         analytics.down = True
         recorder.put(recorded("lost"))
         with gevent.Timeout(5):
-            recorder.hand_on()
+            recorder.flush()
         assert count_of("reporadar_events_unrecorded_total") == before + 1
 
     def test_one_that_can_not_be_taken_delays_nobody(self, recorder: Recorder, analytics: Analytics) -> None:
         analytics.poison = "odd"
         for name in ("odd", "even"):
             recorder.put(recorded(name))
-        recorder.hand_on()
+        recorder.flush()
         assert analytics.taken == ["even"]
 
     def test_a_no_reaches_what_waits_here(self, recorder: Recorder, analytics: Analytics) -> None:
         recorder.put(recorded("before the no"))
         analytics.refused_at = NOW
         recorder.put(recorded("on its way"))
-        recorder.hand_on()
+        recorder.flush()
         assert analytics.taken == []
 
     def test_at_the_end_it_gives_up_at_once(self, recorder: Recorder, analytics: Analytics) -> None:
@@ -455,7 +455,7 @@ class TestRecorder:
         monkeypatch.setattr(tracking, "MAX_BUFFERED", 2)
         for name in ("one", "two", "three"):
             recorder.put(recorded(name))
-        recorder.hand_on()
+        recorder.flush()
         assert analytics.taken == ["one", "two"]
 
     def test_what_is_recorded_is_handed_on_before_the_end(self, app: Flask, client: FlaskClient) -> None:
@@ -463,6 +463,6 @@ class TestRecorder:
         lifecycle = app.extensions["lifecycle"]
         names = [name for name, _ in lifecycle._closers]
         assert names.index("analytics") > names.index("database")  # closed in reverse
-        app.extensions["recorder"].hand_on()
+        app.extensions["recorder"].flush()
         database: Database = app.extensions["database"]
         assert database.run(lambda connection: list(connection.execute(select(events.c.name)).scalars())) == ["page_viewed"]

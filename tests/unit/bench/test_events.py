@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, select
 
 from app.analytics import rollups as counting
-from app.analytics.rollups import Counted
+from app.analytics.rollups import CountedEvent
 from app.database.engine import Database
 from app.database.schema import events, rollups, visitors, visits
 from bench.events import SHARES, count_all, store
@@ -28,9 +28,9 @@ def test_all_at_once_is_the_same_as_one_by_one(database_url: str) -> None:
         for table in (rollups, visits, visitors):
             connection.execute(delete(table))
         rows = connection.execute(select(events)).all()
-        one_by_one = [Counted(row.person, row.name, row.category, row.path, row.occurred_at) for row in rows]
+        one_by_one = [CountedEvent(row.person, row.name, row.category, row.path, row.occurred_at) for row in rows]
         for number in range(0, len(one_by_one), 100):
-            counting.count(connection, one_by_one[number : number + 100])
+            counting.add(connection, one_by_one[number : number + 100])
         assert counted(connection) == at_once
         assert len(rows) == 3000
         assert {row.name for row in rows} == set(SHARES)

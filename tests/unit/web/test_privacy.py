@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.analytics.catalogue import COLLECTED
+from app.analytics.catalogue import DECLARED_EVENTS
 from app.core.errors import Unavailable
 from tests.unit.conftest import MakeApp
 
@@ -30,7 +30,7 @@ def register(client: FlaskClient) -> None:
 
 
 def fail(app: Flask, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """From now on analytics can't do this."""
+    """Make these methods of the analytics service raise Unavailable."""
 
     def unavailable(*_args: Any, **_kwargs: Any) -> None:
         raise Unavailable("The database does not answer.", retry_after=7)
@@ -39,72 +39,72 @@ def fail(app: Flask, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         monkeypatch.setattr(app.extensions["analytics"], name, unavailable)
 
 
-def test_the_script_is_small(client: FlaskClient) -> None:
+def test_script_is_small(client: FlaskClient) -> None:
     with client.get(SCRIPT) as response:
         assert response.mimetype == "text/javascript"
         assert 0 < len(response.data) <= MAX_SCRIPT_BYTES
 
 
 @pytest.mark.parametrize("path", ["/privacy", "/settings"])
-def test_all_that_is_collected_is_listed(client: FlaskClient, path: str) -> None:
+def test_declared_events_are_listed(client: FlaskClient, path: str) -> None:
     register(client)
     page = text(client, path)
-    for kind in COLLECTED:
-        assert kind.words in page
+    for kind in DECLARED_EVENTS:
+        assert kind.label in page
         for name, what in kind.properties.items():
             assert f"<code>{name}</code>: {what}" in page
 
 
 @pytest.mark.parametrize(("setting", "words"), [({}, "after 365 days"), ({"ANALYTICS_RETENTION_DAYS": "30"}, "after 30 days")])
-def test_how_long_it_is_kept(make_app: MakeApp, setting: dict[str, str], words: str) -> None:
+def test_retention_period_is_shown(make_app: MakeApp, setting: dict[str, str], words: str) -> None:
     assert words in text(make_app(**setting).test_client(), "/privacy")
 
 
-def test_every_page_leads_there(client: FlaskClient) -> None:
+def test_every_page_links_to_the_privacy_page(client: FlaskClient) -> None:
     for path in ("/", "/login", "/register", "/nowhere"):
         assert 'href="/privacy"' in client.get(path).text
 
 
 @pytest.mark.parametrize("here", ["/privacy", "/settings"])
-def test_the_no_of_an_account(client: FlaskClient, here: str) -> None:
+def test_account_opts_out_and_in(client: FlaskClient, here: str) -> None:
     register(client)
     assert COUNTED in text(client, here)
     response = client.post("/privacy/opt-out", data={"here": f"web.{here[1:]}"})
     assert (response.status_code, response.location) == (303, f"{here}?done=uncounted")
-    assert f"{NOT_COUNTED} your account said no." in text(client, here)
+    assert f"{NOT_COUNTED} your account has opted out." in text(client, here)
     response = client.post("/privacy/opt-in", data={"here": f"web.{here[1:]}"})
     assert (response.status_code, response.location) == (303, f"{here}?done=counted")
     assert COUNTED in text(client, here)
 
 
-def test_the_no_of_a_browser(client: FlaskClient) -> None:
+def test_browser_opts_out_and_in(client: FlaskClient) -> None:
     client.post("/privacy/opt-out")
     page = text(client, "/privacy")
-    assert f"{NOT_COUNTED} this browser said no." in page
+    assert f"{NOT_COUNTED} this browser has opted out." in page
     assert "Nothing that you did after <time" in page
     client.post("/privacy/opt-in")
     assert COUNTED in text(client, "/privacy")
 
 
-def test_global_privacy_control(client: FlaskClient) -> None:
+def test_global_privacy_control_is_an_opt_out(client: FlaskClient) -> None:
     page = text(client, "/privacy", **GPC)
     assert f"{NOT_COUNTED} your browser asks for that." in page
     assert "Count me again" not in page
     assert COUNTED in text(client, "/privacy", **{"Sec-GPC": "0"})
 
 
-def test_a_yes_beside_global_privacy_control_promises_nothing(client: FlaskClient) -> None:
+def test_opt_in_with_global_privacy_control_has_no_effect(client: FlaskClient) -> None:
     client.post("/privacy/opt-out")
     assert "disabled" in text(client, "/privacy", **GPC)
     assert client.post("/privacy/opt-in", headers=GPC).location == "/privacy?done=uncounted-still"
 
 
 @pytest.mark.parametrize("here", ["", "https://example.org/", "web.home", "web.logout"])
-def test_a_choice_leads_back_to_one_of_the_two_pages(client: FlaskClient, here: str) -> None:
+def test_redirect_goes_only_to_privacy_or_settings(client: FlaskClient, here: str) -> None:
     assert client.post("/privacy/opt-out", data={"here": here}).location == "/privacy?done=uncounted"
 
 
-def test_erasing_tells_how_much_and_what_could_not_be_found(app: Flask, client: FlaskClient) -> None:
+def test_erasure_reports_count_and_limit(app: Flask, client: FlaskClient) -> None:
     register(client)
     event = {"name": "clicked", "category": "test"}
     assert client.post("/api/analytics/events", json={"events": [event, event]}).json["accepted"] == 2  # type: ignore[index]
@@ -118,12 +118,12 @@ def test_erasing_tells_how_much_and_what_could_not_be_found(app: Flask, client: 
 @pytest.mark.parametrize(
     ("path", "does", "words"),
     [
-        ("/privacy/opt-out", "opt_out", "Your choice was not saved: what you chose before still holds."),
-        ("/privacy/opt-in", "opt_in", "Your choice was not saved: what you chose before still holds."),
+        ("/privacy/opt-out", "opt_out", "Your choice was not saved. Your previous choice is still in effect."),
+        ("/privacy/opt-in", "opt_in", "Your choice was not saved. Your previous choice is still in effect."),
         ("/privacy/erase", "erase", "Nothing was erased."),
     ],
 )
-def test_what_could_not_be_done_is_told(
+def test_failed_change_is_reported(
     app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str, does: str, words: str
 ) -> None:
     fail(app, monkeypatch, does)
@@ -136,18 +136,16 @@ def test_what_could_not_be_done_is_told(
 
 
 @pytest.mark.parametrize("path", ["/privacy", "/settings"])
-def test_a_choice_that_can_not_be_read_is_told(
-    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
+def test_unreadable_consent_is_reported(app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     register(client)
-    fail(app, monkeypatch, "choice", "is_open")
+    fail(app, monkeypatch, "opt_out_status", "has_consent")
     page = text(client, path)
-    assert "Whether you are counted can’t be read now." in page
+    assert "Whether you are counted can’t be read right now." in page
     assert "Don’t count me" in page
     assert SCRIPT not in page
 
 
-def test_pages_bring_the_script_with_the_placeholders_of_their_address(client: FlaskClient) -> None:
+def test_pages_load_the_script_with_their_path(client: FlaskClient) -> None:
     assert '<body data-path="/">' in text(client, "/")
     register(client)
     for path in ("/", "/settings", "/compare", "/notifications", "/privacy"):
@@ -157,21 +155,21 @@ def test_pages_bring_the_script_with_the_placeholders_of_their_address(client: F
 
 
 @pytest.mark.parametrize("path", ["/login", "/register", "/nowhere"])
-def test_pages_that_do_not_know_who_is_asking_bring_none(client: FlaskClient, path: str) -> None:
+def test_pages_that_do_not_read_the_session_do_not_load_the_script(client: FlaskClient, path: str) -> None:
     page = client.get(path).text
     assert "<body>" in page
     assert SCRIPT not in page
 
 
-@pytest.mark.parametrize("said", ["account", "browser", "gpc"])
-def test_nobody_gets_it_after_a_no(app: Flask, client: FlaskClient, said: str) -> None:
-    if said == "account":
+@pytest.mark.parametrize("opted_out", ["account", "browser", "gpc"])
+def test_script_is_not_loaded_after_an_opt_out(app: Flask, client: FlaskClient, opted_out: str) -> None:
+    if opted_out == "account":
         register(client)
-    if said != "gpc":
+    if opted_out != "gpc":
         client.post("/privacy/opt-out")
-    if said == "account":
+    if opted_out == "account":
         client.delete_cookie("analytics")
     for path in ("/", "/privacy"):
-        page = text(client, path, **(GPC if said == "gpc" else {}))
+        page = text(client, path, **(GPC if opted_out == "gpc" else {}))
         assert "<body>" in page
         assert SCRIPT not in page

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, insert, select, update
 from app.analytics import rollups
 from app.analytics.exports import file, store
 from app.analytics.exports.store import Export, ExportLease
-from app.analytics.rollups import Counted
+from app.analytics.rollups import CountedEvent
 from app.auth import store as accounts
 from app.core.messages import Message, user_room
 from app.database.engine import Database
@@ -77,7 +77,7 @@ def keep(database: Database, *rows: dict[str, Any]) -> None:
     def work(connection: Connection) -> None:
         names = ("person", "name", "category", "path", "occurred_at")
         connection.execute(insert(events), list(rows))
-        rollups.count(connection, [Counted(**{name: row[name] for name in names}) for row in rows])
+        rollups.add(connection, [CountedEvent(**{name: row[name] for name in names}) for row in rows])
 
     database.run_within(10, work)
 

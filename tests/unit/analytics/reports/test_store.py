@@ -16,7 +16,7 @@ from app.analytics.catalogue import FUNNELS, PAGE_VIEWED
 from app.analytics.reports import store
 from app.analytics.reports.ranges import PART, Range, pieces
 from app.analytics.reports.store import Interval
-from app.analytics.rollups import Counted
+from app.analytics.rollups import CountedEvent
 from app.auth import store as accounts
 from app.core.timestamps import DAY, HOUR, floor
 from app.database.engine import Database
@@ -46,11 +46,11 @@ def random_ranges(count: int) -> list[Range]:
     return [Range(since, until, chance.choice([HOUR, DAY])) for since, until in pairs if since < until]
 
 
-def within(recorded: Iterable[Counted], asked: Range) -> list[Counted]:
+def within(recorded: Iterable[CountedEvent], asked: Range) -> list[CountedEvent]:
     return [counted for counted in recorded if asked.since <= counted.occurred_at < asked.until]
 
 
-def plainly(recorded: Iterable[Counted], asked: Range) -> list[Interval]:
+def plainly(recorded: Iterable[CountedEvent], asked: Range) -> list[Interval]:
     inside = within(recorded, asked)
     happened = Counter(floor(counted.occurred_at, asked.interval) for counted in inside)
     were_there = Counter(
@@ -59,7 +59,7 @@ def plainly(recorded: Iterable[Counted], asked: Range) -> list[Interval]:
     return [Interval(start, happened[start], were_there[start]) for start in asked.starts()]
 
 
-def plain_funnel(recorded: Iterable[Counted], steps: Iterable[str]) -> list[int]:
+def plain_funnel(recorded: Iterable[CountedEvent], steps: Iterable[str]) -> list[int]:
     in_order = sorted(recorded, key=lambda counted: counted.occurred_at)
     reached: dict[str, datetime] | None = None
     counts = []

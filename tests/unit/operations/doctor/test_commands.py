@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import Connection, Table, func, select, update
 
-from app.analytics.service import Account, Analytics, Event
+from app.analytics.service import Analytics, AnalyticsAccount, Event
 from app.database.engine import Database
 from app.database.schema import events, rollups, users
 from app.operations.doctor import commands
@@ -85,7 +85,7 @@ def test_an_account_that_was_left_behind_goes_with_the_next_examination(doctor: 
 def test_the_account_goes_with_its_events(app: Flask, doctor: Doctor, database: Database) -> None:
     analytics: Analytics = app.extensions["analytics"]
     with doctor._visitor() as visitor:
-        analytics.take(Account(visitor.id), [Event("e", "clicked", "account", {}, datetime.now(UTC))])
+        analytics.accept(AnalyticsAccount(visitor.id), [Event("e", "clicked", "account", {}, datetime.now(UTC))])
         assert database.run(count, events) == 1
     assert (database.run(count, events), database.run(count, rollups)) == (0, 0)
 

@@ -1,0 +1,204 @@
+"""The Redis stream in which accepted events wait, and its consumers, which run in worker processes.
+
+The consumers form one consumer group. An entry is acknowledged and deleted after its event was committed to SQL. If its consumer
+stops before that, another consumer claims it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import redis
+
+from app.analytics.events import Event
+from app.analytics.store import AcceptedEvent, EventStore
+from app.core import metrics
+from app.core.errors import Unavailable, cause_of
+
+log = logging.getLogger(__name__)
+
+STREAM, GROUP = "analytics:events", "workers"
+DEAD_LETTERS = "analytics:poison"  # entries that can never be stored, for an operator to inspect
+MAX_DEAD_LETTERS = 1000
+DEAD_LETTERS_TTL_SECONDS = 7 * 86_400  # after the last one
+BLOCK_MS = 500  # must be less than the timeout of the Redis client
+BATCH = 500
+STORE_TIMEOUT_SECONDS = 10.0
+GATHER_SECONDS = 0.05  # pause after a small batch, so that single events are stored together
+RETRY_SECONDS = 0.5
+# Longer than a usual batch takes. A second consumer may claim entries of a slower one, which does no harm: storing is idempotent.
+STALE_MS = 5000
+CLAIM_INTERVAL_SECONDS = 1.0
+CLEANUP_INTERVAL_SECONDS = 600.0
+IDLE_CONSUMER_MS = 3_600_000  # a consumer that has read nothing for this long has ended
+MONITOR_INTERVAL_SECONDS = 5.0
+MAX_AGE_SECONDS = 60
+
+Fields = Mapping[bytes, bytes]
+
+
+def decode_entry(fields: Fields) -> AcceptedEvent:
+    """Decode an entry of the stream. Raises ValueError if `RedisIntake` did not write it."""
+    try:
+        event = msgspec.json.decode(fields[b"event"], type=Event)
+        return AcceptedEvent(fields[b"person"].decode(), int(fields[b"version"]), event)
+    except (KeyError, msgspec.MsgspecError) as error:
+        raise ValueError("not an event") from error
+
+
+class EventConsumer:
+    """One consumer of the stream: reads entries, stores their events in batches, and acknowledges them after the commit."""
+
+    def __init__(self, store: EventStore, client: redis.Redis, name: str) -> None:
+        self._store = store
+        self._client = client
+        self._name = name
+        self._stop = threading.Event()
+        self._pending: dict[bytes, Fields] = {}  # read, but not acknowledged yet
+        self._claimed_at = self._cleaned_up_at = 0.0
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def run(self) -> None:
+        """Process batches until `stop` is called."""
+        while not self._stop.is_set():
+            try:
+                count = self.process_batch()
+            except (Unavailable, redis.RedisError) as error:
+                log.warning("cannot store events, retrying in %s s: %s", RETRY_SECONDS, cause_of(error) or type(error).__name__)
+                self._stop.wait(RETRY_SECONDS)
+            except Exception:  # must not end the thread: nothing would restart it
+                log.exception("event consumer failed, retrying in %s s", RETRY_SECONDS)
+                self._stop.wait(RETRY_SECONDS)
+            else:
+                if count < BATCH:
+                    self._stop.wait(GATHER_SECONDS)
+
+    def process_batch(self) -> int:
+        """Read, store and acknowledge a batch. Returns how many entries were read."""
+        entries = self._read(BATCH - len(self._pending)) if len(self._pending) < BATCH else {}
+        self._pending |= entries
+        self._store_all([(id_, event) for id_, fields in list(self._pending.items()) if (event := self._decode(id_, fields))])
+        if len(self._pending) == BATCH:  # all deferred, by locked rows: leave them to be claimed as stale, and go on
+            self._pending.clear()
+        return len(entries)
+
+    def _decode(self, entry_id: bytes, fields: Fields) -> AcceptedEvent | None:
+        try:
+            return decode_entry(fields)
+        except ValueError as error:
+            self._dead_letter(entry_id, str(error))
+            return None
+
+    def _store_all(self, batch: Sequence[tuple[bytes, AcceptedEvent]]) -> None:
+        """Store the batch. If that fails, bisect it to find the events that cannot be stored, so that the others can."""
+        if not batch:
+            return
+        try:
+            deferred = self._store.store([event for _, event in batch], STORE_TIMEOUT_SECONDS)
+        except Unavailable:
+            raise
+        except Exception as error:
+            if len(batch) == 1:
+                self._dead_letter(batch[0][0], type(error).__name__)
+                return
+            middle = len(batch) // 2
+            self._store_all(batch[:middle])
+            self._store_all(batch[middle:])
+            return
+        deferred_ids = {id(event) for event in deferred}
+        self._acknowledge([entry_id for entry_id, event in batch if id(event) not in deferred_ids])
+
+    def _acknowledge(self, ids: Sequence[bytes]) -> None:
+        if not ids:
+            return
+        with self._client.pipeline() as pipeline:
+            pipeline.xack(STREAM, GROUP, *ids)
+            pipeline.xdel(STREAM, *ids)
+            pipeline.execute()
+        for entry_id in ids:
+            del self._pending[entry_id]
+
+    def _dead_letter(self, entry_id: bytes, reason: str) -> None:
+        fields: dict[Any, Any] = dict(self._pending[entry_id])
+        self._client.xadd(DEAD_LETTERS, fields, maxlen=MAX_DEAD_LETTERS)
+        self._client.expire(DEAD_LETTERS, DEAD_LETTERS_TTL_SECONDS)
+        self._acknowledge([entry_id])
+        log.error("event %s dead-lettered: it cannot be stored: %s", entry_id.decode(), reason)
+
+    def _read(self, count: int) -> dict[bytes, Fields]:
+        """Return stale entries of other consumers or else new ones. Blocks for BLOCK_MS at most."""
+        try:
+            return self._claim_stale(count) or self._read_new(count)
+        except redis.ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            with suppress(redis.ResponseError):  # another consumer created the group first
+                self._client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+            return {}
+
+    def _read_new(self, count: int) -> dict[bytes, Fields]:
+        found: Any = self._client.xreadgroup(GROUP, self._name, {STREAM: ">"}, count=count, block=BLOCK_MS)
+        return {entry_id: fields for _, entries in found or [] for entry_id, fields in entries}
+
+    def _claim_stale(self, count: int) -> dict[bytes, Fields]:
+        """Claim entries every CLAIM_INTERVAL_SECONDS, and without a pause while there are any."""
+        if time.monotonic() - self._claimed_at < CLAIM_INTERVAL_SECONDS:
+            return {}
+        found: Any = self._client.xautoclaim(STREAM, GROUP, self._name, STALE_MS, count=count)
+        if not found[1]:
+            self._claimed_at = time.monotonic()
+            self._delete_idle_consumers()
+        return dict(found[1])
+
+    def _delete_idle_consumers(self) -> None:
+        """Every start of a worker adds a consumer."""
+        if time.monotonic() - self._cleaned_up_at < CLEANUP_INTERVAL_SECONDS:
+            return
+        self._cleaned_up_at = time.monotonic()
+        for consumer in self._client.xinfo_consumers(STREAM, GROUP):
+            if consumer["pending"] == 0 and consumer["idle"] > IDLE_CONSUMER_MS:
+                self._client.xgroup_delconsumer(STREAM, GROUP, consumer["name"])
+
+
+class StreamMonitor:
+    """Watches the stream for the health check, and exports its size as metrics."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._checked_at = -math.inf
+        self._warning: str | None = None
+
+    def find_warning(self) -> str | None:
+        """Return what an operator should know, checked every MONITOR_INTERVAL_SECONDS. Raises redis.RedisError."""
+        if time.monotonic() - self._checked_at > MONITOR_INTERVAL_SECONDS:
+            self._checked_at = time.monotonic()
+            try:
+                self._export_metrics()
+                self._warning = self._backlog_warning() or self._durability_warning()
+            except redis.ResponseError as error:  # Redis works, but the key holds something else
+                self._warning = f"cannot read the event stream {STREAM}: {str(error).partition(' ')[0]}"
+        return self._warning
+
+    def _export_metrics(self) -> None:
+        metrics.events_waiting.set(self._client.xlen(STREAM))
+        metrics.events_put_aside.set(self._client.xlen(DEAD_LETTERS))
+
+    def _backlog_warning(self) -> str | None:
+        oldest: Any = self._client.xrange(STREAM, count=1)
+        seconds, _ = self._client.time()
+        if oldest and seconds - int(oldest[0][0].split(b"-")[0]) / 1000 > MAX_AGE_SECONDS:
+            return f"events wait for more than {MAX_AGE_SECONDS} s: check that a worker is running and reaches the database"
+        return None
+
+    def _durability_warning(self) -> str | None:
+        persistence: Any = self._client.info("persistence")
+        return None if persistence.get("aof_enabled") else "appendonly is off: a restart of Redis would lose accepted events"
