@@ -23,7 +23,7 @@ from app.analytics.reports.service import TOP, Insights, Overview
 from app.core.timestamps import DAY, floor, iso
 from app.database.engine import Database
 from bench import events
-from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, migrate
+from harness.servers import Instance, PostgresServer, RedisServer, fleet_environment, migrate, promote
 from harness.users import User
 
 DAYS = 90
@@ -64,7 +64,7 @@ def loaded(count: int, now: datetime) -> Iterator[tuple[Database, User]]:
             connection.execute(text("VACUUM ANALYZE"))  # as PostgreSQL does it by itself in time
         with Instance(environment) as instance:
             administrator = User(instance).register()
-            flask(environment, "users", "promote", administrator.email)
+            promote(environment, administrator.email)
             yield database, administrator
         database.close()
 

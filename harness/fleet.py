@@ -1,65 +1,125 @@
-"""A fleet as an orchestrator runs it: what ends is started again, and pid files say what runs."""
+"""Fleets for tests: instances and workers on one Redis and one database."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from harness.processes import POLL_SECONDS
 from harness.servers import Instance, PostgresServer, RedisServer, Server, Worker, fleet_environment
 from harness.sockets import Balancer
 
+NO_RATE_LIMITS = {"RATE_LIMIT_REGISTER": "1000/h", "RATE_LIMIT_LOGIN": "1000/min"}
+
+S = TypeVar("S", bound=Server)
+
+
+def start_together(stack: ExitStack, servers: Iterable[S]) -> list[S]:
+    """Start servers at the same time; return them when all are ready. The stack closes them."""
+    started = list(servers)
+    for server in started:
+        stack.callback(server.close)
+    for server in started:
+        server.start(wait_ready=False)
+    for server in started:
+        server.wait_ready()
+    return started
+
 
 class Fleet:
+    """Instances named instance-1, instance-2, ... and workers, on a Redis of their own and a new database."""
+
     def __init__(
         self,
-        folder: Path,
-        postgres: PostgresServer,
+        postgres: PostgresServer | None = None,
         *,
-        size: int,
-        application: str,
+        size: int = 2,
+        workers: int = 0,
+        balanced: bool = False,
+        application: str = "wsgi:app",
+        applications: Mapping[str, str] | None = None,
         worker: str = "app.worker",
-        **settings: str,
+        settings: Mapping[str, str] | None = None,
+        worker_settings: Mapping[str, str] | None = None,
     ) -> None:
-        """Its Redis is its own; the pid files are `folder`/NAME.pid. What ends stays away while there is `folder`/NAME.away."""
-        self.folder = folder
-        self._postgres = postgres
-        self._size = size
-        self._application = application
+        """Describe a fleet that `with` starts.
+
+        `postgres`: a server that the test does not stop; by default the fleet starts one of its own.
+        `applications`: further instances by name, with another entry point each. `worker`: the module of the workers.
+        `balanced`: behind the shipped nginx configuration.
+        """
+        self._shared_postgres = postgres
+        self._applications = {f"instance-{number}": application for number in range(1, size + 1)} | dict(applications or {})
+        self._workers = workers
         self._worker = worker
-        self._settings = settings
+        self._worker_settings = dict(worker_settings or {})
+        self._balanced = balanced
+        self._settings = NO_RATE_LIMITS | dict(settings or {})
         self._stack = ExitStack()
-        self._over = threading.Event()
 
     def __enter__(self) -> Self:
         with self._stack:
-            self.redis = self._stack.enter_context(RedisServer())
-            self.environment = fleet_environment(self.redis.url, self._postgres.create_database(), **self._settings)
-            self.instances = {f"instance-{number}": self._instance(f"instance-{number}") for number in range(1, self._size + 1)}
-            self._stack.enter_context(Worker(self.environment, module=self._worker))
-            self.balancer = self._stack.enter_context(Balancer(list(self.instances.values())))
-            self.pid_files = {name: self.folder / f"{name}.pid" for name in [*self.instances, "redis"]}
-            self._watch()
+            self._start()
             self._stack = self._stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def _start(self) -> None:
+        enter = self._stack.enter_context
+        self.redis = enter(RedisServer())
+        self.postgres = self._shared_postgres or enter(PostgresServer())
+        self.environment = fleet_environment(self.redis.url, self.postgres.create_database(), **self._settings)
+        instances = [
+            Instance({**self.environment, "INSTANCE_ID": name}, application=application)
+            for name, application in self._applications.items()
+        ]
+        workers = [Worker(self.environment | self._worker_settings, module=self._worker) for _ in range(self._workers)]
+        start_together(self._stack, [*instances, *workers])
+        self.instances, self.workers = instances, workers
+        if self._balanced:
+            self.balancer = enter(Balancer(instances))
+
+    @property
+    def database_url(self) -> str:
+        return self.environment["DATABASE_URL"]
+
+
+class SupervisedFleet(Fleet):
+    """A balanced fleet with one worker that starts again what ends, as an orchestrator does; pid files tell what runs."""
+
+    def __init__(
+        self,
+        folder: Path,
+        postgres: PostgresServer,
+        *,
+        size: int,
+        settings: Mapping[str, str],
+        application: str = "wsgi:app",
+        worker: str = "app.worker",
+    ) -> None:
+        """The pid files are `folder`/NAME.pid. A server that ends stays down while `folder`/NAME.away exists."""
+        super().__init__(postgres, size=size, workers=1, balanced=True, application=application, worker=worker, settings=settings)
+        self.folder = folder
+        self._over = threading.Event()
+
     @property
     def url(self) -> str:
         return self.balancer.url
 
-    def _instance(self, name: str) -> Instance:
-        instance = Instance({**self.environment, "INSTANCE_ID": name}, application=self._application)
-        return self._stack.enter_context(instance)
-
-    def _watch(self) -> None:
-        for name, server in {**self.instances, "redis": self.redis}.items():
+    def _start(self) -> None:
+        super()._start()
+        servers: dict[str, Server] = {instance.environment["INSTANCE_ID"]: instance for instance in self.instances}
+        self.names = list(servers)
+        servers["redis"] = self.redis
+        self.pid_files = {name: self.folder / f"{name}.pid" for name in servers}
+        for name, server in servers.items():
             self.pid_files[name].write_text(str(server.pid))
-        watcher = threading.Thread(target=self._keep_running, args=({**self.instances, "redis": self.redis},))
+        watcher = threading.Thread(target=self._keep_running, args=(servers,))
         watcher.start()
         self._stack.callback(watcher.join)
         self._stack.callback(self._over.set)

@@ -6,19 +6,22 @@ import atexit
 import functools
 import shutil
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from app.database.engine import Database
 from app.database.upgrade import upgrade
 
 
+def open_database(url: str) -> Database:
+    """Connect to a database as the application does. The caller closes it."""
+    return Database(url.replace("postgresql:", "postgresql+psycopg2:"), 1, "test")
+
+
 def upgrade_database(url: str) -> None:
     """Run the missing migrations in this process."""
-    database = Database(url.replace("postgresql:", "postgresql+psycopg2:"), 1, "migration")
-    try:
+    with closing(open_database(url)) as database:
         upgrade(database)
-    finally:
-        database.close()
 
 
 @functools.cache

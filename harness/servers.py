@@ -31,8 +31,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from app.auth import store as accounts
 from harness.processes import Process, free_port, run, wait_until
-from harness.schema import migrate_database, upgrade_database
+from harness.schema import migrate_database, open_database, upgrade_database
 
 __all__ = [
     "Command",
@@ -516,6 +517,13 @@ def flask(environment: Mapping[str, str], *arguments: str, directory: Path = ROO
     """Runs a command of the application beside its processes; returns its output."""
     program, *_ = procfile_command("release", directory)
     return run([program, "--app", "wsgi", *arguments], environment={**base_environment(), **environment}, directory=directory)
+
+
+def promote(environment: Mapping[str, str], email: str) -> None:
+    """Make a user an administrator, as `flask users promote` does, without a process of its own."""
+    with closing(open_database(environment["DATABASE_URL"])) as database:
+        if not database.run(accounts.promote, email):
+            raise AssertionError(f"there is no account with the address {email}")
 
 
 def procfile_command(line: str, directory: Path = ROOT) -> list[str]:

@@ -22,7 +22,7 @@ CONNECTIONS = 32
 
 
 @dataclass(frozen=True)
-class Fleet:
+class MeasuredFleet:
     redis: RedisServer
     postgres: PostgresServer
     environment: dict[str, str]
@@ -36,13 +36,13 @@ class Fleet:
 
 
 @contextmanager
-def fleet() -> Iterator[Fleet]:
+def fleet() -> Iterator[MeasuredFleet]:
     """Without instances yet. Stores, load and this process share the other core."""
     os.sched_setaffinity(0, {machine.OTHER_CORE})
     with ExitStack() as stack:
         redis, postgres = stack.enter_context(RedisServer()), stack.enter_context(PostgresServer())
         environment = fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", **MANY)
-        yield Fleet(redis, postgres, environment, stack)
+        yield MeasuredFleet(redis, postgres, environment, stack)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 import redis
 
 from app.fleet.store import Registry
-from bench.growth.fleet import Fleet, fleet, load, spent
+from bench.growth.fleet import MeasuredFleet, fleet, load, spent
 from bench.growth.series import Line, Panel, Series
 from harness.servers import Instance, RedisServer, flask
 from harness.sockets import WebSocket
@@ -91,7 +91,7 @@ def _entry(number: int) -> dict[str, object]:
 class Many:
     """A fleet of so many instances, and a user of the first one."""
 
-    servers: Fleet
+    servers: MeasuredFleet
     instances: list[Instance]
     user: User
 

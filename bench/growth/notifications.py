@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, text
 
 from app.database.engine import Database
-from bench.growth.fleet import Fleet, fleet, load, spent
+from bench.growth.fleet import MeasuredFleet, fleet, load, spent
 from bench.growth.series import Line, Panel, Series
 from harness.servers import Instance, flask
 from harness.sockets import TEXT, WebSocket
@@ -56,7 +56,7 @@ def measure() -> Series:
     )
 
 
-def with_notifications(servers: Fleet, instance: Instance, count: int) -> User:
+def with_notifications(servers: MeasuredFleet, instance: Instance, count: int) -> User:
     user = User(instance).register()
     user_id = user.get("/api/auth/me").json()["user"]["id"]
 
@@ -72,13 +72,13 @@ def with_notifications(servers: Fleet, instance: Instance, count: int) -> User:
     return user
 
 
-def _read(servers: Fleet, instance: Instance, user: User, path: str) -> float:
+def _read(servers: MeasuredFleet, instance: Instance, user: User, path: str) -> float:
     with spent(instance.pid, servers.postgres.pid) as cpu:
         count = load(instance, path, f"session={user.cookie}", SECONDS, CONNECTIONS)
     return sum(cpu) * 1e6 / count
 
 
-def _catch_up(servers: Fleet, instance: Instance, user: User, size: int) -> float:
+def _catch_up(servers: MeasuredFleet, instance: Instance, user: User, size: int) -> float:
     """Of a client that has none of them."""
     with spent(instance.pid, servers.postgres.pid) as cpu, WebSocket(instance, user) as websocket:
         websocket.send(TEXT, b'40{"after":0}')
@@ -86,7 +86,7 @@ def _catch_up(servers: Fleet, instance: Instance, user: User, size: int) -> floa
     return sum(cpu) * 1e6 / size
 
 
-def _one_more(servers: Fleet, instance: Instance, user: User) -> float:
+def _one_more(servers: MeasuredFleet, instance: Instance, user: User) -> float:
     """Stored by a process that is no instance, and brought to a socket."""
     with WebSocket(instance, user).join() as websocket, spent(instance.pid, servers.postgres.pid) as cpu:
         flask(servers.environment, "notify", user.email, "The analysis of example has finished", "--count", str(MORE))

@@ -15,7 +15,7 @@ import redis
 
 from app.redis.multiplexed import MultiplexedRedis
 from app.sessions.redis_store import RedisSessionStore
-from bench.growth.fleet import Fleet, fleet, load, spent
+from bench.growth.fleet import MeasuredFleet, fleet, load, spent
 from bench.growth.series import Line, Panel, Series
 from harness.servers import Instance
 from harness.users import User
@@ -59,7 +59,7 @@ class Filled:
     """A fleet with so many sessions. All costs are microseconds of CPU for one, of the instance and of Redis."""
 
     size: int
-    servers: Fleet
+    servers: MeasuredFleet
     instance: Instance
     user: User
     client: redis.Redis
@@ -95,7 +95,7 @@ class Filled:
         return [seconds * 1e6 / self.size for seconds in (time.process_time() - started, cpu[0])]
 
 
-def fill(servers: Fleet, client: redis.Redis, count: int) -> None:
+def fill(servers: MeasuredFleet, client: redis.Redis, count: int) -> None:
     """The one real record, under other keys; none could be opened there, but Redis does not know. Each has a user of its own."""
     record = next(key for key in client.scan_iter("session:*") if client.ttl(key) > 0)
     dumped = client.dump(record)

@@ -10,7 +10,7 @@ import httpx
 
 from bench import machine
 from bench.growth.crowd import crowd
-from bench.growth.fleet import Fleet, fleet, spent
+from bench.growth.fleet import MeasuredFleet, fleet, spent
 from bench.growth.series import Line, Panel, Series
 from harness.processes import wait_until
 from harness.servers import Instance
@@ -49,7 +49,7 @@ def measure() -> Series:
 class Held:
     """An instance with so many sockets, each of another user. Costs are of one of them."""
 
-    def __init__(self, servers: Fleet, size: int) -> None:
+    def __init__(self, servers: MeasuredFleet, size: int) -> None:
         self.size = size
         self._instance = servers.start()
         self.pids = self._instance.pid, servers.redis.pid, servers.postgres.pid

@@ -18,7 +18,7 @@ from app.redis.client import connect
 from harness.recorded import event, record
 from harness.servers import Instance, PostgresServer, RedisServer, fleet_environment
 from tests.browser.conftest import Visit, expect_heading
-from tests.browser.test_fleet_page import promote
+from tests.browser.test_fleet_page import open_administrator
 from tests.browser.test_live import expect_live
 from tests.browser.test_pages import GROUND, LEGIBILITY, PHONE, UNLABELLED
 
@@ -56,7 +56,7 @@ def administrator(chromium: Browser, started: Counted) -> Iterator[Any]:
         *[event(PAGE_VIEWED, now - timedelta(days=40), f"visitor {number}", "/averylongpath" * 10) for number in range(50)],
     )
     with chromium.new_context(base_url=started.instance.url) as context:
-        promote(context.new_page(), started.instance)
+        open_administrator(context.new_page(), started.instance)
         yield context.storage_state()
 
 

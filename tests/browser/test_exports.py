@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Page, expect
 
-from harness.servers import Instance, flask
+from harness.servers import Instance, promote
 from tests.browser.conftest import ANALYSIS_MS, HeldGit, MakeRepository, Visit, open_account
 from tests.browser.test_live import expect_live
 from tests.browser.test_pages import GROUND, LEGIBILITY, PHONE
@@ -16,7 +16,7 @@ HEADER = "id,occurred_at,name,category,properties"
 
 
 def open_exports(page: Page, instance: Instance) -> None:
-    flask(instance.environment, "users", "promote", open_account(page))
+    promote(instance.environment, open_account(page))
     page.goto("/admin/analytics/exports")
 
 

@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, wait_until
-from harness.sockets import Balancer
+from harness.fleet import Fleet
+from harness.servers import Instance, PostgresServer, RedisServer, promote, wait_until
 from tests.browser.conftest import Visit, expect_heading, open_account
 from tests.browser.test_pages import GROUND, LEGIBILITY, PHONE
 
@@ -22,32 +22,22 @@ BACK_MS = 20_000
 ASKING_MS = 2_000
 
 
-class SmallFleet(NamedTuple):
-    redis: RedisServer
-    one: Instance
-    two: Instance
-    balancer: Balancer
-
-
 @pytest.fixture(scope="module")
-def started(postgres_server: PostgresServer) -> Iterator[SmallFleet]:
-    with RedisServer() as redis:
-        environment = fleet_environment(redis.url, postgres_server.create_database(), RATE_LIMIT_REGISTER="1000/h")
-        one, two = (Instance({**environment, "INSTANCE_ID": f"instance-{number}"}) for number in (1, 2))
-        with one, two, Balancer([one, two]) as balancer:
-            yield SmallFleet(redis, one, two, balancer)
+def started(postgres_server: PostgresServer) -> Iterator[Fleet]:
+    with Fleet(postgres_server, balanced=True) as fleet:
+        yield fleet
 
 
 @pytest.fixture
-def fleet(started: SmallFleet) -> SmallFleet:
-    """Both ready, and nothing left of what an earlier test has stopped."""
+def fleet(started: Fleet) -> Fleet:
+    """Both instances are ready, and the stops of earlier tests are forgotten."""
     with started.redis.client() as client:
         client.delete("fleet:stops", "fleet:set-aside")
-    for instance in (started.one, started.two):
+    for instance in started.instances:
         if instance.status() is not None:
             instance.start(wait_ready=False)
-    started.one.wait_ready()
-    started.two.wait_ready()
+    for instance in started.instances:
+        instance.wait_ready()
     return started
 
 
@@ -58,19 +48,19 @@ def expected_complaints() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def administrator(chromium: Browser, started: SmallFleet) -> Iterator[Any]:
+def administrator(chromium: Browser, started: Fleet) -> Iterator[Any]:
     """The cookies of one."""
     with chromium.new_context(base_url=started.balancer.url) as context:
-        promote(context.new_page(), started.one)
+        open_administrator(context.new_page(), started.instances[0])
         yield context.storage_state()
 
 
-def promote(page: Page, instance: Instance) -> None:
-    flask(instance.environment, "users", "promote", open_account(page))
+def open_administrator(page: Page, instance: Instance) -> None:
+    promote(instance.environment, open_account(page))
 
 
 @pytest.fixture
-def page(visit: Visit, fleet: SmallFleet, administrator: Any) -> Page:
+def page(visit: Visit, fleet: Fleet, administrator: Any) -> Page:
     """Of an administrator, who comes by the balancer."""
     page = visit(base_url=fleet.balancer.url, storage_state=administrator)
     page.goto("/admin/fleet")
@@ -116,7 +106,7 @@ def test_every_instance_is_there(page: Page) -> None:
 
 
 def test_a_drained_instance_is_seen_loses_its_sockets_and_comes_back(
-    page: Page, visit: Visit, fleet: SmallFleet, administrator: Any
+    page: Page, visit: Visit, fleet: Fleet, administrator: Any
 ) -> None:
     page.evaluate("window.loadedOnce = true")
     other = visit(base_url=fleet.balancer.url, storage_state=administrator)
@@ -143,12 +133,12 @@ def test_a_drained_instance_is_seen_loses_its_sockets_and_comes_back(
 
 
 def test_a_killed_instance_disappears_and_is_listed_as_crashed(
-    page: Page, visit: Visit, fleet: SmallFleet, administrator: Any
+    page: Page, visit: Visit, fleet: Fleet, administrator: Any
 ) -> None:
-    direct = visit(base_url=fleet.two.url, storage_state=administrator)
+    direct = visit(base_url=fleet.instances[1].url, storage_state=administrator)
     direct.goto("/admin/fleet")
     expect(direct.locator("#freshness")).to_contain_text("Live: instance-2")
-    fleet.two.kill()
+    fleet.instances[1].kill()
     expect(row(page, 2)).to_have_count(0, timeout=SEEN_MS)
     expect_verdict(page, "1 of 1 instance is ready")
     expect(direct.locator("#freshness")).to_contain_text(
@@ -158,13 +148,13 @@ def test_a_killed_instance_disappears_and_is_listed_as_crashed(
     expect(stop).to_contain_text("crashed instance-2 just now", timeout=BURIED_MS)
     expect(stop).to_contain_text("did not sign off")
     expect(page.locator("#verdict")).to_contain_text("instance-2 crashed just now")
-    fleet.two.start()
+    fleet.instances[1].start()
     expect_verdict(page, "2 of 2 instances are ready")
     expect(direct.locator("#freshness")).to_contain_text("Live: instance-2", timeout=SEEN_MS)
 
 
-def test_a_clean_stop_shows_its_phases(page: Page, fleet: SmallFleet) -> None:
-    fleet.two.restart()
+def test_a_clean_stop_shows_its_phases(page: Page, fleet: Fleet) -> None:
+    fleet.instances[1].restart()
     stop = page.locator("#stops").get_by_role("listitem")
     expect(stop).to_contain_text(re.compile(r"clean instance-2\s+just now, in \d+\.\d s, most of it for \w+"), timeout=SEEN_MS)
     stop.get_by_text("Phases").click()
@@ -173,7 +163,7 @@ def test_a_clean_stop_shows_its_phases(page: Page, fleet: SmallFleet) -> None:
         expect(stop.get_by_role("row", name=phase)).to_be_visible()
 
 
-def test_nobody_is_disturbed_by_what_is_new(page: Page, fleet: SmallFleet) -> None:
+def test_nobody_is_disturbed_by_what_is_new(page: Page, fleet: Fleet) -> None:
     press_here = page.get_by_role("button", name="Drain instance-1", exact=True)
     press_here.focus()
     page.request.post("/api/fleet/instances/instance-2/drain")
@@ -232,7 +222,7 @@ def test_the_last_ready_one_takes_a_second_word(page: Page) -> None:
     expect_verdict(page, "2 of 2 instances are ready")
 
 
-def test_without_scripts(visit: Visit, fleet: SmallFleet, administrator: Any) -> None:
+def test_without_scripts(visit: Visit, fleet: Fleet, administrator: Any) -> None:
     page = visit(base_url=fleet.balancer.url, storage_state=administrator, java_script_enabled=False)
     page.goto("/admin/fleet")
     expect(page.locator("#freshness")).to_contain_text("As of")
@@ -250,7 +240,7 @@ def is_back(page: Page) -> bool:
     return page.get_by_role("button", name="Drain instance-2", exact=True).is_visible()
 
 
-def test_it_is_for_administrators(visit: Visit, fleet: SmallFleet) -> None:
+def test_it_is_for_administrators(visit: Visit, fleet: Fleet) -> None:
     page = visit(base_url=fleet.balancer.url)
     page.goto("/admin/fleet")
     expect_heading(page, "Sign in")
@@ -328,7 +318,7 @@ def in_trouble(redis: RedisServer) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_worst_comes_first_and_is_legible(page: Page, fleet: SmallFleet, scheme: Any) -> None:
+def test_the_worst_comes_first_and_is_legible(page: Page, fleet: Fleet, scheme: Any) -> None:
     page.emulate_media(color_scheme=scheme)
     with in_trouble(fleet.redis):
         expect_verdict(page, "instance-3 is not ready; 2 of 3 are")
@@ -352,7 +342,7 @@ def test_the_worst_comes_first_and_is_legible(page: Page, fleet: SmallFleet, sch
     expect_verdict(page, "2 of 2 instances are ready")
 
 
-def test_the_page_says_that_a_store_is_down_and_goes_on_trying(page: Page, fleet: SmallFleet) -> None:
+def test_the_page_says_that_a_store_is_down_and_goes_on_trying(page: Page, fleet: Fleet) -> None:
     fleet.redis.kill()
     expect(page.locator("#freshness")).to_contain_text(
         re.compile("Not live. instance-[12] answers 503. Last seen: .*, told by instance-[12]"), timeout=SEEN_MS
@@ -366,9 +356,9 @@ def test_the_page_says_that_a_store_is_down_and_goes_on_trying(page: Page, fleet
     expect(page.locator("#freshness")).to_contain_text("Live: instance-", timeout=BACK_MS)
 
 
-def test_the_end_of_the_session_is_told(visit: Visit, fleet: SmallFleet) -> None:
+def test_the_end_of_the_session_is_told(visit: Visit, fleet: Fleet) -> None:
     page = visit(base_url=fleet.balancer.url)
-    promote(page, fleet.one)
+    open_administrator(page, fleet.instances[0])
     page.goto("/admin/fleet")
     expect(page.locator("#freshness")).to_contain_text("Live")
     page.request.post("/api/auth/logout")
@@ -378,7 +368,7 @@ def test_the_end_of_the_session_is_told(visit: Visit, fleet: SmallFleet) -> None
 
 def test_an_embedded_instance_shows_itself(visit: Visit, instance: Instance) -> None:
     page = visit()
-    promote(page, instance)
+    open_administrator(page, instance)
     page.goto("/admin/fleet")
     expect_verdict(page, "1 of 1 instance is ready")
     expect(page.locator("#stops")).to_contain_text("They are in its log")

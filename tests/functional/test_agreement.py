@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from harness.servers import Instance, PostgresServer, RedisServer, flask, migrate, wait_until
+from harness.servers import Instance, PostgresServer, RedisServer, migrate, promote, wait_until
 from harness.users import User
 from tests.functional.conftest import StartFleet
 
@@ -39,7 +39,7 @@ def disagreements(admin: User) -> list[tuple[str, list[str]]]:
 def test_who_does_not_fit_in_does_not_become_ready(start_fleet: StartFleet, postgres_server: PostgresServer) -> None:
     (elder,) = start_fleet(1)
     admin = User(elder).register()
-    flask(elder.environment, "users", "promote", admin.email)
+    promote(elder.environment, admin.email)
     elsewhere = postgres_server.create_database()
     migrate({**elder.environment, "DATABASE_URL": elsewhere})
     with RedisServer() as other_redis:

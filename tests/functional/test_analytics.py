@@ -15,28 +15,28 @@ import httpx
 import psycopg2
 import pytest
 
+from harness.event_senders import STREAM, Sender, await_all_stored, batch_of, running, session_of, stored
+from harness.fleet import NO_RATE_LIMITS, Fleet
 from harness.processes import wait_until
 from harness.scale import count
-from harness.servers import Instance, PostgresServer, RedisServer, Worker, embedded_environment, fleet_environment, migrate
+from harness.servers import Instance, Worker, embedded_environment, migrate
 from harness.users import PASSWORD, User
-from tests.functional.conftest import GENEROUS
-from tests.functional.events import STREAM, Sender, await_all_stored, batch_of, running, session_of, stored
 
 KILLS, ACCEPTED = count(20, 100), count(200, 1000)
 
 
-class Fleet:
+class EventFleet(Fleet):
     """Three instances and two workers, with stores of their own."""
 
-    def __init__(self, stack: ExitStack, worker: str = "app.worker", application: str = "wsgi:app") -> None:
-        self.redis, self.postgres = stack.enter_context(RedisServer()), stack.enter_context(PostgresServer())
-        self.database_url = self.postgres.create_database()
-        environment = fleet_environment(self.redis.url, self.database_url, **GENEROUS, LOG_LEVEL="WARNING")
-        self.instances = [
-            stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{number}"}, application=application))
-            for number in (1, 2, 3)
-        ]
-        self.workers = [stack.enter_context(Worker({**environment, "LOG_LEVEL": "INFO"}, module=worker)) for _ in range(2)]
+    def __init__(self, worker: str = "app.worker", application: str = "wsgi:app") -> None:
+        super().__init__(
+            size=3,
+            workers=2,
+            application=application,
+            worker=worker,
+            settings={"LOG_LEVEL": "WARNING"},
+            worker_settings={"LOG_LEVEL": "INFO"},
+        )
 
     def user(self) -> User:
         return User(*self.instances).register()
@@ -46,21 +46,21 @@ class Fleet:
         return stored(self.database_url)
 
 
-StartFleet = Callable[..., Fleet]
+StartFleet = Callable[..., EventFleet]
 
 
 @pytest.fixture
 def start() -> Iterator[StartFleet]:
     """For those that do it harm."""
     with ExitStack() as stack:
-        yield lambda **entry_points: Fleet(stack, **entry_points)
+        yield lambda **entry_points: stack.enter_context(EventFleet(**entry_points))
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
+def fleet() -> Iterator[EventFleet]:
     """Shared by the others, who have users of their own."""
-    with ExitStack() as stack:
-        yield Fleet(stack)
+    with EventFleet() as fleet:
+        yield fleet
 
 
 def opt_out(user: User, instance: Instance) -> datetime:
@@ -163,7 +163,7 @@ def test_events_that_are_acknowledged_before_they_are_stored_get_lost(start: Sta
 
 
 def test_an_embedded_instance_that_is_killed_loses_and_doubles_nothing(tmp_path: Any) -> None:
-    environment = embedded_environment(tmp_path, **GENEROUS)
+    environment = embedded_environment(tmp_path, **NO_RATE_LIMITS)
     migrate(environment)
     with Instance(environment) as instance:
         user = User(instance).register()
@@ -205,7 +205,7 @@ class No:
         return {one for one, moment in self.sender.sent_at.items() if moment > self.answered_at}
 
 
-def say_no_under_load(fleet: Fleet) -> tuple[list[No], list[Sender], float]:
+def say_no_under_load(fleet: EventFleet) -> tuple[list[No], list[Sender], float]:
     """Eight people at a thousand events a second, of whom six say no at random moments, at random instances.
 
     Returns these, the others, and how many events a second there were.
@@ -257,7 +257,7 @@ def test_an_opt_out_that_fails_open_is_seen(start: StartFleet) -> None:
     assert late > 0
 
 
-def test_what_waits_to_be_stored_is_dropped_by_a_no(fleet: Fleet) -> None:
+def test_what_waits_to_be_stored_is_dropped_by_a_no(fleet: EventFleet) -> None:
     ada, bob = fleet.user(), fleet.user()
     adas, bobs = Ids(), Ids()
     with frozen(*fleet.workers):
@@ -281,7 +281,7 @@ def visitors() -> Iterator[list[httpx.Client]]:
         yield [stack.enter_context(httpx.Client(trust_env=False, headers={"User-Agent": agent})) for agent in agents]
 
 
-def test_a_visitors_no_drops_what_waits_and_what_is_on_its_way(fleet: Fleet, visitors: list[httpx.Client]) -> None:
+def test_a_visitors_no_drops_what_waits_and_what_is_on_its_way(fleet: EventFleet, visitors: list[httpx.Client]) -> None:
     ada, bob, _ = visitors
     with frozen(*fleet.workers):
         adas, bobs = (taken(visitor, fleet.instances[0], 5) for visitor in (ada, bob))
@@ -293,7 +293,7 @@ def test_a_visitors_no_drops_what_waits_and_what_is_on_its_way(fleet: Fleet, vis
     assert bobs <= found.keys()
 
 
-def test_a_no_is_seen_by_all_instances_at_once(fleet: Fleet) -> None:
+def test_a_no_is_seen_by_all_instances_at_once(fleet: EventFleet) -> None:
     user, chance = fleet.user(), random.Random(3)  # noqa: S311
     for turn in range(100):
         method, wanted = ("PUT", True) if turn % 2 == 0 else ("DELETE", False)
@@ -306,7 +306,7 @@ def test_a_no_is_seen_by_all_instances_at_once(fleet: Fleet) -> None:
         assert {one["fenced_at"] for one in seen} == {changed.json()["fenced_at"]}
 
 
-def test_erased_events_do_not_come_back(fleet: Fleet) -> None:
+def test_erased_events_do_not_come_back(fleet: EventFleet) -> None:
     user = fleet.user()
     before = taken(user, fleet.instances[0], 20)
     assert before <= fleet.stored().keys()
@@ -319,7 +319,7 @@ def test_erased_events_do_not_come_back(fleet: Fleet) -> None:
     assert afterwards <= found
 
 
-def test_an_account_that_is_deleted_takes_its_events_along(fleet: Fleet) -> None:
+def test_an_account_that_is_deleted_takes_its_events_along(fleet: EventFleet) -> None:
     user = fleet.user()
     before = taken(user, fleet.instances[0], 5)
     assert before <= fleet.stored().keys()
@@ -332,7 +332,7 @@ def test_an_account_that_is_deleted_takes_its_events_along(fleet: Fleet) -> None
 # Stores that are away.
 
 
-def test_without_redis_nothing_is_taken_and_pages_do_not_wait(fleet: Fleet, visitors: list[httpx.Client]) -> None:
+def test_without_redis_nothing_is_taken_and_pages_do_not_wait(fleet: EventFleet, visitors: list[httpx.Client]) -> None:
     user = fleet.user()
     for instance in fleet.instances:
         taken(user, instance)
@@ -352,7 +352,7 @@ def test_without_redis_nothing_is_taken_and_pages_do_not_wait(fleet: Fleet, visi
     assert seen == {"opted_out": False, "reason": None, "fenced_at": None}
 
 
-def test_without_the_database_no_choice_is_changed(fleet: Fleet) -> None:
+def test_without_the_database_no_choice_is_changed(fleet: EventFleet) -> None:
     user = fleet.user()
     taken(user, fleet.instances[0])
     with frozen(fleet.postgres):
@@ -366,7 +366,7 @@ def test_without_the_database_no_choice_is_changed(fleet: Fleet) -> None:
 
 
 def test_visitors_events_are_taken_without_the_database_and_stored_when_it_is_back(
-    fleet: Fleet, visitors: list[httpx.Client]
+    fleet: EventFleet, visitors: list[httpx.Client]
 ) -> None:
     """If it is known that they may be; otherwise none are taken."""
     known, unknown, _ = visitors
@@ -378,7 +378,7 @@ def test_visitors_events_are_taken_without_the_database_and_stored_when_it_is_ba
     assert ids <= fleet.stored().keys()
 
 
-def test_a_full_stream_is_a_503_and_nothing_grows(fleet: Fleet) -> None:
+def test_a_full_stream_is_a_503_and_nothing_grows(fleet: EventFleet) -> None:
     user = fleet.user()
     taken(user, fleet.instances[0])
     fleet.stored()
@@ -398,7 +398,7 @@ def fill(client: Any, count: int) -> None:
         pipeline.execute()
 
 
-def test_poison_delays_nobody(fleet: Fleet) -> None:
+def test_poison_delays_nobody(fleet: EventFleet) -> None:
     user, ids = fleet.user(), Ids()
     with fleet.redis.client() as client:
         for number in range(20):
@@ -408,7 +408,7 @@ def test_poison_delays_nobody(fleet: Fleet) -> None:
         assert client.xlen("analytics:poison") >= 20
 
 
-def test_somebody_whose_row_is_locked_delays_nobody(fleet: Fleet) -> None:
+def test_somebody_whose_row_is_locked_delays_nobody(fleet: EventFleet) -> None:
     ada, bob = fleet.user(), fleet.user()
     for user in (ada, bob):
         taken(user, fleet.instances[0])

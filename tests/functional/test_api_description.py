@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.fleet import NO_RATE_LIMITS
 from harness.processes import run
 from harness.scale import count
-from harness.servers import Instance, base_environment, embedded_environment, flask, migrate
+from harness.servers import Instance, base_environment, embedded_environment, migrate, promote
 from harness.users import User
-from tests.functional.conftest import GENEROUS
 
 EXAMPLES_PER_OPERATION = str(count(8, 30))
 
@@ -32,7 +32,7 @@ REQUIRING_MORE = "negative_data_rejection,ignored_auth,positive_data_acceptance"
 
 @contextmanager
 def an_instance(folder: Path, application: str = "wsgi:app") -> Iterator[Instance]:
-    environment = embedded_environment(folder, **GENEROUS)
+    environment = embedded_environment(folder, **NO_RATE_LIMITS)
     migrate(environment)
     with Instance(environment, application=application) as instance:
         yield instance
@@ -71,7 +71,7 @@ def test_api_keeps_its_description_for_an_administrator(tmp_path: Path) -> None:
     """Where others get no further than a refusal."""
     with an_instance(tmp_path) as instance:
         user = User(instance).register()
-        flask(instance.environment, "users", "promote", user.email)
+        promote(instance.environment, user.email)
         options = ["--include-path-regex", "^/api/analytics/exports", "--exclude-checks", REQUIRING_MORE]
         search(instance, tmp_path, "--header", f"Cookie: session={user.cookie}", *options)
         assert len(user.get("/api/analytics/exports").json()["exports"]) > 1  # it got in

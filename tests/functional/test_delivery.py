@@ -15,6 +15,7 @@ import httpx
 import psycopg2
 import pytest
 
+from harness.fleet import NO_RATE_LIMITS, Fleet
 from harness.processes import run
 from harness.servers import (
     ROOT,
@@ -29,7 +30,6 @@ from harness.servers import (
 )
 from harness.sockets import FLAWLESS, HANDSHAKE, Balancer, Listener, judge
 from harness.users import User
-from tests.functional.conftest import GENEROUS
 
 COUNT, PER_SECOND = 600, 150
 
@@ -43,11 +43,8 @@ def notify(instance: Instance, user: User, count: int = 1, title: str = "hello",
 @pytest.fixture(scope="module")
 def pair(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
     """One instance as it is and one that trusts what is pushed, in one fleet."""
-    with ExitStack() as stack:
-        environment = fleet_environment(stack.enter_context(RedisServer()).url, postgres_server.create_database(), **GENEROUS)
-        true = stack.enter_context(Instance({**environment, "INSTANCE_ID": "instance-1"}))
-        trusting = Instance({**environment, "INSTANCE_ID": "instance-2"}, application="tests.faults.unordered_delivery:app")
-        yield [true, stack.enter_context(trusting)]
+    with Fleet(postgres_server, size=1, applications={"instance-2": "tests.faults.unordered_delivery:app"}) as fleet:
+        yield fleet.instances
 
 
 def test_messages_that_are_overtaken_arrive_in_order(pair: list[Instance]) -> None:
@@ -101,7 +98,7 @@ def test_who_is_too_far_behind_is_told_so(pair: list[Instance]) -> None:
 def test_nothing_is_lost_while_instances_and_redis_go_away(postgres_server: PostgresServer) -> None:
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer())
-        environment = fleet_environment(redis.url, postgres_server.create_database(), **GENEROUS)
+        environment = fleet_environment(redis.url, postgres_server.create_database(), **NO_RATE_LIMITS)
         fleet = [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{n}"})) for n in (1, 2, 3)]
         balancer = stack.enter_context(Balancer(fleet))
         users = [User(fleet[0]).register(), User(fleet[0]).register()]

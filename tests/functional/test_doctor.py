@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from harness.fleet import Fleet
 from harness.servers import (
     ROOT,
     Instance,
@@ -145,20 +146,10 @@ class Proxy(Server):
         return False
 
 
-class Fleet(NamedTuple):
-    environment: dict[str, str]
-    instances: list[Instance]
-
-
 @pytest.fixture(scope="module")
 def fleet(postgres_server: PostgresServer) -> Iterator[Fleet]:
-    with RedisServer() as own_redis:
-        environment = fleet_environment(own_redis.url, postgres_server.create_database(), TRUSTED_PROXIES="1")
-        with (
-            Instance({**environment, "INSTANCE_ID": "instance-1"}) as one,
-            Instance({**environment, "INSTANCE_ID": "instance-2"}) as two,
-        ):
-            yield Fleet(environment, [one, two])
+    with Fleet(postgres_server, settings={"TRUSTED_PROXIES": "1"}) as fleet:
+        yield fleet
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import httpx
 import psycopg2
 import pytest
 
-from harness.servers import Instance, Worker, flask, wait_until
+from harness.servers import Instance, Worker, promote, wait_until
 from harness.users import User
 from tests.functional.conftest import StartFleet
 
@@ -92,7 +92,7 @@ def start_worker() -> Iterator[StartWorker]:
 
 def administrator(*instances: Instance) -> User:
     user = User(*instances).register()
-    flask(instances[0].environment, "users", "promote", user.email)
+    promote(instances[0].environment, user.email)
     return user
 
 

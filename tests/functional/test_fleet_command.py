@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from harness.processes import FIRST_PORT, LAST_PORT, free_port, run
+from harness.processes import free_ports, run
 from harness.servers import PROGRAMS, ROOT, Server, base_environment, procfile_command, wait_until
 from harness.users import User
 
@@ -26,12 +26,12 @@ MEMBERS = {"instance-1", "instance-2", "worker-1", "nginx", "redis", "postgres"}
 ELSEWHERE = re.compile(r"PostgreSQL's data \(not run as root\) in (\S+)")
 
 
-class Fleet(Server):
+class MadeFleet(Server):
     """In a copy of this checkout, so that its data is its own."""
 
     def __init__(self, **environment: str) -> None:
         super().__init__()
-        self.environment = {"FLEET_PORT": str(self.port), "PORT": str(_free_ports(2)), "INSTANCES": "2", **environment}
+        self.environment = {"FLEET_PORT": str(self.port), "PORT": str(free_ports(2)[0]), "INSTANCES": "2", **environment}
         listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
         for name in filter(None, listed.stdout.decode().split("\0")):
             target = self.folder / name
@@ -84,23 +84,9 @@ class Fleet(Server):
         return self.log().count(RUNS) > self._told
 
 
-def _free_ports(count: int) -> int:
-    """The first of so many free ones in a row."""
-    while True:
-        first = free_port()
-        if all(_is_free(port) for port in range(first + 1, first + count)):
-            return first
-
-
-def _is_free(port: int) -> bool:
-    return FIRST_PORT <= port <= LAST_PORT and all(
-        connection.laddr.port != port for connection in psutil.net_connections("tcp4") if connection.laddr
-    )
-
-
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    with Fleet() as fleet:
+def fleet() -> Iterator[MadeFleet]:
+    with MadeFleet() as fleet:
         yield fleet
 
 
@@ -118,14 +104,14 @@ def visits(user: User, count: int) -> set[str]:
     return {answer.headers["X-Instance-Id"] for answer in answers}
 
 
-def test_who_registers_through_nginx_is_known_to_every_instance(fleet: Fleet) -> None:
+def test_who_registers_through_nginx_is_known_to_every_instance(fleet: MadeFleet) -> None:
     user = User(fleet).register()
     assert visits(user, 6) == {"instance-1", "instance-2"}
     (session,) = user.get("/api/auth/sessions").json()["sessions"]
     assert session["ip"] == "127.0.0.1"
 
 
-def test_the_folder_is_private_and_so_is_what_is_in_it(fleet: Fleet) -> None:
+def test_the_folder_is_private_and_so_is_what_is_in_it(fleet: MadeFleet) -> None:
     file = fleet.folder / "instance" / "fleet.env"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (fleet.folder, file.parent, file)] == [0o700, 0o700, 0o600]
     settings = dict(line.split("=", 1) for line in file.read_text().splitlines())
@@ -142,7 +128,7 @@ def test_the_folder_is_private_and_so_is_what_is_in_it(fleet: Fleet) -> None:
     assert user.get("/api/auth/me").json()["user"]["is_admin"] is True
 
 
-def test_what_ends_is_started_again_on_its_port(fleet: Fleet) -> None:
+def test_what_ends_is_started_again_on_its_port(fleet: MadeFleet) -> None:
     user = User(fleet).register()
     for name in sorted(MEMBERS):
         former = fleet.member(name)
@@ -155,7 +141,7 @@ def test_what_ends_is_started_again_on_its_port(fleet: Fleet) -> None:
     assert visits(user, 6) == {"instance-1", "instance-2"}
 
 
-def test_what_ends_at_once_is_started_again_later_each_time(fleet: Fleet) -> None:
+def test_what_ends_at_once_is_started_again_later_each_time(fleet: MadeFleet) -> None:
     former = fleet.member("worker-1")
     wait_until(lambda: psutil.Process(former).create_time() + 7 < time.time(), what="the worker to be steady")
     for pause in ("0.2", "1", "2"):
@@ -167,14 +153,14 @@ def test_what_ends_at_once_is_started_again_later_each_time(fleet: Fleet) -> Non
         former = fleet.again("worker-1", former)
 
 
-def test_a_second_fleet_of_the_same_folder_is_refused(fleet: Fleet) -> None:
+def test_a_second_fleet_of_the_same_folder_is_refused(fleet: MadeFleet) -> None:
     with pytest.raises(AssertionError, match=r"ended with status 1\nmake fleet: A fleet is already running in this folder"):
         run(fleet._command(), environment=fleet._environment(), directory=fleet.folder)
     assert is_ready(fleet.port)
 
 
-def test_ports_that_are_taken_are_told_before_anything_starts(fleet: Fleet) -> None:
-    other = Fleet(**fleet.environment)
+def test_ports_that_are_taken_are_told_before_anything_starts(fleet: MadeFleet) -> None:
+    other = MadeFleet(**fleet.environment)
     try:
         with pytest.raises(AssertionError, match="ended with status 1\n") as refused:
             run(other._command(), environment=other._environment(), directory=other.folder)
@@ -194,7 +180,7 @@ def test_missing_programs_are_named(tmp_path: Path) -> None:
 
 
 def test_a_faulty_configuration_is_told_before_anything_starts() -> None:
-    with_faults = Fleet(DRAIN_RATE="geheim", RATE_LIMIT_LOGIN="geheim")
+    with_faults = MadeFleet(DRAIN_RATE="geheim", RATE_LIMIT_LOGIN="geheim")
     try:
         with pytest.raises(AssertionError, match="ended with status 78\n") as refused:
             run(with_faults._command(), environment=with_faults._environment(), directory=with_faults.folder)
@@ -207,7 +193,7 @@ def test_a_faulty_configuration_is_told_before_anything_starts() -> None:
 
 def test_nothing_is_left_and_the_data_stays() -> None:
     """After Ctrl-C, pressed twice, and after the supervisor was killed."""
-    with Fleet() as fleet:
+    with MadeFleet() as fleet:
         user = User(fleet).register()
         for number in (signal.SIGINT, signal.SIGKILL):
             tree = fleet.tree()

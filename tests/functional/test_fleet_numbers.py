@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.operations.rehearsal.plan import Plan
-from harness.fleet import Fleet
+from harness.fleet import SupervisedFleet
 from harness.numbers import REQUESTS, RESTARTS
 from harness.scale import ENVIRONMENT, count
 from harness.servers import ROOT, PostgresServer, base_environment
@@ -26,10 +26,10 @@ MANY_SOCKETS = {"sockets": SOCKETS, "requests_per_second": 20, "notifications_pe
 
 
 def measure(
-    fleet: Fleet, scenario: str, load: dict[str, Any], redis_outage: str | None = None, instances: int | None = None
+    fleet: SupervisedFleet, scenario: str, load: dict[str, Any], redis_outage: str | None = None, instances: int | None = None
 ) -> dict[str, Any]:
     """`instances`: how many of the fleet's instances the scenario may restart; all by default."""
-    pid_files = {name: str(fleet.pid_files[name]) for name in list(fleet.instances)[:instances]}
+    pid_files = {name: str(fleet.pid_files[name]) for name in fleet.names[:instances]}
     plan = replace(Plan(fleet.url, pid_files, redis_outage), **load)
     command = [sys.executable, "-m", "gevent.monkey", "--module", "harness.numbers", scenario, plan.dump()]
     environment = base_environment() | fleet.environment | ENVIRONMENT
@@ -41,7 +41,7 @@ def measure(
 
 
 def test_rolling_restarts_under_load_fail_no_request(postgres_server: PostgresServer, tmp_path: Path) -> None:
-    with Fleet(tmp_path, postgres_server, size=3, application="wsgi:app", **SETTINGS) as fleet:
+    with SupervisedFleet(tmp_path, postgres_server, size=3, settings=SETTINGS) as fleet:
         found = measure(fleet, "Rolling", FEW_SOCKETS)
     assert found["restarts"] >= RESTARTS
     assert found["requests"] >= REQUESTS
@@ -54,12 +54,14 @@ def test_rolling_restarts_under_load_fail_no_request(postgres_server: PostgresSe
 
 def test_requests_that_are_cut_off_count_as_failed(postgres_server: PostgresServer, tmp_path: Path) -> None:
     """The negative control of the test above."""
-    with Fleet(tmp_path, postgres_server, size=2, application="tests.faults.requests_cut_off:app", **SETTINGS) as fleet:
+    with SupervisedFleet(
+        tmp_path, postgres_server, size=2, application="tests.faults.requests_cut_off:app", settings=SETTINGS
+    ) as fleet:
         assert measure(fleet, "RollingOnce", FEW_SOCKETS, instances=1)["failed"] > 0
 
 
 def test_sigkill_of_an_instance_with_many_sockets_loses_nothing(postgres_server: PostgresServer, tmp_path: Path) -> None:
-    with Fleet(tmp_path, postgres_server, size=3, application="wsgi:app", **SETTINGS) as fleet:
+    with SupervisedFleet(tmp_path, postgres_server, size=3, settings=SETTINGS) as fleet:
         found = measure(fleet, "Killing", MANY_SOCKETS)
     assert found["sockets"] == SOCKETS
     assert found["accepted"] > 200
@@ -73,7 +75,7 @@ def test_sigkill_of_an_instance_with_many_sockets_loses_nothing(postgres_server:
 def test_redis_outage_under_load_is_answered_quickly_and_loses_nothing(
     postgres_server: PostgresServer, tmp_path: Path, how: str, seconds: int
 ) -> None:
-    with Fleet(tmp_path, postgres_server, size=3, application="wsgi:app", **SETTINGS) as fleet:
+    with SupervisedFleet(tmp_path, postgres_server, size=3, settings=SETTINGS) as fleet:
         pid = fleet.pid_files["redis"].read_text()
         commands = {
             "stopped": f"touch {tmp_path}/redis.away; kill {pid}; sleep {seconds}; rm {tmp_path}/redis.away",

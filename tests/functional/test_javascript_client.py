@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 from playwright.sync_api import Browser, Page
 
+from harness.fleet import NO_RATE_LIMITS
 from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, wait_until
 from harness.sockets import FLAWLESS, Balancer, judge
 from harness.users import User
-from tests.functional.conftest import GENEROUS
 
 COUNT, PER_SECOND = 300, 100
 
@@ -41,7 +41,7 @@ def listen(chromium: Browser, url: str, user: User, transports: list[str] | None
 
 def test_nothing_is_lost_and_the_end_is_the_end(chromium: Browser, postgres_server: PostgresServer) -> None:
     with RedisServer() as redis, ExitStack() as stack:
-        environment = fleet_environment(redis.url, postgres_server.create_database(), **GENEROUS)
+        environment = fleet_environment(redis.url, postgres_server.create_database(), **NO_RATE_LIMITS)
         fleet = [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{n}"})) for n in (1, 2)]
         balancer = stack.enter_context(Balancer(fleet))
         user = User(fleet[1]).register()

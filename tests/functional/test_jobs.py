@@ -17,6 +17,7 @@ import psutil
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
+from harness.fleet import NO_RATE_LIMITS
 from harness.scale import count
 from harness.servers import (
     PROGRAMS,
@@ -30,7 +31,7 @@ from harness.servers import (
     wait_until,
 )
 from harness.users import User
-from tests.functional.conftest import GENEROUS, StartFleet
+from tests.functional.conftest import StartFleet
 
 GATED_GIT = """#!/bin/sh
 while [ -e {folder}/shut ]; do touch {folder}/waiting; sleep 0.05; done
@@ -52,7 +53,7 @@ class Workshop:
         program.write_text(GATED_GIT.format(folder=folder, git=self._real_git))
         program.chmod(0o755)
         path = f"{program.parent}:{PROGRAMS}:{os.environ['PATH']}"
-        self.environment = {"REPOSITORY_ROOTS": str(self.roots), "PATH": path, "TMPDIR": str(folder), **GENEROUS}
+        self.environment = {"REPOSITORY_ROOTS": str(self.roots), "PATH": path, "TMPDIR": str(folder), **NO_RATE_LIMITS}
 
     def repository(self, name: str) -> str:
         path = self.roots / name

@@ -12,7 +12,7 @@ from app.core.keyring import Keyring
 from app.core.messages import ANALYTICS_ROOM, Message
 from app.realtime.publisher import RedisPublisher
 from app.redis.client import connect
-from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, wait_until
+from harness.servers import Instance, PostgresServer, RedisServer, fleet_environment, promote, wait_until
 from harness.sockets import Listener
 from harness.users import User
 
@@ -41,7 +41,7 @@ def test_each_instance_tells_its_administrators_everything(environment: dict[str
     signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
     users = [User(instance).register() for instance in instances]
     for user in users:
-        flask(environment, "users", "promote", user.email)
+        promote(environment, user.email)
     with Listener(users[0]) as one, Listener(users[1]) as two, connect(settings, "test") as client:
         for listener, instance in zip((one, two), instances, strict=True):
             assert listener.connect(instance).ask("watch_analytics", {}) == {"ok": True}

@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from harness.backends import Backend, Request
+from harness.fleet import NO_RATE_LIMITS
 from harness.servers import ROOT, Instance, PostgresServer, RedisServer, fleet_environment, wait_until
 from harness.sockets import HANDSHAKE, Balancer, Listener, WebSocket, render
 from harness.users import PASSWORD, User
-from tests.functional.conftest import GENEROUS
 
 # The first is how the second begins, and as a pattern it would mean the third as well.
 NAMES = ["web.a", "web.a.1", "web-a"]
@@ -34,7 +34,7 @@ FORGED = {
 @pytest.fixture(scope="module")
 def fleet(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
     with RedisServer() as redis, ExitStack() as stack:
-        environment = fleet_environment(redis.url, postgres_server.create_database(), TRUSTED_PROXIES="1", **GENEROUS)
+        environment = fleet_environment(redis.url, postgres_server.create_database(), TRUSTED_PROXIES="1", **NO_RATE_LIMITS)
         yield [stack.enter_context(Instance({**environment, "INSTANCE_ID": name})) for name in NAMES]
 
 

@@ -14,7 +14,7 @@ import pytest
 from app.analytics.event_stream import STREAM
 from app.operations.rehearsal.commands import PROGRAM
 from app.operations.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
-from harness.fleet import Fleet
+from harness.fleet import SupervisedFleet
 from harness.processes import wait_until
 from harness.scale import count
 from harness.servers import ROOT, PostgresServer, base_environment, procfile_command
@@ -52,9 +52,9 @@ OPT_OUT_FAILS_OPEN = "tests.faults.opt_out_fails_open"
 RESTARTED = count(1, 2)
 
 
-def rehearse(fleet: Fleet, *phases: str, restarted: int | None = None) -> tuple[int, dict[str, Any], str]:
+def rehearse(fleet: SupervisedFleet, *phases: str, restarted: int | None = None) -> tuple[int, dict[str, Any], str]:
     """Return the exit status, the report and both outputs. `restarted`: how many of the instances; all by default."""
-    instances = {name: str(fleet.pid_files[name]) for name in list(fleet.instances)[:restarted]}
+    instances = {name: str(fleet.pid_files[name]) for name in fleet.names[:restarted]}
     plan = Plan(fleet.url, instances, f"kill $(cat {fleet.pid_files['redis']})", True, phases, **GENTLE)
     environment = base_environment() | fleet.environment
     done = subprocess.run([*PROGRAM, plan.dump()], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
@@ -63,10 +63,10 @@ def rehearse(fleet: Fleet, *phases: str, restarted: int | None = None) -> tuple[
     return done.returncode, json.loads(done.stdout), output
 
 
-def interrupted(fleet: Fleet, output: Path) -> int:
+def interrupted(fleet: SupervisedFleet, output: Path) -> int:
     """Return the exit status of the command when it gets SIGTERM in the middle of its work."""
     program, *_ = procfile_command("release")
-    instances = [f"--instance={name}={fleet.pid_files[name]}" for name in fleet.instances]
+    instances = [f"--instance={name}={fleet.pid_files[name]}" for name in fleet.names]
     command = [program, "--app", "wsgi", "rehearse", "--url", fleet.url, *instances]
     with output.open("wb") as file:
         environment = base_environment() | fleet.environment
@@ -76,7 +76,7 @@ def interrupted(fleet: Fleet, output: Path) -> int:
             return running.wait(60)
 
 
-def left_behind(fleet: Fleet) -> tuple[list[str], int]:
+def left_behind(fleet: SupervisedFleet) -> tuple[list[str], int]:
     """Return the keys in Redis, and the number of rows of users and of their events."""
     with fleet.redis.client() as client, psycopg2.connect(fleet.environment["DATABASE_URL"]) as connection:
         wait_until(lambda: client.xlen(STREAM) == 0, timeout=10, what="the last events to be stored or dropped")
@@ -90,7 +90,7 @@ def left_behind(fleet: Fleet) -> tuple[list[str], int]:
 
 @pytest.mark.serial
 def test_fleet_without_faults_passes(postgres_server: PostgresServer, tmp_path: Path) -> None:
-    with Fleet(tmp_path, postgres_server, size=3, application="wsgi:app", **SETTINGS) as fleet:
+    with SupervisedFleet(tmp_path, postgres_server, size=3, settings=SETTINGS) as fleet:
         status, card, output = rehearse(fleet, ROLLING_RESTART, SIGKILL, REDIS_RESTART)
         assert (status, card["verdict"]) == (0, "green"), output
         assert all(line["ok"] for line in card["lines"])
@@ -103,7 +103,7 @@ def test_fleet_without_faults_passes(postgres_server: PostgresServer, tmp_path: 
 @pytest.mark.parametrize(("fault", "red"), FAULTS.items(), ids=FAULTS)
 def test_each_fault_turns_its_line_red(postgres_server: PostgresServer, tmp_path: Path, fault: str, red: str) -> None:
     application = f"tests.faults.{fault}:app"
-    with Fleet(tmp_path, postgres_server, size=2, application=application, **SETTINGS) as fleet:
+    with SupervisedFleet(tmp_path, postgres_server, size=2, application=application, settings=SETTINGS) as fleet:
         status, card, output = rehearse(fleet, ROLLING_RESTART, restarted=RESTARTED)
         assert (status, card["verdict"]) == (1, "red"), output
         (line,) = [line for line in card["lines"] if line["name"] == red]
@@ -121,7 +121,7 @@ def test_each_fault_turns_its_line_red(postgres_server: PostgresServer, tmp_path
 def test_opt_out_that_fails_open_turns_its_line_red(
     postgres_server: PostgresServer, tmp_path: Path, application: str, worker: str, what: str
 ) -> None:
-    with Fleet(tmp_path, postgres_server, size=2, application=application, worker=worker, **SETTINGS) as fleet:
+    with SupervisedFleet(tmp_path, postgres_server, size=2, application=application, worker=worker, settings=SETTINGS) as fleet:
         status, card, output = rehearse(fleet, ROLLING_RESTART, restarted=RESTARTED)
         assert (status, card["verdict"]) == (1, "red"), output
         lines = {line["name"]: line for line in card["lines"]}

@@ -15,21 +15,26 @@ from app.core.keyring import Keyring
 from app.core.messages import ALL_INSTANCES, ANALYTICS_ROOM, Message, user_room
 from app.realtime.envelope import channel_of
 from app.realtime.publisher import RedisPublisher
-from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, wait_until
+from harness.fleet import Fleet
+from harness.servers import Instance, PostgresServer, promote, wait_until
 from harness.sockets import Listener
 from harness.users import User
-from tests.functional.conftest import GENEROUS
 
 FIRST, LATER = 1, 2
 
 
-class Fleet:
-    def __init__(self, redis_server: RedisServer, instances: list[Instance]) -> None:
-        self._redis_server = redis_server
-        self.instances = instances
-        self.redis = redis_server.client()
-        settings = config.load(instances[0].environment)
-        self._publisher = RedisPublisher(self.redis, Keyring("signing", tuple(key.encode() for key in settings.session_secret)))
+class RoomFleet(Fleet):
+    """Two instances without a fault, one with it, and a publisher."""
+
+    def __init__(self, postgres: PostgresServer) -> None:
+        super().__init__(postgres, applications={"hasty": "tests.faults.ready_before_subscribed:app"})
+
+    def _start(self) -> None:
+        super()._start()
+        self.client = self.redis.client()
+        self._stack.callback(self.client.close)
+        secrets = tuple(key.encode() for key in config.load(self.environment).session_secret)
+        self._publisher = RedisPublisher(self.client, Keyring("signing", secrets))
 
     def tell(self, user_id: int, *numbers: int) -> None:
         self._publisher.publish(
@@ -38,30 +43,23 @@ class Fleet:
 
     def hearing(self, room: str) -> int:
         """How many instances Redis sends what is said there."""
-        ((_, count),) = self.redis.pubsub_numsub(channel_of(room))
+        ((_, count),) = self.client.pubsub_numsub(channel_of(room))
         return int(count)
 
     def cut(self) -> None:
-        self.redis.client_kill_filter(_type="pubsub")
+        self.client.client_kill_filter(_type="pubsub")
 
     def restart(self) -> None:
-        self._redis_server.restart()
-        self.redis.connection_pool.disconnect()
+        self.redis.restart()
+        self.client.connection_pool.disconnect()
 
     def subscriptions(self) -> set[str]:
-        return set(map(str, self.redis.pubsub_channels()))
+        return set(map(str, self.client.pubsub_channels()))
 
 
 @pytest.fixture(scope="module")
-def fleet(postgres_server: PostgresServer) -> Iterator[Fleet]:
-    """Two instances as they are, and one with the fault."""
-    with ExitStack() as stack:
-        redis_server = stack.enter_context(RedisServer())
-        environment = fleet_environment(redis_server.url, postgres_server.create_database(), **GENEROUS)
-        instances = [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{number}"})) for number in (1, 2)]
-        hasty = Instance({**environment, "INSTANCE_ID": "hasty"}, application="tests.faults.ready_before_subscribed:app")
-        fleet = Fleet(redis_server, [*instances, stack.enter_context(hasty)])
-        stack.callback(fleet.redis.close)
+def fleet(postgres_server: PostgresServer) -> Iterator[RoomFleet]:
+    with RoomFleet(postgres_server) as fleet:
         yield fleet
 
 
@@ -73,7 +71,7 @@ def told(listener: Listener) -> list[int]:
     return [export["id"] for export in listener.heard("export")]
 
 
-def test_only_who_hosts_a_user_is_sent_what_concerns_them(fleet: Fleet) -> None:
+def test_only_who_hosts_a_user_is_sent_what_concerns_them(fleet: RoomFleet) -> None:
     host, other, _ = fleet.instances
     user, somebody = User(host).register(), User(other).register()
     user_id = id_of(user)
@@ -94,10 +92,10 @@ def test_only_who_hosts_a_user_is_sent_what_concerns_them(fleet: Fleet) -> None:
     wait_until(lambda: fleet.hearing(user_room(user_id)) == 0, timeout=20, what="nobody to be sent it any more")
 
 
-def test_what_is_stored_is_told_where_an_administrator_watches(fleet: Fleet) -> None:
+def test_what_is_stored_is_told_where_an_administrator_watches(fleet: RoomFleet) -> None:
     host, _, _ = fleet.instances
     user = User(host).register()
-    flask(host.environment, "users", "promote", user.email)
+    promote(host.environment, user.email)
     with Listener(user).connect(host) as listener:
         assert fleet.hearing(ANALYTICS_ROOM) == 0
         for _ in range(2):
@@ -106,7 +104,7 @@ def test_what_is_stored_is_told_where_an_administrator_watches(fleet: Fleet) -> 
     wait_until(lambda: fleet.hearing(ANALYTICS_ROOM) == 0, timeout=20, what="nobody to be sent it any more")
 
 
-def heard_when_ready(fleet: Fleet, instance: Instance) -> list[int]:
+def heard_when_ready(fleet: RoomFleet, instance: Instance) -> list[int]:
     """What a user hears who is told something in the moment in which their first socket is ready, and something later."""
     user = User(instance).register()
     user_id = id_of(user)
@@ -118,16 +116,16 @@ def heard_when_ready(fleet: Fleet, instance: Instance) -> list[int]:
         return told(listener)
 
 
-def test_what_is_said_as_soon_as_a_socket_is_ready_arrives(fleet: Fleet) -> None:
+def test_what_is_said_as_soon_as_a_socket_is_ready_arrives(fleet: RoomFleet) -> None:
     assert [heard_when_ready(fleet, fleet.instances[1]) for _ in range(10)] == [[FIRST, LATER]] * 10
 
 
-def test_without_waiting_for_redis_it_is_lost(fleet: Fleet) -> None:
+def test_without_waiting_for_redis_it_is_lost(fleet: RoomFleet) -> None:
     """The control: the same judgement of an instance with the fault."""
     assert [heard_when_ready(fleet, fleet.instances[2]) for _ in range(3)] == [[LATER]] * 3
 
 
-def test_who_comes_and_goes_misses_nothing_that_was_said_meanwhile(fleet: Fleet) -> None:
+def test_who_comes_and_goes_misses_nothing_that_was_said_meanwhile(fleet: RoomFleet) -> None:
     host, _, _ = fleet.instances
     user = User(host).register()
     user_id = id_of(user)
@@ -138,8 +136,8 @@ def test_who_comes_and_goes_misses_nothing_that_was_said_meanwhile(fleet: Fleet)
     assert fleet.hearing(user_room(user_id)) == 1  # for a while, without having asked again each time
 
 
-@pytest.mark.parametrize("interrupt", [Fleet.cut, Fleet.restart])
-def test_after_an_interruption_all_rooms_are_heard_again(fleet: Fleet, interrupt: Callable[[Fleet], None]) -> None:
+@pytest.mark.parametrize("interrupt", [RoomFleet.cut, RoomFleet.restart])
+def test_after_an_interruption_all_rooms_are_heard_again(fleet: RoomFleet, interrupt: Callable[[RoomFleet], None]) -> None:
     users = [User(instance).register() for instance in fleet.instances[:2] for _ in range(3)]
     with ExitStack() as stack:
         listeners = [stack.enter_context(Listener(user)) for user in users]

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from app.core.keyring import key_id
+from harness.fleet import NO_RATE_LIMITS
 from harness.servers import Instance, fleet_environment, migrate, wait_until
 from harness.users import User
-from tests.functional.conftest import GENEROUS
 
 INSTANCES = 3
 
@@ -69,7 +69,7 @@ def wait_for_gauge(instance: Instance, name: str, secret: str, key: bytes, value
 
 
 def test_one_rolling_restart_rotates_both_secrets_and_signs_nobody_out(redis_url: str, database_url: str) -> None:
-    old = fleet_environment(redis_url, database_url, **GENEROUS)
+    old = fleet_environment(redis_url, database_url, **NO_RATE_LIMITS)
     encryption, signing = secrets.token_hex(32), secrets.token_hex(32)
     new = old | {
         "SESSION_ENCRYPTION_KEY": f"{encryption},{old['SESSION_ENCRYPTION_KEY']}",

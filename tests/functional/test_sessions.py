@@ -13,9 +13,10 @@ import httpx
 import pytest
 import redis
 
+from harness.fleet import NO_RATE_LIMITS
 from harness.servers import Command, Instance, PostgresServer, RedisServer, fleet_environment, wait_until
 from harness.users import PASSWORD, User
-from tests.functional.conftest import GENEROUS, StartFleet
+from tests.functional.conftest import StartFleet
 
 
 def commands_of_requests(commands: list[Command]) -> list[str]:
@@ -184,7 +185,7 @@ def rejections(user: User) -> float:
 @pytest.fixture(scope="module")
 def one_instance(postgres_server: PostgresServer) -> Iterator[tuple[Instance, RedisServer]]:
     with RedisServer() as server:
-        environment = fleet_environment(server.url, postgres_server.create_database(), **GENEROUS)
+        environment = fleet_environment(server.url, postgres_server.create_database(), **NO_RATE_LIMITS)
         with Instance(environment) as instance:
             yield instance, server
 

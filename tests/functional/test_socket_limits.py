@@ -14,10 +14,10 @@ import httpx
 import psycopg2
 import pytest
 
+from harness.fleet import NO_RATE_LIMITS
 from harness.servers import Instance, PostgresServer, RedisServer, fleet_environment, wait_until
 from harness.sockets import BINARY, CONTINUATION, HANDSHAKE, PING, PONG, TEXT, Listener, WebSocket, memory, probed
 from harness.users import User
-from tests.functional.conftest import GENEROUS
 
 MEGABYTE = 2**20
 PLACES, PLACES_OF_USER, PLACES_OF_NOBODY = 20, 4, 2
@@ -27,7 +27,7 @@ PLACES, PLACES_OF_USER, PLACES_OF_NOBODY = 20, 4, 2
 def instance(postgres_server: PostgresServer) -> Iterator[Instance]:
     limits = {"MAX_SOCKETS": str(PLACES), "MAX_SOCKETS_PER_USER": str(PLACES_OF_USER)}
     with RedisServer() as redis:
-        environment = fleet_environment(redis.url, postgres_server.create_database(), **GENEROUS, **limits)
+        environment = fleet_environment(redis.url, postgres_server.create_database(), **NO_RATE_LIMITS, **limits)
         with Instance({**environment, "INSTANCE_ID": "instance-1"}) as started:
             yield started
 

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from harness.crowd import Crowd, fastest_second
-from harness.servers import Instance, RedisServer, embedded_environment, flask, migrate, wait_until
+from harness.servers import Instance, RedisServer, embedded_environment, flask, migrate, promote, wait_until
 from harness.sockets import CLOSE, HANDSHAKE, WebSocket
 from harness.users import User
 from tests.functional.conftest import StartFleet
@@ -107,7 +107,7 @@ def test_a_signal_while_an_instance_starts_is_a_clean_stop(tmp_path: Path) -> No
 def test_a_platform_that_loses_patience_has_forced_the_stop(start_fleet: StartFleet) -> None:
     witness, instance = start_fleet(2, SHUTDOWN_DELAY="5")
     admin = User(witness).register()
-    flask(witness.environment, "users", "promote", admin.email)
+    promote(witness.environment, admin.email)
     instance.send(signal.SIGTERM)
     wait_until(lambda: "draining" in instance.log(), what="the stop to begin")
     time.sleep(0.3)
@@ -424,7 +424,7 @@ def test_who_never_sends_the_body_it_announced_loses_its_place(start_fleet: Star
 def test_25_stops_are_classified_rightly(start_fleet: StartFleet, redis_server: RedisServer) -> None:
     witness, *fleet = start_fleet(6, application=HELD, SHUTDOWN_TIMEOUT="4")
     admin = User(witness).register()
-    flask(witness.environment, "users", "promote", admin.email)
+    promote(witness.environment, admin.email)
     due: list[tuple[str, str]] = []
     for turn in range(5):
         kinds = [("clean", "forced", "crashed")[(turn + number) % 3] for number in range(5)]

@@ -6,28 +6,31 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import httpx
 import pytest
 
-from harness.servers import Instance, PostgresServer, RedisServer, Server, fleet_environment, wait_until
+from harness.fleet import Fleet
+from harness.servers import Instance, Server, wait_until
 from harness.users import PASSWORD, User
-from tests.functional.conftest import GENEROUS
 
 QUICK_SECONDS = 2.0
 POOL_SIZE = 5  # DATABASE_POOL_SIZE
 HEALTH_PATHS = ("/health", "/health/ready", "/health/live")
 
 
-@dataclass
-class Stack:
-    redis: RedisServer
-    postgres: PostgresServer
-    instance: Instance
+class StoreFleet(Fleet):
+    """One instance on stores that the tests stop."""
+
+    def __init__(self) -> None:
+        super().__init__(size=1)
+
+    @property
+    def instance(self) -> Instance:
+        return self.instances[0]
 
     def wait_for_heartbeat(self) -> None:
-        """What an outage has left behind is over then."""
+        """Wait until the instance has recovered from an earlier outage."""
         with self.redis.commands() as commands:
             wait_until(lambda: any("fleet:instances" in command.text for command in commands), what="a heartbeat")
 
@@ -36,11 +39,9 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with RedisServer() as redis, PostgresServer() as postgres:
-        environment = fleet_environment(redis.url, postgres.create_database(), **GENEROUS)
-        with Instance({**environment, "INSTANCE_ID": "instance-1"}) as instance:
-            yield Stack(redis, postgres, instance)
+def fleet() -> Iterator[StoreFleet]:
+    with StoreFleet() as fleet:
+        yield fleet
 
 
 @contextmanager
@@ -81,9 +82,9 @@ STORES = pytest.mark.parametrize("name", ["redis", "database"])
 
 
 @BREAKAGES
-def test_without_redis_what_needs_a_session_is_a_quick_503_and_the_rest_works(stack: Stack, how: str) -> None:
-    user, stranger = User(stack.instance).register(), User(stack.instance)
-    with broken(stack.redis, how):
+def test_without_redis_what_needs_a_session_is_a_quick_503_and_the_rest_works(fleet: StoreFleet, how: str) -> None:
+    user, stranger = User(fleet.instance).register(), User(fleet.instance)
+    with broken(fleet.redis, how):
         assert_unavailable(timed(user, "GET", "/api/auth/me"))
         assert_unavailable(timed(user, "POST", "/api/auth/logout"))
         assert_unavailable(timed(stranger, "POST", "/api/auth/login", json={"email": user.email, "password": PASSWORD}))
@@ -96,9 +97,9 @@ def test_without_redis_what_needs_a_session_is_a_quick_503_and_the_rest_works(st
 
 
 @BREAKAGES
-def test_without_the_database_answers_are_a_quick_503(stack: Stack, how: str) -> None:
-    user, stranger = User(stack.instance).register(), User(stack.instance)
-    with broken(stack.postgres, how):
+def test_without_the_database_answers_are_a_quick_503(fleet: StoreFleet, how: str) -> None:
+    user, stranger = User(fleet.instance).register(), User(fleet.instance)
+    with broken(fleet.postgres, how):
         assert_unavailable(timed(user, "GET", "/api/auth/me"))
         assert_unavailable(timed(stranger, "POST", "/api/auth/login", json={"email": user.email, "password": PASSWORD}))
         assert timed(stranger, "GET", "/").status_code == 200
@@ -116,16 +117,16 @@ def browsers_of(user: User, count: int) -> list[User]:
 
 @STORES
 @BREAKAGES
-def test_a_crowd_gets_its_503_as_quickly(stack: Stack, name: str, how: str) -> None:
-    crowd = browsers_of(User(stack.instance).register(), 60)
-    with broken(stack.store(name), how), ThreadPoolExecutor(len(crowd)) as executor:
+def test_a_crowd_gets_its_503_as_quickly(fleet: StoreFleet, name: str, how: str) -> None:
+    crowd = browsers_of(User(fleet.instance).register(), 60)
+    with broken(fleet.store(name), how), ThreadPoolExecutor(len(crowd)) as executor:
         statuses = list(executor.map(lambda one: timed(one, "GET", "/api/auth/me").status_code, crowd * 3))
     assert statuses == [503] * 180
 
 
-def test_health_answers_while_both_stores_hang_and_tells_it(stack: Stack) -> None:
-    user = User(stack.instance).register()
-    with broken(stack.redis, "frozen"), broken(stack.postgres, "frozen"):
+def test_health_answers_while_both_stores_hang_and_tells_it(fleet: StoreFleet) -> None:
+    user = User(fleet.instance).register()
+    with broken(fleet.redis, "frozen"), broken(fleet.postgres, "frozen"):
         wait_until(lambda: statuses_of_checks(user) == {"fail"}, what="health to say so")
         with ThreadPoolExecutor(20) as executor:
             statuses = list(executor.map(lambda path: timed(user, "GET", path).status_code, HEALTH_PATHS * 100))
@@ -134,16 +135,16 @@ def test_health_answers_while_both_stores_hang_and_tells_it(stack: Stack) -> Non
 
 
 @STORES
-def test_ten_seconds_of_failure_unready_the_instance_and_recovery_readies_it_within_two(stack: Stack, name: str) -> None:
-    user = User(stack.instance)
+def test_ten_seconds_of_failure_unready_the_instance_and_recovery_readies_it_within_two(fleet: StoreFleet, name: str) -> None:
+    user = User(fleet.instance)
 
     def is_ready() -> bool:
         return user.get("/health/ready").status_code == 200
 
-    stack.wait_for_heartbeat()
+    fleet.wait_for_heartbeat()
     wait_until(is_ready, what="the instance to be in order")
     started = time.monotonic()
-    with broken(stack.store(name), "killed"):
+    with broken(fleet.store(name), "killed"):
         wait_until(lambda: user.get("/health").json()["checks"][name]["status"] == "fail", what="health to notice")
         assert is_ready()
         wait_until(lambda: not is_ready(), timeout=15, what="readiness to turn")
@@ -153,18 +154,18 @@ def test_ten_seconds_of_failure_unready_the_instance_and_recovery_readies_it_wit
     wait_until(is_ready, timeout=2, what="readiness to come back")
 
 
-def test_statements_that_wait_for_a_lock_do_not_pile_up(stack: Stack) -> None:
-    user = User(stack.instance, timeout=30).register()
-    with stack.postgres.locked_table(stack.instance.environment["DATABASE_URL"], "users"), ThreadPoolExecutor(10) as executor:
+def test_statements_that_wait_for_a_lock_do_not_pile_up(fleet: StoreFleet) -> None:
+    user = User(fleet.instance, timeout=30).register()
+    with fleet.postgres.locked_table(fleet.instance.environment["DATABASE_URL"], "users"), ThreadPoolExecutor(10) as executor:
         answers = list(executor.map(lambda _: timed(user, "GET", "/api/auth/me"), range(60)))
-        assert len(stack.postgres.backends("instance-1")) <= 2 * POOL_SIZE
+        assert len(fleet.postgres.backends("instance-1")) <= 2 * POOL_SIZE
     assert {answer.status_code for answer in answers} == {503}
     assert user.is_signed_in()
 
 
-def test_one_probe_at_a_time_whatever_the_rate_of_requests(stack: Stack) -> None:
-    user = User(stack.instance)
-    with stack.redis.commands() as commands:
+def test_one_probe_at_a_time_whatever_the_rate_of_requests(fleet: StoreFleet) -> None:
+    user = User(fleet.instance)
+    with fleet.redis.commands() as commands:
         started = time.monotonic()
         for _ in range(200):
             assert user.get("/health").status_code == 200
@@ -172,8 +173,8 @@ def test_one_probe_at_a_time_whatever_the_rate_of_requests(stack: Stack) -> None
     assert sum(command.text == "PING" for command in commands) <= seconds / 0.5 + 1
 
 
-def test_shared_resources_show_who_uses_them(stack: Stack) -> None:
-    assert User(stack.instance).register().is_signed_in()
-    with stack.redis.client() as client:
+def test_shared_resources_show_who_uses_them(fleet: StoreFleet) -> None:
+    assert User(fleet.instance).register().is_signed_in()
+    with fleet.redis.client() as client:
         assert "instance-1" in {connection["name"] for connection in client.client_list()}
-    assert stack.postgres.backends("instance-1")
+    assert fleet.postgres.backends("instance-1")
