@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -51,14 +51,14 @@ StartFleet = Callable[..., EventFleet]
 
 @pytest.fixture
 def start() -> Iterator[StartFleet]:
-    """For those that do it harm."""
+    """Start fleets with a fault."""
     with ExitStack() as stack:
         yield lambda **entry_points: stack.enter_context(EventFleet(**entry_points))
 
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[EventFleet]:
-    """Shared by the others, who have users of their own."""
+    """A fleet for all tests without a seeded fault: each has users of its own and leaves all servers running."""
     with EventFleet() as fleet:
         yield fleet
 
@@ -120,23 +120,24 @@ def wait_for_attempts(senders: Sequence[Sender]) -> None:
 
 
 @pytest.mark.parametrize("seed", [7])
-def test_events_survive_many_sigkills_without_loss_or_duplicates(start: StartFleet, seed: int) -> None:
-    fleet, chance = start(), random.Random(seed)  # noqa: S311
+def test_events_survive_many_sigkills_without_loss_or_duplicates(fleet: EventFleet, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    before = set(fleet.stored())
     senders = [Sender(session_of(fleet.user()), fleet.instances, count=10, pause=0.02) for _ in range(4)]
     with running(senders):
         kill_at_random([*fleet.instances, *fleet.workers], KILLS, chance)
         for server in (*fleet.instances, *fleet.workers):
             server.wait_ready()
     accepted, unknown = (set().union(*(getattr(sender, kind) for sender in senders)) for kind in ("accepted", "unknown"))
-    found = set(fleet.stored())
+    found = set(fleet.stored()) - before
     assert accepted - found == set()
     assert found - accepted - unknown == set()
     assert len(accepted) > ACCEPTED
     assert sum(sender.retries for sender in senders) > 0
 
 
-def test_stores_that_are_killed_lose_nothing_that_was_accepted(start: StartFleet) -> None:
-    fleet = start()
+def test_stores_that_are_killed_lose_nothing_that_was_accepted(fleet: EventFleet) -> None:
+    before = set(fleet.stored())
     senders = [Sender(session_of(fleet.user()), fleet.instances, count=10, pause=0.02) for _ in range(4)]
     with running(senders):
         for server in (fleet.redis, fleet.postgres) * count(2, 4):
@@ -146,7 +147,7 @@ def test_stores_that_are_killed_lose_nothing_that_was_accepted(start: StartFleet
             server.start()
         wait_for_accepted(senders, 30)
     accepted, unknown = (set().union(*(getattr(sender, kind) for sender in senders)) for kind in ("accepted", "unknown"))
-    found = set(fleet.stored())
+    found = set(fleet.stored()) - before
     assert accepted - found == set()
     assert found - accepted - unknown == set()
     assert len(accepted) > count(150, 500)
@@ -236,8 +237,7 @@ def disbelieved(noes: Sequence[No], found: dict[str, datetime]) -> tuple[int, in
     return accepted, late
 
 
-def test_nothing_is_stored_after_a_no(start: StartFleet) -> None:
-    fleet = start()
+def test_nothing_is_stored_after_a_no(fleet: EventFleet) -> None:
     noes, others, rate = say_no_under_load(fleet)
     found = fleet.stored()
     assert disbelieved(noes, found) == (0, 0)
@@ -423,28 +423,32 @@ def test_somebody_whose_row_is_locked_delays_nobody(fleet: EventFleet) -> None:
     assert adas <= fleet.stored().keys()
 
 
-def test_workers_that_stop_hand_over(start: StartFleet) -> None:
-    fleet = start()
+def test_workers_that_stop_hand_over(fleet: EventFleet) -> None:
     sender = Sender(session_of(fleet.user()), fleet.instances, count=20, pause=0.01)
     with running([sender]):
-        for starts in (1, 2, 3):
-            for worker in fleet.workers:
-                wait_until(lambda w=worker, n=starts: w.log().count("waiting for jobs") == n, 30, "the worker to work")  # type: ignore[misc]
-                assert worker.terminate() == 0
-                worker.start()
+        for worker in fleet.workers * count(1, 3):
+            ready = worker.log().count("waiting for jobs")
+            assert worker.terminate() == 0
+            worker.start()
+            wait_until(lambda w=worker, n=ready: w.log().count("waiting for jobs") > n, 30, "the worker to work")  # type: ignore[misc]
     assert sender.accepted - fleet.stored().keys() == set()
 
 
-def test_instances_that_stop_hand_on_what_they_recorded(start: StartFleet) -> None:
-    fleet = start()
+def test_instances_that_stop_hand_on_what_they_recorded(fleet: EventFleet) -> None:
+    before = page_views(fleet)
     instance = fleet.instances[0]
     with httpx.Client(trust_env=False) as client:
         for _ in range(20):
             assert client.get(f"{instance.url}/").status_code == 200
     instance.send(signal.SIGTERM)
     assert instance.wait() == 0
+    assert page_views(fleet) == before + 20
+    instance.start()
+
+
+def page_views(fleet: EventFleet) -> int:
     await_all_stored(fleet.redis)
-    with psycopg2.connect(fleet.database_url) as connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(fleet.database_url)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM analytics_events WHERE name = 'page_viewed'")
-        assert cursor.fetchone() == (20,)
-    connection.close()
+        ((views,),) = cursor.fetchall()
+    return int(views)

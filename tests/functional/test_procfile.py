@@ -54,9 +54,9 @@ class Honcho(Server):
 
 
 @pytest.fixture
-def platform(redis_url: str, database_url: str) -> Iterator[Honcho]:
+def platform(redis_url: str, empty_database_url: str) -> Iterator[Honcho]:
     environment = fleet_environment(
-        redis_url, database_url.replace("postgresql://", "postgres://"), WEB_CONCURRENCY="2", DYNO="web.1"
+        redis_url, empty_database_url.replace("postgresql://", "postgres://"), WEB_CONCURRENCY="2", DYNO="web.1"
     )
     run([*HONCHO, "start", "release"], environment=base_environment() | environment, directory=ROOT)
     with Honcho(environment) as honcho:
