@@ -1,54 +1,54 @@
-// Analyses on this page: their progress moves, and what they end with is brought in.
+// Analyses on this page: shows their progress, and refreshes the page when one ends.
 
 import { end } from "./indicator.js";
 import { refreshSoon } from "./page.js";
 
 const POLL_MS = 3000;
-const QUIET_MS = 15_000; // so long nothing was heard of an analysis that should be under way: better ask
-const MAX_ASKED_AT_ONCE = 10;
-const LIVE = ["queued", "running"];
+const STALE_MS = 15_000; // without any event for this time, poll the API even while the socket is connected
+const MAX_POLLED = 10;
+const UNFINISHED = ["queued", "running"];
 
-let heardAt = Date.now();
+let updatedAt = Date.now();
 
-/** The state of an analysis, from the socket or from the API. */
+/** Shows the state of an analysis, which came from the socket or from the API. */
 export function show({ id, repository_id, status, progress, step }) {
-  heardAt = Date.now();
+  updatedAt = Date.now();
   const bar = document.querySelector(`[data-analysis="${id}"]`);
-  const place = document.querySelector(`[data-repository="${repository_id}"]`);
-  if (LIVE.includes(status)) {
-    if (bar) move(bar, status, progress, step);
-    else if (place || status === "queued") refreshSoon();
-  } else if (bar || place) refreshSoon();
+  const repository = document.querySelector(`[data-repository="${repository_id}"]`);
+  if (UNFINISHED.includes(status)) {
+    if (bar) update(bar, status, progress, step);
+    else if (repository || status === "queued") refreshSoon();
+  } else if (bar || repository) refreshSoon();
 }
 
-export function hasNewReport(repositoryId) {
+export function onNewReport(repositoryId) {
   if (document.querySelector(`[data-repository="${repositoryId}"], [data-report-of="${repositoryId}"]`)) refreshSoon();
 }
 
-/** The API, about each that this page shows as under way. */
-export async function ask() {
-  heardAt = Date.now();
-  const bars = [...document.querySelectorAll("[data-analysis]")].slice(0, MAX_ASKED_AT_ONCE);
-  await Promise.all(bars.map((bar) => askAbout(bar.dataset.analysis)));
+/** Gets the state of each unfinished analysis on this page from the API. */
+export async function poll() {
+  updatedAt = Date.now();
+  const bars = [...document.querySelectorAll("[data-analysis]")].slice(0, MAX_POLLED);
+  await Promise.all(bars.map((bar) => pollOne(bar.dataset.analysis)));
 }
 
-export function askRegularly(isConnected) {
+export function pollRegularly(isConnected) {
   setInterval(() => {
-    if (!document.hidden && (!isConnected() || Date.now() - heardAt > QUIET_MS)) ask();
+    if (!document.hidden && (!isConnected() || Date.now() - updatedAt > STALE_MS)) poll();
   }, POLL_MS);
 }
 
-async function askAbout(id) {
+async function pollOne(id) {
   try {
-    const answer = await fetch(`/api/analyses/${id}`);
-    if (answer.ok) show(await answer.json());
-    else if (answer.status === 401) end();
+    const response = await fetch(`/api/analyses/${id}`);
+    if (response.ok) show(await response.json());
+    else if (response.status === 401) end();
   } catch {
-    // No connection: it is asked again.
+    // No connection: the next poll tries again.
   }
 }
 
-function move(bar, status, progress, step) {
+function update(bar, status, progress, step) {
   bar.querySelector("progress").value = progress;
   bar.querySelector("[data-percent]").textContent = progress;
   bar.querySelector("[data-step]").textContent = status === "queued" ? "Waiting for its turn" : step || "Starting";

@@ -1,4 +1,4 @@
-// What this page knows of the user's notifications: the last number it has, the bell, the title, and a word on each new one.
+// The user's notifications on this page: the last number received, the bell, the page title, and a toast for each new one.
 
 const MAX_TOASTS = 3;
 const TOAST_MS = 10_000;
@@ -13,22 +13,22 @@ let readUpTo = Number(bell.dataset.readUpTo);
 /** The number of the last notification that this page has. */
 export const head = () => last;
 
-/** False for one that it has already. */
-export function take(notification) {
+/** Shows a notification and returns true, or returns false if this page has it already. */
+export function add(notification) {
   if (notification.seq <= last) return false;
   last = notification.seq;
-  ring();
+  showUnread();
   toast(notification);
   return true;
 }
 
-/** What is between is not kept any more, or is on the page already. */
+/** Skips notifications that have been purged or that the page already shows. */
 export function skipTo(seq) {
   last = Math.max(last, seq);
-  ring();
+  showUnread();
 }
 
-function ring() {
+function showUnread() {
   const unread = Math.max(last - readUpTo, 0);
   const count = bell.querySelector(".count");
   count.hidden = unread === 0;
@@ -36,8 +36,8 @@ function ring() {
   document.title = unread ? `(${unread.toLocaleString("en")}) ${title}` : title;
 }
 
-/** The address of what a notification tells of. */
-function about({ repository_id, export_id }) {
+/** The address of the repository or file that a notification is about. */
+function target({ repository_id, export_id }) {
   if (repository_id) return `/repositories/${repository_id}`;
   return export_id && `/api/analytics/exports/${export_id}`;
 }
@@ -45,10 +45,10 @@ function about({ repository_id, export_id }) {
 function toast({ title: words, data }) {
   const box = document.createElement("div");
   box.className = "toast";
-  const target = about(data);
-  const text = document.createElement(target ? "a" : "span");
-  if (target) {
-    text.href = target;
+  const address = target(data);
+  const text = document.createElement(address ? "a" : "span");
+  if (address) {
+    text.href = address;
     text.dataset.track = "notification_followed";
   }
   text.textContent = words;
@@ -60,18 +60,18 @@ function toast({ title: words, data }) {
   box.append(text, close);
   toasts.append(box);
   while (toasts.children.length > MAX_TOASTS) toasts.firstElementChild.remove();
-  leaveLater(box);
+  removeLater(box);
 }
 
-/** Not while somebody reads or uses it. It stays in the list of notifications. */
-function leaveLater(box) {
-  setTimeout(() => (box.matches(":hover, :focus-within") ? leaveLater(box) : box.remove()), TOAST_MS);
+/** Waits while the user points at the toast or has focused it. */
+function removeLater(box) {
+  setTimeout(() => (box.matches(":hover, :focus-within") ? removeLater(box) : box.remove()), TOAST_MS);
 }
 
-// Another page of this browser may have marked some as read.
+// Another page of this browser may have marked notifications as read.
 document.addEventListener("refreshed", ({ detail: page }) => {
   readUpTo = Math.max(readUpTo, Number(page.getElementById("bell").dataset.readUpTo));
-  ring();
+  showUnread();
 });
 
-ring();
+showUnread();

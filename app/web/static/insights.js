@@ -1,47 +1,48 @@
-// Counts on the page of analytics what is stored while it is open, and brings its numbers up to date from time to time.
+// The live counter of the analytics page: counts stored events, and refreshes the numbers every few seconds while it counts.
 
 import { socket } from "./live.js";
 import { morph } from "./morph.js";
 import { refresh } from "./page.js";
 
-const EVERY_MS = 5000;
+const REFRESH_INTERVAL_MS = 5000;
 
 const counter = document.getElementById("stored");
-const part = document.getElementById("insights");
+const region = document.getElementById("insights");
 
 let stored = 0;
-let watched = false;
-let missed = false; // what was stored without a connection has not been counted
-let due = false;
-let pause = null;
+let wasWatching = false;
+let hasGap = false; // events that were stored while the socket was disconnected are not counted
+let isRefreshDue = false;
+let interval = null;
 
 function watch() {
   socket.emit("watch_analytics", {}, ({ ok, error }) => {
-    if (!ok) return say(error);
-    missed = watched;
-    watched = true;
-    tell();
-    if (missed) bringUpToDate();
+    if (!ok) return show(error);
+    hasGap = wasWatching;
+    wasWatching = true;
+    showCount();
+    if (hasGap) refreshNumbers();
   });
 }
 
-function tell() {
+function showCount() {
   const count = `${stored.toLocaleString("en")} ${stored === 1 ? "event" : "events"}`;
-  say(`${missed ? "At least " : ""}${count} stored since you opened this page`);
+  show(`${hasGap ? "At least " : ""}${count} stored since you opened this page`);
 }
 
-function say(words) {
-  counter.textContent = words;
+function show(text) {
+  counter.textContent = text;
   counter.hidden = false;
 }
 
-async function bringUpToDate() {
-  due = document.hidden || pause !== null;
-  if (due) return; // when it is looked at, or when the pause is over
-  pause = setTimeout(() => {
-    pause = null;
-    if (due) bringUpToDate();
-  }, EVERY_MS);
+/** Refreshes now, or when the page becomes visible, or when the interval since the last refresh is over. */
+async function refreshNumbers() {
+  isRefreshDue = document.hidden || interval !== null;
+  if (isRefreshDue) return;
+  interval = setTimeout(() => {
+    interval = null;
+    if (isRefreshDue) refreshNumbers();
+  }, REFRESH_INTERVAL_MS);
   await refresh();
 }
 
@@ -50,9 +51,9 @@ if (socket.connected) watch();
 
 socket.on("events_stored", ({ count }) => {
   stored += count;
-  tell();
-  bringUpToDate();
+  showCount();
+  refreshNumbers();
 });
 
-document.addEventListener("refreshed", ({ detail: fresh }) => morph(part, fresh.getElementById("insights")));
-document.addEventListener("visibilitychange", () => due && bringUpToDate());
+document.addEventListener("refreshed", ({ detail: fresh }) => morph(region, fresh.getElementById("insights")));
+document.addEventListener("visibilitychange", () => isRefreshDue && refreshNumbers());

@@ -1,4 +1,4 @@
-// Keeps a page up to date: one socket, and what its events mean for the page. Without a socket every page works as it was loaded.
+// Keeps a page up to date over one socket. Without a socket, every page works as it was loaded.
 
 import { io } from "./vendor/socket.io.esm.min.js";
 import * as analyses from "./analyses.js";
@@ -9,23 +9,23 @@ import { refresh, refreshSoon } from "./page.js";
 
 const RECONNECT_MS = 1000;
 
-// `auth` is asked anew at each connection: the server then sends what came since the last one, or since the page was made.
+// `auth` is called for each connection. The server then sends the notifications after that number.
 export const socket = io({
   transports: document.getElementById("live").dataset.transports.split(" "),
-  auth: (answer) => answer({ after: inbox.head() }),
+  auth: (send) => send({ after: inbox.head() }),
 });
-let over = false;
-let wasLive = false;
+let hasEnded = false;
+let wasReady = false;
 
 socket.on("ready", async ({ head, recovered }) => {
   indicator.live();
-  if (!recovered) await startAnew(head);
-  analyses.ask();
-  exports.ask();
-  if (wasLive) hushIfRefused();
-  wasLive = true;
+  if (!recovered) await reload(head);
+  analyses.poll();
+  exports.refreshUnfinished();
+  if (wasReady) checkOptOut();
+  wasReady = true;
 });
-socket.on("notification", receive);
+socket.on("notification", onNotification);
 socket.on("analysis", analyses.show);
 socket.on("export", exports.show);
 socket.on("head", ({ head }) => {
@@ -33,58 +33,58 @@ socket.on("head", ({ head }) => {
 });
 socket.on("draining", indicator.connecting);
 socket.on("session_ended", end);
-socket.on("analytics_off", hush);
+socket.on("analytics_off", stopAnalytics);
 socket.on("disconnect", () => {
-  if (over) return;
+  if (hasEnded) return;
   indicator.connecting();
-  // After a farewell by the server the client does not come back by itself.
-  if (!socket.active) setTimeout(() => over || socket.connect(), RECONNECT_MS * (1 + Math.random()));
+  // The client does not reconnect by itself after a disconnect by the server.
+  if (!socket.active) setTimeout(() => hasEnded || socket.connect(), RECONNECT_MS * (1 + Math.random()));
 });
 socket.on("connect_error", ({ message }) => {
   if (message === "unauthorized") end();
   else indicator.connecting();
 });
 
-analyses.askRegularly(() => socket.connected || over);
+analyses.pollRegularly(() => socket.connected || hasEnded);
 
 document.addEventListener("click", ({ target }) => target.closest("[data-print]") && window.print());
 
-/** The account has said no: nothing is sent from this page any more. */
-function hush() {
+/** The account has opted out, so this page sends no more events. */
+function stopAnalytics() {
   document.dispatchEvent(new Event("analytics-off"));
 }
 
-/** It may have done so while this page was away. */
-async function hushIfRefused() {
-  const answer = await fetch("/api/analytics/opt-out").catch(() => null);
-  if (!answer?.ok || (await answer.json()).opted_out) hush();
+/** The account may have opted out while this page was disconnected. */
+async function checkOptOut() {
+  const response = await fetch("/api/analytics/opt-out").catch(() => null);
+  if (!response?.ok || (await response.json()).opted_out) stopAnalytics();
 }
 
-function receive(notification) {
-  if (!inbox.take(notification)) return;
-  const about = notification.data.repository_id;
-  if (about) analyses.hasNewReport(about);
-  exports.ask();
+function onNotification(notification) {
+  if (!inbox.add(notification)) return;
+  const repositoryId = notification.data.repository_id;
+  if (repositoryId) analyses.onNewReport(repositoryId);
+  exports.refreshUnfinished();
   if (document.querySelector("[data-region=news]")) refreshSoon();
 }
 
-/** Fetches what this page has not got, in parts. */
+/** Gets the missing notifications, page by page. */
 function sync() {
   socket.emit("sync", { after: inbox.head() }, async ({ items, head, recovered }) => {
-    items?.forEach(receive);
-    if (recovered === false) await startAnew(head);
+    items?.forEach(onNotification);
+    if (recovered === false) await reload(head);
     else if (items?.length && inbox.head() < head) sync();
   });
 }
 
-/** Too much is missing to be sent one by one. */
-async function startAnew(head) {
+/** Refreshes the page, because some of the missing notifications have been purged. */
+async function reload(head) {
   await refresh();
   inbox.skipTo(head);
 }
 
 function end() {
-  over = true;
+  hasEnded = true;
   socket.disconnect();
   indicator.end();
 }
