@@ -7,7 +7,7 @@ from app.operations.doctor import commands as doctor
 try:
     settings = config.from_environment()
 except config.ConfigError as error:
-    app = doctor.alone(error.faults)
+    app = doctor.app_for_doctor(error.faults)
 else:
     logs.configure(settings.log_format, settings.log_level)
     app = create_app(settings)

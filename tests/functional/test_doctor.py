@@ -179,10 +179,10 @@ def test_all_is_well_with_a_fleet_and_its_proxy(fleet: Fleet) -> None:
         f"{proxy.url}: long polling connects",
         f"{proxy.url}: WebSocket connects",
         f"{proxy.url}: a request of its own pages is accepted (Origin, Host with its port)",
-        f"{proxy.url}: a request of another site's pages is refused",
+        f"{proxy.url}: a request of another site's pages is rejected",
         f"{proxy.url}: a socket of its own pages is accepted",
-        f"{proxy.url}: a socket of another site's pages is refused",
-        f"{proxy.url}: the client address arrives (127.0.0.77), a forged X-Forwarded-For is not believed",
+        f"{proxy.url}: a socket of another site's pages is rejected",
+        f"{proxy.url}: the client address arrives (127.0.0.77), a forged X-Forwarded-For is ignored",
         f"{proxy.url}: /metrics is closed (404)",
     ):
         assert line in good, found.output
@@ -199,27 +199,27 @@ NO_ADDRESS = {"proxy_set_header X-Forwarded-For $remote_addr;": 'proxy_set_heade
     [
         pytest.param(
             {"proxy_set_header Upgrade $http_upgrade;": "", "$connection_header;": '"";'},
-            ["WebSocket does not connect: Connection error; the handshake is answered 400 instead of 101"],
-            "The proxy has to pass the upgrade on",
+            ["WebSocket does not connect: Connection error; the handshake is answered with 400 instead of 101"],
+            "Let the proxy pass on the upgrade",
             id="the upgrade is dropped",
         ),
         pytest.param(
             NO_ADDRESS,
-            ["the client address does not arrive: 127.0.0.1 is seen instead of 127.0.0.77"],
-            "The proxy has to send X-Forwarded-For",
+            ["the client address does not arrive: the instance sees 127.0.0.1 instead of 127.0.0.77"],
+            "Let the proxy send X-Forwarded-For",
             id="the address is not passed",
         ),
         pytest.param(
             {"proxy_set_header X-Forwarded-For $remote_addr;": ""},
-            ["an X-Forwarded-For that a client forges is believed"],
-            "The proxy has to write it anew or add to it",
+            ["a client can forge X-Forwarded-For"],
+            "Let the proxy replace or extend the header",
             id="the address can be forged",
         ),
         pytest.param(
             {"Host $http_host;": "Host $host;"},
             [
-                "a request of its own pages is refused: the Host loses its port",
-                "a socket of its own pages is refused (Origin URL)",
+                "a request of its own pages is rejected: the Host header loses its port",
+                "a socket of its own pages is rejected (Origin URL)",
             ],
             "nginx: proxy_set_header Host $http_host (not $host)",
             id="the port of the host is lost",
@@ -227,37 +227,37 @@ NO_ADDRESS = {"proxy_set_header X-Forwarded-For $remote_addr;": 'proxy_set_heade
         pytest.param(
             {"proxy_set_header Host $http_host;": ""},
             [
-                "a request of its own pages is refused: the Host does not arrive",
-                "a socket of its own pages is refused (Origin URL)",
+                "a request of its own pages is rejected: the Host header does not arrive",
+                "a socket of its own pages is rejected (Origin URL)",
             ],
-            "The proxy has to pass Host unchanged",
+            "Let the proxy pass on Host unchanged",
             id="the host is lost",
         ),
         pytest.param(
             {"X-Forwarded-Proto $scheme": "X-Forwarded-Proto https"},
             [
-                "a request of its own pages is refused: the instance takes it for https",
-                "a socket of its own pages is refused (Origin URL)",
+                "a request of its own pages is rejected: the instance takes it for https",
+                "a socket of its own pages is rejected (Origin URL)",
             ],
-            "The proxy has to send X-Forwarded-Proto",
+            "Let the proxy send X-Forwarded-Proto",
             id="the scheme is another one",
         ),
         pytest.param(
             {"proxy_set_header Host": 'proxy_set_header Origin ""; proxy_set_header Host'},
             [
-                "a request of another site's pages was answered 204 instead of 403",
+                "a request of another site's pages was answered with 204 instead of 403",
                 "a socket of another site's pages is accepted",
             ],
-            "The proxy must leave Origin and Sec-Fetch-Site alone",
+            "The proxy must not change Origin and Sec-Fetch-Site",
             id="the origin is hidden",
         ),
         pytest.param(
             {"location = /metrics { return 404; }": "", **NO_ADDRESS, "proxy_set_header X-Forwarded-Proto $scheme;": ""},
             [
-                "/metrics can be read through the proxy",
-                "the client address does not arrive: 127.0.0.1 is seen instead of 127.0.0.77",
+                "/metrics is public",
+                "the client address does not arrive: the instance sees 127.0.0.1 instead of 127.0.0.77",
             ],
-            "Close it there",
+            "Block it in the proxy",
             id="metrics are open",
         ),
     ],
@@ -281,9 +281,7 @@ def test_an_instance_that_is_not_ready_or_gone_is_found_behind_the_proxy(fleet: 
     away = Instance(fleet.environment)  # never started: its port refuses
     with closing(away), Proxy([fleet.instances[0], away], {"location / {": "location / { proxy_next_upstream off;"}) as proxy:
         found = examine(fleet.environment, proxy.url)
-    assert any("requests were answered 502 by what stands before the instances" in line for line in found.lines("fail")), (
-        found.output
-    )
+    assert any("requests itself, with 502" in line for line in found.lines("fail")), found.output
 
 
 def test_a_frozen_instance_behind_the_proxy_is_found(fleet: Fleet) -> None:
@@ -295,7 +293,7 @@ def test_a_frozen_instance_behind_the_proxy_is_found(fleet: Fleet) -> None:
         finally:
             two.resume()
     (fault,) = found.lines("fail")
-    assert fault.endswith(" requests got no answer: no answer in time"), found.output
+    assert fault.endswith(" requests failed: the request timed out"), found.output
     assert found.seconds < LIMIT_SECONDS
     wait_until(lambda: is_ready(two), timeout=60, what="the instance to be itself again")
 
@@ -310,7 +308,7 @@ def test_production_over_plain_http_is_explained(fleet: Fleet) -> None:
     environment = {**fleet.environment, "APP_ENV": "production", "SHUTDOWN_DELAY": "0", "INSTANCE_ID": "instance-3"}
     with Instance(environment) as instance, Proxy([instance], {}) as proxy:
         found = examine(environment, proxy.url, instance.url)
-    assert found.lines("fail") == [f"{proxy.url}: nobody can sign in over plain http: the cookies of production are Secure"]
+    assert found.lines("fail") == [f"{proxy.url}: nobody can sign in over plain http, because production cookies are Secure"]
 
 
 def test_sockets_without_long_polling_are_fine(fleet: Fleet) -> None:
@@ -327,8 +325,8 @@ def test_https_with_an_authority_of_ones_own(fleet: Fleet, tmp_path: Path) -> No
     with Instance(environment) as instance, Proxy([instance], changes, tls=True) as proxy:
         untrusted = examine(environment, proxy.url)
         found = examine({**environment, "REQUESTS_CA_BUNDLE": str(certificate)}, proxy.url)
-    assert untrusted.lines("fail") == [f"{proxy.url} does not answer: its certificate is not trusted: self-signed certificate"]
-    assert untrusted.advice(f"{proxy.url} does not answer").startswith("For an authority of your own: REQUESTS_CA_BUNDLE=")
+    assert untrusted.lines("fail") == [f"{proxy.url} does not answer: the certificate is not trusted: self-signed certificate"]
+    assert untrusted.advice(f"{proxy.url} does not answer").startswith("For a private authority: REQUESTS_CA_BUNDLE=")
     assert found.lines("fail") == [], found.output
     assert f"{proxy.url}: WebSocket connects" in found.lines("ok")
 
@@ -382,7 +380,7 @@ def test_an_instance_with_another_database_is_found(fleet: Fleet, database_url: 
     with Instance(environment) as instance:
         found = examine(fleet.environment, instance.url)
     assert found.lines("fail") == [
-        f"{instance.url}: stray does not know the account that was just made in the database of this process"
+        f"{instance.url}: stray does not know the account that was just created in the database of this process"
     ], found.output
 
 
@@ -397,7 +395,7 @@ def test_an_instance_with_other_secrets_is_found(fleet: Fleet) -> None:
     )
     unknown = f"sessions: a session opened at {one.url} (instance-1) is not known at {instance.url} by stray"
     assert unknown in faults, found.output
-    assert found.advice(unknown).startswith("The same SESSION_SECRET, SESSION_ENCRYPTION_KEY and APP_ENV")
+    assert found.advice(unknown).startswith("Set the same SESSION_SECRET, SESSION_ENCRYPTION_KEY and APP_ENV")
 
 
 @pytest.mark.parametrize(
@@ -495,7 +493,7 @@ def test_frozen_servers_are_found_in_bounded_time(own_redis: RedisServer) -> Non
         "database does not answer",
     ], found.output
     assert found.seconds < LIMIT_SECONDS
-    assert of_instance.lines("fail") == [f"{instance.url} does not answer: no answer in time"], of_instance.output
+    assert of_instance.lines("fail") == [f"{instance.url} does not answer: the request timed out"], of_instance.output
     assert of_instance.seconds < LIMIT_SECONDS
 
 
@@ -511,7 +509,7 @@ def test_a_database_that_refuses_or_can_not_be_written_is_found(redis_url: str) 
     (fault,) = refused.lines("fail")
     assert fault.startswith("database does not answer: ")
     assert "password authentication failed" in fault
-    assert read_only.lines("fail") == ["database: it can't be written: a standby, or set to read-only"]
+    assert read_only.lines("fail") == ["database: it is read-only, for example a standby"]
     assert PASSWORD not in refused.output + read_only.output
 
 
@@ -540,14 +538,16 @@ def test_an_embedded_instance_is_examined_too(tmp_path: Path) -> None:
         found = examine(environment, instance.url)
     assert (found.status, found.lines("warn")) == (0, []), found.output
     assert f"{instance.url}: WebSocket connects" in found.lines("ok")
-    assert "database: write-ahead log (WAL) in use" in found.lines("ok")
+    assert "database: the write-ahead log (WAL) is in use" in found.lines("ok")
 
 
 def test_several_instances_do_not_go_with_embedded_mode(fleet: Fleet, tmp_path: Path) -> None:
     environment = embedded_environment(tmp_path)
     migrate(environment)
     found = examine(environment, *(instance.url for instance in fleet.instances))
-    assert found.lines("fail")[0].startswith("several instances answer (instance-1, instance-2), but here is embedded mode")
+    assert found.lines("fail")[0].startswith(
+        "several instances answer (instance-1, instance-2), but this process is in embedded mode"
+    )
     assert "USE_REDIS_SESSIONS=true" in found.advice("several instances")
 
 
@@ -557,7 +557,7 @@ def test_an_address_without_an_instance_is_found(fleet: Fleet) -> None:
         found = examine(fleet.environment, f"http://127.0.0.1:{refusing}", f"http://127.0.0.1:{silent}")
     assert found.lines("fail") == [
         f"http://127.0.0.1:{refusing} does not answer: Connection refused",
-        f"http://127.0.0.1:{silent} does not answer: no answer in time",
+        f"http://127.0.0.1:{silent} does not answer: the request timed out",
     ]
     assert found.seconds < LIMIT_SECONDS
 

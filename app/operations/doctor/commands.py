@@ -1,4 +1,4 @@
-"""`flask doctor`: the guide's Troubleshooting, executed. It also runs where the configuration is faulty."""
+"""`flask doctor`: the Troubleshooting section of the guide as a program. It also runs with a faulty configuration."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from app.redis.client import connect
 from app.sessions.interface import SessionInterface
 
 BASE_SECONDS, SECONDS_PER_URL = 40.0, 15.0
-AGAIN_SECONDS = 0.5
+RETRY_SECONDS = 0.5
 REDIS_SECONDS = 2.0
 
 
-class Ended(BaseException):
-    """By the time limit or by a signal, as it says. No Exception, so that nothing on the way takes it for its own failure."""
+class Interrupted(BaseException):
+    """The time limit or a signal ended the examination. Not an Exception, so that no check handles it as its own failure."""
 
 
 def _address(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> list[str]:
     for value in values:
         if not re.fullmatch(r"https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?/?", value):
-            raise click.BadParameter("has to look like https://radar.example.org or http://127.0.0.1:3001")
+            raise click.BadParameter("must look like https://radar.example.org or http://127.0.0.1:3001")
     return list(dict.fromkeys(value.rstrip("/").lower() for value in values))
 
 
@@ -44,16 +44,16 @@ def _address(_context: click.Context, _parameter: click.Parameter, values: Seque
     "urls",
     multiple=True,
     callback=_address,
-    help="Address of an instance, or of the balancer in front of them. Several together are compared.",
+    help="Address of an instance, or of the balancer in front of them. Several addresses are compared.",
 )
 @with_appcontext
 def doctor(urls: list[str]) -> None:
-    """Examine configuration, Redis, database, fleet, and the given addresses.
+    """Check the configuration, Redis, the database, the fleet and the given addresses.
 
-    Each line is ok, warn or fail, and what to do about it. Exit status 1 if anything failed. Takes a few seconds; after 40 s, and
-    15 s more for each address, it gives up.
+    Each line is ok, warn or fail, with what to do. The exit status is 1 if a check failed. It takes a few seconds and is
+    interrupted after 40 s plus 15 s for each address.
     """
-    logging.disable(logging.CRITICAL)  # what matters is said by the lines themselves
+    logging.disable(logging.CRITICAL)  # the findings say everything
     started = time.monotonic()
     counts = {WARN: 0, FAIL: 0}
     total = 0
@@ -63,12 +63,12 @@ def doctor(urls: list[str]) -> None:
         counts[finding.status] = counts.get(finding.status, 0) + 1
     status = FAIL if counts[FAIL] else WARN if counts[WARN] else "ok"
     seconds = time.monotonic() - started
-    click.echo(f"{status:<4} {total} checks in {seconds:.1f} s: {counts[FAIL]} failed, {counts[WARN]} to be looked at")
+    click.echo(f"{status:<4} {total} checks in {seconds:.1f} s: failed: {counts[FAIL]}, warnings: {counts[WARN]}")
     sys.exit(1 if counts[FAIL] else 0)
 
 
-def alone(faults: list[str]) -> Flask:
-    """An application that has nothing but the doctor, who tells of the faults. For all other purposes the process ends here."""
+def app_for_doctor(faults: list[str]) -> Flask:
+    """Return an application with only the command `doctor`, which reports the faults. Any other process exits with status 78."""
     if "FLASK_RUN_FROM_CLI" not in os.environ or "doctor" not in sys.argv:
         exit_with_faults(faults)
     app = Flask(__name__)
@@ -97,31 +97,31 @@ def _findings(urls: list[str]) -> Findings:
 
 
 def _bounded(findings: Findings, seconds: float) -> Iterator[Finding]:
-    """All that is found in that time; a surprise ends it too, in words."""
+    """Yield the findings within the time limit. An unexpected error becomes the last finding."""
     try:
         with _time_limit(seconds):
             yield from findings
-    except Ended as ended:
-        yield fail(f"the examination was ended: {ended}", "What should come next has not answered")
+    except Interrupted as interrupted:
+        yield fail(f"the examination was interrupted {interrupted}", "The check after the last line above got no answer")
     except Exception as error:
-        yield fail(f"the examination was ended: {type(error).__name__}", "This is a fault of the doctor's own: please report it")
+        yield fail(f"the examination failed: {type(error).__name__}", "This is a bug in the doctor: please report it")
 
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Raises Ended in the main thread then, and on SIGTERM."""
-    reason = f"it took longer than {seconds:g} s"
+    """Raise Interrupted in the main thread after the time limit and on SIGTERM."""
+    reason = f"after {seconds:g} s"
 
-    def end(number: int, _: object) -> None:
+    def interrupt(number: int, _: object) -> None:
         nonlocal reason
         if number == signal.SIGTERM:
-            reason = "by a signal"
-        if gevent.getcurrent() is gevent.get_hub():  # which would take it for an error of its own: once more in a moment
-            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+            reason = "by SIGTERM"
+        if gevent.getcurrent() is gevent.get_hub():  # the hub would log the exception as its own error: retry
+            signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
             return
-        raise Ended(reason)
+        raise Interrupted(reason)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGALRM, signal.SIGTERM)}
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGALRM, signal.SIGTERM)}
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The settings: their faults, and what is unwise about them."""
+"""The settings: their faults, and insecure choices."""
 
 from __future__ import annotations
 
@@ -13,39 +13,43 @@ from app.operations.doctor.findings import Finding, fail, ok, warn
 def faults(found: Sequence[str]) -> Iterator[Finding]:
     for fault in found:
         name = fault.partition(":")[0]
-        yield fail(f"configuration: {fault}", f"See {name} in docs/configuration.md; no process starts with it (exit status 78)")
+        advice = f"See {name} in docs/configuration.md. Until it is fixed, every process exits with status 78"
+        yield fail(f"configuration: {fault}", advice)
 
 
 def examine(config: Config) -> Iterator[Finding]:
     mode = "fleet mode" if config.use_redis_sessions else "embedded mode, one instance"
-    yield ok(f"configuration: {mode}, {config.app_env}; no fault in it")
+    yield ok(f"configuration: {mode}, {config.app_env}; all settings are valid")
     if config.use_redis_sessions:
         yield from _redis_access(config)
 
 
 def _redis_access(config: Config) -> Iterator[Finding]:
     url = urlsplit(config.redis_url or "")
-    near = url.scheme == "unix" or is_this_machine(url.hostname or "")
+    is_local = url.scheme == "unix" or is_this_machine(url.hostname or "")
     if url.password:
-        yield ok("configuration: Redis asks for a password (AUTH)")
-    elif near:
-        yield ok("configuration: no password for Redis (AUTH), which is on this machine")
+        yield ok("configuration: Redis is accessed with a password (AUTH)")
+    elif is_local:
+        yield ok("configuration: Redis is accessed without a password (AUTH), but it is on this machine")
     else:
         yield warn(
-            "configuration: no password for Redis (AUTH), which is on another machine",
-            "Whoever reaches it can end sessions: set requirepass there, and redis://default:PASSWORD@HOST in REDIS_URL",
+            "configuration: Redis is on another machine and is accessed without a password (AUTH)",
+            "Anyone who reaches it can end sessions: set requirepass there, and redis://default:PASSWORD@HOST in REDIS_URL",
         )
     if url.scheme == "rediss" and config.redis_tls_verify:
-        yield ok("configuration: the way to Redis is encrypted (TLS), and its certificate is verified")
+        yield ok("configuration: the connection to Redis is encrypted (TLS), and its certificate is verified")
     elif url.scheme == "rediss":
         yield warn(
-            "configuration: TLS to Redis without a look at its certificate (REDIS_TLS_VERIFY=false)",
-            "Anybody in between can read along: name its authority in REDIS_CA_FILE, and take REDIS_TLS_VERIFY away",
+            "configuration: the certificate of Redis is not verified (REDIS_TLS_VERIFY=false)",
+            "A machine in between can read the traffic: set REDIS_CA_FILE and remove REDIS_TLS_VERIFY",
         )
-    elif near:
-        yield ok("configuration: no TLS to Redis, which is on this machine")
+    elif is_local:
+        yield ok("configuration: the connection to Redis is not encrypted (no TLS), but it stays on this machine")
     else:
-        yield warn("configuration: no TLS to Redis, which is on another machine", "Use rediss:// and REDIS_CA_FILE")
+        yield warn(
+            "configuration: Redis is on another machine, and the connection is not encrypted (no TLS)",
+            "Use rediss:// in REDIS_URL, and set REDIS_CA_FILE",
+        )
 
 
 def is_this_machine(host: str) -> bool:

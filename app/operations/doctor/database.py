@@ -1,4 +1,4 @@
-"""The database: whether it answers, has the schema, and has room for all who want to connect."""
+"""The database: whether it answers, has the current schema, and has enough connections for all processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLOW_MS = 50.0
 NEARLY_FULL_MB, FULL_MB = 1000, 100
 UPGRADE = "Run: flask --app wsgi schema upgrade"
 
-# The owner of a connection is known by its name: workers are called "...-worker".
+# A connection is attributed by its application name: those of job workers end with "-worker".
 _SESSIONS = text("SELECT application_name, count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1")
 _LIMITS = text(
     "SELECT name, setting::int FROM pg_settings"
@@ -32,7 +32,7 @@ _LIMITS = text(
 
 
 def examine(config: Config, database: Database, instances: int) -> Generator[Finding, None, bool]:
-    """`instances`: how many live. Returns whether it can be used: it answers, and has the schema."""
+    """Examine the database for this number of live instances. Return whether it answers and has a usable schema."""
     url = make_url(database.url)
     where = f"{url.host or 'a local socket'}:{url.port or 5432}/{url.database}"
     if database.url.startswith("sqlite"):
@@ -40,21 +40,21 @@ def examine(config: Config, database: Database, instances: int) -> Generator[Fin
     try:
         started = time.perf_counter()
         database.run_within(TIMEOUT_SECONDS, _is_read_only)
-        connecting = (time.perf_counter() - started) * 1000
+        connect_ms = (time.perf_counter() - started) * 1000
         started = time.perf_counter()
         read_only = database.run_within(TIMEOUT_SECONDS, _is_read_only)
-        asking = (time.perf_counter() - started) * 1000
+        query_ms = (time.perf_counter() - started) * 1000
         complaint = database.run_within(TIMEOUT_SECONDS, schema_complaint)
         limits, sessions = database.run_within(TIMEOUT_SECONDS, _connections)
     except DatabaseUnavailable as error:
-        yield _silent(where, error)
+        yield _unavailable(where, error)
         return False
-    answers = f"database answers: {asking:.1f} ms, {connecting:.0f} ms with connecting, {where}"
-    yield ok(answers) if asking <= SLOW_MS else warn(answers, "Move it closer to the instances, or look at its load")
+    answers = f"database answers: {query_ms:.1f} ms, {connect_ms:.0f} ms with a new connection, {where}"
+    yield ok(answers) if query_ms <= SLOW_MS else warn(answers, "Move it closer to the instances, or reduce its load")
     yield _schema(complaint)
     if read_only:
-        yield fail("database: it can't be written: a standby, or set to read-only", "Let DATABASE_URL name the primary")
-    yield _budget(config.database_pool_size, instances, limits, sessions)
+        yield fail("database: it is read-only, for example a standby", "Set DATABASE_URL to the primary")
+    yield _connection_budget(config.database_pool_size, instances, limits, sessions)
     return complaint is None and not read_only
 
 
@@ -64,29 +64,32 @@ def _embedded(database: Database) -> Generator[Finding, None, bool]:
         yield fail(f"database: there is no file {path}", UPGRADE)
         return False
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
-        yield fail(f"database: {path} or its folder can't be written", "Give both to the user that runs the instance")
+        yield fail(f"database: {path} or its folder is not writable", "Make the user that runs the instance the owner of both")
         return False
     try:
         mode = database.run_within(TIMEOUT_SECONDS, lambda connection: connection.exec_driver_sql("PRAGMA journal_mode").scalar())
         complaint = database.run_within(TIMEOUT_SECONDS, schema_complaint)
     except DatabaseUnavailable as error:
-        yield _silent(str(path), error)
+        yield _unavailable(str(path), error)
         return False
-    yield ok(f"database answers and can be written: {path}")
+    yield ok(f"database answers and is writable: {path}")
     if mode == "wal":
-        yield ok("database: write-ahead log (WAL) in use")
+        yield ok("database: the write-ahead log (WAL) is in use")
     else:
-        yield warn(f"database: no write-ahead log, but journal mode {mode}", "SQLite's WAL needs a local disk, no network share")
+        yield warn(
+            f"database: the journal mode is {mode} instead of WAL",
+            "Move the file to a local disk: the WAL of SQLite does not work on a network share",
+        )
     yield _schema(complaint)
-    yield _room(path.parent)
+    yield _disk_space(path.parent)
     return complaint is None
 
 
-def _silent(where: str, error: DatabaseUnavailable) -> Finding:
+def _unavailable(where: str, error: DatabaseUnavailable) -> Finding:
     cause = cause_of(error) or f"no answer within {TIMEOUT_SECONDS:g} s"
     return fail(
         f"database does not answer: {where}: {cause}",
-        'Is it running, and are address, name and password in DATABASE_URL right? psql "$DATABASE_URL" -c "SELECT 1"',
+        'Check that it runs and that DATABASE_URL is right: psql "$DATABASE_URL" -c "SELECT 1"',
     )
 
 
@@ -94,28 +97,32 @@ def _schema(complaint: str | None) -> Finding:
     return fail(f"database: {complaint.partition(';')[0]}", UPGRADE) if complaint else ok("database: the schema is up to date")
 
 
-def _room(folder: Path) -> Finding:
+def _disk_space(folder: Path) -> Finding:
     free = shutil.disk_usage(folder).free / 1_000_000
-    text = f"database: {free:,.0f} MB of disk are free"
-    advice = f"Make room on the disk of {folder}: when it is full nothing can be stored"
+    text = f"database: {free:,.0f} MB of disk space are free"
+    advice = f"Free disk space at {folder}: nothing can be stored when it is full"
     if free < FULL_MB:
         return fail(text, advice)
     return warn(text, advice) if free < NEARLY_FULL_MB else ok(text)
 
 
-def _budget(pool: int, instances: int, limits: dict[str, int], sessions: dict[str, int]) -> Finding:
-    """What all may take together, against what the server gives to ordinary users."""
-    room = limits["max_connections"] - sum(count for name, count in limits.items() if name != "max_connections")
+def _connection_budget(pool: int, instances: int, limits: dict[str, int], sessions: dict[str, int]) -> Finding:
+    """Compare what all processes may open with what the server allows to ordinary users."""
+    allowed = limits["max_connections"] - sum(count for name, count in limits.items() if name != "max_connections")
     workers = sum(math.ceil(count / pool) for name, count in sessions.items() if name.endswith("-worker"))
-    wanted = pool * (instances + workers)
+    needed = pool * (instances + workers)
     text = (
-        f"database: connection budget: {instances} instances and {workers} workers x pool of {pool} = {wanted},"
-        f" of {room} that the server gives; {sum(sessions.values())} in use now"
+        f"database: connection budget: {instances} instances and {workers} workers x pool of {pool} = {needed},"
+        f" of {allowed} that the server allows; {sum(sessions.values())} in use now"
     )
     advice = "Lower DATABASE_POOL_SIZE, run fewer instances, or raise max_connections of PostgreSQL"
-    if wanted > room:
+    if needed > allowed:
         return fail(text, advice)
-    return warn(f"{text}; one instance more, as in a rolling restart, has no room", advice) if wanted + pool > room else ok(text)
+    return (
+        warn(f"{text}; there is no room for one more instance in a rolling restart", advice)
+        if needed + pool > allowed
+        else ok(text)
+    )
 
 
 def _is_read_only(connection: Connection) -> bool:

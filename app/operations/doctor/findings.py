@@ -1,4 +1,4 @@
-"""What an examination finds: one line each, and what to do about it."""
+"""Findings: one line each, and what to do about it."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def graded(value: float, *, warn_above: float, fail_above: float, text: str, adv
     return warn(text, advice) if value > warn_above else ok(text)
 
 
-def in_words(error: BaseException) -> str:
-    """What lies at the bottom of an error of the network, in a few words."""
+def describe_error(error: BaseException) -> str:
+    """Describe the root cause of a network error in a few words."""
     for cause in reversed(list(_causes(error))):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {cause.verify_message}"
+            return f"the certificate is not trusted: {cause.verify_message}"
         if isinstance(cause, TimeoutError) or "timed out" in str(cause).lower():
-            return "no answer in time"
+            return "the request timed out"
         if isinstance(cause, socket.gaierror):
-            return "its name is not known"
+            return "the host name is unknown"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
     return (str(error).partition("\n")[0] or type(error).__name__)[:200]

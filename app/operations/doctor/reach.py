@@ -1,4 +1,4 @@
-"""Whether an address leads to instances that are ready, which ones, and what stands in between."""
+"""Whether an address leads to ready instances, which ones, and through a proxy or directly."""
 
 from __future__ import annotations
 
@@ -12,104 +12,105 @@ import requests
 from app.operations.doctor.findings import Finding, fail, ok, warn
 from app.operations.doctor.site import Site, Unreachable
 
-VISITS_PER_INSTANCE, MOST_VISITS, VISITING_SECONDS = 4, 30, 5.0
+REQUESTS_PER_INSTANCE, MAX_REQUESTS, MAX_SECONDS = 4, 30, 5.0
 
 
-def reach(site: Site, living: Sequence[str]) -> Generator[Finding, None, bool]:
-    """Asks until all who live have answered, or long enough. Returns whether it is worth to ask on."""
+def reach(site: Site, live: Sequence[str]) -> Generator[Finding, None, bool]:
+    """Send requests until all live instances have answered or a limit is reached. Return whether to examine the site further."""
     try:
-        site.find()
+        site.resolve()
         first = site.get("/health/ready")
     except Unreachable as error:
-        advice = "Is something listening there, and does no firewall stand in between?"
-        if "in time" in str(error):
-            advice = "It is frozen or overloaded, or a firewall drops what is sent to it: look at its processor and its log"
-        if "certificate" in str(error):
-            advice = "For an authority of your own: REQUESTS_CA_BUNDLE=/path/to/its/certificate.pem flask --app wsgi doctor ..."
-        yield fail(f"{site.url} does not answer: {error}", advice)
+        yield fail(f"{site.url} does not answer: {error}", _unreachable_advice(str(error)))
         return False
     if first.is_redirect:
-        yield fail(f"{site.url} leads on to {_place(first)}", "Give the doctor that address")
+        yield fail(f"{site.url} redirects to {_target(first)}", "Give the doctor that address")
         return False
-    others, silences = _more(site, living)
-    answers = [first, *others]
+    others, failures = _more(site, live)
+    responses = [first, *others]
     site.server = first.headers.get("Server", "")
     site.is_proxied = _is_proxied(site, first)
     if not site.instances:
         yield fail(
-            f"{site.url} answers {first.status_code}, but no instance of RepoRadar does: there is no X-Instance-Id",
-            "Is this the right address? A proxy that has no instance left answers 502 or 504; it must leave X-Instance-Id alone",
+            f"{site.url} answers {first.status_code}, but not from an instance of RepoRadar: there is no X-Instance-Id",
+            "Check the address. A proxy without a reachable instance answers 502 or 504; it must pass on X-Instance-Id",
         )
         return False
-    kind = "through a proxy" if site.is_proxied else "directly"
-    yield ok(f"{site.url} reaches {kind}: {', '.join(sorted(site.instances))}")
-    if site.is_proxied and (absent := sorted(set(living) - site.instances)):
+    how = "through a proxy" if site.is_proxied else "directly"
+    yield ok(f"{site.url} reaches {how}: {', '.join(sorted(site.instances))}")
+    if site.is_proxied and (absent := sorted(set(live) - site.instances)):
         yield warn(
-            f"{site.url} never led to {', '.join(absent)}, in {len(answers)} requests",
-            "Is it among the servers of the proxy? One that is not ready is left out rightly",
+            f"{site.url} led none of {len(responses)} requests to {', '.join(absent)}",
+            "Check that the proxy lists it among its servers; it may leave out an instance that is not ready",
         )
-    if silences:
+    if failures:
         yield fail(
-            f"{site.url}: {len(silences)} of {len(answers) + len(silences)} requests got no answer: {silences[0]}",
-            "An instance behind it is frozen or overloaded: the one that is missing above. Nothing more is asked here",
+            f"{site.url}: {len(failures)} of {len(responses) + len(failures)} requests failed: {failures[0]}",
+            "An instance behind it is frozen or overloaded: the one that is missing above. This address is not examined further",
         )
         return False
-    yield from _readiness(site, answers)
+    yield from _readiness(site, responses)
     return True
 
 
-def _more(site: Site, living: Sequence[str]) -> tuple[list[requests.Response], list[str]]:
-    """Answers, and why there was none."""
-    answers: list[requests.Response] = []
-    silences: list[str] = []
-    wanted = min(MOST_VISITS, VISITS_PER_INSTANCE * max(2, len(living)))
-    deadline = time.monotonic() + VISITING_SECONDS
-    while (
-        len(answers) + len(silences) < wanted and time.monotonic() < deadline and not (living and set(living) <= site.instances)
-    ):
+def _unreachable_advice(reason: str) -> str:
+    if "timed out" in reason:
+        return "It is frozen or overloaded, or a firewall drops the packets: check its CPU and its log"
+    if "certificate" in reason:
+        return "For a private authority: REQUESTS_CA_BUNDLE=/path/to/its/certificate.pem flask --app wsgi doctor ..."
+    return "Check that a server listens there and that no firewall blocks the connection"
+
+
+def _more(site: Site, live: Sequence[str]) -> tuple[list[requests.Response], list[str]]:
+    """Return the responses, and the reasons of failed requests."""
+    responses: list[requests.Response] = []
+    failures: list[str] = []
+    wanted = min(MAX_REQUESTS, REQUESTS_PER_INSTANCE * max(2, len(live)))
+    deadline = time.monotonic() + MAX_SECONDS
+    while len(responses) + len(failures) < wanted and time.monotonic() < deadline and not (live and set(live) <= site.instances):
         try:
-            answers.append(site.get("/health/ready"))
+            responses.append(site.get("/health/ready"))
         except Unreachable as error:
-            silences.append(str(error))
-    return answers, silences
+            failures.append(str(error))
+    return responses, failures
 
 
-def _readiness(site: Site, answers: Sequence[requests.Response]) -> Generator[Finding, None, None]:
+def _readiness(site: Site, responses: Sequence[requests.Response]) -> Generator[Finding, None, None]:
     reasons = {
-        answer.headers["X-Instance-Id"]: _reasons(answer)
-        for answer in answers
-        if answer.status_code == 503 and "X-Instance-Id" in answer.headers
+        response.headers["X-Instance-Id"]: _reasons(response)
+        for response in responses
+        if response.status_code == 503 and "X-Instance-Id" in response.headers
     }
     for name, reason in sorted(reasons.items()):
         if reason == "draining":
-            yield warn(
-                f"{site.url}: {name} is stopping", "As in any restart. If it was drained on the fleet page, bring it back there"
-            )
+            advice = "This is normal during a restart. If it was drained on the fleet page, return it to service there"
+            yield warn(f"{site.url}: {name} is draining", advice)
         else:
-            yield fail(f"{site.url}: {name} is not ready: {reason}", "See `/health/ready` answers 503 in docs/troubleshooting.md")
-    strange = Counter(answer.status_code for answer in answers if "X-Instance-Id" not in answer.headers)
-    for status, count in strange.items():
+            advice = "See `/health/ready` answers 503 in docs/troubleshooting.md"
+            yield fail(f"{site.url}: {name} is not ready: {reason}", advice)
+    foreign = Counter(response.status_code for response in responses if "X-Instance-Id" not in response.headers)
+    for status, count in foreign.items():
         yield fail(
-            f"{site.url}: {count} of {len(answers)} requests were answered {status} by what stands before the instances",
-            "It still sends requests to instances that are gone or stopping: see its log",
+            f"{site.url}: the proxy answered {count} of {len(responses)} requests itself, with {status}",
+            "It still sends requests to instances that have ended or are stopping: see its log",
         )
-    if not reasons and not strange:
+    if not reasons and not foreign:
         yield ok(f"{site.url}: ready")
 
 
-def _reasons(answer: requests.Response) -> str:
+def _reasons(response: requests.Response) -> str:
     try:
-        return "; ".join(answer.json()["reasons"])
+        return "; ".join(response.json()["reasons"])
     except (ValueError, KeyError, TypeError):
         return "503"
 
 
-def _is_proxied(site: Site, answer: requests.Response) -> bool:
-    """The workers of one gunicorn count as one."""
+def _is_proxied(site: Site, response: requests.Response) -> bool:
+    """The workers of one gunicorn count as one instance."""
     names = {re.sub(r"-w\d+$", "", name) for name in site.instances}
-    return len(names) > 1 or "Via" in answer.headers or not site.server.startswith("gunicorn")
+    return len(names) > 1 or "Via" in response.headers or not site.server.startswith("gunicorn")
 
 
-def _place(answer: requests.Response) -> str:
-    match = re.match(r"https?://[^/?#]+", answer.headers.get("Location", ""))
+def _target(response: requests.Response) -> str:
+    match = re.match(r"https?://[^/?#]+", response.headers.get("Location", ""))
     return match[0] if match else "another address"

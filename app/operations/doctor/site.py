@@ -1,4 +1,4 @@
-"""One of the given addresses, an instance or what stands in front of several: asked by HTTP, as a program would."""
+"""HTTP requests to one of the given addresses: an instance, or the balancer in front of several."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 
-from app.operations.doctor.findings import in_words
+from app.operations.doctor.findings import describe_error
 
 T = TypeVar("T")
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 5.0
-NAME_SECONDS = 5.0
-# On one machine all have the address 127.0.0.1, a proxy too. Linux gives us more of them to be told apart by.
+LOOKUP_SECONDS = 5.0
+# On one machine a proxy connects from 127.0.0.1. This address distinguishes the doctor from it; Linux accepts all of 127.0.0.0/8.
 OWN_LOOPBACK = "127.0.0.77"
 
 
 class Unreachable(Exception):
-    """With the reason in words."""
+    """The message is the reason, for people."""
 
 
 @dataclass
 class Site:
     url: str
-    instances: set[str] = field(default_factory=set)  # that have answered here
-    server: str = ""  # as it calls itself
+    instances: set[str] = field(default_factory=set)  # seen in responses from here
+    server: str = ""  # the Server header
     is_proxied: bool = False
-    own_address: str = ""  # from which we ask
+    own_address: str = ""  # the client address of the doctor
 
     @property
     def scheme(self) -> str:
@@ -49,32 +49,32 @@ class Site:
 
     @property
     def origin(self) -> str:
-        """As a browser writes it: without the port that goes without saying."""
+        """The origin as browsers send it, without a default port."""
         return re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", self.url)
 
-    def find(self) -> None:
-        """Looks up the name, which can't be given a time limit otherwise, and learns from where we ask. Raises Unreachable."""
+    def resolve(self) -> None:
+        """Look up the name with a timeout and find out the own client address. Raises Unreachable."""
         port = urlsplit(self.url).port or (443 if self.scheme == "https" else 80)
-        found = within(NAME_SECONDS, lambda: socket.getaddrinfo(self.host, port, type=socket.SOCK_STREAM))
-        for family, _, _, _, peer in found:
+        addresses = within(LOOKUP_SECONDS, lambda: socket.getaddrinfo(self.host, port, type=socket.SOCK_STREAM))
+        for family, _, _, _, peer in addresses:
             try:
                 self.own_address = _own_address(family, peer)
             except OSError as error:
                 failure = error
             else:
                 return
-        raise Unreachable(in_words(failure))
+        raise Unreachable(describe_error(failure))
 
     def get(self, path: str, **headers: str) -> requests.Response:
-        return self._ask("GET", path, headers)
+        return self._request("GET", path, headers)
 
     def post(self, path: str, body: Any = None, **headers: str) -> requests.Response:
-        return self._ask("POST", path, headers, body)
+        return self._request("POST", path, headers, body)
 
-    def _ask(self, method: str, path: str, headers: Mapping[str, str], body: Any = None) -> requests.Response:
-        """On a connection of its own, so that a balancer chooses anew. Raises Unreachable."""
+    def _request(self, method: str, path: str, headers: Mapping[str, str], body: Any = None) -> requests.Response:
+        """Send a request on a new connection, so that a balancer chooses an instance again. Raises Unreachable."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        with session(self.own_address) as http:
+        with http_session(self.own_address) as http:
             try:
                 response = http.request(
                     method,
@@ -85,26 +85,26 @@ class Site:
                     allow_redirects=False,
                 )
             except requests.RequestException as error:
-                raise Unreachable(in_words(error)) from None
+                raise Unreachable(describe_error(error)) from None
         if instance_id := response.headers.get("X-Instance-Id"):
             self.instances.add(instance_id)
         return response
 
 
-def session(own_address: str = "") -> requests.Session:
-    """Without cookies of its own, and without the proxies of the environment; its authorities are those of REQUESTS_CA_BUNDLE."""
+def http_session(own_address: str = "") -> requests.Session:
+    """Return a session without stored cookies or proxies of the environment. REQUESTS_CA_BUNDLE names the trusted authorities."""
     http = requests.Session()
     http.trust_env = False
     http.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or True
-    http.cookies = _forgetful()
+    http.cookies = _rejecting_cookie_jar()
     if own_address == OWN_LOOPBACK:
-        http.mount("http://", _From(own_address))
-        http.mount("https://", _From(own_address))
+        http.mount("http://", _SourceAddressAdapter(own_address))
+        http.mount("https://", _SourceAddressAdapter(own_address))
     return http
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
-    """The result of what can't be interrupted; after so many seconds it is left to itself. Raises Unreachable."""
+    """Run work that can't be interrupted, in a thread that is abandoned after the timeout. Raises Unreachable."""
     outcome: list[T | BaseException] = []
 
     def run() -> None:
@@ -117,14 +117,14 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     thread.start()
     thread.join(seconds)
     if not outcome:
-        raise Unreachable("its name was not found out in time")
+        raise Unreachable("the DNS lookup timed out")
     if isinstance(outcome[0], BaseException):
-        raise Unreachable(in_words(outcome[0]))
+        raise Unreachable(describe_error(outcome[0]))
     return outcome[0]
 
 
 def _own_address(family: int, peer: Any) -> str:
-    """From which a connection to the peer comes."""
+    """Return the address from which a connection to the peer comes."""
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.settimeout(CONNECT_SECONDS)
         if str(peer[0]).startswith("127."):
@@ -134,14 +134,14 @@ def _own_address(family: int, peer: Any) -> str:
         return str(probe.getsockname()[0])
 
 
-def _forgetful() -> RequestsCookieJar:
+def _rejecting_cookie_jar() -> RequestsCookieJar:
     jar = RequestsCookieJar()
     CookieJar.set_policy(jar, DefaultCookiePolicy(allowed_domains=[]))
     return jar
 
 
-class _From(HTTPAdapter):
-    """Connects from a certain address of this machine."""
+class _SourceAddressAdapter(HTTPAdapter):
+    """Connects from the given address of this machine."""
 
     def __init__(self, address: str) -> None:
         self._address = address

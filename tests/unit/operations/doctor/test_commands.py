@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from flask import Flask
 from sqlalchemy import Connection, Table, func, select, update
 
@@ -48,49 +49,49 @@ def count(connection: Connection, table: Table = users) -> int:
 
 
 def examination(doctor: Doctor) -> Iterator[Finding]:
-    with doctor._visitor():
-        yield ok("an account is there")
+    with doctor._test_client():
+        yield ok("the account exists")
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(30)
 
 
-def test_the_account_goes_when_the_doctor_is_ended(doctor: Doctor, database: Database) -> None:
+def test_account_is_deleted_when_the_doctor_is_terminated(doctor: Doctor, database: Database) -> None:
     findings = _bounded(examination(doctor), 30)
     assert next(findings).status == "ok"
     assert database.run(count) == 1
     (last,) = findings
-    assert last.text == "the examination was ended: by a signal"
+    assert last.text == "the examination was interrupted by SIGTERM"
     assert database.run(count) == 0
 
 
-def test_the_account_goes_when_nobody_reads_on(doctor: Doctor, database: Database) -> None:
+def test_account_is_deleted_when_the_findings_are_not_read_to_the_end(doctor: Doctor, database: Database) -> None:
     findings = _bounded(examination(doctor), 30)
     next(findings)
     findings.close()  # type: ignore[attr-defined]
     assert database.run(count) == 0
 
 
-def test_an_account_that_was_left_behind_goes_with_the_next_examination(doctor: Doctor, database: Database) -> None:
+def test_abandoned_account_is_deleted_by_the_next_examination(doctor: Doctor, database: Database) -> None:
     for name in ("doctor-1@doctor.invalid", "doctor-2@doctor.invalid", "doctor@example.org"):
         doctor.accounts.add_without_limit(name, "correct horse battery")
     long_ago = update(users).where(users.c.email != "doctor-2@doctor.invalid").values(created_at=datetime(2026, 1, 1, tzinfo=UTC))
     database.run(lambda connection: connection.execute(long_ago))
-    with doctor._visitor() as visitor:
-        assert visitor.email.endswith("@doctor.invalid")
+    with doctor._test_client() as client:
+        assert client.email.endswith("@doctor.invalid")
         assert database.run(count) == 3
     left = database.run(lambda connection: list(connection.execute(select(users.c.email).order_by(users.c.id)).scalars()))
     assert left == ["doctor-2@doctor.invalid", "doctor@example.org"]
 
 
-def test_the_account_goes_with_its_events(app: Flask, doctor: Doctor, database: Database) -> None:
+def test_account_is_deleted_with_its_events(app: Flask, doctor: Doctor, database: Database) -> None:
     analytics: Analytics = app.extensions["analytics"]
-    with doctor._visitor() as visitor:
-        analytics.accept(AnalyticsAccount(visitor.id), [Event("e", "clicked", "account", {}, datetime.now(UTC))])
+    with doctor._test_client() as client:
+        analytics.accept(AnalyticsAccount(client.user_id), [Event("e", "clicked", "account", {}, datetime.now(UTC))])
         assert database.run(count, events) == 1
     assert (database.run(count, events), database.run(count, rollups)) == (0, 0)
 
 
-def test_the_fleet_is_told_of_where_there_is_a_report(doctor: Doctor) -> None:
+def test_fleet_report_is_examined(doctor: Doctor) -> None:
     crashed: dict[str, Any] = {
         "instance_id": "instance-2",
         "nonce": "a",
@@ -101,11 +102,11 @@ def test_the_fleet_is_told_of_where_there_is_a_report(doctor: Doctor) -> None:
     }
     live = {"instance_id": "instance-1", "status": "ready", "uptime": 9, "version": "1.0", "obstacles": []}
     report = {"instances": [live], "advice": [], "disagreements": [], "stops": [crashed]}
-    told = [finding.text for finding in replace(doctor, fleet_report=lambda: report).examine([])]
-    assert told[-2:] == ["fleet: instance-1 is ready, up for 9 s, version 1.0", "stops: instance-2 crashed, noticed at now"]
+    texts = [finding.text for finding in replace(doctor, fleet_report=lambda: report).examine([])]
+    assert texts[-2:] == ["fleet: instance-1 is ready, up for 9 s, version 1.0", "stops: instance-2 crashed, detected at now"]
 
 
-def test_the_time_is_limited() -> None:
+def test_examination_ends_after_the_time_limit() -> None:
     def slow() -> Iterator[Finding]:
         yield ok("first")
         time.sleep(30)
@@ -114,41 +115,41 @@ def test_the_time_is_limited() -> None:
     started = time.monotonic()
     first, last = _bounded(slow(), 0.1)
     assert time.monotonic() - started < 10
-    assert (first.text, last.text) == ("first", "the examination was ended: it took longer than 0.1 s")
+    assert (first.text, last.text) == ("first", "the examination was interrupted after 0.1 s")
 
 
-def test_a_surprise_is_told_in_words() -> None:
+def test_unexpected_error_is_reported_without_its_details() -> None:
     def broken() -> Iterator[Finding]:
         yield ok("first")
         raise KeyError("secret")
 
     assert [str(finding).partition("\n")[0] for finding in _bounded(broken(), 10)] == [
         "ok   first",
-        "fail the examination was ended: KeyError",
+        "fail the examination failed: KeyError",
     ]
 
 
 @pytest.mark.parametrize("value", ["radar.example.org", "ftp://x", "http://user:secret@x", "http://x/path", "http://"])
-def test_what_is_no_address_is_refused(app: Flask, value: str) -> None:
-    result = app.test_cli_runner().invoke(args=["doctor", "--url", value])
+def test_invalid_address_is_rejected(value: str) -> None:
+    result = CliRunner().invoke(commands.doctor, ["--url", value])
     assert result.exit_code == 2
     assert "secret" not in result.output
 
 
-def test_an_embedded_instance_without_addresses(app: Flask) -> None:
+def test_embedded_instance_is_examined_without_addresses(app: Flask) -> None:
     try:
         result = app.test_cli_runner().invoke(args=["doctor"])
     finally:
         logging.disable(logging.NOTSET)
     assert result.exit_code == 0, result.output
-    assert result.output.splitlines()[0] == "ok   configuration: embedded mode, one instance, development; no fault in it"
+    assert result.output.splitlines()[0] == "ok   configuration: embedded mode, one instance, development; all settings are valid"
     assert result.output.splitlines()[-1].startswith("ok   ")
 
 
-def test_only_the_doctor_goes_on_with_a_faulty_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_doctor_runs_with_a_faulty_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
     monkeypatch.setattr("sys.argv", ["flask", "--app", "wsgi", "doctor"])
-    app = commands.alone(["LOG_FORMAT: must be one of text, json"])
+    app = commands.app_for_doctor(["LOG_FORMAT: must be one of text, json"])
     try:
         result = app.test_cli_runner().invoke(args=["doctor"])
     finally:
@@ -157,5 +158,5 @@ def test_only_the_doctor_goes_on_with_a_faulty_configuration(monkeypatch: pytest
     assert result.output.startswith("fail configuration: LOG_FORMAT: must be one of text, json\n       See LOG_FORMAT in")
     monkeypatch.setattr("sys.argv", ["flask", "--app", "wsgi", "notify"])
     with pytest.raises(SystemExit) as left:
-        commands.alone(["LOG_FORMAT: must be one of text, json"])
+        commands.app_for_doctor(["LOG_FORMAT: must be one of text, json"])
     assert left.value.code == 78

@@ -19,7 +19,7 @@ from tests.unit.conftest import UNUSED_DATABASE_URL
         ("rediss://:secret-of-redis@redis.example.org", {"REDIS_TLS_VERIFY": "false"}, ["ok", "ok", "warn"]),
     ],
 )
-def test_the_way_to_redis(url: str, more: dict[str, str], expected: list[str]) -> None:
+def test_insecure_access_to_redis_warns(url: str, more: dict[str, str], expected: list[str]) -> None:
     findings = list(configuration.examine(config.load(fleet_environment(url, UNUSED_DATABASE_URL, **more))))
     assert [finding.status for finding in findings] == expected
     assert "secret-of-redis" not in "".join(map(str, findings))

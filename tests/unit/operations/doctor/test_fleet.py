@@ -28,8 +28,8 @@ def examined(**report: object) -> list[str]:
     return [str(finding) for finding in fleet.examine({"instances": [INSTANCE], **report})][1:]
 
 
-def test_instances_of_the_fleet() -> None:
-    starting = {**INSTANCE, "status": "starting", "obstacles": ["holds no signing key"]}
+def test_instances_are_graded_by_status() -> None:
+    starting = {**INSTANCE, "status": "starting", "obstacles": ["this instance has no signing key"]}
     found = fleet.examine(
         {"instances": [INSTANCE, {**INSTANCE, "status": "draining"}, {**starting, "uptime": 3}, {**starting, "uptime": 99}]}
     )
@@ -38,9 +38,9 @@ def test_instances_of_the_fleet() -> None:
     assert fleet.live_ids({"instances": [INSTANCE]}) == ["instance-1"]
 
 
-def test_what_does_not_fit_together_fails_and_advice_warns() -> None:
+def test_mismatch_fails_and_advice_warns() -> None:
     assert examined(disagreements=[{"kind": "twin", "instance_ids": ["a", "b"], "message": "two call themselves a"}]) == [
-        "fail fleet: two call themselves a\n       Compare the settings of a, b"
+        "fail fleet: a, b: two call themselves a\n       Compare the settings of a, b with those of the others"
     ]
     advice = {
         "instance_id": "a",
@@ -53,7 +53,7 @@ def test_what_does_not_fit_together_fails_and_advice_warns() -> None:
     assert examined(advice=[advice]) == ["warn fleet: a: cpu_percent is 81.5, above 70: busy\n       Add instance"]
 
 
-def test_what_the_last_stops_waited_for() -> None:
+def test_last_stops_name_their_longest_phase() -> None:
     forced = {
         **STOP,
         "kind": "forced",
@@ -63,9 +63,10 @@ def test_what_the_last_stops_waited_for() -> None:
     crashed = {**STOP, "kind": "crashed", "seconds": None, "phases": []}
     clean, of_forced, of_crashed = examined(stops=[STOP, forced, crashed])
     assert clean.startswith(
-        "ok   stops: instance-2 stopped clean in 7.31 s at 2026-11-25T23:00:00.000Z; most of it for delay, 5.00 s"
+        "ok   stops: the stop of instance-2 was clean and took 7.31 s at 2026-11-25T23:00:00.000Z;"
+        " the longest phase was delay, 5.00 s"
     )
-    assert "stopped forced in 28.00 s" in of_forced
-    assert "most of it for requests, 20.00 s\n       Long requests" in of_forced
+    assert "was forced and took 28.00 s" in of_forced
+    assert "the longest phase was requests, 20.00 s\n       Some requests take long" in of_forced
     assert of_crashed.startswith("warn stops: instance-2 crashed")
     assert len(examined(stops=[STOP] * 9)) == fleet.LAST_STOPS

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.operations.doctor.proxy import _passed
+from app.operations.doctor.proxy import _compare_addresses
 from app.operations.doctor.site import Site
 
 
@@ -14,9 +14,9 @@ from app.operations.doctor.site import Site
         ("127.0.0.77", "172.18.0.1", "warn"),  # the published port of a container
         ("10.0.0.5", "10.0.0.9", "fail"),
         ("192.168.1.5", "8.8.8.8", "warn"),  # a router, or a proxy in the internet
-        ("10.0.0.5", "nonsense", "fail"),
+        ("10.0.0.5", "invalid", "fail"),
         ("", "10.0.0.9", "ok"),
     ],
 )
-def test_the_address_that_is_seen_and_ours(own: str, seen: str, status: str) -> None:
-    assert _passed(Site("http://x", own_address=own), seen, 1).status == status
+def test_client_address_is_compared_with_our_own(own: str, seen: str, status: str) -> None:
+    assert _compare_addresses(Site("http://x", own_address=own), seen, 1).status == status

@@ -12,7 +12,7 @@ def statuses(findings: Iterator[Finding]) -> list[str]:
     return [finding.status for finding in findings]
 
 
-def test_redis_facts() -> None:
+def test_unsafe_redis_settings_are_found() -> None:
     assert _version({"redis_version": "7.0.15"}).status == "ok"
     assert _version({"redis_version": "6.2.1"}).status == "warn"
     assert statuses(_role({"role": "master", "cluster_enabled": 0})) == []
@@ -27,5 +27,5 @@ def test_redis_facts() -> None:
 
 
 @pytest.mark.parametrize(("now", "instances", "status"), [(10, 3, "ok"), (10, 11, "warn"), (810, 1, "fail")])
-def test_connections_of_redis(now: int, instances: int, status: str) -> None:
+def test_connections_of_redis_are_graded(now: int, instances: int, status: str) -> None:
     assert _clients({"connected_clients": now, "maxclients": 1000}, instances).status == status

@@ -14,5 +14,5 @@ from app.operations.doctor.site import Site
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
     ],
 )
-def test_an_origin_leaves_out_the_port_that_goes_without_saying(url: str, origin: str) -> None:
+def test_origin_has_no_default_port(url: str, origin: str) -> None:
     assert Site(url).origin == origin
