@@ -1,7 +1,7 @@
-"""The settings: one table, read once from the environment, typed, and checked as a whole.
+"""The settings: read once from the environment, typed, and validated together.
 
-`Config` is that table: each field is one environment variable (its name in capitals). `load()` reads them all and raises one
-`ConfigError` with every fault that it found, by name and never by value.
+Each field of `Config` is one environment variable (its name in capitals). `load()` reads all of them and raises one `ConfigError`
+with every fault that it found. A fault names the variable and never contains its value.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from dotenv import dotenv_values
 from app.core import config_parsers as parsers
 from app.core.config_parsers import RateLimit
 
-EX_CONFIG = 78  # sysexits.h: the configuration is at fault; a supervisor need not try again
+EX_CONFIG = 78  # sysexits.h: the configuration is invalid; a supervisor should not restart the process
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
-# What these platforms set in each process of a deployment. Their disks are emptied with every restart; a volume has to be named.
-# Kubernetes is not among them: developers and continuous integration work in its pods too.
+# Environment variables that identify platforms whose disks are emptied at each restart. Kubernetes is not in the list, because
+# developers and continuous integration run in its pods too.
 EPHEMERAL_DISKS = {"DYNO": "Heroku", "RENDER": "Render", "FLY_APP_NAME": "Fly.io"}
 
 Values = dict[str, Any]
 
 
 class ConfigError(Exception):
-    """Carries every fault of the configuration, each as `NAME: what is wrong with it`."""
+    """The configuration is invalid. `faults` lists every fault as `NAME: what is wrong`."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("; ".join(faults))
@@ -57,7 +57,7 @@ def _setting(
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the environment says, one field a variable. A default may depend on the fields above it."""
+    """The settings of this process. A default may depend on the fields above it."""
 
     use_redis_sessions: bool = _setting(
         parsers.boolean,
@@ -71,24 +71,24 @@ class Config:
         shown_default="`production` in fleet mode, else `development`",
     )
     redis_url: str | None = _setting(
-        parsers.redis_url, None, "`redis://`, `rediss://` or `unix://`, one address; required in fleet mode", secret=True
+        parsers.redis_url, None, "one `redis://`, `rediss://` or `unix://` URL; required in fleet mode", secret=True
     )
     redis_ca_file: str | None = _setting(
-        parsers.readable_file, None, "certificate authority of a `rediss://` server", shown_default="system store"
+        parsers.readable_file, None, "CA certificate file for a `rediss://` server", shown_default="system store"
     )
     redis_tls_verify: bool = _setting(parsers.boolean, "true", "`false` accepts any certificate of a `rediss://` server")
     session_encryption_key: tuple[bytes, ...] = _setting(
         parsers.encryption_keys,
         None,
-        "64 hexadecimal characters; a comma-separated list rotates, newest first; required in fleet mode",
-        shown_default="embedded: generated once and kept",
+        "64 hexadecimal characters; to rotate, a comma-separated list with the newest key first; required in fleet mode",
+        shown_default="embedded mode: generated at the first start",
         secret=True,
     )
     session_secret: tuple[str, ...] = _setting(
         parsers.signing_secrets,
         None,
-        "at least 32 characters, signs session cookies; a comma-separated list rotates, newest first; required in fleet mode",
-        shown_default="embedded: generated once and kept",
+        "at least 32 characters; to rotate, a comma-separated list with the newest secret first; required in fleet mode",
+        shown_default="embedded mode: generated at the first start",
         secret=True,
     )
     database_url: str = _setting(
@@ -98,11 +98,11 @@ class Config:
         shown_default="a SQLite file under `instance/`",
         secret=True,
     )
-    database_pool_size: int = _setting(parsers.integer(1, 100), "5", "database connections per instance, at most")
+    database_pool_size: int = _setting(parsers.integer(1, 100), "5", "maximum number of database connections per instance")
     instance_id: str | None = _setting(
         parsers.instance_id,
         None,
-        "name of this instance; with several gunicorn workers each adds `-wN`",
+        "name of this instance; with several gunicorn workers, each appends `-wN`",
         shown_default="`hostname-pid-random8`",
     )
     host: str = _setting(
@@ -113,37 +113,40 @@ class Config:
     )
     port: int = _setting(parsers.integer(1, 65535), "3000", "port to listen on")
     web_concurrency: int = _setting(
-        parsers.integer(1, 64), "1", "gunicorn workers, each an instance of its own; 1 in embedded mode"
+        parsers.integer(1, 64), "1", "number of gunicorn workers, each a separate instance; 1 in embedded mode"
     )
     socket_transports: tuple[str, ...] = _setting(
         lambda text: tuple(parsers.choice("polling", "websocket")(part.strip()) for part in text.split(",")),
         lambda values: "websocket" if (values["web_concurrency"] or 1) > 1 else "polling,websocket",
-        "Socket.IO transports that are offered; `websocket` alone where requests can't be routed to the instance of a connection",
+        "Socket.IO transports; only `websocket` where the load balancer can't route by Engine.IO session ID",
         shown_default="`polling,websocket`; `websocket` with several gunicorn workers",
     )
-    max_sockets: int = _setting(parsers.integer(1, 100_000), "2000", "sockets per instance; further ones are answered 503")
-    max_sockets_per_user: int = _setting(parsers.integer(1, 10_000), "20", "sockets per user on one instance")
-    session_ttl: int = _setting(parsers.integer(1, 31_536_000), "86400", "idle lifetime of a session, seconds, sliding")
-    session_max_age: int = _setting(parsers.integer(1, 31_536_000), "2592000", "absolute lifetime of a session, seconds")
-    shutdown_timeout: int = _setting(parsers.integer(3, 3600), "30", "SIGTERM to exit, seconds, at most")
-    drain_rate: int = _setting(parsers.integer(1, 100_000), "100", "sockets closed per second while stopping")
+    max_sockets: int = _setting(parsers.integer(1, 100_000), "2000", "maximum number of sockets per instance")
+    max_sockets_per_user: int = _setting(parsers.integer(1, 10_000), "20", "maximum number of sockets per user on one instance")
+    session_ttl: int = _setting(parsers.integer(1, 31_536_000), "86400", "idle timeout of a session in seconds")
+    session_max_age: int = _setting(parsers.integer(1, 31_536_000), "2592000", "maximum lifetime of a session in seconds")
+    shutdown_timeout: int = _setting(parsers.integer(3, 3600), "30", "maximum time from SIGTERM to exit in seconds")
+    drain_rate: int = _setting(parsers.integer(1, 100_000), "100", "sockets closed per second while an instance stops")
     shutdown_delay: int = _setting(
         parsers.integer(0, 600),
         lambda values: "5" if values["app_env"] == "production" else "0",
-        "how long a stopping instance still serves after its readiness has turned 503, seconds",
+        "how long a stopping instance serves requests after its readiness check fails, in seconds",
         shown_default="`5` in production, else `0`",
     )
     rate_limit_login: RateLimit = _setting(
-        parsers.rate_limit, "10/15min", "failed logins per account and per client address, across all instances"
+        parsers.rate_limit, "10/15min", "failed logins per account and per client address, on all instances together"
     )
     rate_limit_register: RateLimit = _setting(
-        parsers.rate_limit, "20/h", "registrations per client address, across all instances"
+        parsers.rate_limit, "20/h", "registrations per client address, on all instances together"
     )
     trusted_proxies: int = _setting(
-        parsers.integer(0, 10), "0", "number of reverse proxies whose `X-Forwarded-*` headers are believed"
+        parsers.integer(0, 10), "0", "number of reverse proxies whose `X-Forwarded-*` headers are trusted"
     )
     allowed_origins: tuple[str, ...] = _setting(
-        parsers.origins, "", "further origins that may open a socket or send state-changing requests", shown_default="same origin"
+        parsers.origins,
+        "",
+        "other origins that may open sockets or send state-changing requests, comma-separated",
+        shown_default="same origin",
     )
     plain_http: bool = _setting(
         parsers.boolean, "true", "`false` turns off the hand-written HTTP reader: gunicorn parses and writes everything"
@@ -151,17 +154,17 @@ class Config:
     shared_redis_connection: bool = _setting(
         parsers.boolean, "true", "`false` turns off the connection that all requests share: redis-py and its pool do everything"
     )
-    log_format: str = _setting(parsers.choice("text", "json"), "text", "`text` or `json`, one line each")
-    log_level: str = _setting(parsers.choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least severe level that is logged")
+    log_format: str = _setting(parsers.choice("text", "json"), "text", "`text` or `json`; one line per record")
+    log_level: str = _setting(parsers.choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "minimum severity that is logged")
     repository_roots: tuple[Path, ...] = _setting(
         parsers.folders, "", "colon-separated folders whose local repositories may be analysed", shown_default="empty"
     )
     repository_allowed_networks: tuple[IPv4Network | IPv6Network, ...] = _setting(
-        parsers.networks, "", "private networks that may be fetched from after all, comma-separated", shown_default="empty"
+        parsers.networks, "", "private networks from which repositories may be fetched, comma-separated", shown_default="empty"
     )
-    repository_max_mb: int = _setting(parsers.integer(1, 1_000_000), "1024", "size limit of one clone, megabytes")
-    repository_timeout: int = _setting(parsers.integer(1, 86_400), "600", "time limit of one analysis, seconds")
-    analytics_retention_days: int = _setting(parsers.integer(1, 36_500), "365", "how long analytics events are kept")
+    repository_max_mb: int = _setting(parsers.integer(1, 1_000_000), "1024", "maximum size of one clone in megabytes")
+    repository_timeout: int = _setting(parsers.integer(1, 86_400), "600", "timeout of one analysis in seconds")
+    analytics_retention_days: int = _setting(parsers.integer(1, 36_500), "365", "how many days analytics events are stored")
 
     @property
     def production(self) -> bool:
@@ -169,21 +172,21 @@ class Config:
 
     @property
     def fingerprint(self) -> str:
-        """Of the settings that all instances of a fleet should have in common: 12 hexadecimal characters."""
-        names = [setting.name for setting in SETTINGS if not setting.metadata["secret"] and setting.name not in _OF_ONE_INSTANCE]
+        """Return 12 hexadecimal characters that are equal on instances whose shared settings are equal."""
+        names = [setting.name for setting in SETTINGS if not setting.metadata["secret"] and setting.name not in _PER_INSTANCE]
         shared = "\n".join(f"{name}={getattr(self, name)}" for name in names)
         return hashlib.sha256(shared.encode()).hexdigest()[:12]
 
     @property
     def data_folder(self) -> Path:
-        """Where an embedded instance keeps its database, its secrets and its lock."""
+        """The folder of an embedded instance's database, secrets and lock file."""
         return _data_folder(self.database_url)
 
 
 SETTINGS = dataclasses.fields(Config)
 
-# What instances of one fleet may differ in; secrets have a comparison of their own.
-_OF_ONE_INSTANCE = {
+# Settings that may differ between instances of one fleet. Secrets are compared separately, by key ID.
+_PER_INSTANCE = {
     "instance_id",
     "host",
     "port",
@@ -198,7 +201,7 @@ _OF_ONE_INSTANCE = {
 
 
 def load(environ: Mapping[str, str]) -> Config:
-    """The configuration of this process; raises ConfigError with all faults."""
+    """Build the configuration from environment variables. Raises ConfigError with all faults."""
     faults: list[str] = []
     values: Values = {}
     for setting in SETTINGS:
@@ -207,10 +210,10 @@ def load(environ: Mapping[str, str]) -> Config:
         except ValueError as fault:
             faults.append(f"{setting.name.upper()}: {fault}")
             values[setting.name] = None
-    faults += _faults_between(values, {fault.split(":")[0] for fault in faults})
-    faults += _faults_of_the_disk(values, environ)
+    faults += _combination_faults(values, {fault.split(":")[0] for fault in faults})
+    faults += _disk_faults(values, environ)
     if not faults and not values["use_redis_sessions"]:
-        faults += _keep_embedded_secrets(values)
+        faults += _load_embedded_secrets(values)
     if faults:
         raise ConfigError(faults)
     return Config(**values)
@@ -218,16 +221,16 @@ def load(environ: Mapping[str, str]) -> Config:
 
 @functools.cache
 def from_environment() -> Config:
-    """The process's own configuration, read once; `.env` counts in development, and never wins over the environment."""
-    environ = _environment_without_flasks_additions()
+    """Return the configuration of this process, cached. In development, `.env` supplies variables that the environment lacks."""
+    environ = _original_environment()
     fleet = environ.get("USE_REDIS_SESSIONS", "").strip().lower() in ("true", "1", "yes")
     production = (environ.get("APP_ENV", "").strip() or ("production" if fleet else "development")) == "production"
     file = {} if production else dotenv_values(PROJECT_ROOT / ".env")
     return load({**{name: value for name, value in file.items() if value is not None}, **environ})
 
 
-def _environment_without_flasks_additions() -> Mapping[str, str]:
-    """The `flask` command reads `.env` into the environment by itself, in production as well; Linux knows what it was before."""
+def _original_environment() -> Mapping[str, str]:
+    """Return the environment without what the `flask` command added from `.env`, which it reads in production too."""
     if "FLASK_RUN_FROM_CLI" not in os.environ:
         return os.environ
     try:
@@ -238,7 +241,7 @@ def _environment_without_flasks_additions() -> Mapping[str, str]:
 
 
 def from_environment_or_exit() -> Config:
-    """The same for the start of a process: names every fault on stderr and leaves with EX_CONFIG."""
+    """Return the configuration; if it is invalid, write every fault to stderr and exit with EX_CONFIG."""
     try:
         return from_environment()
     except ConfigError as error:
@@ -252,7 +255,7 @@ def exit_with_faults(faults: list[str]) -> NoReturn:
 
 
 def reference() -> str:
-    """The table of all settings as Markdown, for `docs/configuration.md`."""
+    """Return the table of all settings as Markdown, for `docs/configuration.md`."""
     rows = ["| name | default | meaning |", "|---|---|---|"]
     for setting in SETTINGS:
         default = setting.metadata["default"]
@@ -262,7 +265,7 @@ def reference() -> str:
     return "\n".join(rows)
 
 
-def _read(setting: dataclasses.Field[Any], environ: Mapping[str, str], above: Values) -> Any:
+def _read(setting: dataclasses.Field[Any], environ: Mapping[str, str], earlier: Values) -> Any:
     text = environ.get(setting.name.upper(), "").strip()
     if setting.metadata["secret"]:
         text = _from_file(setting.name.upper(), environ, text)
@@ -270,7 +273,7 @@ def _read(setting: dataclasses.Field[Any], environ: Mapping[str, str], above: Va
         default = setting.metadata["default"]
         if default is None:
             return None
-        text = default(above) if callable(default) else default
+        text = default(earlier) if callable(default) else default
         if not text and setting.metadata["secret"]:
             return None
     return setting.metadata["parse"](text)
@@ -281,7 +284,7 @@ def _from_file(name: str, environ: Mapping[str, str], text: str) -> str:
     if not path:
         return text
     if text:
-        raise ValueError(f"is set twice, by {name} and by {name}_FILE")
+        raise ValueError(f"is set twice, by {name} and {name}_FILE; remove one")
     try:
         content = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -291,13 +294,13 @@ def _from_file(name: str, environ: Mapping[str, str], text: str) -> str:
     return content
 
 
-def _faults_between(values: Values, already: set[str]) -> list[str]:
-    """What single values can't show: modes that lack their keys, and settings that contradict each other."""
+def _combination_faults(values: Values, names_with_faults: set[str]) -> list[str]:
+    """Return the faults of valid values that do not fit together: missing secrets, and settings that contradict each other."""
     faults = []
     fleet = values["use_redis_sessions"]
     if fleet:
         for name in ("redis_url", "session_encryption_key", "session_secret", "database_url"):
-            if values[name] is None and name.upper() not in already:
+            if values[name] is None and name.upper() not in names_with_faults:
                 faults.append(f"{name.upper()}: is required when USE_REDIS_SESSIONS is true")
         if (values["database_url"] or "").startswith("sqlite"):
             faults.append("DATABASE_URL: must be PostgreSQL when USE_REDIS_SESSIONS is true")
@@ -314,42 +317,42 @@ def _faults_between(values: Values, already: set[str]) -> list[str]:
     return faults
 
 
-def _faults_of_the_disk(values: Values, environ: Mapping[str, str]) -> list[str]:
-    """Embedded mode keeps accounts and secrets in files: where the project's folder does not last, another has to be named."""
-    marks = [f"{platform} ({mark} is set)" for mark, platform in EPHEMERAL_DISKS.items() if environ.get(mark)]
+def _disk_faults(values: Values, environ: Mapping[str, str]) -> list[str]:
+    """Reject embedded mode on an ephemeral disk, where a restart would delete accounts and secrets."""
+    platforms = [f"{platform} ({variable} is set)" for variable, platform in EPHEMERAL_DISKS.items() if environ.get(variable)]
     embedded = values["use_redis_sessions"] is False and values["database_url"] is not None
-    if not marks or not embedded or _data_folder(values["database_url"]) != PROJECT_ROOT / "instance":
+    if not platforms or not embedded or _data_folder(values["database_url"]) != PROJECT_ROOT / "instance":
         return []
     return [
-        f"USE_REDIS_SESSIONS: must be true on {marks[0]}, which loses its files with each restart; "
-        "or name a SQLite file on a volume, as DATABASE_URL=sqlite:////volume/reporadar.db"
+        f"USE_REDIS_SESSIONS: must be true on {platforms[0]}, where each restart deletes all files; "
+        "or use a SQLite file on a volume, such as DATABASE_URL=sqlite:////volume/reporadar.db"
     ]
 
 
-def _keep_embedded_secrets(values: Values) -> list[str]:
-    """Embedded mode needs no secret from its user: they are made at the first start and kept beside the database."""
+def _load_embedded_secrets(values: Values) -> list[str]:
+    """Embedded mode generates its secrets at the first start and stores them next to the database. Returns faults."""
     folder, faults = _data_folder(values["database_url"]), []
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        return [f"DATABASE_URL: its folder can't be made ({error.strerror})"]
+        return [f"DATABASE_URL: its folder can't be created ({error.strerror})"]
     for name, parse in (("session_encryption_key", parsers.encryption_keys), ("session_secret", parsers.signing_secrets)):
         if values[name] is None:
             try:
-                values[name] = parse(_kept_secret(folder / name))
+                values[name] = parse(_load_or_create_secret(folder / name))
             except OSError as error:
-                faults.append(f"{name.upper()}: can't be kept beside the database ({error.strerror})")
+                faults.append(f"{name.upper()}: its file next to the database can't be written or read ({error.strerror})")
             except ValueError as error:
-                faults.append(f"{name.upper()}: as it is kept beside the database, {error}")
+                faults.append(f"{name.upper()}: the value in the file next to the database {error}")
     return faults
 
 
-def _kept_secret(path: Path) -> str:
+def _load_or_create_secret(path: Path) -> str:
     if not path.exists():
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".secret-") as scratch:  # mode 600
             scratch.write(secrets.token_hex(32))
             scratch.flush()
-            with contextlib.suppress(FileExistsError):  # another process was first: then its secret counts
+            with contextlib.suppress(FileExistsError):  # another process was faster: use its secret
                 os.link(scratch.name, path)
     return path.read_text(encoding="ascii").strip()
 

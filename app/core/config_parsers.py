@@ -1,4 +1,4 @@
-"""How the text of a setting becomes its value. Each parser raises ValueError with words that do not repeat the value."""
+"""Parsers for the text of settings. Each raises ValueError with a message that does not contain the value."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def choice(*options: str) -> Callable[[str], str]:
     return parse
 
 
-def integer(least: int, most: int) -> Callable[[str], int]:
+def integer(minimum: int, maximum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,12}", text) or not least <= int(text) <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not minimum <= int(text) <= maximum:
+            raise ValueError(f"must be a whole number from {minimum} to {maximum}")
         return int(text)
 
     return parse
@@ -66,7 +66,7 @@ def instance_id(text: str) -> str:
 
 
 def host(text: str) -> str:
-    """A name or an address to listen on; an IPv6 address with or without brackets."""
+    """Parse a host name or an address to listen on; an IPv6 address may be in brackets."""
     if not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]|[0-9a-fA-F:.]+", text):
         raise ValueError("must be a host name or an address")
     return text.strip("[]")
@@ -77,14 +77,14 @@ def redis_url(text: str) -> str:
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise ValueError("must begin with redis://, rediss:// or unix://")
     if parts.scheme == "unix" and not parts.path.startswith("/"):
-        raise ValueError("must name a socket as unix:///path")
+        raise ValueError("must contain the path of a socket, as in unix:///path")
     if parts.scheme != "unix" and not parts.hostname:
-        raise ValueError("names no host")
+        raise ValueError("contains no host")
     if not re.fullmatch(r"(db=[0-9]+)?" if parts.scheme == "unix" else r"", parts.query):
-        raise ValueError("carries options; certificates are up to REDIS_CA_FILE and REDIS_TLS_VERIFY")
+        raise ValueError("contains options; remove them (REDIS_CA_FILE and REDIS_TLS_VERIFY configure certificates)")
     if parts.scheme != "unix" and not re.fullmatch(r"(/[0-9]*)?", parts.path):
-        raise ValueError("names a database that is no number")
-    _refuse_placeholder(parts.password, "carries a placeholder instead of a password")
+        raise ValueError("contains a database that is not a number")
+    _refuse_placeholder(parts.password, "contains a placeholder instead of a password")
     return text
 
 
@@ -92,13 +92,13 @@ def database_url(text: str) -> str:
     parts = _split_url(text)
     if parts.scheme == "sqlite":
         if not text.startswith("sqlite:////"):
-            raise ValueError("must name a SQLite file by its absolute path, as sqlite:////path")
+            raise ValueError("must contain the absolute path of a SQLite file, as in sqlite:////path")
         return text
     if parts.scheme not in ("postgresql", "postgres"):
         raise ValueError("must begin with postgresql:// or postgres://")
     if not parts.path.strip("/"):
-        raise ValueError("names no database")
-    _refuse_placeholder(parts.password, "carries a placeholder instead of a password")
+        raise ValueError("contains no database name")
+    _refuse_placeholder(parts.password, "contains a placeholder instead of a password")
     return "postgresql+psycopg2" + text[len(parts.scheme) :]
 
 
@@ -116,7 +116,7 @@ def encryption_keys(text: str) -> tuple[bytes, ...]:
     for part in text.split(","):
         if not re.fullmatch(r"[0-9a-fA-F]{64}", part.strip()):
             _refuse_placeholder(part.strip())
-            raise ValueError("must be 64 hexadecimal characters (openssl rand -hex 32), or a comma-separated list of such")
+            raise ValueError("must be 64 hexadecimal characters (openssl rand -hex 32), or a comma-separated list of them")
         _refuse_placeholder(part.strip())
         keys.append(bytes.fromhex(part.strip()))
     return _distinct(keys)
@@ -127,13 +127,13 @@ def signing_secrets(text: str) -> tuple[str, ...]:
     for value in values:
         _refuse_placeholder(value)
         if len(value) < 32:
-            raise ValueError("must be at least 32 characters (openssl rand -hex 32), or a comma-separated list of such")
+            raise ValueError("must be at least 32 characters (openssl rand -hex 32), or a comma-separated list of them")
     return _distinct(values)
 
 
 def _distinct(values: Sequence[T]) -> tuple[T, ...]:
     if len(set(values)) < len(values):
-        raise ValueError("names the same key twice")
+        raise ValueError("contains the same key twice")
     return tuple(values)
 
 
@@ -145,18 +145,16 @@ PLACEHOLDER_WORDS = re.compile(
 PLACEHOLDER_VALUES = {"password", "secret", "0123456789abcdef" * 4, "deadbeef" * 8}
 
 
-def _refuse_placeholder(
-    value: str | None, complaint: str = "is a placeholder; put a secret of your own there (openssl rand -hex 32)"
-) -> None:
+def _refuse_placeholder(value: str | None, message: str = "is a placeholder; use your own secret (openssl rand -hex 32)") -> None:
     if value is None:
         return
-    monotonous = len(value) >= 32 and len(set(value)) < 4
-    if monotonous or value.lower() in PLACEHOLDER_VALUES or PLACEHOLDER_WORDS.search(value):
-        raise ValueError(complaint)
+    is_repetitive = len(value) >= 32 and len(set(value)) < 4
+    if is_repetitive or value.lower() in PLACEHOLDER_VALUES or PLACEHOLDER_WORDS.search(value):
+        raise ValueError(message)
 
 
 def origins(text: str) -> tuple[str, ...]:
-    """As browsers write them: in small letters and without the default port."""
+    """Parse origins and normalize them as browsers send them: in lower case and without the default port."""
     return tuple(_origin(part.strip()) for part in text.split(",") if part.strip())
 
 
@@ -170,10 +168,10 @@ def _origin(text: str) -> str:
 
 
 def folders(text: str) -> tuple[Path, ...]:
-    values = tuple(Path(part) for part in text.split(":") if part)
-    if not all(folder.is_absolute() for folder in values):
+    paths = tuple(Path(part) for part in text.split(":") if part)
+    if not all(folder.is_absolute() for folder in paths):
         raise ValueError("must be a colon-separated list of absolute paths")
-    return values
+    return paths
 
 
 def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:

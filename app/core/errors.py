@@ -1,4 +1,4 @@
-"""One shape for errors: problem details (RFC 9457) under `/api/`, a plain page elsewhere, and never a traceback."""
+"""Error responses: problem details (RFC 9457) under `/api/`, an HTML page elsewhere, never a traceback."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from app.core import instance, logs
 log = logging.getLogger(__name__)
 
 
-SENTENCES = {
+MESSAGES = {
     404: "There is nothing at this address.",
-    405: "This address does not take requests of that kind.",
-    413: "This is larger than what is accepted here.",
+    405: "This address does not support this request method.",
+    413: "The request is too large.",
 }
 
 
 class Problem(Exception):
-    """An answer that is an error: `errors` are `{field, message}` for bad input, `headers` go with the response."""
+    """An error response. `errors` holds a `{field, message}` for each invalid field; `headers` are added to the response."""
 
     status = 500
 
@@ -43,7 +43,7 @@ class Problem(Exception):
 
 
 class Invalid(Problem):
-    """Input of the right form that breaks a rule."""
+    """Invalid input."""
 
     status = 422
 
@@ -65,7 +65,7 @@ class Conflict(Problem):
 
 
 class TooMany(Problem):
-    """A rate limit was reached; `retry_after` in whole seconds."""
+    """A rate limit was reached. `retry_after` in seconds."""
 
     status = 429
 
@@ -74,7 +74,7 @@ class TooMany(Problem):
 
 
 class Unavailable(Problem):
-    """Something that is needed does not answer now. Nothing was lost, and asking again soon is right."""
+    """A required service does not answer. Clients may retry after `retry_after` seconds."""
 
     status = 503
 
@@ -83,7 +83,7 @@ class Unavailable(Problem):
 
 
 def cause_of(error: BaseException) -> str:
-    """The first line of what lies behind an error, for the log or an operator's terminal; empty if it has no cause."""
+    """Return the first line of the error's cause, for logs and command output; empty if there is none."""
     cause = error.__cause__
     return str(getattr(cause, "orig", cause) or "").partition("\n")[0]
 
@@ -102,23 +102,23 @@ def _problem(problem: Problem) -> Response:
 def _http_exception(error: HTTPException) -> Response:
     if isinstance(error, InternalServerError) and error.original_exception is not None:
         return _unexpected(error.original_exception)
-    if error.response is not None:  # a redirect, or an answer made by whoever raised it
+    if error.response is not None:  # a redirect, or a response that the view has prepared
         return error.response  # type: ignore[return-value]
     headers = {name: value for name, value in error.get_headers() if name not in ("Content-Type", "Content-Length")}
-    sentence = SENTENCES.get(error.code or 500, error.description or "")
-    return _render(Problem(sentence, status=error.code, headers=headers))
+    message = MESSAGES.get(error.code or 500, error.description or "")
+    return _render(Problem(message, status=error.code, headers=headers))
 
 
 def _unexpected(error: BaseException) -> Response:
-    # Flask has logged it with its traceback. A Problem gets here when saving the session raised it after the view.
+    # Flask has logged the traceback. A Problem arrives here if saving the session raised it after the view.
     if isinstance(error, Problem):
         return _problem(error)
-    return _render(Problem("Something went wrong here. The request id leads to the cause in the log."))
+    return _render(Problem("An unexpected error occurred. Search the log for the request ID to find the cause."))
 
 
 def _render(problem: Problem) -> Response:
     title = HTTPStatus(problem.status).phrase
-    if request_ctx.url_adapter is None:  # the Host header makes no sense, so no page can be made that has links
+    if request_ctx.url_adapter is None:  # the Host header is invalid, so a page could not contain links
         response = Response(problem.detail, problem.status, content_type="text/plain; charset=utf-8")
     elif request.path.startswith("/api/"):
         response = Response(json.dumps(_details(problem, title)), problem.status, content_type="application/problem+json")

@@ -1,4 +1,4 @@
-"""Work for native threads, beside the event loop: what would block it, and gives up the interpreter lock meanwhile."""
+"""Native threads, for work that would block the event loop and releases the GIL."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ T = TypeVar("T")
 
 
 class NativeThreads:
-    """So many threads of its own, and a queue; the caller waits, other greenlets go on."""
+    """A pool of `count` native threads. `run` blocks only the calling greenlet."""
 
     def __init__(self, count: int) -> None:
         self._pool = ThreadPool(count)
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        result, error = self._pool.apply(_outcome, (work, args, kwargs))
+        result, error = self._pool.apply(_run, (work, args, kwargs))
         if error is not None:
             raise error
         value: T = result
         return value
 
 
-def _outcome(work: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
-    # An exception that left the thread would be printed by gevent, beside the log and with whatever it carries.
+def _run(work: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
+    # gevent would print an exception that leaves the thread to stderr, with all its contents.
     try:
         return work(*args, **kwargs), None
     except Exception as error:

@@ -318,5 +318,5 @@ def test_the_image_alone_refuses_to_keep_data_in_itself(image: Image) -> None:
     alone = Container(image, {"environment": {}}, {})
     alone.start(wait_ready=False)
     assert alone.wait() == EX_CONFIG
-    assert "DATABASE_URL: its folder can't be made" in alone.log()
+    assert "DATABASE_URL: its folder can't be created" in alone.log()
     alone.close()

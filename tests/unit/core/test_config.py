@@ -11,7 +11,7 @@ from app.core.config import EPHEMERAL_DISKS, EX_CONFIG, SETTINGS, Config, Config
 from app.core.config_parsers import RateLimit
 from harness.servers import ROOT
 
-# The table of the public contract: these names are what operators set.
+# The names in the public contract.
 CONTRACT_NAMES = [
     "USE_REDIS_SESSIONS",
     "REDIS_URL",
@@ -122,7 +122,7 @@ def embedded(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def process_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """A process without settings, in a project without an `.env`."""
+    """A process without settings, in a project without `.env`."""
     for name in CONTRACT_NAMES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(f"{name}_FILE", raising=False)
@@ -131,27 +131,27 @@ def process_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pyte
     return monkeypatch
 
 
-# What there is.
+# The list of settings.
 
 
-def test_every_name_of_the_contract_is_a_setting_and_no_other() -> None:
+def test_settings_are_exactly_the_names_of_the_contract() -> None:
     assert sorted(setting.name.upper() for setting in SETTINGS) == sorted(CONTRACT_NAMES)
 
 
-def test_exactly_the_secrets_are_marked_as_such() -> None:
+def test_exactly_the_secrets_are_marked_as_secret() -> None:
     assert sorted(setting.name.upper() for setting in SETTINGS if setting.metadata["secret"]) == sorted(SECRET_NAMES)
 
 
-def test_the_documentation_shows_the_table_of_the_settings() -> None:
+def test_documentation_contains_the_current_table() -> None:
     path = ROOT / "docs" / "configuration.md"
     assert path.is_file(), "docs/configuration.md is missing; it has to contain the output of app.core.config.reference()"
     assert config.reference() in path.read_text(encoding="utf-8"), (
         "docs/configuration.md is out of date: replace its table by the output of\n"
-        "  .venv/bin/python -c 'from app import config; print(config.reference())'"
+        "  .venv/bin/python -c 'from app.core import config; print(config.reference())'"
     )
 
 
-def test_the_reference_has_a_row_for_each_setting_and_names_what_may_come_from_a_file() -> None:
+def test_reference_has_a_row_for_each_setting_and_marks_secrets() -> None:
     header, _, *rows = config.reference().splitlines()
     assert header == "| name | default | meaning |"
     assert [row.split("|")[1].strip(" `") for row in rows] == [setting.name.upper() for setting in SETTINGS]
@@ -194,18 +194,18 @@ def test_defaults_of_both_modes(embedded: dict[str, str]) -> None:
         assert (loaded.repository_max_mb, loaded.repository_timeout, loaded.analytics_retention_days) == (1024, 600, 365)
 
 
-def test_the_database_of_embedded_mode_lies_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embedded_database_is_in_the_project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "PROJECT_ROOT", tmp_path)
     loaded = load({})
     assert loaded.database_url == f"sqlite:///{tmp_path}/instance/reporadar.db"
     assert loaded.data_folder == tmp_path / "instance"
 
 
-def test_an_empty_value_is_no_value() -> None:
+def test_empty_value_counts_as_unset() -> None:
     assert load({**FLEET, "PORT": "", "LOG_LEVEL": "  "}) == load(FLEET)
 
 
-def test_postgres_is_another_word_for_postgresql() -> None:
+def test_postgres_scheme_is_accepted_as_postgresql() -> None:
     assert load({**FLEET, "DATABASE_URL": "postgres://u:p@h:5432/d"}).database_url == "postgresql+psycopg2://u:p@h:5432/d"
     assert load({**FLEET, "DATABASE_URL": "postgresql://u:p@h:5432/d"}).database_url == "postgresql+psycopg2://u:p@h:5432/d"
 
@@ -213,12 +213,12 @@ def test_postgres_is_another_word_for_postgresql() -> None:
 # Faults.
 
 
-def test_each_setting_is_tried_with_a_fault() -> None:
+def test_each_setting_has_a_faulty_example() -> None:
     assert set(FAULTY) == set(CONTRACT_NAMES)
 
 
 @pytest.mark.parametrize("name", FAULTY)
-def test_a_faulty_value_is_named_and_not_shown(name: str) -> None:
+def test_fault_contains_the_name_but_not_the_value(name: str) -> None:
     found = faults({**FLEET, name: FAULTY[name]})
     assert names(found) == [name]
     assert MARK not in "".join(found)
@@ -230,34 +230,34 @@ def test_all_faults_are_reported_at_once() -> None:
     assert MARK not in "".join(found)
 
 
-def test_fleet_mode_without_its_keys_names_each_of_them() -> None:
+def test_fleet_mode_reports_each_missing_setting() -> None:
     found = faults({"USE_REDIS_SESSIONS": "true"})
     assert sorted(names(found)) == sorted(SECRET_NAMES)
     assert all(fault.endswith("is required when USE_REDIS_SESSIONS is true") for fault in found)
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
-def test_fleet_mode_lacks_a_single_key(name: str) -> None:
+def test_fleet_mode_reports_a_single_missing_setting(name: str) -> None:
     assert names(faults({**FLEET, name: ""})) == [name]
 
 
-def test_a_fleet_does_not_share_a_sqlite_file() -> None:
+def test_fleet_mode_rejects_sqlite() -> None:
     assert names(faults({**FLEET, "DATABASE_URL": "sqlite:////tmp/reporadar.db"})) == ["DATABASE_URL"]
 
 
-def test_redis_url_alone_does_not_pass_for_fleet_mode(embedded: dict[str, str]) -> None:
+def test_redis_url_without_fleet_mode_is_rejected(embedded: dict[str, str]) -> None:
     for unset in ({}, {"USE_REDIS_SESSIONS": "false"}):
         found = faults({**embedded, **unset, "REDIS_URL": f"redis://:{MARK}@127.0.0.1"})
         assert names(found) == ["REDIS_URL"]
         assert MARK not in found[0]
 
 
-def test_an_embedded_instance_is_one_worker(embedded: dict[str, str]) -> None:
+def test_embedded_mode_allows_one_worker(embedded: dict[str, str]) -> None:
     assert names(faults({**embedded, "WEB_CONCURRENCY": "2"})) == ["WEB_CONCURRENCY"]
     assert load({**FLEET, "WEB_CONCURRENCY": "2"}).web_concurrency == 2
 
 
-def test_several_workers_offer_websockets_alone() -> None:
+def test_several_workers_allow_only_websocket_transport() -> None:
     assert load({**FLEET, "WEB_CONCURRENCY": "2"}).socket_transports == ("websocket",)
     assert load({**FLEET, "WEB_CONCURRENCY": "2", "SOCKET_TRANSPORTS": "websocket"}).socket_transports == ("websocket",)
     for polling in ("polling", "polling,websocket"):
@@ -266,7 +266,7 @@ def test_several_workers_offer_websockets_alone() -> None:
 
 @pytest.mark.parametrize("mark", EPHEMERAL_DISKS)
 @pytest.mark.parametrize("database", [{}, {"DATABASE_URL": FLEET["DATABASE_URL"]}], ids=["default", "PostgreSQL"])
-def test_embedded_mode_needs_a_disk_that_lasts(mark: str, database: dict[str, str]) -> None:
+def test_embedded_mode_is_rejected_on_ephemeral_disks(variable: str, database: dict[str, str]) -> None:
     found = faults({**database, mark: "web.1"})
     assert names(found) == ["USE_REDIS_SESSIONS"]
     assert mark in found[0]
@@ -275,11 +275,11 @@ def test_embedded_mode_needs_a_disk_that_lasts(mark: str, database: dict[str, st
 
 
 @pytest.mark.parametrize("mark", EPHEMERAL_DISKS)
-def test_embedded_mode_on_a_volume_is_named_by_its_path(embedded: dict[str, str], mark: str) -> None:
+def test_embedded_mode_is_accepted_with_a_database_on_a_volume(embedded: dict[str, str], variable: str) -> None:
     assert not load({**embedded, mark: "web.1"}).use_redis_sessions
 
 
-def test_the_delay_leaves_time_to_stop() -> None:
+def test_shutdown_delay_must_leave_time_to_stop() -> None:
     assert names(faults({**FLEET, "SHUTDOWN_DELAY": "9", "SHUTDOWN_TIMEOUT": "10"})) == ["SHUTDOWN_DELAY"]
     assert load({**FLEET, "SHUTDOWN_DELAY": "8", "SHUTDOWN_TIMEOUT": "10"}).shutdown_delay == 8
 
@@ -287,11 +287,11 @@ def test_the_delay_leaves_time_to_stop() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        # As they stand in the scaling guide.
+        # From the scaling guide.
         ("SESSION_ENCRYPTION_KEY", "your-secret-key-here"),
         ("SESSION_SECRET", "your-session-secret-here"),
         ("DATABASE_URL", "postgresql://user:password@localhost:5432/reporadar"),
-        # As they stand in other people's examples.
+        # From common examples.
         ("SESSION_SECRET", "change-me-change-me-change-me-change-me"),
         ("SESSION_SECRET", "replace_with_a_long_random_string_please"),
         ("SESSION_SECRET", "<at least thirty-two characters of noise>"),
@@ -305,7 +305,7 @@ def test_the_delay_leaves_time_to_stop() -> None:
         ("REDIS_URL", "redis://:changeme@127.0.0.1"),
     ],
 )
-def test_placeholders_are_no_secrets(name: str, value: str) -> None:
+def test_placeholders_are_rejected(name: str, value: str) -> None:
     found = faults({**FLEET, name: value})
     assert names(found) == [name]
     assert "placeholder" in found[0]
@@ -313,7 +313,7 @@ def test_placeholders_are_no_secrets(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("separator", [",", ", "])
-def test_a_list_of_keys_rotates(separator: str) -> None:
+def test_list_of_keys_is_accepted(separator: str) -> None:
     other_key, other_secret = "0a1b2c3d4e5f6071" * 4, SECRET[::-1]
     rotating = {
         "SESSION_ENCRYPTION_KEY": separator.join([other_key, KEY]),
@@ -334,7 +334,7 @@ def test_a_list_of_keys_rotates(separator: str) -> None:
     ],
     ids=["key twice", "secret twice", "key and nothing", "secret and nothing"],
 )
-def test_a_list_that_does_not_rotate_is_refused(name: str, value: str) -> None:
+def test_invalid_list_of_keys_is_rejected(name: str, value: str) -> None:
     found = faults({**FLEET, name: value})
     assert names(found) == [name]
     assert KEY not in found[0]
@@ -345,14 +345,14 @@ def test_a_list_that_does_not_rotate_is_refused(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
-def test_each_secret_may_come_from_a_file(name: str, tmp_path: Path) -> None:
+def test_each_secret_can_be_read_from_a_file(name: str, tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text(FLEET[name] + "\n")
     assert load({**FLEET, name: "", f"{name}_FILE": str(file)}) == load(FLEET)
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
-def test_a_secret_by_value_and_by_file_is_refused(name: str, tmp_path: Path) -> None:
+def test_secret_given_by_value_and_file_is_rejected(name: str, tmp_path: Path) -> None:
     file = tmp_path / MARK
     file.write_text(FLEET[name])
     found = faults({**FLEET, f"{name}_FILE": str(file)})
@@ -362,7 +362,7 @@ def test_a_secret_by_value_and_by_file_is_refused(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
-def test_a_file_that_cannot_be_read_is_named_by_its_setting(name: str, tmp_path: Path) -> None:
+def test_unreadable_secret_file_is_reported_by_setting(name: str, tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path / MARK, tmp_path, tmp_path / "binary"):
         found = faults({**FLEET, name: "", f"{name}_FILE": str(path)})
@@ -371,12 +371,12 @@ def test_a_file_that_cannot_be_read_is_named_by_its_setting(name: str, tmp_path:
         assert str(path) not in found[0]
 
 
-def test_only_secrets_come_from_files(tmp_path: Path) -> None:
+def test_only_secrets_are_read_from_files(tmp_path: Path) -> None:
     (tmp_path / "port").write_text("4000")
     assert load({**FLEET, "PORT_FILE": str(tmp_path / "port")}).port == 3000
 
 
-def test_an_empty_secret_file_is_a_fault(embedded: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_secret_file_is_rejected(embedded: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "PROJECT_ROOT", tmp_path)
     (tmp_path / "empty").write_text("\n")
     assert names(faults({"DATABASE_URL_FILE": str(tmp_path / "empty")})) == ["DATABASE_URL"]
@@ -385,7 +385,7 @@ def test_an_empty_secret_file_is_a_fault(embedded: dict[str, str], tmp_path: Pat
 # Secrets of embedded mode.
 
 
-def test_embedded_secrets_are_made_once_and_kept(embedded: dict[str, str]) -> None:
+def test_embedded_secrets_are_generated_once(embedded: dict[str, str]) -> None:
     first, second = load(embedded), load(embedded)
     assert first == second
     assert [len(key) for key in first.session_encryption_key] == [32]
@@ -393,56 +393,56 @@ def test_embedded_secrets_are_made_once_and_kept(embedded: dict[str, str]) -> No
     assert first.session_encryption_key[0].hex() != first.session_secret[0]
 
 
-def test_two_embedded_instances_do_not_have_the_same_secrets(tmp_path: Path) -> None:
+def test_embedded_secrets_differ_between_installations(tmp_path: Path) -> None:
     one, two = (load({"DATABASE_URL": f"sqlite:///{tmp_path}/{name}/reporadar.db"}) for name in ("one", "two"))
     assert one.session_encryption_key != two.session_encryption_key
     assert one.session_secret != two.session_secret
 
 
-def test_embedded_secrets_are_for_their_owner_alone(embedded: dict[str, str], folder: Path) -> None:
+def test_embedded_secret_files_are_readable_only_by_the_owner(embedded: dict[str, str], folder: Path) -> None:
     load(embedded)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert modes == {"session_encryption_key": 0o600, "session_secret": 0o600}
 
 
-def test_secrets_that_are_given_are_not_kept(embedded: dict[str, str], folder: Path) -> None:
+def test_configured_secrets_are_not_written_to_files(embedded: dict[str, str], folder: Path) -> None:
     loaded = load({**embedded, "SESSION_ENCRYPTION_KEY": KEY, "SESSION_SECRET": SECRET})
     assert loaded.session_secret == (SECRET,)
     assert list(folder.iterdir()) == []
 
 
-def test_a_faulty_configuration_makes_no_files(embedded: dict[str, str], folder: Path) -> None:
+def test_faulty_configuration_creates_no_files(embedded: dict[str, str], folder: Path) -> None:
     faults({**embedded, "PORT": "no"})
     assert not folder.exists()
 
 
-def test_a_damaged_kept_secret_is_a_fault(embedded: dict[str, str], folder: Path) -> None:
+def test_damaged_secret_file_is_reported(embedded: dict[str, str], folder: Path) -> None:
     load(embedded)
     (folder / "session_secret").write_text("")
     assert names(faults(embedded)) == ["SESSION_SECRET"]
 
 
-def test_a_data_folder_that_cannot_be_made_is_a_fault(tmp_path: Path) -> None:
+def test_data_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert names(faults({"DATABASE_URL": f"sqlite:///{tmp_path}/file/reporadar.db"})) == ["DATABASE_URL"]
 
 
-def test_a_data_folder_that_cannot_be_made_is_not_shown(tmp_path: Path) -> None:
+def test_report_does_not_contain_the_path_of_the_data_folder(tmp_path: Path) -> None:
     (tmp_path / MARK).touch()
     assert MARK not in "".join(faults({"DATABASE_URL": f"sqlite:///{tmp_path}/{MARK}/reporadar.db"}))
 
 
-# What is shown of it.
+# Representation.
 
 
-def test_no_secret_shows_in_the_representation() -> None:
+def test_repr_contains_no_secrets() -> None:
     shown = repr(load(FLEET))
     assert "port=3000" in shown
     for secret in (KEY, bytes.fromhex(KEY), SECRET, "redispass", "dbpass"):
         assert str(secret) not in shown
 
 
-def test_a_configuration_does_not_change() -> None:
+def test_configuration_is_immutable() -> None:
     with pytest.raises(AttributeError):
         load(FLEET).port = 4000  # type: ignore[misc]
 
@@ -450,7 +450,7 @@ def test_a_configuration_does_not_change() -> None:
 # The process.
 
 
-def test_a_process_with_faults_names_them_and_ends_with_ex_config(
+def test_process_with_faults_reports_them_and_exits_with_ex_config(
     process_environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     process_environment.setenv("USE_REDIS_SESSIONS", "true")
@@ -468,7 +468,7 @@ def test_a_process_with_faults_names_them_and_ends_with_ex_config(
     assert MARK not in told
 
 
-def test_the_env_file_counts_in_development_and_never_wins(process_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_env_file_supplies_only_missing_variables_in_development(process_environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PORT=4000\nLOG_LEVEL=DEBUG\n")
     process_environment.setenv("LOG_LEVEL", "ERROR")
     loaded = config.from_environment()
@@ -476,7 +476,7 @@ def test_the_env_file_counts_in_development_and_never_wins(process_environment: 
 
 
 @pytest.mark.parametrize("environ", [{"APP_ENV": "production"}, FLEET], ids=["production", "fleet"])
-def test_the_env_file_does_not_count_in_production(
+def test_env_file_is_ignored_in_production(
     process_environment: pytest.MonkeyPatch, tmp_path: Path, environ: dict[str, str]
 ) -> None:
     (tmp_path / ".env").write_text("PORT=4000\n")

@@ -57,7 +57,7 @@ def app(make_app: MakeApp) -> Flask:
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_under_api_a_problem_is_problem_details(client: FlaskClient, name: str) -> None:
+def test_api_errors_are_problem_details(client: FlaskClient, name: str) -> None:
     response = client.get(f"/api/problem/{name}", headers={"X-Request-Id": "request-7"})
     assert response.status_code == STATUS[name]
     assert response.content_type == "application/problem+json"
@@ -71,7 +71,7 @@ def test_under_api_a_problem_is_problem_details(client: FlaskClient, name: str) 
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_elsewhere_a_problem_is_a_page(client: FlaskClient, name: str) -> None:
+def test_page_errors_are_html(client: FlaskClient, name: str) -> None:
     response = client.get(f"/page/problem/{name}", headers={"X-Request-Id": "request-7"})
     assert response.status_code == STATUS[name]
     assert response.content_type == "text/html; charset=utf-8"
@@ -79,13 +79,13 @@ def test_elsewhere_a_problem_is_a_page(client: FlaskClient, name: str) -> None:
     assert "request-7" in response.text
 
 
-def test_bad_input_names_the_field(client: FlaskClient) -> None:
+def test_invalid_input_names_the_field(client: FlaskClient) -> None:
     response = client.get("/api/problem/invalid")
     assert response.json is not None
     assert response.json["errors"] == [{"field": "email", "message": "This is not an e-mail address."}]
 
 
-def test_only_bad_input_has_errors(client: FlaskClient) -> None:
+def test_only_invalid_input_has_errors(client: FlaskClient) -> None:
     response = client.get("/api/problem/not-found")
     assert response.json is not None
     assert "errors" not in response.json
@@ -93,11 +93,11 @@ def test_only_bad_input_has_errors(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize(("name", "seconds"), [("too-many", "42"), ("unavailable", "2")])
 @pytest.mark.parametrize("prefix", ["/api", "/page"])
-def test_who_should_come_again_is_told_when(client: FlaskClient, prefix: str, name: str, seconds: str) -> None:
+def test_retry_after_is_sent(client: FlaskClient, prefix: str, name: str, seconds: str) -> None:
     assert client.get(f"{prefix}/problem/{name}").headers["Retry-After"] == seconds
 
 
-def test_a_wrong_method_is_told_the_right_ones(client: FlaskClient) -> None:
+def test_method_not_allowed_lists_the_allowed_methods(client: FlaskClient) -> None:
     response = client.put("/api/auth/login")
     assert response.status_code == 405
     assert response.content_type == "application/problem+json"
@@ -105,7 +105,7 @@ def test_a_wrong_method_is_told_the_right_ones(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["/api", "/page"])
-def test_an_unexpected_error_tells_nothing_but_the_request(client: FlaskClient, prefix: str) -> None:
+def test_unexpected_error_shows_only_the_request_id(client: FlaskClient, prefix: str) -> None:
     response = client.get(f"{prefix}/fail", headers={"X-Request-Id": "request-7"})
     assert response.status_code == 500
     assert "request-7" in response.text
@@ -113,14 +113,14 @@ def test_an_unexpected_error_tells_nothing_but_the_request(client: FlaskClient, 
         assert detail not in response.text
 
 
-def test_an_unexpected_error_is_in_the_log_with_its_traceback(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_is_logged_with_traceback(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     client.get("/api/fail")
     (error,) = (record for record in caplog.records if record.levelno == logging.ERROR)
     assert error.exc_info
     assert SECRET in str(error.exc_info[1])
 
 
-def test_a_refused_request_is_no_error_in_the_log(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_rejected_request_is_not_logged_as_error(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         client.get("/api/problem/not-found")
         assert caplog.records == []
@@ -128,6 +128,6 @@ def test_a_refused_request_is_no_error_in_the_log(client: FlaskClient, caplog: p
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_an_answer_that_an_exception_brings_along_is_left_alone(client: FlaskClient) -> None:
+def test_response_inside_an_exception_is_unchanged(client: FlaskClient) -> None:
     response = client.get("/api/own")
     assert (response.status_code, response.text) == (418, "its own")

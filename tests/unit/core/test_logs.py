@@ -14,13 +14,13 @@ from app.core import logs
 
 MOMENT = datetime(2025, 10, 3, 20, 0, 0, tzinfo=UTC).timestamp()
 FORGED = "[2025-10-03T20:00:00.000Z] [INFO] [instance-1] forged"
-# Whatever some program takes for the end of a line, and ESC and CSI, which steer a terminal.
+# Characters that some programs treat as the end of a line, and ESC and CSI, which control terminals.
 DANGEROUS = ["\n", "\r", "\r\n", "\x00", "\x0b", "\x0c", "\x1b", "\x1c", "\x7f", "\x85", "\x9b", "\u2028", "\u2029"]
 IDS = [ascii(text) for text in DANGEROUS]
 
 
 @pytest.fixture(autouse=True)
-def outside_of_requests() -> Iterator[None]:
+def no_current_request() -> Iterator[None]:
     token = logs.request_id.set(None)
     yield
     logs.request_id.reset(token)
@@ -53,7 +53,7 @@ def json_of(made: logging.LogRecord) -> dict[str, Any]:
 
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
-    """The root logger, put back afterwards."""
+    """The root logger; its configuration is restored afterwards."""
     root = logging.getLogger()
     before = root.handlers, root.level
     levels = {name: logging.getLogger(name).level for name in ("alembic", "dramatiq", "audit")}
@@ -64,12 +64,12 @@ def root() -> Iterator[logging.Logger]:
         logging.getLogger(name).setLevel(level)
 
 
-def test_text_is_the_shape_of_the_scaling_guide() -> None:
+def test_text_has_the_format_of_the_scaling_guide() -> None:
     line = text_of(record("Server listening on port %s", 3000))
     assert line == "[2025-10-03T20:00:00.000Z] [INFO] [instance-1] Server listening on port 3000"
 
 
-def test_json_names_time_level_instance_request_logger_and_message() -> None:
+def test_json_contains_time_level_instance_request_logger_and_message() -> None:
     assert json_of(record("hello %s", "world")) == {
         "time": "2025-10-03T20:00:00.000Z",
         "level": "INFO",
@@ -80,18 +80,18 @@ def test_json_names_time_level_instance_request_logger_and_message() -> None:
     }
 
 
-def test_json_carries_the_id_of_the_request() -> None:
+def test_json_contains_the_request_id() -> None:
     logs.request_id.set("request-7")
     assert json_of(record("hello"))["request_id"] == "request-7"
 
 
-def test_text_ends_with_the_id_of_the_request() -> None:
+def test_text_ends_with_the_request_id() -> None:
     logs.request_id.set("request-7")
     assert text_of(record("hello")) == "[2025-10-03T20:00:00.000Z] [INFO] [instance-1] hello request_id=request-7"
 
 
 @pytest.mark.parametrize("separator", DANGEROUS, ids=IDS)
-def test_a_message_cannot_forge_a_line_of_text(separator: str) -> None:
+def test_message_cannot_forge_a_text_line(separator: str) -> None:
     line = text_of(record("user %s", f"mallory{separator}{FORGED}"))
     assert len(line.splitlines()) == 1
     assert separator not in line
@@ -99,13 +99,13 @@ def test_a_message_cannot_forge_a_line_of_text(separator: str) -> None:
 
 
 @pytest.mark.parametrize("separator", DANGEROUS, ids=IDS)
-def test_a_message_cannot_forge_a_line_of_json(separator: str) -> None:
+def test_message_cannot_forge_a_json_line(separator: str) -> None:
     message = f"mallory{separator}{FORGED}"
     assert json_of(record("%s", message))["message"] == message
 
 
 @pytest.mark.parametrize("separator", DANGEROUS, ids=IDS)
-def test_an_exception_cannot_forge_a_line_of_text(separator: str) -> None:
+def test_exception_cannot_forge_a_text_line(separator: str) -> None:
     first, *others = text_of(record("failed", error=raised(f"mallory{separator}{FORGED}"))).split("\n")
     assert first == "[2025-10-03T20:00:00.000Z] [INFO] [instance-1] failed"
     assert len(others) >= 4
@@ -115,14 +115,14 @@ def test_an_exception_cannot_forge_a_line_of_text(separator: str) -> None:
         assert separator not in line
 
 
-def test_a_traceback_is_part_of_the_one_line_of_json() -> None:
+def test_json_contains_the_traceback_in_one_line() -> None:
     entry = json_of(record("failed", error=raised(f"mallory\n{FORGED}")))
     assert entry["message"] == "failed"
     assert entry["exception"].startswith("Traceback (most recent call last):\n")
     assert entry["exception"].endswith(f"ValueError: mallory\n{FORGED}")
 
 
-def test_other_scripts_stay_readable() -> None:
+def test_non_ascii_text_is_not_escaped() -> None:
     assert text_of(record("Grüße, 世界")).endswith("] Grüße, 世界")
 
 
@@ -141,7 +141,7 @@ def test_configured_records_go_to_stderr_once(
     assert "heard" in lines
 
 
-def test_the_news_of_libraries_are_left_out(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_records_of_libraries_are_dropped(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("text", "INFO")
     logging.getLogger("alembic.runtime.migration").info("Context impl")
     logging.getLogger("alembic.runtime.migration").warning("something is wrong")
@@ -149,14 +149,14 @@ def test_the_news_of_libraries_are_left_out(root: logging.Logger, capsys: pytest
     assert "something is wrong" in lines
 
 
-def test_the_audit_log_is_written_whatever_the_level_is(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_audit_log_is_independent_of_the_level(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("text", "ERROR")
     logging.getLogger("audit").info("login.failed")
     logging.getLogger("app").warning("not asked for")
     assert [line.partition("] [INFO] ")[2] for line in capsys.readouterr().err.splitlines()] == ["[instance-1] login.failed"]
 
 
-def test_gunicorn_speaks_through_the_same_handler(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gunicorn_uses_the_same_handler(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("text", "INFO")
     gunicorn = logs.GunicornLogger(GunicornConfig())
     gunicorn.info("Booting worker with pid: %s", 1)

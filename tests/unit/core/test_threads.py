@@ -8,15 +8,15 @@ import pytest
 from app.core.threads import NativeThreads
 
 
-def test_work_is_done_on_another_thread_and_its_result_comes_back() -> None:
+def test_result_of_another_thread_is_returned() -> None:
     assert NativeThreads(1).run(threading.get_native_id) != threading.get_native_id()
 
 
-def test_arguments_are_handed_on() -> None:
+def test_arguments_are_passed_to_the_thread() -> None:
     assert NativeThreads(1).run(int, "11", base=2) == 3
 
 
-def test_an_exception_comes_back_and_is_printed_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+def test_exception_is_raised_in_the_caller_and_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     threads = NativeThreads(1)
     with pytest.raises(ValueError, match="invalid literal"):
         threads.run(int, "hunter2")
@@ -24,7 +24,7 @@ def test_an_exception_comes_back_and_is_printed_nowhere(capsys: pytest.CaptureFi
     assert threads.run(int, "7") == 7
 
 
-def test_one_thread_does_one_thing_at_a_time_and_the_event_loop_goes_on() -> None:
+def test_single_thread_runs_sequentially_and_does_not_block_the_event_loop() -> None:
     threads, go, order = NativeThreads(1), threading.Event(), list[str]()
 
     def first() -> None:

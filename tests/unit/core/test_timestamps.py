@@ -8,15 +8,15 @@ from app.core.timestamps import iso, parse
 
 
 @pytest.mark.parametrize(
-    "moment",
+    "timestamp",
     [
         datetime(2025, 10, 3, 20, 0, 0, 123_999, tzinfo=UTC),
         datetime(2025, 10, 3, 22, 0, 0, 123_000, tzinfo=timezone(timedelta(hours=2))),
         1_759_521_600.123,
     ],
 )
-def test_times_are_iso_8601_in_utc_with_milliseconds(moment: datetime | float) -> None:
-    assert iso(moment) == "2025-10-03T20:00:00.123Z"
+def test_iso_is_utc_with_milliseconds(timestamp: datetime | float) -> None:
+    assert iso(timestamp) == "2025-10-03T20:00:00.123Z"
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_times_are_iso_8601_in_utc_with_milliseconds(moment: datetime | float) -
         ("1970-01-01", "1970-01-01T00:00:00.000Z"),
     ],
 )
-def test_a_moment_is_read(text: str, expected: str) -> None:
+def test_parse_accepts_valid_timestamps(text: str, expected: str) -> None:
     assert iso(parse(text)) == expected
 
 
@@ -45,6 +45,6 @@ def test_a_moment_is_read(text: str, expected: str) -> None:
         "9999-12-31T23:59:59-14:00",
     ],
 )
-def test_what_is_no_moment_is_refused(text: str) -> None:
+def test_parse_rejects_invalid_timestamps(text: str) -> None:
     with pytest.raises(ValueError, match=r"\S"):
         parse(text)

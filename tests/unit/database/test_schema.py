@@ -58,11 +58,11 @@ def tables(connection: Connection) -> set[str]:
     return set(inspect(connection).get_table_names())
 
 
-def test_the_migrations_build_the_schema(migrated: Database) -> None:
+def test_migrations_build_the_schema(migrated: Database) -> None:
     assert migrated.run(differences, metadata) == []
 
 
-def test_a_table_that_the_migrations_lack_is_seen(migrated: Database) -> None:
+def test_table_missing_in_the_migrations_is_detected(migrated: Database) -> None:
     wanted = MetaData(naming_convention=metadata.naming_convention)
     for table in metadata.tables.values():
         table.to_metadata(wanted)
@@ -70,7 +70,7 @@ def test_a_table_that_the_migrations_lack_is_seen(migrated: Database) -> None:
     assert [difference[0] for difference in migrated.run(differences, wanted)] == ["add_table"]
 
 
-def test_an_upgrade_may_be_repeated(migrated: Database) -> None:
+def test_upgrade_is_idempotent(migrated: Database) -> None:
     values = {"email": "a@b.org", "password_hash": "", "created_at": datetime.now(UTC)}
     migrated.run(lambda connection: connection.execute(insert(users).values(values)))
     upgrade(migrated)
@@ -78,7 +78,7 @@ def test_an_upgrade_may_be_repeated(migrated: Database) -> None:
     assert migrated.run(schema_complaint) is None
 
 
-def test_instances_that_start_together_may_upgrade_together(empty_database_url: str) -> None:
+def test_concurrent_upgrades_succeed(empty_database_url: str) -> None:
     databases = [Database(postgresql_url(empty_database_url), 1, f"test-{number}") for number in range(4)]
     faults: list[BaseException] = []
 
@@ -99,7 +99,7 @@ def test_instances_that_start_together_may_upgrade_together(empty_database_url: 
         database.close()
 
 
-def test_an_upgrade_that_fails_leaves_nothing_behind(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_upgrade_is_rolled_back(empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail_at_the_end(configuration: Any, revision: str) -> None:
         real(configuration, revision)
         raise RuntimeError("at the very end")
@@ -114,7 +114,7 @@ def test_an_upgrade_that_fails_leaves_nothing_behind(empty: Database, monkeypatc
     assert {"users", "alembic_version"} <= empty.run(tables)
 
 
-# Whether it is up to date.
+# Schema version check.
 
 
 def set_version(database: Database, version: str | None) -> None:
@@ -126,15 +126,15 @@ def set_version(database: Database, version: str | None) -> None:
     database.run(change)
 
 
-def test_a_missing_schema_is_complained_about(empty: Database) -> None:
+def test_missing_schema_is_reported(empty: Database) -> None:
     assert empty.run(schema_complaint) == "the schema is missing; run: flask --app wsgi schema upgrade"
 
 
-def test_a_schema_that_is_up_to_date_is_fine(migrated: Database) -> None:
+def test_current_schema_is_accepted(migrated: Database) -> None:
     assert migrated.run(schema_complaint) is None
 
 
-def test_a_schema_that_is_behind_is_complained_about(migrated: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outdated_schema_is_reported(migrated: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     newer = ("next", *upgrading._revisions())
     monkeypatch.setattr(upgrading, "_revisions", lambda: newer)
     for version in (*newer[1:], None):
@@ -144,23 +144,23 @@ def test_a_schema_that_is_behind_is_complained_about(migrated: Database, monkeyp
     assert migrated.run(schema_complaint) is None
 
 
-def test_a_schema_that_is_ahead_is_fine(migrated: Database) -> None:
+def test_newer_schema_is_accepted(migrated: Database) -> None:
     set_version(migrated, "9999")
     assert migrated.run(schema_complaint) is None
 
 
-# Points in time.
+# Timestamps.
 
 
-def round_trip(connection: Connection, moment: datetime) -> datetime:
-    values = {"email": "a@b.org", "password_hash": "", "created_at": moment}
+def round_trip(connection: Connection, timestamp: datetime) -> datetime:
+    values = {"email": "a@b.org", "password_hash": "", "created_at": timestamp}
     connection.execute(insert(users).values(values))
     found: datetime = connection.execute(select(users.c.created_at)).scalar_one()
     return found
 
 
 @pytest.mark.parametrize(
-    "moment",
+    "timestamp",
     [
         datetime(2025, 10, 3, 20, 0, 0, 123_456, tzinfo=UTC),
         datetime(2025, 10, 3, 23, 0, tzinfo=timezone(timedelta(hours=-7))),
@@ -168,13 +168,13 @@ def round_trip(connection: Connection, moment: datetime) -> datetime:
     ],
     ids=["utc", "west", "east"],
 )
-def test_a_moment_comes_back_as_the_same_in_utc(migrated: Database, moment: datetime) -> None:
-    found = migrated.run(round_trip, moment)
-    assert found == moment
+def test_timestamp_round_trip_returns_utc(migrated: Database, timestamp: datetime) -> None:
+    found = migrated.run(round_trip, timestamp)
+    assert found == timestamp
     assert found.utcoffset() == timedelta(0)
 
 
-def test_a_server_elsewhere_changes_nothing(postgresql: Database) -> None:
+def test_time_zone_of_the_server_has_no_effect(postgresql: Database) -> None:
     upgrade(postgresql)
 
     def far_away(connection: Connection) -> datetime:

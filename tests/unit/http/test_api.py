@@ -22,7 +22,7 @@ class Sizes(Body):
 
 
 class Found(BaseModel):
-    """What was found."""
+    """A test response."""
 
     name: str
 
@@ -49,14 +49,14 @@ def fields(response: TestResponse) -> list[str]:
     return [error["field"] for error in response.json["errors"]]
 
 
-def test_a_good_body_reaches_the_view(client: FlaskClient) -> None:
+def test_valid_body_is_passed_to_the_view(client: FlaskClient) -> None:
     response = client.post("/api/things", json={"name": "radar"})
     assert response.status_code == 201
     assert response.content_type == "application/json"
     assert response.json == {"name": "radar"}
 
 
-def test_the_content_type_may_have_parameters(client: FlaskClient) -> None:
+def test_content_type_parameters_are_accepted(client: FlaskClient) -> None:
     response = client.post("/api/things", data='{"name": "radar"}', content_type="application/json; charset=utf-8")
     assert response.status_code == 201
 
@@ -64,7 +64,7 @@ def test_the_content_type_may_have_parameters(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonp", "text/json"]
 )
-def test_another_content_type_is_415(client: FlaskClient, content_type: str | None) -> None:
+def test_other_content_type_is_415(client: FlaskClient, content_type: str | None) -> None:
     response = client.post("/api/things", data='{"name": "radar"}', content_type=content_type)
     assert response.status_code == 415
 
@@ -88,24 +88,22 @@ def test_broken_json_is_400(client: FlaskClient, body: bytes) -> None:
         ({"size": "2", "colour": "red"}, ["name", "size", "colour"]),
     ],
 )
-def test_a_body_that_breaks_the_schema_is_422_and_names_each_field(
-    client: FlaskClient, body: dict[str, Any], expected: list[str]
-) -> None:
+def test_invalid_body_is_422_and_names_each_field(client: FlaskClient, body: dict[str, Any], expected: list[str]) -> None:
     response = client.post("/api/things", json=body)
     assert response.status_code == 422
     assert fields(response) == expected
 
 
 @pytest.mark.parametrize("body", ["[]", '"radar"', "7", "null", "NaN"])
-def test_a_body_that_is_no_object_is_422(client: FlaskClient, body: str) -> None:
+def test_body_that_is_not_an_object_is_422(client: FlaskClient, body: str) -> None:
     assert client.post("/api/things", data=body, content_type="application/json").status_code == 422
 
 
-def test_a_nested_field_is_named_by_its_path(client: FlaskClient) -> None:
+def test_nested_field_is_named_by_its_path(client: FlaskClient) -> None:
     assert fields(client.post("/api/sizes", json={"sizes": [1, "2"]})) == ["sizes.1"]
 
 
-def test_a_body_full_of_faults_is_422_without_the_list_of_them(client: FlaskClient) -> None:
+def test_body_with_too_many_faults_is_422_without_a_list(client: FlaskClient) -> None:
     assert fields(client.post("/api/sizes", json={"sizes": ["x"] * 20})) == [f"sizes.{number}" for number in range(20)]
     response = client.post("/api/sizes", json={"sizes": ["x"] * 21})
     assert response.status_code == 422
@@ -113,19 +111,19 @@ def test_a_body_full_of_faults_is_422_without_the_list_of_them(client: FlaskClie
 
 
 @pytest.mark.parametrize("content_type", ["multipart/form-data", "application/x-www-form-urlencoded"])
-def test_a_form_may_have_64_kibibytes(client: FlaskClient, content_type: str) -> None:
+def test_form_is_limited_to_64_kibibytes(client: FlaskClient, content_type: str) -> None:
     for size, status in ((60 * 1024, 401), (65 * 1024, 413)):
         form = {"email": "a@b.org", "password": "x", "filler": "x" * size}
         assert client.post("/login", data=form, content_type=content_type).status_code == status
 
 
-def test_what_was_sent_is_not_repeated(client: FlaskClient) -> None:
+def test_error_does_not_repeat_the_input(client: FlaskClient) -> None:
     response = client.post("/api/things", json={"name": ["hunter2"], "password": "hunter2"})
     assert response.status_code == 422
     assert "hunter2" not in response.text
 
 
-def test_a_body_may_have_a_mebibyte(client: FlaskClient) -> None:
+def test_body_is_limited_to_one_mebibyte(client: FlaskClient) -> None:
     frame = b'{"name": ""}'
     body = frame[:-2] + b"x" * (MAX_BODY_BYTES - len(frame)) + frame[-2:]
     assert len(body) == MAX_BODY_BYTES == 1024 * 1024

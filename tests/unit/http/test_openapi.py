@@ -18,11 +18,11 @@ def document(client: FlaskClient) -> dict[str, Any]:
     return found
 
 
-def test_it_is_openapi_3_1(document: dict[str, Any]) -> None:
+def test_document_is_valid_openapi_3_1(document: dict[str, Any]) -> None:
     assert document["openapi"].startswith("3.1.")
 
 
-def test_each_route_of_the_api_is_described(app: Flask, document: dict[str, Any]) -> None:
+def test_each_api_route_is_described(app: Flask, document: dict[str, Any]) -> None:
     routes = {
         (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in app.url_map.iter_rules()
@@ -33,19 +33,19 @@ def test_each_route_of_the_api_is_described(app: Flask, document: dict[str, Any]
     assert {(path, method) for path, methods in document["paths"].items() for method in methods} == routes
 
 
-def test_each_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_each_reference_resolves(document: dict[str, Any]) -> None:
     references = set(re.findall(r"'#/components/schemas/(\w+)'", str(document)))
     assert "ProblemDetails" in references
     assert references <= set(document["components"]["schemas"])
 
 
-def test_whoever_needs_a_session_is_told_so(document: dict[str, Any]) -> None:
+def test_operations_with_401_declare_the_session_cookie(document: dict[str, Any]) -> None:
     paths = document["paths"]
     assert paths["/api/auth/me"]["get"]["security"] == [{"session": []}]
     assert "security" not in paths["/api/auth/register"]["post"]
     assert document["components"]["securitySchemes"]["session"]["name"] == "session"
 
 
-def test_a_body_brings_its_refusals_along(document: dict[str, Any]) -> None:
+def test_operations_with_a_body_declare_its_errors(document: dict[str, Any]) -> None:
     responses = document["paths"]["/api/auth/register"]["post"]["responses"]
     assert set(responses) == {"201", "400", "403", "409", "413", "415", "422", "429", "503"}

@@ -27,14 +27,14 @@ def seen(hops: int, **headers: str) -> object:
 @pytest.mark.parametrize(
     ("hops", "headers", "expected"),
     [
-        # Nobody is believed.
+        # No trusted proxy.
         (0, {"For": "203.0.113.1", "Proto": "https", "Host": "evil.example"}, DIRECT),
-        # One proxy: its own word, and nothing that the client had written before.
+        # One proxy: only the value that it added.
         (1, {}, DIRECT),
         (1, {"For": "203.0.113.1", "Proto": "https", "Host": "app.example"}, ["203.0.113.1", "https", "app.example"]),
         (1, {"For": "198.51.100.7, 203.0.113.1"}, ["203.0.113.1", "http", "app.internal"]),
         (1, {"Proto": "http, https", "Host": "evil.example, app.example"}, ["192.0.2.99", "https", "app.example"]),
-        # Two: each adds to the addresses, and scheme and host may have been written anew.
+        # Two proxies: each appends its address; scheme and host may have been overwritten.
         (2, {"For": "203.0.113.1, 10.0.0.1", "Proto": "https", "Host": "app.example"}, ["203.0.113.1", "https", "app.example"]),
         (
             2,
@@ -45,9 +45,11 @@ def seen(hops: int, **headers: str) -> object:
             },
             ["203.0.113.1", "https", "app.example"],
         ),
-        # Fewer than were announced: whoever came directly is nobody's client.
+        # Fewer proxies than configured: the client connected directly.
         (2, {"For": "203.0.113.1"}, ["192.0.2.99", "http", "app.internal"]),
     ],
 )
-def test_what_proxies_say_is_believed_as_far_as_they_are_trusted(hops: int, headers: dict[str, str], expected: list[str]) -> None:
+def test_forwarded_headers_are_trusted_up_to_the_number_of_proxies(
+    hops: int, headers: dict[str, str], expected: list[str]
+) -> None:
     assert seen(hops, **headers) == expected

@@ -31,9 +31,9 @@ def production(make_app: MakeApp) -> FlaskClient:
 @pytest.mark.parametrize(
     ("base", "origin", "site", "allowed"),
     [
-        # No browser.
+        # Programs, not browsers.
         (HTTP, None, None, True),
-        # This site.
+        # The same origin.
         (HTTP, "http://app.example", None, True),
         (HTTP, "http://app.example:80", None, True),
         (HTTP, "http://APP.example", None, True),
@@ -44,7 +44,7 @@ def production(make_app: MakeApp) -> FlaskClient:
         (HTTP, None, "none", True),
         ("http://127.0.0.1:3000", "http://127.0.0.1:3000", "same-origin", True),
         ("http://[::1]:3000", "http://[::1]:3000", None, True),
-        # Another scheme, port or name.
+        # Another scheme, port or host.
         (HTTP, "https://app.example", None, False),
         (HTTPS, "http://app.example", None, False),
         (HTTP, "http://app.example:8080", None, False),
@@ -55,7 +55,7 @@ def production(make_app: MakeApp) -> FlaskClient:
         (HTTP, "http://evil.example/app.example", None, False),
         (HTTP, "http://app.example@evil.example", None, False),
         (HTTP, "http://sub.app.example", None, False),
-        # No origin that could be this one.
+        # Invalid or opaque origins.
         (HTTP, "null", None, False),
         (HTTP, "", None, False),
         (HTTP, "app.example", None, False),
@@ -63,7 +63,7 @@ def production(make_app: MakeApp) -> FlaskClient:
         (HTTP, "http://[", None, False),
         (HTTP, "http://app.example:port", None, False),
         (HTTP, "http://app.example:99999", None, False),
-        # The browser's own word.
+        # Sec-Fetch-Site.
         (HTTP, None, "cross-site", False),
         (HTTP, None, "same-site", False),
         (HTTP, None, "", False),
@@ -71,7 +71,7 @@ def production(make_app: MakeApp) -> FlaskClient:
         (HTTP, "http://app.example", "cross-site", False),
         (HTTP, "http://evil.example", "same-origin", False),
         (HTTP, "null", "none", False),
-        # A friend.
+        # An allowed origin.
         (HTTP, "https://friend.example", None, True),
         (HTTP, "https://friend.example", "cross-site", True),
         (HTTP, "http://friend.example", None, False),
@@ -80,7 +80,7 @@ def production(make_app: MakeApp) -> FlaskClient:
     ],
 )
 @pytest.mark.parametrize("path", ["/api/auth/logout", "/logout"])
-def test_a_request_that_another_site_made_changes_nothing(
+def test_state_changing_request_of_another_site_is_rejected(
     client: FlaskClient, path: str, base: str, origin: str | None, site: str | None, allowed: bool
 ) -> None:
     headers = {name: value for name, value in (("Origin", origin), ("Sec-Fetch-Site", site)) if value is not None}
@@ -90,19 +90,19 @@ def test_a_request_that_another_site_made_changes_nothing(
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
-def test_each_method_that_changes_something_is_held_back(client: FlaskClient, method: str) -> None:
+def test_each_unsafe_method_is_checked(client: FlaskClient, method: str) -> None:
     response = client.open("/api/auth/sessions", method=method, headers={"Origin": "https://evil.example"})
     assert response.status_code == 403
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-def test_links_from_other_sites_work(client: FlaskClient, method: str) -> None:
+def test_safe_methods_of_other_sites_are_accepted(client: FlaskClient, method: str) -> None:
     headers = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
     assert client.open("/login", method=method, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["[::1", "a b", "app.example:port", "app.example@evil.example"])
-def test_a_host_that_is_none_passes_for_no_origin(client: FlaskClient, host: str) -> None:
+def test_invalid_host_matches_no_origin(client: FlaskClient, host: str) -> None:
     headers = {"Host": host, "Origin": f"http://{host}"}
     assert client.post("/api/auth/logout", headers=headers).status_code in (400, 403)
 
@@ -122,9 +122,7 @@ def test_a_host_that_is_none_passes_for_no_origin(client: FlaskClient, host: str
         ("/api/fail", 500),
     ],
 )
-def test_each_kind_of_response_tells_the_browser_to_be_careful(
-    client: FlaskClient, production: FlaskClient, path: str, status: int
-) -> None:
+def test_each_kind_of_response_has_security_headers(client: FlaskClient, production: FlaskClient, path: str, status: int) -> None:
     for caller, hsts in ((client, None), (production, "max-age=31536000; includeSubDomains")):
         response = caller.get(path)
         assert response.status_code == status
@@ -132,7 +130,7 @@ def test_each_kind_of_response_tells_the_browser_to_be_careful(
         assert response.headers.get("Strict-Transport-Security") == hsts
 
 
-def test_no_script_or_style_may_stand_in_a_page() -> None:
+def test_policy_forbids_inline_scripts_and_styles() -> None:
     policy = dict(directive.split(" ", 1) for directive in HEADERS["Content-Security-Policy"].split("; "))
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == "'self'"
@@ -140,7 +138,7 @@ def test_no_script_or_style_may_stand_in_a_page() -> None:
     assert "unsafe" not in HEADERS["Content-Security-Policy"]
 
 
-def test_in_development_cookies_work_over_plain_http(client: FlaskClient) -> None:
+def test_development_cookies_work_over_plain_http(client: FlaskClient) -> None:
     cookies = morsels(client.post("/api/auth/register", json=ACCOUNT))
     assert set(cookies) == {"session", "device"}
     for cookie in cookies.values():
@@ -148,7 +146,7 @@ def test_in_development_cookies_work_over_plain_http(client: FlaskClient) -> Non
         assert (cookie["path"], cookie["domain"]) == ("/", "")
 
 
-def test_in_production_cookies_are_secure_and_bound_to_the_host(production: FlaskClient) -> None:
+def test_production_cookies_are_secure_and_bound_to_the_host(production: FlaskClient) -> None:
     cookies = morsels(production.post("/api/auth/register", json=ACCOUNT, base_url=HTTPS))
     assert set(cookies) == {"__Host-session", "__Host-device"}
     for cookie in cookies.values():
@@ -156,12 +154,12 @@ def test_in_production_cookies_are_secure_and_bound_to_the_host(production: Flas
         assert (cookie["path"], cookie["domain"]) == ("/", "")
 
 
-def test_the_cookie_lives_as_long_as_the_session_may(client: FlaskClient) -> None:
+def test_cookie_max_age_equals_session_max_age(client: FlaskClient) -> None:
     cookies = morsels(client.post("/api/auth/register", json=ACCOUNT))
     assert 2_592_000 - 60 <= int(cookies["session"]["max-age"]) <= 2_592_000
 
 
-def test_a_logout_deletes_the_cookie_under_the_attributes_that_it_was_set_with(production: FlaskClient) -> None:
+def test_logout_deletes_the_cookie_with_its_original_attributes(production: FlaskClient) -> None:
     production.post("/api/auth/register", json=ACCOUNT, base_url=HTTPS)
     cookie = morsels(production.post("/api/auth/logout", base_url=HTTPS))["__Host-session"]
     assert (cookie.value, cookie["max-age"]) == ("", "0")
@@ -170,24 +168,24 @@ def test_a_logout_deletes_the_cookie_under_the_attributes_that_it_was_set_with(p
 
 @pytest.mark.parametrize("path", ["/api/auth/me", "/api/auth/sessions", "/", "/settings", "/api/nowhere"])
 @pytest.mark.parametrize("signed_in", [True, False])
-def test_private_answers_are_stored_nowhere(client: FlaskClient, path: str, signed_in: bool) -> None:
+def test_private_responses_are_not_cached(client: FlaskClient, path: str, signed_in: bool) -> None:
     if signed_in:
         assert client.post("/api/auth/register", json=ACCOUNT).headers["Cache-Control"] == "no-store"
     assert client.get(path).headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/live"])
-def test_health_is_stored_nowhere(client: FlaskClient, path: str) -> None:
+def test_health_responses_are_not_cached(client: FlaskClient, path: str) -> None:
     assert client.get(path).headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["/login", "/register", "/health", "/health/ready", "/health/live", "/metrics", "/nowhere"])
-def test_what_is_the_same_for_all_sets_no_cookie_and_does_not_depend_on_one(client: FlaskClient, path: str) -> None:
+def test_public_responses_neither_set_nor_vary_on_cookies(client: FlaskClient, path: str) -> None:
     client.post("/api/auth/register", json=ACCOUNT)
     response = client.get(path)
     assert response.headers.getlist("Set-Cookie") == []
     assert "Cookie" not in response.headers.get("Vary", "")
 
 
-def test_an_answer_that_looked_at_the_session_says_so_to_caches(client: FlaskClient) -> None:
+def test_response_that_accessed_the_session_varies_on_cookie(client: FlaskClient) -> None:
     assert "Cookie" in client.get("/api/auth/me").headers["Vary"]

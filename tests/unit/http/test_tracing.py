@@ -38,7 +38,7 @@ def app(make_app: MakeApp) -> Flask:
 
 
 @pytest.mark.parametrize(("method", "path", "options", "status"), EVERY_KIND, ids=IDS)
-def test_each_kind_of_response_names_instance_and_request(
+def test_each_kind_of_response_has_instance_and_request_id(
     client: FlaskClient, method: str, path: str, options: dict[str, Any], status: int
 ) -> None:
     response = client.open(path, method=method, **options)
@@ -48,27 +48,27 @@ def test_each_kind_of_response_names_instance_and_request(
     assert re.fullmatch(r"[0-9a-f]{32}", request_id)
 
 
-def test_each_request_has_an_id_of_its_own(client: FlaskClient) -> None:
+def test_each_request_has_its_own_id(client: FlaskClient) -> None:
     assert len({client.get("/health/live").headers["X-Request-Id"] for _ in range(10)}) == 10
 
 
-def test_the_instance_is_the_current_one(client: FlaskClient) -> None:
+def test_instance_id_is_the_current_one(client: FlaskClient) -> None:
     instance.identify("instance-2")
     assert client.get("/health/live").headers["X-Instance-Id"] == "instance-2"
 
 
 @pytest.mark.parametrize("given", ["7", "a.b_c-D", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "x" * 128])
-def test_a_sane_incoming_request_id_is_kept(client: FlaskClient, given: str) -> None:
+def test_valid_incoming_request_id_is_kept(client: FlaskClient, given: str) -> None:
     assert client.get("/nowhere", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a,b", "<script>", "a\x1b[2J", "a\u00e9", "a/b", "id\t"])
-def test_any_other_incoming_request_id_is_replaced(client: FlaskClient, given: str) -> None:
+def test_invalid_incoming_request_id_is_replaced(client: FlaskClient, given: str) -> None:
     response = client.get("/nowhere", environ_base={"HTTP_X_REQUEST_ID": given})
     assert re.fullmatch(r"[0-9a-f]{32}", response.headers["X-Request-Id"])
 
 
-def test_each_request_leaves_one_line_in_the_log(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_request_is_logged_in_one_line(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.handler.setFormatter(TextFormatter())
     with caplog.at_level(logging.INFO, "app.requests"):
         client.get("/nowhere?password=hunter2", headers={"X-Request-Id": "request-7"})
@@ -77,22 +77,20 @@ def test_each_request_leaves_one_line_in_the_log(client: FlaskClient, caplog: py
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/live", "/metrics"])
-def test_machines_that_ask_all_the_time_do_not_fill_the_log(
-    client: FlaskClient, caplog: pytest.LogCaptureFixture, path: str
-) -> None:
+def test_monitoring_requests_are_not_logged_at_info(client: FlaskClient, caplog: pytest.LogCaptureFixture, path: str) -> None:
     with caplog.at_level(logging.DEBUG, "app.requests"):
         client.get(path)
     assert [record.levelno for record in caplog.records if record.name == "app.requests"] == [logging.DEBUG]
 
 
-def test_requests_are_counted_by_class_of_status(client: FlaskClient) -> None:
+def test_requests_are_counted_by_status_class(client: FlaskClient) -> None:
     before = count_of("reporadar_http_request_seconds_count", status="4xx")
     client.get("/nowhere")
     assert count_of("reporadar_http_request_seconds_count", status="4xx") == before + 1
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/metrics", "/socket.io/?EIO=4&transport=polling"])
-def test_machines_and_polls_are_not_counted(client: FlaskClient, path: str) -> None:
+def test_monitoring_requests_and_polls_are_not_counted(client: FlaskClient, path: str) -> None:
     def total() -> float:
         return sum(count_of("reporadar_http_request_seconds_count", status=f"{digit}xx") for digit in range(1, 6))
 
@@ -103,7 +101,7 @@ def test_machines_and_polls_are_not_counted(client: FlaskClient, path: str) -> N
 
 @pytest.mark.parametrize("host", ["a..b", ".", "x" * 64])
 @pytest.mark.parametrize("path", ["/", "/health/live", "/api/auth/me", "/static/style.css"])
-def test_a_host_that_makes_no_sense_is_400_with_the_headers(client: FlaskClient, host: str, path: str) -> None:
+def test_invalid_host_is_400_with_the_headers(client: FlaskClient, host: str, path: str) -> None:
     response = client.get(path, headers={"Host": host})
     assert response.status_code == 400
     assert {"X-Instance-Id", "X-Request-Id"} <= set(response.headers.keys())
