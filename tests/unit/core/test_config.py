@@ -264,19 +264,19 @@ def test_several_workers_allow_only_websocket_transport() -> None:
         assert names(faults({**FLEET, "WEB_CONCURRENCY": "2", "SOCKET_TRANSPORTS": polling})) == ["SOCKET_TRANSPORTS"]
 
 
-@pytest.mark.parametrize("mark", EPHEMERAL_DISKS)
+@pytest.mark.parametrize("variable", EPHEMERAL_DISKS)
 @pytest.mark.parametrize("database", [{}, {"DATABASE_URL": FLEET["DATABASE_URL"]}], ids=["default", "PostgreSQL"])
 def test_embedded_mode_is_rejected_on_ephemeral_disks(variable: str, database: dict[str, str]) -> None:
-    found = faults({**database, mark: "web.1"})
+    found = faults({**database, variable: "web.1"})
     assert names(found) == ["USE_REDIS_SESSIONS"]
-    assert mark in found[0]
+    assert variable in found[0]
     assert "web.1" not in found[0]
-    assert load({**FLEET, mark: "web.1"}).use_redis_sessions
+    assert load({**FLEET, variable: "web.1"}).use_redis_sessions
 
 
-@pytest.mark.parametrize("mark", EPHEMERAL_DISKS)
+@pytest.mark.parametrize("variable", EPHEMERAL_DISKS)
 def test_embedded_mode_is_accepted_with_a_database_on_a_volume(embedded: dict[str, str], variable: str) -> None:
-    assert not load({**embedded, mark: "web.1"}).use_redis_sessions
+    assert not load({**embedded, variable: "web.1"}).use_redis_sessions
 
 
 def test_shutdown_delay_must_leave_time_to_stop() -> None:

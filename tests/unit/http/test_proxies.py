@@ -49,7 +49,7 @@ def seen(hops: int, **headers: str) -> object:
         (2, {"For": "203.0.113.1"}, ["192.0.2.99", "http", "app.internal"]),
     ],
 )
-def test_forwarded_headers_are_trusted_up_to_the_number_of_proxies(
+def test_forwarded_headers_are_trusted_for_the_configured_proxies(
     hops: int, headers: dict[str, str], expected: list[str]
 ) -> None:
     assert seen(hops, **headers) == expected
