@@ -1,4 +1,4 @@
-"""The pages of an account: how it is opened, entered, changed and deleted."""
+"""The pages for registering, signing in, and changing or deleting an account."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from app.core.errors import Invalid, NotFound, Problem
 from app.web import forms, privacy
 from app.web.pages import SEE_OTHER, blueprint, current_notice, render, render_without_session, sign_in_required
 
-# These two pages are what is left while the session store is down: they must not look at the session.
+# These two pages also work while the session store is unavailable, so they must not use the session.
 
 
 @blueprint.get("/login")
 def login() -> Response:
-    return _entrance("login.html", next=request.args.get("next", ""))
+    return _sign_in_page("login.html", next=request.args.get("next", ""))
 
 
 @blueprint.get("/register")
 def register() -> Response:
-    return _entrance("register.html")
+    return _sign_in_page("register.html")
 
 
 @blueprint.post("/login")
@@ -37,17 +37,17 @@ def log_in() -> Response:
             raise Invalid.field("email", "This is not an e-mail address.")
         guards.sign_in(accounts().log_in(email, forms.password("password"), client()))
     except Problem as problem:
-        return _entrance("login.html", forms.correctable(problem), email=email, next=next_path)
+        return _sign_in_page("login.html", forms.correctable(problem), email=email, next=next_path)
     return redirect(forms.local_path(next_path), SEE_OTHER)
 
 
 @blueprint.post("/register")
-def open_account() -> Response:
+def create_account() -> Response:
     email = forms.text("email")
     try:
         guards.sign_in(accounts().register(email, forms.text("password"), client()))
     except Problem as problem:
-        return _entrance("register.html", forms.correctable(problem), email=email)
+        return _sign_in_page("register.html", forms.correctable(problem), email=email)
     return redirect(url_for("web.home"), SEE_OTHER)
 
 
@@ -77,7 +77,7 @@ def change_password() -> Response:
 @blueprint.post("/settings/sessions/<session_id>/end")
 @sign_in_required
 def end_session(session_id: str) -> Response:
-    with contextlib.suppress(NotFound):  # it ended by itself while the page was open
+    with contextlib.suppress(NotFound):  # it ended while the page was open
         guards.end_session(require_user(), session_id)
     return _settings_done("session")
 
@@ -111,7 +111,7 @@ def _settings_done(what: str) -> Response:
     return redirect(url_for("web.settings", done=what), SEE_OTHER)
 
 
-def _entrance(template: str, problem: Problem | None = None, **context: Any) -> Response:
-    """Secure cookies don't come back over plain http: better to say so than to let people sign in in vain."""
-    in_vain = current_app.config["REPORADAR"].production and request.scheme == "http"
-    return render_without_session(template, problem, in_vain=in_vain, min_length=MIN_LENGTH, **context)
+def _sign_in_page(template: str, problem: Problem | None = None, **context: Any) -> Response:
+    """Render with a warning if signing in cannot work: browsers do not send Secure cookies over plain http."""
+    needs_https = current_app.config["REPORADAR"].production and request.scheme == "http"
+    return render_without_session(template, problem, needs_https=needs_https, min_length=MIN_LENGTH, **context)

@@ -1,10 +1,10 @@
-"""What a person calls their browser, read from its user agent string."""
+"""Derives a readable browser name from a user agent string."""
 
 from __future__ import annotations
 
 import re
 
-# The first one found counts: most browsers also name those whose pages they want to be served.
+# The first match wins: most browsers also name other browsers for compatibility.
 BROWSERS = (
     ("Edg", "Edge"),
     ("OPR/", "Opera"),
@@ -28,7 +28,7 @@ PROGRAM = re.compile(r"[\w.-]{1,40}")
 
 
 def describe(user_agent: str) -> str:
-    """`Firefox on Windows`; of a program its name, such as `curl`."""
+    """Return `Firefox on Windows`, or a program's name such as `curl`."""
     browser, system = _first(BROWSERS, user_agent), _first(SYSTEMS, user_agent)
     if browser:
         return f"{browser} on {system}" if system else browser

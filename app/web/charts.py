@@ -1,4 +1,4 @@
-"""The geometry of charts: from numbers to places in an SVG. Their looks are the stylesheet's, their words the templates'."""
+"""Computes the coordinates of SVG charts. The stylesheet defines their looks, and templates add their labels."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-TOP = 100  # of a score
-RADIUS = 90  # of a radar, whose centre is at 0, 0
+MAX_SCORE = 100
+RADIUS = 90  # of a radar chart around 0, 0
 RINGS = (30, 60, 90)
 
-Place = tuple[float, float]
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -21,41 +21,41 @@ class Bar:
     height: float
 
 
-def spoke(index: int, count: int, radius: float = RADIUS) -> Place:
-    """The first spoke points up, the others follow clockwise."""
+def spoke(index: int, count: int, radius: float = RADIUS) -> Point:
+    """Return the end of a spoke. The first spoke points up, the others follow clockwise."""
     angle = 2 * math.pi * index / count
     return _rounded(radius * math.sin(angle)), _rounded(-radius * math.cos(angle))
 
 
 def ring(radius: float, count: int) -> str:
-    """The points of a polygon."""
-    return _points([spoke(index, count, radius) for index in range(count)])
+    """Return the `points` of a polygon with a corner on each spoke."""
+    return _points_attribute([spoke(index, count, radius) for index in range(count)])
 
 
-def blips(scores: Sequence[int | None]) -> list[Place]:
-    """A place for each score that there is."""
-    return [spoke(index, len(scores), RADIUS * score / TOP) for index, score in enumerate(scores) if score is not None]
+def dots(scores: Sequence[int | None]) -> list[Point]:
+    """Return a point for each score that is not None."""
+    return [spoke(index, len(scores), RADIUS * score / MAX_SCORE) for index, score in enumerate(scores) if score is not None]
 
 
 def outline(scores: Sequence[int | None]) -> str:
-    """The points of a polygon through the scores that there are."""
-    return _points(blips(scores))
+    """Return the `points` of a polygon through the scores that are not None."""
+    return _points_attribute(dots(scores))
 
 
 def bars(values: Sequence[int], width: float, height: float) -> list[Bar]:
-    """Side by side from left to right, as high as their share in the largest; what is not zero can be seen."""
+    """Return bars from left to right. The largest value has the full height; other positive values have at least height 1."""
     if not values:
         return []
     step, largest = width / len(values), max(max(values), 1)
     heights = [max(height * value / largest, 1) if value else 0 for value in values]
     return [
-        Bar(_rounded(step * index), _rounded(height - tall), _rounded(step * 0.8), _rounded(tall))
-        for index, tall in enumerate(heights)
+        Bar(_rounded(step * index), _rounded(height - bar_height), _rounded(step * 0.8), _rounded(bar_height))
+        for index, bar_height in enumerate(heights)
     ]
 
 
 def shares(values: Sequence[int], width: float) -> list[Bar]:
-    """Parts of one bar of height 1, each as wide as its share in the sum."""
+    """Return the segments of one stacked bar of height 1."""
     total, x, parts = sum(values) or 1, 0.0, []
     for value in values:
         parts.append(Bar(_rounded(x), 0, _rounded(width * value / total), 1))
@@ -63,22 +63,22 @@ def shares(values: Sequence[int], width: float) -> list[Bar]:
     return parts
 
 
-def lines(moments: Sequence[float], scores: Sequence[int | None], width: float, height: float) -> list[str]:
-    """The points of a curve of scores over time, oldest first; more than one curve where scores are missing in between."""
-    first, span = (moments[0], moments[-1] - moments[0]) if moments else (0, 0)
-    curves: list[list[Place]] = [[]]
-    for moment, score in zip(moments, scores, strict=True):
+def polylines(times: Sequence[float], scores: Sequence[int | None], width: float, height: float) -> list[str]:
+    """Return the `points` of a score over time, oldest first. A missing score splits the curve."""
+    first, span = (times[0], times[-1] - times[0]) if times else (0, 0)
+    curves: list[list[Point]] = [[]]
+    for time, score in zip(times, scores, strict=True):
         if score is None:
             curves.append([])
         else:
-            x = width * (moment - first) / span if span else 0
-            curves[-1].append((_rounded(x), _rounded(height - height * score / TOP)))
-    return [_points(curve) for curve in curves if curve]
+            x = width * (time - first) / span if span else 0
+            curves[-1].append((_rounded(x), _rounded(height - height * score / MAX_SCORE)))
+    return [_points_attribute(curve) for curve in curves if curve]
 
 
-def _points(places: Sequence[Place]) -> str:
-    return " ".join(f"{x:g},{y:g}" for x, y in places)
+def _points_attribute(points: Sequence[Point]) -> str:
+    return " ".join(f"{x:g},{y:g}" for x, y in points)
 
 
 def _rounded(value: float) -> float:
-    return round(value, 1) + 0.0  # without a negative zero
+    return round(value, 1) + 0.0  # turns -0.0 into 0.0

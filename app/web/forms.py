@@ -1,4 +1,4 @@
-"""What the forms of all pages share: how fields are read, and where a visitor goes next."""
+"""Helpers for the forms of all pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flask import request
 from app.auth.passwords import MAX_LENGTH
 from app.core.errors import Invalid, Problem
 
-# Only places of this site. Browsers take `//host` and `/\host` for other sites, and drop tabs and line breaks before they look.
+# Only paths of this site. Browsers treat `//host` and `/\host` as other sites, and ignore tabs and line breaks.
 LOCAL_PATH = re.compile(r"/([^/\\\x00-\x20][^\\\x00-\x20]*)?")
 
 
@@ -18,19 +18,20 @@ def text(field: str) -> str:
 
 
 def password(field: str) -> str:
-    """Raises Invalid for one that can't be right, so that nobody makes the server hash very long texts."""
+    """Return the password. Raise Invalid if it is too long, so that the server never hashes very long texts."""
     entered = text(field)
     if len(entered) > MAX_LENGTH:
-        raise Invalid.field(field, f"Passwords here have at most {MAX_LENGTH} characters.")
+        raise Invalid.field(field, f"A password has at most {MAX_LENGTH} characters.")
     return entered
 
 
 def correctable(problem: Problem) -> Problem:
-    """The problem, if whoever filled in the form can do something about it; everything else goes to the error page."""
+    """Return the problem if the user can correct it. Raise it otherwise, which leads to the error page."""
     if problem.status >= 500:
         raise problem
     return problem
 
 
 def local_path(path: str) -> str:
+    """Return the path if it leads to this site, otherwise the home page."""
     return path if LOCAL_PATH.fullmatch(path) else "/"

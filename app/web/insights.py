@@ -13,7 +13,7 @@ from app.analytics.reports.ranges import Range
 from app.analytics.reports.views import insights as the_insights
 from app.core.errors import Invalid
 from app.core.timestamps import DAY, HOUR, LENGTHS, floor
-from app.web import words
+from app.web import formatting
 from app.web.exports import exports_for_page
 from app.web.pages import administrators_only, blueprint, current_notice, render
 
@@ -49,7 +49,7 @@ def analytics() -> Response:
         wanted=wanted,
         usual=USUAL,
         overview=overview,
-        labels=[words.utc(part.start) if asked.interval == HOUR else words.day(part.start) for part in overview.series],
+        labels=[formatting.utc(part.start) if asked.interval == HOUR else formatting.day(part.start) for part in overview.series],
         collected=BY_NAME,
         **exports_for_page() | {"first_day": asked.since.date().isoformat(), "last_day": _last_day(asked).isoformat()},
     )

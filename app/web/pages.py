@@ -1,4 +1,4 @@
-"""What all pages share: the blueprint, how a page is made, who may see it, and what is in its header."""
+"""Common to all pages: the blueprint, rendering, access control, notices and the inbox in the header."""
 
 from __future__ import annotations
 
@@ -16,96 +16,97 @@ from app.core.errors import Problem
 from app.core.extensions import extension
 from app.notifications.service import Notifications
 from app.notifications.store import Inbox
-from app.web import browsers, charts, reports, words
+from app.web import browsers, charts, formatting, reports
 
 View = Callable[..., Response]
 
 SEE_OTHER = 303
 MAX_FORM_BYTES = 64 * 1024
 
-# What `?done=` may say. A notice in the session would cost a write, and one in the address could say anything.
+# Texts for `?done=`. A notice in the session would cost a write, and a text in the URL could be forged.
 NOTICES = {
-    "password": "Your password was changed, and all your other sessions were ended.",
+    "password": "Your password was changed. All your other sessions were ended.",
     "session": "The session was ended.",
     "sessions": "All your other sessions were ended.",
-    "account": "Your account and everything that belonged to it was deleted.",
+    "account": "Your account and all its data were deleted.",
     "unfollowed": "You no longer follow this repository.",
     "cancelled": "The analysis was cancelled.",
     "read": "All notifications are marked as read.",
-    "export": "The export was ordered. A notification tells you when it is ready.",
-    "drain": "The instance was told to drain. It begins within a second or two.",
-    "call-back": "The instance was called back. It is ready again within a second or two.",
-    "counted": "You are counted again, from now on.",
-    "uncounted": "You are not counted any more: nothing that you do from now on is stored.",
-    "uncounted-still": "You opted in again, but your browser sends Global Privacy Control, so you are still not counted.",
-    "gone": "This instance is not there any more.",
+    "export": "The export has started. You get a notification when it is ready.",
+    "drain": "The instance starts draining within two seconds.",
+    "call-back": "The instance is ready again within two seconds.",
+    "counted": "You have opted in. You are counted from now on.",
+    "uncounted": "You have opted out. Nothing that you do from now on is stored.",
+    "uncounted-still": "You have opted in, but your browser sends Global Privacy Control, so you are still not counted.",
+    "gone": "This instance has stopped.",
 }
 
 blueprint = Blueprint("web", __name__)
 blueprint.add_app_template_filter(browsers.describe, "browser")
-blueprint.add_app_template_filter(words.waiting_time, "wait")
+
 blueprint.add_app_template_filter(reports.area_scores, "spokes")
 blueprint.record(lambda setup: setup.app.jinja_env.globals.update(charts=charts, areas=reports.AREAS))
 for filter in (
-    words.utc,
-    words.day,
-    words.period,
-    words.clock,
-    words.month,
-    words.ago,
-    words.lasting,
-    words.number,
-    words.counted,
-    words.percent,
-    words.visible,
+    formatting.utc,
+    formatting.day,
+    formatting.period,
+    formatting.clock,
+    formatting.month,
+    formatting.ago,
+    formatting.duration,
+    formatting.number,
+    formatting.quantity,
+    formatting.percent,
+    formatting.retry_delay,
+    formatting.visible,
 ):
     blueprint.add_app_template_filter(filter)
 
 
 @blueprint.app_template_filter("iso")
-def iso(moment: words.Moment) -> str:
-    return moment if isinstance(moment, str) else timestamps.iso(moment)
+def iso(timestamp: formatting.Timestamp) -> str:
+    return timestamp if isinstance(timestamp, str) else timestamps.iso(timestamp)
 
 
 @blueprint.app_template_filter("error_of")
 def error_of(problem: Problem | None, field: str) -> str | None:
-    faults = problem.errors if problem else []
-    return next((fault["message"] for fault in faults if fault["field"] == field), None)
+    errors = problem.errors if problem else []
+    return next((error["message"] for error in errors if error["field"] == field), None)
 
 
 @blueprint.before_request
 def limit_forms() -> None:
-    """A large form of many small fields would keep the event loop busy while it is taken apart."""
+    """Limit the size of forms: parsing many small fields would block the event loop."""
     request.max_content_length = MAX_FORM_BYTES
 
 
 @blueprint.app_context_processor
-def every_page() -> dict[str, Any]:
-    """Must not look at the session: error pages tell that its store is down."""
+def common_context() -> dict[str, Any]:
+    """Return the context of every page. It must not use the session, because error pages also work without its store."""
     return {"instance_id": instance.current().instance_id}
 
 
 def sign_in_required(view: View) -> View:
-    """Sends anonymous visitors to the sign-in page, and back to this one afterwards if that is possible."""
+    """Redirect anonymous visitors to the sign-in page, which redirects back after a GET."""
 
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Response:
         if current_user():
             inbox()
             return view(*args, **kwargs)
-        back = request.full_path.rstrip("?") if request.method == "GET" else None
-        return redirect(url_for("web.login", next=back), SEE_OTHER)
+        next_url = request.full_path.rstrip("?") if request.method == "GET" else None
+        return redirect(url_for("web.login", next=next_url), SEE_OTHER)
 
     return guarded
 
 
 def administrators_only(view: View) -> View:
-    """Anonymous visitors are sent to the sign-in page; others are told that this is not for them."""
+    """Redirect anonymous visitors to the sign-in page, and answer other non-administrators with 403."""
     return sign_in_required(admin_required(view))
 
 
 def inbox() -> Inbox | None:
-    """Read before the content of a page, so that what comes in between is pushed to the page rather than missed."""
+    """Return the signed-in user's inbox. It is read before the page's content, so that later notifications are pushed."""
     user = current_user()
     if "inbox" not in g:
         g.inbox = notifications().inbox(user.id) if user else None
@@ -113,13 +114,13 @@ def inbox() -> Inbox | None:
 
 
 def render(template: str, problem: Problem | None = None, **context: Any) -> Response:
-    """Of a visitor who may be signed in. Whoever is counted has the path of the page told by a script."""
+    """Render a page with the session's user. A script reports the page's path if analytics may record this visitor."""
     path = tracking.page_path() if tracking.may_record() else None
     return render_without_session(template, problem, inbox=inbox(), user=current_user(), counted_path=path, **context)
 
 
 def render_without_session(template: str, problem: Problem | None = None, **context: Any) -> Response:
-    """Without a look at the session."""
+    """Render a page that works while the session store is unavailable."""
     response = make_response(render_template(template, problem=problem, **context))
     if problem:
         response.status_code = problem.status

@@ -13,7 +13,7 @@ from app.analytics import tracking
 from app.analytics.catalogue import DECLARED_EVENTS
 from app.analytics.service import ErasureResult
 from app.core.errors import Unavailable
-from app.web import forms, words
+from app.web import formatting, forms
 from app.web.pages import SEE_OTHER, blueprint, current_notice, render
 
 
@@ -75,6 +75,6 @@ def _redirect_back(done: str) -> Response:
 
 def _describe(erased: ErasureResult) -> str:
     return (
-        f"{words.counted(erased.count, 'event')} erased. What was stored before {words.utc(erased.not_linkable_before)} "
-        "of people who were not signed in cannot be attributed to anybody, so it was not searched for events of yours."
+        f"{formatting.quantity(erased.count, 'event')} erased. "
+        f"What was stored before {formatting.utc(erased.not_linkable_before)} of people who were not signed in cannot be attributed to anybody, so it was not searched for events of yours."
     )

@@ -1,4 +1,4 @@
-"""What pages show of reports: the names of things, lists cut to a readable length, and reports side by side."""
+"""Prepares reports for pages: labels, shortened lists, trends and comparisons."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from app.web import charts, words
+from app.web import charts, formatting
 
 Report = dict[str, Any]
 
@@ -55,29 +55,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Trend:
-    """One score over time: the latest value, what it was before, and curves in a box of 300 by 100."""
+    """One score over time: the latest and the previous value, and curves in a box of 300 by 100."""
 
     label: str
-    now: int | None
-    before: int | None
+    latest: int | None
+    previous: int | None
     curves: list[str]
 
     @property
     def change(self) -> int | None:
-        return None if self.now is None or self.before is None else self.now - self.before
+        return None if self.latest is None or self.previous is None else self.latest - self.previous
 
 
 def area_scores(scores: dict[str, int | None] | None) -> list[int | None]:
-    """In the order of the radar's spokes."""
+    """Return the scores in the order of the radar chart's spokes."""
     return [(scores or {}).get(area) for area in AREAS]
 
 
-def scores_of(report: Report) -> dict[str, int | None]:
-    return {name: judged["score"] for name, judged in report["scores"].items()}
-
-
 def languages(report: Report) -> list[Language]:
-    """The largest first; the small ones together as `Other`, if there are many."""
+    """Return the languages, largest first. If there are many, the small ones are combined as `Other`."""
     found = sorted(report["languages"].items(), key=lambda item: (-item[1], item[0]))
     if len(found) <= MAX_LANGUAGES + 1:
         return [Language(name, lines) for name, lines in found]
@@ -86,19 +82,19 @@ def languages(report: Report) -> list[Language]:
 
 
 def trends(history: Sequence[tuple[str | datetime, dict[str, int | None]]]) -> list[Trend]:
-    """Of each score and the overall one, of at least two reports, oldest first."""
-    moments = [_timestamp(as_of) for as_of, _ in history]
+    """Return the trends of the overall score and of each area. `history` has at least two entries, oldest first."""
+    times = [_timestamp(as_of) for as_of, _ in history]
     found = []
     for name, label in {"overall": "Overall", **AREAS}.items():
         values = [scores.get(name) for _, scores in history]
-        found.append(Trend(label, values[-1], values[-2], charts.lines(moments, values, 300, 100)))
+        found.append(Trend(label, values[-1], values[-2], charts.polylines(times, values, 300, 100)))
     return found
 
 
 def side_by_side(reports: Sequence[Report | None]) -> list[Row]:
-    """A row for each score and each number; the best is marked where more is better and not all are equal."""
-    return [_row(label, [rank(report) if report else None for report in reports], text) for label, rank, text in COMPARED] + [
-        _plain_row(label, [read(report) if report else "–" for report in reports]) for label, read in STATED
+    """Return a row per score and number. The best value is marked where higher is better and the values differ."""
+    return [_row(label, [rank(report) if report else None for report in reports], text) for label, rank, text in RANKED] + [
+        _plain_row(label, [read(report) if report else "–" for report in reports]) for label, read in UNRANKED
     ]
 
 
@@ -116,28 +112,28 @@ def _score(name: str) -> Callable[[Report], Any]:
     return lambda report: report["scores"][name]["score"]
 
 
-def _timestamp(moment: str | datetime) -> float:
-    return (datetime.fromisoformat(moment) if isinstance(moment, str) else moment).timestamp()
+def _timestamp(time: str | datetime) -> float:
+    return (datetime.fromisoformat(time) if isinstance(time, str) else time).timestamp()
 
 
-# Label, the value by which they are ranked, how that is written. ISO moments in UTC sort by time.
-COMPARED: list[tuple[str, Callable[[Report], Any], Callable[[Any], str]]] = [
+# (label, value to rank by, format). ISO timestamps in UTC sort by time.
+RANKED: list[tuple[str, Callable[[Report], Any], Callable[[Any], str]]] = [
     ("Overall", _score("overall"), str),
     *((label, _score(name), str) for name, label in AREAS.items()),
-    ("Last commit", lambda report: report["last_commit_at"], words.day),
-    ("Commits in 90 days", lambda report: report["commits_90d"], words.number),
-    ("Commits in a year", lambda report: report["commits_365d"], words.number),
-    ("People behind half of a year’s commits", lambda report: report["contributor_absence_factor"], words.number),
-    ("Latest release", lambda report: report["releases"]["latest_at"], words.day),
-    ("Practices in place", lambda report: sum(path is not None for path in report["practices"].values()), words.number),
+    ("Last commit", lambda report: report["last_commit_at"], formatting.day),
+    ("Commits in 90 days", lambda report: report["commits_90d"], formatting.number),
+    ("Commits in a year", lambda report: report["commits_365d"], formatting.number),
+    ("People behind half of a year’s commits", lambda report: report["contributor_absence_factor"], formatting.number),
+    ("Latest release", lambda report: report["releases"]["latest_at"], formatting.day),
+    ("Practices in place", lambda report: sum(path is not None for path in report["practices"].values()), formatting.number),
 ]
-# What is neither good nor bad.
-STATED: list[tuple[str, Callable[[Report], str]]] = [
-    ("First commit", lambda report: words.day(report["first_commit_at"]) if report["first_commit_at"] else "–"),
-    ("Commits", lambda report: words.number(report["commits"])),
-    ("Contributors", lambda report: words.number(report["contributors"])),
-    ("Releases", lambda report: words.number(report["releases"]["count"])),
-    ("Files", lambda report: words.number(report["files"])),
+# Values that are neither good nor bad.
+UNRANKED: list[tuple[str, Callable[[Report], str]]] = [
+    ("First commit", lambda report: formatting.day(report["first_commit_at"]) if report["first_commit_at"] else "–"),
+    ("Commits", lambda report: formatting.number(report["commits"])),
+    ("Contributors", lambda report: formatting.number(report["contributors"])),
+    ("Releases", lambda report: formatting.number(report["releases"]["count"])),
+    ("Files", lambda report: formatting.number(report["files"])),
     ("Main language", lambda report: max(report["languages"], key=report["languages"].get, default="–")),
     ("Licence", lambda report: report["license"] or "–"),
 ]

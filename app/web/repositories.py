@@ -1,4 +1,4 @@
-"""The pages of repositories: the list, one with its report, some side by side."""
+"""The pages of repositories: the list, a report and a comparison."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from app.repositories.service import MAX_COMPARED, FollowedRepository, Repositor
 from app.web import forms, reports
 from app.web.pages import SEE_OTHER, blueprint, current_notice, inbox, render, sign_in_required
 
-LIVE = ("queued", "running")
-SAMPLE = (88, 41, 84, 63, 52, 91)  # of the landing page's radar
+IN_PROGRESS = ("queued", "running")
+SAMPLE_SCORES = (88, 41, 84, 63, 52, 91)  # radar chart of the landing page
 
 ORDERS = {"added": "Last added", "name": "Name", "score": "Score, best first", "analysed": "Last analysed"}
 SORT_KEYS: dict[str, Callable[[FollowedRepository], Any]] = {
@@ -36,9 +36,9 @@ repository_route = "/repositories/<id:repository_id>"
 @blueprint.get("/")
 def home() -> Response:
     if current_user() is None:
-        return render("landing.html", sample=SAMPLE, notice=current_notice())
+        return render("landing.html", sample=SAMPLE_SCORES, notice=current_notice())
     inbox()
-    return _list(notice=current_notice())
+    return _render_list(notice=current_notice())
 
 
 @blueprint.post("/")
@@ -48,14 +48,14 @@ def add_repository() -> Response:
     try:
         added, _ = repositories().add(require_user().id, url)
     except Problem as problem:
-        return _list(forms.correctable(problem), url=url)
-    return _to_page(added.id)
+        return _render_list(forms.correctable(problem), url=url)
+    return _redirect_to(added.id)
 
 
 @blueprint.get(repository_route)
 @sign_in_required
 def repository(repository_id: int) -> Response:
-    return _one(repository_id, notice=current_notice())
+    return _render_report(repository_id, notice=current_notice())
 
 
 @blueprint.post(f"{repository_route}/analyses")
@@ -64,8 +64,8 @@ def analyse_again(repository_id: int) -> Response:
     try:
         repositories().analyse(require_user().id, repository_id)
     except Problem as problem:
-        return _one(repository_id, forms.correctable(problem))
-    return _to_page(repository_id)
+        return _render_report(repository_id, forms.correctable(problem))
+    return _redirect_to(repository_id)
 
 
 @blueprint.post(f"{repository_route}/analyses/<id:analysis_id>/cancel")
@@ -74,8 +74,8 @@ def cancel(repository_id: int, analysis_id: int) -> Response:
     try:
         repositories().cancel(require_user().id, analysis_id)
     except Problem as problem:
-        return _one(repository_id, forms.correctable(problem))
-    return _to_page(repository_id, done="cancelled")
+        return _render_report(repository_id, forms.correctable(problem))
+    return _redirect_to(repository_id, done="cancelled")
 
 
 @blueprint.post(f"{repository_route}/unfollow")
@@ -100,7 +100,7 @@ def export(repository_id: int) -> Response:
 @blueprint.get("/compare")
 @sign_in_required
 def compare() -> Response:
-    """`ids=1,2` as links have it, or `ids=1&ids=2` as forms send it."""
+    """Accept `ids=1,2` from links and `ids=1&ids=2` from the form."""
     wanted = list(dict.fromkeys(re.findall(r"\d+", ",".join(request.args.getlist("ids")))))
     followed = sorted(repositories().list(require_user().id), key=SORT_KEYS["name"])
     by_id = {str(entry.id): entry for entry in followed}
@@ -116,25 +116,25 @@ def repositories() -> Repositories:
     return extension(Repositories, "repositories")
 
 
-def _list(problem: Problem | None = None, url: str = "", **context: Any) -> Response:
+def _render_list(problem: Problem | None = None, url: str = "", **context: Any) -> Response:
     followed = repositories().list(require_user().id)
     search, order = request.args.get("q", "").strip(), request.args.get("sort", "added")
     return render(
         "home.html",
         problem,
-        entries=arranged(followed, search, order),
+        entries=search_and_sort(followed, search, order),
         total=len(followed),
         url=url,
         search=search,
         order=order,
         orders=ORDERS,
-        live=LIVE,
+        in_progress=IN_PROGRESS,
         local_allowed=bool(current_app.config["REPORADAR"].repository_roots),
         **context,
     )
 
 
-def _one(repository_id: int, problem: Problem | None = None, **context: Any) -> Response:
+def _render_report(repository_id: int, problem: Problem | None = None, **context: Any) -> Response:
     entry = repositories().get(require_user().id, repository_id)
     if entry.report and (tracking.is_visit() or request.headers.get("X-Awaited") == "report"):
         tracking.record(REPORT_VIEWED)
@@ -146,13 +146,13 @@ def _one(repository_id: int, problem: Problem | None = None, **context: Any) -> 
         languages=reports.languages(entry.report) if entry.report else [],
         trends=reports.trends(past) if len(past) > 1 else [],
         practices=reports.PRACTICES,
-        live=LIVE,
+        in_progress=IN_PROGRESS,
         **context,
     )
 
 
-def arranged(entries: Sequence[FollowedRepository], search: str, order: str) -> list[FollowedRepository]:
-    """Those with all the words of the search in their name or address, in one of ORDERS."""
+def search_and_sort(entries: Sequence[FollowedRepository], search: str, order: str) -> list[FollowedRepository]:
+    """Return the entries that contain all words of the search in their name or URL, in one of ORDERS."""
     words = search.casefold().split()
     found = [entry for entry in entries if all(word in f"{entry.name} {entry.url}".casefold() for word in words)]
     return sorted(found, key=SORT_KEYS.get(order, SORT_KEYS["added"]))
@@ -163,5 +163,5 @@ def _overall(entry: FollowedRepository) -> int:
     return -1 if overall is None else overall
 
 
-def _to_page(repository_id: int, done: str | None = None) -> Response:
+def _redirect_to(repository_id: int, done: str | None = None) -> Response:
     return redirect(url_for("web.repository", repository_id=repository_id, done=done), SEE_OTHER)

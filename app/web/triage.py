@@ -10,7 +10,7 @@ from typing import Any
 from app.fleet import advice
 from app.server.lifecycle import DRAINING, READY
 from app.server.stop_report import CRASHED
-from app.web import words
+from app.web import formatting
 
 About = dict[str, Any]  # what an instance tells of itself, as /api/fleet has it
 
@@ -88,7 +88,7 @@ def _headline(instances: list[About], absent: list[About]) -> str:
     if not there:
         return "No instance is ready"
     if not absent:
-        return f"{there} of {words.counted(everybody, 'instance')} {verb} ready"
+        return f"{there} of {formatting.quantity(everybody, 'instance')} {verb} ready"
     who = f"{absent[0]['instance_id']} is" if len(absent) == 1 else f"{len(absent)} instances are"
     return f"{who} not ready; {there} of {everybody} {verb}"
 
@@ -96,7 +96,7 @@ def _headline(instances: list[About], absent: list[About]) -> str:
 def _fresh_crashes(stops: list[dict[str, Any]]) -> list[str]:
     now = datetime.now(UTC)
     return [
-        f"{stop['instance_id']} crashed {words.ago(stop['at'])}"
+        f"{stop['instance_id']} crashed {formatting.ago(stop['at'])}"
         for stop in stops
         if stop["kind"] == CRASHED and (now - datetime.fromisoformat(stop["at"])).total_seconds() < NEWS_SECONDS
     ]

@@ -1,4 +1,4 @@
-"""All pages: what a browser shows without any script. Forms come back with what is wrong, or lead on with a redirect."""
+"""All pages. They work without scripts: a form is shown again with its errors, or answered with a redirect."""
 
 from __future__ import annotations
 

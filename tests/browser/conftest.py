@@ -45,7 +45,7 @@ def expect_heading(page: Page, name: str) -> None:
 def add(page: Page, path: Path) -> None:
     """Types the address in on the list, and ends on the page of the repository."""
     page.goto("/")
-    page.get_by_label("Address of a repository").fill(str(path))
+    page.get_by_label("Repository address").fill(str(path))
     page.get_by_role("button", name="Analyse").click()
     expect_heading(page, path.name)
 

@@ -37,7 +37,7 @@ def test_an_account_from_its_first_day_to_its_last(visit: Visit) -> None:
     follow(here, "Register")
     here.get_by_label("E-mail").fill(email)
     here.get_by_label("Password").fill(PASSWORD)
-    press(here, "Open an account")
+    press(here, "Create account")
     expect_heading(here, "Your repositories")
     expect(here.get_by_role("navigation")).to_contain_text(email)
 
@@ -79,7 +79,7 @@ def test_an_account_from_its_first_day_to_its_last(visit: Visit) -> None:
 
     here.get_by_label("Your password").fill(NEW_PASSWORD)
     press(here, "Delete my account")
-    expect(here.get_by_role("status")).to_contain_text("Your account and everything that belonged to it was deleted.")
+    expect(here.get_by_role("status")).to_contain_text("Your account and all its data were deleted.")
     follow(here, "Sign in")
     sign_in(here, email, NEW_PASSWORD)
     expect(here.get_by_role("alert")).to_be_visible()
@@ -119,7 +119,7 @@ def test_what_is_wrong_is_said_at_its_field(visit: Visit) -> None:
     page.goto("/register")
     page.get_by_label("E-mail").fill(email)
     page.get_by_label("Password").fill("password1")
-    press(page, "Open an account")
+    press(page, "Create account")
     password = page.get_by_label("Password")
     expect(password).to_have_attribute("aria-invalid", "true")
     expect(password).to_have_accessible_description(re.compile("too common.*At least 8 characters"))
@@ -135,7 +135,7 @@ def test_a_taken_address_is_said_above_the_form(visit: Visit) -> None:
     page.goto("/register")
     page.get_by_label("E-mail").fill(email)
     page.get_by_label("Password").fill(PASSWORD)
-    press(page, "Open an account")
+    press(page, "Create account")
     expect(page.get_by_role("alert")).to_have_text("An account with this e-mail address exists already.")
 
 
@@ -200,5 +200,5 @@ def test_production_over_plain_http_says_why_it_can_not_work(visit: Visit, start
     page = visit(base_url=start_instance(APP_ENV="production", SHUTDOWN_DELAY="0").url)
     for path in ("/login", "/register"):
         page.goto(path)
-        expect(page.get_by_role("note")).to_contain_text("Signing in can’t work at this address.")
+        expect(page.get_by_role("note")).to_contain_text("Signing in does not work at this address.")
         expect(page.get_by_role("note")).to_contain_text("TRUSTED_PROXIES")

@@ -118,7 +118,7 @@ def test_a_drained_instance_is_seen_loses_its_sockets_and_comes_back(
     expect(sockets(page, 2)).not_to_have_text("0")
     other.goto("/admin/fleet")
     press(other, "Drain instance-2")
-    expect(other.get_by_role("status").first).to_contain_text("The instance was told to drain.")
+    expect(other.get_by_role("status").first).to_contain_text("The instance starts draining within two seconds.")
     expect(row(page, 2)).to_contain_text("draining", timeout=SEEN_MS)
     expect(row(page, 2)).to_contain_text("drained by an administrator", timeout=SEEN_MS)
     expect(page.locator("#instances").get_by_role("listitem").first).to_contain_text("instance-2")
@@ -183,7 +183,7 @@ def test_a_button_is_pressed_for_as_long_as_one_likes(page: Page) -> None:
     page.mouse.down()
     page.wait_for_timeout(2 * ASKING_MS)  # what is guarded is that nothing happens
     page.mouse.up()
-    expect(page.get_by_role("status").first).to_contain_text("The instance was told to drain.")
+    expect(page.get_by_role("status").first).to_contain_text("The instance starts draining within two seconds.")
     press(page, "Call back instance-2")
     expect_verdict(page, "2 of 2 instances are ready")
 
@@ -227,11 +227,11 @@ def test_without_scripts(visit: Visit, fleet: Fleet, administrator: Any) -> None
     page.goto("/admin/fleet")
     expect(page.locator("#freshness")).to_contain_text("As of")
     press(page, "Drain instance-2")
-    expect(page.get_by_role("status").first).to_contain_text("The instance was told to drain.")
+    expect(page.get_by_role("status").first).to_contain_text("The instance starts draining within two seconds.")
     expect(row(page, 2)).to_contain_text("draining")
     page.get_by_role("link", name="Load anew").click()
     press(page, "Call back instance-2")
-    expect(page.get_by_role("status").first).to_contain_text("The instance was called back.")
+    expect(page.get_by_role("status").first).to_contain_text("The instance is ready again within two seconds.")
     wait_until(lambda: is_back(page), 10, "instance-2 to be back, as a page shows that is loaded again and again")
 
 
@@ -258,7 +258,7 @@ def test_it_is_for_administrators(visit: Visit, fleet: Fleet) -> None:
 def test_an_instance_that_is_gone(page: Page) -> None:
     form = page.locator("form").filter(has_text="Drain instance-2")
     form.evaluate("form => { form.action = form.action.replace('-2/', '-7/'); form.submit(); }")  # before the page is renewed
-    expect(page.get_by_role("status").first).to_have_text("This instance is not there any more.")
+    expect(page.get_by_role("status").first).to_have_text("This instance has stopped.")
 
 
 @contextmanager

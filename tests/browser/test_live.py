@@ -38,7 +38,7 @@ def test_the_list_of_notifications_grows_and_is_marked_as_read(visit: Visit, ins
     page = visit()
     email = open_account(page)
     page.goto("/notifications")
-    expect(page.get_by_role("heading", name="All quiet")).to_be_visible()
+    expect(page.get_by_role("heading", name="No notifications yet")).to_be_visible()
     expect_live(page)
     notify(instance, email, "One")
     entries = page.get_by_role("main").get_by_role("listitem")

@@ -53,9 +53,9 @@ def refused_deletion(page: Page) -> None:
 
 def refused_address(page: Page) -> None:
     go_to_signed_in("/")(page)
-    page.get_by_label("Address of a repository").fill(LONG_NAME * 5)
+    page.get_by_label("Repository address").fill(LONG_NAME * 5)
     page.get_by_role("button", name="Analyse").click()
-    expect(page.get_by_label("Address of a repository")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Repository address")).to_have_attribute("aria-invalid", "true")
 
 
 PAGES = {

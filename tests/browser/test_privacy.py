@@ -67,7 +67,7 @@ def press(page: Page, name: str) -> None:
 def say_no(page: Page) -> None:
     page.goto("/privacy")
     press(page, NO)
-    expect(page.get_by_role("status")).to_contain_text("You are not counted any more")
+    expect(page.get_by_role("status")).to_contain_text("You have opted out.")
 
 
 def leave(page: Page) -> None:
@@ -234,7 +234,7 @@ def test_saying_no_and_yes_without_scripts(visit: Visit, signed_in: bool) -> Non
     expect(main).to_contain_text(f"because {'your account' if signed_in else 'this browser'} said no.")
     expect(main.get_by_text("Nothing that you did after").locator("time")).to_contain_text(" UTC")
     press(page, YES)
-    expect(status).to_contain_text("You are counted again")
+    expect(status).to_contain_text("You have opted in.")
     expect(main).to_contain_text("You are counted.")
     press(page, ERASE)
     expect(status).to_contain_text("erased. What was stored before")
@@ -272,7 +272,7 @@ def test_the_keyboard_is_enough(visit: Visit) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name=NO)).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.get_by_role("status")).to_contain_text("You are not counted any more")
+    expect(page.get_by_role("status")).to_contain_text("You have opted out.")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

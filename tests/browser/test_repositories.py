@@ -48,7 +48,7 @@ def names(page: Page) -> list[str]:
 
 def test_a_report_arrives_without_a_reload(page: Page, make_repository: MakeRepository, held_git: HeldGit) -> None:
     add(page, make_repository(commits=3))
-    expect(page.get_by_role("heading", name="The analysis is under way")).to_be_visible()
+    expect(page.get_by_role("heading", name="Analysis in progress")).to_be_visible()
     expect(page.get_by_role("progressbar")).to_have_count(1)
     page.evaluate("window.loadedOnce = true")
     held_git.release()
@@ -62,7 +62,7 @@ def test_the_bar_moves_while_somebody_types(page: Page, make_repository: MakeRep
     path = make_repository()
     add(page, path)
     page.goto("/")
-    field = page.get_by_label("Address of a repository")
+    field = page.get_by_label("Repository address")
     field.fill("https://not-yet")
     entry = page.get_by_role("listitem").filter(has_text=path.name)
     expect(entry.get_by_role("progressbar")).to_be_visible()
@@ -80,15 +80,15 @@ def test_all_of_it_without_scripts(plain_page: Page, make_repository: MakeReposi
     expect(plain_page.get_by_role("button", name="Print")).to_be_hidden()
 
     plain_page.get_by_text("Stop following", exact=True).click()
-    press(plain_page, "Stop following it")
+    press(plain_page, "Stop following this repository")
     expect_heading(plain_page, "Your repositories")
     expect(plain_page.get_by_role("status")).to_have_text("You no longer follow this repository.")
-    expect(plain_page.get_by_role("heading", name="Nothing on the radar yet")).to_be_visible()
+    expect(plain_page.get_by_role("heading", name="No repositories yet")).to_be_visible()
 
 
 def test_from_an_address_to_a_report_by_keyboard(page: Page, make_repository: MakeRepository) -> None:
     page.goto("/")
-    field = page.get_by_label("Address of a repository")
+    field = page.get_by_label("Repository address")
     for _ in range(20):
         page.keyboard.press("Tab")
         if field.evaluate("field => field === document.activeElement"):
@@ -103,7 +103,7 @@ def test_from_an_address_to_a_report_by_keyboard(page: Page, make_repository: Ma
 )
 def test_what_is_wrong_with_an_address_is_said_at_the_field(page: Page, address: str) -> None:
     page.goto("/")
-    field = page.get_by_label("Address of a repository")
+    field = page.get_by_label("Repository address")
     field.fill(address)
     press(page, "Analyse")
     expect(field).to_have_attribute("aria-invalid", "true")
@@ -140,7 +140,7 @@ def test_odd_paths_do_no_harm(visit: Visit, make_repository: MakeRepository) -> 
 
 def test_an_empty_repository_has_a_page_too(page: Page, make_repository: MakeRepository) -> None:
     analysed(page, make_repository(commits=0))
-    expect(page.get_by_role("main")).to_contain_text("This repository has no commits at its default branch")
+    expect(page.get_by_role("main")).to_contain_text("This repository has no commits on its default branch")
     expect(page.get_by_role("main")).to_contain_text("no overall score")
 
 
@@ -171,7 +171,7 @@ def test_a_failed_analysis_says_why_and_keeps_the_older_report(page: Page, make_
 def test_a_history_begins_with_the_second_analysis(page: Page, make_repository: MakeRepository) -> None:
     path = make_repository(commits=2)
     analysed(page, path)
-    expect(page.get_by_role("region", name="History")).to_contain_text("It begins with the second analysis.")
+    expect(page.get_by_role("region", name="History")).to_contain_text("The history begins with the second analysis.")
     git(path, "commit", "--quiet", "--allow-empty", "--message", "More", day=9)
     press(page, "Analyse again")
     history = page.get_by_role("region", name="History")
@@ -207,9 +207,9 @@ def test_side_by_side(plain_page: Page, make_repository: MakeRepository) -> None
     page.goto("/")
     for path in paths:
         page.get_by_label(f"Compare {path.name}").check()
-    press(page, "Compare the ticked ones")
+    press(page, "Compare selected")
     expect_heading(page, "Compare")
-    table = page.get_by_role("table", name="Scores and numbers of the chosen repositories")
+    table = page.get_by_role("table", name="Scores and numbers of the selected repositories")
     newest, oldest = (re.compile(rf"\s*{path.name}\s*") for path in reversed(paths))
     expect(table.get_by_role("columnheader")).to_have_text([newest, oldest])
     expect(table.get_by_role("row", name="Commits in a year")).to_have_text(re.compile(r"Commits in a year\s*5\s*best\s*2\s*"))

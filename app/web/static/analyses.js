@@ -51,5 +51,5 @@ async function pollOne(id) {
 function update(bar, status, progress, step) {
   bar.querySelector("progress").value = progress;
   bar.querySelector("[data-percent]").textContent = progress;
-  bar.querySelector("[data-step]").textContent = status === "queued" ? "Waiting for its turn" : step || "Starting";
+  bar.querySelector("[data-step]").textContent = status === "queued" ? "Queued" : step || "Starting";
 }

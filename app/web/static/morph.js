@@ -1,48 +1,48 @@
-// Makes one element like another and keeps its parts: with them stay focus, selection, scrolling, and what is open or being pressed.
+// Changes an element into another one and keeps its child nodes, so that focus, selection, scroll position and opened details stay.
 
-/** Children are the same ones if they have the same id; without an id, if they are of a kind. */
+/** Children match if they have the same node name and the same id, if any. */
 export function morph(old, newest) {
   const focused = document.activeElement;
-  become(old, newest);
-  if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true }); // it was moved
+  transform(old, newest);
+  if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true }); // moving a node removes its focus
   if (document.activeElement === document.body && !focused.isConnected) document.querySelector("main").focus({ preventScroll: true });
 }
 
-function become(old, newest) {
+function transform(old, newest) {
   if (old.nodeType === Node.TEXT_NODE) {
     if (old.data !== newest.data) old.data = newest.data;
     return;
   }
-  takeAttributes(old, newest);
-  const partners = pair([...old.childNodes], [...newest.childNodes]);
-  const kept = new Set(partners.values());
+  copyAttributes(old, newest);
+  const matches = match([...old.childNodes], [...newest.childNodes]);
+  const kept = new Set(matches.values());
   for (const child of [...old.childNodes]) if (!kept.has(child)) child.remove();
   let next = old.firstChild;
   for (const child of [...newest.childNodes]) {
-    const partner = partners.get(child);
+    const partner = matches.get(child);
     if (!partner) old.insertBefore(child, next);
     else if (partner === next) next = next.nextSibling;
     else old.insertBefore(partner, next);
-    if (partner) become(partner, child);
+    if (partner) transform(partner, child);
   }
 }
 
-function takeAttributes(old, newest) {
+function copyAttributes(old, newest) {
   if (old.nodeType !== Node.ELEMENT_NODE) return;
   for (const { name, value } of newest.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   for (const name of old.getAttributeNames()) if (!newest.hasAttribute(name) && name !== "open") old.removeAttribute(name);
 }
 
-/** To each new child the old one that it continues, if there is one. */
-function pair(olds, newests) {
-  const partners = new Map();
+/** Map each new child to the old child that it continues, if there is one. */
+function match(olds, newests) {
+  const matches = new Map();
   for (const newest of newests) {
-    const at = olds.findIndex((old) => kind(old) === kind(newest));
-    if (at >= 0) partners.set(newest, ...olds.splice(at, 1));
+    const at = olds.findIndex((old) => key(old) === key(newest));
+    if (at >= 0) matches.set(newest, ...olds.splice(at, 1));
   }
-  return partners;
+  return matches;
 }
 
-function kind(node) {
+function key(node) {
   return `${node.nodeName} ${node.id ?? ""}`;
 }

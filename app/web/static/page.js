@@ -1,23 +1,20 @@
-// Brings the newest state of this page's regions in, without a reload: what somebody types or has opened stays.
+// Replaces the regions of this page by their current state, without a reload: input, focus and opened details are kept.
 
 import { end } from "./indicator.js";
 
-const PATIENCE_MS = 200;
+const DEBOUNCE_MS = 200;
 
-let planned = null;
+let timer = null;
 let running = false;
 
-/** Soon, and once for all who ask in the meantime. */
+/** Refresh after a short delay, once for all calls in that time. */
 export function refreshSoon() {
-  planned ??= setTimeout(async () => {
-    if (running) {
-      planned = null;
-      return refreshSoon();
-    }
-    planned = null;
+  timer ??= setTimeout(async () => {
+    timer = null;
+    if (running) return refreshSoon();
     running = true;
     await refresh().finally(() => (running = false));
-  }, PATIENCE_MS);
+  }, DEBOUNCE_MS);
 }
 
 export async function refresh() {
@@ -25,39 +22,39 @@ export async function refresh() {
   if (!fresh) return;
   for (const region of document.querySelectorAll("[data-region]")) {
     const newest = fresh.querySelector(`[data-region="${region.dataset.region}"]`);
-    if (newest) exchange(region, newest);
+    if (newest) replace(region, newest);
   }
   document.dispatchEvent(new CustomEvent("refreshed", { detail: fresh }));
 }
 
 async function load() {
   try {
-    // The first report is looked at without the page being opened anew.
+    // Counts the first report as viewed, although the page is not opened again.
     const headers = document.querySelector("[data-awaited]") ? { "X-Awaited": "report" } : {};
-    const answer = await fetch(location.href, { headers });
-    if (answer.redirected) end();
-    else if (answer.ok) return new DOMParser().parseFromString(await answer.text(), "text/html");
+    const response = await fetch(location.href, { headers });
+    if (response.redirected) end();
+    else if (response.ok) return new DOMParser().parseFromString(await response.text(), "text/html");
   } catch {
-    // No connection: the next event or connection asks again.
+    // No connection; the next message or connection triggers another refresh.
   }
   return null;
 }
 
-function exchange(region, newest) {
-  const focused = region.contains(document.activeElement) ? described(document.activeElement) : null;
-  const ticked = [...region.querySelectorAll("input:checked")].map(described);
-  const opened = [...region.querySelectorAll("details[open] > summary")].map(described);
+function replace(region, newest) {
+  const focused = region.contains(document.activeElement) ? identity(document.activeElement) : null;
+  const checked = [...region.querySelectorAll("input:checked")].map(identity);
+  const opened = [...region.querySelectorAll("details[open] > summary")].map(identity);
   region.replaceChildren(...newest.childNodes);
   for (const element of region.querySelectorAll("a, button, summary, input")) {
-    const description = described(element);
-    if (ticked.includes(description)) element.checked = true;
-    if (opened.includes(description)) element.parentElement.open = true;
-    if (focused === description) element.focus({ preventScroll: true });
+    const id = identity(element);
+    if (checked.includes(id)) element.checked = true;
+    if (opened.includes(id)) element.parentElement.open = true;
+    if (focused === id) element.focus({ preventScroll: true });
   }
   if (focused && !region.contains(document.activeElement)) document.querySelector("main").focus({ preventScroll: true });
 }
 
-/** What makes an element the same one in a newer state of the page. */
-function described(element) {
+/** Return a text that identifies an element before and after the replacement. */
+function identity(element) {
   return [element.localName, element.getAttribute("href") ?? element.value, element.textContent.trim()].join(" ");
 }

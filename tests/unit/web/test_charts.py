@@ -1,4 +1,4 @@
-"""The places of charts."""
+"""Coordinates of charts."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from app.web import charts
 from app.web.charts import Bar
 
 
-def test_the_first_spoke_points_up_and_the_others_follow_clockwise() -> None:
-    places = [charts.spoke(index, 6) for index in range(6)]
-    assert places == [(0, -90), (77.9, -45), (77.9, 45), (0, 90), (-77.9, 45), (-77.9, -45)]
+def test_spokes_start_at_the_top_and_run_clockwise() -> None:
+    points = [charts.spoke(index, 6) for index in range(6)]
+    assert points == [(0, -90), (77.9, -45), (77.9, 45), (0, 90), (-77.9, 45), (-77.9, -45)]
 
 
-def test_a_ring_is_a_polygon_with_a_corner_on_each_spoke() -> None:
+def test_ring_has_a_corner_on_each_spoke() -> None:
     assert charts.ring(60, 4) == "0,-60 60,0 0,60 -60,0"
 
 
 def test_scores_lie_on_their_spokes() -> None:
-    assert charts.blips([100, 50, 0, 10]) == [(0, -90), (45, 0), (0, 0), (-9, 0)]
+    assert charts.dots([100, 50, 0, 10]) == [(0, -90), (45, 0), (0, 0), (-9, 0)]
     assert charts.outline([100, 50, 0, 10]) == "0,-90 45,0 0,0 -9,0"
 
 
-def test_what_has_no_score_has_no_place() -> None:
-    assert charts.blips([100, None, None, 10]) == [(0, -90), (-9, 0)]
+def test_missing_score_has_no_dot() -> None:
+    assert charts.dots([100, None, None, 10]) == [(0, -90), (-9, 0)]
     assert charts.outline([None] * 6) == ""
 
 
-def test_bars_are_as_high_as_their_share_in_the_largest() -> None:
+def test_bar_heights_are_relative_to_the_largest_value() -> None:
     assert charts.bars([10, 5, 0], 300, 80) == [Bar(0, 0, 80, 80), Bar(100, 40, 80, 40), Bar(200, 80, 80, 0)]
 
 
-def test_a_small_bar_can_still_be_seen() -> None:
+def test_small_bar_has_a_minimum_height() -> None:
     assert charts.bars([1, 10_000], 200, 80)[0] == Bar(0, 79, 80, 1)
 
 
@@ -44,15 +44,15 @@ def test_shares_fill_the_width() -> None:
     assert charts.shares([], 400) == []
 
 
-def test_a_curve_follows_time() -> None:
-    assert charts.lines([1000, 1100, 1400], [0, 50, 100], 400, 100) == ["0,100 100,50 400,0"]
+def test_polyline_follows_time() -> None:
+    assert charts.polylines([1000, 1100, 1400], [0, 50, 100], 400, 100) == ["0,100 100,50 400,0"]
 
 
-def test_a_curve_is_interrupted_where_a_score_is_missing() -> None:
-    assert charts.lines([0, 1, 2, 4], [10, None, 20, 30], 400, 100) == ["0,90", "200,80 400,70"]
+def test_missing_score_splits_the_polyline() -> None:
+    assert charts.polylines([0, 1, 2, 4], [10, None, 20, 30], 400, 100) == ["0,90", "200,80 400,70"]
 
 
-def test_curves_of_one_moment_and_of_none() -> None:
-    assert charts.lines([5], [40], 400, 100) == ["0,60"]
-    assert charts.lines([5, 5], [40, 60], 400, 100) == ["0,60 0,40"]
-    assert charts.lines([], [], 400, 100) == []
+def test_polylines_of_one_time_and_of_none() -> None:
+    assert charts.polylines([5], [40], 400, 100) == ["0,60"]
+    assert charts.polylines([5, 5], [40, 60], 400, 100) == ["0,60 0,40"]
+    assert charts.polylines([], [], 400, 100) == []

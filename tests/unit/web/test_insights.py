@@ -96,7 +96,7 @@ def test_what_is_shown_is_what_an_export_proposes(administrator: FlaskClient) ->
     for name in ("last_day", "to"):
         assert re.search(rf'<input id="{name}"[^>]* value="2025-10-03"', shown)
     assert "1 October 2025 to 3 October 2025, by the hour" in shown
-    assert "The export was ordered." in shown
+    assert "The export has started." in shown
 
 
 def test_an_empty_page_explains_itself(app: Flask, administrator: FlaskClient) -> None:

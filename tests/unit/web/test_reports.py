@@ -1,4 +1,4 @@
-"""What pages show of reports."""
+"""Reports prepared for pages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def row(label: str, *compared: dict[str, Any] | None) -> Row:
     return next(row for row in reports.side_by_side(compared) if row.label == label)
 
 
-def test_scores_are_in_the_order_of_the_spokes() -> None:
+def test_area_scores_have_the_order_of_the_spokes() -> None:
     assert reports.area_scores({"overall": 9, "engineering": 6, "activity": 1, "community": None}) == [
         1,
         None,
@@ -57,12 +57,12 @@ def test_scores_are_in_the_order_of_the_spokes() -> None:
     assert reports.area_scores(None) == [None] * 6
 
 
-def test_the_largest_languages_come_first() -> None:
+def test_languages_are_sorted_by_size() -> None:
     assert reports.languages(report()) == [Language("Python", 900), Language("HTML", 100)]
     assert reports.languages(EMPTY) == []
 
 
-def test_many_small_languages_are_one() -> None:
+def test_small_languages_are_combined_if_there_are_many() -> None:
     many = {f"L{number}": number for number in range(1, 11)}
     shown = reports.languages(report(languages=many))
     assert shown[0] == Language("L10", 10)
@@ -70,43 +70,43 @@ def test_many_small_languages_are_one() -> None:
     assert len(shown) == reports.MAX_LANGUAGES + 1
 
 
-def test_eight_languages_need_no_other() -> None:
+def test_eight_languages_are_not_combined() -> None:
     many = {f"L{number}": number for number in range(1, 9)}
     assert [language.name for language in reports.languages(report(languages=many))][-1] == "L1"
 
 
-def test_the_best_of_a_row_is_marked() -> None:
+def test_best_value_of_a_row_is_marked() -> None:
     better, worse = report(scores={"activity": 80}), report(scores={"activity": 79})
     assert row("Activity", worse, better) == Row("Activity", [Cell("79"), Cell("80", best=True)])
 
 
-def test_nobody_is_best_where_all_are_equal() -> None:
+def test_equal_values_are_not_marked() -> None:
     assert row("Overall", report(), report()) == Row("Overall", [Cell("50"), Cell("50")])
 
 
-def test_the_latest_commit_is_the_best() -> None:
+def test_latest_commit_is_best() -> None:
     older = report(last_commit_at="2024-12-31T23:59:59Z")
     assert [cell.best for cell in row("Last commit", older, report()).cells] == [False, True]
 
 
-def test_mere_facts_are_not_ranked() -> None:
+def test_unranked_values_are_not_marked() -> None:
     assert [cell.best for cell in row("Commits", report(), report(commits=1)).cells] == [False, False]
     assert row("Commits", report()).cells == [Cell("12,345")]
 
 
 @pytest.mark.parametrize("label", ["Overall", "Last commit", "Latest release", "First commit", "Main language", "Licence"])
-def test_what_is_not_known_is_a_dash(label: str) -> None:
+def test_unknown_value_is_a_dash(label: str) -> None:
     assert row(label, EMPTY, None).cells == [Cell("–"), Cell("–")]
 
 
-def test_trends_compare_the_last_two() -> None:
+def test_trend_compares_the_last_two_reports() -> None:
     scores: list[dict[str, int | None]] = [dict.fromkeys(["overall", *reports.AREAS], value) for value in (40, 60, 50)]
     scores[1]["community"] = None
     found = {
         trend.label: trend for trend in reports.trends(list(zip(["2025-01-01", "2025-01-02", "2025-01-03"], scores, strict=True)))
     }
     assert list(found) == ["Overall", *reports.AREAS.values()]
-    assert (found["Overall"].now, found["Overall"].change) == (50, -10)
+    assert (found["Overall"].latest, found["Overall"].change) == (50, -10)
     assert found["Overall"].curves == ["0,60 150,40 300,50"]
-    assert (found["Community"].now, found["Community"].change) == (50, None)
+    assert (found["Community"].latest, found["Community"].change) == (50, None)
     assert found["Community"].curves == ["0,60", "300,50"]
