@@ -74,7 +74,8 @@ def _redirect_back(done: str) -> Response:
 
 
 def _describe(erased: ErasureResult) -> str:
+    since = formatting.utc(erased.not_linkable_before)
     return (
-        f"{formatting.quantity(erased.count, 'event')} erased. "
-        f"What was stored before {formatting.utc(erased.not_linkable_before)} of people who were not signed in cannot be attributed to anybody, so it was not searched for events of yours."
+        f"{formatting.quantity(erased.count, 'event')} erased. What was stored before {since} of people who were not signed in "
+        "cannot be attributed to anybody, so it was not searched for events of yours."
     )
