@@ -1,3 +1,3 @@
-"""From a repository's address to a report about it. Runs in a process of its own (`python -m app.analysis`), and knows nothing
-of the application.
+"""The analysis program: from the address of a repository to a report. It runs as a separate process, `python -m app.analysis`,
+and does not depend on the rest of the application.
 """

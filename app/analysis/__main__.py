@@ -1,8 +1,7 @@
-"""One analysis: `python -m app.analysis`, supervised by `app.repositories.analysis_process`.
+"""Runs one analysis: `python -m app.analysis`, supervised by `app.repositories.analysis_process`.
 
-One line of JSON comes in, lines of JSON go out: `{"progress": 42, "step": "..."}`, and at the end `{"report": {...}}` or
-`{"error": "...", "permanent": true}`. Standard input stays open as long as somebody wants the outcome: when it ends, so does
-everything here.
+The request is one line of JSON on standard input. The output is lines of JSON: `{"progress": 42, "step": "..."}`, and finally
+`{"report": {...}}` or `{"error": "...", "permanent": true}`. When standard input closes, this process and its children end.
 """
 
 from __future__ import annotations
@@ -25,34 +24,34 @@ import psutil
 
 from app.analysis import clone, report, scratch
 from app.analysis.address import AddressRefused, parse
-from app.analysis.failures import Failure
+from app.analysis.failures import AnalysisError
 from app.analysis.git import GitError
 
-MAX_MEMORY_BYTES = 2 * 1024**3  # address space of this process, and of each git
+MAX_MEMORY_BYTES = 2 * 1024**3  # address space of this process, and of each git process
 MAX_OPEN_FILES = 256
-MIN_FILE_BYTES = 64 * 1024**2
-FETCH_PERCENT, REPORT_PERCENT = 60, 39  # of the whole
-PROGRESS_SECONDS = 0.2
+MIN_FILE_SIZE_LIMIT_BYTES = 64 * 1024**2
+FETCH_PERCENT, REPORT_PERCENT = 60, 39  # shares of the total progress
+PROGRESS_INTERVAL_SECONDS = 0.2
 
-UNEXPECTED = "Something in this repository could not be analysed."
-OUT_OF_MEMORY = "Analysing this repository takes more memory than it may."
+UNEXPECTED = "This repository could not be analysed because of an unexpected error."
+OUT_OF_MEMORY = "The analysis of this repository exceeded the memory limit."
 
 
 class Output:
-    """Lines of JSON; progress neither goes back nor comes too often."""
+    """Writes lines of JSON. Progress never decreases, and is written at most once per interval and step."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._percent, self._step, self._said_at = 0, "", 0.0
+        self._percent, self._step, self._written_at = 0, "", 0.0
 
     def progress(self, percent: float, step: str) -> None:
         with self._lock:
             self._percent = max(self._percent, int(percent))
-            if step != self._step or time.monotonic() - self._said_at > PROGRESS_SECONDS:
-                self._step, self._said_at = step, time.monotonic()
+            if step != self._step or time.monotonic() - self._written_at > PROGRESS_INTERVAL_SECONDS:
+                self._step, self._written_at = step, time.monotonic()
                 self._write({"progress": self._percent, "step": step})
 
-    def end(self, outcome: dict[str, Any]) -> None:
+    def outcome(self, outcome: dict[str, Any]) -> None:
         with self._lock:
             self._write(outcome)
 
@@ -62,35 +61,34 @@ class Output:
 
 
 def main() -> None:
-    # Platforms that stop a service send this to all of its processes. The parent hands the work over, which takes a moment.
+    # Platforms send SIGTERM to all processes of a service. The parent needs a moment to release the job, and then stops this one.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     request = json.loads(sys.stdin.readline())
-    limit(request["max_bytes"])
-    with scratch.folder() as folder:
-        threading.Thread(target=end_with_parent, args=[folder], daemon=True).start()
+    set_limits(request["max_bytes"])
+    with scratch.temporary_folder() as folder:
+        threading.Thread(target=exit_when_stdin_closes, args=[folder], daemon=True).start()
         output = Output()
-        output.end(outcome_of(request, folder, output))
+        output.outcome(run(request, folder, output))
 
 
-def limit(max_bytes: int) -> None:
-    """What this process and those that it starts may take. Of processes there is no limit: it would be one of the whole user."""
-    for kind, most in (
+def set_limits(max_bytes: int) -> None:
+    """Limit this process and its children. There is no RLIMIT_NPROC, which counts all processes of the user."""
+    for kind, wanted in (
         (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, max(max_bytes, MIN_FILE_BYTES)),
+        (resource.RLIMIT_FSIZE, max(max_bytes, MIN_FILE_SIZE_LIMIT_BYTES)),
         (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
     ):
         hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(kind, (limit, limit))
 
 
-def end_with_parent(folder: Path) -> None:
-    """Waits for the end of standard input. First those who write to the folder have to go, then it, then this process."""
+def exit_when_stdin_closes(folder: Path) -> None:
     with suppress(OSError):
         while os.read(sys.stdin.fileno(), 4096):
             pass
-    kill_children()
+    kill_children()  # first, as they write to the folder
     scratch.remove(folder)
     kill_children()
     os._exit(0)
@@ -102,15 +100,16 @@ def kill_children() -> None:
             process.kill()
 
 
-def outcome_of(request: dict[str, Any], folder: Path, output: Output) -> dict[str, Any]:
+def run(request: dict[str, Any], folder: Path, output: Output) -> dict[str, Any]:
+    """Return the last line of the output: the report or the error."""
     try:
         return {"report": analyse(request, folder, output)}
-    except (AddressRefused, Failure) as failure:
-        return {"error": str(failure), "permanent": getattr(failure, "permanent", True)}
+    except (AddressRefused, AnalysisError) as error:
+        return {"error": str(error), "permanent": getattr(error, "permanent", True)}
     except MemoryError:
         return {"error": OUT_OF_MEMORY, "permanent": True}
     except GitError as error:
-        sys.stderr.write(f"git: {error.complaint}\n")
+        sys.stderr.write(f"git: {error.stderr}\n")
         return {"error": UNEXPECTED, "permanent": False}
     except Exception:
         traceback.print_exc()
@@ -121,14 +120,14 @@ def analyse(request: dict[str, Any], folder: Path, output: Output) -> dict[str, 
     address = parse(request["url"], [Path(root) for root in request["roots"]])
     allowed = [ip_network(text) for text in request["allowed_networks"]]
 
-    def fetching(fraction: float, step: str) -> None:
+    def on_fetch_progress(fraction: float, step: str) -> None:
         output.progress(fraction * FETCH_PERCENT, step)
 
-    def reporting(fraction: float, step: str) -> None:
+    def on_report_progress(fraction: float, step: str) -> None:
         output.progress(FETCH_PERCENT + fraction * REPORT_PERCENT, step)
 
-    repository = clone.fetch(address, folder, allowed, request["max_bytes"], fetching)
-    return report.build(repository, datetime.fromisoformat(request["as_of"]), reporting)
+    repository = clone.fetch(address, folder, allowed, request["max_bytes"], on_fetch_progress)
+    return report.build(repository, datetime.fromisoformat(request["as_of"]), on_report_progress)
 
 
 if __name__ == "__main__":

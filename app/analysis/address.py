@@ -1,4 +1,4 @@
-"""Addresses of repositories: which may be fetched at all, and what they are called."""
+"""Parses addresses of repositories: https URLs, and paths of local repositories below the allowed folders."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ MAX_NAME_LENGTH = 255
 HTTPS_PORT = 443
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-# What some resolvers take for an IPv4 address: decimal, octal and hexadecimal numbers, with fewer than three dots.
+# Some resolvers accept these as IPv4 addresses: decimal, octal and hexadecimal numbers with at most three dots.
 _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*")
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]+)(:[0-9]*)?", re.IGNORECASE)
-_KEPT_IN_PATHS = "%!$&'()*+,;=:@-._~"  # RFC 3986: all that needs no percent sign, and the percent signs themselves
+_UNQUOTED_IN_PATHS = "%!$&'()*+,;=:@-._~"  # RFC 3986: characters that need no escape, and "%", as escapes stay as they are
 
 
 class AddressRefused(ValueError):
-    """The text says why, to whoever gave the address."""
+    """The address is invalid or not allowed. The text is shown to users."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """`url` is normalised: it is what is stored, shown and fetched. A trailing `.git` stays, since many servers need it."""
+    """`url` is normalised; it is stored, shown and fetched. A trailing `.git` is kept, since many servers require it."""
 
     url: str
     name: str
-    host: str = ""  # without brackets; empty for a folder of this machine
+    host: str = ""  # without brackets; empty for a local repository
     port: int = HTTPS_PORT
 
     @property
@@ -40,47 +40,46 @@ class Address:
 
     @property
     def path(self) -> str:
-        """Of a URL: what follows the server."""
         return urlsplit(self.url).path
 
 
 def parse(text: str, roots: Sequence[Path]) -> Address:
-    """Of an https URL, or of the absolute path of a repository below one of the folders. Raises AddressRefused."""
+    """Parse an https URL, or the absolute path of a repository below one of the `roots`. Raises AddressRefused."""
     text = text.strip(" ")
     if not text or len(text) > MAX_LENGTH:
-        raise AddressRefused(f"An address has from 1 to {MAX_LENGTH} characters.")
+        raise AddressRefused(f"The address must have 1 to {MAX_LENGTH} characters.")
     is_path = text.startswith("/")
     if not text.isprintable() or (" " in text and not is_path):
-        raise AddressRefused("An address has no spaces and no invisible characters in it.")
-    return _local(text, roots) if is_path else _remote(text)
+        raise AddressRefused("The address must not contain spaces or invisible characters.")
+    return _parse_local(text, roots) if is_path else _parse_remote(text)
 
 
-def _remote(text: str) -> Address:
+def _parse_remote(text: str) -> Address:
     if not text.lower().startswith("https://"):
-        raise AddressRefused("An address begins with https://, such as https://github.com/pallets/flask.")
+        raise AddressRefused("The address must begin with https://, for example https://github.com/pallets/flask.")
     if "?" in text or "#" in text or "\\" in text:
-        raise AddressRefused("An address of a repository has no “?”, no “#” and no “\\” in it.")
+        raise AddressRefused("The address must not contain “?”, “#” or “\\”.")
     try:
         parts = urlsplit(text)
         port = HTTPS_PORT if parts.port is None else parts.port
     except ValueError:
-        raise AddressRefused("This is not an address.") from None
+        raise AddressRefused("This is not a valid address.") from None
     if "@" in parts.netloc:
-        raise AddressRefused("An address must not have a user name or a password in it.")
+        raise AddressRefused("The address must not contain a user name or password.")
     if not _AUTHORITY.fullmatch(parts.netloc) or port == 0:
-        _no_host()
-    host = _host(parts)
-    segments = [quote(segment, safe=_KEPT_IN_PATHS) for segment in parts.path.split("/") if segment]
+        _refuse_host()
+    host = _parse_host(parts)
+    segments = [quote(segment, safe=_UNQUOTED_IN_PATHS) for segment in parts.path.split("/") if segment]
     if not segments or any(unquote(segment) in (".", "..") for segment in segments):
-        raise AddressRefused("The path of the repository is missing in this address.")
+        raise AddressRefused("The address has no valid path of a repository.")
     authority = (f"[{host}]" if ":" in host else host) + ("" if port == HTTPS_PORT else f":{port}")
     url = f"https://{authority}/{'/'.join(segments)}"
     if len(url) > MAX_LENGTH:
-        raise AddressRefused(f"An address has from 1 to {MAX_LENGTH} characters.")
+        raise AddressRefused(f"The address must have 1 to {MAX_LENGTH} characters.")
     return Address(url, "/".join(segments[-2:]).removesuffix(".git")[-MAX_NAME_LENGTH:], host, port)
 
 
-def _host(parts: SplitResult) -> str:
+def _parse_host(parts: SplitResult) -> str:
     host = parts.hostname or ""
     try:
         if "[" in parts.netloc:
@@ -88,33 +87,33 @@ def _host(parts: SplitResult) -> str:
         if _NUMERIC.fullmatch(host):
             return str(IPv4Address(host))
         host = host.encode("idna").decode().lower().removesuffix(".")
-    except ValueError:  # UnicodeError is one
-        _no_host()
+    except ValueError:  # UnicodeError is a ValueError
+        _refuse_host()
     if not _HOST_NAME.fullmatch(host) or _NUMERIC.fullmatch(host.rpartition(".")[2]):
-        _no_host()
+        _refuse_host()
     return host
 
 
-def _no_host() -> NoReturn:
-    raise AddressRefused("The name of the server in this address is not one.")
+def _refuse_host() -> NoReturn:
+    raise AddressRefused("The host name in this address is not valid.")
 
 
-def _local(text: str, roots: Sequence[Path]) -> Address:
+def _parse_local(text: str, roots: Sequence[Path]) -> Address:
     try:
         path = Path(text).resolve(strict=True)
         is_repository = _is_repository(path, [root.resolve() for root in roots])
     except (OSError, RuntimeError, ValueError):
         is_repository = False
-    # One sentence for all of it: what there is elsewhere on this machine is nobody's business.
+    # One text for all cases, which reveals nothing about other files of this machine.
     if not is_repository or not str(path).isprintable():
-        raise AddressRefused("There is no git repository at this path, or its folder is not one of those that may be analysed.")
+        raise AddressRefused("There is no git repository at this path, or the path is not below an allowed folder.")
     if path.name == ".git":
         path = path.parent
     return Address(str(path), path.name.removesuffix(".git")[:MAX_NAME_LENGTH] or str(path))
 
 
 def _is_repository(path: Path, roots: Sequence[Path]) -> bool:
-    """A bare one or a work tree, whose git folder is not somewhere else: a link or a file named .git could lead anywhere."""
+    """Check for a bare repository or a work tree. A symbolic link or file named `.git` could point outside of the roots."""
     folder = path / ".git" if (path / ".git").exists() else path
     is_below = any(folder.resolve(strict=True).is_relative_to(root) for root in roots)
     return is_below and path.is_dir() and (folder / "HEAD").is_file() and (folder / "objects").is_dir()

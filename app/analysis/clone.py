@@ -1,6 +1,6 @@
-"""Fetching a repository: a full bare clone, by a git that talks to nobody but the machines that were checked.
+"""Fetches a repository as a full bare clone. git connects only to IP addresses that were checked before.
 
-Objects are not held against the rules of `git fsck`: many an old and honest history breaks them.
+The rules of `git fsck` are not enforced: many old but harmless histories violate them.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import psutil
 
 from app.analysis import git, remote
 from app.analysis.address import Address
-from app.analysis.failures import Failure
+from app.analysis.failures import AnalysisError
 from app.analysis.network import IP, Network
 
 POLL_SECONDS = 0.1
-END_SECONDS = 5.0  # for what was killed to be gone
-MAX_COMPLAINT_BYTES = 4000
-MAX_MEMORY_BYTES = 1536 * 1024**2  # of git with all that it starts; an answer without an end is held in memory
-MAX_MACHINES = 8  # of one name, that git is told
+KILL_TIMEOUT_SECONDS = 5.0
+MAX_STDERR_BYTES = 4000
+MAX_MEMORY_BYTES = 1536 * 1024**2  # of git and its children, which hold the list of refs in memory
+MAX_PINNED_ADDRESSES = 8
 
-# git's own words on what it is doing, and the part of the fetch that this is, in percent.
-# The other side only counts: what else it says about its progress it could invent.
+# The steps that git reports, and their range of the total progress in percent. Steps of the server get a small range, because a
+# server can report any progress.
 STEPS = {
     b"remote: Counting objects": (0, 3),
     b"remote: Compressing objects": (3, 5),
@@ -40,43 +40,45 @@ STEPS = {
 }
 _PROGRESS = re.compile(rb"(?:^|[\r\n])((?:remote: )?[A-Z][a-z]+ (?:objects|deltas)): +(\d{1,3})%")
 
-GONE = re.compile(
+NOT_FOUND = re.compile(
     r"not found|could not read Username|not appear to be a git repository|requested URL returned error: 4(?!08|29)\d\d"
 )
 TOO_SLOW = re.compile(r"Operation too slow|transfer closed|timed out")
-TOO_LARGE = re.compile(r"File too large|died of signal 25\b")  # SIGXFSZ: a file has grown to the limit of the process
+TOO_LARGE = re.compile(r"File too large|died of signal 25\b")  # SIGXFSZ: a file exceeded RLIMIT_FSIZE
 OUT_OF_MEMORY = re.compile(r"[Oo]ut of memory|Cannot allocate memory")
 
-OUT_OF_MEMORY_TEXT = "Fetching this repository takes more memory than it may."
+OUT_OF_MEMORY_TEXT = "Fetching this repository exceeded the memory limit."
 
-Progress = Callable[[float, str], None]  # from 0 to 1, and what is done
+ReportProgress = Callable[[float, str], None]  # progress from 0 to 1, and the step
 
 
-def fetch(address: Address, folder: Path, allowed: Sequence[Network], max_bytes: int, progress: Progress) -> git.Repository:
-    """A bare clone of it in that folder, with all branches and tags. Raises Failure."""
+def fetch(
+    address: Address, folder: Path, allowed: Sequence[Network], max_bytes: int, progress: ReportProgress
+) -> git.GitRepository:
+    """Clone a repository with all branches and tags into the folder. Raises AnalysisError."""
     progress(0, "Connecting")
     if address.is_local:
         return _clone(address.url, folder, ["file"], {}, max_bytes, progress)
-    address, addresses = remote.find(address, allowed)
-    return _clone(address.url, folder, ["https"], pinned(address, addresses), max_bytes, progress)
+    address, addresses = remote.resolve_redirects(address, allowed)
+    return _clone(address.url, folder, ["https"], pin(address, addresses), max_bytes, progress)
 
 
-def pinned(address: Address, addresses: Sequence[IP]) -> dict[str, str]:
-    """For curl: this host name, at this port, is at these machines, whatever its name server says by now."""
+def pin(address: Address, addresses: Sequence[IP]) -> dict[str, str]:
+    """Return git options that make curl connect to these IP addresses, whatever the name resolves to by now."""
     if address.host in map(str, addresses):
         return {}
-    machines = ",".join(f"[{ip}]" if isinstance(ip, IPv6Address) else str(ip) for ip in addresses[:MAX_MACHINES])
-    return {"http.curloptResolve": f"{address.host}:{address.port}:{machines}"}
+    targets = ",".join(f"[{ip}]" if isinstance(ip, IPv6Address) else str(ip) for ip in addresses[:MAX_PINNED_ADDRESSES])
+    return {"http.curloptResolve": f"{address.host}:{address.port}:{targets}"}
 
 
-# For git and for all that it starts: the reading side of a local clone takes nothing from the command line of the other.
+# A file, because the upload-pack process of a local clone does not get the command line options of `git clone`.
 _SETTINGS = """\
 [safe]
-	directory = *  # whose a folder below REPOSITORY_ROOTS is does not matter
+	directory = *  # repositories below REPOSITORY_ROOTS may have any owner
 [core]
 	hooksPath = /dev/null
 	fsmonitor = false
-	bigFileThreshold = 8m  # larger ones are not held in memory
+	bigFileThreshold = 8m  # larger files are not held in memory
 	packedGitWindowSize = 32m
 	packedGitLimit = 256m
 	deltaBaseCacheLimit = 64m
@@ -85,12 +87,12 @@ _SETTINGS = """\
 	windowMemory = 64m
 	deltaCacheSize = 32m
 [init]
-	defaultBranch = reporadar/none  # where HEAD leads to if the other side has none, not to a branch that happens to be there
+	defaultBranch = reporadar/none  # HEAD if the server sends none; must not name an existing branch
 [transfer]
-	unpackLimit = 1  # one file instead of many
+	unpackLimit = 1  # write one pack instead of many files
 [http]
-	followRedirects = false  # neither those of HTTP nor http-alternates
-	lowSpeedLimit = 1000  # bytes a second, for
+	followRedirects = false  # neither HTTP redirects nor http-alternates
+	lowSpeedLimit = 1000  # bytes per second, for lowSpeedTime
 	lowSpeedTime = 30  # seconds
 [credential]
 	helper =
@@ -104,8 +106,8 @@ _SETTINGS = """\
 
 
 def _clone(
-    url: str, folder: Path, protocols: Sequence[str], options: dict[str, str], max_bytes: int, progress: Progress
-) -> git.Repository:
+    url: str, folder: Path, protocols: Sequence[str], options: dict[str, str], max_bytes: int, progress: ReportProgress
+) -> git.GitRepository:
     path = folder / "repository"
     settings = folder / "gitconfig"
     settings.write_text(_SETTINGS)
@@ -116,58 +118,58 @@ def _clone(
         "GIT_ALLOW_PROTOCOL": ":".join(protocols),
         "GIT_NO_LAZY_FETCH": "1",
     }
-    if certificates := remote.certificates():
-        variables["GIT_SSL_CAINFO"] = certificates
-    too_large = Failure(f"The repository is larger than {max_bytes / 1024**2:g} MB.", permanent=True)
+    if ca_file := remote.ca_file():
+        variables["GIT_SSL_CAINFO"] = ca_file
+    too_large = AnalysisError(f"The repository is larger than {max_bytes / 1024**2:g} MB.", permanent=True)
     with git.popen(command, variables) as process:
         assert process.stderr is not None
-        reader = _Reader(process.stderr, progress)
+        reader = _StderrReader(process.stderr, progress)
         try:
             while process.poll() is None:
-                if size_of(path) > max_bytes:
+                if disk_usage_bytes(path) > max_bytes:
                     raise too_large
-                if memory_of(process.pid) > MAX_MEMORY_BYTES:
-                    raise Failure(OUT_OF_MEMORY_TEXT, permanent=True)
+                if memory_bytes(process.pid) > MAX_MEMORY_BYTES:
+                    raise AnalysisError(OUT_OF_MEMORY_TEXT, permanent=True)
                 time.sleep(POLL_SECONDS)
         finally:
             if process.poll() is None:
-                _end(process)
-            reader.join(END_SECONDS)
+                _kill(process)
+            reader.join(KILL_TIMEOUT_SECONDS)
     if process.returncode != 0:
-        sys.stderr.write(f"git: {git.printable(reader.complaint)}\n")
-        raise too_large if TOO_LARGE.search(reader.complaint.decode(errors="replace")) else _failure(reader.complaint)
-    if size_of(path) > max_bytes:
+        sys.stderr.write(f"git: {git.printable(reader.stderr)}\n")
+        raise too_large if TOO_LARGE.search(reader.stderr.decode(errors="replace")) else _error(reader.stderr)
+    if disk_usage_bytes(path) > max_bytes:
         raise too_large
     progress(1, "Fetched")
-    return git.Repository(path)
+    return git.GitRepository(path)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """With what it has started, all of which would otherwise go on writing for a while."""
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process and its children, which would continue to write otherwise, and wait until they have ended."""
     with suppress(psutil.NoSuchProcess):
-        started = psutil.Process(process.pid).children(recursive=True)
+        children = psutil.Process(process.pid).children(recursive=True)
         process.kill()
-        for other in started:
+        for child in children:
             with suppress(psutil.NoSuchProcess):
-                other.kill()
-        deadline = time.monotonic() + END_SECONDS
-        while not all(map(_is_over, started)) and time.monotonic() < deadline:
+                child.kill()
+        deadline = time.monotonic() + KILL_TIMEOUT_SECONDS
+        while not all(map(_has_ended, children)) and time.monotonic() < deadline:
             time.sleep(0.01)
 
 
-def _is_over(process: psutil.Process) -> bool:
+def _has_ended(process: psutil.Process) -> bool:
     try:
-        return process.status() == psutil.STATUS_ZOMBIE  # somebody else has to take notice of its end, and may be slow
+        return process.status() == psutil.STATUS_ZOMBIE  # its parent has to reap it, which may take a while
     except psutil.NoSuchProcess:
         return True
 
 
-class _Reader(threading.Thread):
-    """Of what git says meanwhile."""
+class _StderrReader(threading.Thread):
+    """Reports progress from the error output of git, and keeps the end of it in `stderr`."""
 
-    def __init__(self, output: IO[bytes], progress: Progress) -> None:
+    def __init__(self, output: IO[bytes], progress: ReportProgress) -> None:
         super().__init__(daemon=True)
-        self.complaint = b""
+        self.stderr = b""
         self._output = output
         self._progress = progress
         self._last = 0.0
@@ -177,7 +179,7 @@ class _Reader(threading.Thread):
         descriptor = self._output.fileno()
         with suppress(OSError, ValueError):
             while chunk := os.read(descriptor, 4096):
-                self.complaint = (self.complaint + chunk)[-MAX_COMPLAINT_BYTES:]
+                self.stderr = (self.stderr + chunk)[-MAX_STDERR_BYTES:]
                 for found in _PROGRESS.finditer(chunk):
                     self._report(found[1], int(found[2]))
 
@@ -188,35 +190,35 @@ class _Reader(threading.Thread):
             self._progress(self._last, step.decode().removeprefix("remote: "))
 
 
-def _failure(complaint: bytes) -> Failure:
-    """In our words: git's own name folders of this machine, and can be the other side's."""
-    text = complaint.decode(errors="replace")
-    if OUT_OF_MEMORY.search(text):  # the other side of a local clone is ours as well
-        return Failure(OUT_OF_MEMORY_TEXT, permanent=True)
-    said = "\n".join(line for line in re.split(r"[\r\n]+", text) if not line.startswith("remote:"))
-    if GONE.search(said):
-        return Failure("There is no public repository at this address.", permanent=True)
-    if TOO_SLOW.search(said):
-        return Failure("The server is too slow, or ends the connection too early.", permanent=False)
-    return Failure("The repository could not be fetched: git ended with an error.", permanent=False)
+def _error(stderr: bytes) -> AnalysisError:
+    """Return an error with our own text: messages of git contain local paths and text from the server."""
+    text = stderr.decode(errors="replace")
+    if OUT_OF_MEMORY.search(text):  # "remote:" lines count too: the remote side of a local clone runs on this machine
+        return AnalysisError(OUT_OF_MEMORY_TEXT, permanent=True)
+    own_lines = "\n".join(line for line in re.split(r"[\r\n]+", text) if not line.startswith("remote:"))
+    if NOT_FOUND.search(own_lines):
+        return AnalysisError("There is no public repository at this address.", permanent=True)
+    if TOO_SLOW.search(own_lines):
+        return AnalysisError("The server is too slow or closed the connection too early.", permanent=False)
+    return AnalysisError("The repository could not be fetched: git failed.", permanent=False)
 
 
-def memory_of(pid: int) -> int:
-    """Bytes in memory, of a process and all that it has started."""
+def memory_bytes(pid: int) -> int:
+    """Return the resident memory of a process and its descendants."""
     total = 0
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
+        for each in (process, *process.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
-                total += one.memory_info().rss
+                total += each.memory_info().rss
     return total
 
 
-def size_of(path: Path) -> int:
-    """In bytes on disk; files may vanish meanwhile."""
+def disk_usage_bytes(path: Path) -> int:
+    """Return the disk usage of a folder. Files may disappear during the call."""
     total = 0
     for folder, _, files in os.walk(path):
         for name in files:
             with suppress(OSError):
-                total += os.lstat(os.path.join(folder, name)).st_blocks * 512  # noqa: PTH118 - quick, and often
+                total += os.lstat(os.path.join(folder, name)).st_blocks * 512  # noqa: PTH118 - faster, and called often
     return total

@@ -1,37 +1,38 @@
-"""Counting what strangers named, in bounded memory."""
+"""Counts names from a repository, which is not trusted, in bounded memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from app.analysis.failures import Failure
+from app.analysis.failures import AnalysisError
 
-MAX_COUNTED_BYTES = 256 * 1024 * 1024
-BYTES_PER_NAME = 150  # what an entry takes besides its name, about
+MAX_COUNTER_BYTES = 256 * 1024 * 1024
+BYTES_PER_NAME = 150  # approximate size of a dictionary entry without its name
 
 
-class TooLarge(Failure):
-    """Nothing would be exact about this repository with the memory that there is."""
+class RepositoryTooLarge(AnalysisError):
+    """Exact numbers would take more memory than is allowed."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text, permanent=True)
 
 
-class Counts:
-    """How often each name came. Raises TooLarge instead of taking more than MAX_COUNTED_BYTES."""
+class BoundedCounter:
+    """Counts how often each name occurs. `kind` names the counted things in the error message, in the plural."""
 
-    def __init__(self, what: str, max_bytes: int = MAX_COUNTED_BYTES) -> None:
-        self._what = what
-        self._left = max_bytes
+    def __init__(self, kind: str, max_bytes: int = MAX_COUNTER_BYTES) -> None:
+        self._kind = kind
+        self._remaining_bytes = max_bytes
         self._counts: dict[bytes, int] = {}
 
     def add(self, name: bytes) -> None:
+        """Raises RepositoryTooLarge if the memory limit is exceeded."""
         if name in self._counts:
             self._counts[name] += 1
             return
-        self._left -= len(name) + BYTES_PER_NAME
-        if self._left < 0:
-            raise TooLarge(f"This repository has too many {self._what} to be analysed: over {len(self._counts):,}.")
+        self._remaining_bytes -= len(name) + BYTES_PER_NAME
+        if self._remaining_bytes < 0:
+            raise RepositoryTooLarge(f"This repository has too many {self._kind} to be analysed: over {len(self._counts):,}.")
         self._counts[name] = 1
 
     def values(self) -> list[int]:

@@ -1,10 +1,10 @@
-"""Why an analysis comes to nothing."""
+"""The error that ends an analysis."""
 
 from __future__ import annotations
 
 
-class Failure(Exception):
-    """The text is for whoever asked. `permanent`: trying again would end in the same way."""
+class AnalysisError(Exception):
+    """The analysis failed. The text is shown to users. `permanent`: a retry would fail in the same way."""
 
     def __init__(self, text: str, *, permanent: bool) -> None:
         super().__init__(text)

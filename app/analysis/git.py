@@ -1,4 +1,4 @@
-"""Running git: without a shell, with nobody's configuration, and with nothing executed that a repository could bring along."""
+"""Runs git without a shell, without the configuration of any user, and without executing anything from the repository."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 from threading import Thread
 from typing import IO
 
-MAX_COMPLAINT_BYTES = 2000
-MAX_NAME_LENGTH = 4096  # Linux' own limit for a path
+MAX_STDERR_BYTES = 2000
+MAX_NAME_LENGTH = 4096  # PATH_MAX of Linux
 CHUNK_BYTES = 1 << 16
 
 
 class GitError(Exception):
-    """git ended with an error; `complaint` is what it said last, printable."""
+    """git exited with an error. `stderr` is the end of its error output, printable."""
 
-    def __init__(self, complaint: str) -> None:
-        super().__init__(complaint)
-        self.complaint = complaint
+    def __init__(self, stderr: str) -> None:
+        super().__init__(stderr)
+        self.stderr = stderr
 
 
 def environment() -> dict[str, str]:
-    """All that git gets to know of the machine."""
+    """Return the complete environment of git processes."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": os.devnull,
@@ -38,29 +38,30 @@ def environment() -> dict[str, str]:
     }
 
 
-class Repository:
+class GitRepository:
     """A bare repository on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def output(self, *arguments: str) -> bytes:
-        """Of a command whose output is small. Raises GitError."""
+        """Return the whole output of a git command. Raises GitError."""
         with self.stream(*arguments) as output:
             return output.read()
 
     @contextmanager
-    def stream(self, *arguments: str, feed: Iterator[bytes] | None = None) -> Iterator[IO[bytes]]:
-        """The output of a command as it comes; leaving early ends the command. Raises GitError at the end if it failed.
+    def stream(self, *arguments: str, input: Iterator[bytes] | None = None) -> Iterator[IO[bytes]]:
+        """Yield the output of a git command as a stream. Leaving the block early kills the command.
 
-        `feed` is what the command reads, taken in a thread of its own; an error of `feed` is raised here too.
+        `input` is written to the command by another thread. Raises GitError at the end if the command failed, and any exception
+        of the `input` iterator.
         """
         command = ["git", "--no-pager", f"--git-dir={self.path}", *arguments]
-        with popen(command, environment(), feeding=feed is not None) as process:
+        with popen(command, environment(), has_input=input is not None) as process:
             assert process.stdout is not None
             assert process.stderr is not None
-            complaint = _Complaint(process.stderr)
-            feeder = _Feeder(process.stdin, feed) if process.stdin and feed else None
+            stderr = _StderrReader(process.stderr)
+            writer = _StdinWriter(process.stdin, input) if process.stdin and input else None
             left_early = True
             try:
                 yield process.stdout
@@ -68,27 +69,27 @@ class Repository:
             finally:
                 if left_early:
                     process.kill()
-                if feeder:
-                    feeder.join()
-                complaint.join()
-            if feeder and feeder.error:
-                raise feeder.error
+                if writer:
+                    writer.join()
+                stderr.join()
+            if writer and writer.error:
+                raise writer.error
             if process.wait() != 0 and not left_early:
-                raise GitError(printable(complaint.text))
+                raise GitError(printable(stderr.text))
 
     def records(self, *arguments: str, end: bytes) -> Iterator[bytes]:
-        """The output of a command cut at each `end`, which is a byte."""
+        """Yield the output of a git command in records. `end` is the byte that ends each record."""
         with self.stream(*arguments) as output:
             rest = b""
             while chunk := output.read1(CHUNK_BYTES):  # type: ignore[attr-defined]
-                *whole, rest = (rest + chunk).split(end)
-                yield from whole
+                *complete, rest = (rest + chunk).split(end)
+                yield from complete
             if rest:
                 yield rest
 
 
-class _Complaint(Thread):
-    """Reads all that a command says on stderr, which would block the command otherwise, and keeps the end of it."""
+class _StderrReader(Thread):
+    """Reads stderr, so that the command never blocks on a full pipe, and keeps the end of it in `text`."""
 
     def __init__(self, source: IO[bytes]) -> None:
         super().__init__(daemon=True)
@@ -97,26 +98,26 @@ class _Complaint(Thread):
         self.start()
 
     def run(self) -> None:
-        while chunk := self._source.read(MAX_COMPLAINT_BYTES):
-            self.text = (self.text + chunk)[-MAX_COMPLAINT_BYTES:]
+        while chunk := self._source.read(MAX_STDERR_BYTES):
+            self.text = (self.text + chunk)[-MAX_STDERR_BYTES:]
 
 
-class _Feeder(Thread):
-    """Writes to a command while somebody else reads its output."""
+class _StdinWriter(Thread):
+    """Writes to stdin while another thread reads the output."""
 
-    def __init__(self, target: IO[bytes], pieces: Iterator[bytes]) -> None:
+    def __init__(self, target: IO[bytes], chunks: Iterator[bytes]) -> None:
         super().__init__(daemon=True)
         self._target = target
-        self._pieces = pieces
+        self._chunks = chunks
         self.error: Exception | None = None
         self.start()
 
     def run(self) -> None:
         try:
-            for piece in self._pieces:
-                self._target.write(piece)
+            for chunk in self._chunks:
+                self._target.write(chunk)
         except BrokenPipeError:
-            pass  # the command has ended, and its exit status says why
+            pass  # the command has ended; its exit status is checked by `stream`
         except Exception as error:
             self.error = error
         finally:
@@ -124,22 +125,22 @@ class _Feeder(Thread):
                 self._target.close()
 
 
-def popen(command: Sequence[str], variables: Mapping[str, str], feeding: bool = False) -> subprocess.Popen[bytes]:
+def popen(command: Sequence[str], variables: Mapping[str, str], has_input: bool = False) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
         env=dict(variables),
-        stdin=subprocess.PIPE if feeding else subprocess.DEVNULL,
+        stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
 
 
 def printable(text: bytes) -> str:
-    """What a stranger wrote, without anything that a terminal would obey."""
+    """Decode untrusted text and replace control characters, which a terminal would interpret."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text.decode(errors="replace")).strip()
 
 
-def readable(name: bytes) -> str:
-    """A path or a tag; bytes that are not UTF-8 are written as escapes, and of a very long one there is the beginning."""
+def decode_name(name: bytes) -> str:
+    """Decode a path or tag. Bytes that are not UTF-8 become escapes, and very long names are cut."""
     text = name.decode(errors="backslashreplace")
     return text if len(text) <= MAX_NAME_LENGTH else f"{text[:MAX_NAME_LENGTH]}…"

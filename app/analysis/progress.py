@@ -1,21 +1,21 @@
-"""How far an analysis is: by work that was done of work that is known, never backwards, and not more often than people read."""
+"""The progress of building a report."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-SECONDS_BETWEEN_REPORTS = 0.4
+REPORT_INTERVAL_SECONDS = 0.4
 
 
 class Progress:
-    """Of steps with a share each; the shares of all steps add up to 1."""
+    """Reports the progress of consecutive steps, at most once per interval. The shares of all steps add up to 1."""
 
     def __init__(self, report: Callable[[float, str], None]) -> None:
         self._report = report
         self._step = ""
         self._start = self._share = 0.0
-        self._reported_at = -SECONDS_BETWEEN_REPORTS
+        self._reported_at = -REPORT_INTERVAL_SECONDS
 
     def begin(self, step: str, share: float) -> None:
         self._start += self._share
@@ -24,7 +24,7 @@ class Progress:
 
     def advance(self, done: int, total: int) -> None:
         now = time.monotonic()
-        if now - self._reported_at >= SECONDS_BETWEEN_REPORTS:
+        if now - self._reported_at >= REPORT_INTERVAL_SECONDS:
             self._reported_at = now
             self._report(min(1.0, self._start + self._share * min(1.0, done / max(1, total))), self._step)
 

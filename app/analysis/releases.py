@@ -1,4 +1,4 @@
-"""What the tags say: which of them are versions, and how often they come."""
+"""Reads the tags: which of them are versions, and how often there are releases."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from app.analysis.counts import TooLarge
-from app.analysis.git import Repository, readable
-from app.analysis.history import DAY_SECONDS, iso, seconds
+from app.analysis.counts import RepositoryTooLarge
+from app.analysis.git import GitRepository, decode_name
+from app.analysis.history import DAY_SECONDS, iso, parse_timestamp
 
 MAX_RELEASES = 500_000
-MAX_NAME_LENGTH = 100  # a longer tag is no version, and no work for the expression below
+MAX_NAME_LENGTH = 100  # a longer tag is not a version; also bounds the time of the regular expression
 
-# Words that end in `-` or `_`, letters, numbers, anything: `1.2`, `v1.2.3-rc.1`, `release-2024.05`, `jq-1.7`, `go1.21`,
-# `REL_15_2`. A lone number only directly after a `v`. Of `foo/v2.0.1` and `@foo/bar@2.0.1` what follows the last `/` or `@`.
+# Words that end with `-` or `_`, letters, numbers, any suffix: `1.2`, `v1.2.3-rc.1`, `release-2024.05`, `jq-1.7`, `go1.21`,
+# `REL_15_2`. A single number must follow a `v`. The expression gets only the part after the last `/` or `@`.
 VERSION = re.compile(
     r"(?:[A-Za-z][A-Za-z0-9.]*[-_])*?"
     r"(?:(?:[A-Za-z]+[._-]?)?(?P<numbers>\d+(?:[._]\d+)+)|[vV](?P<single>\d+)(?![0-9._]))"
@@ -26,18 +26,18 @@ VERSION = re.compile(
 ALLOWED = re.compile(r"[0-9A-Za-z.+~_-]+")
 PRE_RELEASE = re.compile(r"[-~._]?(a|b|c|rc|alpha|beta|pre|preview|dev|m|milestone|snapshot|nightly|canary|next)(?![a-z])", re.I)
 
-Order = tuple[tuple[int, ...], bool, str]
+VersionOrder = tuple[tuple[int, ...], bool, str]
 
 
 @dataclass(frozen=True)
 class Release:
     name: str
-    at: int | None  # seconds since 1970, git's creatordate; None where the tag has no date
-    order: Order  # of versions; a pre-release comes before its release
+    at: int | None  # Unix timestamp, the creatordate of git; None if the tag has no date
+    order: VersionOrder  # a pre-release comes before its release
 
 
-def version_order(tag: str) -> Order | None:
-    """None for a tag that does not read as a version."""
+def version_order(tag: str) -> VersionOrder | None:
+    """Return the sort key of a version, or None if the tag is not a version."""
     name = re.split("[/@]", tag)[-1]
     found = VERSION.fullmatch(name) if len(name) <= MAX_NAME_LENGTH and ALLOWED.fullmatch(name) else None
     if found is None:
@@ -46,15 +46,15 @@ def version_order(tag: str) -> Order | None:
     return numbers, not PRE_RELEASE.match(found["suffix"]), tag
 
 
-def tags_of(repository: Repository) -> int:
+def count_tags(repository: GitRepository) -> int:
     return sum(1 for _ in repository.records("tag", end=b"\n"))
 
 
-def releases_of(repository: Repository) -> dict[str, Any]:
-    releases = list(read(repository))
+def summarize_releases(repository: GitRepository) -> dict[str, Any]:
+    releases = list(read_releases(repository))
     latest = max(releases, key=lambda release: (-1 if release.at is None else release.at, release.order), default=None)
-    moments = sorted(release.at for release in releases if release.at is not None)
-    days = [(later - earlier) / DAY_SECONDS for earlier, later in pairwise(moments)]
+    timestamps = sorted(release.at for release in releases if release.at is not None)
+    days = [(later - earlier) / DAY_SECONDS for earlier, later in pairwise(timestamps)]
     return {
         "count": len(releases),
         "latest": latest.name if latest else None,
@@ -63,12 +63,12 @@ def releases_of(repository: Repository) -> dict[str, Any]:
     }
 
 
-def read(repository: Repository) -> Iterator[Release]:
+def read_releases(repository: GitRepository) -> Iterator[Release]:
     command = ("for-each-ref", "--format=%(refname:strip=2)%00%(creatordate:unix)", "refs/tags")
     for found, line in enumerate(repository.records(*command, end=b"\n")):
         if found >= MAX_RELEASES:
-            raise TooLarge(f"This repository has too many tags to be analysed: over {MAX_RELEASES:,}.")
+            raise RepositoryTooLarge(f"This repository has too many tags to be analysed: over {MAX_RELEASES:,}.")
         tag, _, date = line.partition(b"\0")
-        name = readable(tag)
+        name = decode_name(tag)
         if order := version_order(name):
-            yield Release(name, seconds(date) if date else None, order)
+            yield Release(name, parse_timestamp(date) if date else None, order)

@@ -1,6 +1,6 @@
-"""Where an https address leads to: asked by ourselves, machine by machine, before git talks to anybody.
+"""Follows the redirects of an https address and checks each target, before git connects to it.
 
-git would follow redirects by itself, but to whatever machine a name leads to at that moment.
+git could follow redirects itself, but would connect to any IP address that a name resolves to at that moment.
 """
 
 from __future__ import annotations
@@ -16,56 +16,56 @@ from urllib.parse import urljoin
 
 from app.analysis import network
 from app.analysis.address import Address, AddressRefused, parse
-from app.analysis.failures import Failure
-from app.analysis.network import IP, Network, Unresolvable
+from app.analysis.failures import AnalysisError
+from app.analysis.network import IP, HostNotFound, Network
 
 MAX_REDIRECTS = 5
-CONNECT_SECONDS = 10.0  # to one machine
-ANSWER_SECONDS = 30.0  # from the connection to the end of the answer's headers
+CONNECT_TIMEOUT_SECONDS = 10.0  # per IP address
+RESPONSE_TIMEOUT_SECONDS = 30.0  # from the connection to the end of the response headers
 SERVICE = "/info/refs?service=git-upload-pack"
 ADVERTISEMENT = "application/x-git-upload-pack-advertisement"
 
-REDIRECTS = {301, 302, 303, 307, 308}
-MISSING = {401, 403, 404, 410, 451}  # who has no business there is told 401 or 404 by most
+REDIRECT_STATUSES = {301, 302, 303, 307, 308}
+NOT_PUBLIC_STATUSES = {401, 403, 404, 410, 451}  # most servers send 401 or 404 for private repositories
 
 
-def find(address: Address, allowed: Sequence[Network]) -> tuple[Address, list[IP]]:
-    """The address that redirects lead to in the end, and the machines there; each of them checked. Raises Failure."""
+def resolve_redirects(address: Address, allowed: Sequence[Network]) -> tuple[Address, list[IP]]:
+    """Return the final address and its IP addresses, which are all allowed. Raises AnalysisError."""
     for _ in range(MAX_REDIRECTS + 1):
-        addresses = _machines(address, allowed)
-        location = _ask(address, addresses)
+        addresses = _resolve(address, allowed)
+        location = _request(address, addresses)
         if location is None:
             return address, addresses
-        address = _redirected(address, location)
-    raise Failure("There are too many redirects at this address.", permanent=True)
+        address = _redirect_target(address, location)
+    raise AnalysisError("This address has too many redirects.", permanent=True)
 
 
-def certificates() -> str | None:
-    """Of authorities, if the operator has some of their own."""
+def ca_file() -> str | None:
+    """Return the path of the certificate authorities that the operator has configured, or None."""
     return os.environ.get("GIT_SSL_CAINFO") or os.environ.get("SSL_CERT_FILE") or None
 
 
-def _machines(address: Address, allowed: Sequence[Network]) -> list[IP]:
+def _resolve(address: Address, allowed: Sequence[Network]) -> list[IP]:
     try:
-        return network.check(address.host, address.port, allowed)
-    except Unresolvable:
-        raise Failure(f"The name of the server, {address.host}, can't be resolved.", permanent=False) from None
+        return network.resolve_allowed(address.host, address.port, allowed)
+    except HostNotFound:
+        raise AnalysisError(f"The host name {address.host} can't be resolved.", permanent=False) from None
     except AddressRefused as refused:
-        raise Failure(str(refused), permanent=True) from None
+        raise AnalysisError(str(refused), permanent=True) from None
 
 
-def _redirected(address: Address, location: str) -> Address:
+def _redirect_target(address: Address, location: str) -> Address:
     try:
         target = urljoin(address.url + SERVICE, location)
         if not target.endswith(SERVICE):
-            raise AddressRefused("a page, such as the one to log in")
+            raise AddressRefused("redirect to a page, for example to the login")
         return parse(target.removesuffix(SERVICE), roots=())
-    except ValueError:  # AddressRefused is one
-        raise Failure("This address leads on to one that is not that of a repository.", permanent=True) from None
+    except ValueError:  # AddressRefused is a ValueError
+        raise AnalysisError("This address redirects to one that is not a repository.", permanent=True) from None
 
 
-def _ask(address: Address, addresses: Sequence[IP]) -> str | None:
-    """Whether there is a repository: None, or where else to look. Raises Failure."""
+def _request(address: Address, addresses: Sequence[IP]) -> str | None:
+    """Request the refs of a repository. Return the location of a redirect, or None if there is a repository."""
     headers = {"User-Agent": "git/2 (RepoRadar)", "Accept": "*/*", "Git-Protocol": "version=2", "Connection": "close"}
     connection = http.client.HTTPSConnection(address.host, address.port)
     try:
@@ -74,58 +74,60 @@ def _ask(address: Address, addresses: Sequence[IP]) -> str | None:
             connection.request("GET", address.path + SERVICE, headers=headers)
             response = connection.getresponse()
             with response:
-                return _judge(response.status, response.headers.get("Content-Type", ""), response.headers.get("Location", ""))
+                return _check_response(
+                    response.status, response.headers.get("Content-Type", ""), response.headers.get("Location", "")
+                )
     except ssl.SSLCertVerificationError:
-        raise Failure("The certificate of the server is not valid.", permanent=True) from None
+        raise AnalysisError("The certificate of the server is not valid.", permanent=True) from None
     except (OSError, http.client.HTTPException):
-        raise Failure("The server can't be reached, or does not answer as one.", permanent=False) from None
+        raise AnalysisError("The server can't be reached or is not a web server.", permanent=False) from None
 
 
-def _judge(status: int, content_type: str, location: str) -> str | None:
-    if status in REDIRECTS and location:
+def _check_response(status: int, content_type: str, location: str) -> str | None:
+    if status in REDIRECT_STATUSES and location:
         return location
-    if status in MISSING:
-        raise Failure("There is no public repository at this address.", permanent=True)
+    if status in NOT_PUBLIC_STATUSES:
+        raise AnalysisError("There is no public repository at this address.", permanent=True)
     if status != 200:
-        raise Failure(f"The server answers with an error ({status}).", permanent=status < 500 and status != 429)
+        raise AnalysisError(f"The server responded with an error ({status}).", permanent=status < 500 and status != 429)
     if content_type.partition(";")[0].strip().lower() != ADVERTISEMENT:
-        raise Failure("There is no git repository at this address.", permanent=True)
+        raise AnalysisError("There is no git repository at this address.", permanent=True)
     return None
 
 
 def _connect(address: Address, addresses: Sequence[IP]) -> ssl.SSLSocket:
-    context = ssl.create_default_context(cafile=certificates())
-    problem: OSError = ConnectionError()
+    context = ssl.create_default_context(cafile=ca_file())
+    last_error: OSError = ConnectionError()
     for ip in addresses:
         try:
-            plain = socket.create_connection((str(ip), address.port), timeout=CONNECT_SECONDS)
+            connection = socket.create_connection((str(ip), address.port), timeout=CONNECT_TIMEOUT_SECONDS)
         except OSError as error:
-            problem = error
+            last_error = error
             continue
         try:
-            return context.wrap_socket(plain, server_hostname=address.host)
+            return context.wrap_socket(connection, server_hostname=address.host)
         except BaseException:
-            plain.close()
+            connection.close()
             raise
-    raise problem
+    raise last_error
 
 
 @contextmanager
 def _time_limit(tls: ssl.SSLSocket) -> Iterator[None]:
-    """For all of it together: one who sends a byte now and then meets no time limit of the socket's."""
-    is_over = threading.Event()
+    """Limit the total time: the timeout of a socket does not stop a server that sends a byte now and then."""
+    has_expired = threading.Event()
 
-    def end() -> None:
-        is_over.set()
+    def expire() -> None:
+        has_expired.set()
         with suppress(OSError):
             tls.shutdown(socket.SHUT_RDWR)
 
-    timer = threading.Timer(ANSWER_SECONDS, end)
+    timer = threading.Timer(RESPONSE_TIMEOUT_SECONDS, expire)
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
-        if is_over.is_set():  # what was read until then means nothing
-            raise Failure("The server is too slow.", permanent=False)
+        if has_expired.is_set():  # the response is incomplete
+            raise AnalysisError("The server is too slow.", permanent=False)

@@ -1,4 +1,4 @@
-"""The report: every number about a repository, each of them what a git command prints. `docs/analysis.md` says which."""
+"""Builds the report of a repository. `docs/analysis.md` defines each number by a git command."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.analysis import history, releases, scores, tree
-from app.analysis.git import Repository, readable
+from app.analysis.git import GitRepository, decode_name
 from app.analysis.history import iso
 from app.analysis.progress import Progress
-from app.analysis.tree import Files
+from app.analysis.tree import TreeFiles
 
-# The steps with their shares of the whole.
+# The steps and their shares of the progress.
 DATES, AUTHORS, HOTSPOTS, FILES, LINES = 0.2, 0.25, 0.2, 0.05, 0.3
 
 
-def build(repository: Repository, as_of: datetime, progress: Callable[[float, str], None]) -> dict[str, Any]:
-    """Of the commit that HEAD names; of nothing where it names none. Raises GitError, and TooLarge."""
+def build(repository: GitRepository, as_of: datetime, progress: Callable[[float, str], None]) -> dict[str, Any]:
+    """Return the report of HEAD, or one without commits if HEAD names no commit. Raises GitError and RepositoryTooLarge."""
     as_of = as_of.astimezone(UTC).replace(microsecond=0)
-    head = history.head_of(repository)
+    head = history.find_head(repository)
     numbers = {
         "head": head,
         "as_of": iso(int(as_of.timestamp())),
-        "tags": releases.tags_of(repository),
-        "releases": releases.releases_of(repository),
+        "tags": releases.count_tags(repository),
+        "releases": releases.summarize_releases(repository),
     }
-    so_far = Progress(progress)
-    numbers |= _with_commits(repository, head, as_of, so_far) if head else _without_commits()
-    judged = {name: asdict(score) for name, score in scores.scores(numbers).items()}
-    so_far.finish()
-    return numbers | {"scores": judged}
+    reporter = Progress(progress)
+    numbers |= _fields(repository, head, as_of, reporter) if head else _fields_without_commits()
+    results = {name: asdict(score) for name, score in scores.scores(numbers).items()}
+    reporter.finish()
+    return numbers | {"scores": results}
 
 
-def _without_commits() -> dict[str, Any]:
+def _fields_without_commits() -> dict[str, Any]:
     return {
         "commits": 0,
         "contributors": 0,
@@ -47,22 +47,22 @@ def _without_commits() -> dict[str, Any]:
         "contributor_absence_factor": 0,
         "hotspots": [],
         "activity": [],
-        **_of_files(Files(), {}, None),
+        **_file_fields(TreeFiles(), {}, None),
     }
 
 
-def _with_commits(repository: Repository, head: str, as_of: datetime, progress: Progress) -> dict[str, Any]:
-    return {**_of_commits(repository, head, as_of, progress), **_of_tree(repository, head, progress)}
+def _fields(repository: GitRepository, head: str, as_of: datetime, progress: Progress) -> dict[str, Any]:
+    return {**_commit_fields(repository, head, as_of, progress), **_tree_fields(repository, head, progress)}
 
 
-def _of_commits(repository: Repository, head: str, as_of: datetime, progress: Progress) -> dict[str, Any]:
-    commits = history.commits_of(repository, head)
+def _commit_fields(repository: GitRepository, head: str, as_of: datetime, progress: Progress) -> dict[str, Any]:
+    commits = history.count_commits(repository, head)
     progress.begin("Reading the history", DATES)
-    dates = history.dates_of(repository, head, as_of, commits, progress)
+    dates = history.read_dates(repository, head, as_of, commits, progress)
     progress.begin("Reading the authors", AUTHORS)
-    authors = history.authors_of(repository, head, dates.last, commits, progress)
-    contributors = history.contributors_of(repository, head)
-    progress.begin("Looking for hotspots", HOTSPOTS)
+    authors = history.read_authors(repository, head, dates.last, commits, progress)
+    contributors = history.count_contributors(repository, head)
+    progress.begin("Finding hotspots", HOTSPOTS)
     return {
         "commits": commits,
         "contributors": contributors,
@@ -72,20 +72,20 @@ def _of_commits(repository: Repository, head: str, as_of: datetime, progress: Pr
         "commits_365d": dates.within_365_days,
         "authors_last_year": authors.count,
         "contributor_absence_factor": authors.absence_factor,
-        "hotspots": history.hotspots_of(repository, head, dates.last, authors.without_merges, progress),
+        "hotspots": history.find_hotspots(repository, head, dates.last, authors.commits_without_merges, progress),
         "activity": history.activity(dates.months),
     }
 
 
-def _of_tree(repository: Repository, head: str, progress: Progress) -> dict[str, Any]:
-    progress.begin("Looking at the files", FILES)
+def _tree_fields(repository: GitRepository, head: str, progress: Progress) -> dict[str, Any]:
+    progress.begin("Reading the list of files", FILES)
     with tempfile.TemporaryFile() as texts:
-        files = tree.files_of(repository, head, texts)
+        files = tree.read_files(repository, head, texts)
         progress.begin("Counting lines", LINES)
-        lines = tree.lines_of(repository, texts, files.counted, progress)
-    return _of_files(files, lines, tree.license_of(repository, files))
+        lines = tree.count_lines_by_language(repository, texts, files.countable, progress)
+    return _file_fields(files, lines, tree.find_license(repository, files))
 
 
-def _of_files(files: Files, lines: dict[str, int], license: str | None) -> dict[str, Any]:
-    practices = {name: None if path is None else readable(path) for name, path in files.practices.items()}
+def _file_fields(files: TreeFiles, lines: dict[str, int], license: str | None) -> dict[str, Any]:
+    practices = {name: None if path is None else decode_name(path) for name, path in files.practices.items()}
     return {"files": files.count, "languages": lines, "practices": practices, "license": license}

@@ -1,6 +1,6 @@
-"""Six scores and their mean, each from the numbers of the report alone, with the sentences that say why.
+"""Computes six scores and their mean from the numbers of the report, with the evidence for each.
 
-`docs/analysis.md` states the formulas with their sources.
+`docs/analysis.md` lists the formulas and their sources.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ from datetime import datetime
 from typing import Any
 
 DAY_SECONDS = 86_400
-HALF = 50  # points: most scores have two halves
+HALF = 50  # points; most scores consist of two halves
 
-# activity: the last commit; the commits of the last 365 days
+# activity: age of the last commit; commits of the last 365 days
 FRESH_COMMIT_DAYS, STALE_COMMIT_DAYS = 30, 365
 MANY_COMMITS = 200
-# community: all contributors; the authors of the last active year
+# community: all contributors; authors of the last active year
 MANY_CONTRIBUTORS, MANY_AUTHORS = 100, 20
-# continuity: how many people the work rests on; how long it has been going on
+# continuity: contributor absence factor; age of the project
 ABSENCE_POINTS, SAFE_ABSENCE_FACTOR = 80, 8
 AGE_POINTS, FULL_AGE_DAYS = 20, 5 * 365
-# releases: the latest one; the time between them
+# releases: age of the latest release; time between releases
 FRESH_RELEASE_DAYS, STALE_RELEASE_DAYS = 90, 730
 SHORT_CADENCE_DAYS, LONG_CADENCE_DAYS = 60, 365
 
 DOCUMENTATION = {"readme": 30, "license": 25, "contributing": 15, "changelog": 15, "security": 10, "code_of_conduct": 5}
 ENGINEERING = {"tests": 30, "ci": 30, "dependencies": 15, "linter": 15, "lock_file": 10}
 
-WORDS = {
-    "readme": "a readme",
+PRACTICE_NAMES = {
+    "readme": "a README",
     "license": "a licence",
-    "contributing": "a guide for contributors",
+    "contributing": "a contributing guide",
     "code_of_conduct": "a code of conduct",
     "security": "a security policy",
     "changelog": "a changelog",
     "tests": "tests",
     "ci": "continuous integration",
-    "dependencies": "a list of dependencies",
+    "dependencies": "a dependency manifest",
     "lock_file": "a lock file",
-    "linter": "a linter's configuration",
+    "linter": "a linter configuration",
 }
-NAMES = ("activity", "community", "continuity", "releases", "documentation", "engineering")
+SCORE_NAMES = ("activity", "community", "continuity", "releases", "documentation", "engineering")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ Numbers = dict[str, Any]  # the report without its scores
 
 def scores(numbers: Numbers) -> dict[str, Score]:
     if not numbers["commits"]:
-        return {name: Score(None, ["There are no commits to judge."]) for name in (*NAMES, "overall")}
+        return {name: Score(None, ["The repository has no commits."]) for name in (*SCORE_NAMES, "overall")}
     found = {
         "activity": activity(numbers),
         "community": community(numbers),
@@ -75,7 +75,7 @@ def activity(numbers: Numbers) -> Score:
         rounded(points),
         [
             f"The last commit was made {ago(days)}.",
-            f"The last 365 days saw {some(year, 'commit')}, {quarter} of them in the last 90.",
+            f"{quantity(year, 'commit was', 'commits were')} made in the last 365 days, {quarter} of them in the last 90 days.",
         ],
     )
 
@@ -86,8 +86,8 @@ def community(numbers: Numbers) -> Score:
     return Score(
         rounded(points),
         [
-            f"{some(contributors, 'person has', 'people have')} contributed in all.",
-            f"{some(authors, 'author')} made the commits of the 365 days before the last one.",
+            f"{quantity(contributors, 'person has', 'people have')} contributed in total.",
+            f"{quantity(authors, 'author')} made commits in the 365 days before the last commit.",
         ],
     )
 
@@ -99,10 +99,10 @@ def continuity(numbers: Numbers) -> Score:
     return Score(
         rounded(points),
         [
-            f"{some(factor, 'author')} made at least half of the commits of the 365 days before the last one; fewer would not do."
+            f"{quantity(factor, 'author')} together made at least half of the commits in the 365 days before the last commit."
             if factor > 1
-            else "1 author made at least half of the commits of the 365 days before the last one.",
-            f"There {'is' if days == 1 else 'are'} {some(days, 'day')} between the first commit and the last.",
+            else "1 author made at least half of the commits in the 365 days before the last commit.",
+            f"The last commit was {quantity(days, 'day')} after the first.",
         ],
     )
 
@@ -113,65 +113,65 @@ def releases(numbers: Numbers) -> Score:
         return Score(0, [_without_release(numbers["tags"], found["count"])])
     days, between = whole_days(found["latest_at"], numbers["as_of"]), found["median_days_between"]
     points = HALF * falling(days, FRESH_RELEASE_DAYS, STALE_RELEASE_DAYS)
-    evidence = [f"The latest of {some(found['count'], 'release')}, {found['latest']}, was made {ago(days)}."]
+    evidence = [f"The latest of {quantity(found['count'], 'release')}, {found['latest']}, was published {ago(days)}."]
     if between is None:
-        evidence.append("With a single date there is no time between releases.")
+        evidence.append("Only one release has a date, so there is no time between releases.")
     else:
         points += HALF * falling(between, SHORT_CADENCE_DAYS, LONG_CADENCE_DAYS)
-        evidence.append(f"The median time between two releases is {between} {'day' if between == 1 else 'days'}.")
+        evidence.append(f"The median time between releases is {between} {'day' if between == 1 else 'days'}.")
     return Score(rounded(points), evidence)
 
 
 def _without_release(tags: int, versions: int) -> str:
     if versions:
-        return f"No date is known of the {some(versions, 'release')}."
+        return f"{quantity(versions, 'release has', 'releases have')} no date."
     if tags:
-        return f"There {'is' if tags == 1 else 'are'} {some(tags, 'tag')}, but none reads as a version."
-    return "There are no tags, and therefore no releases."
+        return f"There {'is' if tags == 1 else 'are'} {quantity(tags, 'tag')}, but none is a version."
+    return "There are no tags, so there are no releases."
 
 
 def overall(found: dict[str, Score]) -> Score:
-    values = {name: found[name].score or 0 for name in NAMES}
+    values = {name: found[name].score or 0 for name in SCORE_NAMES}
     listed = ", ".join(f"{name} {value}" for name, value in values.items())
-    return Score(rounded(sum(values.values()) / len(values)), [f"This is the mean of the six scores: {listed}."])
+    return Score(rounded(sum(values.values()) / len(values)), [f"The mean of the six scores: {listed}."])
 
 
-def _practices(numbers: Numbers, worth: dict[str, int]) -> Score:
-    found = [name for name in worth if numbers["practices"][name] is not None]
-    missing = [name for name in worth if numbers["practices"][name] is None]
-    evidence = [f"{len(found)} of {len(worth)} were found{': ' if found else ''}{_listed(found, worth)}."]
-    evidence += [f"Missing: {_listed(missing, worth)}."] if missing else []
-    return Score(sum(worth[name] for name in found), evidence)
+def _practices(numbers: Numbers, points: dict[str, int]) -> Score:
+    found = [name for name in points if numbers["practices"][name] is not None]
+    missing = [name for name in points if numbers["practices"][name] is None]
+    evidence = [f"Found {len(found)} of {len(points)}{': ' if found else ''}{_listed(found, points)}."]
+    evidence += [f"Missing: {_listed(missing, points)}."] if missing else []
+    return Score(sum(points[name] for name in found), evidence)
 
 
-def _listed(names: list[str], worth: dict[str, int]) -> str:
-    return ", ".join(f"{WORDS[name]} ({worth[name]} points)" for name in names)
+def _listed(names: list[str], points: dict[str, int]) -> str:
+    return ", ".join(f"{PRACTICE_NAMES[name]} ({points[name]} points)" for name in names)
 
 
 def falling(value: float, full: float, none: float) -> float:
-    """1 up to `full`, 0 from `none` on, a straight line between."""
+    """Return 1 up to `full`, 0 from `none` on, and a linear interpolation in between."""
     return min(1.0, max(0.0, (none - value) / (none - full)))
 
 
 def logarithmic(value: int, full: int) -> float:
-    """0 for nothing, 1 from `full` on, log(1 + value) / log(1 + full) between: the first ones count most."""
+    """Return log(1 + value) / log(1 + full), from 0 to 1: the first units count most."""
     return min(1.0, math.log1p(max(0, value)) / math.log1p(full))
 
 
 def rounded(points: float) -> int:
-    """Halves upwards."""
+    """Round halves up."""
     return math.floor(points + 0.5)
 
 
 def whole_days(before: str, after: str) -> int:
-    """0 where the first lies after the second, as with dates in the future."""
-    passed = datetime.fromisoformat(after) - datetime.fromisoformat(before)
-    return max(0, int(passed.total_seconds() // DAY_SECONDS))
+    """Return 0 if `before` is later than `after`, as with dates in the future."""
+    elapsed = datetime.fromisoformat(after) - datetime.fromisoformat(before)
+    return max(0, int(elapsed.total_seconds() // DAY_SECONDS))
 
 
 def ago(days: int) -> str:
     return {0: "less than a day ago", 1: "1 day ago"}.get(days, f"{days} days ago")
 
 
-def some(count: int, singular: str, plural: str | None = None) -> str:
+def quantity(count: int, singular: str, plural: str | None = None) -> str:
     return f"{count} {singular if count == 1 else plural or singular + 's'}"

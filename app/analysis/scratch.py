@@ -1,4 +1,4 @@
-"""Folders for clones: private, and removed in the end, if need be by whoever comes later: `python -m app.analysis.scratch`."""
+"""Private temporary folders for clones. `python -m app.analysis.scratch` removes the folders of killed processes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import IO
 
 LOCK = "lock"
 
-_removing = threading.Lock()
+_removal = threading.Lock()
 
 
-def base() -> Path:
-    """Of this user alone: others could put links there."""
+def base_folder() -> Path:
+    """Return the folder of all clones. It must be private, because other users could place symbolic links in it."""
     base = Path(tempfile.gettempdir()) / f"reporadar-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
-    about = base.lstat()
-    if about.st_uid != os.getuid() or base.is_symlink() or about.st_mode & 0o077:
-        raise PermissionError(f"{base} belongs to somebody else, or is open to others")
+    status = base.lstat()
+    if status.st_uid != os.getuid() or base.is_symlink() or status.st_mode & 0o077:
+        raise PermissionError(f"{base} belongs to another user or is accessible to others; remove it or change its mode to 700")
     return base
 
 
 @contextmanager
-def folder() -> Iterator[Path]:
-    """A new one, which is held by a lock as long as this process lives."""
+def temporary_folder() -> Iterator[Path]:
+    """Create a folder that is locked while this process lives, and remove it at the end."""
     path, lock = _create()
     try:
         yield path
@@ -39,37 +39,37 @@ def folder() -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Two threads at once are as good as one: both return when it is gone."""
-    with _removing:
+    """Remove a folder. Several threads may do so at once; each call returns when the folder no longer exists."""
+    with _removal:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def remove_abandoned() -> None:
-    """What processes left behind that were killed: their locks are free."""
-    with _turn() as folder:
-        _remove_abandoned(folder)
+    """Remove the folders of processes that were killed: nobody holds their locks."""
+    with _locked_base() as base:
+        _remove_abandoned(base)
 
 
 def _create() -> tuple[Path, IO[str]]:
-    with _turn() as folder:
-        _remove_abandoned(folder)
-        path = Path(tempfile.mkdtemp(dir=folder))
+    with _locked_base() as base:
+        _remove_abandoned(base)
+        path = Path(tempfile.mkdtemp(dir=base))
         lock = (path / LOCK).open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
         return path, lock
 
 
 @contextmanager
-def _turn() -> Iterator[Path]:
-    """One at a time: a new folder is not locked yet when it comes into being."""
-    folder = base()
-    with (folder / LOCK).open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        yield folder
+def _locked_base() -> Iterator[Path]:
+    """Lock the base folder, so that no process sees a new folder before it is locked."""
+    base = base_folder()
+    with (base / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield base
 
 
-def _remove_abandoned(folder: Path) -> None:
-    for path in folder.iterdir():
+def _remove_abandoned(base: Path) -> None:
+    for path in base.iterdir():
         with suppress(NotADirectoryError):
             if _is_abandoned(path / LOCK):
                 remove(path)
@@ -81,7 +81,7 @@ def _is_abandoned(path: Path) -> bool:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except FileNotFoundError:  # its process ended before it could lock it
+    except FileNotFoundError:  # its process was killed before it created the lock
         pass
     return True
 

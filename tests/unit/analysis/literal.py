@@ -1,4 +1,4 @@
-"""The numbers of a report once more: from what the documented git commands print, with no code of the application."""
+"""Computes the numbers of a report from the documented git commands, without code of the application."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from harness.repositories import git
 
 DAY = 86_400
 
-# Tags of these tests that read as versions, said one by one.
+# The tags of these tests that are versions.
 VERSION = re.compile(r"(v|release-|app-|pkg/v)?\d+(\.\d+)+(-rc\d+)?|v\d+")
 
 
 def numbers(repository: Path, as_of: datetime) -> dict[str, Any]:
-    """All but languages, practices, licence and scores."""
+    """Return all fields except languages, practices, licence and scores."""
     return {**of_head(repository, as_of), **of_tags(repository)}
 
 
 def of_head(repository: Path, as_of: datetime) -> dict[str, Any]:
-    moments = [int(line or 0) for line in printed(repository, "log", "--format=%ct", "HEAD")]
-    now, last = as_of.timestamp(), max(moments)
-    names = printed(repository, "log", "--format=%aN <%aE>", "HEAD")
-    authors = Counter(name for name, moment in zip(names, moments, strict=True) if moment >= last - 365 * DAY)
+    timestamps = [int(line or 0) for line in lines_of(repository, "log", "--format=%ct", "HEAD")]
+    now, last = as_of.timestamp(), max(timestamps)
+    names = lines_of(repository, "log", "--format=%aN <%aE>", "HEAD")
+    authors = Counter(name for name, timestamp in zip(names, timestamps, strict=True) if timestamp >= last - 365 * DAY)
     return {
         "head": git(repository, "rev-parse", "HEAD").decode().strip(),
         "commits": int(git(repository, "rev-list", "--count", "HEAD")),
-        "contributors": len(printed(repository, "shortlog", "-sne", "HEAD")),
-        "first_commit_at": written(min(moments)),
-        "last_commit_at": written(last),
-        "commits_90d": sum(moment >= now - 90 * DAY for moment in moments),
-        "commits_365d": sum(moment >= now - 365 * DAY for moment in moments),
+        "contributors": len(lines_of(repository, "shortlog", "-sne", "HEAD")),
+        "first_commit_at": iso(min(timestamps)),
+        "last_commit_at": iso(last),
+        "commits_90d": sum(timestamp >= now - 90 * DAY for timestamp in timestamps),
+        "commits_365d": sum(timestamp >= now - 365 * DAY for timestamp in timestamps),
         "authors_last_year": len(authors),
         "contributor_absence_factor": absence_factor(authors),
-        "files": len(printed(repository, "ls-tree", "-r", "HEAD")),
+        "files": len(lines_of(repository, "ls-tree", "-r", "HEAD")),
         "hotspots": hotspots(repository, last - 365 * DAY),
-        "activity": activity(moments, as_of),
+        "activity": activity(timestamps, as_of),
     }
 
 
 def of_tags(repository: Path) -> dict[str, Any]:
-    tags = [line.decode() for line in printed(repository, "tag")]
+    tags = [line.decode() for line in lines_of(repository, "tag")]
     versions = [tag for tag in tags if VERSION.fullmatch(tag)]
     dated = [(int(date), tag) for tag in versions if (date := creation(repository, tag))]
-    moments = sorted(date for date, _ in dated)
-    days = [(later - earlier) / DAY for earlier, later in pairwise(moments)]
+    timestamps = sorted(date for date, _ in dated)
+    days = [(later - earlier) / DAY for earlier, later in pairwise(timestamps)]
     latest = max(dated, key=lambda item: (item[0], order(item[1])), default=None)
     return {
         "tags": len(tags),
         "releases": {
             "count": len(versions),
             "latest": latest[1] if latest else None,
-            "latest_at": written(latest[0]) if latest else None,
+            "latest_at": iso(latest[0]) if latest else None,
             "median_days_between": round(statistics.median(days), 2) if days else None,
         },
     }
@@ -77,13 +77,13 @@ def absence_factor(authors: Counter[bytes]) -> int:
 
 
 def hotspots(repository: Path, since: int) -> list[dict[str, Any]]:
-    """Commit by commit, with the paths as git quotes them."""
+    """Count the paths of each commit. git quotes unusual paths."""
     paths: Counter[bytes] = Counter()
-    wanted = False
-    for line in printed(repository, "log", "--no-merges", "--no-renames", "--name-only", "--format=COMMIT %H %ct", "HEAD"):
+    is_recent = False
+    for line in lines_of(repository, "log", "--no-merges", "--no-renames", "--name-only", "--format=COMMIT %H %ct", "HEAD"):
         if line.startswith(b"COMMIT "):
-            wanted = int(line.split(b" ")[2] or 0) >= since
-        elif line and wanted:
+            is_recent = int(line.split(b" ")[2] or 0) >= since
+        elif line and is_recent:
             paths[unquoted(line)] += 1
     most = sorted(paths.items(), key=lambda item: (-item[1], item[0]))[:10]
     return [{"path": path.decode(errors="backslashreplace"), "commits": count} for path, count in most]
@@ -98,9 +98,11 @@ def unquoted(line: bytes) -> bytes:
     )
 
 
-def activity(moments: list[int], as_of: datetime) -> list[dict[str, Any]]:
+def activity(timestamps: list[int], as_of: datetime) -> list[dict[str, Any]]:
     end = as_of.year * 12 + as_of.month
-    months = Counter(date.year * 12 + date.month for date in (datetime.fromtimestamp(min(m, 253402300799), UTC) for m in moments))
+    months = Counter(
+        date.year * 12 + date.month for date in (datetime.fromtimestamp(min(m, 253402300799), UTC) for m in timestamps)
+    )
     shown = [month for month in months if end - 60 < month <= end]
     if not shown:
         return []
@@ -108,20 +110,20 @@ def activity(moments: list[int], as_of: datetime) -> list[dict[str, Any]]:
     return [{"month": f"{(month - 1) // 12}-{(month - 1) % 12 + 1:02d}", "commits": months[month]} for month in between]
 
 
-def printed(repository: Path, *arguments: str) -> list[bytes]:
-    """The lines that a command prints; the paths of files are quoted by git."""
+def lines_of(repository: Path, *arguments: str) -> list[bytes]:
+    """Return the lines that a git command prints. git quotes unusual paths."""
     return git(repository, *arguments).split(b"\n")[:-1]
 
 
-def written(moment: int) -> str:
-    return datetime.fromtimestamp(min(moment, 253402300799), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def iso(timestamp: int) -> str:
+    return datetime.fromtimestamp(min(timestamp, 253402300799), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def scores(report: dict[str, Any], found: set[str]) -> dict[str, int]:
-    """By the formulas of docs/analysis.md, from numbers of this module and the names of the practices that are there."""
-    as_of = moment_of(report["as_of"])
-    commit_days = max(0, int((as_of - moment_of(report["last_commit_at"])) // DAY))
-    history_days = max(0, int((moment_of(report["last_commit_at"]) - moment_of(report["first_commit_at"])) // DAY))
+    """Apply the formulas of docs/analysis.md to the numbers of this module and the names of the found practices."""
+    as_of = timestamp_of(report["as_of"])
+    commit_days = max(0, int((as_of - timestamp_of(report["last_commit_at"])) // DAY))
+    history_days = max(0, int((timestamp_of(report["last_commit_at"]) - timestamp_of(report["first_commit_at"])) // DAY))
     values = {
         "activity": 50 * line(commit_days, 30, 365) + 50 * log(report["commits_365d"], 200),
         "community": 50 * log(report["contributors"] - 1, 99) + 50 * log(report["authors_last_year"] - 1, 19),
@@ -137,7 +139,7 @@ def scores(report: dict[str, Any], found: set[str]) -> dict[str, int]:
 def release_points(releases: dict[str, Any], as_of: float) -> float:
     if releases["latest_at"] is None:
         return 0
-    days = max(0, int((as_of - moment_of(releases["latest_at"])) // DAY))
+    days = max(0, int((as_of - timestamp_of(releases["latest_at"])) // DAY))
     between = releases["median_days_between"]
     return 50 * line(days, 90, 730) + (0 if between is None else 50 * line(between, 60, 365))
 
@@ -154,5 +156,5 @@ def log(value: int, full: int) -> float:
     return min(1, math.log(1 + value) / math.log(1 + full))
 
 
-def moment_of(text: str) -> float:
+def timestamp_of(text: str) -> float:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()

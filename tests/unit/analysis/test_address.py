@@ -32,13 +32,13 @@ def remote(text: str) -> Address:
         ("https://[2001:DB8:0::1]:443/a/b", "https://[2001:db8::1]/a/b", "a/b"),
     ],
 )
-def test_the_same_repository_has_one_address(text: str, url: str, name: str) -> None:
+def test_address_is_normalised(text: str, url: str, name: str) -> None:
     address = remote(text)
     assert (address.url, address.name, address.is_local) == (url, name, False)
     assert remote(address.url) == address
 
 
-def test_an_address_knows_whom_to_ask_for_what() -> None:
+def test_host_port_and_path() -> None:
     address = remote("https://[2001:db8::1]:8443/a/b")
     assert (address.host, address.port, address.path) == ("2001:db8::1", 8443, "/a/b")
 
@@ -115,17 +115,17 @@ def test_an_address_knows_whom_to_ask_for_what() -> None:
         "https://github.com/" + "ü" * (MAX_LENGTH // 3),
     ],
 )
-def test_what_is_no_plain_https_address_is_refused(text: str) -> None:
+def test_invalid_address_is_refused(text: str) -> None:
     with pytest.raises(AddressRefused, match=r"^[A-Z].*\.$"):
         remote(text)
 
 
-def test_the_longest_address_is_taken() -> None:
+def test_address_of_maximum_length_is_accepted() -> None:
     text = "https://github.com/".ljust(MAX_LENGTH, "a")
     assert remote(text).url == text
 
 
-def test_a_bare_repository_and_a_work_tree_under_a_root(tmp_path: Path) -> None:
+def test_local_repository_and_work_tree_below_a_root(tmp_path: Path) -> None:
     bare = create_repository(tmp_path / "roots" / "a" / "bare.git")
     tree = tmp_path / "roots" / "work tree"
     git(tmp_path, "clone", "--quiet", str(bare), str(tree))
@@ -140,13 +140,13 @@ def test_a_bare_repository_and_a_work_tree_under_a_root(tmp_path: Path) -> None:
         assert (address.url, address.name, address.is_local) == (str(path), name, True)
 
 
-def test_a_root_itself_may_be_a_repository_and_may_be_a_link(tmp_path: Path) -> None:
+def test_root_can_be_a_repository_and_a_symbolic_link(tmp_path: Path) -> None:
     bare = create_repository(tmp_path / "bare")
     (tmp_path / "link").symlink_to(bare)
     assert parse(str(tmp_path / "link"), [tmp_path / "link"]).url == str(bare)
 
 
-def test_paths_outside_of_the_roots_are_refused(tmp_path: Path) -> None:
+def test_path_outside_of_the_roots_is_refused(tmp_path: Path) -> None:
     inside, outside = tmp_path / "inside", create_repository(tmp_path / "outside")
     inside.mkdir()
     (inside / "link").symlink_to(outside)
@@ -157,25 +157,25 @@ def test_paths_outside_of_the_roots_are_refused(tmp_path: Path) -> None:
         else:
             (inside / name / ".git").symlink_to(outside)
     texts = [outside, inside / "link", inside / "linked", inside / "pointing", f"{inside}/../outside"]
-    assert [text for text in texts if not refused(str(text), [inside])] == []
-    assert parse(str(outside), [tmp_path]).url == str(outside)  # it was the root that was missing
-    assert refused(str(outside), [])
+    assert [text for text in texts if not error_of(str(text), [inside])] == []
+    assert parse(str(outside), [tmp_path]).url == str(outside)  # control: allowed with the right root
+    assert error_of(str(outside), [])
 
 
-def test_what_is_no_repository_is_refused_in_the_same_words(tmp_path: Path) -> None:
+def test_error_of_a_local_path_reveals_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     create_repository(tmp_path / "odd\nname")
     names = ["", "missing", "file", "file/x", "loop", "x" * 300]
-    assert {refused(f"{tmp_path}/{name}", [tmp_path]) for name in names} == {refused("/etc/passwd", [tmp_path])}
-    assert refused(f"{tmp_path}/odd\nname", [tmp_path])
+    assert {error_of(f"{tmp_path}/{name}", [tmp_path]) for name in names} == {error_of("/etc/passwd", [tmp_path])}
+    assert error_of(f"{tmp_path}/odd\nname", [tmp_path])
     (tmp_path / "escape").symlink_to(tmp_path / "odd\nname")
-    assert refused(f"{tmp_path}/escape", [tmp_path])
+    assert error_of(f"{tmp_path}/escape", [tmp_path])
 
 
-def refused(text: str, roots: list[Path]) -> str | None:
+def error_of(text: str, roots: list[Path]) -> str | None:
     try:
         parse(text, roots)
-    except AddressRefused as refusal:
-        return str(refusal)
+    except AddressRefused as error:
+        return str(error)
     return None

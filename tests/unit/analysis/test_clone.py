@@ -1,4 +1,4 @@
-"""With real git on both sides: https on loopback, and folders of this machine."""
+"""Clones with real git, over https on loopback and from local repositories."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ import pytest
 
 from app.analysis import clone, remote
 from app.analysis.address import Address, parse
-from app.analysis.failures import Failure
-from app.analysis.git import Repository
+from app.analysis.failures import AnalysisError
+from app.analysis.git import GitRepository
 from harness import git_server
 from harness.git_server import HOST, GitServer, create_repository, git
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
 MEGABYTE = 1024**2
 
-Fetch = Callable[[str], Repository]
+Fetch = Callable[[str], GitRepository]
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServer]:
-    """Its certificate authority is trusted, and its name resolves for us; git has to be told."""
+    """Start a server with a trusted certificate. Its name resolves in this process, but not in git."""
     (tmp_path / "served").mkdir()
     with GitServer(tmp_path / "served", tmp_path) as server:
         monkeypatch.setenv("GIT_SSL_CAINFO", str(server.authority))
@@ -40,41 +40,41 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServe
 
 
 def resolve(monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
-    """The test server's name: to these addresses, one after the other, and then to the last."""
-    left = list(answers)
-    truly = socket.getaddrinfo
+    """Resolve the name of the test server to these addresses, one after the other, and then to the last one."""
+    remaining = list(answers)
+    original = socket.getaddrinfo
 
     def getaddrinfo(host: str, *args: object, **options: object) -> object:
-        host = (left.pop(0) if len(left) > 1 else left[0]) if host.endswith(HOST) else host
-        return truly(host, *args, **options)  # type: ignore[arg-type]
+        host = (remaining.pop(0) if len(remaining) > 1 else remaining[0]) if host.endswith(HOST) else host
+        return original(host, *args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 @pytest.fixture
 def fetch(tmp_path: Path) -> Fetch:
-    def fetch(url: str) -> Repository:
+    def fetch(url: str) -> GitRepository:
         return fetch_from(parse(url, [tmp_path]), tmp_path)
 
     return fetch
 
 
-def fetch_from(address: Address, tmp_path: Path, max_bytes: int = 64 * MEGABYTE) -> Repository:
+def fetch_from(address: Address, tmp_path: Path, max_bytes: int = 64 * MEGABYTE) -> GitRepository:
     folder = tmp_path / "scratch"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     return clone.fetch(address, folder, LOOPBACK, max_bytes, lambda *_: None)
 
 
-def of(repository: Repository | Path) -> dict[str, str]:
-    """All that an analysis can see."""
-    path = repository.path if isinstance(repository, Repository) else repository
+def visible(repository: GitRepository | Path) -> dict[str, str]:
+    """Return everything that an analysis can see."""
+    path = repository.path if isinstance(repository, GitRepository) else repository
     head = subprocess.run(["git", "rev-parse", "--verify", "-q", "HEAD"], cwd=path, capture_output=True, check=False)
-    seen = {"HEAD": head.stdout.decode(), "tags": git(path, "tag"), "format": git(path, "rev-parse", "--show-object-format")}
+    found = {"HEAD": head.stdout.decode(), "tags": git(path, "tag"), "format": git(path, "rev-parse", "--show-object-format")}
     if head.stdout:
-        seen["history"] = git(path, "log", "--format=%H %cI %s", "HEAD")
-        seen["tree"] = git(path, "ls-tree", "-r", "HEAD")
-    return seen
+        found["history"] = git(path, "log", "--format=%H %cI %s", "HEAD")
+        found["tree"] = git(path, "ls-tree", "-r", "HEAD")
+    return found
 
 
 def plain(path: Path) -> None:
@@ -104,7 +104,7 @@ def headless(path: Path) -> None:
     git(path, "symbolic-ref", "HEAD", "refs/heads/missing")
 
 
-def tagged_off_the_branches(path: Path) -> None:
+def tag_outside_of_branches(path: Path) -> None:
     plain(path)
     lost = git(path, "commit-tree", "-m", "on no branch", "-p", "main", "main^{tree}").strip()
     git(path, "tag", "lost", lost)
@@ -116,8 +116,8 @@ def head_elsewhere(path: Path) -> None:
     git(path, "symbolic-ref", "HEAD", "refs/heads/other")
 
 
-def with_faults_of_old_days(path: Path) -> None:
-    """File modes with a zero before them, which `git fsck` complains of."""
+def with_outdated_file_modes(path: Path) -> None:
+    """File modes with a leading zero, which `git fsck` rejects."""
     plain(path)
     blob = git(path, "hash-object", "-w", "--stdin", input="x").strip()
     tree = (
@@ -127,47 +127,47 @@ def with_faults_of_old_days(path: Path) -> None:
     git(path, "update-ref", "refs/heads/main", git(path, "commit-tree", "-m", "old", name).strip())
 
 
-SHAPES = [plain, sha256, empty, detached, headless, tagged_off_the_branches, head_elsewhere, with_faults_of_old_days]
+SHAPES = [plain, sha256, empty, detached, headless, tag_outside_of_branches, head_elsewhere, with_outdated_file_modes]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_clone_shows_what_the_remote_repository_shows(shape: Callable[[Path], None], server: GitServer, fetch: Fetch) -> None:
+def test_clone_equals_the_remote_repository(shape: Callable[[Path], None], server: GitServer, fetch: Fetch) -> None:
     shape(server.folder / "it.git")
-    assert of(fetch(server.url("it.git"))) == of(server.folder / "it.git")
+    assert visible(fetch(server.url("it.git"))) == visible(server.folder / "it.git")
 
 
 @pytest.mark.parametrize("shape", [plain, empty, detached, head_elsewhere, headless])
-def test_so_does_one_by_the_old_protocol(shape: Callable[[Path], None], server: GitServer, fetch: Fetch) -> None:
+def test_clone_over_protocol_version_0(shape: Callable[[Path], None], server: GitServer, fetch: Fetch) -> None:
     shape(server.folder / "it.git")
     if shape is headless:
         git(server.folder / "it.git", "branch", "master", "main")
     server.answers["/it"] = git_server.as_of_old
-    assert of(fetch(server.url("it.git"))) == of(server.folder / "it.git")
+    assert visible(fetch(server.url("it.git"))) == visible(server.folder / "it.git")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_clone_shows_what_the_local_repository_shows(shape: Callable[[Path], None], fetch: Fetch, tmp_path: Path) -> None:
+def test_clone_equals_the_local_repository(shape: Callable[[Path], None], fetch: Fetch, tmp_path: Path) -> None:
     shape(tmp_path / "it.git")
-    assert of(fetch(f"{tmp_path}/it.git")) == of(tmp_path / "it.git")
+    assert visible(fetch(f"{tmp_path}/it.git")) == visible(tmp_path / "it.git")
 
 
-def test_a_work_tree_with_its_hard_links_left_alone(fetch: Fetch, tmp_path: Path) -> None:
+def test_clone_of_a_work_tree_has_no_hard_links(fetch: Fetch, tmp_path: Path) -> None:
     create_repository(tmp_path / "it.git", commits=2)
     git(tmp_path, "clone", "--quiet", "it.git", "tree")
     repository = fetch(f"{tmp_path}/tree")
-    assert of(repository) == of(tmp_path / "tree")
+    assert visible(repository) == visible(tmp_path / "tree")
     files = [file for file in repository.path.rglob("*") if file.is_file()]
     assert [file for file in files if file.stat().st_nlink != 1] == []
     assert not (repository.path / "hooks").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_a_local_repository_may_belong_to_somebody_else(fetch: Fetch, tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change owners")
+def test_local_repository_may_belong_to_another_user(fetch: Fetch, tmp_path: Path) -> None:
     path = create_repository(tmp_path / "it.git")
-    seen = of(path)
+    before = visible(path)
     for file in [path, *path.rglob("*")]:
         os.chown(file, 12345, 12345)
-    assert of(fetch(str(path))) == seen
+    assert visible(fetch(str(path))) == before
 
 
 def test_thousands_of_refs(server: GitServer, fetch: Fetch) -> None:
@@ -180,47 +180,47 @@ def test_thousands_of_refs(server: GitServer, fetch: Fetch) -> None:
     assert git(repository.path, "tag").splitlines() == [f"v{number:05}" for number in range(5_000)]
 
 
-def test_progress_is_told_and_never_goes_back(server: GitServer, tmp_path: Path) -> None:
+def test_progress_never_decreases(server: GitServer, tmp_path: Path) -> None:
     create_repository(server.folder / "it.git", commits=50)
-    told: list[tuple[float, str]] = []
+    reported: list[tuple[float, str]] = []
     (tmp_path / "scratch").mkdir()
     address = parse(server.url("it"), roots=())
-    clone.fetch(address, tmp_path / "scratch", LOOPBACK, MEGABYTE, lambda fraction, step: told.append((fraction, step)))
-    assert told[0] == (0, "Connecting")
-    assert told[-1] == (1, "Fetched")
-    assert "Receiving objects" in {step for _, step in told}
-    assert [fraction for fraction, _ in told] == sorted(fraction for fraction, _ in told)
+    clone.fetch(address, tmp_path / "scratch", LOOPBACK, MEGABYTE, lambda fraction, step: reported.append((fraction, step)))
+    assert reported[0] == (0, "Connecting")
+    assert reported[-1] == (1, "Fetched")
+    assert "Receiving objects" in {step for _, step in reported}
+    assert [fraction for fraction, _ in reported] == sorted(fraction for fraction, _ in reported)
 
 
-# Who is talked to.
+# Which servers are contacted.
 
 
-def test_git_connects_to_the_machine_that_was_checked(server: GitServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_connects_to_the_checked_ip_address(server: GitServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     create_repository(server.folder / "it.git")
     fetch(server.url("it"))
     asked = [request.split("?")[0] for request in server.requests]
     assert asked == ["GET /it/info/refs"] * 2 + ["POST /it/git-upload-pack"] * 2
 
-    monkeypatch.setattr(clone, "pinned", lambda *_: {})  # git would have to ask a name server, which knows no such name
-    assert message_of(fetch, server.url("it")) == "The repository could not be fetched: git ended with an error."
+    monkeypatch.setattr(clone, "pin", lambda *_: {})  # control: git has to resolve the name, which does not exist
+    assert message_of(fetch, server.url("it")) == "The repository could not be fetched: git failed."
 
 
-def test_a_name_that_moves_into_a_private_network_is_refused_from_then_on(
+def test_name_that_resolves_to_a_private_network_later_is_refused(
     server: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create_repository(server.folder / "it.git")
     resolve(monkeypatch, "127.0.0.1", "192.168.0.1")
     repository = fetch_from(parse(server.url("it"), roots=()), tmp_path)
-    assert of(repository) == of(server.folder / "it.git")
+    assert visible(repository) == visible(server.folder / "it.git")
 
     resolve(monkeypatch, "127.0.0.1", "192.168.0.1")
-    with pytest.raises(Failure, match="private network") as caught:
+    with pytest.raises(AnalysisError, match="private network") as caught:
         fetch_from(parse(server.url("redirect/1/it"), roots=()), tmp_path)
     assert caught.value.permanent
 
 
 @pytest.mark.parametrize(
-    ("url", "machines", "options"),
+    ("url", "ips", "options"),
     [
         ("https://git.example/a", ["1.1.1.1"], {"http.curloptResolve": "git.example:443:1.1.1.1"}),
         ("https://git.example:8443/a", ["1.1.1.1", "::1"], {"http.curloptResolve": "git.example:8443:1.1.1.1,[::1]"}),
@@ -228,55 +228,55 @@ def test_a_name_that_moves_into_a_private_network_is_refused_from_then_on(
         ("https://[2606:4700::1111]/a", ["2606:4700::1111"], {}),
     ],
 )
-def test_the_pin(url: str, machines: list[str], options: dict[str, str]) -> None:
-    assert clone.pinned(parse(url, roots=()), [ip_address(machine) for machine in machines]) == options
+def test_pinned_addresses(url: str, ips: list[str], options: dict[str, str]) -> None:
+    assert clone.pin(parse(url, roots=()), [ip_address(ip) for ip in ips]) == options
 
 
-def test_an_address_that_is_written_out(server: GitServer, fetch: Fetch) -> None:
+def test_literal_ip_address(server: GitServer, fetch: Fetch) -> None:
     create_repository(server.folder / "it.git")
-    assert of(fetch(server.url("it", host="127.0.0.1"))) == of(server.folder / "it.git")
+    assert visible(fetch(server.url("it", host="127.0.0.1"))) == visible(server.folder / "it.git")
 
 
-def test_redirects_are_followed_five_times(server: GitServer, fetch: Fetch) -> None:
+def test_at_most_five_redirects_are_followed(server: GitServer, fetch: Fetch) -> None:
     create_repository(server.folder / "it.git")
-    assert of(fetch(server.url("redirect/5/it"))) == of(server.folder / "it.git")
-    assert message_of(fetch, server.url("redirect/6/it")) == "There are too many redirects at this address."
+    assert visible(fetch(server.url("redirect/5/it"))) == visible(server.folder / "it.git")
+    assert message_of(fetch, server.url("redirect/6/it")) == "This address has too many redirects."
 
 
 @pytest.mark.parametrize(
     ("location", "reason"),
     [
-        ("http://git.example/it" + git_server.SERVICE, "leads on to one that is not that of a repository"),
-        ("https://user:secret@git.example/it" + git_server.SERVICE, "leads on to one that is not that of a repository"),
-        ("file:///etc" + git_server.SERVICE, "leads on to one that is not that of a repository"),
-        ("/log-in?return_to=it", "leads on to one that is not that of a repository"),
-        ("https://[", "leads on to one that is not that of a repository"),
+        ("http://git.example/it" + git_server.SERVICE, "redirects to one that is not a repository"),
+        ("https://user:secret@git.example/it" + git_server.SERVICE, "redirects to one that is not a repository"),
+        ("file:///etc" + git_server.SERVICE, "redirects to one that is not a repository"),
+        ("/log-in?return_to=it", "redirects to one that is not a repository"),
+        ("https://[", "redirects to one that is not a repository"),
         ("https://192.168.0.1/it" + git_server.SERVICE, "private network"),
         ("https://[::1]/it" + git_server.SERVICE, "private network"),
         ("//169.254.169.254/it" + git_server.SERVICE, "private network"),
     ],
 )
-def test_redirects_lead_nowhere_else(location: str, reason: str, server: GitServer, fetch: Fetch) -> None:
+def test_forbidden_redirect_is_refused(location: str, reason: str, server: GitServer, fetch: Fetch) -> None:
     server.answers["/it"] = git_server.redirect(302, location)
     assert reason in message_of(fetch, server.url("it"))
     assert len(server.requests) == 1
 
 
-def test_git_follows_no_redirect_by_itself(server: GitServer, fetch: Fetch) -> None:
-    """A server that tells us one thing and git another."""
+def test_git_does_not_follow_redirects(server: GitServer, fetch: Fetch) -> None:
+    """The server answers differently to our own request and to that of git."""
     create_repository(server.folder / "it.git")
 
-    def change_its_mind(handler: git_server.Handler) -> None:
+    def redirect_git(handler: git_server.Handler) -> None:
         server.answers["/it"] = git_server.redirect(302, server.url("other") + git_server.SERVICE)
         handler.reply(200, Content_Type=git_server.ADVERTISEMENT)
 
-    server.answers["/it"] = change_its_mind
+    server.answers["/it"] = redirect_git
     message_of(fetch, server.url("it"))
     assert len(server.requests) == 2
     assert not any("other" in request for request in server.requests)
 
 
-def test_git_follows_no_alternates_of_the_plain_protocol(server: GitServer, fetch: Fetch) -> None:
+def test_git_does_not_follow_http_alternates(server: GitServer, fetch: Fetch) -> None:
     refs = b"1" * 40 + b"\trefs/heads/main\n"
     alternate = server.url("elsewhere/objects").encode()
 
@@ -293,7 +293,7 @@ def test_git_follows_no_alternates_of_the_plain_protocol(server: GitServer, fetc
     assert not any("elsewhere" in request for request in server.requests)
 
 
-# What users are told.
+# Error messages.
 
 
 @pytest.mark.parametrize(
@@ -303,54 +303,51 @@ def test_git_follows_no_alternates_of_the_plain_protocol(server: GitServer, fetc
         (403, "There is no public repository at this address.", True),
         (404, "There is no public repository at this address.", True),
         (200, "There is no git repository at this address.", True),
-        (400, "The server answers with an error (400).", True),
-        (429, "The server answers with an error (429).", False),
-        (503, "The server answers with an error (503).", False),
+        (400, "The server responded with an error (400).", True),
+        (429, "The server responded with an error (429).", False),
+        (503, "The server responded with an error (503).", False),
     ],
 )
-def test_answers_that_are_no_repository(status: int, message: str, permanent: bool, server: GitServer, tmp_path: Path) -> None:
+def test_responses_of_other_servers(status: int, message: str, permanent: bool, server: GitServer, tmp_path: Path) -> None:
     server.answers["/it"] = git_server.error(status)
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(AnalysisError) as caught:
         fetch_from(parse(server.url("it"), roots=()), tmp_path)
     assert (str(caught.value), caught.value.permanent) == (message, permanent)
 
 
-def test_a_certificate_that_is_not_trusted(server: GitServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_untrusted_certificate(server: GitServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GIT_SSL_CAINFO")
     assert message_of(fetch, server.url("it")) == "The certificate of the server is not valid."
     assert server.requests == []
 
 
-def test_a_certificate_of_another_name(server: GitServer, fetch: Fetch) -> None:
+def test_certificate_for_another_name(server: GitServer, fetch: Fetch) -> None:
     assert message_of(fetch, server.url("it", host=f"other.{HOST}")) == "The certificate of the server is not valid."
 
 
-def test_a_name_that_does_not_resolve(fetch: Fetch) -> None:
-    assert message_of(fetch, f"https://{HOST}/it") == f"The name of the server, {HOST}, can't be resolved."
+def test_unknown_host_name(fetch: Fetch) -> None:
+    assert message_of(fetch, f"https://{HOST}/it") == f"The host name {HOST} can't be resolved."
 
 
-def test_a_server_that_is_not_there(fetch: Fetch) -> None:
+def test_closed_port(fetch: Fetch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    assert message_of(fetch, f"https://127.0.0.1:{port}/it") == "The server can't be reached, or does not answer as one."
+    assert message_of(fetch, f"https://127.0.0.1:{port}/it") == "The server can't be reached or is not a web server."
 
 
 @pytest.mark.parametrize("answer", [git_server.hang, git_server.trickle])
-def test_a_server_that_never_comes_to_an_end(
+def test_slow_server_times_out(
     answer: git_server.Answer, server: GitServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(remote, "RESPONSE_TIMEOUT_SECONDS", 0.3)
     server.answers["/it"] = answer
     assert message_of(fetch, server.url("it")) == "The server is too slow."
 
 
-def test_an_endless_answer_to_git_ends_at_a_limit_of_memory(
-    server: GitServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """git gathers the list of refs in memory, however long it is."""
+def test_endless_list_of_refs_exceeds_the_memory_limit(server: GitServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clone, "MAX_MEMORY_BYTES", 64 * MEGABYTE)
     server.answers["/it"] = git_server.endless
-    assert message_of(fetch, server.url("it")) == "Fetching this repository takes more memory than it may."
+    assert message_of(fetch, server.url("it")) == "Fetching this repository exceeded the memory limit."
     assert len(server.requests) == 2
     assert [process.name() for process in psutil.Process().children(recursive=True) if "git" in process.name()] == []
 
@@ -358,30 +355,30 @@ def test_an_endless_answer_to_git_ends_at_a_limit_of_memory(
 # Size.
 
 
-def test_a_repository_that_is_too_large_is_given_up_while_it_comes(server: GitServer, tmp_path: Path) -> None:
+def test_fetch_stops_when_the_size_limit_is_exceeded(server: GitServer, tmp_path: Path) -> None:
     path = create_repository(server.folder / "it.git")
     blob = git(path, "hash-object", "-w", "--stdin", input=os.urandom(24 * MEGABYTE)).strip()
     git(path, "tag", "large", blob)
     address = parse(server.url("it"), roots=())
-    with pytest.raises(Failure, match=r"^The repository is larger than 4 MB\.$") as caught:
+    with pytest.raises(AnalysisError, match=r"^The repository is larger than 4 MB\.$") as caught:
         fetch_from(address, tmp_path, max_bytes=4 * MEGABYTE)
     assert caught.value.permanent
     assert [process.name() for process in psutil.Process().children(recursive=True) if "git" in process.name()] == []
     assert git(fetch_from(address, tmp_path).path, "cat-file", "-s", blob) == f"{24 * MEGABYTE}\n"
 
 
-def test_a_blob_that_inflates_to_gigabytes_is_not_held_in_memory(server: GitServer, fetch: Fetch) -> None:
-    """300 MB of zeros, which are about one on their way: they are hashed in passing."""
+def test_large_blob_is_not_held_in_memory(server: GitServer, fetch: Fetch) -> None:
+    """300 MB of zeros are about 1 MB compressed."""
     path = create_repository(server.folder / "it.git")
     blob = pack_into(path, [zeros(300 * MEGABYTE)])[0]
     git(path, "tag", "large", blob)
     repository = fetch(server.url("it"))
     assert git(repository.path, "cat-file", "-s", blob) == f"{300 * MEGABYTE}\n"
-    assert clone.size_of(repository.path) < 4 * MEGABYTE
+    assert clone.disk_usage_bytes(repository.path) < 4 * MEGABYTE
 
 
 def zeros(size: int) -> tuple[str, bytes]:
-    """The name and the packed form of a blob."""
+    """Return the object ID and the packed form of a blob of zeros."""
     name = sha1(b"blob %d\0" % size, usedforsecurity=False)
     deflate = zlib.compressobj(1)
     packed = _entry_header(3, size)
@@ -406,10 +403,10 @@ def pack_into(path: Path, entries: list[tuple[str, bytes]]) -> list[str]:
     return [name for name, _ in entries]
 
 
-# Hostile repositories on this machine.
+# Hostile local repositories.
 
 
-def test_nothing_that_a_local_repository_configures_is_executed(fetch: Fetch, tmp_path: Path) -> None:
+def test_configuration_of_a_local_repository_executes_nothing(fetch: Fetch, tmp_path: Path) -> None:
     path = create_repository(tmp_path / "it.git", commits=2)
     proof = tmp_path / "proof"
     script = tmp_path / "script"
@@ -439,10 +436,10 @@ def test_nothing_that_a_local_repository_configures_is_executed(fetch: Fetch, tm
         "core.hooksPath": str(path / "hooks"),
     }.items():
         git(path, "config", name, value)
-    assert of(fetch(str(path))) == of(path)
+    assert visible(fetch(str(path))) == visible(path)
     assert not proof.exists()
 
-    # The same with a commit that is not there, which git would get from its promisor.
+    # A missing commit, which git would fetch from the promisor remote.
     lost = git(path, "commit-tree", "-m", "lost", "-p", "main", "main^{tree}").strip()
     (path / "refs" / "tags" / "lost").write_text(f"{lost}\n")
     (path / "objects" / lost[:2] / lost[2:]).unlink()
@@ -450,23 +447,23 @@ def test_nothing_that_a_local_repository_configures_is_executed(fetch: Fetch, tm
     assert not proof.exists()
 
     subprocess.run([str(script), "true"], check=True)
-    assert proof.exists()  # it would have been seen
+    assert proof.exists()  # control: the script works
 
 
-def test_a_configuration_that_includes_another_file_or_is_none(fetch: Fetch, tmp_path: Path) -> None:
+def test_invalid_configuration_reveals_nothing(fetch: Fetch, tmp_path: Path) -> None:
     path = create_repository(tmp_path / "it.git")
     (tmp_path / "secret").write_text("this is no configuration, but a secret\n")
     git(path, "config", "include.path", str(tmp_path / "secret"))
     assert "secret" not in message_of(fetch, str(path))
     (path / "config").write_bytes(b"\0\x1b[31m")
-    assert message_of(fetch, str(path)) == "The repository could not be fetched: git ended with an error."
+    assert message_of(fetch, str(path)) == "The repository could not be fetched: git failed."
 
 
-def test_what_git_says_is_told_in_other_words(server: GitServer, fetch: Fetch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_of_git_is_logged_but_not_shown(server: GitServer, fetch: Fetch, capsys: pytest.CaptureFixture[str]) -> None:
     def answer(handler: git_server.Handler) -> None:
         body = b"001e# service=git-upload-pack\n0000"
-        said = b"ERR \x1b[31m<b>not found</b>" + b"x" * 2000
-        handler.reply(200, body + b"%04x" % (len(said) + 4) + said, Content_Type=git_server.ADVERTISEMENT)
+        message = b"ERR \x1b[31m<b>not found</b>" + b"x" * 2000
+        handler.reply(200, body + b"%04x" % (len(message) + 4) + message, Content_Type=git_server.ADVERTISEMENT)
 
     server.answers["/it"] = answer
     assert message_of(fetch, server.url("it")) == "There is no public repository at this address."
@@ -476,7 +473,7 @@ def test_what_git_says_is_told_in_other_words(server: GitServer, fetch: Fetch, c
     assert len(logged) < 5_000
 
 
-def test_odd_paths_and_texts_go_through(server: GitServer, fetch: Fetch) -> None:
+def test_unusual_paths_are_cloned(server: GitServer, fetch: Fetch) -> None:
     path = create_repository(server.folder / "it.git")
     head = "commit refs/heads/main\ncommitter \x1b[31mA\udcff <a> 1700000000 +0000\ndata 5\n\x1b[2Ja\nfrom refs/heads/main^0\n"
     files = ['"a\\nb"', '"..."', '".gitmodules"', '"-rf"', "\x1b[31m", "\udcff", '"a\\\\b"', '".GIT/config"', "x/" * 500 + "y"]
@@ -484,11 +481,11 @@ def test_odd_paths_and_texts_go_through(server: GitServer, fetch: Fetch) -> None
     links = 'M 120000 inline link\ndata 11\n/etc/passwd\nM 120000 inline ".mailmap"\ndata 11\n/etc/passwd\n'
     git(path, "fast-import", "--quiet", input=(head + entries + links).encode(errors="surrogateescape"))
     repository = fetch(server.url("it"))
-    assert repository.output("ls-tree", "-r", "-z", "HEAD") == Repository(path).output("ls-tree", "-r", "-z", "HEAD")
+    assert repository.output("ls-tree", "-r", "-z", "HEAD") == GitRepository(path).output("ls-tree", "-r", "-z", "HEAD")
     assert repository.output("ls-tree", "-r", "-z", "HEAD").count(b"\0") == len(files) + 3
 
 
-def test_a_pack_that_is_broken(server: GitServer, fetch: Fetch) -> None:
+def test_corrupt_pack(server: GitServer, fetch: Fetch) -> None:
     path = create_repository(server.folder / "it.git", commits=20)
     git(path, "repack", "-adq")
     pack = next((path / "objects" / "pack").glob("*.pack"))
@@ -496,10 +493,10 @@ def test_a_pack_that_is_broken(server: GitServer, fetch: Fetch) -> None:
     data = bytearray(pack.read_bytes())
     data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
     pack.write_bytes(data)
-    assert message_of(fetch, server.url("it")) == "The repository could not be fetched: git ended with an error."
+    assert message_of(fetch, server.url("it")) == "The repository could not be fetched: git failed."
 
 
 def message_of(fetch: Fetch, url: str) -> str:
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(AnalysisError) as caught:
         fetch(url)
     return str(caught.value)

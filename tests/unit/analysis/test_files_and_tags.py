@@ -1,4 +1,4 @@
-"""What is read off names: versions, languages, signs of good practice, licences."""
+"""Versions, languages, practices and licences are recognised by names."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.analysis import practices
-from app.analysis.counts import Counts, TooLarge
-from app.analysis.git import GitError, Repository
+from app.analysis.counts import BoundedCounter, RepositoryTooLarge
+from app.analysis.git import GitError, GitRepository
 from app.analysis.languages import language_of, spdx_id
 from app.analysis.releases import version_order
 from app.analysis.report import build as report_of
@@ -37,18 +37,18 @@ MIT = (Path(__file__).parents[3] / "LICENSE").read_bytes()
         "v.1.2",
     ],
 )
-def test_versions(tag: str) -> None:
+def test_tag_is_a_version(tag: str) -> None:
     assert version_order(tag) is not None
 
 
 @pytest.mark.parametrize(
     "tag", ["nightly", "build-7", "2024-01-15", "20240115", "7", "v", "release-x", "1.0 beta", "ü1.0", "1." * 60]
 )
-def test_tags_that_are_no_versions(tag: str) -> None:
+def test_tag_is_not_a_version(tag: str) -> None:
     assert version_order(tag) is None
 
 
-def test_versions_have_an_order() -> None:
+def test_versions_are_ordered() -> None:
     tags = ["v1.10.1", "v1.9", "v1.10", "v1.10-rc1"]
     assert sorted(tags, key=lambda tag: version_order(tag) or ((), False, "")) == ["v1.9", "v1.10-rc1", "v1.10", "v1.10.1"]
 
@@ -70,7 +70,7 @@ def test_versions_have_an_order() -> None:
         ("a.unheard-of", None),
     ],
 )
-def test_languages(path: str, language: str | None) -> None:
+def test_language_of_a_file_name(path: str, language: str | None) -> None:
     assert language_of(path) == language
 
 
@@ -92,69 +92,69 @@ def test_languages(path: str, language: str | None) -> None:
         ("linter", "eslint.config.mjs"),
     ],
 )
-def test_signs_of_good_practice(name: str, path: str) -> None:
-    found = practices.none()
-    practices.notice(found, path.encode())
-    assert {sign for sign, where in found.items() if where} == {name}
+def test_practice_of_a_path(name: str, path: str) -> None:
+    found = practices.no_practices()
+    practices.record_path(found, path.encode())
+    assert {practice for practice, path_found in found.items() if path_found} == {name}
 
 
 @pytest.mark.parametrize(
     "path", ["src/readme.py", "a/b/c/uv.lock", "contest.py", "latest/a.py", "news/a.py", "release", "x" * 400 + "/test_a.py"]
 )
-def test_what_is_no_sign_of_anything(path: str) -> None:
-    found = practices.none()
-    practices.notice(found, path.encode())
+def test_path_without_a_practice(path: str) -> None:
+    found = practices.no_practices()
+    practices.record_path(found, path.encode())
     assert not any(found.values())
 
 
-def test_of_several_paths_the_shortest_and_then_the_first_counts() -> None:
-    found = practices.none()
+def test_shortest_path_is_preferred_then_the_first() -> None:
+    found = practices.no_practices()
     for path in (b"docs/README.md", b"README.txt", b"README.rst", b"readme.html"):
-        practices.notice(found, path)
+        practices.record_path(found, path)
     assert found["readme"] == b"README.rst"
 
 
-def test_a_linter_in_a_section_of_another_file(tmp_path: Path) -> None:
+def test_linter_section_in_another_file(tmp_path: Path) -> None:
     files = {b"pyproject.toml": b"[project]\n\n[tool.ruff]\n", b"setup.cfg": b"[metadata]\n", b"LICENSE": MIT}
-    report = report_of(Repository(build(tmp_path / "x.git", [Commit(ago(1), files=files)])), NOW, lambda fraction, step: None)
+    report = report_of(GitRepository(build(tmp_path / "x.git", [Commit(ago(1), files=files)])), NOW, lambda fraction, step: None)
     assert (report["practices"]["linter"], report["license"]) == ("pyproject.toml", "MIT")
 
 
-def test_a_licence_that_is_a_link_is_there_and_of_no_known_text(tmp_path: Path) -> None:
+def test_licence_that_is_a_symbolic_link_is_found_but_unknown(tmp_path: Path) -> None:
     path = build(tmp_path / "x.git", [Commit(ago(1), others={b"LICENSE": (SYMLINK, b"docs/LICENSE")})])
-    report = report_of(Repository(path), NOW, lambda fraction, step: None)
+    report = report_of(GitRepository(path), NOW, lambda fraction, step: None)
     assert (report["practices"]["license"], report["license"]) == ("LICENSE", None)
 
 
 @pytest.mark.parametrize("text", [b"", b"\n" * 65536, b" " * 65536, b"\xff\0" * 30000, b"a\n" * 32768, MIT + b"x" * 900])
-def test_a_text_that_is_no_licence_costs_little(text: bytes) -> None:
+def test_text_that_is_not_a_licence_is_rejected_fast(text: bytes) -> None:
     started = time.process_time()
     assert spdx_id(text) is None
     assert time.process_time() - started < 5
 
 
-def test_what_cannot_be_held_is_refused() -> None:
-    counts = Counts("changed files", max_bytes=400)
+def test_counter_refuses_to_exceed_its_memory() -> None:
+    counter = BoundedCounter("changed files", max_bytes=400)
     for name in (b"a", b"b", b"a"):
-        counts.add(name)
-    assert dict(counts.items()) == {b"a": 2, b"b": 1}
-    with pytest.raises(TooLarge, match="too many changed files to be analysed: over 2"):
-        counts.add(b"c")
+        counter.add(name)
+    assert dict(counter.items()) == {b"a": 2, b"b": 1}
+    with pytest.raises(RepositoryTooLarge, match="too many changed files to be analysed: over 2"):
+        counter.add(b"c")
 
 
-def test_complaints_do_not_block_the_output(tmp_path: Path) -> None:
-    """Each broken reference is a line of complaint: together far more than a pipe holds."""
+def test_long_error_output_does_not_block_the_command(tmp_path: Path) -> None:
+    """git prints a line for each broken reference, together much more than a pipe holds."""
     path = build(tmp_path / "x.git")
     for number in range(2000):
         (path / "refs" / "tags" / f"broken-{number}").write_text("0" * 40 + "\n")
-    repository = Repository(path)
+    repository = GitRepository(path)
     assert list(repository.records("tag", end=b"\n")) == []
     with pytest.raises(GitError, match="Not a valid object name"):
         repository.output("cat-file", "blob", "nothing")
 
 
-def test_leaving_early_ends_the_command(tmp_path: Path) -> None:
-    repository = Repository(build(tmp_path / "x.git"))
+def test_leaving_the_stream_early_ends_the_command(tmp_path: Path) -> None:
+    repository = GitRepository(build(tmp_path / "x.git"))
     endless = chain.from_iterable([b"x\n"] for _ in iter(int, 1))
-    with repository.stream("cat-file", "--batch", feed=endless) as output:
+    with repository.stream("cat-file", "--batch", input=endless) as output:
         assert output.readline() == b"x missing\n"

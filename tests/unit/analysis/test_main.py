@@ -1,4 +1,4 @@
-"""The process of one analysis, run as it is."""
+"""The analysis process, started as in production."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from app.analysis import __main__ as module
 from app.analysis import clone, report
-from app.analysis.__main__ import Output, outcome_of
+from app.analysis.__main__ import Output, run
 from app.analysis.git import GitError
 from harness import git_server
 from harness.git_server import GitServer, create_repository
@@ -45,7 +45,7 @@ def server(tmp_path: Path) -> Iterator[GitServer]:
 
 
 class Child:
-    """The process with its ends, in a folder for temporary files of its own."""
+    """An analysis process with its own folder for temporary files."""
 
     def __init__(self, tmp_path: Path, authority: Path | None = None) -> None:
         self.temporary = tmp_path / "temporary"
@@ -64,20 +64,20 @@ class Child:
             start_new_session=True,
         )
 
-    def ask(self, request: dict[str, Any]) -> None:
+    def send(self, request: dict[str, Any]) -> None:
         assert self.popen.stdin
         self.popen.stdin.write(json.dumps(request).encode() + b"\n")
         self.popen.stdin.flush()
 
     def lines(self) -> list[dict[str, Any]]:
-        """All, to the end."""
+        """Return the output of the whole run."""
         assert self.popen.stdout
         return [json.loads(line) for line in self.popen.stdout]
 
     def git_processes(self) -> list[psutil.Process]:
         return [it for it in psutil.Process(self.popen.pid).children(recursive=True) if it.name().startswith("git")]
 
-    def left_behind(self) -> list[Path]:
+    def remaining_folders(self) -> list[Path]:
         return [path for path in self.temporary.glob("*/*") if path.is_dir()]
 
     def close(self) -> None:
@@ -98,10 +98,10 @@ def start(tmp_path: Path, server: GitServer) -> Iterator[Callable[[], Child]]:
         child.close()
 
 
-def test_a_report_comes_with_progress_before_it(start: Callable[[], Child], server: GitServer) -> None:
+def test_progress_is_followed_by_the_report(start: Callable[[], Child], server: GitServer) -> None:
     create_repository(server.folder / "it.git", commits=3)
     child = start()
-    child.ask(request_for(server.url("it", host="127.0.0.1")))
+    child.send(request_for(server.url("it", host="127.0.0.1")))
     lines = child.lines()
     assert child.popen.wait(10) == 0
     assert [sorted(line) for line in lines] == [["progress", "step"]] * (len(lines) - 1) + [["report"]]
@@ -109,27 +109,27 @@ def test_a_report_comes_with_progress_before_it(start: Callable[[], Child], serv
     percents = [line["progress"] for line in lines[:-1]]
     assert (percents[0], percents == sorted(percents), percents[-1] <= 99) == (0, True, True)
     assert any(0 < percent <= 60 for percent in percents)
-    assert child.left_behind() == []
+    assert child.remaining_folders() == []
 
 
 @pytest.mark.parametrize(
     ("path", "error"),
     [
         ("missing", "There is no public repository at this address."),
-        ("redirect/6/it", "There are too many redirects at this address."),
+        ("redirect/6/it", "This address has too many redirects."),
     ],
 )
-def test_an_error_is_the_last_line(path: str, error: str, start: Callable[[], Child], server: GitServer) -> None:
+def test_error_is_the_last_line(path: str, error: str, start: Callable[[], Child], server: GitServer) -> None:
     child = start()
-    child.ask(request_for(server.url(path, host="127.0.0.1")))
+    child.send(request_for(server.url(path, host="127.0.0.1")))
     assert child.lines()[-1] == {"error": error, "permanent": True}
-    assert (child.popen.wait(10), child.left_behind()) == (0, [])
+    assert (child.popen.wait(10), child.remaining_folders()) == (0, [])
 
 
-def test_it_is_limited_and_deaf_to_signals_for_services(start: Callable[[], Child], server: GitServer) -> None:
+def test_process_has_limits_and_ignores_sigterm(start: Callable[[], Child], server: GitServer) -> None:
     server.answers["/it"] = git_server.hang
     child = start()
-    child.ask(request_for(server.url("it", host="127.0.0.1")))
+    child.send(request_for(server.url("it", host="127.0.0.1")))
     wait_until(lambda: server.requests)
     process = psutil.Process(child.popen.pid)
     assert process.rlimit(psutil.RLIMIT_AS) == (module.MAX_MEMORY_BYTES,) * 2
@@ -137,10 +137,10 @@ def test_it_is_limited_and_deaf_to_signals_for_services(start: Callable[[], Chil
     child.popen.send_signal(signal.SIGTERM)
     assert child.popen.stdin
     child.popen.stdin.close()
-    assert (child.popen.wait(10), child.left_behind()) == (0, [])
+    assert (child.popen.wait(10), child.remaining_folders()) == (0, [])
 
 
-def test_the_end_of_its_input_ends_it_and_git_and_removes_the_clone(start: Callable[[], Child], server: GitServer) -> None:
+def test_closed_stdin_ends_process_and_git_and_removes_the_clone(start: Callable[[], Child], server: GitServer) -> None:
     def hang_at_git(handler: git_server.Handler) -> None:
         if len(server.requests) == 1:
             return handler.reply(200, Content_Type=git_server.ADVERTISEMENT)
@@ -148,16 +148,16 @@ def test_the_end_of_its_input_ends_it_and_git_and_removes_the_clone(start: Calla
 
     server.answers["/it"] = hang_at_git
     child = start()
-    child.ask(request_for(server.url("it", host="127.0.0.1")))
+    child.send(request_for(server.url("it", host="127.0.0.1")))
     wait_until(lambda: len(server.requests) == 2)
     started = child.git_processes()
     assert len(started) >= 2
-    assert len(child.left_behind()) == 1
+    assert len(child.remaining_folders()) == 1
     assert child.popen.stdin
     child.popen.stdin.close()
     assert child.popen.wait(10) == 0
-    wait_until(lambda: not any(alive(process) for process in started), what="git to be gone")
-    assert child.left_behind() == []
+    wait_until(lambda: not any(alive(process) for process in started), what="git to end")
+    assert child.remaining_folders() == []
 
 
 def alive(process: psutil.Process) -> bool:
@@ -168,34 +168,34 @@ def alive(process: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("fault", "outcome"),
+    ("error", "outcome"),
     [
         (MemoryError(), {"error": module.OUT_OF_MEMORY, "permanent": True}),
-        (GitError("odd"), {"error": module.UNEXPECTED, "permanent": False}),
+        (GitError("unexpected"), {"error": module.UNEXPECTED, "permanent": False}),
         (RuntimeError("/a/path"), {"error": module.UNEXPECTED, "permanent": False}),
     ],
 )
-def test_a_fault_of_the_analysis_is_told_in_a_neutral_sentence(
-    fault: Exception, outcome: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_unexpected_exception_is_reported_without_details(
+    error: Exception, outcome: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
-        raise fault
+        raise error
 
     path = create_repository(tmp_path / "it.git")
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(report, "build", fail)
     request = request_for(path, roots=[str(tmp_path)])
-    assert outcome_of(request, tmp_path / "scratch", Output()) == outcome
+    assert run(request, tmp_path / "scratch", Output()) == outcome
 
 
-def test_what_is_refused_at_the_start_of_an_analysis(tmp_path: Path) -> None:
-    """The roots may have changed since it was asked for."""
+def test_roots_are_checked_again_at_the_start(tmp_path: Path) -> None:
+    """The configured roots may have changed since the analysis was requested."""
     path = create_repository(tmp_path / "it.git")
-    outcome = outcome_of(request_for(path), tmp_path, Output())
-    assert (outcome["permanent"], "not one of those that may be analysed" in outcome["error"]) == (True, True)
+    outcome = run(request_for(path), tmp_path, Output())
+    assert (outcome["permanent"], "not below an allowed folder" in outcome["error"]) == (True, True)
 
 
-def test_the_two_parts_share_the_progress(
+def test_progress_of_fetch_and_report_is_combined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fetch(*arguments: Any) -> None:
@@ -209,21 +209,21 @@ def test_the_two_parts_share_the_progress(
 
     monkeypatch.setattr(clone, "fetch", fetch)
     monkeypatch.setattr(report, "build", build)
-    outcome_of(request_for("https://git.example/a"), tmp_path, Output())
-    told = [json.loads(line)["progress"] for line in capsys.readouterr().out.splitlines()]
-    assert told == [0, 30, 30, 60, 60, 79, 99]
+    run(request_for("https://git.example/a"), tmp_path, Output())
+    percents = [json.loads(line)["progress"] for line in capsys.readouterr().out.splitlines()]
+    assert percents == [0, 30, 30, 60, 60, 79, 99]
 
 
-def test_the_same_step_is_not_told_again_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_of_the_same_step_is_throttled(capsys: pytest.CaptureFixture[str]) -> None:
     output = Output()
     for percent in range(100):
         output.progress(percent, "counting")
     assert len(capsys.readouterr().out.splitlines()) < 50
 
 
-def test_a_file_may_grow_to_the_limit_and_no_further(tmp_path: Path) -> None:
+def test_file_size_is_limited(tmp_path: Path) -> None:
     large = f"open({str(tmp_path / 'x')!r}, 'wb').write(bytes({65 * MEGABYTE}))"
-    code = f"from app.analysis.__main__ import limit; limit({MEGABYTE}); {large}"
+    code = f"from app.analysis.__main__ import set_limits; set_limits({MEGABYTE}); {large}"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ), stderr=subprocess.PIPE, check=False)
     assert (done.returncode, b"File too large" in done.stderr) == (1, True)
-    assert (tmp_path / "x").stat().st_size == module.MIN_FILE_BYTES
+    assert (tmp_path / "x").stat().st_size == module.MIN_FILE_SIZE_LIMIT_BYTES

@@ -9,7 +9,7 @@ import pytest
 
 from app.analysis import network
 from app.analysis.address import Address, AddressRefused, parse
-from app.analysis.network import Unresolvable, check, is_allowed, refuse_private
+from app.analysis.network import HostNotFound, is_allowed, refuse_private, resolve_allowed
 
 ADDRESS = parse("https://git.example/a/b", roots=())
 
@@ -24,14 +24,14 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 @pytest.mark.parametrize(
     "text", ["1.1.1.1", "140.82.121.4", "2606:4700::1111", "2002:0101:0101::1", "::ffff:1.1.1.1", "64:ff9b::101:101"]
 )
-def test_the_public_internet_may_be_talked_to(text: str) -> None:
+def test_public_address_is_allowed(text: str) -> None:
     assert is_allowed(ip_address(text), [])
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "0.0.0.0",  # noqa: S104 - nobody listens here
+        "0.0.0.0",  # noqa: S104 - not a listener
         "0.1.2.3",
         "10.0.0.1",
         "100.64.0.1",
@@ -69,7 +69,7 @@ def test_the_public_internet_may_be_talked_to(text: str) -> None:
         "ff0e::1",
     ],
 )
-def test_other_networks_may_not(text: str) -> None:
+def test_other_address_is_allowed_only_by_configuration(text: str) -> None:
     assert not is_allowed(ip_address(text), [])
     assert is_allowed(ip_address(text), [ip_network("0.0.0.0/0"), ip_network("::/0")])
 
@@ -84,11 +84,11 @@ def test_the_operator_allows_a_network_and_no_more() -> None:
 
 def test_one_private_address_among_many_refuses_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_to(monkeypatch, "1.1.1.1", "2606:4700::1111")
-    assert [str(found) for found in check("git.example", 443, [])] == ["1.1.1.1", "2606:4700::1111"]
+    assert [str(found) for found in resolve_allowed("git.example", 443, [])] == ["1.1.1.1", "2606:4700::1111"]
     resolve_to(monkeypatch, "1.1.1.1", "2606:4700::1111", "192.168.1.1")
     with pytest.raises(AddressRefused, match="private network"):
-        check("git.example", 443, [])
-    assert len(check("git.example", 443, [ip_network("192.168.0.0/16")])) == 3
+        resolve_allowed("git.example", 443, [])
+    assert len(resolve_allowed("git.example", 443, [ip_network("192.168.0.0/16")])) == 3
 
 
 def test_addresses_are_given_once_and_without_their_zone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,12 +96,12 @@ def test_addresses_are_given_once_and_without_their_zone(monkeypatch: pytest.Mon
     assert network.resolve("git.example", 443) == [ip_address("fe80::1")]
 
 
-def test_a_name_that_does_not_resolve() -> None:
-    with pytest.raises(Unresolvable):
-        check("git.test.invalid", 443, [])
+def test_unknown_host_name() -> None:
+    with pytest.raises(HostNotFound):
+        resolve_allowed("git.test.invalid", 443, [])
 
 
-def test_a_private_address_is_refused_when_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_of_a_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve_to(monkeypatch, "127.0.0.1")
     with pytest.raises(AddressRefused, match="private network"):
         refuse_private(ADDRESS, [])
@@ -109,44 +109,44 @@ def test_a_private_address_is_refused_when_it_is_given(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:10.0.0.1]", "169.254.169.254", "localhost"])
-def test_so_is_one_that_is_written_out(host: str) -> None:
+def test_literal_private_address_is_refused(host: str) -> None:
     with pytest.raises(AddressRefused, match="private network"):
         refuse_private(parse(f"https://{host}/a/b", roots=()), [])
 
 
-def test_what_does_not_resolve_or_not_in_time_is_left_to_the_analysis(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_host_and_dns_timeout_are_not_refused_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_private(parse("https://git.test.invalid/a/b", roots=()), [])
 
     waiting = threading.Event()
-    monkeypatch.setattr(network, "RESOLVE_SECONDS", 0.05)
+    monkeypatch.setattr(network, "RESOLVE_TIMEOUT_SECONDS", 0.05)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: waiting.wait(10) and [])
-    began = time.monotonic()
+    start = time.monotonic()
     refuse_private(ADDRESS, [])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - start < 5
     waiting.set()
 
 
-def test_look_ups_that_hang_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting, begun = threading.Event(), []
+def test_hanging_lookups_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, started = threading.Event(), []
 
     def hang(*_: object, **__: object) -> list[object]:
-        begun.append(1)
+        started.append(1)
         waiting.wait(10)
         return []
 
-    monkeypatch.setattr(network, "RESOLVE_SECONDS", 0.01)
+    monkeypatch.setattr(network, "RESOLVE_TIMEOUT_SECONDS", 0.01)
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    for _ in range(network.MAX_LOOK_UPS + 3):
+    for _ in range(network.MAX_CONCURRENT_LOOKUPS + 3):
         refuse_private(ADDRESS, [])
-    assert len(begun) == network.MAX_LOOK_UPS
-    with pytest.raises(AddressRefused):  # what needs none is refused all the same
+    assert len(started) == network.MAX_CONCURRENT_LOOKUPS
+    with pytest.raises(AddressRefused):  # literal addresses need no lookup
         refuse_private(parse("https://127.0.0.1/a/b", roots=()), [])
     waiting.set()
-    for _ in range(network.MAX_LOOK_UPS):
-        assert network._look_ups.acquire(timeout=10)
-    network._look_ups.release(network.MAX_LOOK_UPS)
+    for _ in range(network.MAX_CONCURRENT_LOOKUPS):
+        assert network._lookups.acquire(timeout=10)
+    network._lookups.release(network.MAX_CONCURRENT_LOOKUPS)
 
 
-def test_a_folder_of_this_machine_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_repository_needs_no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", None)
     refuse_private(Address("/srv/git/a", "a"), [])

@@ -1,4 +1,4 @@
-"""Every number of a report equals what git prints, for repositories of all kinds."""
+"""Every number of a report equals the output of git, for many kinds of repositories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.analysis.git import Repository
+from app.analysis.git import GitRepository
 from app.analysis.report import build as report_of
 from harness.repositories import (
     ADA,
@@ -59,7 +59,7 @@ def long(path: Path) -> Path:
 
 
 def merges(path: Path) -> Path:
-    """With a change in the merge itself, which is no change of a file here."""
+    """The merge commit itself changes a file, which does not count as a change."""
     return build(
         path,
         [
@@ -78,7 +78,7 @@ def renames(path: Path) -> Path:
     )
 
 
-def odd_entries(path: Path) -> Path:
+def unusual_entries(path: Path) -> Path:
     submodule = (SUBMODULE, b"1" * 40)
     return build(
         path,
@@ -93,7 +93,7 @@ def odd_entries(path: Path) -> Path:
     )
 
 
-def odd_paths(path: Path) -> Path:
+def unusual_paths(path: Path) -> Path:
     names = [
         b"a b.py",
         b"tab\there.py",
@@ -110,7 +110,7 @@ def odd_paths(path: Path) -> Path:
     )
 
 
-def odd_authors(path: Path) -> Path:
+def unusual_authors(path: Path) -> Path:
     authors = [
         b"\xe9\xff <latin@example.org>",
         b" <nameless@example.org>",
@@ -130,7 +130,7 @@ def mailmap(path: Path) -> Path:
 
 
 def mailmap_sha256_detached(path: Path) -> Path:
-    """All at once, as a bare repository reads its mailmap from HEAD."""
+    """A combination of three kinds. A bare repository reads its mailmap from HEAD."""
     map = b"Ada <ada@example.org> Bob <bob@example.org>\n"
     commits = [Commit(ago(9), BOB, {b"a.py": b"1\n2\n"}), Commit(ago(8), ADA, {b".mailmap": map})]
     build(path, commits, [Tag("v1.0", 0), Tag("v1.1", 1, ago(2))], object_format="sha256")
@@ -144,8 +144,8 @@ def detached(path: Path) -> Path:
     return path
 
 
-def backwards(path: Path) -> Path:
-    """Dates go back and forth, lie in the future and before each other's parents."""
+def unordered_dates(path: Path) -> Path:
+    """Dates in the future, not in order, and before those of their parents."""
     days = [1, 900, 2, 366.0, 365.0, 364.999, -30, 3, 90, 90.00002, 400]
     return build(path, [Commit(ago(day), files={b"f%d" % (n % 4): b"%d\n" % n}) for n, day in enumerate(days)])
 
@@ -161,7 +161,7 @@ def ancient(path: Path) -> Path:
 
 
 def before_1970(path: Path) -> Path:
-    """git cannot read such a date, and takes the commit for one of second 0."""
+    """git can't read such a date and uses the timestamp 0."""
     build(path, [Commit(ago(5), files={b"a": b"1\n"}), Commit(ago(4), files={b"b": b"1\n"})])
     replace_head(path, b"> %d +0000" % ago(4), b"> -86400 +0000")
     return path
@@ -184,31 +184,42 @@ def tags_of_all_kinds(path: Path) -> Path:
 
 
 KINDS: list[Make] = [
-    *(one_commit, long, merges, renames, odd_entries, odd_paths, odd_authors, mailmap, mailmap_sha256_detached, detached),
-    *(backwards, zones, ancient, before_1970, after_9999, tags_of_all_kinds),
+    *(
+        one_commit,
+        long,
+        merges,
+        renames,
+        unusual_entries,
+        unusual_paths,
+        unusual_authors,
+        mailmap,
+        mailmap_sha256_detached,
+        detached,
+    ),
+    *(unordered_dates, zones, ancient, before_1970, after_9999, tags_of_all_kinds),
 ]
 
 
-def analysed(path: Path) -> dict[str, Any]:
-    return report_of(Repository(path), NOW, lambda fraction, step: None)
+def report_for(path: Path) -> dict[str, Any]:
+    return report_of(GitRepository(path), NOW, lambda fraction, step: None)
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda make: make.__name__)
 def repository(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made: Path = request.param(tmp_path_factory.mktemp("repository") / "x.git")
-    return made
+    path: Path = request.param(tmp_path_factory.mktemp("repository") / "x.git")
+    return path
 
 
-def test_numbers_are_those_that_git_prints(repository: Path) -> None:
-    report = analysed(repository)
+def test_numbers_equal_the_output_of_git(repository: Path) -> None:
+    report = report_for(repository)
     expected = literal.numbers(repository, NOW)
     assert {name: report[name] for name in expected} == expected
     assert json.loads(json.dumps(report).encode()) == report
     assert "\0" not in json.dumps(report, ensure_ascii=False)
 
 
-def test_scores_come_from_the_numbers(repository: Path) -> None:
-    report = analysed(repository)
+def test_scores_follow_from_the_numbers(repository: Path) -> None:
+    report = report_for(repository)
     found = {name for name, path in report["practices"].items() if path is not None}
     assert {name: score["score"] for name, score in report["scores"].items()} == literal.scores(report, found)
     for score in report["scores"].values():
@@ -216,8 +227,8 @@ def test_scores_come_from_the_numbers(repository: Path) -> None:
         assert all(sentence.endswith(".") for sentence in score["evidence"])
 
 
-def test_the_fields_of_a_report(tmp_path: Path) -> None:
-    report = analysed(one_commit(tmp_path / "x.git"))
+def test_fields_of_a_report(tmp_path: Path) -> None:
+    report = report_for(one_commit(tmp_path / "x.git"))
     assert set(report) == FIELDS
     assert list(report["practices"]) == PRACTICES
     assert list(report["scores"]) == SCORES
@@ -236,9 +247,9 @@ def with_a_missing_branch(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("make", "tags"), [(without_commits, 0), (with_a_missing_branch, 2)])
-def test_a_head_without_commits_is_zeros_and_nulls(make: Make, tags: int, tmp_path: Path) -> None:
+def test_repository_without_commits_has_zeros_and_nulls(make: Make, tags: int, tmp_path: Path) -> None:
     path = make(tmp_path / "x.git")
-    report = analysed(path)
+    report = report_for(path)
     assert set(report) == FIELDS
     assert [report[name] for name in ("commits", "contributors", "commits_90d", "commits_365d", "files")] == [0] * 5
     assert [report[name] for name in ("authors_last_year", "contributor_absence_factor")] == [0] * 2
@@ -250,103 +261,101 @@ def test_a_head_without_commits_is_zeros_and_nulls(make: Make, tags: int, tmp_pa
     assert {name: report[name] for name in ("tags", "releases")} == literal.of_tags(path)
 
 
-def test_lines_of_text(tmp_path: Path) -> None:
-    """What git takes for binary has none, as have links; the end of a last line is not needed."""
-    report = analysed(odd_entries(tmp_path / "x.git"))
+def test_lines_exclude_binary_files_and_links(tmp_path: Path) -> None:
+    """An unterminated last line counts."""
+    report = report_for(unusual_entries(tmp_path / "x.git"))
     assert report["languages"] == {"Python": 4, "Shell": 1}
 
 
-def test_lines_are_those_of_every_text_at_the_head(tmp_path: Path) -> None:
+def test_lines_are_the_sum_of_all_texts_at_head(tmp_path: Path) -> None:
     path = long(tmp_path / "x.git")
-    objects = [line.split()[2].decode() for line in literal.printed(path, "ls-tree", "-r", "HEAD")]
-    assert analysed(path)["languages"] == {
-        "Python": sum(len(literal.printed(path, "cat-file", "blob", name)) for name in objects)
+    objects = [line.split()[2].decode() for line in literal.lines_of(path, "ls-tree", "-r", "HEAD")]
+    assert report_for(path)["languages"] == {
+        "Python": sum(len(literal.lines_of(path, "cat-file", "blob", name)) for name in objects)
     }
 
 
-def test_attributes_do_not_change_what_a_text_is(tmp_path: Path) -> None:
+def test_gitattributes_do_not_change_what_is_binary(tmp_path: Path) -> None:
     files = {b"a.py": b"1\n", b".gitattributes": b"*.py binary\n"}
-    assert analysed(build(tmp_path / "x.git", [Commit(ago(1), files=files)]))["languages"] == {"Python": 1}
+    assert report_for(build(tmp_path / "x.git", [Commit(ago(1), files=files)]))["languages"] == {"Python": 1}
 
 
-def test_a_path_that_is_no_utf8_can_be_read(tmp_path: Path) -> None:
-    report = analysed(odd_paths(tmp_path / "x.git"))
+def test_path_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
+    report = report_for(unusual_paths(tmp_path / "x.git"))
     paths = [spot["path"] for spot in report["hotspots"]]
     assert r"\xff\xfe.py" in paths
     assert "line\nbreak.py" in paths
     assert "\nfirst" in paths
 
 
-def test_the_boundary_of_a_year_is_within_it(tmp_path: Path) -> None:
+def test_year_includes_its_boundary(tmp_path: Path) -> None:
     commits = [
         Commit(ago(365) - 1, BOB, {b"out": b"1\n"}),
         Commit(ago(365), BOB, {b"in": b"1\n"}),
         Commit(ago(0), files={b"in": b"2\n"}),
     ]
-    report = analysed(build(tmp_path / "x.git", commits))
+    report = report_for(build(tmp_path / "x.git", commits))
     assert report["hotspots"] == [{"path": "in", "commits": 2}]
     assert (report["authors_last_year"], report["commits_365d"], report["commits"]) == (2, 2, 3)
 
 
-def test_months_without_commits_are_shown_between_others(tmp_path: Path) -> None:
+def test_activity_includes_months_without_commits(tmp_path: Path) -> None:
     commits = [Commit(int((NOW - timedelta(days=days)).timestamp())) for days in (60 * 31, 1700, 64, 1, -40)]
-    activity = analysed(build(tmp_path / "x.git", commits))["activity"]
+    activity = report_for(build(tmp_path / "x.git", commits))["activity"]
     assert (activity[0]["month"], activity[-1]["month"]) == ("2021-02", "2025-10")
     assert len(activity) == 57
     assert sum(month["commits"] for month in activity) == 3
 
 
 @pytest.fixture
-def words() -> list[tuple[float, str]]:
+def reported() -> list[tuple[float, str]]:
     return []
 
 
-def test_progress_moves_forward_to_the_end(
-    tmp_path: Path, words: list[tuple[float, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.analysis.progress.SECONDS_BETWEEN_REPORTS", 0)
-    report_of(Repository(long(tmp_path / "x.git")), NOW, lambda fraction, step: words.append((fraction, step)))
-    fractions = [fraction for fraction, _ in words]
+def test_progress_increases_to_1(tmp_path: Path, reported: list[tuple[float, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.analysis.progress.REPORT_INTERVAL_SECONDS", 0)
+    report_of(GitRepository(long(tmp_path / "x.git")), NOW, lambda fraction, step: reported.append((fraction, step)))
+    fractions = [fraction for fraction, _ in reported]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0, 1)
-    steps = list(dict.fromkeys(step for _, step in words))
+    steps = list(dict.fromkeys(step for _, step in reported))
     assert steps == [
         "Reading the history",
         "Reading the authors",
-        "Looking for hotspots",
-        "Looking at the files",
+        "Finding hotspots",
+        "Reading the list of files",
         "Counting lines",
     ]
-    assert all(sum(name == step for _, name in words) > 50 for step in steps[:3])
+    assert all(sum(name == step for _, name in reported) > 50 for step in steps[:3])
 
 
-def test_progress_is_told_now_and_then_only(tmp_path: Path, words: list[tuple[float, str]]) -> None:
-    report_of(Repository(one_commit(tmp_path / "x.git")), NOW, lambda fraction, step: words.append((fraction, step)))
-    assert len(words) < 5
-    assert words[-1][0] == 1
+def test_progress_is_throttled(tmp_path: Path, reported: list[tuple[float, str]]) -> None:
+    report_of(GitRepository(one_commit(tmp_path / "x.git")), NOW, lambda fraction, step: reported.append((fraction, step)))
+    assert len(reported) < 5
+    assert reported[-1][0] == 1
 
 
 MEASURE = """
 import json, resource, sys
 from datetime import datetime
 from pathlib import Path
-from app.analysis.git import Repository
+from app.analysis.git import GitRepository
 from app.analysis.report import build
-report = build(Repository(Path(sys.argv[1])), datetime.fromisoformat(sys.argv[2]), lambda fraction, step: None)
-most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-print(json.dumps({"kilobytes": most, "commits": report["commits"], "hotspots": report["hotspots"]}))
+report = build(GitRepository(Path(sys.argv[1])), datetime.fromisoformat(sys.argv[2]), lambda fraction, step: None)
+peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print(json.dumps({"kilobytes": peak, "commits": report["commits"], "hotspots": report["hotspots"]}))
 """
 
 
-def measured(path: Path) -> dict[str, Any]:
+def measure(path: Path) -> dict[str, Any]:
     command = [sys.executable, "-c", MEASURE, str(path), NOW.isoformat()]
     result: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
     return result
 
 
 def test_memory_does_not_grow_with_the_history(tmp_path: Path) -> None:
-    """Ten times the commits take less than twice the memory, of this process or of git."""
-    short, full = (measured(build(tmp_path / f"{number}.git", many(number))) for number in (5_000, 50_000))
+    """Ten times the commits take less than twice the memory of this process or of git."""
+    short, full = (measure(build(tmp_path / f"{number}.git", many(number))) for number in (5_000, 50_000))
     assert (short["commits"], full["commits"]) == (5_000, 50_000)
     assert full["kilobytes"] < 2 * short["kilobytes"]
     assert full["hotspots"] == literal.hotspots(tmp_path / "50000.git", ago(365) - 2000)
