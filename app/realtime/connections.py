@@ -183,7 +183,7 @@ class Connections:
     # Maintenance
 
     def run_maintenance(self, heads: Heads, valid_identities: ValidIdentities) -> None:
-        """Repair the effects of lost messages and remove stale connections, for ever, as a greenlet."""
+        """Repair the effects of lost messages and remove stale connections, forever, as a greenlet."""
         sessions_checked_at = 0.0
         while True:
             gevent.sleep(MAINTENANCE_SECONDS)

@@ -83,7 +83,7 @@ class Outbox:
             metrics.queue_messages_lost.inc()
 
     def run(self) -> None:
-        """Publish for ever, as a greenlet.
+        """Publish forever, as a greenlet.
 
         It keeps a connection while there are messages, which costs half as much as redis-py's pipeline.
         """

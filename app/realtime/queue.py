@@ -116,7 +116,7 @@ class RedisQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[misc]
         self._outbox.put(Message(ALL_INSTANCES, SOCKETIO, data))
 
     def run(self) -> None:
-        """Publish and receive for ever, as a greenlet."""
+        """Publish and receive forever, as a greenlet."""
         publisher = gevent.spawn(self._outbox.run)
         try:
             self._thread()

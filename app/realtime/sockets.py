@@ -164,7 +164,7 @@ def _end_sockets_with_sessions(app: Flask, connections: Connections, queue: Sock
 def _parse_after(auth: Any) -> int | None:
     """Return the number of the last notification that the client has, or None if it sent none."""
     after = auth.get("after") if isinstance(auth, dict) else None
-    if after is None or (isinstance(after, int) and not isinstance(after, bool) and 0 <= after < 2**63):
+    if after is None or (type(after) is int and 0 <= after < 2**63):
         return after
     raise ConnectionRefusedError("after must be the number of a notification")
 
