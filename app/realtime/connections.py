@@ -150,11 +150,11 @@ class Connections:
             self._rooms.join(room)
 
     def emit(self, connection: Connection, event: str, data: dict[str, Any]) -> None:
-        self._server.eio.send_packet(connection.engine_sid, packets.event(event, data))
+        self._server.eio.send_packet(connection.engine_sid, packets.encode_event(event, data))
 
     def emit_to(self, connections: Iterable[Connection], event: str, data: dict[str, Any]) -> None:
         """Emit an event that the next one supersedes: it is encoded once, and congested clients are skipped."""
-        packet = packets.event(event, data)
+        packet = packets.encode_event(event, data)
         for connection in connections:
             if not self.is_congested(connection):
                 self._server.eio.send_packet(connection.engine_sid, packet)
@@ -178,7 +178,7 @@ class Connections:
         self.emit(connection, "session_ended", {"reason": reason})
         self._server.disconnect(connection.sid, ignore_queue=True)
         self.remove(connection.sid)  # Socket.IO calls no disconnect handler while the connect handler runs
-        gevent.spawn_later(SESSION_END_GRACE_SECONDS, transport.cut, self._server.eio, connection.engine_sid)
+        gevent.spawn_later(SESSION_END_GRACE_SECONDS, transport.abort, self._server.eio, connection.engine_sid)
 
     # Maintenance
 
@@ -227,7 +227,7 @@ class Connections:
         known = {connection.engine_sid for connection in self}
         for engine_sid, environ in list(self._server.environ.items()):
             if engine_sid not in known and now - environ[OPENED_AT] > HANDSHAKE_TIMEOUT_SECONDS:
-                transport.cut(engine, engine_sid)
+                transport.abort(engine, engine_sid)
 
     # Draining
 
@@ -252,10 +252,10 @@ class Connections:
                     gevent.sleep(max(due - time.monotonic(), pause * MIN_PAUSE_SHARE))
         if is_draining():
             for engine_sid in list(self._server.eio.sockets):  # whose Socket.IO connect is not complete
-                transport.cut(self._server.eio, engine_sid)
+                transport.abort(self._server.eio, engine_sid)
         return len(disconnected)
 
     def _reconnect_elsewhere(self, connection: Connection) -> None:
         delay = random.randrange(RECONNECT_SPREAD_MS)  # noqa: S311 - predicting it gains nothing
         self.emit(connection, "draining", {"reconnect_in_ms": delay})
-        transport.cut(self._server.eio, connection.engine_sid)
+        transport.abort(self._server.eio, connection.engine_sid)

@@ -15,7 +15,7 @@ from gevent.lock import Semaphore
 from app.core import metrics
 from app.core.errors import Problem
 from app.realtime.connections import IDENTITY, OPENED_AT, Identity
-from app.realtime.packets import is_engine_payload
+from app.realtime.packets import is_valid_payload
 from app.realtime.transport import MAX_PACKETS_PER_POST
 from app.realtime.websocket import MAX_MESSAGE_BYTES
 
@@ -184,7 +184,7 @@ def _error_in_post(environ: WSGIEnvironment) -> tuple[str, str] | None:
     environ["wsgi.input"] = BytesIO(body)
     if body.count(b"\x1e") >= MAX_PACKETS_PER_POST:
         return TOO_LARGE, f"A request must not contain more than {MAX_PACKETS_PER_POST} packets."
-    return None if is_engine_payload(body) else (BAD_REQUEST, "The body is not a valid Engine.IO payload.")
+    return None if is_valid_payload(body) else (BAD_REQUEST, "The body is not a valid Engine.IO payload.")
 
 
 def _respond(start_response: StartResponse, status: str, text: str) -> list[bytes]:

@@ -58,7 +58,7 @@ def init_app(
     """Build the Socket.IO server and put it, behind its guard, in front of the application."""
     wsgi_app = app.wsgi_app
     socketio = _create_server(app, config, queue)
-    transport.harden(socketio.server.eio, me.instance_id)
+    transport.apply_limits(socketio.server.eio, me.instance_id)
     connections = Connections(socketio.server, config.drain_rate, queue)
     app.extensions["connections"] = socketio.server.connections = connections
     app.wsgi_app = HandshakeGuard(  # type: ignore[method-assign]

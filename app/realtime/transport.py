@@ -1,4 +1,8 @@
-"""What Engine.IO leaves unbounded or unfinished: sizes, slow readers, WebSockets that cost several greenlets each."""
+"""Limits for Engine.IO, and WebSockets without greenlets of their own.
+
+python-engineio limits neither the packets of one poll nor those that wait for a slow client, and keeps several greenlets per
+WebSocket. `python -m bench.sockets` measures the difference; `app/server/private_apis.py` lists the private APIs used here.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from engineio.payload import Payload
 from gevent.queue import Empty
 
 from app.core import metrics
-from app.realtime.packets import Malformed, engine_packet
+from app.realtime.packets import MalformedPacket, parse_engine_packet
 from app.realtime.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -24,29 +28,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_PACKETS_PER_POST = 100
-MAX_PACKETS_PER_POLL = 16  # the official Python client ends a connection that sends it more at once
-MAX_PACKETS_WAITING = 500  # for one that does not read; then it is cut off, and catches up when it comes back
-UPGRADE_SECONDS = 60.0  # for a client that polls to prove its WebSocket
+MAX_PACKETS_PER_POLL = 16  # the official Python client closes a connection that sends more
+MAX_QUEUED_PACKETS = 500  # for a client that does not read; then it is disconnected, and catches up when it reconnects
+UPGRADE_TIMEOUT_SECONDS = 60.0  # for a polling client to probe its WebSocket
 
 Payload.max_decode_packets = MAX_PACKETS_PER_POST
 
 
-class _Socket(engineio.server.socket.Socket):  # type: ignore[misc] # no type hints
-    """One that leaves for the next poll what is too much for this one, and has no greenlet of its own over a WebSocket."""
+class _EngineSocket(engineio.server.socket.Socket):  # type: ignore[misc] # no type hints
+    """Limits the packets of one poll, and needs no greenlet over a WebSocket."""
 
-    queue: Any  # of packets: Engine.IO's for one that polls, or an _Outlet
-    last_ping: float | None  # while it is not answered
+    queue: Any  # Engine.IO's queue of packets while polling, an _OutgoingQueue over a WebSocket
+    last_ping: float | None  # None after the client has answered
     connected: bool
 
     # Polling
 
     def poll(self) -> list[Packet]:
-        """Empty at the end of the connection. Raises QueueEmpty if there is nothing for too long."""
+        """Return an empty list at the end of the connection. Raises QueueEmpty if no packet arrives before the ping timeout."""
         packets: list[Packet | None] = []
         try:
-            packets.append(self._take(timeout=self.server.ping_interval + self.server.ping_timeout))
+            packets.append(self._next_packet(timeout=self.server.ping_interval + self.server.ping_timeout))
             while packets[-1] is not None and len(packets) < MAX_PACKETS_PER_POLL:
-                packets.append(self._take(block=False))
+                packets.append(self._next_packet(block=False))
         except Empty:
             if not packets:
                 raise QueueEmpty from None
@@ -54,36 +58,36 @@ class _Socket(engineio.server.socket.Socket):  # type: ignore[misc] # no type hi
             self.queue.put(None)
         return [packet for packet in packets if packet is not None]
 
-    def _take(self, **how: Any) -> Packet | None:
-        packet: Packet | None = self.queue.get(**how)
+    def _next_packet(self, **options: Any) -> Packet | None:
+        packet: Packet | None = self.queue.get(**options)
         self.queue.task_done()
         return packet
 
     # WebSocket
 
     def _upgrade_websocket(self, environ: WSGIEnvironment, _: Any) -> NoReturn:
-        """Of a connection that polls, or that begins with this."""
+        """Upgrade a polling connection, or begin a new one."""
         websocket = WebSocket(environ["gunicorn.socket"], environ["HTTP_SEC_WEBSOCKET_KEY"], self.server.websockets)
         if self.connected:
             _Upgrade(self, websocket)
         else:
             self.connected = True
             self.move_to(websocket)
-        raise StopIteration  # gunicorn's sign for a connection that is not its own any more
+        raise StopIteration  # tells gunicorn that the connection is no longer its own
 
     def move_to(self, websocket: WebSocket) -> None:
-        """What waits, and all that comes after it, is sent there."""
-        waiting, self.queue = self.queue, _Outlet(websocket)
+        """Send queued and later packets over the WebSocket."""
+        waiting, self.queue = self.queue, _OutgoingQueue(websocket)
         self.upgraded = True
-        websocket.attend(self._hear, self._end)
+        websocket.set_handlers(self._on_message, self._on_close)
         while not waiting.empty():
             self.queue.put(waiting.get())
-        waiting.put(Packet(NOOP))  # to a poll that waits still
+        waiting.put(Packet(NOOP))  # ends a poll that is still waiting
         if self.closed:
             websocket.close()
 
-    def _hear(self, message: str | bytes) -> None:
-        packet = engine_packet(message)
+    def _on_message(self, message: str | bytes) -> None:
+        packet = parse_engine_packet(message)
         try:
             if packet:
                 self.receive(packet)
@@ -93,10 +97,10 @@ class _Socket(engineio.server.socket.Socket):  # type: ignore[misc] # no type hi
         except SocketIsClosedError:
             pass
         except Exception:
-            log.exception("a message could not be handled")
+            log.exception("failed to handle a message of socket %s", self.sid)
         self.queue.put(None)
 
-    def _end(self) -> None:
+    def _on_close(self) -> None:
         self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
         self.server.sockets.pop(self.sid, None)
 
@@ -113,38 +117,38 @@ class _Socket(engineio.server.socket.Socket):  # type: ignore[misc] # no type hi
             self.send(Packet(PING))
 
 
-engineio.server.socket.Socket = _Socket  # there is no other way to choose the class
+engineio.server.socket.Socket = _EngineSocket  # the server has no setting for the class
 
 
 class _Upgrade:
-    """A client that polls proves by two messages that its WebSocket works, and moves there."""
+    """The upgrade of a polling client: it sends a probe and an upgrade packet over the WebSocket, then moves there."""
 
-    def __init__(self, socket: _Socket, websocket: WebSocket) -> None:
+    def __init__(self, socket: _EngineSocket, websocket: WebSocket) -> None:
         self._socket = socket
         self._websocket = websocket
-        self._timer = gevent.spawn_later(UPGRADE_SECONDS, self._give_up)
+        self._timer = gevent.spawn_later(UPGRADE_TIMEOUT_SECONDS, self._cancel)
         self._is_over = False
         socket.upgrading = True
-        websocket.attend(self._hear_probe, self._give_up)
+        websocket.set_handlers(self._on_probe, self._cancel)
 
-    def _hear_probe(self, message: str | bytes) -> None:
-        packet = engine_packet(message)
+    def _on_probe(self, message: str | bytes) -> None:
+        packet = parse_engine_packet(message)
         if packet is None or packet.packet_type != PING or packet.data != "probe":
-            self._give_up()
+            self._cancel()
             return
-        self._websocket.attend(self._hear_upgrade, self._give_up)
+        self._websocket.set_handlers(self._on_upgrade, self._cancel)
         self._websocket.send(Packet(PONG, "probe").encode())
-        self._socket.queue.put(Packet(NOOP))  # ends the poll that waits
+        self._socket.queue.put(Packet(NOOP))  # ends the waiting poll
 
-    def _hear_upgrade(self, message: str | bytes) -> None:
-        packet = engine_packet(message)
+    def _on_upgrade(self, message: str | bytes) -> None:
+        packet = parse_engine_packet(message)
         if packet is None or packet.packet_type != UPGRADE:
-            self._give_up()
+            self._cancel()
             return
         self._finish()
         self._socket.move_to(self._websocket)
 
-    def _give_up(self) -> None:
+    def _cancel(self) -> None:
         if not self._is_over:
             self._finish()
             self._websocket.close()
@@ -155,8 +159,8 @@ class _Upgrade:
         self._timer.kill(block=False)
 
 
-class _Outlet:
-    """In place of the queue of a socket, when that has a WebSocket: what is put into it is sent."""
+class _OutgoingQueue:
+    """Replaces the queue of a socket that has a WebSocket: a packet that is put into it is sent at once."""
 
     __slots__ = ("_websocket",)
 
@@ -173,18 +177,18 @@ class _Outlet:
         return self._websocket.backlog
 
     def join(self) -> None:
-        """Nobody has to wait for what is sent by itself."""
+        """Return at once: the WebSocket sends by itself."""
 
 
-class _Pings:
-    """One greenlet for all sockets, which are due in the order in which they were asked for."""
+class _PingScheduler:
+    """One greenlet pings all sockets, in the order in which they were scheduled, since all have the same interval."""
 
     def __init__(self, engine: engineio.Server) -> None:
         self._engine = engine
-        self._due: deque[tuple[float, _Socket]] = deque()
+        self._due: deque[tuple[float, _EngineSocket]] = deque()
         self._greenlet: gevent.Greenlet | None = None
 
-    def schedule(self, socket: _Socket) -> None:
+    def schedule(self, socket: _EngineSocket) -> None:
         self._due.append((time.monotonic() + self._engine.ping_interval, socket))
         if not self._greenlet:
             self._greenlet = gevent.spawn(self._run)
@@ -197,8 +201,8 @@ class _Pings:
             socket.ping()
 
 
-def harden(engine: engineio.Server, instance_id: str) -> None:
-    """Ids that name the instance, so that a proxy can find it; bounded WebSockets and queues; the end for who talks nonsense."""
+def apply_limits(engine: engineio.Server, instance_id: str) -> None:
+    """Limit queues, close connections that send malformed packets, and put the instance ID, by which a proxy routes, into IDs."""
     random_id = engine.generate_id
     send_packet = engine.send_packet
     handle = engine.handlers["message"]
@@ -206,33 +210,33 @@ def harden(engine: engineio.Server, instance_id: str) -> None:
     def generate_id() -> str:
         return f"{instance_id}.{random_id()}"
 
-    def send_bounded(sid: str, packet: Packet) -> None:
-        if backlog(engine, sid) < MAX_PACKETS_WAITING:
+    def send_limited(sid: str, packet: Packet) -> None:
+        if backlog(engine, sid) < MAX_QUEUED_PACKETS:
             send_packet(sid, packet)
         else:
             metrics.sockets_cut_off.inc()
-            cut(engine, sid)
+            abort(engine, sid)
 
-    def handle_well_formed(sid: str, data: Any) -> None:
+    def handle_or_abort(sid: str, data: Any) -> None:
         try:
             handle(sid, data)
-        except Malformed:
-            cut(engine, sid)
+        except MalformedPacket:
+            abort(engine, sid)
 
     engine.generate_id = generate_id
-    engine.handlers["message"] = handle_well_formed
-    engine.send_packet = send_bounded
-    engine.pings = _Pings(engine)
-    engine.websockets = set()  # those that are being closed included
+    engine.handlers["message"] = handle_or_abort
+    engine.send_packet = send_limited
+    engine.pings = _PingScheduler(engine)
+    engine.websockets = set()  # open ones, including those that are being closed
 
 
 def backlog(engine: engineio.Server, sid: str) -> int:
-    """How many packets wait for a client to take them."""
+    """The number of packets that wait to be sent to a client."""
     socket = engine.sockets.get(sid)
     return socket.queue.qsize() if socket else 0
 
 
-def cut(engine: engineio.Server, sid: str) -> None:
-    """Closes the connection in the way after which official clients come back by themselves."""
+def abort(engine: engineio.Server, sid: str) -> None:
+    """Close the connection without a CLOSE packet, so that the official clients reconnect by themselves."""
     if socket := engine.sockets.get(sid):
         socket.close(wait=False, abort=True)

@@ -1,4 +1,4 @@
-"""The fault: each socket has a greenlet that waits, with what it was called with, as those of simple-websocket had."""
+"""The fault: each socket keeps a waiting greenlet with its arguments, as simple-websocket does."""
 
 from typing import Any
 
@@ -8,18 +8,18 @@ from app import create_app
 from app.core import config
 from app.realtime.websocket import WebSocket
 
-attend = WebSocket.attend
+set_handlers = WebSocket.set_handlers
 
 
 def wait(_: bytes) -> None:
     gevent.sleep(3600)
 
 
-def attend_and_wait(self: WebSocket, *arguments: Any) -> None:
-    attend(self, *arguments)
+def set_handlers_and_wait(self: WebSocket, *arguments: Any) -> None:
+    set_handlers(self, *arguments)
     gevent.spawn(wait, bytes(range(256)) * 64)
 
 
-WebSocket.attend = attend_and_wait  # type: ignore[assignment]
+WebSocket.set_handlers = set_handlers_and_wait  # type: ignore[assignment]
 
 app = create_app(config.from_environment_or_exit())

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from app.realtime.packets import ClientPacket, Malformed, engine_packet, is_engine_payload
+from app.realtime.packets import ClientPacket, MalformedPacket, is_valid_payload, parse_engine_packet
 
 
 @pytest.mark.parametrize("text", ["0", '0{"after":7}', "1", '2["sync",{"after":0}]', '213["watch",{}]', '2["other"]'])
-def test_what_clients_say_is_taken(text: str) -> None:
+def test_client_packets_are_accepted(text: str) -> None:
     assert ClientPacket(encoded_packet=text).attachments == []
 
 
@@ -17,8 +17,8 @@ def test_what_clients_say_is_taken(text: str) -> None:
         '2["disconnect"]', {"a": 1}, b"2[]",
     ],
 )  # fmt: skip
-def test_all_else_is_malformed(text: object) -> None:
-    with pytest.raises(Malformed):
+def test_other_packets_are_malformed(text: object) -> None:
+    with pytest.raises(MalformedPacket):
         ClientPacket(encoded_packet=text)
 
 
@@ -36,17 +36,17 @@ def test_all_else_is_malformed(text: object) -> None:
         ("0{}", False, False),
         ("9", False, False),
         ("x", False, False),
-        ("", False, True),  # an empty body is no packet
+        ("", False, True),  # an empty body contains no packet
         ("bAAAA", False, False),
         ("b!", False, False),
     ],
 )
-def test_packets_of_engine_io(message: str, over_websocket: bool, by_polling: bool) -> None:
-    assert (engine_packet(message) is not None, is_engine_payload(message.encode())) == (over_websocket, by_polling)
+def test_engine_packets_that_clients_may_send(message: str, over_websocket: bool, by_polling: bool) -> None:
+    assert (parse_engine_packet(message) is not None, is_valid_payload(message.encode())) == (over_websocket, by_polling)
 
 
-def test_payloads_of_several_packets() -> None:
-    assert is_engine_payload(b"3\x1e40")
-    assert not is_engine_payload(b"3\x1ex")
-    assert not is_engine_payload(b"\xff")
-    assert not is_engine_payload(b"d=")
+def test_payload_of_several_packets() -> None:
+    assert is_valid_payload(b"3\x1e40")
+    assert not is_valid_payload(b"3\x1ex")
+    assert not is_valid_payload(b"\xff")
+    assert not is_valid_payload(b"d=")

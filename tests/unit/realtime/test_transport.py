@@ -15,7 +15,7 @@ from gevent.socket import socketpair
 
 from app.realtime import transport
 from app.realtime.frames import CLOSE, TEXT
-from app.realtime.transport import MAX_PACKETS_PER_POLL, MAX_PACKETS_WAITING, backlog, cut, harden
+from app.realtime.transport import MAX_PACKETS_PER_POLL, MAX_QUEUED_PACKETS, abort, apply_limits, backlog
 from tests.unit.notifications.test_delivery import until
 from tests.unit.realtime.test_frames import masked
 from tests.unit.realtime.test_websocket import KEY
@@ -25,8 +25,16 @@ from tests.unit.realtime.test_websocket import KEY
 def engine() -> engineio.Server:
     server = engineio.Server(async_mode="gevent", ping_interval=0.01, ping_timeout=0.01)
     server.on("message", lambda *_: None)
-    harden(server, "instance-7")
+    apply_limits(server, "instance-7")
     return server
+
+
+@pytest.fixture
+def slow_engine(engine: engineio.Server) -> engineio.Server:
+    engine.ping_interval = engine.ping_timeout = 5
+    engine.received = []
+    engine.handlers["message"] = lambda _, data: engine.received.append(data)
+    return engine
 
 
 def connected(engine: engineio.Server) -> engineio.server.socket.Socket:
@@ -35,31 +43,31 @@ def connected(engine: engineio.Server) -> engineio.server.socket.Socket:
     return engine.sockets[sid]
 
 
-def test_ids_name_the_instance(engine: engineio.Server) -> None:
+def test_ids_contain_the_instance_id(engine: engineio.Server) -> None:
     assert engine.generate_id().startswith("instance-7.")
 
 
-def test_a_poll_takes_no_more_than_clients_do_and_leaves_the_rest(engine: engineio.Server) -> None:
+def test_poll_returns_at_most_as_many_packets_as_clients_accept(engine: engineio.Server) -> None:
     client = connected(engine)
     for number in range(2 * MAX_PACKETS_PER_POLL + 1):
         client.send(Packet(MESSAGE, str(number)))
-    cut(engine, client.sid)
+    abort(engine, client.sid)
     polls = [[int(packet.data) for packet in client.poll()] for _ in range(4)]
     assert [len(poll) for poll in polls] == [MAX_PACKETS_PER_POLL, MAX_PACKETS_PER_POLL, 1, 0]
     assert list(itertools.chain(*polls)) == list(range(2 * MAX_PACKETS_PER_POLL + 1))
 
 
-def test_a_poll_of_nothing_ends(engine: engineio.Server) -> None:
+def test_poll_without_packets_times_out(engine: engineio.Server) -> None:
     with pytest.raises(QueueEmpty):
         connected(engine).poll()
 
 
-def test_who_does_not_read_is_cut_off(engine: engineio.Server) -> None:
-    client = connected(engine)
-    for _ in range(MAX_PACKETS_WAITING):
-        engine.send_packet(client.sid, Packet(MESSAGE, "x"))
-    assert (backlog(engine, client.sid), client.closed) == (MAX_PACKETS_WAITING, False)
-    engine.send_packet(client.sid, Packet(MESSAGE, "x"))
+def test_client_that_does_not_read_is_disconnected(slow_engine: engineio.Server) -> None:
+    client = connected(slow_engine)
+    for _ in range(MAX_QUEUED_PACKETS):
+        slow_engine.send_packet(client.sid, Packet(MESSAGE, "x"))
+    assert (backlog(slow_engine, client.sid), client.closed) == (MAX_QUEUED_PACKETS, False)
+    slow_engine.send_packet(client.sid, Packet(MESSAGE, "x"))
     assert client.closed
 
 
@@ -69,11 +77,11 @@ def test_who_does_not_read_is_cut_off(engine: engineio.Server) -> None:
 def environ(query: str = "", ours: Any = None) -> dict[str, Any]:
     upgrade = {"HTTP_UPGRADE": "websocket", "HTTP_CONNECTION": "Upgrade", "HTTP_SEC_WEBSOCKET_KEY": KEY, "gunicorn.socket": ours}
     transport = "websocket" if ours else "polling"
-    asked = {"REQUEST_METHOD": "GET", "PATH_INFO": "/socket.io/", "QUERY_STRING": f"EIO=4&transport={transport}{query}"}
-    return asked | upgrade if ours else asked
+    request = {"REQUEST_METHOD": "GET", "PATH_INFO": "/socket.io/", "QUERY_STRING": f"EIO=4&transport={transport}{query}"}
+    return request | upgrade if ours else request
 
 
-class Browser:
+class Client:
     """A client with both transports."""
 
     def __init__(self, engine: engineio.Server) -> None:
@@ -83,7 +91,7 @@ class Browser:
         self._read = b""
 
     def poll(self) -> list[str]:
-        """What the next poll brings; the first one is the handshake."""
+        """The packets of the next poll; the first poll is the handshake."""
         query = f"&sid={self.sid}" if self.sid else ""
         (body,) = self.engine.handle_request(environ(query), lambda *_: None)
         packets: list[str] = body.decode().split("\x1e")
@@ -98,131 +106,123 @@ class Browser:
         while not self._read.endswith(b"\r\n\r\n"):
             self._read += self.socket.recv(1)
 
-    def say(self, text: str) -> None:
+    def send(self, text: str) -> None:
         self.socket.sendall(masked(TEXT, text.encode()))
 
-    def hear(self) -> str:
-        """A text, or `closed`."""
+    def receive(self) -> str:
+        """Return the next text, or `closed`."""
         head = self.socket.recv(2)
         payload = self.socket.recv(head[1] if head[1] < 126 else int.from_bytes(self.socket.recv(2), "big"))
         return "closed" if head[0] == 0x80 | CLOSE else payload.decode()
 
 
 @pytest.fixture
-def patient(engine: engineio.Server) -> engineio.Server:
-    engine.ping_interval = engine.ping_timeout = 5
-    engine.heard = []
-    engine.handlers["message"] = lambda _, data: engine.heard.append(data)
-    return engine
+def client(slow_engine: engineio.Server) -> Iterator[Client]:
+    client = Client(slow_engine)
+    yield client
+    if client.socket:
+        client.socket.close()
+        until(lambda: not slow_engine.websockets)
 
 
-@pytest.fixture
-def browser(patient: engineio.Server) -> Iterator[Browser]:
-    browser = Browser(patient)
-    yield browser
-    if browser.socket:
-        browser.socket.close()
-        until(lambda: not patient.websockets)
+def test_connection_may_begin_with_a_websocket(slow_engine: engineio.Server, client: Client) -> None:
+    client.open_websocket()
+    client.sid = json.loads(client.receive()[1:])["sid"]
+    client.send("4hello")
+    until(lambda: slow_engine.received == ["hello"])
+    slow_engine.send(client.sid, "and hello")
+    assert client.receive() == "4and hello"
+    client.socket.close()
+    until(lambda: not slow_engine.sockets)
 
 
-def test_a_connection_may_begin_with_a_websocket(patient: engineio.Server, browser: Browser) -> None:
-    browser.open_websocket()
-    browser.sid = json.loads(browser.hear()[1:])["sid"]
-    browser.say("4hello")
-    until(lambda: patient.heard == ["hello"])
-    patient.send(browser.sid, "and hello")
-    assert browser.hear() == "4and hello"
-    browser.socket.close()
-    until(lambda: not patient.sockets)
-
-
-def test_a_client_that_polls_moves_to_its_websocket_with_all_that_waits(patient: engineio.Server, browser: Browser) -> None:
-    browser.poll()
-    polling = gevent.spawn(browser.poll)
+def test_upgrade_moves_queued_packets_to_the_websocket(slow_engine: engineio.Server, client: Client) -> None:
+    client.poll()
+    polling = gevent.spawn(client.poll)
     gevent.sleep(0)
-    browser.open_websocket()
-    assert patient.sockets[browser.sid].upgrading
-    browser.say("2probe")
-    assert browser.hear() == "3probe"
+    client.open_websocket()
+    assert slow_engine.sockets[client.sid].upgrading
+    client.send("2probe")
+    assert client.receive() == "3probe"
     assert polling.get(timeout=5) == ["6"]
-    patient.send(browser.sid, "meanwhile")
-    assert browser.poll() == ["6"]
-    browser.say("5")
-    assert browser.hear() == "4meanwhile"
-    client = patient.sockets[browser.sid]
-    assert (client.upgraded, client.upgrading, patient.transport(browser.sid)) == (True, False, "websocket")
-    assert backlog(patient, browser.sid) == 0
+    slow_engine.send(client.sid, "meanwhile")
+    assert client.poll() == ["6"]
+    client.send("5")
+    assert client.receive() == "4meanwhile"
+    socket = slow_engine.sockets[client.sid]
+    assert (socket.upgraded, socket.upgrading, slow_engine.transport(client.sid)) == (True, False, "websocket")
+    assert backlog(slow_engine, client.sid) == 0
 
 
-@pytest.mark.parametrize("said", [["5"], ["4x"], ["2"], ["2probe", "2probe"], ["2probe", "4x"], ["nonsense"]])
-def test_a_client_whose_websocket_is_not_proven_polls_on(patient: engineio.Server, browser: Browser, said: list[str]) -> None:
-    browser.poll()
-    browser.open_websocket()
-    for text in said:
-        browser.say(text)
-    heard = [browser.hear() for _ in said]
-    assert heard == [*["3probe"][: len(said) - 1], "closed"]
-    patient.send(browser.sid, "hello")
-    assert browser.poll()[-1] == "4hello"
-    assert not patient.sockets[browser.sid].upgrading
+@pytest.mark.parametrize("sent", [["5"], ["4x"], ["2"], ["2probe", "2probe"], ["2probe", "4x"], ["invalid"]])
+def test_client_with_a_failed_upgrade_continues_polling(slow_engine: engineio.Server, client: Client, sent: list[str]) -> None:
+    client.poll()
+    client.open_websocket()
+    for text in sent:
+        client.send(text)
+    received = [client.receive() for _ in sent]
+    assert received == [*["3probe"][: len(sent) - 1], "closed"]
+    slow_engine.send(client.sid, "hello")
+    assert client.poll()[-1] == "4hello"
+    assert not slow_engine.sockets[client.sid].upgrading
 
 
-def test_a_websocket_that_is_never_proven_is_closed(
-    patient: engineio.Server, browser: Browser, monkeypatch: pytest.MonkeyPatch
+def test_upgrade_that_is_never_probed_times_out(
+    slow_engine: engineio.Server, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "UPGRADE_SECONDS", 0.02)
-    browser.poll()
-    browser.open_websocket()
-    assert browser.hear() == "closed"
-    assert not patient.sockets[browser.sid].upgrading
+    monkeypatch.setattr(transport, "UPGRADE_TIMEOUT_SECONDS", 0.02)
+    client.poll()
+    client.open_websocket()
+    assert client.receive() == "closed"
+    assert not slow_engine.sockets[client.sid].upgrading
 
 
-def test_an_earlier_websocket_does_not_give_up_for_a_later_one(patient: engineio.Server, browser: Browser) -> None:
-    browser.poll()
-    browser.open_websocket()
-    browser.say("4x")
-    assert browser.hear() == "closed"
-    earlier = browser.socket
-    browser.open_websocket()
+def test_failed_upgrade_does_not_cancel_a_later_one(slow_engine: engineio.Server, client: Client) -> None:
+    client.poll()
+    client.open_websocket()
+    client.send("4x")
+    assert client.receive() == "closed"
+    earlier = client.socket
+    client.open_websocket()
     earlier.close()
-    until(lambda: len(patient.websockets) == 1)
-    assert patient.sockets[browser.sid].upgrading
+    until(lambda: len(slow_engine.websockets) == 1)
+    assert slow_engine.sockets[client.sid].upgrading
 
 
-def test_who_talks_nonsense_is_closed(patient: engineio.Server, browser: Browser) -> None:
-    browser.open_websocket()
-    browser.hear()
-    browser.say("nonsense")
-    assert browser.hear() == "closed"
+def test_client_that_sends_an_invalid_packet_is_disconnected(slow_engine: engineio.Server, client: Client) -> None:
+    client.open_websocket()
+    client.receive()
+    client.send("invalid")
+    assert client.receive() == "closed"
 
 
-def test_one_that_is_cut_is_sent_what_waits_and_closed(patient: engineio.Server, browser: Browser) -> None:
-    browser.open_websocket()
-    sid = json.loads(browser.hear()[1:])["sid"]
-    patient.send(sid, "farewell")
-    cut(patient, sid)
-    patient.send(sid, "too late")
-    assert [browser.hear(), browser.hear()] == ["4farewell", "closed"]
+def test_abort_sends_queued_packets_first(slow_engine: engineio.Server, client: Client) -> None:
+    client.open_websocket()
+    sid = json.loads(client.receive()[1:])["sid"]
+    slow_engine.send(sid, "last")
+    abort(slow_engine, sid)
+    slow_engine.send(sid, "too late")
+    assert [client.receive(), client.receive()] == ["4last", "closed"]
 
 
-def test_one_that_answers_no_ping_is_closed(patient: engineio.Server, browser: Browser) -> None:
-    patient.ping_interval, patient.ping_timeout = 0.01, 0.1
-    browser.open_websocket()
-    browser.hear()
-    assert browser.hear() == "2"
-    assert browser.hear() == "closed"
+def test_client_that_answers_no_ping_is_disconnected(slow_engine: engineio.Server, client: Client) -> None:
+    slow_engine.ping_interval, slow_engine.ping_timeout = 0.01, 0.1
+    client.open_websocket()
+    client.receive()
+    assert client.receive() == "2"
+    assert client.receive() == "closed"
 
 
-def test_one_that_answers_pings_stays(patient: engineio.Server, browser: Browser) -> None:
-    patient.ping_interval, patient.ping_timeout = 0.01, 1.0
-    browser.open_websocket()
-    browser.hear()
+def test_client_that_answers_pings_stays_connected(slow_engine: engineio.Server, client: Client) -> None:
+    slow_engine.ping_interval, slow_engine.ping_timeout = 0.01, 1.0
+    client.open_websocket()
+    client.receive()
     for _ in range(50):
-        assert browser.hear() == "2"
-        browser.say("3")
+        assert client.receive() == "2"
+        client.send("3")
 
 
-def test_pings_come_from_one_greenlet_and_again_after_each_answer(engine: engineio.Server) -> None:
+def test_one_greenlet_sends_all_pings_and_repeats_after_each_answer(engine: engineio.Server) -> None:
     engine.ping_timeout = 5
     before = len(greenlets())
     clients = [connected(engine) for _ in range(20)]
