@@ -30,6 +30,7 @@ from harness.repositories import (
     replace_head,
     set_reference,
 )
+from harness.scale import count
 from harness.servers import ROOT
 from tests.unit.analysis import literal
 
@@ -355,7 +356,8 @@ def measure(path: Path) -> dict[str, Any]:
 
 def test_memory_does_not_grow_with_the_history(tmp_path: Path) -> None:
     """Ten times the commits take less than twice the memory of this process or of git."""
-    short, full = (measure(build(tmp_path / f"{number}.git", many(number))) for number in (5_000, 50_000))
-    assert (short["commits"], full["commits"]) == (5_000, 50_000)
+    few, more = count(2_000, 5_000), count(20_000, 50_000)
+    short, full = (measure(build(tmp_path / f"{number}.git", many(number))) for number in (few, more))
+    assert (short["commits"], full["commits"]) == (few, more)
     assert full["kilobytes"] < 2 * short["kilobytes"]
-    assert full["hotspots"] == literal.hotspots(tmp_path / "50000.git", ago(365) - 2000)
+    assert full["hotspots"] == literal.hotspots(tmp_path / f"{more}.git", ago(365) - 2000)
