@@ -1,0 +1,150 @@
+"""A rolling deployment from an earlier release loses nothing: both versions run side by side on one Redis and one database."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from harness.event_senders import Sender, await_all_stored, running, session_of, stored
+from harness.fleet import NO_RATE_LIMITS, start_together
+from harness.scale import FULL
+from harness.servers import ROOT, Instance, PostgresServer, RedisServer, Worker, flask, fleet_environment, release
+from harness.sockets import FLAWLESS, Balancer, Listener, judge
+from harness.users import User
+from tests.functional.test_jobs import Rows, Workshop
+
+EARLIER = "5fc2ed8"
+SIZE = 3
+NOTIFICATIONS, PER_SECOND = 1500, 25
+ANALYSES_PER_STEP = 4
+
+pytestmark = [pytest.mark.serial, pytest.mark.skipif(not FULL, reason="takes minutes: make test-full runs it")]
+
+
+@pytest.fixture
+def earlier_release(tmp_path: Path) -> Path:
+    """A folder with the code of the earlier release."""
+    archive = subprocess.run(["git", "archive", EARLIER], cwd=ROOT, capture_output=True, check=False)
+    if archive.returncode:
+        pytest.skip(f"the history of this checkout lacks commit {EARLIER}")
+    folder = tmp_path / "earlier"
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+    return folder
+
+
+class Visitor(User):
+    """A signed-in user who keeps reading and writing through the balancer."""
+
+    requests = 0
+
+    def __init__(self, balancer: Balancer) -> None:
+        super().__init__(balancer)
+        self.failures: list[str] = []
+
+    def keep_visiting(self, over: threading.Event) -> None:
+        while not over.is_set():
+            for method, path, body in (("GET", "/api/auth/me", None), ("POST", "/api/notifications/read", {"up_to": 0})):
+                try:
+                    answer = self.request(method, path, json=body)
+                except httpx.TransportError as error:
+                    self.failures.append(f"{method} {path}: {error!r}")
+                    continue
+                self.requests += 1
+                if not answer.is_success:
+                    self.failures.append(f"{method} {path}: {answer.status_code} {answer.text}")
+
+
+@contextmanager
+def visiting(visitors: list[Visitor]) -> Iterator[None]:
+    over = threading.Event()
+    threads = [threading.Thread(target=visitor.keep_visiting, args=(over,)) for visitor in visitors]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_rolling_upgrade_loses_nothing(postgres_server: PostgresServer, earlier_release: Path, tmp_path: Path) -> None:
+    (tmp_path / "workshop").mkdir()
+    workshop = Workshop(tmp_path / "workshop")
+    with ExitStack() as stack:
+        redis = stack.enter_context(RedisServer())
+        settings = {"TRUSTED_PROXIES": "1", "SHUTDOWN_DELAY": "2", **workshop.environment, **NO_RATE_LIMITS}
+        environment = fleet_environment(redis.url, postgres_server.create_empty_database(), **settings)
+        rows = Rows(environment["DATABASE_URL"])
+        release(environment, earlier_release)
+        before = [Instance({**environment, "INSTANCE_ID": f"instance-{n}"}, earlier_release) for n in range(1, SIZE + 1)]
+        old_workers = [Worker(environment, earlier_release) for _ in range(2)]
+        start_together(stack, [*before, *old_workers])
+        balancer = stack.enter_context(Balancer(before))
+
+        visitors = [Visitor(balancer) for _ in range(4)]
+        for visitor in visitors:
+            visitor.register()
+        listeners = [stack.enter_context(Listener(visitor, transports=["websocket"])) for visitor in visitors[:2]]
+        for listener in listeners:
+            listener.connect(balancer)
+        senders = [Sender(session_of(visitor), [balancer], count=5, pause=0.05) for visitor in visitors]
+        analyst = User(balancer).register()
+        repositories: list[str] = []
+
+        def analyse() -> None:
+            for _ in range(ANALYSES_PER_STEP):
+                repositories.append(workshop.repository(f"repository-{len(repositories)}"))
+                answer = analyst.post("/api/repositories", url=repositories[-1])
+                assert answer.status_code == 202, answer.text
+
+        executor = stack.enter_context(ThreadPoolExecutor())
+        options = ["hello", "--count", str(NOTIFICATIONS), "--rate", str(PER_SECOND)]
+        with visiting(visitors), running(senders):
+            notifying = [
+                executor.submit(flask, environment, "notify", visitor.email, *options, directory=directory)
+                for visitor, directory in zip(visitors[:2], (earlier_release, ROOT), strict=True)
+            ]
+            analyse()
+            release(environment)
+            after: list[Instance] = []
+            for old in before:
+                assert old.terminate() == 0, old.log()
+                new = Instance(old.environment)
+                new.port = old.port
+                after += start_together(stack, [new])
+                analyse()
+            for worker in old_workers:
+                assert worker.terminate() == 0, worker.log()
+                start_together(stack, [Worker(environment)])
+                analyse()
+            for process in notifying:
+                process.result()
+
+        rows.wait_for(*["succeeded"] * len(repositories), timeout=120)
+        for listener in listeners:
+            listener.wait_for("notification", NOTIFICATIONS, timeout=60)
+        await_all_stored(redis)
+        assert [failure for visitor in visitors for failure in visitor.failures] == []
+        assert sum(visitor.requests for visitor in visitors) > 1000
+        assert all(visitor.is_signed_in() for visitor in (*visitors, analyst))
+        assert [judge(listener.seqs, NOTIFICATIONS) for listener in listeners] == [FLAWLESS] * len(listeners)
+        assert not any({"message": "unauthorized"} in listener.connect_errors for listener in listeners)
+        assert rows.reports() == len(repositories)
+        assert rows.query("SELECT count(*) FROM notifications WHERE type = 'analysis.succeeded'") == [len(repositories)]
+        accepted, unknown = (set().union(*(getattr(sender, kind) for sender in senders)) for kind in ("accepted", "unknown"))
+        found = set(stored(environment["DATABASE_URL"]))
+        assert accepted - found == set()
+        assert found - accepted - unknown == set()
+        assert len(accepted) > 1000
+        assert all("Traceback" not in process.log() for process in (*before, *after, *old_workers))
