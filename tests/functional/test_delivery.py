@@ -15,20 +15,18 @@ import httpx
 import psycopg2
 import pytest
 
-from harness.fleet import NO_RATE_LIMITS, Fleet
+from harness.fleet import Fleet
 from harness.processes import run
 from harness.servers import (
     ROOT,
     Instance,
     PostgresServer,
-    RedisServer,
     base_environment,
     flask,
-    fleet_environment,
     procfile_command,
     wait_until,
 )
-from harness.sockets import FLAWLESS, HANDSHAKE, Balancer, Listener, judge
+from harness.sockets import FLAWLESS, HANDSHAKE, Listener, judge
 from harness.users import User
 
 COUNT, PER_SECOND = 600, 150
@@ -96,21 +94,18 @@ def test_who_is_too_far_behind_is_told_so(pair: list[Instance]) -> None:
 
 
 def test_nothing_is_lost_while_instances_and_redis_go_away(postgres_server: PostgresServer) -> None:
-    with ExitStack() as stack:
-        redis = stack.enter_context(RedisServer())
-        environment = fleet_environment(redis.url, postgres_server.create_database(), **NO_RATE_LIMITS)
-        fleet = [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{n}"})) for n in (1, 2, 3)]
-        balancer = stack.enter_context(Balancer(fleet))
+    with Fleet(postgres_server, size=3, balanced=True) as started, ExitStack() as stack:
+        redis, fleet = started.redis, started.instances
         users = [User(fleet[0]).register(), User(fleet[0]).register()]
         kinds = itertools.product(users, [["polling"], ["websocket"], None])
         listeners = [stack.enter_context(Listener(user, transports=transports)) for user, transports in kinds]
         for listener in listeners:
-            listener.connect(balancer)
+            listener.connect(started.balancer)
         assert {listener.heard("ready")[0]["instance_id"] for listener in listeners} == {"instance-1", "instance-2", "instance-3"}
 
         executor = stack.enter_context(ThreadPoolExecutor())
         options = ["hello", "--count", str(COUNT), "--rate", str(PER_SECOND)]
-        senders = [executor.submit(flask, environment, "notify", user.email, *options) for user in users]
+        senders = [executor.submit(flask, started.environment, "notify", user.email, *options) for user in users]
         wait_until(lambda: all(listener.seqs for listener in listeners), timeout=30, what="the first notifications")
         fleet[0].kill()
         redis.freeze()

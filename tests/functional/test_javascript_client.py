@@ -7,9 +7,9 @@ from contextlib import ExitStack
 
 from playwright.sync_api import Browser, Page
 
-from harness.fleet import NO_RATE_LIMITS
-from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, wait_until
-from harness.sockets import FLAWLESS, Balancer, judge
+from harness.fleet import Fleet
+from harness.servers import PostgresServer, flask, wait_until
+from harness.sockets import FLAWLESS, judge
 from harness.users import User
 
 COUNT, PER_SECOND = 300, 100
@@ -40,22 +40,19 @@ def listen(chromium: Browser, url: str, user: User, transports: list[str] | None
 
 
 def test_nothing_is_lost_and_the_end_is_the_end(chromium: Browser, postgres_server: PostgresServer) -> None:
-    with RedisServer() as redis, ExitStack() as stack:
-        environment = fleet_environment(redis.url, postgres_server.create_database(), **NO_RATE_LIMITS)
-        fleet = [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{n}"})) for n in (1, 2)]
-        balancer = stack.enter_context(Balancer(fleet))
-        user = User(fleet[1]).register()
+    with Fleet(postgres_server, balanced=True) as fleet, ExitStack() as stack:
+        user = User(fleet.instances[1]).register()
         kinds = [["polling"], ["polling"], None, None, ["websocket"]]
-        pages = [listen(chromium, balancer.url, user, transports) for transports in kinds]
+        pages = [listen(chromium, fleet.balancer.url, user, transports) for transports in kinds]
         for page in pages:
             stack.callback(page.context.close)
 
         options = ["hello", "--count", str(COUNT), "--rate", str(PER_SECOND)]
-        sender = stack.enter_context(ThreadPoolExecutor()).submit(flask, environment, "notify", user.email, *options)
+        sender = stack.enter_context(ThreadPoolExecutor()).submit(flask, fleet.environment, "notify", user.email, *options)
         wait_until(lambda: all(page.evaluate("seqs.length") for page in pages), timeout=30, what="the first notifications")
-        fleet[0].kill()
-        redis.restart()
-        fleet[0].start()
+        fleet.instances[0].kill()
+        fleet.redis.restart()
+        fleet.instances[0].start()
         sender.result()
         wait_until(lambda: all(page.evaluate("seqs.at(-1)") == COUNT for page in pages), timeout=30, what="the last notification")
         assert [judge(page.evaluate("seqs"), COUNT) for page in pages] == [FLAWLESS] * len(pages)

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from harness.backends import Backend, Request
-from harness.fleet import NO_RATE_LIMITS
-from harness.servers import ROOT, Instance, PostgresServer, RedisServer, fleet_environment, wait_until
+from harness.fleet import Fleet
+from harness.servers import ROOT, Instance, PostgresServer, wait_until
 from harness.sockets import HANDSHAKE, Balancer, Listener, WebSocket, render
 from harness.users import PASSWORD, User
 
@@ -33,9 +33,9 @@ FORGED = {
 
 @pytest.fixture(scope="module")
 def fleet(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
-    with RedisServer() as redis, ExitStack() as stack:
-        environment = fleet_environment(redis.url, postgres_server.create_database(), TRUSTED_PROXIES="1", **NO_RATE_LIMITS)
-        yield [stack.enter_context(Instance({**environment, "INSTANCE_ID": name})) for name in NAMES]
+    instances = dict.fromkeys(NAMES, "wsgi:app")
+    with Fleet(postgres_server, size=0, applications=instances, settings={"TRUSTED_PROXIES": "1"}) as fleet:
+        yield fleet.instances
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 
 from app.core.keyring import key_id
-from harness.fleet import NO_RATE_LIMITS
-from harness.servers import Instance, fleet_environment, migrate, wait_until
+from harness.fleet import NO_RATE_LIMITS, start_together
+from harness.servers import Instance, fleet_environment, wait_until
 from harness.users import User
 
 INSTANCES = 3
@@ -76,9 +76,8 @@ def test_one_rolling_restart_rotates_both_secrets_and_signs_nobody_out(redis_url
         "SESSION_SECRET": f"{signing},{old['SESSION_SECRET']}",
     }
     old_key, new_key = bytes.fromhex(old["SESSION_ENCRYPTION_KEY"]), bytes.fromhex(encryption)
-    migrate(old)
     with ExitStack() as stack:
-        serving = [stack.enter_context(Instance(old | {"INSTANCE_ID": f"instance-{n}"})) for n in range(INSTANCES)]
+        serving = start_together(stack, [Instance(old | {"INSTANCE_ID": f"instance-{n}"}) for n in range(INSTANCES)])
         users = [Hopper(*serving) for _ in range(4)]
         sleeper = Hopper(*serving)
         for user in (*users, sleeper):
@@ -115,7 +114,6 @@ def test_one_rolling_restart_rotates_both_secrets_and_signs_nobody_out(redis_url
 def test_an_instance_without_the_key_that_the_fleet_writes_with_does_not_become_ready(redis_url: str, database_url: str) -> None:
     right = fleet_environment(redis_url, database_url)
     wrong = fleet_environment(redis_url, database_url)
-    migrate(right)
     with Instance(right) as first, closing(Instance(wrong)) as second:
         second.start(wait_ready=False)
         wait_until(lambda: "not ready: this instance has no encryption and no signing key" in second.log())

@@ -13,8 +13,8 @@ import httpx
 import pytest
 import redis
 
-from harness.fleet import NO_RATE_LIMITS
-from harness.servers import Command, Instance, PostgresServer, RedisServer, fleet_environment, wait_until
+from harness.fleet import Fleet
+from harness.servers import Command, Instance, PostgresServer, RedisServer, wait_until
 from harness.users import PASSWORD, User
 from tests.functional.conftest import StartFleet
 
@@ -184,10 +184,8 @@ def rejections(user: User) -> float:
 
 @pytest.fixture(scope="module")
 def one_instance(postgres_server: PostgresServer) -> Iterator[tuple[Instance, RedisServer]]:
-    with RedisServer() as server:
-        environment = fleet_environment(server.url, postgres_server.create_database(), **NO_RATE_LIMITS)
-        with Instance(environment) as instance:
-            yield instance, server
+    with Fleet(postgres_server, size=1) as fleet:
+        yield fleet.instances[0], fleet.redis
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))

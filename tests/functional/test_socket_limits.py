@@ -14,8 +14,8 @@ import httpx
 import psycopg2
 import pytest
 
-from harness.fleet import NO_RATE_LIMITS
-from harness.servers import Instance, PostgresServer, RedisServer, fleet_environment, wait_until
+from harness.fleet import Fleet
+from harness.servers import Instance, PostgresServer, wait_until
 from harness.sockets import BINARY, CONTINUATION, HANDSHAKE, PING, PONG, TEXT, Listener, WebSocket, memory, probed
 from harness.users import User
 
@@ -26,10 +26,8 @@ PLACES, PLACES_OF_USER, PLACES_OF_NOBODY = 20, 4, 2
 @pytest.fixture(scope="module")
 def instance(postgres_server: PostgresServer) -> Iterator[Instance]:
     limits = {"MAX_SOCKETS": str(PLACES), "MAX_SOCKETS_PER_USER": str(PLACES_OF_USER)}
-    with RedisServer() as redis:
-        environment = fleet_environment(redis.url, postgres_server.create_database(), **NO_RATE_LIMITS, **limits)
-        with Instance({**environment, "INSTANCE_ID": "instance-1"}) as started:
-            yield started
+    with Fleet(postgres_server, size=1, settings=limits) as fleet:
+        yield fleet.instances[0]
 
 
 @pytest.fixture

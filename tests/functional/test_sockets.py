@@ -12,8 +12,8 @@ import requests
 import socketio
 
 from harness.crowd import Crowd
-from harness.fleet import NO_RATE_LIMITS
-from harness.servers import Instance, PostgresServer, RedisServer, flask, fleet_environment, wait_until
+from harness.fleet import Fleet
+from harness.servers import Instance, PostgresServer, flask, wait_until
 from harness.sockets import HANDSHAKE, Balancer, Listener, memory
 from harness.users import PASSWORD, User
 from tests.functional.conftest import StartFleet
@@ -34,9 +34,8 @@ def another_browser(user: User) -> User:
 
 @pytest.fixture(scope="module")
 def pair(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
-    with RedisServer() as redis, ExitStack() as stack:
-        environment = fleet_environment(redis.url, postgres_server.create_database(), **NO_RATE_LIMITS)
-        yield [stack.enter_context(Instance({**environment, "INSTANCE_ID": f"instance-{number}"})) for number in (1, 2)]
+    with Fleet(postgres_server) as fleet:
+        yield fleet.instances
 
 
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
