@@ -513,10 +513,11 @@ def release(environment: Mapping[str, str], directory: Path = ROOT) -> str:
     return run(procfile_command("release", directory), environment={**base_environment(), **environment}, directory=directory)
 
 
-def flask(environment: Mapping[str, str], *arguments: str, directory: Path = ROOT) -> str:
-    """Runs a command of the application beside its processes; returns its output."""
+def flask(environment: Mapping[str, str], *arguments: str, directory: Path = ROOT, timeout: float = 60) -> str:
+    """Run a command of the application beside its processes; return its output."""
     program, *_ = procfile_command("release", directory)
-    return run([program, "--app", "wsgi", *arguments], environment={**base_environment(), **environment}, directory=directory)
+    variables = {**base_environment(), **environment}
+    return run([program, "--app", "wsgi", *arguments], environment=variables, directory=directory, timeout=timeout)
 
 
 def promote(environment: Mapping[str, str], email: str) -> None:

@@ -112,7 +112,7 @@ def test_rolling_upgrade_loses_nothing(postgres_server: PostgresServer, earlier_
         options = ["hello", "--count", str(NOTIFICATIONS), "--rate", str(PER_SECOND)]
         with visiting(visitors), running(senders):
             notifying = [
-                executor.submit(flask, environment, "notify", visitor.email, *options, directory=directory)
+                executor.submit(flask, environment, "notify", visitor.email, *options, directory=directory, timeout=300)
                 for visitor, directory in zip(visitors[:2], (earlier_release, ROOT), strict=True)
             ]
             analyse()
