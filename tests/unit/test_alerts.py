@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +48,7 @@ MUTATIONS = [
 ]
 
 
-def promtool(arguments: Sequence[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:
+def promtool(arguments: list[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run promtool. Its standard error is part of `stdout`, in the order of the lines."""
     return subprocess.run(
         ["promtool", *arguments],
@@ -77,7 +76,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         assert mutation.old in RULES
         (folder / f"{number}.yml").write_text(RULES.replace(mutation.old, mutation.new))
         (folder / f"{number}.test.yml").write_text(only_test(mutation.test, f"{number}.yml"))
-    files = [FOLDER / "rules.test.yml", *(f"{number}.test.yml" for number in range(len(MUTATIONS)))]
+    files: list[str | Path] = [FOLDER / "rules.test.yml", *(f"{number}.test.yml" for number in range(len(MUTATIONS)))]
     found = promtool(["test", "rules", *files], folder)
     assert found.returncode == 1
     return found.stdout.split("Unit Testing:")[1:]
