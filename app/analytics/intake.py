@@ -25,7 +25,7 @@ from app.analytics.events import Event
 from app.analytics.person import ConsentState, Person, is_visitor
 from app.analytics.store import IN_FLIGHT, AcceptedEvent, EventStore
 from app.core.errors import Unavailable
-from app.database.engine import PATIENCE_SECONDS
+from app.database.engine import SQL_TIMEOUT_SECONDS
 from app.redis.client import RedisCommands
 from app.redis.scripts import load_script
 
@@ -110,7 +110,7 @@ class DirectIntake:
             return UNKNOWN
         if not consent.is_granted:
             return OPTED_OUT
-        self._store.store([AcceptedEvent(consent.pseudonym, consent.version, event) for event in batch], PATIENCE_SECONDS)
+        self._store.store([AcceptedEvent(consent.pseudonym, consent.version, event) for event in batch], SQL_TIMEOUT_SECONDS)
         return ACCEPTED
 
     def begin_consent_change(self, person: Person, timeout_seconds: float) -> None:

@@ -28,7 +28,7 @@ from app.core import metrics
 from app.core.config import Config
 from app.core.errors import Unavailable
 from app.core.messages import Message, Publish, user_room
-from app.database.engine import PATIENCE_SECONDS, Database
+from app.database.engine import SQL_TIMEOUT_SECONDS, Database
 
 __all__ = ["Analytics", "AnalyticsAccount", "ErasureResult", "Event", "HashedVisitor", "OptOutStatus", "Person", "RejectedEvent"]
 
@@ -115,7 +115,7 @@ class Analytics:
         """Erase the events of an account in the transaction that deletes the account."""
         store.erase_account(connection, user_id)
 
-    def _change(self, person: Person, change: ConsentChange, timeout_seconds: float = PATIENCE_SECONDS) -> ConsentState:
+    def _change(self, person: Person, change: ConsentChange, timeout_seconds: float = SQL_TIMEOUT_SECONDS) -> ConsentState:
         """Change consent in SQL while no instance uses a cached one. Raises Unavailable; then nothing has changed."""
         self._intake.begin_consent_change(person, timeout_seconds)
         try:

@@ -1,4 +1,4 @@
-"""What all commands of `flask --app wsgi` share."""
+"""Database access for `flask` commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.database.engine import Database, DatabaseUnavailable
 
 @contextmanager
 def database_of_command() -> Iterator[Database]:
-    """A database that does not answer is told in a sentence that says which, without its password."""
+    """Provide the database; if it is unavailable, end the command with an error that names it, without its password."""
     database = extension(Database, "database")
     try:
         yield database

@@ -1,4 +1,4 @@
-"""The one clock that all who share a database have in common: the database's."""
+"""The clock of the database, which all instances share."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from sqlalchemy import Connection, func, select
 def now(connection: Connection) -> datetime:
     if connection.dialect.name == "sqlite":
         return datetime.now(UTC)
-    moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
-    return moment.astimezone(UTC)
+    timestamp: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return timestamp.astimezone(UTC)

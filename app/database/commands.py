@@ -1,4 +1,4 @@
-"""`flask schema`: the release step."""
+"""`flask schema`: database migrations, run by the release step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from app.database.upgrade import upgrade
 
 @click.group()
 def schema() -> None:
-    """The database's schema."""
+    """Manage the database schema."""
 
 
 @schema.command("upgrade")
 @with_appcontext
 def upgrade_command() -> None:
-    """Bring the schema up to date. Safe to run any number of times, and by several at once."""
+    """Bring the schema up to date. Safe to run repeatedly and concurrently."""
     with database_of_command() as database:
         upgrade(database)
     click.echo("The schema is up to date.")

@@ -1,7 +1,7 @@
-"""psycopg2 under gevent: while a connection waits for PostgreSQL, other greenlets run, and a wait ends at its deadline.
+"""psycopg2 under gevent: other greenlets run while a connection waits for PostgreSQL, and each wait has a deadline.
 
-libpq has no time limit for a statement, so a frozen server would hold its caller for ever. The wait callback, which psycopg2
-calls whenever it has to wait, is the one place that can stop that: https://www.psycopg.org/docs/advanced.html#support-for-coroutine-libraries
+libpq has no client-side statement timeout, so a frozen server would block its caller for ever. Only psycopg2's wait callback can
+limit the wait: https://www.psycopg.org/docs/advanced.html#support-for-coroutine-libraries
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _deadline: ContextVar[float] = ContextVar("database_deadline", default=math.inf)
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Everything that waits for PostgreSQL inside the block has to be over in that time, together."""
+    """Limit the total time that the block may wait for PostgreSQL."""
     token = _deadline.set(time.monotonic() + seconds)
     try:
         yield
@@ -33,9 +33,9 @@ def deadline(seconds: float) -> Iterator[None]:
 
 
 def remaining_seconds() -> float | None:
-    """Never negative; None outside of a `deadline` block."""
-    moment = _deadline.get()
-    return None if moment == math.inf else max(0.0, moment - time.monotonic())
+    """Return the time until the deadline, never negative; None outside of a `deadline` block."""
+    ends_at = _deadline.get()
+    return None if ends_at == math.inf else max(0.0, ends_at - time.monotonic())
 
 
 def install() -> None:
@@ -49,7 +49,7 @@ def _wait(connection: Any) -> None:
 
 
 def _wait_for(descriptor: int, events: int) -> None:
-    poll = select.poll()  # gevent's, where it has patched the standard library
+    poll = select.poll()  # cooperative if gevent has patched the standard library
     poll.register(descriptor, events)
     seconds = remaining_seconds()
     if not poll.poll(None if seconds is None else math.ceil(seconds * 1000)):
@@ -57,7 +57,7 @@ def _wait_for(descriptor: int, events: int) -> None:
 
 
 def resolve_host(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
-    """libpq looks names up by itself, which stops the event loop; given an address beside the name it does not."""
+    """Resolve the host before libpq does, which would block the event loop. libpq uses `hostaddr` if it is given."""
     host = parameters.get("host", "")
     if host and not host.startswith("/") and "," not in host:
         try:
@@ -66,5 +66,5 @@ def resolve_host(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, 
         except OSError as error:
             raise psycopg2.OperationalError("the database's host name can't be resolved") from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        parameters["host"] = ",".join([host] * len(addresses))  # libpq tries one after the other
+        parameters["host"] = ",".join([host] * len(addresses))  # libpq tries them in order
         parameters["hostaddr"] = ",".join(addresses)

@@ -1,7 +1,7 @@
-"""The way to SQL: `Database.run` performs one transaction, never blocks the event loop and never waits long.
+"""Access to SQL: `Database.run` executes one transaction without blocking the event loop, and with a short timeout.
 
-PostgreSQL is driven cooperatively (`app.database.cooperative`) through a small pool. SQLite can't be: a busy wait in it stops
-the very greenlet that holds the lock; so all its work is done by one native thread.
+PostgreSQL is used cooperatively (`app.database.cooperative`) through a small pool. SQLite blocks while it waits for a lock, which
+would also stop the greenlet that holds it; therefore one native thread does all SQLite work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from app.database import cooperative
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 1.2  # for everything in one transaction: a free connection, connecting, each statement
+SQL_TIMEOUT_SECONDS = 1.2  # of a transaction, including the wait for a free connection and connecting
 
 
 class DatabaseUnavailable(Unavailable):
@@ -41,23 +41,25 @@ class Database:
         self._thread = NativeThreads(1) if self._sqlite else None
 
     def run(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`work(connection, ...)` as one transaction: committed when it returns, rolled back when it raises.
+        """Call `work(connection, ...)` in one transaction; commit when it returns, roll back when it raises.
 
-        Raises DatabaseUnavailable after PATIENCE_SECONDS at most.
+        Raises DatabaseUnavailable after SQL_TIMEOUT_SECONDS.
         """
-        return self.run_within(PATIENCE_SECONDS, work, *args, **kwargs)
+        return self.run_within(SQL_TIMEOUT_SECONDS, work, *args, **kwargs)
 
     def run_within(self, seconds: float, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._thread is not None:
-            return self._thread.run(self._in_turn, time.monotonic() + seconds, work, args, kwargs)
+            return self._thread.run(self._run_in_thread, time.monotonic() + seconds, work, args, kwargs)
         with cooperative.deadline(seconds), self._connection_slot():
-            return self._transaction(partial(_patiently, seconds, work) if seconds > PATIENCE_SECONDS else work, args, kwargs)
+            return self._transaction(
+                partial(_with_statement_timeout, seconds, work) if seconds > SQL_TIMEOUT_SECONDS else work, args, kwargs
+            )
 
     def close(self) -> None:
         self.engine.dispose()
 
-    def _in_turn(self, deadline: float, work: Callable[..., T], args: Any, kwargs: Any) -> T:
-        if time.monotonic() > deadline:  # it waited that long for the one thread
+    def _run_in_thread(self, deadline: float, work: Callable[..., T], args: Any, kwargs: Any) -> T:
+        if time.monotonic() > deadline:  # the thread was busy for that long
             raise DatabaseUnavailable
         return self._transaction(work, args, kwargs)
 
@@ -74,7 +76,7 @@ class Database:
 
     @contextmanager
     def _connection_slot(self) -> Iterator[None]:
-        # Waiting here and not in the pool makes the wait part of the transaction's own deadline.
+        # The pool's own wait would not count towards the deadline of the transaction.
         if not self._free_connections.acquire(timeout=cooperative.remaining_seconds()):
             raise DatabaseUnavailable
         try:
@@ -99,20 +101,20 @@ def _postgresql_engine(url: str, pool_size: int, application_name: str) -> Engin
     return engine
 
 
-def _patiently(seconds: float, work: Callable[..., T], connection: Connection, *args: Any, **kwargs: Any) -> T:
+def _with_statement_timeout(seconds: float, work: Callable[..., T], connection: Connection, *args: Any, **kwargs: Any) -> T:
     connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
     return work(connection, *args, **kwargs)
 
 
 def _limit_statements(dbapi_connection: Any, _: Any) -> None:
-    """The server gives up when the client does; otherwise a statement that waits for a lock would keep its backend for ever."""
+    """Make the server cancel a statement when the client gives up; one that waits for a lock would occupy a backend for ever."""
     with dbapi_connection.cursor() as cursor:
-        cursor.execute(f"SET statement_timeout = {int(PATIENCE_SECONDS * 1000)}")
+        cursor.execute(f"SET statement_timeout = {int(SQL_TIMEOUT_SECONDS * 1000)}")
     dbapi_connection.commit()
 
 
 def _refuse_dead_connection(dbapi_connection: Any, *_: Any) -> None:
-    """An idle connection with something to read was closed by the server. Costs no round trip, unlike a ping."""
+    """Reject an idle connection with data to read: the server has closed it. Unlike a ping, this costs no round trip."""
     poll = select.poll()
     poll.register(dbapi_connection.fileno(), select.POLLIN)
     if dbapi_connection.closed or poll.poll(0):
@@ -121,7 +123,10 @@ def _refuse_dead_connection(dbapi_connection: Any, *_: Any) -> None:
 
 def _sqlite_engine(url: str) -> Engine:
     engine = create_engine(
-        url, poolclass=StaticPool, hide_parameters=True, connect_args={"check_same_thread": False, "timeout": PATIENCE_SECONDS}
+        url,
+        poolclass=StaticPool,
+        hide_parameters=True,
+        connect_args={"check_same_thread": False, "timeout": SQL_TIMEOUT_SECONDS},
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -129,11 +134,11 @@ def _sqlite_engine(url: str) -> Engine:
 
 
 def _prepare_sqlite(dbapi_connection: Any, _: Any) -> None:
-    dbapi_connection.isolation_level = None  # SQLAlchemy's own way to take transactions from the driver
+    dbapi_connection.isolation_level = None  # SQLAlchemy begins transactions, not the driver
     for pragma in ("journal_mode=WAL", "foreign_keys=ON", "secure_delete=ON"):
         dbapi_connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # IMMEDIATE takes the write lock first: a transaction that reads and then writes can't find it taken in between.
+    # IMMEDIATE acquires the write lock at once, so a transaction that reads first and writes later can't fail on the lock.
     connection.exec_driver_sql("BEGIN IMMEDIATE")

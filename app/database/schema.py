@@ -1,4 +1,4 @@
-"""All tables. The migrations build them; a test holds that both say the same, on PostgreSQL and on SQLite."""
+"""All tables. The migrations create them; a test compares both, on PostgreSQL and SQLite."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ metadata = MetaData(
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time, always in UTC; SQLite, which has no such type, keeps it without the zone."""
+    """A timestamp that is always in UTC. SQLite has no type with a time zone, so it stores the timestamp without one."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -50,7 +50,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-Identifier = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys by itself
+Identifier = BigInteger().with_variant(Integer, "sqlite")  # SQLite generates numbers only for INTEGER keys
 
 users = Table(
     "users",
@@ -58,14 +58,14 @@ users = Table(
     Column("id", Identifier, primary_key=True),
     Column("email", String(254), nullable=False, unique=True),
     Column("password_hash", String(255), nullable=False),
-    # Counts password changes: a session or a login that knows an older one is no longer valid.
+    # Counts password changes. Sessions and logins with an older version are invalid.
     Column("password_version", Integer, nullable=False, default=1),
     Column("is_admin", Boolean, nullable=False, default=False),
     Column("created_at", UtcDateTime, nullable=False),
-    sqlite_autoincrement=True,  # the id of a deleted account is never given again
+    sqlite_autoincrement=True,  # the ID of a deleted account is never reused
 )
 
-# Sessions of embedded mode; a fleet keeps them in Redis. One row a field, so that writers of different fields do not meet.
+# Sessions in embedded mode; a fleet stores them in Redis. One row per field, so that writes of different fields do not conflict.
 sessions = Table(
     "sessions",
     metadata,
@@ -82,7 +82,7 @@ session_fields = Table(
     Column("sealed", LargeBinary, nullable=False),
 )
 
-# Shared by all who follow them: one address, one row.
+# One row per address, shared by all users who follow it.
 repositories = Table(
     "repositories",
     metadata,
@@ -90,7 +90,7 @@ repositories = Table(
     Column("url", String(2000), nullable=False, unique=True),
     Column("name", String(255), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
-    Column("due_at", UtcDateTime, nullable=False, index=True),  # of the next periodic analysis
+    Column("due_at", UtcDateTime, nullable=False, index=True),  # when the next periodic analysis starts
     sqlite_autoincrement=True,
 )
 follows = Table(
@@ -110,14 +110,14 @@ analyses = Table(
     Column("step", String(100), nullable=False, default=""),
     Column("attempts", Integer, nullable=False, default=0),
     Column("requested_at", UtcDateTime, nullable=False),
-    Column("dispatched_at", UtcDateTime, nullable=False),  # when a message for it was last sent: the sweep looks for lost ones
-    Column("finished_at", UtcDateTime),  # null: it lives, and is the only one of its repository that does
-    # Of a running one: who works on it, and until when nobody else may. Each change of the row names the lease.
+    Column("dispatched_at", UtcDateTime, nullable=False),  # when it was last enqueued; overdue rows are enqueued again
+    Column("finished_at", UtcDateTime),  # null while queued or running; a repository has at most one such row
+    # The lease of the worker that runs it, and when the lease expires. Each change of the row requires the lease.
     Column("lease", String(32)),
     Column("leased_until", UtcDateTime),
     Column("error", Text),
     Column("as_of", UtcDateTime),
-    Column("scores", JSON(none_as_null=True)),  # of the report, which is long, for lists
+    Column("scores", JSON(none_as_null=True)),  # copied from the report, so that lists need not load it
     Column("report", JSON(none_as_null=True)),
     sqlite_autoincrement=True,
 )
@@ -129,7 +129,7 @@ Index(
     sqlite_where=analyses.c.finished_at.is_(None),
 )
 
-# One row a user: the number of the last notification, given out under this row's lock, so that commit order is number order.
+# One row per user. Numbers are assigned under the lock of this row, so that commit order equals number order.
 inboxes = Table(
     "inboxes",
     metadata,
@@ -148,7 +148,7 @@ notifications = Table(
     Column("created_at", UtcDateTime, nullable=False, index=True),
 )
 
-# A heartbeat of the instances of a fleet. The registry is in Redis; only SQL can show an instance that uses another Redis.
+# Heartbeats of the instances of a fleet. The registry is in Redis, so only SQL shows instances that use another Redis.
 heartbeats = Table(
     "heartbeats",
     metadata,
@@ -158,21 +158,21 @@ heartbeats = Table(
     Column("seen_at", UtcDateTime, nullable=False, index=True),
 )
 
-# Whose events there are: an account under a random pseudonym, or an anonymous visitor under the keyed hash of one day. The choice
-# of either stands here, and whoever stores an event holds this row's lock.
+# The persons whose events are stored: an account under a random pseudonym, or an anonymous visitor under the keyed hash of one
+# day. The row also holds the opt-out; a transaction that stores an event locks it.
 people = Table(
     "analytics_people",
     metadata,
     Column("pseudonym", String(32), primary_key=True),
-    Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), unique=True),  # null: a visitor
+    Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), unique=True),  # null for an anonymous visitor
     Column("opted_out", Boolean, nullable=False, default=False),
-    # Counts each change of the choice and each erasure: what was accepted under an older one is not stored any more.
+    # Counts opt-out changes and erasures. Events that were accepted under an older version are not stored.
     Column("version", Integer, nullable=False, default=0),
-    Column("fenced_at", UtcDateTime),  # nothing has a later time, while opted out
-    Column("counted_since", UtcDateTime),  # the last yes after a no
+    Column("fenced_at", UtcDateTime),  # while opted out, no event has a later time
+    Column("counted_since", UtcDateTime),  # the last opt-in after an opt-out
     Column("created_at", UtcDateTime, nullable=False, index=True),
 )
-# The key of the hash of one day (UTC). Only today's is kept.
+# The key of the visitor hash of one day (UTC). Older keys are deleted.
 visitor_keys = Table(
     "analytics_visitor_keys",
     metadata,
@@ -183,14 +183,14 @@ events = Table(
     "analytics_events",
     metadata,
     Column("person", String(32), primary_key=True),  # the pseudonym
-    Column("event_id", String(64), primary_key=True),  # the client's own: the same one twice is one event
+    Column("event_id", String(64), primary_key=True),  # chosen by the client, makes events idempotent
     Column("name", String(64), nullable=False),
     Column("category", String(64), nullable=False),
-    Column("path", String(200), nullable=False),  # its property of that name, or empty
+    Column("path", String(200), nullable=False),  # the property `path`, or empty
     Column("properties", JSON, nullable=False),
     Column("occurred_at", UtcDateTime, nullable=False, index=True),
 )
-# The steps of the funnels are a small part of all events: an index that holds only these answers who took which.
+# A partial index for funnels, whose steps are a small part of all events.
 _steps = events.c.name.in_(["sign_up_opened", "signed_up", "repository_added", "analysis_requested", "report_viewed"])
 Index(
     "ix_analytics_events_steps",
@@ -201,7 +201,7 @@ Index(
     sqlite_where=_steps,
 )
 
-# What is read off again and again, counted with each event that is stored, in the same transaction. `grain`: hour or day, in UTC.
+# Counts that reports read often, updated in the transaction that stores an event. `grain`: hour or day, in UTC.
 rollups = Table(
     "analytics_rollups",
     metadata,
@@ -212,14 +212,14 @@ rollups = Table(
     Column("path", String(200), primary_key=True),
     Column("events", BigInteger, nullable=False),
 )
-visits = Table(  # who was there
+visits = Table(  # which persons had events in a period
     "analytics_visits",
     metadata,
     Column("grain", String(4), primary_key=True),
     Column("start", UtcDateTime, primary_key=True),
     Column("person", String(32), primary_key=True, index=True),
 )
-visitors = Table(  # how many these are
+visitors = Table(  # how many persons had events in a period
     "analytics_visitors",
     metadata,
     Column("grain", String(4), primary_key=True),
@@ -227,7 +227,7 @@ visitors = Table(  # how many these are
     Column("visitors", BigInteger, nullable=False),
 )
 
-# Files of events that administrators asked for, made by a job and kept for a while.
+# CSV files of events, requested by administrators and written by a job.
 exports = Table(
     "analytics_exports",
     metadata,
@@ -247,7 +247,7 @@ exports = Table(
     Column("leased_until", UtcDateTime),
     sqlite_autoincrement=True,
 )
-export_parts = Table(  # compressed, in their order
+export_parts = Table(  # compressed parts, in order
     "analytics_export_parts",
     metadata,
     Column("export_id", Identifier, ForeignKey("analytics_exports.id", ondelete="CASCADE"), primary_key=True),

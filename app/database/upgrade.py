@@ -1,4 +1,4 @@
-"""Bringing the schema up to date, and telling whether it is."""
+"""Schema migrations, and the check whether the schema is up to date."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect, text
 
 from app.database.engine import Database
 
-# Any number that nothing else in the database uses: instances that start together migrate one after the other.
+# An arbitrary number that nothing else in the database uses. It serializes instances that start at the same time.
 _ADVISORY_LOCK = 7_267_332_717
 
 
@@ -22,12 +22,12 @@ def _alembic() -> AlembicConfig:
     return configuration
 
 
-UPGRADE_SECONDS = 3600.0
+UPGRADE_TIMEOUT_SECONDS = 3600.0
 
 
 def upgrade(database: Database) -> None:
-    """All missing migrations, in one transaction."""
-    database.run_within(UPGRADE_SECONDS, _upgrade)
+    """Run all missing migrations in one transaction."""
+    database.run_within(UPGRADE_TIMEOUT_SECONDS, _upgrade)
 
 
 def _upgrade(connection: Connection) -> None:
@@ -40,12 +40,12 @@ def _upgrade(connection: Connection) -> None:
 
 @functools.cache
 def _revisions() -> tuple[str, ...]:
-    """Newest first, of this code."""
+    """Return the revisions that this code contains, newest first."""
     return tuple(script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions())
 
 
-def schema_complaint(connection: Connection) -> str | None:
-    """What is wrong if this code needs a migration that the database lacks. A schema that is ahead of the code is fine."""
+def find_schema_error(connection: Connection) -> str | None:
+    """Return an error if the database lacks a migration that this code needs. A schema newer than the code is accepted."""
     if not inspect(connection).has_table("alembic_version"):
         return "the schema is missing; run: flask --app wsgi schema upgrade"
     current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

@@ -1,4 +1,4 @@
-"""Runs the migrations over the connection that `app.database.upgrade` hands in."""
+"""Runs the migrations on the connection that `app.database.upgrade` provides."""
 
 from alembic import context
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, make_url, text
 from app.core.config import Config
 from app.core.errors import cause_of
 from app.database.engine import Database, DatabaseUnavailable
-from app.database.upgrade import schema_complaint
+from app.database.upgrade import find_schema_error
 from app.operations.doctor.findings import Finding, fail, ok, warn
 
 TIMEOUT_SECONDS = 5.0
@@ -44,7 +44,7 @@ def examine(config: Config, database: Database, instances: int) -> Generator[Fin
         started = time.perf_counter()
         read_only = database.run_within(TIMEOUT_SECONDS, _is_read_only)
         query_ms = (time.perf_counter() - started) * 1000
-        complaint = database.run_within(TIMEOUT_SECONDS, schema_complaint)
+        complaint = database.run_within(TIMEOUT_SECONDS, find_schema_error)
         limits, sessions = database.run_within(TIMEOUT_SECONDS, _connections)
     except DatabaseUnavailable as error:
         yield _unavailable(where, error)
@@ -68,7 +68,7 @@ def _embedded(database: Database) -> Generator[Finding, None, bool]:
         return False
     try:
         mode = database.run_within(TIMEOUT_SECONDS, lambda connection: connection.exec_driver_sql("PRAGMA journal_mode").scalar())
-        complaint = database.run_within(TIMEOUT_SECONDS, schema_complaint)
+        complaint = database.run_within(TIMEOUT_SECONDS, find_schema_error)
     except DatabaseUnavailable as error:
         yield _unavailable(str(path), error)
         return False

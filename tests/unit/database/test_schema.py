@@ -14,7 +14,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, ins
 from app.database import upgrade as upgrading
 from app.database.engine import Database
 from app.database.schema import metadata, users
-from app.database.upgrade import schema_complaint, upgrade
+from app.database.upgrade import find_schema_error, upgrade
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_upgrade_is_idempotent(migrated: Database) -> None:
     migrated.run(lambda connection: connection.execute(insert(users).values(values)))
     upgrade(migrated)
     assert migrated.run(lambda connection: connection.execute(select(users.c.email)).scalar_one()) == "a@b.org"
-    assert migrated.run(schema_complaint) is None
+    assert migrated.run(find_schema_error) is None
 
 
 def test_concurrent_upgrades_succeed(empty_database_url: str) -> None:
@@ -94,7 +94,7 @@ def test_concurrent_upgrades_succeed(empty_database_url: str) -> None:
     for thread in threads:
         thread.join()
     assert faults == []
-    assert databases[0].run(schema_complaint) is None
+    assert databases[0].run(find_schema_error) is None
     for database in databases:
         database.close()
 
@@ -127,11 +127,11 @@ def set_version(database: Database, version: str | None) -> None:
 
 
 def test_missing_schema_is_reported(empty: Database) -> None:
-    assert empty.run(schema_complaint) == "the schema is missing; run: flask --app wsgi schema upgrade"
+    assert empty.run(find_schema_error) == "the schema is missing; run: flask --app wsgi schema upgrade"
 
 
 def test_current_schema_is_accepted(migrated: Database) -> None:
-    assert migrated.run(schema_complaint) is None
+    assert migrated.run(find_schema_error) is None
 
 
 def test_outdated_schema_is_reported(migrated: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,14 +139,14 @@ def test_outdated_schema_is_reported(migrated: Database, monkeypatch: pytest.Mon
     monkeypatch.setattr(upgrading, "_revisions", lambda: newer)
     for version in (*newer[1:], None):
         set_version(migrated, version)
-        assert migrated.run(schema_complaint) == "the schema is older than the code; run: flask --app wsgi schema upgrade"
+        assert migrated.run(find_schema_error) == "the schema is older than the code; run: flask --app wsgi schema upgrade"
     set_version(migrated, "next")
-    assert migrated.run(schema_complaint) is None
+    assert migrated.run(find_schema_error) is None
 
 
 def test_newer_schema_is_accepted(migrated: Database) -> None:
     set_version(migrated, "9999")
-    assert migrated.run(schema_complaint) is None
+    assert migrated.run(find_schema_error) is None
 
 
 # Timestamps.
