@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from app.analytics import tracking
 from app.analytics.service import OptOutStatus
 from app.core.timestamps import iso
-from app.http.api import Body, answer, operation
+from app.http.api import Body, json_response, operation
 
 MAX_EVENTS = 100
 GPC_LAST_UPDATE = "2026-11-26"
@@ -85,14 +85,14 @@ def accept(body: EventsBody) -> Response:
         rejected=[RejectedView.model_validate(vars(event)) for event in rejected],
         opted_out=not is_accepted,
     )
-    return answer(view, 202)
+    return json_response(view, 202)
 
 
 @blueprint.delete("/api/analytics/me")
 @operation("Erase your events", returns={200: ErasedView})
 def erase() -> Response:
     erased = tracking.erase()
-    return answer(ErasedView(erased=erased.count, not_linkable_before=iso(erased.not_linkable_before)))
+    return json_response(ErasedView(erased=erased.count, not_linkable_before=iso(erased.not_linkable_before)))
 
 
 @blueprint.get("/.well-known/gpc.json")
@@ -104,4 +104,4 @@ def global_privacy_control() -> Response:
 
 def _answer_status(status: OptOutStatus) -> Response:
     fenced_at = iso(status.opted_out_at) if status.opted_out_at else None
-    return answer(OptOutView(opted_out=status.opted_out, reason=status.reason, fenced_at=fenced_at))
+    return json_response(OptOutView(opted_out=status.opted_out, reason=status.reason, fenced_at=fenced_at))

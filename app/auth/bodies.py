@@ -16,49 +16,49 @@ NewPassword = Annotated[str, Field(min_length=MIN_LENGTH, max_length=MAX_LENGTH)
 KnownPassword = Annotated[str, Field(max_length=MAX_LENGTH)]
 
 
-class Registration(Body):
+class RegistrationBody(Body):
     email: Email
     password: NewPassword
 
 
-class Login(Body):
+class LoginBody(Body):
     email: Annotated[str, Field(max_length=MAX_EMAIL_LENGTH)]
     password: KnownPassword
 
 
-class PasswordChange(Body):
+class PasswordChangeBody(Body):
     current_password: KnownPassword
     new_password: NewPassword
 
 
-class Confirmation(Body):
+class PasswordConfirmationBody(Body):
     password: KnownPassword
 
 
-class UserFacts(BaseModel):
+class UserView(BaseModel):
     id: int
     email: str
     is_admin: bool
 
     @classmethod
-    def of(cls, user: User) -> UserFacts:
+    def of(cls, user: User) -> UserView:
         return cls(id=user.id, email=user.email, is_admin=user.is_admin)
 
 
-class UserAnswer(BaseModel):
+class SignedInView(BaseModel):
     """The user who is signed in now."""
 
-    user: UserFacts
+    user: UserView
 
 
-class CurrentSession(BaseModel):
+class CurrentSessionView(BaseModel):
     id: str
     created_at: str
     last_seen_at: str
     expires_at: str
 
 
-class InstanceFacts(BaseModel):
+class AnsweringInstanceView(BaseModel):
     instance_id: str
     hostname: str
     pid: int
@@ -66,15 +66,15 @@ class InstanceFacts(BaseModel):
     uptime: int
 
 
-class Me(BaseModel):
+class CurrentUserView(BaseModel):
     """The signed-in user, the session, and the instance that answered."""
 
-    user: UserFacts
-    session: CurrentSession
-    instance: InstanceFacts
+    user: UserView
+    session: CurrentSessionView
+    instance: AnsweringInstanceView
 
 
-class SessionFacts(BaseModel):
+class SessionView(BaseModel):
     id: str
     created_at: str
     last_seen_at: str
@@ -83,7 +83,7 @@ class SessionFacts(BaseModel):
     current: bool
 
 
-class SessionList(BaseModel):
+class SessionListView(BaseModel):
     """All sessions of the user, most recently used first."""
 
-    sessions: list[SessionFacts]
+    sessions: list[SessionView]

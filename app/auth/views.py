@@ -6,38 +6,38 @@ from flask import Blueprint, Response
 
 from app.auth import guards
 from app.auth.bodies import (
-    Confirmation,
-    CurrentSession,
-    InstanceFacts,
-    Login,
-    Me,
-    PasswordChange,
-    Registration,
-    SessionFacts,
-    SessionList,
-    UserAnswer,
-    UserFacts,
+    AnsweringInstanceView,
+    CurrentSessionView,
+    CurrentUserView,
+    LoginBody,
+    PasswordChangeBody,
+    PasswordConfirmationBody,
+    RegistrationBody,
+    SessionListView,
+    SessionView,
+    SignedInView,
+    UserView,
 )
 from app.auth.guards import accounts, client, login_required, require_user
 from app.auth.store import User
 from app.core import instance
 from app.core.timestamps import iso
-from app.http.api import answer, no_content, operation
+from app.http.api import json_response, no_content, operation
 
 blueprint = Blueprint("auth", __name__, url_prefix="/api/auth")
 
 
 @blueprint.post("/register")
-@operation("Register an account and sign in", body=Registration, returns={201: UserAnswer}, errors=(409, 429))
-def register(body: Registration) -> Response:
+@operation("Register an account and sign in", body=RegistrationBody, returns={201: SignedInView}, errors=(409, 429))
+def register(body: RegistrationBody) -> Response:
     user = accounts().register(body.email, body.password, client())
     guards.sign_in(user)
     return _user(user, 201)
 
 
 @blueprint.post("/login")
-@operation("Sign in", body=Login, returns={200: UserAnswer}, errors=(401, 429))
-def login(body: Login) -> Response:
+@operation("Sign in", body=LoginBody, returns={200: SignedInView}, errors=(401, 429))
+def login(body: LoginBody) -> Response:
     user = accounts().log_in(body.email, body.password, client())
     guards.sign_in(user)
     return _user(user)
@@ -51,34 +51,34 @@ def logout() -> Response:
 
 
 @blueprint.get("/me")
-@operation("The signed-in user", returns={200: Me}, errors=(401,))
+@operation("The signed-in user", returns={200: CurrentUserView}, errors=(401,))
 @login_required
 def me() -> Response:
     found = guards.describe_current_session()
     times = {name: iso(found[name]) for name in ("created_at", "last_seen_at", "expires_at")}
-    return answer(
-        Me(
-            user=UserFacts.of(require_user()),
-            session=CurrentSession(id=found["id"], **times),
-            instance=InstanceFacts(**instance.current().metadata()),
+    return json_response(
+        CurrentUserView(
+            user=UserView.of(require_user()),
+            session=CurrentSessionView(id=found["id"], **times),
+            instance=AnsweringInstanceView(**instance.current().metadata()),
         )
     )
 
 
 @blueprint.post("/password")
-@operation("Change the password and end all other sessions", body=PasswordChange, returns={204: None}, errors=(401, 409, 429))
+@operation("Change the password and end all other sessions", body=PasswordChangeBody, returns={204: None}, errors=(401, 409, 429))
 @login_required
-def password(body: PasswordChange) -> Response:
+def password(body: PasswordChangeBody) -> Response:
     guards.change_password(require_user(), body.current_password, body.new_password)
     return no_content()
 
 
 @blueprint.get("/sessions")
-@operation("All sessions of the user", returns={200: SessionList}, errors=(401,))
+@operation("All sessions of the user", returns={200: SessionListView}, errors=(401,))
 @login_required
 def sessions() -> Response:
     found = guards.list_sessions(require_user())
-    return answer(SessionList(sessions=[_session(entry) for entry in found]))
+    return json_response(SessionListView(sessions=[_session(entry) for entry in found]))
 
 
 @blueprint.delete("/sessions")
@@ -98,17 +98,17 @@ def end_session(session_id: str) -> Response:
 
 
 @blueprint.delete("/account")
-@operation("Delete the account and all its data", body=Confirmation, returns={204: None}, errors=(401, 429))
+@operation("Delete the account and all its data", body=PasswordConfirmationBody, returns={204: None}, errors=(401, 429))
 @login_required
-def delete_account(body: Confirmation) -> Response:
+def delete_account(body: PasswordConfirmationBody) -> Response:
     guards.delete_account(require_user(), body.password)
     return no_content()
 
 
 def _user(user: User, status: int = 200) -> Response:
-    return answer(UserAnswer(user=UserFacts.of(user)), status)
+    return json_response(SignedInView(user=UserView.of(user)), status)
 
 
-def _session(entry: dict[str, object]) -> SessionFacts:
+def _session(entry: dict[str, object]) -> SessionView:
     times = {name: iso(entry[name]) for name in ("created_at", "last_seen_at")}  # type: ignore[arg-type]
-    return SessionFacts.model_validate({**entry, **times})
+    return SessionView.model_validate({**entry, **times})

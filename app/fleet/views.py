@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from app.auth.guards import admin_required, log_action
 from app.core.extensions import extension
 from app.fleet.service import Fleet
-from app.http.api import answer, operation
+from app.http.api import json_response, operation
 
 blueprint = Blueprint("fleet", __name__, url_prefix="/api/fleet")
 
@@ -86,7 +86,7 @@ class DrainView(BaseModel):
 )
 @admin_required
 def overview() -> Response:
-    return answer(FleetView.model_validate(fleet().overview()))
+    return json_response(FleetView.model_validate(fleet().overview()))
 
 
 @blueprint.post("/instances/<instance_id>/drain")
@@ -96,7 +96,7 @@ def overview() -> Response:
 @admin_required
 def drain(instance_id: str) -> Response:
     set_drained(instance_id, drain=True)
-    return answer(DrainView(instance_id=instance_id, drain=True), 202)
+    return json_response(DrainView(instance_id=instance_id, drain=True), 202)
 
 
 @blueprint.delete("/instances/<instance_id>/drain")
@@ -104,7 +104,7 @@ def drain(instance_id: str) -> Response:
 @admin_required
 def end_drain(instance_id: str) -> Response:
     set_drained(instance_id, drain=False)
-    return answer(DrainView(instance_id=instance_id, drain=False), 202)
+    return json_response(DrainView(instance_id=instance_id, drain=False), 202)
 
 
 def set_drained(instance_id: str, *, drain: bool) -> None:

@@ -1,4 +1,4 @@
-"""`/api/openapi.json`: the description of the API (OpenAPI 3.1), made from the views themselves."""
+"""`/api/openapi.json`: the description of the API (OpenAPI 3.1), generated from the views."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PATH_SCHEMAS: dict[type, dict[str, Any]] = {
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
-class FieldFault(BaseModel):
+class FieldError(BaseModel):
     field: str
     message: str
 
 
 class ProblemDetails(BaseModel):
-    """RFC 9457."""
+    """Problem details (RFC 9457)."""
 
     type: str
     title: str
@@ -36,7 +36,7 @@ class ProblemDetails(BaseModel):
     detail: str
     instance_id: str
     request_id: str | None
-    errors: list[FieldFault] = []
+    errors: list[FieldError] = []
 
 
 @blueprint.get("/api/openapi.json")
@@ -105,7 +105,7 @@ def _query_parameters(found: Operation) -> list[dict[str, Any]]:
 
 
 def _errors(method: str, found: Operation) -> list[int]:
-    """Those of the view, and those that follow from its kind: a foreign origin, an unusable body, a store that is down."""
+    """Return the errors of the view plus the implicit ones: unavailable store, cross-site request, invalid query or body."""
     errors = {*found.errors, 503}
     if method not in SAFE_METHODS:
         errors.add(403)

@@ -1,4 +1,4 @@
-"""What reverse proxies say of a request: believed as far as the operator counts them, TRUSTED_PROXIES."""
+"""`X-Forwarded-*` headers of the trusted reverse proxies (TRUSTED_PROXIES)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 class TrustedProxies:
-    """Werkzeug's ProxyFix, but each proxy need not have added to scheme and host: most write these anew, so that behind two of
-    them there may be one value."""
+    """Werkzeug's ProxyFix for proxies that overwrite the scheme and host headers.
+
+    ProxyFix expects one value per proxy, but most proxies replace these two headers, so two proxies may leave one value.
+    """
 
     def __init__(self, wsgi_app: WSGIApplication, hops: int) -> None:
         self._wsgi_app = wsgi_app

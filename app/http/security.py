@@ -1,4 +1,4 @@
-"""What browsers are told with every response, and which of their requests are refused because another site made them."""
+"""Security headers of every response, and protection against cross-site request forgery (CSRF)."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ def init_app(app: Flask, config: Config) -> None:
     allowed = frozenset(config.allowed_origins)
 
     @app.before_request
-    def refuse_foreign_origins() -> None:
-        if request.method not in SAFE_METHODS and is_foreign(allowed):
-            log.info("foreign request refused: %s from %s", request.path, request.remote_addr)
+    def reject_cross_site_requests() -> None:
+        if request.method not in SAFE_METHODS and is_cross_site(allowed):
+            log.info("rejected cross-site request: %s from %s", request.path, request.remote_addr)
             raise Problem("This request comes from another site.", status=403)
 
     @app.after_request
-    def keep_private(response: Response) -> Response:
+    def forbid_caching(response: Response) -> Response:
         if _is_private():
             response.headers["Cache-Control"] = "no-store"
         return response
 
 
 class SecurityHeaders:
-    """WSGI middleware: what each response says that does not say it in its own way."""
+    """WSGI middleware that adds the security headers a response does not set itself."""
 
     def __init__(self, wsgi_app: WSGIApplication, config: Config) -> None:
         self._wsgi_app = wsgi_app
@@ -71,17 +71,20 @@ class SecurityHeaders:
         self._headers = [(name.lower(), (name, value)) for name, value in headers.items()]
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        def start(status: str, own: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            said = {name.lower() for name, _ in own}
-            return start_response(status, [*own, *(header for name, header in self._headers if name not in said)], exc_info)
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            present = {name.lower() for name, _ in headers}
+            return start_response(
+                status, [*headers, *(header for name, header in self._headers if name not in present)], exc_info
+            )
 
         return self._wsgi_app(environ, start)
 
 
-def is_foreign(allowed: frozenset[str]) -> bool:
-    """Whether a browser says so. A program that sends neither header is no browser, and carries nobody's cookies by accident.
+def is_cross_site(allowed: frozenset[str]) -> bool:
+    """Return whether a browser made this request for another site. `allowed`: further accepted origins.
 
-    Instead of tokens in forms; see Filippo Valsorda's analysis for Go's CrossOriginProtection: https://words.filippo.io/csrf/
+    This replaces CSRF tokens, see the analysis for Go's CrossOriginProtection: https://words.filippo.io/csrf/. A client that
+    sends neither header is not a browser and can't be tricked into sending a user's cookies.
     """
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
     if origin in allowed:
@@ -91,7 +94,7 @@ def is_foreign(allowed: frozenset[str]) -> bool:
     if origin is None:
         return False
     scheme, _, authority = origin.lower().partition("://")
-    # Behind a proxy that does not tell, the scheme here is not the browser's; but then the browser has said "same-origin".
+    # Behind a proxy that does not forward the scheme, request.scheme is wrong; then Sec-Fetch-Site decides.
     same_scheme = scheme == request.scheme or site == "same-origin"
     own = _without_default_port(request.host.lower())
     return not (own and same_scheme and _without_default_port(authority) == own)
@@ -102,6 +105,6 @@ def _without_default_port(authority: str) -> str:
 
 
 def _is_private() -> bool:
-    """An answer that looked at the session, that hands out a cookie, or that the API gives to this caller alone."""
+    """Return whether the response accessed the session, sets a cookie, or comes from the API."""
     current = session._get_current_object()  # type: ignore[attr-defined]
     return request.path.startswith("/api/") or (isinstance(current, Session) and (current.is_loaded or current.is_ended))

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from app.auth.guards import login_required, require_user
 from app.core.extensions import extension
-from app.http.api import LARGEST_ID, Body, Query, answer, no_content, operation
+from app.http.api import MAX_ID, Body, Query, json_response, no_content, operation
 from app.notifications.service import PAGE_SIZE, Notifications
 
 blueprint = Blueprint("notifications", __name__, url_prefix="/api/notifications")
@@ -30,12 +30,12 @@ class NotificationsView(BaseModel):
 
 
 class NotificationsQuery(Query):
-    after: int = Field(0, ge=0, le=LARGEST_ID)
+    after: int = Field(0, ge=0, le=MAX_ID)
     limit: int = Field(PAGE_SIZE, ge=1, le=PAGE_SIZE)
 
 
 class ReadBody(Body):
-    up_to: int = Field(ge=0, le=LARGEST_ID)
+    up_to: int = Field(ge=0, le=MAX_ID)
 
 
 def service() -> Notifications:
@@ -55,7 +55,7 @@ def list_notifications(query: NotificationsQuery) -> Response:
     page = service().after(user_id, query.after, query.limit)
     read_up_to = service().inbox(user_id).read_up_to
     items = [NotificationView(**item.payload(), read=item.seq <= read_up_to) for item in page.items]
-    return answer(NotificationsView(items=items, head=page.head))
+    return json_response(NotificationsView(items=items, head=page.head))
 
 
 @blueprint.post("/read")

@@ -16,7 +16,7 @@ from app.core.config import Config
 from app.core.errors import Problem, Unavailable
 from app.core.instance import Instance
 from app.core.messages import ALL_INSTANCES, Message, user_room
-from app.http.security import is_foreign
+from app.http.security import is_cross_site
 from app.realtime import transport
 from app.realtime.connections import IDENTITY, Connection, Connections, Delivery, Identity, ValidIdentities
 from app.realtime.handshake_guard import HandshakeGuard
@@ -171,7 +171,7 @@ def _parse_after(auth: Any) -> int | None:
 
 def _identify(app: Flask, allowed_origins: frozenset[str], environ: WSGIEnvironment) -> Identity | None:
     with app.request_context(environ):
-        user = None if is_foreign(allowed_origins) else guards.current_user()
+        user = None if is_cross_site(allowed_origins) else guards.current_user()
         key = guards.session_key()
         return Identity(user.id, user.password_version, key) if user and key else None
 

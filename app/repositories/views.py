@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from app.auth.guards import login_required, require_user
 from app.core.extensions import extension
 from app.core.timestamps import iso
-from app.http.api import Body, Query, answer, no_content, operation
+from app.http.api import Body, Query, json_response, no_content, operation
 from app.repositories.service import Analysis, FollowedRepository, Repositories, Repository
 
 blueprint = Blueprint("repositories", __name__, url_prefix="/api")
@@ -102,14 +102,14 @@ class ComparisonView(BaseModel):
 @login_required
 def add(body: AddBody) -> Response:
     repository, analysis = service().add(require_user().id, body.url)
-    return answer(AddedRepositoryView(repository=_repository(repository), analysis=_status(analysis)), 202)
+    return json_response(AddedRepositoryView(repository=_repository(repository), analysis=_status(analysis)), 202)
 
 
 @blueprint.get("/repositories")
 @operation("List the repositories that you follow", returns={200: RepositoryListView}, errors=(401,))
 @login_required
 def list_repositories() -> Response:
-    return answer(RepositoryListView(repositories=[_followed(found) for found in service().list(require_user().id)]))
+    return json_response(RepositoryListView(repositories=[_followed(found) for found in service().list(require_user().id)]))
 
 
 @blueprint.get("/repositories/compare")
@@ -119,7 +119,7 @@ def compare(query: CompareQuery) -> Response:
     ids = list(dict.fromkeys(int(number) for number in query.ids.split(",")))
     found = service().compare(require_user().id, ids)
     compared = [RepositoryReportView(id=one.id, url=one.url, name=one.name, report=one.report) for one in found]
-    return answer(ComparisonView(repositories=compared))
+    return json_response(ComparisonView(repositories=compared))
 
 
 @blueprint.get("/repositories/<id:repository_id>")
@@ -130,7 +130,7 @@ def get(repository_id: int) -> Response:
     history = [
         PastAnalysisView(analysis_id=past.analysis_id, as_of=iso(past.as_of), scores=past.scores) for past in found.history
     ]
-    return answer(RepositoryDetailView(**vars(_followed(found)), report=found.report, history=history))
+    return json_response(RepositoryDetailView(**vars(_followed(found)), report=found.report, history=history))
 
 
 @blueprint.delete("/repositories/<id:repository_id>")
@@ -145,7 +145,7 @@ def unfollow(repository_id: int) -> Response:
 @operation("Analyse a repository again", returns={202: StartedAnalysisView}, errors=(401, 404, 429))
 @login_required
 def analyse(repository_id: int) -> Response:
-    return answer(StartedAnalysisView(analysis=_status(service().analyse(require_user().id, repository_id))), 202)
+    return json_response(StartedAnalysisView(analysis=_status(service().analyse(require_user().id, repository_id))), 202)
 
 
 @blueprint.get("/analyses/<id:analysis_id>")
@@ -153,14 +153,14 @@ def analyse(repository_id: int) -> Response:
 @login_required
 def analysis(analysis_id: int) -> Response:
     found = service().analysis(require_user().id, analysis_id)
-    return answer(AnalysisView(**found.analysis.state, error=found.analysis.error, report=found.report))
+    return json_response(AnalysisView(**found.analysis.state, error=found.analysis.error, report=found.report))
 
 
 @blueprint.delete("/analyses/<id:analysis_id>")
 @operation("Cancel an analysis that no other user waits for", returns={202: AnalysisStatusView}, errors=(401, 404, 409))
 @login_required
 def cancel(analysis_id: int) -> Response:
-    return answer(_status(service().cancel(require_user().id, analysis_id)), 202)
+    return json_response(_status(service().cancel(require_user().id, analysis_id)), 202)
 
 
 def service() -> Repositories:

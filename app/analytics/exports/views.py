@@ -12,7 +12,7 @@ from app.analytics.exports.service import Export, Exports
 from app.auth.guards import admin_required, log_action, require_user
 from app.core.extensions import extension
 from app.core.timestamps import iso
-from app.http.api import Body, Timestamp, answer, operation
+from app.http.api import Body, Timestamp, json_response, operation
 
 blueprint = Blueprint("exports", __name__, url_prefix="/api/analytics/exports")
 
@@ -49,14 +49,14 @@ class ExportsView(BaseModel):
 @operation("Have the events of a time written to a file", body=OrderBody, returns={202: OrderedView}, errors=(401, 403, 429))
 @admin_required
 def order(body: OrderBody) -> Response:
-    return answer(OrderedView(job=_job(order_one(body.since, body.until))), 202)
+    return json_response(OrderedView(job=_job(order_one(body.since, body.until))), 202)
 
 
 @blueprint.get("")
 @operation("Your exports of the last 7 days, newest first", returns={200: ExportsView}, errors=(401, 403))
 @admin_required
 def list_exports() -> Response:
-    return answer(ExportsView(exports=[_job(export) for export in service().list(require_user().id)]))
+    return json_response(ExportsView(exports=[_job(export) for export in service().list(require_user().id)]))
 
 
 @blueprint.get("/<id:export_id>")

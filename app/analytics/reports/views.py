@@ -13,7 +13,7 @@ from app.analytics.reports.service import MOST_NAMES, Insights
 from app.auth.guards import admin_required
 from app.core.extensions import extension
 from app.core.timestamps import DAY, iso
-from app.http.api import Query, answer, operation
+from app.http.api import Query, json_response, operation
 
 blueprint = Blueprint("insights", __name__, url_prefix="/api/analytics")
 
@@ -68,7 +68,7 @@ def summary(query: SummaryQuery) -> Response:
         by_category=found.by_category,
         series=series,
     )
-    return answer(view)
+    return json_response(view)
 
 
 def insights() -> Insights:

@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 from pydantic import BaseModel
 from werkzeug.test import TestResponse
 
-from app.http.api import MAX_BODY_BYTES, Body, answer, no_content, operation
+from app.http.api import MAX_BODY_BYTES, Body, json_response, no_content, operation
 from tests.unit.conftest import MakeApp
 
 
@@ -34,7 +34,7 @@ def app(make_app: MakeApp) -> Flask:
     @app.post("/api/things")
     @operation("Make a thing", body=Thing, returns={201: Found})
     def make_thing(body: Thing) -> Response:
-        return answer(Found(name=body.name), 201)
+        return json_response(Found(name=body.name), 201)
 
     @app.post("/api/sizes")
     @operation("Give sizes", body=Sizes, returns={204: None})
