@@ -48,8 +48,8 @@ class Leases:
 
     def new(self, connection: Connection) -> dict[str, Any]:
         """Return the column values of a new job."""
-        moment = now(connection)
-        return {**self._queued, "attempts": 0, "requested_at": moment, "dispatched_at": moment}
+        timestamp = now(connection)
+        return {**self._queued, "attempts": 0, "requested_at": timestamp, "dispatched_at": timestamp}
 
     def claim(self, connection: Connection, /, job_id: int, token: str, **values: Any) -> Lease | AlreadyLeased | None:
         """Lease a job and set further column `values`. Return None if the job has finished."""
@@ -58,10 +58,10 @@ class Leases:
         row = connection.execute(live.with_for_update()).first()
         if row is None:
             return None
-        moment = now(connection)
-        if row.status == RUNNING and row.leased_until > moment:
-            return AlreadyLeased((row.leased_until - moment).total_seconds())
-        running = {"status": RUNNING, "attempts": row.attempts + 1, "lease": token, "leased_until": moment + LEASE_DURATION}
+        timestamp = now(connection)
+        if row.status == RUNNING and row.leased_until > timestamp:
+            return AlreadyLeased((row.leased_until - timestamp).total_seconds())
+        running = {"status": RUNNING, "attempts": row.attempts + 1, "lease": token, "leased_until": timestamp + LEASE_DURATION}
         connection.execute(update(jobs).where(jobs.c.id == job_id).values(self._queued | running | values))
         return Lease(job_id, token, row.attempts + 1)
 
@@ -80,13 +80,13 @@ class Leases:
 
     def take_lost(self, connection: Connection, limit: int) -> list[int]:
         """Return jobs that were not picked up in time or whose lease has expired, and record them as enqueued again."""
-        jobs, moment = self._table, now(connection)
-        is_new = jobs.c.requested_at > moment - BACKLOG_PICKUP_TIMEOUT
-        is_overdue = jobs.c.dispatched_at < moment - BACKLOG_PICKUP_TIMEOUT
-        is_lost = ((jobs.c.status == QUEUED) & (is_new | is_overdue)) | (jobs.c.leased_until < moment)
-        lost = select(jobs.c.id).where(self._live, is_lost, jobs.c.dispatched_at < moment - PICKUP_TIMEOUT)
+        jobs, timestamp = self._table, now(connection)
+        is_new = jobs.c.requested_at > timestamp - BACKLOG_PICKUP_TIMEOUT
+        is_overdue = jobs.c.dispatched_at < timestamp - BACKLOG_PICKUP_TIMEOUT
+        is_lost = ((jobs.c.status == QUEUED) & (is_new | is_overdue)) | (jobs.c.leased_until < timestamp)
+        lost = select(jobs.c.id).where(self._live, is_lost, jobs.c.dispatched_at < timestamp - PICKUP_TIMEOUT)
         ids = list(connection.execute(lost.order_by(jobs.c.id).limit(limit).with_for_update(skip_locked=True)).scalars())
-        connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(dispatched_at=moment))
+        connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(dispatched_at=timestamp))
         return ids
 
     def release_all(self, connection: Connection) -> list[int]:

@@ -102,8 +102,8 @@ _LIVE = analyses.c.finished_at.is_(None)
 
 def add_repository(connection: Connection, url: str, name: str) -> Repository:
     """Return the repository of a URL, which is created if necessary and can't be deleted until this transaction ends."""
-    moment = now(connection)
-    values = {"url": url, "name": name, "created_at": moment, "due_at": moment + ANALYSIS_INTERVAL}
+    timestamp = now(connection)
+    values = {"url": url, "name": name, "created_at": timestamp, "due_at": timestamp + ANALYSIS_INTERVAL}
     found = None
     while found is None:  # it may be deleted between the two statements
         connection.execute(insert_into(connection, repositories).values(values).on_conflict_do_nothing())
@@ -261,9 +261,9 @@ def list_due(connection: Connection, limit: int) -> list[int]:
 
 def claim_due(connection: Connection, repository_id: int) -> bool:
     """Move the due time of a repository to a day later. Only one of several concurrent callers gets True."""
-    moment = now(connection)
-    due = (repositories.c.id == repository_id) & (repositories.c.due_at <= moment)
-    return connection.execute(update(repositories).where(due).values(due_at=moment + ANALYSIS_INTERVAL)).rowcount == 1
+    timestamp = now(connection)
+    due = (repositories.c.id == repository_id) & (repositories.c.due_at <= timestamp)
+    return connection.execute(update(repositories).where(due).values(due_at=timestamp + ANALYSIS_INTERVAL)).rowcount == 1
 
 
 def delete_if_unfollowed(connection: Connection, repository_id: int) -> bool:

@@ -134,10 +134,12 @@ def kill_one(instance: Instance) -> None:
     os.kill(instance.worker_pids()[0], signal.SIGKILL)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_each_line_of_the_log_has_the_one_form_and_the_instance_id(redis_url: str, database_url: str, workers: str) -> None:
+@pytest.mark.parametrize(("workers", "module"), [("1", "app.worker"), ("2", "app.jobs.worker")])
+def test_each_line_of_the_log_has_the_one_form_and_the_instance_id(
+    redis_url: str, database_url: str, workers: str, module: str
+) -> None:
     environment = fleet_environment(redis_url, database_url, INSTANCE_ID="instance-7", WEB_CONCURRENCY=workers)
-    with Instance(environment) as instance, Worker(environment) as worker:
+    with Instance(environment) as instance, Worker(environment, module=module) as worker:
         user = User(instance).register()
         user.log_in("wrong password\n[2025-10-03T20:00:00.000Z] [INFO] [instance-7] forged")
         user.get("/a%0a[2025-10-03T20:00:00.000Z] [INFO] [instance-7] forged")
