@@ -1,1 +1,1 @@
-"""Measurements: what takes how long, against something to compare it with. They start the servers that they need."""
+"""Benchmarks. They start the servers that they need and compare RepoRadar with other stacks."""

@@ -1,4 +1,4 @@
-"""`make bench`: what RepoRadar costs, beside its peers, as Markdown."""
+"""`make bench`: the costs of RepoRadar and of its peers, as Markdown tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench import machine, messages, requests, serving, sockets, stop
 
 @click.command()
 def main() -> None:
-    """Takes about ten minutes, in which the machine should have nothing else to do."""
+    """Run all benchmarks. They take about ten minutes on an otherwise idle machine."""
     click.echo(f"{machine.describe()}. Medians of {requests.ROUNDS} rounds, {requests.CONNECTIONS} connections.\n")
     click.echo(requests.table(requests.measure()) + "\n")
     click.echo(serving.table(serving.measure()) + "\n")

@@ -1,4 +1,4 @@
-"""What clients of sockets say: the bytes of a handshake and of a message."""
+"""The bytes of a WebSocket handshake and of a WebSocket message."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TEXT = 0x81  # first byte of a frame, RFC 6455
 
 
 def upgrade(port: int, cookie: str) -> bytes:
-    """The request that a WebSocket of Socket.IO begins with."""
+    """Return the upgrade request of a Socket.IO WebSocket."""
     lines = [
         "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
@@ -23,5 +23,5 @@ def upgrade(port: int, cookie: str) -> bytes:
 
 
 def message(text: bytes) -> bytes:
-    """A short one, with a mask of zeros, which leaves the text as it is."""
+    """Return a frame with up to 125 bytes. The mask is zero, so that the text is not changed."""
     return bytes([TEXT, 0x80 | len(text), 0, 0, 0, 0]) + text

@@ -1,4 +1,4 @@
-"""Very many events of analytics, made by PostgreSQL itself, and what is counted of them. Repeatable."""
+"""Generates many analytics events and their rollups inside PostgreSQL. The events are the same in each run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.analytics.catalogue import BY_NAME
 from app.core.timestamps import LENGTHS
 
 ACCOUNTS, VISITORS_A_DAY = 2000, 800
-# How many of a hundred events are of which kind; pages have one of these paths, the first ones more often.
+# Percentage of each event. Page events have one of PATHS, the first ones more often.
 SHARES = {
     "page_viewed": 45,
     "page_left": 36,
@@ -47,7 +47,7 @@ STORE = text("""
             CAST(:since AS timestamptz) + random() * (CAST(:until AS timestamptz) - :since) AS moment
         FROM generate_series(1, :count) AS number
     ) AS chance
-    ORDER BY moment -- as they come
+    ORDER BY moment -- in the order of arrival
 """)
 COUNT = [
     text("""
@@ -83,7 +83,7 @@ def store(connection: Connection, count: int, since: datetime, until: datetime) 
 
 
 def count_all(connection: Connection) -> None:
-    """The same as `app.analytics.rollups` counts event by event."""
+    """Compute the rollups that `app.analytics.rollups` would maintain event by event."""
     for grain in LENGTHS:
         for statement in COUNT:
             connection.execute(statement, {"grain": grain})

@@ -1,6 +1,7 @@
-"""Idle Socket.IO clients over WebSocket, from a process of its own: opens so many, says `open`, closes them when its input ends.
+"""A process with idle Socket.IO clients over WebSocket: `python -m bench.idle PORT COOKIE COUNT`.
 
-python -m bench.idle PORT COOKIE COUNT  prints at its end how many the server closed before, by a close frame: `closed COUNT`.
+It prints `open` when COUNT sockets are open, and closes them when its standard input ends. Then it prints `closed N`, the number
+of sockets that the server had already closed with a close frame.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextlib import suppress
 
 from bench.client import message, upgrade
 
-AT_ONCE = 20  # handshakes: each is a look at the session
+CONCURRENCY = 20  # handshakes, each of which reads the session
 CLOSE = 0x88  # first byte of a frame, RFC 6455
 OPENED, PING, PONG, CONNECT, CONNECTED = b"0", b"2", b"3", b"40", b"40"  # Engine.IO and Socket.IO packets
 
@@ -24,16 +25,16 @@ class IdleClient:
 
     @classmethod
     async def open(cls, port: int, cookie: str) -> IdleClient:
-        """Returns when the server has let it in."""
+        """Return a client when the server has accepted its connection."""
         client = cls(*await asyncio.open_connection("127.0.0.1", port))
         await client._upgrade(port, cookie)
-        await client._until(OPENED)
+        await client._receive_until(OPENED)
         client._send(CONNECT)
-        await client._until(CONNECTED)
+        await client._receive_until(CONNECTED)
         return client
 
     async def stay(self) -> None:
-        """Answers pings until the connection ends."""
+        """Answer pings until the connection ends."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while not self.was_closed:
                 if await self._receive() == PING:
@@ -50,12 +51,12 @@ class IdleClient:
         if not answer.startswith(b"HTTP/1.1 101"):
             raise ConnectionError(answer.partition(b"\r\n")[0].decode())
 
-    async def _until(self, start: bytes) -> None:
+    async def _receive_until(self, start: bytes) -> None:
         while not (await self._receive()).startswith(start):
             pass
 
     async def _receive(self) -> bytes:
-        """The content of a frame; servers send small ones here, without a mask."""
+        """Return the payload of a frame. Frames of these servers are small and not masked."""
         first, length = await self._reader.readexactly(2)
         self.was_closed = first == CLOSE
         if length == 126:
@@ -67,10 +68,10 @@ class IdleClient:
 
 
 async def open_all(port: int, cookie: str, count: int) -> list[IdleClient]:
-    places = asyncio.Semaphore(AT_ONCE)
+    semaphore = asyncio.Semaphore(CONCURRENCY)
 
     async def open_one() -> IdleClient:
-        async with places:
+        async with semaphore:
             return await IdleClient.open(port, cookie)
 
     return list(await asyncio.gather(*(open_one() for _ in range(count))))

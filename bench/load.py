@@ -1,4 +1,4 @@
-"""HTTP load from a process of its own: so many keep-alive connections, each sends its next request when it has the answer.
+"""A process that generates HTTP load: each keep-alive connection sends its next request after the response to the previous one.
 
 python -m bench.load PORT PATH COOKIE CONNECTIONS SECONDS  prints {"requests", "failed", "latencies_ms": [p50, p99]} as JSON.
 """
@@ -13,8 +13,6 @@ import time
 
 
 class Client(asyncio.Protocol):
-    """One connection."""
-
     def __init__(self, request: bytes, latencies: list[float]) -> None:
         self._request = request
         self._latencies = latencies
@@ -46,8 +44,8 @@ class Client(asyncio.Protocol):
         self.failed += not self._is_over
         self.closed.set_result(None)
 
-    def end(self) -> None:
-        """After the answer that is waited for."""
+    def finish(self) -> None:
+        """Close the connection after the next response."""
         self._is_over = True
 
     def _send(self) -> None:
@@ -72,7 +70,7 @@ async def load(port: int, path: str, cookie: str, connections: int, seconds: flo
     ]
     await asyncio.sleep(seconds)
     for client in clients:
-        client.end()
+        client.finish()
     await asyncio.gather(*(client.closed for client in clients))
     percentiles = statistics.quantiles(latencies, n=100)
     return {

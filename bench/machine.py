@@ -1,4 +1,4 @@
-"""The machine, and what of it a process takes."""
+"""Describes the machine, pins processes to cores and measures their CPU time and memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import psutil
 
-SERVER_CORE, OTHER_CORE = 0, 1  # what is measured has the first one for itself; load and stores share the other
+SERVER_CORE, OTHER_CORE = 0, 1  # the measured server has a core for itself; load generator and stores share the other
 
 
 def describe() -> str:
-    """`2 cores of …, Python 3.11.2, Linux 6.1`."""
+    """Return `2 cores of …, Python 3.11.2, Linux 6.1`."""
     model = next(
         (line.partition(":")[2].strip() for line in _cpu_facts() if line.startswith("model name")), "an unknown processor"
     )
@@ -22,33 +22,33 @@ def describe() -> str:
 
 
 def pin(pid: int, core: int) -> None:
-    """With all that it starts from now on, and has started."""
+    """Pin the process and its present and future children to the core."""
     process = psutil.Process(pid)
     for one in (process, *process.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):  # a store's child that has done its work
+        with suppress(psutil.NoSuchProcess):  # a child has exited
             one.cpu_affinity([core])
 
 
 def cpu_seconds(pid: int) -> float:
-    """That a process and its children have taken so far."""
+    """Return the CPU time of a process and its children so far, in units of 10 ms."""
     process = psutil.Process(pid)
     times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
     return sum(time.user + time.system for time in times)
 
 
 def busy_seconds(pid: int) -> float:
-    """The same by the scheduler's own count, which is not one of hundredths of a second; for what takes little."""
+    """Return the CPU time so far from the scheduler's statistics, which are precise enough for short times."""
     process = psutil.Process(pid)
-    of_threads = [
+    by_thread = [
         statistics
         for one in (process, *process.children(recursive=True))
         for statistics in Path(f"/proc/{one.pid}/task").glob("*/schedstat")
     ]
-    return sum(int(statistics.read_text().split()[0]) for statistics in of_threads) / 1e9
+    return sum(int(statistics.read_text().split()[0]) for statistics in by_thread) / 1e9
 
 
 def memory_bytes(pid: int) -> int:
-    """That nobody else has a part in, of a process and its children."""
+    """Return the unshared memory of a process and its children."""
     process = psutil.Process(pid)
     return sum(int(one.memory_full_info().uss) for one in (process, *process.children(recursive=True)))
 

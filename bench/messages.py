@@ -1,7 +1,7 @@
-"""What a message between instances costs: one publishes, another has the sockets; beside the same in the peers.
+"""The cost of a message between two instances, one that publishes and one that holds the sockets, for RepoRadar and its peers.
 
-Of RepoRadar it is the state of an analysis, all the way from `publish_analysis` to the browser; notifications, which are stored
-in SQL before, take the same way.
+For RepoRadar it is the state of an analysis, from `publish_analysis` to the browser. Notifications take the same way after they
+were stored in SQL.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench import machine
-from bench.rivals import Launch, Rival, launchers
+from bench.servers import BenchServer, Launch, launchers
 from harness.servers import ROOT
 
 ROUNDS = 3
-SECONDS, CALM_SECONDS = 1.0, 2.0
+THROUGHPUT_SECONDS, LATENCY_SECONDS = 1.0, 2.0
 MANY = 10  # sockets in one room
 PER_SECOND = 200  # for the latency
-FOREIGN_PER_SECOND = 2000  # that concern nobody at the bystander
+FOREIGN_PER_SECOND = 2000  # messages to a room without members on the bystander
 
 
 @dataclass
 class Measured:
-    """One value for each round."""
+    """One value per round."""
 
     per_second: list[float] = field(default_factory=list)
     per_second_to_many: list[float] = field(default_factory=list)
@@ -49,13 +49,13 @@ def measure() -> Results:
     with launchers() as (launch, _), ExitStack() as stack:
         pairs = {name: (stack.enter_context(one()), stack.enter_context(one())) for name, one in launch.items()}
         for pair in pairs.values():
-            _busy(*pair, Measured())
+            _measure_throughput(*pair, Measured())
         for _ in range(ROUNDS):
             for name, pair in pairs.items():
-                _busy(*pair, results[name])
-                _calm(*pair, results[name])
+                _measure_throughput(*pair, results[name])
+                _measure_latency(*pair, results[name])
         for name, pair in pairs.items():
-            _bystander(*pair, launch[name], results[name])
+            _measure_bystander(*pair, launch[name], results[name])
     return results
 
 
@@ -79,52 +79,54 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _busy(publisher: Rival, host: Rival, into: Measured) -> None:
-    """As much as they can; both share one core."""
-    with _hearing(host, 1, publisher, "throughput", SECONDS) as begin:
+def _measure_throughput(publisher: BenchServer, host: BenchServer, into: Measured) -> None:
+    """Send as many messages as possible. Both instances share one core."""
+    with _subscribers(host, 1, publisher, "throughput", THROUGHPUT_SECONDS) as start:
         before = machine.busy_seconds(publisher.pid), machine.busy_seconds(host.pid)
-        found = begin()
+        found = start()
         into.publisher_us.append((machine.busy_seconds(publisher.pid) - before[0]) * 1e6 / found["messages"])
         into.host_us.append((machine.busy_seconds(host.pid) - before[1]) * 1e6 / found["messages"])
         into.per_second.append(found["messages"] / found["seconds"])
-    with _hearing(host, MANY, publisher, "throughput", SECONDS) as begin:
-        found = begin()
+    with _subscribers(host, MANY, publisher, "throughput", THROUGHPUT_SECONDS) as start:
+        found = start()
         into.per_second_to_many.append(found["messages"] / found["seconds"])
 
 
-def _calm(publisher: Rival, host: Rival, into: Measured) -> None:
-    with _hearing(host, 1, publisher, f"pace:{PER_SECOND}", CALM_SECONDS) as begin:
-        p50_ms, p99_ms = begin()["latencies_ms"]
+def _measure_latency(publisher: BenchServer, host: BenchServer, into: Measured) -> None:
+    with _subscribers(host, 1, publisher, f"pace:{PER_SECOND}", LATENCY_SECONDS) as start:
+        p50_ms, p99_ms = start()["latencies_ms"]
         into.p50_ms.append(p50_ms)
         into.p99_ms.append(p99_ms)
 
 
-def _bystander(publisher: Rival, host: Rival, launch: Launch, into: Measured) -> None:
-    """A third instance that has a socket, but none in that room: what it takes more than in the same time of silence."""
-    with launch() as bystander, _hearing(bystander, 1, publisher, "pace:0", 0, room=0):
+def _measure_bystander(publisher: BenchServer, host: BenchServer, launch: Launch, into: Measured) -> None:
+    """Measure the additional CPU time of a third instance that has a socket, but none in the room of the messages."""
+    with launch() as bystander, _subscribers(bystander, 1, publisher, "pace:0", 0, room=0):
         for _ in range(ROUNDS):
-            with _hearing(host, 1, publisher, f"pace:{FOREIGN_PER_SECOND}", SECONDS) as begin:
+            with _subscribers(host, 1, publisher, f"pace:{FOREIGN_PER_SECOND}", THROUGHPUT_SECONDS) as start:
                 before = machine.busy_seconds(bystander.pid)
-                time.sleep(SECONDS)
+                time.sleep(THROUGHPUT_SECONDS)
                 quiet, before = machine.busy_seconds(bystander.pid) - before, machine.busy_seconds(bystander.pid)
-                found = begin()
+                found = start()
                 taken = machine.busy_seconds(bystander.pid) - before
                 into.bystander_us.append((taken - quiet) * 1e6 / found["messages"])
 
 
 @contextmanager
-def _hearing(host: Rival, members: int, publisher: Rival, work: str, seconds: float, room: int | None = None) -> Iterator[Any]:
-    """Sockets at the host, in the room of its user; in the block, one call lets them work and returns what they found."""
+def _subscribers(
+    host: BenchServer, count: int, publisher: BenchServer, work: str, seconds: float, room: int | None = None
+) -> Iterator[Any]:
+    """Open sockets at the host, in the room of its user. Yield a function that starts the work and returns its results."""
     user_id = host.user_id if room is None else room
-    arguments = [host.port, host.cookie, user_id, members, publisher.port, work, seconds]
-    command = ["taskset", "--cpu-list", str(machine.OTHER_CORE), sys.executable, "-m", "bench.hear", *map(str, arguments)]
+    arguments = [host.port, host.cookie, user_id, count, publisher.port, work, seconds]
+    command = ["taskset", "--cpu-list", str(machine.OTHER_CORE), sys.executable, "-m", "bench.subscribers", *map(str, arguments)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
         if process.stdout.readline() != "open\n":
-            raise RuntimeError(f"{host.name} did not take {members} sockets")
+            raise RuntimeError(f"{host.name} did not accept {count} sockets")
 
-        def begin() -> dict[str, Any]:
+        def start() -> dict[str, Any]:
             assert process.stdin
             assert process.stdout
             process.stdin.write("\n")
@@ -134,7 +136,7 @@ def _hearing(host: Rival, members: int, publisher: Rival, work: str, seconds: fl
                 raise RuntimeError(f"{found['lost']} messages of {host.name} were lost")
             return found
 
-        yield begin
+        yield start
         process.stdin.close()
         process.wait()
 

@@ -1,4 +1,4 @@
-"""What a request costs: CPU of the server, commands of Redis, latency; beside the same in the tutorials' stack and in Node."""
+"""CPU time, Redis commands and latency of a request, for RepoRadar and its peers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench import machine
-from bench.rivals import Rival, rivals
+from bench.servers import BenchServer, all_servers
 from harness.servers import ROOT, RedisServer
 
 WORK = {
@@ -27,7 +27,7 @@ WIDTH = "|---|---|---:|---:|---:|---:|---:|---:|"
 
 @dataclass
 class Measured:
-    """One value for each round."""
+    """One value per round."""
 
     cpu_us: list[float] = field(default_factory=list)
     per_second: list[float] = field(default_factory=list)
@@ -36,26 +36,26 @@ class Measured:
     commands: list[float] = field(default_factory=list)
 
 
-Results = dict[str, dict[str, Measured]]  # work -> rival -> what was measured
+Results = dict[str, dict[str, Measured]]  # work -> server -> what was measured
 
 
 def measure() -> Results:
     results: Results = {what: defaultdict(Measured) for what in WORK}
-    with rivals() as (all_of_them, redis):
+    with all_servers() as (servers, redis):
         for what, path in WORK.items():
-            for rival in all_of_them:
-                load(rival.port, path, rival.cookie, WARM_UP_SECONDS)
+            for server in servers:
+                load(server.port, path, server.cookie, WARM_UP_SECONDS)
             for _ in range(ROUNDS):
-                for rival in all_of_them:
-                    _round(rival, path, redis, results[what][rival.name])
+                for server in servers:
+                    _round(server, path, redis, results[what][server.name])
     return results
 
 
 def table(results: Results) -> str:
     lines = ["| work | | CPU/request, us | to T | to N | requests/s | p50 / p99, ms | Redis commands |", WIDTH]
-    for what, by_rival in results.items():
-        median = {name: statistics.median(measured.cpu_us) for name, measured in by_rival.items()}
-        for name, measured in by_rival.items():
+    for what, by_server in results.items():
+        median = {name: statistics.median(measured.cpu_us) for name, measured in by_server.items()}
+        for name, measured in by_server.items():
             cells = [
                 what,
                 name,
@@ -69,21 +69,21 @@ def table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _round(rival: Rival, path: str, redis: RedisServer, into: Measured) -> None:
-    before, asked = machine.cpu_seconds(rival.pid), _commands(redis)
-    found = load(rival.port, path, rival.cookie, SECONDS)
+def _round(server: BenchServer, path: str, redis: RedisServer, into: Measured) -> None:
+    cpu_before, commands_before = machine.cpu_seconds(server.pid), _commands(redis)
+    found = load(server.port, path, server.cookie, SECONDS)
     if found["failed"]:
-        raise RuntimeError(f"{found['failed']} requests of {rival.name} to {path} failed")
+        raise RuntimeError(f"{found['failed']} requests of {server.name} to {path} failed")
     count = found["requests"]
-    into.cpu_us.append((machine.cpu_seconds(rival.pid) - before) * 1e6 / count)
+    into.cpu_us.append((machine.cpu_seconds(server.pid) - cpu_before) * 1e6 / count)
     into.per_second.append(count / SECONDS)
     into.p50_ms.append(found["latencies_ms"][0])
     into.p99_ms.append(found["latencies_ms"][1])
-    into.commands.append((_commands(redis) - asked) / count)
+    into.commands.append((_commands(redis) - commands_before) / count)
 
 
 def load(port: int, path: str, cookie: str, seconds: float) -> dict[str, Any]:
-    """As `bench.load` prints it."""
+    """Return the output of `bench.load`."""
     arguments = [str(port), path, cookie, str(CONNECTIONS), str(seconds)]
     command = ["taskset", "--cpu-list", str(machine.OTHER_CORE), sys.executable, "-m", "bench.load", *arguments]
     found: dict[str, Any] = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
@@ -91,7 +91,7 @@ def load(port: int, path: str, cookie: str, seconds: float) -> dict[str, Any]:
 
 
 def _commands(redis: RedisServer) -> int:
-    """That Redis has carried out so far, those in scripts included."""
+    """Return the number of commands that Redis has executed so far, including those in scripts."""
     with redis.client() as client:
         statistics_of_commands = client.info("stats")
     return int(statistics_of_commands["total_commands_processed"])

@@ -1,4 +1,4 @@
-"""What it costs to get a request to an application and its answer back: gunicorn's workers, and RepoRadar's.
+"""The CPU time between a request's arrival and the application, for gunicorn's workers and RepoRadar's worker.
 
 .venv/bin/python -m bench.serving
 """
@@ -15,7 +15,7 @@ import click
 
 from bench import machine
 from bench.requests import load
-from bench.rivals import GUNICORN, started
+from bench.servers import GUNICORN, started
 
 BIND = ["--bind", "127.0.0.1:{port}"]
 STOCK = [GUNICORN, "--config", os.devnull, *BIND]
@@ -24,7 +24,7 @@ WORKERS = {
     "gunicorn’s gevent_pywsgi worker": [*STOCK, "--worker-class", "gevent_pywsgi"],
     "RepoRadar’s worker": [GUNICORN, "--config", "bench/peers/gunicorn_conf.py", *BIND],
 }
-APPLICATIONS = {"WSGI": "bench.peers.floors:wsgi", "Flask": "bench.peers.floors:flask"}
+APPLICATIONS = {"WSGI": "bench.peers.baselines:wsgi", "Flask": "bench.peers.baselines:flask"}
 ROUNDS = 5
 WARM_UP_SECONDS, SECONDS = 0.5, 1.5
 

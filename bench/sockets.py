@@ -1,4 +1,4 @@
-"""What a WebSocket takes: CPU to open, memory to keep, CPU to close; beside the same in the tutorials' stack and in Node."""
+"""Memory of an idle WebSocket, and the CPU time to open and to close it, for RepoRadar and its peers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bench import machine
-from bench.rivals import Rival, rivals
+from bench.servers import BenchServer, all_servers
 from harness.processes import wait_until
 from harness.servers import ROOT
 
 COUNTS = (500, 4000)
-WARM_UP = 20  # sockets, for what the first ones make once for all
-SETTLE_SECONDS = 3.0  # after which memory is what it stays
-LOOK_SECONDS, QUIET_SHARE = 0.5, 0.2  # a server has finished when it takes less of its core than this
-LONGEST_SECONDS = 120.0  # for one to finish
+WARM_UP = 20  # sockets, for one-time initialisation
+SETTLE_SECONDS = 3.0  # until memory no longer changes
+SAMPLE_SECONDS, QUIET_SHARE = 0.5, 0.2  # a server is quiet when it uses less than this share of its core
+TIMEOUT_SECONDS = 120.0  # for a server to become quiet
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Measured:
     disconnect_ms: float  # CPU
 
 
-Results = dict[int, dict[str, Measured]]  # sockets -> rival -> what was measured
+Results = dict[int, dict[str, Measured]]  # sockets -> server -> what was measured
 
 
 def measure() -> Results:
@@ -40,55 +40,55 @@ def table(results: Results) -> str:
         "| idle WebSockets | | memory of one, kB | CPU to connect, ms | CPU to disconnect, ms |",
         "|---:|---|---:|---:|---:|",
     ]
-    for count, by_rival in results.items():
-        for name, found in by_rival.items():
+    for count, by_server in results.items():
+        for name, found in by_server.items():
             lines.append(f"| {count:,} | {name} | {found.memory_kb:.1f} | {found.connect_ms:.2f} | {found.disconnect_ms:.2f} |")
     return "\n".join(lines)
 
 
 def _measure_all(count: int) -> dict[str, Measured]:
-    """Of servers that have just been started: those that have had sockets before would use their memory again."""
-    with rivals() as (all_of_them, _):
-        for rival in all_of_them:
-            _measure(rival, WARM_UP)
-        return {rival.name: _measure(rival, count) for rival in all_of_them}
+    """Start new servers for each measurement, because a server reuses the memory of earlier sockets."""
+    with all_servers() as (servers, _):
+        for server in servers:
+            _measure(server, WARM_UP)
+        return {server.name: _measure(server, count) for server in servers}
 
 
-def _measure(rival: Rival, count: int) -> Measured:
-    _settle(rival)
-    memory, cpu = machine.memory_bytes(rival.pid), machine.cpu_seconds(rival.pid)
-    with idle_sockets(rival, count):
-        _settle(rival)
-        connected = machine.cpu_seconds(rival.pid)
+def _measure(server: BenchServer, count: int) -> Measured:
+    _wait_until_quiet(server)
+    memory, cpu = machine.memory_bytes(server.pid), machine.cpu_seconds(server.pid)
+    with idle_sockets(server, count):
+        _wait_until_quiet(server)
+        connected = machine.cpu_seconds(server.pid)
         time.sleep(SETTLE_SECONDS)
-        taken = machine.memory_bytes(rival.pid) - memory
-        open_until = machine.cpu_seconds(rival.pid)
-    _settle(rival)
-    closed = machine.cpu_seconds(rival.pid)
+        taken = machine.memory_bytes(server.pid) - memory
+        open_until = machine.cpu_seconds(server.pid)
+    _wait_until_quiet(server)
+    closed = machine.cpu_seconds(server.pid)
     return Measured((connected - cpu) * 1000 / count, taken / count / 1000, (closed - open_until) * 1000 / count)
 
 
-def _settle(rival: Rival) -> None:
-    """Waits until it has done what it has to do."""
+def _wait_until_quiet(server: BenchServer) -> None:
+    """Wait until the server has finished its work."""
 
     def is_quiet() -> bool:
-        before = machine.cpu_seconds(rival.pid)
-        time.sleep(LOOK_SECONDS)
-        return machine.cpu_seconds(rival.pid) - before < LOOK_SECONDS * QUIET_SHARE
+        before = machine.cpu_seconds(server.pid)
+        time.sleep(SAMPLE_SECONDS)
+        return machine.cpu_seconds(server.pid) - before < SAMPLE_SECONDS * QUIET_SHARE
 
-    wait_until(is_quiet, LONGEST_SECONDS, f"{rival.name} to finish")
+    wait_until(is_quiet, TIMEOUT_SECONDS, f"{server.name} to become quiet")
 
 
 @contextmanager
-def idle_sockets(rival: Rival, count: int) -> Iterator[Callable[[], int]]:
-    """What comes can be called once, to close them: it returns how many the server had closed itself."""
+def idle_sockets(server: BenchServer, count: int) -> Iterator[Callable[[], int]]:
+    """Yield a function that closes the sockets and returns how many the server had closed itself."""
     command = ["taskset", "--cpu-list", str(machine.OTHER_CORE), sys.executable, "-m", "bench.idle"]
-    arguments = [str(rival.port), rival.cookie, str(count)]
+    arguments = [str(server.port), server.cookie, str(count)]
     with subprocess.Popen([*command, *arguments], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdin
         if process.stdout.readline() != "open\n":
-            raise RuntimeError(f"{rival.name} did not take {count} sockets")
+            raise RuntimeError(f"{server.name} did not accept {count} sockets")
         yield lambda: int(process.communicate()[0].removeprefix("closed "))
         process.stdin.close()
         process.wait()

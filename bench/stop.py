@@ -1,4 +1,4 @@
-"""A stop with sockets open and a request under way; beside the same in the tutorials' stack and in Node.
+"""A stop with open sockets and a request in progress, for RepoRadar and its peers.
 
 .venv/bin/python -m bench.stop
 """
@@ -17,18 +17,18 @@ import httpx
 import psutil
 
 from bench import machine
-from bench.rivals import Rival, rivals
+from bench.servers import BenchServer, all_servers
 from bench.sockets import idle_sockets
 from harness.processes import wait_until
 
 SOCKETS = 200
-BEFORE_SECONDS = 0.5  # the request has begun, then comes the signal
-LONGEST_SECONDS = 60.0
+SIGNAL_AFTER_SECONDS = 0.5  # after the request was sent
+TIMEOUT_SECONDS = 60.0
 
 
 @dataclass
-class Request:
-    status: int = 0  # 0: it was cut off
+class SlowRequest:
+    status: int = 0  # 0: no response
     ended_at: float = 0.0
 
 
@@ -37,12 +37,12 @@ class Measured:
     seconds: float  # from the signal to the exit
     after_request: float  # from the end of the request to the exit
     status: int
-    closed: int  # sockets that were told by a close frame
+    closed: int  # sockets that received a close frame
 
 
 def measure() -> dict[str, Measured]:
-    with rivals() as (all_of_them, _):
-        return {rival.name: _measure(rival) for rival in all_of_them}
+    with all_servers() as (servers, _):
+        return {server.name: _measure(server) for server in servers}
 
 
 def table(results: dict[str, Measured]) -> str:
@@ -54,23 +54,23 @@ def table(results: dict[str, Measured]) -> str:
     return "\n".join(lines)
 
 
-def _measure(rival: Rival) -> Measured:
-    with idle_sockets(rival, SOCKETS) as close:
-        request = Request()
-        asking = threading.Thread(target=_ask, args=(rival, request))
-        asking.start()
-        time.sleep(BEFORE_SECONDS)
-        began = time.monotonic()
-        os.kill(rival.pid, signal.SIGTERM)
-        wait_until(lambda: psutil.Process(rival.pid).status() == psutil.STATUS_ZOMBIE, LONGEST_SECONDS, f"{rival.name} to exit")
+def _measure(server: BenchServer) -> Measured:
+    with idle_sockets(server, SOCKETS) as close:
+        request = SlowRequest()
+        thread = threading.Thread(target=_send_slow_request, args=(server, request))
+        thread.start()
+        time.sleep(SIGNAL_AFTER_SECONDS)
+        started = time.monotonic()
+        os.kill(server.pid, signal.SIGTERM)
+        wait_until(lambda: psutil.Process(server.pid).status() == psutil.STATUS_ZOMBIE, TIMEOUT_SECONDS, f"{server.name} to exit")
         ended = time.monotonic()
-        asking.join()
-        return Measured(ended - began, ended - request.ended_at, request.status, close())
+        thread.join()
+        return Measured(ended - started, ended - request.ended_at, request.status, close())
 
 
-def _ask(rival: Rival, request: Request) -> None:
+def _send_slow_request(server: BenchServer, request: SlowRequest) -> None:
     with suppress(httpx.TransportError):
-        request.status = httpx.get(f"http://127.0.0.1:{rival.port}/bench/slow", trust_env=False, timeout=60).status_code
+        request.status = httpx.get(f"http://127.0.0.1:{server.port}/bench/slow", trust_env=False, timeout=60).status_code
     request.ended_at = time.monotonic()
 
 

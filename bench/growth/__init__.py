@@ -1,1 +1,1 @@
-"""How costs grow with their work: measured at sizes far apart, fitted, drawn, and held against how the work itself grows."""
+"""Measures costs at very different sizes, and compares the growth of each cost with the growth of its work."""

@@ -1,4 +1,4 @@
-"""How costs grow with their work: tables as Markdown, plots in docs/growth.
+"""The growth of costs: Markdown tables on standard output, plots in docs/growth.
 
 .venv/bin/python -m bench.growth [SERIES ...]
 """
@@ -19,7 +19,7 @@ MEASURED = {
 }
 
 
-@click.command(help=f"All of it takes some minutes. One alone: {', '.join(MEASURED)}.")
+@click.command(help=f"All series take some minutes. Available series: {', '.join(MEASURED)}.")
 @click.argument("series", nargs=-1, type=click.Choice(list(MEASURED)))
 def main(series: tuple[str, ...]) -> None:
     click.echo(f"{machine.describe()}. Medians.\n")
@@ -30,7 +30,7 @@ def main(series: tuple[str, ...]) -> None:
         too_fast += measured.too_fast
         FOLDER.mkdir(exist_ok=True)
         (FOLDER / f"{name}.svg").write_text(svg(measured))
-    click.echo("\n".join(f"GROWS FASTER THAN ITS WORK: {what}" for what in too_fast) or "Nothing grows faster than its work.")
+    click.echo("\n".join(f"GROWS FASTER THAN ITS WORK: {what}" for what in too_fast) or "No cost grows faster than its work.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Very many stored events of analytics: storing more, reading the page, exporting, and deleting."""
+"""The cost of storing, exporting, deleting and reporting analytics events when many are stored."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from app.database.upgrade import upgrade
 from app.jobs.leases import RUNNING
 from bench import events, machine
 from bench.growth.fleet import spent
-from bench.growth.series import EACH, Line, Panel, Series
+from bench.growth.series import PROPORTIONAL, Line, Panel, Series
 from harness.servers import PostgresServer
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -43,8 +43,8 @@ PURGED, VISITORS = 1_000, 100
 LONG_SECONDS = 900
 
 
-class Stored:
-    """So many events, and what is done with them again and again."""
+class StoredEvents:
+    """A database with `count` events, and the operations to measure."""
 
     def __init__(self, postgres: PostgresServer, count: int) -> None:
         self._postgres = postgres
@@ -56,13 +56,13 @@ class Stored:
         self._database.run_within(LONG_SECONDS, events.count_all)
         with self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text(f"SET statement_timeout = {LONG_SECONDS * 1000}"))
-            connection.execute(text("VACUUM ANALYZE"))  # as PostgreSQL does it by itself in time
+            connection.execute(text("VACUUM ANALYZE"))  # PostgreSQL's autovacuum would do it later
 
     def close(self) -> None:
         self._database.close()
 
     def store(self) -> tuple[float, ...]:
-        """Seconds of CPU, of PostgreSQL and of this process, for each event; so do the others."""
+        """Return CPU seconds of PostgreSQL and of this process per event. The other methods return the same."""
         batch = _batch([_visitor() for _ in range(VISITORS)], self._now, timedelta(hours=1))
         with self._spent(BATCH) as cpu:
             self._database.run_within(LONG_SECONDS, store.store_events, batch, self._since)
@@ -80,7 +80,7 @@ class Stored:
         return tuple(cpu)
 
     def purge(self) -> tuple[float, ...]:
-        oldest = self._database.run(_moment_of, PURGED)
+        oldest = self._database.run(_time_of, PURGED)
         with self._spent(PURGED) as cpu:
             assert self._database.run_within(LONG_SECONDS, store.purge_batch, oldest, 10 * PURGED) == PURGED
         return tuple(cpu)
@@ -95,43 +95,43 @@ class Stored:
         return tuple(cpu)
 
     def read(self) -> tuple[float, ...]:
-        """The page, as a whole."""
+        """Read all data of the analytics page."""
         until = ceiling(self._now, DAY)
         with self._spent(1) as cpu:
             Insights(self._database, PAGE_VIEWED, FUNNELS).overview(Range(until - timedelta(days=SHOWN_DAYS), until, DAY))
         return tuple(cpu)
 
-    def room(self) -> list[int]:
-        """Bytes of the events, and of what is counted of them; indexes included."""
-        counted = " + ".join(f"pg_total_relation_size('{one.name}')" for one in (rollups, visits, visitors))
-        sizes = text(f"SELECT pg_total_relation_size('{table.name}'), {counted}")
+    def disk_bytes(self) -> list[int]:
+        """Return the sizes of the events and of their rollups, including indexes."""
+        rollup_sizes = " + ".join(f"pg_total_relation_size('{one.name}')" for one in (rollups, visits, visitors))
+        sizes = text(f"SELECT pg_total_relation_size('{table.name}'), {rollup_sizes}")
         return list(self._database.run(lambda connection: connection.execute(sizes).one()))
 
     @contextmanager
     def _spent(self, amount: int) -> Iterator[list[float]]:
-        taken: list[float] = []
+        costs: list[float] = []
         started = time.process_time()
         with spent(self._postgres.pid) as cpu:
-            yield taken
-        taken += [cpu[0] / amount, (time.process_time() - started) / amount]
+            yield costs
+        costs += [cpu[0] / amount, (time.process_time() - started) / amount]
 
 
 def measure() -> Series:
     kinds = ("store", "export", "purge", "erase")
     of_postgres, of_worker = {kind: Line(kind) for kind in kinds}, {kind: Line(kind) for kind in kinds}
-    page = Line("PostgreSQL", EACH), Line("instance")
-    room = Line("event"), Line("what is counted of it")
+    page = Line("PostgreSQL", PROPORTIONAL), Line("instance")
+    disk = Line("event"), Line("rollups")
     os.sched_setaffinity(0, {machine.OTHER_CORE})
     with PostgresServer() as postgres:
-        all_stored = {size: Stored(postgres, size) for size in SIZES}
+        all_stored = {size: StoredEvents(postgres, size) for size in SIZES}
         for size, stored in all_stored.items():
-            for line, room_of_all in zip(room, stored.room(), strict=True):
-                line.add(size, room_of_all / size)
+            for line, total in zip(disk, stored.disk_bytes(), strict=True):
+                line.add(size, total / size)
         for turn in range(1 + ROUNDS):
             for size, stored in all_stored.items():
                 costs = {kind: getattr(stored, kind)() for kind in kinds}
                 read = stored.read()
-                if turn == 0:  # which fills caches
+                if turn == 0:  # fills caches
                     continue
                 for kind, (of_server, of_client) in costs.items():
                     of_postgres[kind].add(size, of_server * 1e6)
@@ -146,7 +146,7 @@ def measure() -> Series:
             Panel("one event, PostgreSQL", "us of CPU", list(of_postgres.values())),
             Panel("one event, worker", "us of CPU", list(of_worker.values())),
             Panel(f"page of {SHOWN_DAYS} days", "ms of CPU", [*page]),
-            Panel("room of one, PostgreSQL", "bytes", [*room]),
+            Panel("disk space of one, PostgreSQL", "bytes", [*disk]),
         ],
     )
 
@@ -156,22 +156,22 @@ def _visitor() -> HashedVisitor:
 
 
 def _batch(persons: list[HashedVisitor], now: datetime, within: timedelta) -> list[AcceptedEvent]:
-    """In the shares in which events come."""
+    """Return a batch with the usual shares of each event."""
     names = random.choices(list(events.SHARES), list(events.SHARES.values()), k=BATCH)  # noqa: S311
-    moments = [now - within * random.random() for _ in names]  # noqa: S311
+    times = [now - within * random.random() for _ in names]  # noqa: S311
     return [
-        AcceptedEvent(persons[number % len(persons)].pseudonym, 0, _event(name, moment))
-        for number, (name, moment) in enumerate(zip(names, moments, strict=True))
+        AcceptedEvent(persons[number % len(persons)].pseudonym, 0, _event(name, time))
+        for number, (name, time) in enumerate(zip(names, times, strict=True))
     ]
 
 
-def _event(name: str, moment: datetime) -> Event:
+def _event(name: str, time: datetime) -> Event:
     path = random.choice(events.PATHS)  # noqa: S311
-    return Event(secrets.token_hex(16), name, BY_NAME[name].category, {"path": path}, moment)
+    return Event(secrets.token_hex(16), name, BY_NAME[name].category, {"path": path}, time)
 
 
-def _moment_of(connection: Connection, number: int) -> datetime:
-    """When the event after so many happened."""
-    moments = select(table.c.occurred_at).order_by(table.c.occurred_at).offset(number).limit(1)
-    moment: datetime = connection.execute(moments).scalar_one()
-    return moment
+def _time_of(connection: Connection, number: int) -> datetime:
+    """Return the time of the event with that index, oldest first."""
+    times = select(table.c.occurred_at).order_by(table.c.occurred_at).offset(number).limit(1)
+    time: datetime = connection.execute(times).scalar_one()
+    return time

@@ -1,4 +1,4 @@
-"""The exponent with which a cost grows: the slope of its line where both axes are logarithmic."""
+"""Fits the exponent of a cost's growth: the slope of its line on two logarithmic axes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-TOLERANCE = 0.1  # above the exponent of the work: beyond it a cost grows faster than its work
-FAR = 30  # times the smallest size
+TOLERANCE = 0.1  # a cost grows faster than its work if its exponent is larger by more than this
+WIDE_RANGE = 30  # largest size divided by the smallest one
 
 
 class Growth(NamedTuple):
@@ -15,21 +15,23 @@ class Growth(NamedTuple):
     error: float  # standard error
 
     def is_faster_than(self, work: float) -> bool:
-        """By more than the tolerance and the noise."""
+        """Return whether the exponent exceeds that of the work by more than the tolerance and the standard error."""
         return self.exponent - self.error > work + TOLERANCE
 
 
 def growth(points: Mapping[int, Sequence[float]]) -> Growth:
-    """Of the costs by size, each measured several times."""
-    places = [(math.log(size), math.log(cost)) for size, costs in points.items() if size >= first(points) for cost in costs]
-    mean_x, mean_y = (sum(axis) / len(places) for axis in zip(*places, strict=True))
-    spread = sum((x - mean_x) ** 2 for x, _ in places)
-    slope = sum((x - mean_x) * (y - mean_y) for x, y in places) / spread
-    left = sum((y - mean_y - slope * (x - mean_x)) ** 2 for x, y in places)
-    return Growth(slope, math.sqrt(left / max(len(places) - 2, 1) / spread))
+    """Fit the costs by size, each of which was measured several times."""
+    logarithms = [
+        (math.log(size), math.log(cost)) for size, costs in points.items() if size >= first_size(points) for cost in costs
+    ]
+    mean_x, mean_y = (sum(axis) / len(logarithms) for axis in zip(*logarithms, strict=True))
+    spread = sum((x - mean_x) ** 2 for x, _ in logarithms)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in logarithms) / spread
+    residual = sum((y - mean_y - slope * (x - mean_x)) ** 2 for x, y in logarithms)
+    return Growth(slope, math.sqrt(residual / max(len(logarithms) - 2, 1) / spread))
 
 
-def first(sizes: Iterable[int]) -> float:
-    """The smallest that counts. Where they lie far apart the upper half does: among small ones a fixed cost hides what grows."""
+def first_size(sizes: Iterable[int]) -> float:
+    """Return the smallest size to use. In a wide range only the upper half counts: a fixed cost hides growth at small sizes."""
     least, most = min(sizes), max(sizes)
-    return math.sqrt(least * most) * 0.99 if most >= FAR * least else least
+    return math.sqrt(least * most) * 0.99 if most >= WIDE_RANGE * least else least

@@ -1,4 +1,4 @@
-"""One instance and several: what a request and a message cost all of them and their stores, and what they cost idle."""
+"""The cost of a request, of a message and of idling for one or several instances and their stores."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from harness.users import User
 MOST = 4
 ROUNDS = 3
 LOAD_SECONDS, IDLE_SECONDS = 1.5, 4.0
-CONNECTIONS = 8  # more would wait too long for one of the five to the database
+CONNECTIONS = 8  # more would wait too long for one of the five database connections
 MESSAGES, TITLE = 600, "The analysis of example has finished"
 REGISTERED = (1, 10, 30, 100)
-BEATS = 300
+HEARTBEATS = 300
 
 
 class Cpu(NamedTuple):
-    """Of the instances, all together, and of their stores. Seconds, or shares of a processor."""
+    """CPU time in seconds, or CPU shares, of all instances together and of their stores."""
 
     instances: float
     redis: float
@@ -35,27 +35,27 @@ class Cpu(NamedTuple):
 
 
 def measure() -> Series:
-    asked = [Line("instances"), Line("Redis"), Line("PostgreSQL")]
-    told = [Line("instances"), Line("Redis"), Line("PostgreSQL")]
+    requests = [Line("instances"), Line("Redis"), Line("PostgreSQL")]
+    messages = [Line("instances"), Line("Redis"), Line("PostgreSQL")]
     idle = [Line("instance"), Line("Redis"), Line("PostgreSQL")]
     with ExitStack() as stack:
-        fleets = [Many.started(stack, size) for size in range(1, MOST + 1)]
-        for _ in range(ROUNDS):  # in which the sizes take turns: the machine is not as quick in each minute
+        fleets = [MeasuredInstances.started(stack, size) for size in range(1, MOST + 1)]
+        for _ in range(ROUNDS):  # all sizes in each round, because the machine's speed varies over time
             for many in fleets:
-                size, resting = len(many.instances), many.rest()
+                size, resting = len(many.instances), many.measure_idle()
                 _add(idle, size, resting, 1e3 / size)
-                _add(asked, size, *many.ask(resting))
-                _add(told, size, *many.tell(resting))
+                _add(requests, size, *many.measure_requests(resting))
+                _add(messages, size, *many.measure_messages(resting))
     panels = [
-        Panel("request of a user", "us of CPU", asked),
-        Panel("message to one user", "us of CPU", told),
+        Panel("request of a user", "us of CPU", requests),
+        Panel("message to one user", "us of CPU", messages),
         Panel("idle, for each instance", "ms of CPU a second", idle),
     ]
     return Series("instances", [*panels, Panel("heartbeat of one", "us of CPU", [heartbeats()])])
 
 
 def heartbeats() -> Line:
-    """Of one instance, where so many are registered."""
+    """Measure one heartbeat with different numbers of registered instances."""
     line = Line("Redis")
     with RedisServer() as server, redis.Redis.from_url(server.url, protocol=2) as client:
         registry = Registry(client)
@@ -63,12 +63,12 @@ def heartbeats() -> Line:
         for size in REGISTERED:
             entries += [_entry(number) for number in range(len(entries), size)]
             for _ in range(ROUNDS):
-                for entry in entries:  # so that all are alive
+                for entry in entries:  # keeps all entries alive
                     registry.heartbeat(entry)
                 with spent(server.pid) as cpu:
-                    for number in range(BEATS):
+                    for number in range(HEARTBEATS):
                         registry.heartbeat(entries[number % size])
-                line.add(size, cpu[0] * 1e6 / BEATS)
+                line.add(size, cpu[0] * 1e6 / HEARTBEATS)
     return line
 
 
@@ -88,8 +88,8 @@ def _entry(number: int) -> dict[str, object]:
 
 
 @dataclass(frozen=True)
-class Many:
-    """A fleet of so many instances, and a user of the first one."""
+class MeasuredInstances:
+    """The instances of a fleet, and a user who is signed in to the first one."""
 
     servers: MeasuredFleet
     instances: list[Instance]
@@ -101,40 +101,40 @@ class Many:
         instances = [servers.start() for _ in range(count)]
         return cls(servers, instances, User(instances[0]).register())
 
-    def rest(self) -> Cpu:
-        """A second."""
+    def measure_idle(self) -> Cpu:
+        """Return CPU shares."""
         with self._spent() as cpu:
             time.sleep(IDLE_SECONDS)
-        return Cpu(*(seconds / IDLE_SECONDS for seconds in _together(cpu)))
+        return Cpu(*(seconds / IDLE_SECONDS for seconds in _by_role(cpu)))
 
-    def ask(self, resting: Cpu) -> tuple[Cpu, float]:
-        """One of them; what all took beyond resting, and what makes it microseconds of one request."""
+    def measure_requests(self, resting: Cpu) -> tuple[Cpu, float]:
+        """Send requests to one instance. Return the CPU time beyond idling, and the factor to microseconds per request."""
         started = time.monotonic()
         with self._spent() as cpu:
             count = load(self.instances[0], "/api/auth/me", f"session={self.user.cookie}", LOAD_SECONDS, CONNECTIONS)
-        return _beyond(cpu, resting, time.monotonic() - started), 1e6 / count
+        return _above_idle(cpu, resting, time.monotonic() - started), 1e6 / count
 
-    def tell(self, resting: Cpu) -> tuple[Cpu, float]:
-        """The user, by a process that is no instance, until all messages are there."""
+    def measure_messages(self, resting: Cpu) -> tuple[Cpu, float]:
+        """Notify the user from another process. Return the CPU time beyond idling, and the factor to us per message."""
         with WebSocket(self.instances[0], self.user).join() as websocket:
             started = time.monotonic()
             with self._spent() as cpu:
                 flask(self.servers.environment, "notify", self.user.email, TITLE, "--count", str(MESSAGES))
                 for _ in range(MESSAGES):
                     websocket.await_text('42["notification"')
-        return _beyond(cpu, resting, time.monotonic() - started), 1e6 / MESSAGES
+        return _above_idle(cpu, resting, time.monotonic() - started), 1e6 / MESSAGES
 
     def _spent(self) -> AbstractContextManager[list[float]]:
         return spent(self.servers.redis.pid, self.servers.postgres.pid, *(one.pid for one in self.instances))
 
 
-def _together(cpu: list[float]) -> Cpu:
+def _by_role(cpu: list[float]) -> Cpu:
     of_redis, of_postgres, *of_instances = cpu
     return Cpu(sum(of_instances), of_redis, of_postgres)
 
 
-def _beyond(cpu: list[float], resting: Cpu, seconds: float) -> Cpu:
-    return Cpu(*(taken - share * seconds for taken, share in zip(_together(cpu), resting, strict=True)))
+def _above_idle(cpu: list[float], resting: Cpu, seconds: float) -> Cpu:
+    return Cpu(*(used - share * seconds for used, share in zip(_by_role(cpu), resting, strict=True)))
 
 
 def _add(lines: list[Line], size: int, cpu: Cpu, factor: float) -> None:

@@ -1,4 +1,4 @@
-"""A user with very many notifications: the pages of the list, the unread count, catching up, and one more of them."""
+"""The cost of listing, counting, catching up and adding for a user with many notifications."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.users import User
 SIZES = (100, 1_000, 10_000, 100_000)
 ROUNDS = 3
 SECONDS = 1.0
-CONNECTIONS = 8  # more would wait too long for one of the five to the database
+CONNECTIONS = 8  # more would wait too long for one of the five database connections
 MORE = 200
 PAGE = 100
 
@@ -32,7 +32,7 @@ def measure() -> Series:
     addresses = {
         "first page": "/api/notifications?after=0",
         "last page": "/api/notifications?after={last}",
-        "page of none": "/api/notifications?after={head}",
+        "empty page": "/api/notifications?after={head}",
         "web page, with the count": "/notifications",
     }
     reading = {name: Line(name) for name in addresses}
@@ -40,7 +40,7 @@ def measure() -> Series:
     with fleet() as servers:
         instance = servers.start()
         users = {size: with_notifications(servers, instance, size) for size in SIZES}
-        for _ in range(ROUNDS):  # in which the sizes take turns: the machine is not as quick in each minute
+        for _ in range(ROUNDS):  # all sizes in each round, because the machine's speed varies over time
             for size, user in users.items():
                 for name, path in addresses.items():
                     cost = _read(servers, instance, user, path.format(last=size - PAGE, head=size))
@@ -67,7 +67,7 @@ def with_notifications(servers: MeasuredFleet, instance: Instance, count: int) -
     database = Database(servers.environment["DATABASE_URL"].replace("postgresql:", "postgresql+psycopg2:"), 1, "bench")
     database.run_within(60, fill)
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE notifications"))  # as PostgreSQL does it by itself in time
+        connection.execute(text("VACUUM ANALYZE notifications"))  # PostgreSQL's autovacuum would do it later
     database.close()
     return user
 
@@ -79,7 +79,7 @@ def _read(servers: MeasuredFleet, instance: Instance, user: User, path: str) -> 
 
 
 def _catch_up(servers: MeasuredFleet, instance: Instance, user: User, size: int) -> float:
-    """Of a client that has none of them."""
+    """Measure a client that has none of the notifications."""
     with spent(instance.pid, servers.postgres.pid) as cpu, WebSocket(instance, user) as websocket:
         websocket.send(TEXT, b'40{"after":0}')
         websocket.await_text('42["ready"')
@@ -87,7 +87,7 @@ def _catch_up(servers: MeasuredFleet, instance: Instance, user: User, size: int)
 
 
 def _one_more(servers: MeasuredFleet, instance: Instance, user: User) -> float:
-    """Stored by a process that is no instance, and brought to a socket."""
+    """Measure a notification that another process stores and that is delivered to a socket."""
     with WebSocket(instance, user).join() as websocket, spent(instance.pid, servers.postgres.pid) as cpu:
         flask(servers.environment, "notify", user.email, "The analysis of example has finished", "--count", str(MORE))
         for _ in range(MORE):

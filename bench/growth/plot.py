@@ -1,6 +1,6 @@
-"""Plots of series, written as SVG by hand: both axes are logarithmic, and at its end each line says what it is.
+"""Writes plots of series as SVG. Both axes are logarithmic, and each line is labelled at its end.
 
-A plotting library would be one more dependency, and write each letter as a curve, in colours that fit a light page alone.
+A plotting library would be another dependency. It would draw letters as curves, in colours that do not fit a dark page.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from itertools import pairwise
 
-from bench.growth.series import EACH, Line, Panel, Series, told
+from bench.growth.series import PROPORTIONAL, Line, Panel, Series, format_cost
 
 COLUMNS = 2
-WIDTH, HEIGHT = 440, 240  # of a panel
-LEFT, RIGHT, TOP, BOTTOM = 46, 176, 40, 48  # of its margins; on the right there are the names
-NAME_HEIGHT = 32  # of two lines of text
-SPAN = 10.0  # the least from the lower end of the axis of costs to its upper one
-ROOM = 1.4  # below and above the lines
-MANY_TICKS = 7
+WIDTH, HEIGHT = 440, 240  # panel
+LEFT, RIGHT, TOP, BOTTOM = 46, 176, 40, 48  # margins; the labels are on the right
+LABEL_HEIGHT = 32  # two lines of text
+MIN_SPAN = 10.0  # upper end of the cost axis divided by the lower one
+MARGIN = 1.4  # factor below and above the lines
+MAX_TICKS = 7
 
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #1f2328 }
@@ -35,7 +35,7 @@ text { fill: #f0f6fc } .small { fill: #9198a1 } .grid { stroke: #3d444d } .name 
 }
 """
 
-Place = Callable[[float], float]  # of a size or a cost, in the panel
+Scale = Callable[[float], float]  # from a size or a cost to a coordinate in the panel
 
 
 def svg(series: Series) -> str:
@@ -53,7 +53,7 @@ def svg(series: Series) -> str:
 
 def _panel(panel: Panel, sizes: str) -> Iterator[str]:
     measured = sorted({size for line in panel.lines for size in line.points})
-    lowest, highest = reach([*_costs(panel)])
+    lowest, highest = axis_range([*_costs(panel)])
     across = _scale(measured[0], measured[-1], LEFT, WIDTH - RIGHT)
     up = _scale(lowest, highest, HEIGHT - BOTTOM, TOP)
     yield _text(4, 18, f"{panel.title}, {panel.unit}", "title")
@@ -61,22 +61,22 @@ def _panel(panel: Panel, sizes: str) -> Iterator[str]:
         yield f'<path class="grid" d="M{LEFT} {up(cost):.1f}H{WIDTH - RIGHT}"/>'
         yield _text(LEFT - 6, up(cost) + 4, f"{cost:,g}", "small", "end")
     for size in measured:
-        yield _text(across(size), HEIGHT - BOTTOM + 18, short(size), "small", "middle")
+        yield _text(across(size), HEIGHT - BOTTOM + 18, short_number(size), "small", "middle")
     yield _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 36, sizes, "small", "middle")
-    ends = apart([up(_last(line)) for line in panel.lines], TOP, HEIGHT - BOTTOM - NAME_HEIGHT / 2)
+    ends = spread_labels([up(_last(line)) for line in panel.lines], TOP, HEIGHT - BOTTOM - LABEL_HEIGHT / 2)
     for number, (line, end) in enumerate(zip(panel.lines, ends, strict=True)):
         yield f'<g class="c{number}">'
         yield from _line(line, across, up, end)
         yield "</g>"
 
 
-def _line(line: Line, across: Place, up: Place, end: float) -> Iterator[str]:
-    places = [(across(size), up(cost)) for size, cost in sorted(line.medians.items())]
-    yield f'<polyline class="line" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}"/>'
-    yield from (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="currentColor"/>' for x, y in places)
-    last, right = places[-1], WIDTH - RIGHT + 14
-    if line.work == EACH:
-        start = across(min(line.points)), up(_as_its_work(line))
+def _line(line: Line, across: Scale, up: Scale, end: float) -> Iterator[str]:
+    points = [(across(size), up(cost)) for size, cost in sorted(line.medians.items())]
+    yield f'<polyline class="line" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
+    yield from (f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="currentColor"/>' for x, y in points)
+    last, right = points[-1], WIDTH - RIGHT + 14
+    if line.work == PROPORTIONAL:
+        start = across(min(line.points)), up(_if_proportional(line))
         yield _stroke(start, last, "thin", dashed=True)
     yield _stroke((last[0] + 3, last[1]), (right - 3, end), "thin")
     yield _text(right, end + 1, line.label, "name")
@@ -84,8 +84,8 @@ def _line(line: Line, across: Place, up: Place, end: float) -> Iterator[str]:
 
 
 def _growth(line: Line) -> str:
-    words = f"{told(_last(line))}, n^{line.growth.exponent:.2f}"
-    return words + (": too fast" if line.is_faster_than_its_work else " (work n^1)" if line.work == EACH else "")
+    words = f"{format_cost(_last(line))}, n^{line.growth.exponent:.2f}"
+    return words + (": too fast" if line.is_faster_than_its_work else " (work n^1)" if line.work == PROPORTIONAL else "")
 
 
 def _stroke(start: tuple[float, float], end: tuple[float, float], kind: str, *, dashed: bool = False) -> str:
@@ -96,12 +96,12 @@ def _stroke(start: tuple[float, float], end: tuple[float, float], kind: str, *, 
 def _costs(panel: Panel) -> Iterator[float]:
     for line in panel.lines:
         yield from line.medians.values()
-        if line.work == EACH:
-            yield _as_its_work(line)
+        if line.work == PROPORTIONAL:
+            yield _if_proportional(line)
 
 
-def _as_its_work(line: Line) -> float:
-    """What the fewest would cost if the cost had grown as its work has."""
+def _if_proportional(line: Line) -> float:
+    """Return the cost at the smallest size if the cost had grown like its work."""
     return _last(line) * min(line.points) / max(line.points)
 
 
@@ -109,41 +109,41 @@ def _last(line: Line) -> float:
     return line.medians[max(line.points)]
 
 
-def reach(costs: Sequence[float]) -> tuple[float, float]:
-    """Of the axis, the costs in its middle."""
-    lowest, highest = min(costs) / ROOM, max(costs) * ROOM
-    more = max(1.0, math.sqrt(SPAN / (highest / lowest)))
-    return lowest / more, highest * more
+def axis_range(costs: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of the cost axis, with the costs in its middle."""
+    lowest, highest = min(costs) / MARGIN, max(costs) * MARGIN
+    factor = max(1.0, math.sqrt(MIN_SPAN / (highest / lowest)))
+    return lowest / factor, highest * factor
 
 
 def ticks(lowest: float, highest: float) -> list[float]:
-    """Round costs: 1, 2, 5, 10, and so on; powers of ten alone where these are too many."""
+    """Return the round costs 1, 2, 5, 10, ..., or only powers of ten if there would be too many."""
     powers = range(math.floor(math.log10(lowest)), math.ceil(math.log10(highest)) + 1)
     within = [(first, first * 10.0**power) for power in powers for first in (1, 2, 5) if lowest <= first * 10.0**power <= highest]
-    return [cost for first, cost in within if first == 1 or len(within) <= MANY_TICKS]
+    return [cost for first, cost in within if first == 1 or len(within) <= MAX_TICKS]
 
 
-def apart(places: Sequence[float], top: float, bottom: float) -> list[float]:
-    """The same places, moved as far as names need."""
-    order = sorted(range(len(places)), key=places.__getitem__)
-    moved = list(places)
+def spread_labels(positions: Sequence[float], top: float, bottom: float) -> list[float]:
+    """Move the positions so far apart that the labels do not overlap."""
+    order = sorted(range(len(positions)), key=positions.__getitem__)
+    moved = list(positions)
     for before, after in pairwise(order):
-        moved[after] = max(moved[after], moved[before] + NAME_HEIGHT)
+        moved[after] = max(moved[after], moved[before] + LABEL_HEIGHT)
     limit = bottom
     for one in reversed(order):
         moved[one] = max(top, min(moved[one], limit))
-        limit = moved[one] - NAME_HEIGHT
+        limit = moved[one] - LABEL_HEIGHT
     return moved
 
 
-def short(size: int) -> str:
+def short_number(size: int) -> str:
     for unit, name in ((1_000_000, "M"), (1_000, "k")):
         if size >= unit:
             return f"{size / unit:g}{name}"
     return str(size)
 
 
-def _scale(least: float, most: float, start: float, end: float) -> Place:
+def _scale(least: float, most: float, start: float, end: float) -> Scale:
     return lambda value: start + (end - start) * math.log(value / least) / math.log(most / least)
 
 

@@ -1,4 +1,4 @@
-"""What was measured, and how it is told in words and numbers."""
+"""The measured series and their tables."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 
 from bench.growth.fit import Growth, growth
 
-LEAST = 0.01  # stands for what was too little to be measured
-ONE, EACH = 0.0, 1.0  # how the work grows with the size: it is always the same, or there is some for each
+MIN_COST = 0.01  # replaces costs that were too small to be measured
+CONSTANT, PROPORTIONAL = 0.0, 1.0  # exponent with which the work grows with the size
 
 
 @dataclass
 class Line:
     label: str
-    work: float = ONE
+    work: float = CONSTANT
     points: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, size: int, cost: float) -> None:
-        self.points[size].append(max(cost, LEAST))
+        self.points[size].append(max(cost, MIN_COST))
 
     @property
     def medians(self) -> dict[int, float]:
@@ -37,7 +37,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines of one unit."""
+    """Lines with the same unit."""
 
     title: str
     unit: str
@@ -46,7 +46,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Series:
-    sizes: str  # what is counted there
+    sizes: str  # label of the size axis
     panels: list[Panel]
 
     @property
@@ -55,21 +55,21 @@ class Series:
 
 
 def table(series: Series) -> str:
-    """Markdown. How a cost grows stands beside how its work does."""
-    head = f"| {series.sizes} | the fewest | the most | grows with n^ | its work with n^ |"
+    """Return a Markdown table with the growth of each cost and of its work."""
+    head = f"| {series.sizes} | smallest size | largest size | cost grows with n^ | work grows with n^ |"
     return "\n".join([head, "|---|---:|---:|---:|---:|", *_rows(series)])
 
 
 def _rows(series: Series) -> Iterator[str]:
     for panel in series.panels:
         for line in panel.lines:
-            fewest, *_, most = (f"{size:,}: {told(cost)}" for size, cost in sorted(line.medians.items()))
+            smallest, *_, largest = (f"{size:,}: {format_cost(cost)}" for size, cost in sorted(line.medians.items()))
             found = line.growth
             mark = " **faster than its work**" if line.is_faster_than_its_work else ""
             what = f"{panel.title}, {panel.unit}: {line.label}"
-            yield f"| {what} | {fewest} | {most} | {found.exponent:.2f} ± {found.error:.2f}{mark} | {line.work:g} |"
+            yield f"| {what} | {smallest} | {largest} | {found.exponent:.2f} ± {found.error:.2f}{mark} | {line.work:g} |"
 
 
-def told(cost: float) -> str:
-    """Three figures of it are what such machines can hold."""
+def format_cost(cost: float) -> str:
+    """Return three significant digits; the measurements are not more precise."""
     return f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}"

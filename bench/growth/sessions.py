@@ -1,4 +1,4 @@
-"""Very many sessions in Redis: a read of one, the room that they take, and the census of the keys that they need."""
+"""The cost of reading a session, its memory, and the census of encryption keys, with many sessions in Redis."""
 
 from __future__ import annotations
 
@@ -25,45 +25,45 @@ ROUNDS = 3
 SECONDS = 1.5
 LOOKED_UP = 5_000
 BATCH = 1_000
-FULL_CENSUS = 100_000  # of more, one round
+MAX_REPEATED_CENSUS = 100_000  # larger sizes are counted in one round only
 DAY_MS, MONTH_SECONDS = 86_400_000, 2_592_000
 
 
 def measure() -> Series:
     read = Line("instance"), Line("Redis")
-    any_read, room = Line("Redis, any session"), Line("Redis")
+    any_read, memory = Line("Redis, any session"), Line("Redis")
     census = Line("instance"), Line("Redis")
     with ExitStack() as stack:
-        filled = {size: stack.enter_context(Filled.started(size)) for size in SIZES}
-        for number in range(ROUNDS):  # in which the sizes take turns: the machine is not as quick in each minute
+        filled = {size: stack.enter_context(FleetWithSessions.started(size)) for size in SIZES}
+        for number in range(ROUNDS):  # all sizes in each round, because the machine's speed varies over time
             for size, one in filled.items():
-                room.add(size, one.room)
+                memory.add(size, one.bytes_per_session)
                 any_read.add(size, one.look_up())
                 for line, cost in zip(read, one.read(), strict=True):
                     line.add(size, cost)
-                if number == 0 or size <= FULL_CENSUS:
+                if number == 0 or size <= MAX_REPEATED_CENSUS:
                     for line, cost in zip(census, one.count_keys(), strict=True):
                         line.add(size, cost)
     return Series(
         "sessions in Redis",
         [
             Panel("authenticated read", "us of CPU", [*read, any_read]),
-            Panel("memory of one", "bytes", [room]),
+            Panel("memory of one", "bytes", [memory]),
             Panel("census, for each", "us of CPU", [*census]),
         ],
     )
 
 
 @dataclass(frozen=True)
-class Filled:
-    """A fleet with so many sessions. All costs are microseconds of CPU for one, of the instance and of Redis."""
+class FleetWithSessions:
+    """A fleet with `size` sessions. Costs are microseconds of CPU time per session, of the instance and of Redis."""
 
     size: int
     servers: MeasuredFleet
     instance: Instance
     user: User
     client: redis.Redis
-    room: float  # bytes of one
+    bytes_per_session: float
 
     @classmethod
     @contextmanager
@@ -72,8 +72,8 @@ class Filled:
             instance = servers.start()
             user, empty = User(instance).register(), client.info("memory")["used_memory"]
             fill(servers, client, size)
-            room = (client.info("memory")["used_memory"] - empty) / size
-            yield cls(size, servers, instance, user, client, room)
+            bytes_per_session = (client.info("memory")["used_memory"] - empty) / size
+            yield cls(size, servers, instance, user, client, bytes_per_session)
 
     def read(self) -> list[float]:
         with spent(self.instance.pid, self.servers.redis.pid) as cpu:
@@ -81,7 +81,7 @@ class Filled:
         return [seconds * 1e6 / count for seconds in cpu]
 
     def look_up(self) -> float:
-        """By Redis, of any session: the same one again and again stays in the processor's caches."""
+        """Measure reads of random sessions in Redis: a single session would stay in the CPU's caches."""
         with spent(self.servers.redis.pid) as cpu:
             for _ in range(LOOKED_UP):
                 self.client.hgetall(key_of(secrets.randbelow(self.size)))
@@ -96,7 +96,7 @@ class Filled:
 
 
 def fill(servers: MeasuredFleet, client: redis.Redis, count: int) -> None:
-    """The one real record, under other keys; none could be opened there, but Redis does not know. Each has a user of its own."""
+    """Copy the one real record to many keys. They cannot be decrypted, but Redis does not do that."""
     record = next(key for key in client.scan_iter("session:*") if client.ttl(key) > 0)
     dumped = client.dump(record)
     assert isinstance(dumped, bytes)
@@ -106,7 +106,7 @@ def fill(servers: MeasuredFleet, client: redis.Redis, count: int) -> None:
             connection.sendall(b"".join(_session(number, dumped) for number in range(first, min(first + BATCH, count))))
         connection.sendall(_command(b"CLIENT", b"REPLY", b"ON"))
         if answers.readline() != b"+OK\r\n":
-            raise RuntimeError("Redis did not take the sessions")
+            raise RuntimeError("Redis did not accept the sessions")
 
 
 def key_of(number: int) -> bytes:
@@ -114,12 +114,12 @@ def key_of(number: int) -> bytes:
 
 
 def _session(number: int, dumped: bytes) -> bytes:
-    """As the store's script makes one: the record, and the list of its user."""
-    key, mine = key_of(number), b"user:%d:sessions" % (number + 1_000_000)
+    """Return the commands for a record and the list of its user, as the store's script writes them."""
+    key, user_list = key_of(number), b"user:%d:sessions" % (number + 1_000_000)
     return (
         _command(b"RESTORE", key, b"%d" % DAY_MS, dumped, b"REPLACE")
-        + _command(b"ZADD", mine, b"%d" % (time.time() * 1e6), key)
-        + _command(b"EXPIRE", mine, b"%d" % MONTH_SECONDS)
+        + _command(b"ZADD", user_list, b"%d" % (time.time() * 1e6), key)
+        + _command(b"EXPIRE", user_list, b"%d" % MONTH_SECONDS)
     )
 
 

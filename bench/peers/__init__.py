@@ -1,1 +1,1 @@
-"""What RepoRadar is measured beside. All answer the same addresses: login, read, change, bare and slow, under /bench/."""
+"""The servers that are compared. All have the same routes: /bench/login, read, change, bare and slow."""

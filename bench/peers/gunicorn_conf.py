@@ -1,4 +1,4 @@
-"""gunicorn with RepoRadar's worker and none of its application."""
+"""gunicorn with RepoRadar's worker, without its application."""
 
 from gevent import monkey
 

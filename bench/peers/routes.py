@@ -1,4 +1,4 @@
-"""What both Flask applications do, by the same words."""
+"""The routes of both Flask applications."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ blueprint = Blueprint("bench", __name__, url_prefix="/bench")
 
 @blueprint.post("/login")
 def login() -> Response:
-    session.setdefault("user_id", 1)  # RepoRadar's has signed in before
+    session.setdefault("user_id", 1)  # the session of RepoRadar is already signed in
     session["changes"] = 0
     return Response(status=204)
 

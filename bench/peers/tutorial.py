@@ -1,4 +1,4 @@
-"""T, the stack of the tutorials: stock Flask-Session on Redis, not encrypted, and stock Flask-SocketIO with a message queue."""
+"""T, the stack of Flask tutorials: Flask-Session on Redis without encryption, and Flask-SocketIO with a message queue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask import Flask
 from flask_session import Session
 from flask_socketio import SocketIO, join_room
 
-from bench.peers import orders, routes
+from bench.peers import publisher, routes
 
 app = Flask(__name__)
 app.config.update(
@@ -29,4 +29,4 @@ def join(auth: Any = None) -> None:
         join_room(auth["room"])
 
 
-orders.take(lambda user_id, state: socketio.emit("analysis", state, to=orders.room(user_id)))
+publisher.listen(lambda user_id, state: socketio.emit("analysis", state, to=publisher.room(user_id)))

@@ -1,4 +1,4 @@
-// N, the same in Node: express, express-session, connect-redis with records sealed by AES-256-GCM, socket.io with its Redis adapter.
+// N, an equivalent in Node: express, express-session, connect-redis with AES-256-GCM, and socket.io with its Redis adapter.
 
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
 import { createSocket } from "node:dgram";
@@ -57,21 +57,21 @@ app.get("/bench/change", (request, response) => {
 });
 
 const server = createServer(app);
-const createOne = process.argv[2] === "sharded" ? createShardedAdapter : createAdapter; // which has a channel for each room
+const createOne = process.argv[2] === "sharded" ? createShardedAdapter : createAdapter; // one channel per room
 const io = new Server(server, { adapter: createOne(client, subscriber) });
 io.on("connection", (socket) => {
   const { room } = socket.handshake.auth;
   if (room) socket.join(room);
 });
-process.on("SIGTERM", () => io.close(() => process.exit())); // sockets at once, the requests when they are done
+process.on("SIGTERM", () => io.close(() => process.exit())); // closes sockets at once and finishes requests
 server.listen(Number(PORT), "127.0.0.1");
 
-// Publishing on request, as in ../orders.py.
-const orders = createSocket("udp4");
-orders.on("message", (order) => {
-  const [userId, first, count] = order.toString().split(" ").map(Number);
+// Publishes messages on request, as in ../publisher.py.
+const requests = createSocket("udp4");
+requests.on("message", (request) => {
+  const [userId, first, count] = request.toString().split(" ").map(Number);
   for (let id = first; id < first + count; id += 1) {
     io.to(`user:${userId}`).emit("analysis", { id, repository_id: 1, status: "running", progress: 40, step: "history" });
   }
 });
-orders.bind(Number(PORT), "127.0.0.1");
+requests.bind(Number(PORT), "127.0.0.1");

@@ -6,49 +6,50 @@ import math
 import pytest
 
 from bench import capacity
-from bench.capacity import FIGURES, MACHINE, PAGE, People
+from bench.capacity import FIGURES, MACHINE, PAGE, UserLoad
 
 
-def replaced(monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
+def replace_figure(monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
     monkeypatch.setitem(FIGURES, name, dataclasses.replace(FIGURES[name], value=value))
 
 
-def test_the_page_says_what_follows_from_the_figures() -> None:
+def test_page_is_up_to_date() -> None:
     page = PAGE.read_text()
-    assert capacity.filled(page) == page, "run .venv/bin/python -m bench.capacity"
+    assert capacity.update_tables(page) == page, "run .venv/bin/python -m bench.capacity"
 
 
-def test_other_figures_make_another_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    replaced(monkeypatch, "request", FIGURES["request"].value * 3)
+def test_other_figures_change_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_figure(monkeypatch, "request", FIGURES["request"].value * 3)
     page = PAGE.read_text()
-    assert capacity.filled(page) != page
-    assert capacity.filled(page).count("<!-- end -->") == len(capacity.TABLES)
+    assert capacity.update_tables(page) != page
+    assert capacity.update_tables(page).count("<!-- end -->") == len(capacity.TABLES)
 
 
-@pytest.mark.parametrize("wall", capacity.walls(), ids=lambda wall: wall.what)
-def test_a_wall_is_where_what_is_needed_passes_what_there_is(wall: capacity.Wall) -> None:
-    assert wall.needed(People(wall.users)) <= wall.limit < wall.needed(People(wall.users * 1.01 + 1))
+@pytest.mark.parametrize("bottleneck", capacity.bottlenecks(), ids=lambda bottleneck: bottleneck.what)
+def test_bottleneck_is_where_need_exceeds_the_limit(bottleneck: capacity.Bottleneck) -> None:
+    least, more = UserLoad(bottleneck.users), UserLoad(bottleneck.users * 1.01 + 1)
+    assert bottleneck.needed(least) <= bottleneck.limit < bottleneck.needed(more)
 
 
-def test_what_instances_hear_of_each_other_can_be_more_than_all_of_them_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    replaced(monkeypatch, "message_elsewhere", 1e6)
-    assert capacity.instances(People(1e6)) == math.inf
+def test_messages_of_others_can_exceed_the_capacity_of_all_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_figure(monkeypatch, "message_elsewhere", 1e6)
+    assert capacity.instances(UserLoad(1e6)) == math.inf
 
 
-def test_without_that_there_is_no_such_wall(monkeypatch: pytest.MonkeyPatch) -> None:
-    replaced(monkeypatch, "message_elsewhere", 0)
-    assert all("messages" not in wall.what for wall in capacity.walls())
-    assert "no limit" in "\n".join(capacity.carried_table())
+def test_messages_are_no_bottleneck_if_only_one_instance_receives_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_figure(monkeypatch, "message_elsewhere", 0)
+    assert all("messages" not in bottleneck.what for bottleneck in capacity.bottlenecks())
+    assert "no limit" in "\n".join(capacity.capacity_table())
 
 
-def test_instances_follow_from_whatever_is_full_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    people = People(1e6)
-    assert capacity.instances(people) >= people.open_sockets / MACHINE.max_sockets
-    replaced(monkeypatch, "socket", 2_000)  # kB
-    assert capacity.instances(people) == math.ceil(people.open_sockets / 500)
-    assert capacity.instances(People(1)) == 1
+def test_number_of_instances_follows_from_the_scarcest_resource(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = UserLoad(1e6)
+    assert capacity.instances(load) >= load.open_sockets / MACHINE.max_sockets
+    replace_figure(monkeypatch, "socket", 2_000)  # kB
+    assert capacity.instances(load) == math.ceil(load.open_sockets / 500)
+    assert capacity.instances(UserLoad(1)) == 1
 
 
-def test_users_add_up() -> None:
-    assert People(1e4).requests == pytest.approx(50)
-    assert People(1e4).stored_events == pytest.approx(1e4 * 0.1 / 60 / 4 * 86_400 * 365)
+def test_load_is_proportional_to_users() -> None:
+    assert UserLoad(1e4).requests == pytest.approx(50)
+    assert UserLoad(1e4).stored_events == pytest.approx(1e4 * 0.1 / 60 / 4 * 86_400 * 365)

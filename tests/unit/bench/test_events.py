@@ -14,24 +14,24 @@ from bench.events import SHARES, count_all, store
 FIRST = datetime(2025, 10, 1, tzinfo=UTC)
 
 
-def counted(connection: Connection) -> list[set[tuple[Any, ...]]]:
+def rollup_rows(connection: Connection) -> list[set[tuple[Any, ...]]]:
     return [{tuple(row) for row in connection.execute(select(table))} for table in (rollups, visits, visitors)]
 
 
-def test_all_at_once_is_the_same_as_one_by_one(database_url: str) -> None:
+def test_bulk_rollups_equal_incremental_rollups(database_url: str) -> None:
     database = Database(database_url.replace("postgresql:", "postgresql+psycopg2:"), 1, "test")
 
     def compare(connection: Connection) -> None:
         store(connection, 3000, FIRST, FIRST + timedelta(days=3))
         count_all(connection)
-        at_once = counted(connection)
+        at_once = rollup_rows(connection)
         for table in (rollups, visits, visitors):
             connection.execute(delete(table))
         rows = connection.execute(select(events)).all()
         one_by_one = [CountedEvent(row.person, row.name, row.category, row.path, row.occurred_at) for row in rows]
         for number in range(0, len(one_by_one), 100):
             counting.add(connection, one_by_one[number : number + 100])
-        assert counted(connection) == at_once
+        assert rollup_rows(connection) == at_once
         assert len(rows) == 3000
         assert {row.name for row in rows} == set(SHARES)
 

@@ -1,6 +1,6 @@
-"""How long reading analytics takes, against plain aggregate queries over the events that give the same numbers.
+"""The time to read analytics reports, compared with aggregate queries over the events that return the same numbers.
 
-.venv/bin/python -m bench.insights [--events 1000000]
+.venv/bin/python -m bench.reports [--events 1000000]
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from harness.servers import Instance, PostgresServer, RedisServer, fleet_environ
 from harness.users import User
 
 DAYS = 90
-TIMES = 7
-LONG_SECONDS = 900
-SHOWN = (30, DAYS)
+REPEATS = 7
+TIMEOUT_SECONDS = 900
+RANGE_DAYS = (30, DAYS)
 
-PLAIN = {
+AGGREGATES = {
     "by day": """
         SELECT date_trunc('day', occurred_at, 'UTC'), count(*), count(DISTINCT person) FROM analytics_events
         WHERE occurred_at >= :since AND occurred_at < :until GROUP BY 1 ORDER BY 1""",
@@ -44,24 +44,24 @@ PLAIN = {
 }
 
 
-class Line(NamedTuple):
+class Timing(NamedTuple):
     what: str
-    milliseconds: list[float]  # one for each of SHOWN
+    milliseconds: list[float]  # for each of RANGE_DAYS
 
 
 @contextmanager
 def loaded(count: int, now: datetime) -> Iterator[tuple[Database, User]]:
-    """Events in a database, and an administrator of an instance on it."""
+    """Yield a database with events, and an administrator of an instance that uses it."""
     with RedisServer() as redis, PostgresServer() as postgres:
         url = postgres.create_database()
         environment = fleet_environment(redis.url, url, LOG_LEVEL="WARNING")
         migrate(environment)
         database = Database(url.replace("postgresql:", "postgresql+psycopg2:"), 2, "bench")
-        database.run_within(LONG_SECONDS, events.store, count, floor(now, DAY) - timedelta(days=DAYS - 1), now)
-        database.run_within(LONG_SECONDS, events.count_all)
+        database.run_within(TIMEOUT_SECONDS, events.store, count, floor(now, DAY) - timedelta(days=DAYS - 1), now)
+        database.run_within(TIMEOUT_SECONDS, events.count_all)
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text(f"SET statement_timeout = {LONG_SECONDS * 1000}"))
-            connection.execute(text("VACUUM ANALYZE"))  # as PostgreSQL does it by itself in time
+            connection.execute(text(f"SET statement_timeout = {TIMEOUT_SECONDS * 1000}"))
+            connection.execute(text("VACUUM ANALYZE"))  # PostgreSQL's autovacuum would do it later
         with Instance(environment) as instance:
             administrator = User(instance).register()
             promote(environment, administrator.email)
@@ -69,41 +69,41 @@ def loaded(count: int, now: datetime) -> Iterator[tuple[Database, User]]:
         database.close()
 
 
-def measure(count: int) -> list[Line]:
+def measure(count: int) -> list[Timing]:
     now = datetime.now(UTC)
     with loaded(count, now) as (database, administrator):
         insights = Insights(database, PAGE_VIEWED, FUNNELS)
         until = ceiling(now, DAY)
-        ranges = [Range(until - timedelta(days=days), until, DAY) for days in SHOWN]
-        cut = [Range(asked.since + timedelta(hours=5.4321), now - timedelta(hours=3.21), DAY) for asked in ranges]
-        for asked in [*ranges, *cut]:
-            expect_the_same(insights.overview(asked), plainly(database, asked))
+        ranges = [Range(until - timedelta(days=days), until, DAY) for days in RANGE_DAYS]
+        unaligned = [Range(asked.since + timedelta(hours=5.4321), now - timedelta(hours=3.21), DAY) for asked in ranges]
+        for asked in [*ranges, *unaligned]:
+            assert_equal(insights.overview(asked), run_aggregates(database, asked))
         steps = [step for taken in FUNNELS.values() for step in taken]
         return [
-            Line("plain aggregate queries", medians(lambda asked: plainly(database, asked), ranges)),
-            Line("the page’s whole reading", medians(insights.overview, ranges)),
-            Line("– its funnels alone", medians(lambda asked: read_funnels(database, asked, steps), ranges)),
-            Line("– of a range cut within hours", medians(insights.overview, cut)),
-            Line("the summary’s reading", medians(insights.summary, ranges)),
-            Line("`GET /admin/analytics`", medians(lambda asked: get(administrator, page_of(asked)), ranges)),
-            Line("`GET /api/analytics/summary`", medians(lambda asked: get(administrator, summary_of(asked)), ranges)),
+            Timing("aggregate queries", medians(lambda asked: run_aggregates(database, asked), ranges)),
+            Timing("all data of the page", medians(insights.overview, ranges)),
+            Timing("– its funnels only", medians(lambda asked: read_funnels(database, asked, steps), ranges)),
+            Timing("– of a range that does not begin and end at full hours", medians(insights.overview, unaligned)),
+            Timing("all data of the summary", medians(insights.summary, ranges)),
+            Timing("`GET /admin/analytics`", medians(lambda asked: get(administrator, page_of(asked)), ranges)),
+            Timing("`GET /api/analytics/summary`", medians(lambda asked: get(administrator, summary_of(asked)), ranges)),
         ]
 
 
-def plainly(database: Database, asked: Range) -> dict[str, list[Any]]:
+def run_aggregates(database: Database, asked: Range) -> dict[str, list[Any]]:
     values = {"since": asked.since, "until": asked.until, "top": TOP, "viewed": PAGE_VIEWED}
 
     def read(connection: Connection) -> dict[str, list[Any]]:
-        return {name: [tuple(row) for row in connection.execute(text(query), values)] for name, query in PLAIN.items()}
+        return {name: [tuple(row) for row in connection.execute(text(query), values)] for name, query in AGGREGATES.items()}
 
-    return database.run_within(LONG_SECONDS, read)
+    return database.run_within(TIMEOUT_SECONDS, read)
 
 
-def expect_the_same(overview: Overview, plain: dict[str, list[Any]]) -> None:
+def assert_equal(overview: Overview, plain: dict[str, list[Any]]) -> None:
     series = [(interval.start, interval.events, interval.visitors) for interval in overview.series if interval.events]
     found = {"by day": series, "by name": [*overview.names.items()], "by path": [*overview.pages.items()]}
     if found != plain:
-        raise click.ClickException("the numbers differ")
+        raise click.ClickException("the reports and the aggregate queries return different numbers")
 
 
 def read_funnels(database: Database, asked: Range, steps: list[str]) -> None:
@@ -127,8 +127,8 @@ def get(user: User, path: str) -> None:
 
 
 def medians(work: Callable[[Range], object], ranges: list[Range]) -> list[float]:
-    """Milliseconds. The first time of each does not count."""
-    return [statistics.median([_timed(work, asked) for _ in range(1 + TIMES)][1:]) for asked in ranges]
+    """Return milliseconds. The first call of each is not counted."""
+    return [statistics.median([_timed(work, asked) for _ in range(1 + REPEATS)][1:]) for asked in ranges]
 
 
 def _timed(work: Callable[[Range], object], asked: Range) -> float:
@@ -137,16 +137,17 @@ def _timed(work: Callable[[Range], object], asked: Range) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def table(lines: list[Line]) -> str:
-    """Markdown. The ratios are to the first line."""
-    heads = [f"{days} days, ms | plain ÷ this" for days in SHOWN]
+def table(lines: list[Timing]) -> str:
+    """Return a Markdown table with ratios to the first line."""
+    heads = [f"{days} days, ms | aggregate queries ÷ this" for days in RANGE_DAYS]
     rows = [f"| {line.what} | {' | '.join(_cells(line, lines[0]))} |" for line in lines]
-    return "\n".join([f"| | {' | '.join(heads)} |", "|---|" + "---:|" * 2 * len(SHOWN), *rows])
+    return "\n".join([f"| | {' | '.join(heads)} |", "|---|" + "---:|" * 2 * len(RANGE_DAYS), *rows])
 
 
-def _cells(line: Line, plain: Line) -> list[str]:
+def _cells(line: Timing, plain: Timing) -> list[str]:
     return [
-        f"{taken:,.1f} | {of_plain / taken:,.1f}" for taken, of_plain in zip(line.milliseconds, plain.milliseconds, strict=True)
+        f"{milliseconds:,.1f} | {of_plain / milliseconds:,.1f}"
+        for milliseconds, of_plain in zip(line.milliseconds, plain.milliseconds, strict=True)
     ]
 
 
@@ -154,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     count = parser.parse_args().events
-    click.echo(f"{count:,} events over {DAYS} days, PostgreSQL, median of {TIMES}\n\n{table(measure(count))}")
+    click.echo(f"{count:,} events over {DAYS} days, PostgreSQL, median of {REPEATS}\n\n{table(measure(count))}")
 
 
 if __name__ == "__main__":

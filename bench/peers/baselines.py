@@ -1,4 +1,4 @@
-"""The least that there is to serve: a WSGI application that does nothing, and a Flask application that does no more."""
+"""Minimal applications as baselines: one for WSGI, one for Flask."""
 
 from __future__ import annotations
 

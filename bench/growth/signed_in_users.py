@@ -1,4 +1,4 @@
-"""RepoRadar with a way to have very many people signed in at once, without a password to be hashed for each."""
+"""RepoRadar with a route that creates and signs in many users without hashing passwords."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from app.auth import guards
 from app.auth.store import User
 from app.database.engine import Database
 from app.database.schema import users
-from bench.peers.ours import app
+from bench.peers.reporadar import app
 
 
 @app.post("/bench/people/<int:count>")
-def people(count: int) -> Response:
-    """The cookies of so many new people."""
+def create_users(count: int) -> Response:
+    """Return the session cookies of new users."""
     database: Database = current_app.extensions["database"]
     cookies = [_sign_in(user) for user in database.run_within(60, _add, count)]
-    gc.collect()  # which touches all memory that is shared with the master still: later that would look like a cost of sockets
+    gc.collect()  # copies all memory pages shared with the master now, so that they do not look like a cost of sockets later
     return jsonify(cookies)
 
 

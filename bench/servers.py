@@ -1,4 +1,4 @@
-"""The servers that are compared, started side by side: RepoRadar, the tutorials' stack (T), and the same in Node (N)."""
+"""Starts the servers that are compared: RepoRadar, the stack of Flask tutorials (T), and an equivalent Node application (N)."""
 
 from __future__ import annotations
 
@@ -20,59 +20,59 @@ from harness.processes import Process, free_port, wait_until
 from harness.servers import ROOT, PostgresServer, RedisServer, base_environment, fleet_environment
 
 OURS, TUTORIAL, NODE = "RepoRadar", "T", "N"
-SHARDED = "N, sharded"  # its other adapter, of which only messages are a matter
+SHARDED = "N, sharded"  # socket.io's sharded Redis adapter; only for messages
 
 NODE_FOLDER = ROOT / "bench" / "peers" / "node"
-PASSWORD = "correct horse battery"  # noqa: S105 - of accounts that are gone after a minute
-MOST = "10000"  # sockets
-MANY = {"MAX_SOCKETS": MOST, "MAX_SOCKETS_PER_USER": MOST}
+PASSWORD = "correct horse battery"  # noqa: S105 - of temporary accounts
+MAX_SOCKETS = "10000"
+UNLIMITED_SOCKETS = {"MAX_SOCKETS": MAX_SOCKETS, "MAX_SOCKETS_PER_USER": MAX_SOCKETS}
 GUNICORN = str(Path(sys.prefix, "bin", "gunicorn"))
 
 
-class Rival(NamedTuple):
+class BenchServer(NamedTuple):
     name: str
     port: int
     pid: int
-    cookie: str  # of a session that has signed in
+    cookie: str  # of a signed-in session
     user_id: int
 
 
-Launch = Callable[[], AbstractContextManager[Rival]]  # of one more instance
+Launch = Callable[[], AbstractContextManager[BenchServer]]  # starts one more instance
 
 
 @contextmanager
-def rivals() -> Iterator[tuple[list[Rival], RedisServer]]:
-    """One instance of each of the three."""
+def all_servers() -> Iterator[tuple[list[BenchServer], RedisServer]]:
+    """Start one instance of RepoRadar, T and N."""
     with launchers() as (launch, redis), ExitStack() as stack:
         yield [stack.enter_context(one()) for name, one in launch.items() if name != SHARDED], redis
 
 
 @contextmanager
 def launchers() -> Iterator[tuple[dict[str, Launch], RedisServer]]:
-    """Of those that this machine can run; Node is left out where it is missing."""
+    """Yield a function per server that starts an instance. Node is left out if npm is missing."""
     with ExitStack() as stack:
         redis, postgres = stack.enter_context(RedisServer()), stack.enter_context(PostgresServer())
         for store in (redis, postgres):
             machine.pin(store.pid, machine.OTHER_CORE)
-        environment = fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", **MANY)
+        environment = fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", **UNLIMITED_SOCKETS)
         tutorial = [
             "--config",
             os.devnull,
             "--worker-class",
             "gevent",
-            f"--worker-connections={MOST}",
+            f"--worker-connections={MAX_SOCKETS}",
             "--bind",
             "127.0.0.1:{port}",
         ]
         commands = {
-            OURS: [GUNICORN, "--config", "gunicorn.conf.py", "bench.peers.ours:app"],
+            OURS: [GUNICORN, "--config", "gunicorn.conf.py", "bench.peers.reporadar:app"],
             TUTORIAL: [GUNICORN, *tutorial, "bench.peers.tutorial:app"],
         }
         if install_node_peer():
             commands[NODE] = ["node", str(NODE_FOLDER / "server.js")]
             commands[SHARDED] = [*commands[NODE], "sharded"]
-        folder = redis.folder  # which is removed with it
-        launch = functools.partial(_rival, environment=environment, folder=folder, numbers=itertools.count(1))
+        folder = redis.folder  # removed together with the Redis server
+        launch = functools.partial(_start, environment=environment, folder=folder, numbers=itertools.count(1))
         yield {name: functools.partial(launch, name, command) for name, command in commands.items()}, redis
 
 
@@ -80,14 +80,14 @@ def install_node_peer() -> bool:
     if not shutil.which("npm"):
         return False
     if not (NODE_FOLDER / "node_modules").exists():
-        quietly = ["--no-package-lock", "--no-audit", "--no-fund", "--silent"]
-        subprocess.run(["npm", "install", "--prefix", str(NODE_FOLDER), *quietly], check=True)
+        options = ["--no-package-lock", "--no-audit", "--no-fund", "--silent"]
+        subprocess.run(["npm", "install", "--prefix", str(NODE_FOLDER), *options], check=True)
     return True
 
 
 @contextmanager
 def started(name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> Iterator[tuple[int, int]]:
-    """Port and process id of a server that has the first core for itself. `{port}` in its command stands for the port."""
+    """Start a server on its own core and yield its port and process ID. `{port}` in the command is replaced."""
     port = free_port()
     logs = folder / name
     logs.mkdir()
@@ -105,19 +105,19 @@ def started(name: str, command: list[str], environment: Mapping[str, str], folde
 
 
 @contextmanager
-def _rival(
+def _start(
     name: str, command: list[str], environment: Mapping[str, str], folder: Path, numbers: Iterator[int]
-) -> Iterator[Rival]:
+) -> Iterator[BenchServer]:
     instance_id = f"bench-{next(numbers)}"
     with started(instance_id, command, {**environment, "INSTANCE_ID": instance_id}, folder) as (port, pid):
-        yield Rival(name, port, pid, *_sign_in(name, port, instance_id))
+        yield BenchServer(name, port, pid, *_sign_in(name, port, instance_id))
 
 
 def _sign_in(name: str, port: int, account: str) -> tuple[str, int]:
-    """The cookie, and whose it is."""
+    """Return the session cookie and the user ID."""
     user_id = 1
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-        if name == OURS:  # whose sockets belong to a user who exists
+        if name == OURS:  # RepoRadar's sockets need an existing user
             user = client.post("/api/auth/register", json={"email": f"{account}@example.org", "password": PASSWORD})
             user_id = user.raise_for_status().json()["user"]["id"]
         client.post("/bench/login").raise_for_status()

@@ -1,5 +1,5 @@
-"""Idle sockets of very many people, from a process of its own: a line of JSON, [PORT, COOKIES], comes in, `open` goes out when
-all are open, and they are closed when the input ends."""
+"""A process with one idle socket per user. It reads a line of JSON, [PORT, COOKIES], prints `open` when all sockets are open, and
+closes them when its standard input ends."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from bench.idle import AT_ONCE, IdleClient
+from bench.idle import CONCURRENCY, IdleClient
 from harness.servers import ROOT
 
 ATTEMPTS, PAUSE_SECONDS = 5, 1.0
 
 
 @contextmanager
-def crowd(port: int, cookies: Sequence[str]) -> Iterator[None]:
-    """A socket for each of the cookies."""
-    command = [sys.executable, "-m", "bench.growth.crowd"]
+def idle_users(port: int, cookies: Sequence[str]) -> Iterator[None]:
+    """Open a socket for each cookie."""
+    command = [sys.executable, "-m", "bench.growth.idle_users"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
@@ -33,12 +33,12 @@ def crowd(port: int, cookies: Sequence[str]) -> Iterator[None]:
 
 
 async def run(port: int, cookies: Sequence[str]) -> None:
-    places = asyncio.Semaphore(AT_ONCE)
+    semaphore = asyncio.Semaphore(CONCURRENCY)
 
-    staying = []  # from the moment when they are open: who answers no ping while others open is cut off
+    staying = []  # sockets must answer pings while others are still being opened
 
     async def open_one(cookie: str) -> IdleClient:
-        async with places:
+        async with semaphore:
             client = await _open(port, cookie)
         staying.append(asyncio.ensure_future(client.stay()))
         return client
@@ -56,7 +56,7 @@ async def run(port: int, cookies: Sequence[str]) -> None:
 
 
 async def _open(port: int, cookie: str) -> IdleClient:
-    """Tries again, as clients do, where an instance is too busy for one more at this moment."""
+    """Retry as clients do while the instance is too busy for another handshake."""
     for _ in range(ATTEMPTS - 1):
         try:
             return await IdleClient.open(port, cookie)
