@@ -1,4 +1,4 @@
-"""The page of the fleet, for administrators: how all instances are, and the means to drain one and to call it back."""
+"""The fleet page, for administrators: the state of all instances, and the drain of one of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.fleet.views import set_drained
 from app.web import forms, triage
 from app.web.pages import SEE_OTHER, administrators_only, blueprint, current_notice, render
 
-SHOWN_STOPS = 8  # the older ones are folded away
+SHOWN_STOPS = 8  # older ones are collapsed
 
 instance_route = "/admin/fleet/instances/<instance_id>"
 
@@ -21,7 +21,7 @@ instance_route = "/admin/fleet/instances/<instance_id>"
 @blueprint.get("/admin/fleet")
 @administrators_only
 def fleet() -> Response:
-    """With `?drain=ID` it asks whether the last ready instance should really go."""
+    """Show all instances. With `?drain=ID` the page asks for confirmation to drain the last ready instance."""
     overview = the_fleet().overview()
     wanted = request.args.get("drain", "")
     return render(
@@ -42,16 +42,16 @@ def fleet() -> Response:
 def drain(instance_id: str) -> Response:
     if not forms.text("confirmed") and triage.is_last_ready(the_fleet().overview()["instances"], instance_id):
         return redirect(url_for("web.fleet", drain=instance_id), SEE_OTHER)
-    return _order(instance_id, drain=True)
+    return _set_drained(instance_id, drain=True)
 
 
 @blueprint.post(f"{instance_route}/call-back")
 @administrators_only
-def call_back(instance_id: str) -> Response:
-    return _order(instance_id, drain=False)
+def end_drain(instance_id: str) -> Response:
+    return _set_drained(instance_id, drain=False)
 
 
-def _order(instance_id: str, drain: bool) -> Response:
+def _set_drained(instance_id: str, drain: bool) -> Response:
     try:
         set_drained(instance_id, drain=drain)
     except NotFound:  # it ended while the page was open

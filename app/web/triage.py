@@ -1,4 +1,4 @@
-"""What an operator reads first of a fleet: a verdict, the worst before the rest, and which numbers are too high right now."""
+"""What the fleet page shows first: a verdict, instances with problems before healthy ones, and values above their threshold."""
 
 from __future__ import annotations
 
@@ -12,27 +12,33 @@ from app.server.lifecycle import DRAINING, READY
 from app.server.stop_report import CRASHED
 from app.web import formatting
 
-About = dict[str, Any]  # what an instance tells of itself, as /api/fleet has it
+About = dict[str, Any]  # one of `instances` in /api/fleet
 
-FAILING = "not ready"  # though it had been
-NEWS_SECONDS = 600.0  # so long a crash is part of the verdict
+FAILING = "not ready"  # after having been ready
+RECENT_CRASH_SECONDS = 600.0  # a crash affects the verdict for this long
 
-# Label, field, unit, threshold, what it is.
+# label, field, unit, threshold, explanation
 MEASURES = (
-    ("CPU", "cpu_percent", " %", advice.CPU_PERCENT, "Of the one core that an instance can use"),
-    ("Memory", "memory_percent", " %", advice.MEMORY_PERCENT, "Of the container’s limit; without one, of the machine’s"),
-    ("p95", "p95_ms", " ms", advice.P95_MS, "Of the last minute’s responses, 95 % began within this"),
-    ("Event loop", "loop_delay_ms", " ms", advice.LOOP_DELAY_MS, "How late the event loop is"),
-    ("Redis", "redis_latency_ms", " ms", advice.REDIS_LATENCY_MS, "Until Redis answers"),
-    ("Database", "database_latency_ms", " ms", advice.DATABASE_LATENCY_MS, "Until the database answers"),
-    ("Connections", "connections", "", advice.CONNECTIONS, "Open connections of clients, sockets included"),
+    ("CPU", "cpu_percent", " %", advice.CPU_PERCENT, "Percent of the one core that an instance can use"),
+    (
+        "Memory",
+        "memory_percent",
+        " %",
+        advice.MEMORY_PERCENT,
+        "Percent of the container’s memory limit, or else of the machine’s memory",
+    ),
+    ("p95", "p95_ms", " ms", advice.P95_MS, "95 % of the responses of the last minute began within this time"),
+    ("Event loop", "loop_delay_ms", " ms", advice.LOOP_DELAY_MS, "Event-loop lag"),
+    ("Redis", "redis_latency_ms", " ms", advice.REDIS_LATENCY_MS, "Latency of Redis"),
+    ("Database", "database_latency_ms", " ms", advice.DATABASE_LATENCY_MS, "Latency of the database"),
+    ("Connections", "connections", "", advice.CONNECTIONS, "Open client connections, including sockets"),
     ("Sockets", "sockets", "", math.inf, "Signed-in Socket.IO clients"),
 )
 
 
 @dataclass(frozen=True)
 class Verdict:
-    box: str  # as the stylesheet names it: notice, warning or alert
+    box: str  # CSS class: notice, warning or alert
     headline: str
     reasons: list[str]
 
@@ -41,24 +47,24 @@ class Verdict:
 class Reading:
     label: str
     text: str
-    limit: str  # that it exceeds; empty if it does not
+    limit: str  # the threshold if the value exceeds it, else empty
     explanation: str
 
 
 def state(about: About) -> str:
-    """In a word: starting, ready, draining, or FAILING."""
+    """Return starting, ready, draining or FAILING."""
     if about["set_aside"]:
         return DRAINING
     return FAILING if about["status"] == READY and about["obstacles"] else str(about["status"])
 
 
 def reason(about: About) -> str:
-    """Why it is not ready."""
+    """Return why the instance is not ready."""
     if about["set_aside"] and about["status"] != DRAINING:
-        return "told to drain"
+        return "waiting for it to start draining"
     if about["status"] == DRAINING and not about["set_aside"]:
-        return "it is being stopped" if about["obstacles"] == [DRAINING] else "; ".join(about["obstacles"])
-    return "; ".join(about["obstacles"]) or "about to be ready"
+        return "it is stopping" if about["obstacles"] == [DRAINING] else "; ".join(about["obstacles"])
+    return "; ".join(about["obstacles"]) or "about to become ready"
 
 
 def worst_first(instances: list[About]) -> list[About]:
@@ -74,7 +80,7 @@ def judge(overview: dict[str, Any]) -> Verdict:
     instances = worst_first(overview["instances"])
     states = [state(about) for about in instances]
     absent = [about for about in instances if state(about) != READY]
-    crashes = _fresh_crashes(overview["stops"])
+    crashes = _recent_crashes(overview["stops"])
     if overview["disagreements"] or FAILING in states or READY not in states:
         box = "alert"
     else:
@@ -83,22 +89,22 @@ def judge(overview: dict[str, Any]) -> Verdict:
 
 
 def _headline(instances: list[About], absent: list[About]) -> str:
-    there, everybody = len(instances) - len(absent), len(instances)
-    verb = "is" if there == 1 else "are"
-    if not there:
+    ready, total = len(instances) - len(absent), len(instances)
+    verb = "is" if ready == 1 else "are"
+    if not ready:
         return "No instance is ready"
     if not absent:
-        return f"{there} of {formatting.quantity(everybody, 'instance')} {verb} ready"
-    who = f"{absent[0]['instance_id']} is" if len(absent) == 1 else f"{len(absent)} instances are"
-    return f"{who} not ready; {there} of {everybody} {verb}"
+        return f"{ready} of {formatting.quantity(total, 'instance')} {verb} ready"
+    subject = f"{absent[0]['instance_id']} is" if len(absent) == 1 else f"{len(absent)} instances are"
+    return f"{subject} not ready; {ready} of {total} {verb}"
 
 
-def _fresh_crashes(stops: list[dict[str, Any]]) -> list[str]:
+def _recent_crashes(stops: list[dict[str, Any]]) -> list[str]:
     now = datetime.now(UTC)
     return [
         f"{stop['instance_id']} crashed {formatting.ago(stop['at'])}"
         for stop in stops
-        if stop["kind"] == CRASHED and (now - datetime.fromisoformat(stop["at"])).total_seconds() < NEWS_SECONDS
+        if stop["kind"] == CRASHED and (now - datetime.fromisoformat(stop["at"])).total_seconds() < RECENT_CRASH_SECONDS
     ]
 
 
@@ -114,12 +120,12 @@ def _limit(value: float | None, unit: str, threshold: float) -> str:
 
 
 def _amount(value: float | None, unit: str) -> str:
-    """`12 %`, `0.4 ms`; milliseconds have a decimal place where it says something."""
+    """Return text like `12 %` or `0.4 ms`. Only milliseconds below 10 have a decimal place."""
     if value is None:
         return "–"
     return f"{value:,.1f}{unit}" if unit == " ms" and 0 < value < 10 else f"{value:,.0f}{unit}"
 
 
-def longest(stop: dict[str, Any]) -> dict[str, Any] | None:
-    """The phase that a stop waited for most."""
+def longest_phase(stop: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the longest phase of a stop, or None if it has no phases."""
     return max(stop["phases"], key=lambda phase: phase["seconds"], default=None)

@@ -126,7 +126,7 @@ def test_a_drained_instance_is_seen_loses_its_sockets_and_comes_back(
     open_pages = len(page.context.pages) + len(other.context.pages)
     # More, where a page that was left has not been missed yet.
     wait_until(lambda: int(sockets(page, 1).text_content() or 0) >= open_pages, BACK_MS / 1000, "all sockets to be back")
-    press(other, "Call back instance-2")
+    press(other, "End drain instance-2")
     expect_verdict(page, "2 of 2 instances are ready")
     assert page.evaluate("window.loadedOnce")
 
@@ -140,9 +140,7 @@ def test_a_killed_instance_disappears_and_is_listed_as_crashed(
     fleet.instances[1].kill()
     expect(row(page, 2)).to_have_count(0, timeout=SEEN_MS)
     expect_verdict(page, "1 of 1 instance is ready")
-    expect(direct.locator("#freshness")).to_contain_text(
-        re.compile("Not live. Nobody answers. Last seen: .*, told by instance-2")
-    )
+    expect(direct.locator("#freshness")).to_contain_text(re.compile("Not live. No response. Last update: .*, from instance-2"))
     stop = page.locator("#stops").get_by_role("listitem")
     expect(stop).to_contain_text("crashed instance-2 just now", timeout=BURIED_MS)
     expect(stop).to_contain_text("did not sign off")
@@ -155,7 +153,7 @@ def test_a_killed_instance_disappears_and_is_listed_as_crashed(
 def test_a_clean_stop_shows_its_phases(page: Page, fleet: Fleet) -> None:
     fleet.instances[1].restart()
     stop = page.locator("#stops").get_by_role("listitem")
-    expect(stop).to_contain_text(re.compile(r"clean instance-2\s+just now, in \d+\.\d s, most of it for \w+"), timeout=SEEN_MS)
+    expect(stop).to_contain_text(re.compile(r"clean instance-2\s+just now, in \d+\.\d s; longest phase: \w+"), timeout=SEEN_MS)
     stop.get_by_text("Phases").click()
     expect_refreshes(page)
     for phase in ("sockets", "requests", "close"):
@@ -184,7 +182,7 @@ def test_a_button_is_pressed_for_as_long_as_one_likes(page: Page) -> None:
         page.wait_for_event("response", lambda response: "/admin/fleet" in response.url, timeout=SEEN_MS)
     page.mouse.up()
     expect(page.get_by_role("status").first).to_contain_text("The instance starts draining within two seconds.")
-    press(page, "Call back instance-2")
+    press(page, "End drain instance-2")
     expect_verdict(page, "2 of 2 instances are ready")
 
 
@@ -212,13 +210,13 @@ def test_the_last_ready_one_takes_a_second_word(page: Page) -> None:
     press(page, "Drain instance-1")
     press(page, "Drain instance-2")  # at once, maybe before the first knows
     expect(page.get_by_role("alert")).to_contain_text("instance-2 is the last ready instance")
-    page.get_by_role("link", name="Leave it").click()
+    page.get_by_role("link", name="Cancel").click()
     expect_verdict(page, "instance-1 is not ready; 1 of 2 is")
     press(page, "Drain instance-2")
-    press(page, "Drain it all the same")
+    press(page, "Drain it anyway")
     expect_verdict(page, "No instance is ready")
     for number in (1, 2):
-        press(page, f"Call back instance-{number}")
+        press(page, f"End drain instance-{number}")
     expect_verdict(page, "2 of 2 instances are ready")
 
 
@@ -229,8 +227,8 @@ def test_without_scripts(visit: Visit, fleet: Fleet, administrator: Any) -> None
     press(page, "Drain instance-2")
     expect(page.get_by_role("status").first).to_contain_text("The instance starts draining within two seconds.")
     expect(row(page, 2)).to_contain_text("draining")
-    page.get_by_role("link", name="Load anew").click()
-    press(page, "Call back instance-2")
+    page.get_by_role("link", name="Reload").click()
+    press(page, "End drain instance-2")
     expect(page.get_by_role("status").first).to_contain_text("The instance is ready again within two seconds.")
     wait_until(lambda: is_back(page), 10, "instance-2 to be back, as a page shows that is loaded again and again")
 
@@ -345,7 +343,7 @@ def test_the_worst_comes_first_and_is_legible(page: Page, fleet: Fleet, scheme: 
 def test_the_page_says_that_a_store_is_down_and_goes_on_trying(page: Page, fleet: Fleet) -> None:
     fleet.redis.kill()
     expect(page.locator("#freshness")).to_contain_text(
-        re.compile("Not live. instance-[12] answers 503. Last seen: .*, told by instance-[12]"), timeout=SEEN_MS
+        re.compile("Not live. instance-[12] answers with 503. Last update: .*, from instance-[12]"), timeout=SEEN_MS
     )
     other = page.context.new_page()
     answer = other.goto("/admin/fleet")
@@ -362,7 +360,7 @@ def test_the_end_of_the_session_is_told(visit: Visit, fleet: Fleet) -> None:
     page.goto("/admin/fleet")
     expect(page.locator("#freshness")).to_contain_text("Live")
     page.request.post("/api/auth/logout")
-    expect(page.locator("#freshness")).to_contain_text("Not live: this is for administrators who are signed in.")
+    expect(page.locator("#freshness")).to_contain_text("Not live: sign in as an administrator to see this page.")
     expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
 
 
@@ -371,9 +369,9 @@ def test_an_embedded_instance_shows_itself(visit: Visit, instance: Instance) -> 
     open_administrator(page, instance)
     page.goto("/admin/fleet")
     expect_verdict(page, "1 of 1 instance is ready")
-    expect(page.locator("#stops")).to_contain_text("They are in its log")
+    expect(page.locator("#stops")).to_contain_text("They are in the log")
     page.get_by_role("button", name=re.compile("^Drain")).click()
-    page.get_by_role("button", name="Drain it all the same").click()
+    page.get_by_role("button", name="Drain it anyway").click()
     expect_verdict(page, "No instance is ready")
-    page.get_by_role("button", name=re.compile("^Call back")).click()
+    page.get_by_role("button", name=re.compile("^End drain")).click()
     expect_verdict(page, "1 of 1 instance is ready")

@@ -47,7 +47,7 @@ def _instance(instance: dict[str, Any]) -> Finding:
     if status == "ready" and not reasons:
         return ok(text)
     if status == "draining":
-        return warn(text, "It is stopping, or an administrator drained it: the fleet page returns it to service")
+        return warn(text, "It is stopping, or an administrator drained it: end the drain on the fleet page")
     if instance["uptime"] < STARTING_SECONDS:
         return warn(f"{text}: {reasons}", "It has just started: run the doctor again in a moment")
     return fail(f"{text}: {reasons}", "Find the reason under `/health/ready` answers 503 in docs/troubleshooting.md")

@@ -83,7 +83,7 @@ def _readiness(site: Site, responses: Sequence[requests.Response]) -> Generator[
     }
     for name, reason in sorted(reasons.items()):
         if reason == "draining":
-            advice = "This is normal during a restart. If it was drained on the fleet page, return it to service there"
+            advice = "This is normal during a restart. If it was drained on the fleet page, end the drain there"
             yield warn(f"{site.url}: {name} is draining", advice)
         else:
             advice = "See `/health/ready` answers 503 in docs/troubleshooting.md"

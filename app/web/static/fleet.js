@@ -1,83 +1,79 @@
-// Keeps the page of the fleet up to date by asking for it again and again: it has to work just when sockets do not.
+// Refreshes the fleet page by polling, because it must work even if sockets do not.
 
 import { end } from "./indicator.js";
 import { morph } from "./morph.js";
 
-const EVERY_MS = 2000;
-const PATIENCE_MS = 5000;
-const STEADY_MS = 600; // so long after a button has moved, a click may be meant for what was there before
+const POLL_MS = 2000;
+const TIMEOUT_MS = 5000;
+const STEADY_MS = 600; // a click this soon after a button has moved may be meant for another row
 
 const part = document.getElementById("fleet");
 const freshness = document.getElementById("freshness");
 
-let last = freshness.dataset; // what the newest answer says of itself: `at`, and the `instance` that gave it
+let last = freshness.dataset; // of the newest response: its time `at` and its `instance`
 let timer = null;
-let held = false;
+let pressed = false;
 let movedAt = -Infinity;
 
-async function ask() {
+async function poll() {
   timer = null;
-  if (document.hidden) return; // going on when it is looked at
-  if (await isOver()) return;
-  timer = setTimeout(ask, EVERY_MS);
+  if (document.hidden) return; // continues when the page becomes visible
+  if (await refresh()) timer = setTimeout(poll, POLL_MS);
 }
 
-/** True when there is nothing to ask for any more. */
-async function isOver() {
+/** Returns whether to poll again. */
+async function refresh() {
   try {
-    const answer = await fetch(location.pathname, { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" });
-    if (answer.redirected || answer.status === 403) return over(answer);
-    if (answer.ok) show(new DOMParser().parseFromString(await answer.text(), "text/html"));
-    else notLive(`${answer.headers.get("X-Instance-Id") ?? "The balancer"} answers ${answer.status}.`);
+    const response = await fetch(location.pathname, { signal: AbortSignal.timeout(TIMEOUT_MS), cache: "no-store" });
+    if (response.redirected || response.status === 403) {
+      if (response.redirected) end();
+      setFreshness("ended", "Not live: sign in as an administrator to see this page.");
+      return false;
+    }
+    if (response.ok) show(new DOMParser().parseFromString(await response.text(), "text/html"));
+    else notLive(`${response.headers.get("X-Instance-Id") ?? "The balancer"} answers with ${response.status}.`);
   } catch {
-    notLive("Nobody answers.");
+    notLive("No response.");
   }
-  return false;
-}
-
-function over(answer) {
-  if (answer.redirected) end();
-  word("ended", "Not live: this is for administrators who are signed in.");
   return true;
 }
 
 function show(fresh) {
-  if (held) return; // a button is being pressed: the next answer is soon enough
-  const before = places();
+  if (pressed) return; // do not move a button while it is pressed
+  const before = buttonPositions();
   morph(part, fresh.getElementById("fleet"));
-  if (places() !== before) movedAt = performance.now();
+  if (buttonPositions() !== before) movedAt = performance.now();
   morph(document.getElementById("served-by"), fresh.getElementById("served-by"));
   last = fresh.getElementById("freshness").dataset;
-  word("on", `Live: ${last.instance} at ${last.at}`);
+  setFreshness("on", `Live: ${last.instance} at ${last.at}`);
 }
 
-function notLive(why) {
-  word("waiting", `Not live. ${why} Last seen: ${last.at}, told by ${last.instance}. Trying again …`);
+function notLive(reason) {
+  setFreshness("waiting", `Not live. ${reason} Last update: ${last.at}, from ${last.instance}. Retrying …`);
 }
 
-function word(state, words) {
+function setFreshness(state, text) {
   freshness.dataset.state = state;
-  if (freshness.textContent !== words) freshness.textContent = words;
+  if (freshness.textContent !== text) freshness.textContent = text;
 }
 
-/** Of all buttons, with what they do. */
-function places() {
+function buttonPositions() {
   return [...part.querySelectorAll("button")]
     .map((button) => `${button.form.getAttribute("action")} ${Math.round(button.getBoundingClientRect().top)}`)
     .join();
 }
 
-part.addEventListener("pointerdown", ({ button }) => (held = held || button === 0));
+part.addEventListener("pointerdown", ({ button }) => (pressed = pressed || button === 0));
 for (const kind of ["pointerup", "pointercancel"]) {
-  addEventListener(kind, () => setTimeout(() => (held = false))); // after the click that it makes
+  addEventListener(kind, () => setTimeout(() => (pressed = false))); // after the click event
 }
 
-// The worst comes first, so rows may change places under somebody's hand. By keyboard there is no such doubt.
+// Rows are sorted by state, so a button may move just before a click. The keyboard does not have this problem.
 part.addEventListener(
   "click",
   (event) => {
-    const byPointer = event.detail > 0;
-    if (byPointer && event.target.closest("button") && performance.now() - movedAt < STEADY_MS) event.preventDefault();
+    const isPointer = event.detail > 0;
+    if (isPointer && event.target.closest("button") && performance.now() - movedAt < STEADY_MS) event.preventDefault();
   },
   true,
 );
@@ -85,8 +81,8 @@ part.addEventListener(
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && freshness.dataset.state !== "ended") {
     clearTimeout(timer);
-    ask();
+    poll();
   }
 });
 
-ask();
+poll();
