@@ -1,4 +1,4 @@
-"""Stand-ins for instances behind a proxy: they write down what reaches them, and answer as a test wants it."""
+"""Stand-ins for instances behind a proxy: they record the requests and answer as a test wants."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Request(NamedTuple):
     method: str
     path: str
     headers: Mapping[str, str]
-    turn: int  # which request on its connection
+    turn: int  # number of the request on its connection, from 1
 
 
-# The status to answer with; None ends the connection without an answer.
+# Returns the status of the answer, or None to close the connection without an answer.
 Answer = Callable[[Request], int | None]
 
 
 class Backend:
-    """HTTP/1.1 on a free port, with connections that stay open. Has what nginx is told about an instance."""
+    """An HTTP/1.1 server with keep-alive on a free port. It has the attributes of an instance that Balancer needs."""
 
     def __init__(self, instance_id: str, answer: Answer = lambda _: 200) -> None:
         self.environment = {"INSTANCE_ID": instance_id}
@@ -42,7 +42,7 @@ class Backend:
         self.stop()
 
     def stop(self) -> None:
-        """Its connections end too."""
+        """Stop the server and close its connections."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

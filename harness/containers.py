@@ -1,4 +1,4 @@
-"""What `docker compose` would make of deploy/docker, without Docker: the same files, commands, users and environments.
+"""The services of deploy/docker without Docker: with the same files, commands, users and environments.
 
 Missing are the base images, and with them the packages of the Dockerfile's RUN lines: programs come from this machine.
 """
@@ -33,7 +33,7 @@ Service = dict[str, Any]
 
 
 def services() -> dict[str, Service]:
-    """Of compose.yaml, with its anchors merged."""
+    """Return the services of compose.yaml, with its anchors merged."""
     found: dict[str, Service] = compose()["services"]
     return found
 
@@ -44,7 +44,7 @@ def compose() -> dict[str, Any]:
 
 
 def container_user(user: str) -> list[str] | None:
-    """What to put before a command so that neither root nor the owner of the files runs it; None where that can't be had."""
+    """Return a command prefix that runs as neither root nor the owner of the files, or None if there is none."""
     if os.geteuid() != 0:
         return []  # the owner, but the files are for reading only
     uid, _, gid = user.partition(":")
@@ -57,7 +57,7 @@ def container_user(user: str) -> list[str] | None:
 
 
 def last_stage() -> list[tuple[str, str]]:
-    """Instructions of the Dockerfile and their values."""
+    """Return the instructions of the Dockerfile's last stage with their values."""
     structure = DockerfileParser(path=str(DOCKER / "Dockerfile")).structure
     start = max(number for number, line in enumerate(structure) if line["instruction"] == "FROM")
     return [(line["instruction"], line["value"]) for line in structure[start:]]
@@ -69,7 +69,7 @@ def image_command() -> list[str]:
 
 
 class Image:
-    """The last stage of the Dockerfile: what COPY lines put into an empty folder, for reading only, and how it is run."""
+    """The last stage of the Dockerfile: the read-only files of its COPY lines, and how they are run."""
 
     def __init__(self, root: Path) -> None:
         self.instructions = last_stage()
@@ -110,7 +110,7 @@ class Image:
 
 
 def context() -> set[str]:
-    """What .dockerignore leaves, as Docker's own library reads it."""
+    """Return the files that .dockerignore leaves, according to Docker's own library."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     found: set[str] = exclude_paths(str(ROOT), [line for line in lines if line and not line.startswith("#")])
     return found
@@ -125,7 +125,7 @@ class Container(Server):
     """A service of compose.yaml that runs the image."""
 
     def __init__(self, image: Image, service: Service, substitutes: Mapping[str, str]) -> None:
-        """`substitutes`: what names and paths inside of the containers are here."""
+        """`substitutes`: the local values for names and paths inside the containers."""
         super().__init__()
         self.image = image
         self.service = service
@@ -136,11 +136,11 @@ class Container(Server):
         return f"http://127.0.0.1:{self.port}"
 
     def run(self) -> str:
-        """To its end; returns what it wrote."""
+        """Run the service to its end and return its output."""
         return run(self._command(), environment=self._environment(), directory=self.image.folder)
 
     def check_health(self) -> str:
-        """By the service's own command; an AssertionError if it is not healthy."""
+        """Run the health check of the service. Raise AssertionError if it fails."""
         _, *command = self.service["healthcheck"]["test"]
         return run(self._as_user(command), environment=self._environment(), directory=self.image.folder)
 
@@ -167,7 +167,7 @@ class Container(Server):
 
 
 class ComposedRedis(RedisServer):
-    """With the command and the password of compose.yaml, on a port and in a folder of its own."""
+    """Redis with the command and the password of compose.yaml, on its own port and in its own folder."""
 
     def __init__(self, secrets: Path) -> None:
         super().__init__(password=(secrets / "redis.conf").read_text().split()[1])
@@ -184,7 +184,7 @@ class ComposedPostgres(PostgresServer):
 
 
 class ComposedNginx(Server):
-    """With the command and the configuration of compose.yaml."""
+    """nginx with the command and the configuration of compose.yaml."""
 
     def __init__(self, substitutes: Mapping[str, str]) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ def substitute(text: str, substitutes: Mapping[str, str]) -> str:
 
 
 def open_folder() -> Path:
-    """A new folder that the containers' user can look into."""
+    """Return a new folder that the user of the containers can read."""
     folder = Path(tempfile.mkdtemp(prefix="reporadar-", dir=folder_open_to_all()))
     folder.chmod(0o755)
     return folder

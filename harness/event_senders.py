@@ -1,4 +1,4 @@
-"""People who send events, note what became of each, and an account of what is stored in the end."""
+"""Clients that send analytics events and record the outcome of each, and queries for the stored events."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def batch_of(count: int, name: str = "clicked") -> list[dict[str, str]]:
 
 @dataclass
 class Sender:
-    """Sends batch after batch with the cookie of a session, and the same one again until somebody takes it."""
+    """A client that sends batches with a session cookie, and repeats each batch until an instance accepts it."""
 
     cookies: dict[str, str]
     instances: Sequence[Reachable]
     count: int = 10
     pause: float = 0.0
     accepted: set[str] = field(default_factory=set)
-    refused: set[str] = field(default_factory=set)  # for a no
-    unknown: set[str] = field(default_factory=set)  # of an attempt that was not answered; it may have been taken all the same
-    sent_at: dict[str, datetime] = field(default_factory=dict)  # first
+    refused: set[str] = field(default_factory=set)  # because of an opt-out
+    unknown: set[str] = field(default_factory=set)  # no answer arrived, so they may have been accepted
+    sent_at: dict[str, datetime] = field(default_factory=dict)  # time of the first attempt
     retries: int = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -72,7 +72,7 @@ def _line(cookies: dict[str, str]) -> str:
 
 
 def session_of(user: User) -> dict[str, str]:
-    """Without the cookie that says no: it is the account's no that has to protect."""
+    """Return the session cookie without the opt-out cookie, so that only the opt-out of the account protects the user."""
     return {"session": user.cookie}
 
 
@@ -99,14 +99,14 @@ def running(senders: Sequence[Sender]) -> Iterator[None]:
 
 
 def snapshot(database_url: str) -> psycopg2.extensions.connection:
-    """A connection whose queries all see the same moment, whatever is stored meanwhile."""
+    """Return a connection whose queries all see the same snapshot."""
     connection = psycopg2.connect(database_url)
     connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
     return connection
 
 
 def stored(database_url: str) -> dict[str, datetime]:
-    """The ids of the events, with their times. Whether one is there twice, and whether the counts are true, is checked too."""
+    """Return the IDs and times of the stored events. Check that none is stored twice and that the rollups are right."""
     with snapshot(database_url) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT event_id, occurred_at FROM analytics_events WHERE category = 'test'")
         rows = cursor.fetchall()

@@ -1,4 +1,4 @@
-"""Git over https on loopback, as a hosting service has it, and as a hostile one could have it.
+"""Git over https on loopback, like a hosting service, or like a hostile one.
 
 Paths: `/NAME` or `/NAME.git` of a repository in the folder is served by git itself. `/redirect/N/PATH` leads to PATH by way of N
 redirects. What else there is, tests add as functions to `answers`.
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-HOST = "git.test.invalid"  # resolves nowhere: who gets here was told the address
+HOST = "git.test.invalid"  # resolves nowhere, so clients have to be given the address
 AUTHOR = {
     "GIT_AUTHOR_NAME": "Ada",
     "GIT_AUTHOR_EMAIL": "ada@example.org",
@@ -36,7 +36,7 @@ Answer = Callable[["Handler"], None]
 
 
 def git(folder: Path, *arguments: str, input: str | bytes = b"") -> str:
-    """What it prints, in that folder."""
+    """Run git in a folder and return its output."""
     variables = {"PATH": os.environ["PATH"], "HOME": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", **AUTHOR}
     sent = input if isinstance(input, bytes) else input.encode()
     command = ["git", "-c", "init.defaultBranch=main", "-c", "safe.directory=*", *arguments]
@@ -44,7 +44,7 @@ def git(folder: Path, *arguments: str, input: str | bytes = b"") -> str:
 
 
 def create_repository(path: Path, *options: str, commits: int = 1) -> Path:
-    """A bare one with a branch `main` of so many commits, the number of each its text."""
+    """Create a bare repository whose branch `main` has this many commits."""
     path.mkdir(parents=True)
     git(path, "init", "--quiet", "--bare", *options)
     history = [
@@ -57,7 +57,7 @@ def create_repository(path: Path, *options: str, commits: int = 1) -> Path:
 
 
 class GitServer:
-    """Serves the bare repositories of a folder; `authority` is the file of the certificate authority that vouches for it."""
+    """A server for the bare repositories of a folder. `authority`: the certificate file of its certificate authority."""
 
     def __init__(self, folder: Path, certificates: Path, names: tuple[str, ...] = (HOST, "localhost", "127.0.0.1")) -> None:
         self.authority, chain = issue_certificates(certificates, names)
@@ -131,7 +131,7 @@ def redirect(status: int, location: str) -> Answer:
 
 
 def as_of_old(handler: Handler) -> None:
-    """In the first version of the protocol, which tells nothing of a HEAD that leads nowhere."""
+    """Answer in version 1 of the protocol, which does not advertise a HEAD without a branch."""
     del handler.headers["Git-Protocol"]
     serve(handler)
 
@@ -141,12 +141,12 @@ def error(status: int) -> Answer:
 
 
 def hang(handler: Handler) -> None:
-    """Says nothing until the server ends."""
+    """Send nothing until the server ends."""
     handler.server.owner.closing.wait()
 
 
 def trickle(handler: Handler) -> None:
-    """A header now and then, without an end."""
+    """Send headers slowly and without an end."""
     handler.send_response(200)
     handler.flush_headers()
     while not handler.server.owner.closing.wait(0.05):
@@ -154,7 +154,7 @@ def trickle(handler: Handler) -> None:
 
 
 def endless(handler: Handler) -> None:
-    """Data of the right type that never ends."""
+    """Send an endless body of the right content type."""
     handler.send_response(200)
     handler.send_header("Content-Type", ADVERTISEMENT)
     handler.end_headers()
@@ -213,7 +213,7 @@ def _body(handler: Handler) -> bytes:
 
 
 def issue_certificates(folder: Path, names: tuple[str, ...]) -> tuple[Path, Path]:
-    """An authority, and a server's certificate by it with its key."""
+    """Create a certificate authority, and a server certificate with its key."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = _certificate("Test authority", "Test authority", authority_key, authority_key, names=(), is_authority=True)
     certificate = _certificate(names[0], "Test authority", key, authority_key, names=names, is_authority=False)

@@ -1,4 +1,4 @@
-"""docs/scaling.md, as a reader takes it apart: headings, fenced blocks, and what a block's commands are said to print."""
+"""Parser for docs/scaling.md: headings, fenced blocks, and the output that the blocks promise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.servers import ROOT
 
 GUIDE = ROOT / "docs" / "scaling.md"
 
-# Which running programs the commands of a section are meant for, in the order in which they are followed.
+# The running programs that the commands of a section need, in the order of the tests.
 REDIS, ALONE, BY_HAND, FLEET, NOWHERE = "a Redis", "one embedded instance", "three terminals", "make fleet", "no machine of ours"
 STAGES = {
     "Redis Setup": REDIS,
@@ -35,7 +35,7 @@ STAGES = {
     "Option 2: Kubernetes": NOWHERE,
 }
 
-# What no test runs; it is read by bash, and the files exist that it names.
+# Commands that no test runs, with the reason. bash checks their syntax, and the files that they name exist.
 NOT_RUN = {
     "sudo apt-get install": "changes the machine",
     "brew install": "wants macOS",
@@ -63,7 +63,7 @@ class Block(NamedTuple):
 
 
 def headings(markdown: str) -> list[str]:
-    """With their number signs."""
+    """Return the headings with their number signs."""
     return re.findall(r"^#+ .+$", _FENCE.sub("", markdown), re.MULTILINE)
 
 
@@ -77,7 +77,7 @@ def blocks(markdown: str) -> Iterator[Block]:
 
 
 def check_output(block: Block, output: str) -> None:
-    """Everything that is promised has been printed, in this order; `…` stands for any part of a line."""
+    """Raise AssertionError unless the output has every promised line, in this order. `…` matches any part of a line."""
     position = 0
     for promise in _PRINTS.findall(block.text):
         pattern = re.escape(promise.strip()).replace("…", r"[^\n]*?")

@@ -1,4 +1,4 @@
-"""Processes that tests start: each is signalled together with its descendants, and none outlives the test run."""
+"""Processes that tests start. Signals can reach all descendants, and no process outlives the test run."""
 
 import fcntl
 import os
@@ -38,7 +38,7 @@ class _PortLocks:
         self._thread_lock = threading.Lock()
 
     def take(self, ports: Sequence[int]) -> bool:
-        """Whether this process now holds all of these ports. No other caller in this or another process gets them again."""
+        """Lock all of these ports for this process until it ends. Return whether nobody else holds one of them."""
         with self._thread_lock:
             if self._taken.intersection(ports) or not all(map(self._lock, ports)):
                 return False
@@ -65,7 +65,7 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return so many consecutive free ports."""
+    """Return consecutive free ports."""
     while True:
         first = FIRST_PORT + secrets.randbelow(LAST_PORT - FIRST_PORT - count)
         ports = list(range(first, first + count))
@@ -83,7 +83,7 @@ def _is_free(port: int) -> bool:
 
 
 def wait_until(condition: Callable[[], T | None], timeout: float = 10, what: str = "a condition") -> T:
-    """The first truthy result of the condition; an AssertionError when there is none within `timeout` seconds."""
+    """Return the first true result of the condition. Raise AssertionError if there is none within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         if result := condition():
@@ -94,7 +94,7 @@ def wait_until(condition: Callable[[], T | None], timeout: float = 10, what: str
 
 
 class Process:
-    """One running program, in a process group of its own, that writes its output to a file."""
+    """A running program in its own process group, which writes its output to a file."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Process:
         folder: Path,
         user: str | None = None,
     ) -> None:
-        """Runs in `directory` and writes to `folder`/log; the folder is removed if the test run gets killed."""
+        """Start in `directory` and write to `folder`/log. The folder is removed if the test run is killed."""
         account = pwd.getpwnam(user) if user else None
         with (folder / "log").open("ab") as log:
             self._popen = subprocess.Popen(
@@ -127,7 +127,7 @@ class Process:
         self._frozen: list[psutil.Process] = []
 
     def status(self) -> int | None:
-        """The exit status, negative for a signal; None while it runs."""
+        """Return the exit status, negative for a signal, or None while the process runs."""
         return self._popen.poll()
 
     def children(self) -> list[int]:
@@ -137,11 +137,11 @@ class Process:
         self._popen.send_signal(number)
 
     def send_to_group(self, number: signal.Signals) -> None:
-        """As the terminal does on Ctrl-C."""
+        """Signal the whole process group, as the terminal does on Ctrl-C."""
         os.killpg(self.pid, number)
 
     def wait(self, timeout: float) -> int:
-        """The exit status, once there is one."""
+        """Wait for the end and return the exit status. Raise AssertionError after `timeout` seconds."""
         try:
             status = self._popen.wait(timeout)
         except subprocess.TimeoutExpired as error:
@@ -153,7 +153,7 @@ class Process:
         return status
 
     def freeze(self) -> None:
-        """It and its descendants get no more processor time; their connections stay open."""
+        """Stop the process and its descendants with SIGSTOP. Their connections stay open."""
         self._frozen = _freeze_tree(self._root)
 
     def resume(self) -> None:
@@ -163,7 +163,7 @@ class Process:
         self._frozen = []
 
     def kill(self) -> int:
-        """SIGKILL to it and to its descendants."""
+        """Send SIGKILL to the process and its descendants; return the exit status."""
         _kill_tree(self._root)
         return self.wait(timeout=10)
 
@@ -171,7 +171,7 @@ class Process:
 def run(
     command: Sequence[str], *, environment: Mapping[str, str], directory: Path, user: str | None = None, timeout: float = 60
 ) -> str:
-    """Runs a program to its end; returns its output."""
+    """Run a program to its end and return its output. Raise AssertionError if it fails."""
     with TemporaryDirectory(prefix="reporadar-") as name:
         folder = Path(name)
         process = Process(command, environment=environment, directory=directory, folder=folder, user=user)
@@ -186,7 +186,7 @@ def run(
 
 
 def _freeze_tree(root: psutil.Process) -> list[psutil.Process]:
-    """Parents first, each until it really stands still: then it starts no children that would be overlooked."""
+    """Stop parents before children, each until it has really stopped, so that no new child is overlooked."""
     frozen = []
     waiting = [root]
     while waiting:
@@ -200,7 +200,7 @@ def _freeze_tree(root: psutil.Process) -> list[psutil.Process]:
 
 def _freeze(process: psutil.Process) -> None:
     process.suspend()
-    wait_until(lambda: process.status() in STANDING_STILL, what=f"process {process.pid} to stand still")
+    wait_until(lambda: process.status() in STANDING_STILL, what=f"process {process.pid} to be stopped")
 
 
 def _kill_tree(root: psutil.Process) -> None:
@@ -208,7 +208,7 @@ def _kill_tree(root: psutil.Process) -> None:
     for process in tree:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    wait_until(lambda: all(map(_is_gone, tree)), what=f"process {root.pid} and its descendants to be gone")
+    wait_until(lambda: all(map(_is_gone, tree)), what=f"process {root.pid} and its descendants to end")
 
 
 def _kill_group(pid: int) -> None:
@@ -224,9 +224,9 @@ def _is_gone(process: psutil.Process) -> bool:
 
 
 class _Guard:
-    """A process that ends what a killed test run would leave behind.
+    """A process that kills the processes and removes the folders that a killed test run would leave behind.
 
-    Linux' own tie to the parent (PR_SET_PDEATHSIG) is one to the thread that started the child, and leaves out grandchildren.
+    Linux' PR_SET_PDEATHSIG depends on the thread that started the child, and does not reach grandchildren.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Events for tests: stored and counted in one transaction, as the application does it."""
+"""Analytics events for tests, stored and counted in one transaction, as in the application."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def record(database: Database, *recorded: CountedEvent) -> None:
 
 
 def random_events(count: int, since: datetime, until: datetime, people: int = 40) -> list[CountedEvent]:
-    """The same ones each time, to the millisecond; some of them at the very beginning of an hour or a day."""
+    """Return reproducible events with times in milliseconds, some of them exactly at the start of an hour or a day."""
     chance = random.Random(count)  # noqa: S311
     span = int((until - since) / timedelta(milliseconds=1))
     return [_random_event(chance, since + timedelta(milliseconds=chance.randrange(span)), people) for _ in range(count)]

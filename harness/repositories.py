@@ -1,4 +1,4 @@
-"""Repositories for tests, made by `git fast-import`: 50,000 commits take seconds, and no name is too odd."""
+"""Repositories for tests, made with `git fast-import`, which is fast and accepts any file name."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ ENVIRONMENT = {
 
 
 def ago(days: float) -> int:
-    """Seconds since 1970, that many days before NOW."""
+    """Return the Unix time of the given number of days before NOW."""
     return int(NOW.timestamp() - days * DAY)
 
 
 @dataclass
 class Commit:
-    """`files` are contents by path, None removes one; `others` are mode and content by path, of a submodule its commit."""
+    """A commit. `files`: contents by path, None to remove; `others`: mode and content by path (a submodule: its commit)."""
 
     at: int
     author: bytes = ADA
@@ -46,7 +46,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class Tag:
-    """Of a commit by number, from 0; annotated if it has a moment of its own."""
+    """A tag on a commit, given by its number from 0. It is annotated if it has a time."""
 
     name: str
     commit: int = -1
@@ -61,7 +61,7 @@ def build(
     branch: str = "main",
     object_format: str = "sha1",
 ) -> Path:
-    """A bare repository whose HEAD names the branch."""
+    """Create a bare repository whose HEAD names the branch."""
     git(path.parent, "init", "--quiet", "--bare", f"--initial-branch={branch}", f"--object-format={object_format}", str(path))
     command = ["git", "fast-import", "--quiet", "--date-format=raw-permissive"]
     with subprocess.Popen(command, cwd=path, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
@@ -73,7 +73,7 @@ def build(
 
 
 def many(number: int, *, authors: int = 100, paths: int = 500, seconds_apart: int = 2000) -> Iterator[Commit]:
-    """A long history up to NOW, each commit with a file in it. The folders are small, as a new one is stored for each commit."""
+    """Yield a long history up to NOW. Each commit changes one file in a small folder."""
     for count in range(number):
         author = b"Person %d <p%d@example.org>" % (count % authors, count % authors)
         yield Commit(
@@ -84,7 +84,7 @@ def many(number: int, *, authors: int = 100, paths: int = 500, seconds_apart: in
 
 
 def git(folder: Path, *arguments: str | bytes) -> bytes:
-    """What a command prints, run in that folder."""
+    """Run git in a folder and return its output."""
     return subprocess.run(["git", *arguments], cwd=folder, env=ENVIRONMENT, check=True, capture_output=True).stdout
 
 
@@ -102,7 +102,7 @@ def add_blob(repository: Path, content: bytes) -> str:
 
 
 def replace_head(repository: Path, old: bytes, new: bytes) -> None:
-    """The commit at the head of the branch once more, with other words in it, whatever git thinks of them."""
+    """Replace text in the latest commit object, even if git considers the result malformed."""
     text = git(repository, "cat-file", "commit", "HEAD")
     assert old in text
     command = ["git", "hash-object", "-w", "-t", "commit", "--literally", "--stdin"]

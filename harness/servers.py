@@ -1,4 +1,4 @@
-"""Private servers that tests start: loopback only, on free ports, with data in fresh folders that are removed afterwards.
+"""Servers that tests start on free loopback ports, with data in new folders that are removed afterwards.
 
 with RedisServer() as redis, PostgresServer() as postgres:
     environment = fleet_environment(redis.url, postgres.create_database())
@@ -57,13 +57,13 @@ LOG_TAIL_CHARACTERS = 6_000
 
 
 def base_environment() -> dict[str, str]:
-    """All that a process inherits: what the machine needs, nothing that could configure the application."""
+    """Return the variables that a process inherits: none of them configures the application."""
     inherited = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
     return inherited | {"PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
 
 
 class Server:
-    """A program with a port and a folder that it keeps through stops and restarts, until it is closed."""
+    """A program that keeps its port and its folder through restarts, until it is closed."""
 
     stop_signal = signal.SIGTERM
     user: str | None = None
@@ -109,20 +109,20 @@ class Server:
         self._process.send(number)
 
     def status(self) -> int | None:
-        """The exit status, negative for a signal; None while it runs."""
+        """Return the exit status, negative for a signal, or None while the server runs."""
         return self._process.status()
 
     def wait(self, timeout: float = 45) -> int:
-        """The exit status, once it has ended; negative for a signal."""
+        """Wait for the end and return the exit status, negative for a signal."""
         return self._process.wait(timeout)
 
     def stop(self, timeout: float = 45) -> int:
-        """Asks it to stop; returns the exit status."""
+        """Send the stop signal, wait, and return the exit status."""
         self.send(self.stop_signal)
         return self.wait(timeout)
 
     def kill(self) -> None:
-        """SIGKILL, its descendants included."""
+        """Send SIGKILL to the server and its descendants."""
         self._process.kill()
 
     def restart(self) -> None:
@@ -130,14 +130,14 @@ class Server:
         self.start()
 
     def freeze(self) -> None:
-        """It and its descendants stand still, as after a partition or on a stalled machine: connections stay open."""
+        """Stop the server with SIGSTOP, as if its machine stalled or the network were partitioned. Connections stay open."""
         self._process.freeze()
 
     def resume(self) -> None:
         self._process.resume()
 
     def log(self) -> str:
-        """All that it has written, over all its starts."""
+        """Return the output of all starts of this server."""
         return (self.folder / "log").read_text(errors="replace")
 
     def close(self) -> None:
@@ -174,7 +174,7 @@ class Server:
 
 
 class Command(NamedTuple):
-    """A command that Redis carried out."""
+    """A command that Redis executed."""
 
     text: str
     client: str  # its address, or "lua" for what a script called
@@ -189,7 +189,7 @@ class RedisServer(Server):
         self.url = f"redis://{login}127.0.0.1:{self.port}/0"
 
     def client(self) -> "redis.Redis":
-        """To be used in a `with` block. Doesn't try again: a test wants to see the first failure."""
+        """Return a client for a `with` block. It does not retry, because a test wants to see the first failure."""
         return redis.Redis.from_url(
             self.url,
             decode_responses=True,
@@ -203,7 +203,7 @@ class RedisServer(Server):
             client.flushall()
 
     def dump(self) -> bytes:
-        """Every byte of what it stores now and of what it was ever told to store."""
+        """Return every byte that Redis stores now or ever wrote to its append-only file."""
         with self.client() as client:
             client.save()
         files = [self.folder / "dump.rdb", *sorted(self.folder.glob("appendonlydir/*"))]
@@ -211,7 +211,7 @@ class RedisServer(Server):
 
     @contextmanager
     def commands(self) -> Iterator[list[Command]]:
-        """The commands carried out during the block: the list grows meanwhile and is complete after it."""
+        """Record the commands that are executed during the block. The list grows meanwhile and is complete afterwards."""
         commands: list[Command] = []
         marker = secrets.token_hex()
         with socket.create_connection(("127.0.0.1", self.port)) as connection, connection.makefile("rb") as lines:
@@ -270,7 +270,7 @@ _MONITOR_WORD = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 def _collect(lines: BinaryIO, marker: str, commands: list[Command]) -> None:
-    """Ends at the marker or with the connection."""
+    """Collect commands until the marker arrives or the connection ends."""
     with suppress(OSError):
         for line in lines:
             if marker.encode() in line:
@@ -335,7 +335,7 @@ class PostgresServer(Server):
         return self._url(name)
 
     def drop_database(self, url: str) -> None:
-        """Ends the connections to it as well."""
+        """Drop a database and close the connections to it."""
         self._execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
 
     def _url(self, database: str) -> str:
@@ -343,13 +343,13 @@ class PostgresServer(Server):
         return f"postgresql://{login}@127.0.0.1:{self.port}/{database}"
 
     def backends(self, application_name: str) -> list[int]:
-        """Of its connections, as the server shows them to its operator."""
+        """Return the process IDs of the connections with this application name."""
         rows = self._execute("SELECT pid FROM pg_stat_activity WHERE application_name = %s", application_name)
         return [pid for (pid,) in rows]
 
     @contextmanager
     def locked_table(self, url: str, table: str) -> Iterator[None]:
-        """As a migration locks it."""
+        """Lock a table during the block, as a migration does."""
         with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
             cursor.execute(f"LOCK TABLE {table}")
             yield
@@ -374,7 +374,7 @@ class PostgresServer(Server):
         run(command, environment=self._environment(), directory=self.folder, user=self.user)
 
     def _leave_no_shared_memory(self) -> None:
-        """The kernel keeps the segment of a server that was killed; the server removes it when it stops in order."""
+        """Stop a killed server in order, because otherwise the kernel would keep its shared memory."""
         if not (self._data / "postmaster.pid").exists():
             return
         if self._process.status() is not None:
@@ -414,7 +414,7 @@ class PostgresServer(Server):
 
 
 def _postgres_program(name: str) -> str:
-    """From the folder that has initdb: Debian keeps it off the PATH, and programs of two versions don't go together."""
+    """Return a program from the folder of initdb, which is not on the PATH in Debian."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     initdb = shutil.which("initdb") or next(reversed(versions), None)
     if initdb is None:
@@ -423,7 +423,7 @@ def _postgres_program(name: str) -> str:
 
 
 def folder_open_to_all() -> Path:
-    """For temporary files of another user: TMPDIR may be a private folder."""
+    """Return a folder for temporary files that another user can reach; TMPDIR may be private."""
     for folder in map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")):
         if all(parent.stat().st_mode & stat.S_IXOTH for parent in (folder, *folder.parents)):
             return folder
@@ -431,7 +431,7 @@ def folder_open_to_all() -> Path:
 
 
 class ProcfileProcess(Server):
-    """A line of the Procfile, with exactly the environment that it is given."""
+    """A process of the Procfile with exactly the given environment."""
 
     line: str
 
@@ -441,11 +441,11 @@ class ProcfileProcess(Server):
         self._directory = directory
 
     def terminate(self, timeout: float = 45) -> int:
-        """SIGTERM, as an orchestrator sends it; returns the exit status."""
+        """Send SIGTERM, as an orchestrator does, wait, and return the exit status."""
         return self.stop(timeout)
 
     def interrupt(self, timeout: float = 45) -> int:
-        """SIGINT to all its processes at once, as the terminal sends it on Ctrl-C; returns the exit status."""
+        """Send SIGINT to the process group, as the terminal does on Ctrl-C, wait, and return the exit status."""
         self._process.send_to_group(signal.SIGINT)
         return self.wait(timeout)
 
@@ -466,7 +466,7 @@ class Instance(ProcfileProcess):
     line = "web"
 
     def __init__(self, environment: Mapping[str, str], directory: Path = ROOT, application: str = "wsgi:app") -> None:
-        """`application`: another entry point than the Procfile's, such as one with a seeded fault."""
+        """`application`: the entry point, for example one with a seeded fault instead of the Procfile's."""
         super().__init__(environment, directory)
         self._application = application
 
@@ -491,7 +491,7 @@ class Worker(ProcfileProcess):
     line = "worker"
 
     def __init__(self, environment: Mapping[str, str], directory: Path = ROOT, module: str = "app.worker") -> None:
-        """`module`: another one than the Procfile's, such as one with a seeded fault."""
+        """`module`: the module to run, for example one with a seeded fault instead of the Procfile's."""
         super().__init__(environment, directory)
         self._module = module
 
@@ -499,7 +499,7 @@ class Worker(ProcfileProcess):
         return [self._module if word == "app.worker" else word for word in super()._command()]
 
     def _answers(self) -> bool:
-        """There is nobody to ask: it counts as ready once it has started."""
+        """Return True, because a worker has no port to ask: it counts as ready once it is started."""
         return True
 
 
@@ -528,7 +528,7 @@ def promote(environment: Mapping[str, str], email: str) -> None:
 
 
 def procfile_command(line: str, directory: Path = ROOT) -> list[str]:
-    """With the program of the interpreter's own virtualenv, whether that is activated or not."""
+    """Return the command of a Procfile line, with the program from the virtualenv of this interpreter."""
     for entry in (directory / "Procfile").read_text().splitlines():
         name, _, command = entry.partition(":")
         if name == line:
@@ -538,7 +538,7 @@ def procfile_command(line: str, directory: Path = ROOT) -> list[str]:
 
 
 def fleet_environment(redis_url: str, database_url: str, **overrides: str) -> dict[str, str]:
-    """To be shared by all processes of one fleet: each call makes new secrets."""
+    """Return an environment for all processes of one fleet. Each call makes new secrets."""
     return {
         "USE_REDIS_SESSIONS": "true",
         "REDIS_URL": redis_url,

@@ -1,5 +1,7 @@
-"""Socket.IO clients for tests: the official one, which writes down everything that it is told, and a WebSocket by hand, which
-keeps to no rule. And what stands between clients and instances: a balancer."""
+"""Socket.IO clients for tests: the official one, which records all events, and a WebSocket that can break every rule.
+
+Also the balancer between clients and instances.
+"""
 
 from __future__ import annotations
 
@@ -37,25 +39,25 @@ class Listening(Protocol):
 
 
 class Behind(Listening, Protocol):
-    """What a balancer has to know about an instance."""
+    """An instance as the balancer sees it."""
 
     @property
     def environment(self) -> Mapping[str, str]: ...
 
 
-class Judgement(NamedTuple):
-    """Of the numbers that a client was sent, where 1, 2, 3, ... were due."""
+class DeliveryFaults(NamedTuple):
+    """How many notifications a client did not get, got twice, or got in the wrong order."""
 
     lost: int
     doubled: int
     disordered: int
 
 
-FLAWLESS = Judgement(0, 0, 0)
+NO_FAULTS = DeliveryFaults(0, 0, 0)
 
 
-def judge(seqs: Sequence[int], due: int) -> Judgement:
-    return Judgement(
+def delivery_faults(seqs: Sequence[int], due: int) -> DeliveryFaults:
+    return DeliveryFaults(
         lost=len(set(range(1, due + 1)) - set(seqs)),
         doubled=len(seqs) - len(set(seqs)),
         disordered=sum(later < earlier for earlier, later in itertools.pairwise(seqs)),
@@ -63,17 +65,17 @@ def judge(seqs: Sequence[int], due: int) -> Judgement:
 
 
 class _Engine(engineio.Client):  # type: ignore[misc] # no type hints
-    """Tells of messages as they come on the wire: the library gives each a thread of its own, which overtake each other."""
+    """An Engine.IO client that reports messages in the order of the wire; the library handles each in its own thread."""
 
-    overhear: Callable[[str], None]
+    on_message: Callable[[str], None]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.opened: list[Any] = []  # which it forgets to close
+        self.opened: list[Any] = []  # the library does not close them
 
     def _receive_packet(self, packet: Packet) -> None:
         if packet.packet_type == MESSAGE:
-            self.overhear(packet.data)
+            self.on_message(packet.data)
         super()._receive_packet(packet)
 
     def _connect_websocket(self, *arguments: Any) -> Any:
@@ -89,7 +91,7 @@ class _Client(socketio.Client):  # type: ignore[misc]
 
 
 class Listener:
-    """The Python client, as an application would use it: it remembers the last notification and comes back by itself."""
+    """The Python client as an application uses it: it remembers the last notification and reconnects by itself."""
 
     def __init__(self, user: User, *, after: int | None = None, transports: list[str] | None = None) -> None:
         self.user = user
@@ -103,7 +105,7 @@ class Listener:
         self.client = _Client(reconnection_delay=0.1, reconnection_delay_max=0.5, handle_sigint=False, http_session=self._http)
         self.client.on("connect", self._connected)
         self.client.on("connect_error", self.connect_errors.append)
-        self.client.eio.overhear = self._overhear
+        self.client.eio.on_message = self._on_message
 
     def __enter__(self) -> Self:
         return self
@@ -115,11 +117,11 @@ class Listener:
             websocket.shutdown()
 
     def connect(self, server: Reachable, *, ready: bool = True, retry: bool = False, **headers: str) -> Self:
-        """`retry`: goes on until it is let in."""
+        """Connect and wait for `ready`. `retry`: try again until the server accepts the connection."""
         cookie = self.user.cookie
         self.client.connect(
             server.url,
-            # Anew for each attempt: the client takes the cookie out of what it is given once.
+            # A function, because the client removes the cookie from a dictionary at the first attempt.
             headers=lambda: {"Cookie": f"session={cookie}", **headers},
             retry=retry,
             auth=lambda: {} if self.after is None else {"after": self.after},
@@ -127,28 +129,28 @@ class Listener:
             wait_timeout=10,
         )
         if ready:
-            wait_until(lambda: self.heard("ready"), what="the event ready")
+            wait_until(lambda: self.received("ready"), what="the event ready")
         return self
 
-    def heard(self, event: str) -> list[Any]:
+    def received(self, event: str) -> list[Any]:
         return [data for name, data in list(self.events) if name == event]
 
     @property
     def seqs(self) -> list[int]:
-        return [item["seq"] for item in self.heard("notification")]
+        return [item["seq"] for item in self.received("notification")]
 
-    def ask(self, event: str, data: Any) -> Any:
-        """The acknowledgement."""
+    def call(self, event: str, data: Any) -> Any:
+        """Emit an event and return its acknowledgement."""
         return self.client.call(event, data, timeout=10)
 
     def wait_for(self, event: str, count: int = 1, timeout: float = 10) -> Any:
-        """The latest such event, when there have been so many."""
-        return wait_until(lambda: self.heard(event)[count - 1 :], timeout=timeout, what=f"{count} {event}")[-1]
+        """Wait for this many events with this name; return the latest."""
+        return wait_until(lambda: self.received(event)[count - 1 :], timeout=timeout, what=f"{count} {event}")[-1]
 
     def _connected(self) -> None:
         self.connections += 1
 
-    def _overhear(self, message: str) -> None:
+    def _on_message(self, message: str) -> None:
         if not message.startswith("2"):
             return
         event, data = json.loads(message[1:])
@@ -160,7 +162,7 @@ class Listener:
 
 
 def receive_frame(exactly: Callable[[int], bytes]) -> tuple[int, bytes]:
-    """Opcode and payload of what a server sends. `exactly`: returns so many of the bytes that come."""
+    """Return opcode and payload of the next frame. `exactly`: reads the given number of bytes."""
     first, second = exactly(2)
     length = second & 0x7F
     if length >= 126:
@@ -169,7 +171,7 @@ def receive_frame(exactly: Callable[[int], bytes]) -> tuple[int, bytes]:
 
 
 class WebSocket:
-    """RFC 6455 by hand, frame by frame, on a handshake of its own or as the upgrade of a polling connection."""
+    """A WebSocket client that sends single frames (RFC 6455), directly or as the upgrade of a polling connection."""
 
     def __init__(
         self,
@@ -210,7 +212,7 @@ class WebSocket:
         self.socket.close()
 
     def join(self) -> Self:
-        """Becomes a Socket.IO socket."""
+        """Connect to the Socket.IO namespace and wait for `ready`."""
         assert self.status == 101, self.head
         self.send(TEXT, b"40")
         self.await_text('42["ready"')
@@ -219,12 +221,12 @@ class WebSocket:
     def send(self, opcode: int, payload: bytes = b"", *, final: bool = True, compressed: bool = False) -> None:
         self.socket.sendall(self.frame(opcode, payload, final=final, compressed=compressed))
 
-    def say(self, text: str) -> None:
+    def send_text(self, text: str) -> None:
         self.send(TEXT, text.encode())
 
     @staticmethod
     def frame(opcode: int, payload: bytes, *, final: bool = True, compressed: bool = False) -> bytes:
-        """Masked with zeros, which leaves the payload as it is."""
+        """Return a frame. Its mask is zero, which leaves the payload unchanged."""
         first = (0x80 if final else 0) | (0x40 if compressed else 0) | opcode
         if len(payload) < 126:
             length = bytes([0x80 | len(payload)])
@@ -235,23 +237,23 @@ class WebSocket:
         return bytes([first]) + length + bytes(4) + payload
 
     def receive(self) -> tuple[int, bytes]:
-        """Opcode and payload of the next frame; OSError at the end of the connection."""
+        """Return opcode and payload of the next frame. Raise OSError at the end of the connection."""
         return receive_frame(self._exactly)
 
     @property
     def has_more(self) -> bool:
-        """Something of what has come is not received yet."""
+        """Whether received bytes have not been read as frames yet."""
         return bool(self._read)
 
     def texts(self) -> Iterator[str]:
-        """Until the connection ends; engine pings are answered."""
+        """Yield text messages until the connection ends, and answer Engine.IO pings."""
         with suppress(OSError):
             while True:
                 opcode, payload = self.receive()
                 if opcode == CLOSE:
                     return
                 if payload == b"2":
-                    self.say("3")
+                    self.send_text("3")
                 elif opcode == TEXT:
                     yield payload.decode()
 
@@ -259,10 +261,10 @@ class WebSocket:
         for text in self.texts():
             if text.startswith(beginning):
                 return text
-        raise AssertionError(f"the connection ended before there was {beginning!r}")
+        raise AssertionError(f"the connection ended before {beginning!r} arrived")
 
     def ends(self) -> bool:
-        """Whether the other side ends the connection, whatever it still sends; an OSError when it does not in time."""
+        """Read until the server closes the connection and return True. Raise OSError after the timeout."""
         try:
             while self.socket.recv(65536):
                 pass
@@ -293,13 +295,13 @@ class WebSocket:
 
 
 def memory(instance: Instance) -> int:
-    """Bytes that its worker has in use."""
+    """Return the resident memory of the worker in bytes."""
     return sum(int(psutil.Process(pid).memory_info().rss) for pid in instance.worker_pids())
 
 
 @contextmanager
 def probed(instance: Instance) -> Iterator[list[float]]:
-    """The seconds that each of many small requests took during the block."""
+    """Measure the duration in seconds of many small requests during the block."""
     delays: list[float] = []
     over = threading.Event()
     prober = threading.Thread(target=_probe, args=(instance, delays, over))
@@ -320,15 +322,15 @@ def _probe(instance: Instance, delays: list[float], over: threading.Event) -> No
 
 
 def render(*arguments: str) -> str:
-    """nginx's configuration, as it is shipped."""
+    """Return the shipped nginx configuration."""
     return subprocess.run([ROOT / "deploy/nginx/render", *arguments], check=True, capture_output=True, text=True).stdout
 
 
 class Balancer(Server):
-    """nginx in front of instances, with the configuration that is shipped."""
+    """nginx in front of instances, with the shipped configuration."""
 
     def __init__(self, instances: Sequence[Behind], *options: str) -> None:
-        """`options`: further ones for deploy/nginx/render."""
+        """`options`: further options of deploy/nginx/render."""
         super().__init__()
         self._names = [f"{instance.environment['INSTANCE_ID']}=127.0.0.1:{instance.port}" for instance in instances]
         self._options = options
@@ -338,7 +340,7 @@ class Balancer(Server):
         return f"http://127.0.0.1:{self.port}"
 
     def _create_folder(self) -> Path:
-        """As root, nginx works as another user, who has to get at what it keeps there."""
+        """Create a folder that the user of the nginx workers can reach."""
         folder = Path(tempfile.mkdtemp(prefix="reporadar-", dir=folder_open_to_all()))
         folder.chmod(0o711)
         return folder

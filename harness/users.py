@@ -18,13 +18,13 @@ class Reachable(Protocol):
 
 
 def client_without_cookies(timeout: float = 30) -> httpx.Client:
-    """To be shared by many users and sessions: it keeps no cookie."""
+    """Return an HTTP client that stores no cookies, so that many users can share it."""
     forgetful = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     return httpx.Client(cookies=forgetful, trust_env=False, timeout=timeout)
 
 
 class User:
-    """Talks to one instance or hops between several, taking the cookies along."""
+    """A user whose requests go to the given instances in turn, with the same cookies."""
 
     def __init__(self, *instances: Reachable, timeout: float = 10) -> None:
         self.instances = list(instances)
@@ -52,7 +52,7 @@ class User:
         return self.request("POST", path, json=body)
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """To the next instance in turn."""
+        """Send a request to the next instance."""
         self._turn += 1
         instance = self.instances[self._turn % len(self.instances)]
         return self.client.request(method, instance.url + path, **options)

@@ -26,7 +26,7 @@ from harness.servers import (
     procfile_command,
     wait_until,
 )
-from harness.sockets import FLAWLESS, HANDSHAKE, Listener, judge
+from harness.sockets import HANDSHAKE, NO_FAULTS, Listener, delivery_faults
 from harness.users import User
 
 COUNT, PER_SECOND = 600, 150
@@ -52,8 +52,8 @@ def test_messages_that_are_overtaken_arrive_in_order(pair: list[Instance]) -> No
         notify(true, user, 40, application="tests.faults.late_pushes")
         for listener in (here, there):
             listener.wait_for("notification", 40)
-        assert judge(here.seqs, 40) == FLAWLESS
-        assert judge(there.seqs, 40).disordered > 0
+        assert delivery_faults(here.seqs, 40) == NO_FAULTS
+        assert delivery_faults(there.seqs, 40).disordered > 0
 
 
 def test_what_was_committed_by_a_process_that_died_then_is_found(pair: list[Instance]) -> None:
@@ -66,8 +66,8 @@ def test_what_was_committed_by_a_process_that_died_then_is_found(pair: list[Inst
         notify(true, user, 9)
         here.wait_for("notification", 10)
         there.wait_for("notification", 9)
-        assert judge(here.seqs, 10) == FLAWLESS
-        assert judge(there.seqs, 10) == (1, 0, 0)
+        assert delivery_faults(here.seqs, 10) == NO_FAULTS
+        assert delivery_faults(there.seqs, 10) == (1, 0, 0)
 
 
 def test_who_is_too_far_behind_is_told_so(pair: list[Instance]) -> None:
@@ -88,9 +88,9 @@ def test_who_is_too_far_behind_is_told_so(pair: list[Instance]) -> None:
         (2**63 - 1, False, []),
     ]:
         with Listener(user, after=after).connect(true) as listener:
-            ready = listener.heard("ready")[0]
+            ready = listener.received("ready")[0]
             assert (after, ready["head"], ready["recovered"], listener.seqs) == (after, 30, recovered, list(expected))
-            assert listener.ask("sync", {"after": after})["recovered"] is recovered
+            assert listener.call("sync", {"after": after})["recovered"] is recovered
 
 
 def test_nothing_is_lost_while_instances_and_redis_go_away(postgres_server: PostgresServer) -> None:
@@ -101,7 +101,11 @@ def test_nothing_is_lost_while_instances_and_redis_go_away(postgres_server: Post
         listeners = [stack.enter_context(Listener(user, transports=transports)) for user, transports in kinds]
         for listener in listeners:
             listener.connect(started.balancer)
-        assert {listener.heard("ready")[0]["instance_id"] for listener in listeners} == {"instance-1", "instance-2", "instance-3"}
+        assert {listener.received("ready")[0]["instance_id"] for listener in listeners} == {
+            "instance-1",
+            "instance-2",
+            "instance-3",
+        }
 
         executor = stack.enter_context(ThreadPoolExecutor())
         options = ["hello", "--count", str(COUNT), "--rate", str(PER_SECOND)]
@@ -125,7 +129,7 @@ def test_nothing_is_lost_while_instances_and_redis_go_away(postgres_server: Post
         for instance in fleet:
             instance.wait_ready()
         wait_until(lambda: all(listener.seqs[-1:] == [COUNT] for listener in listeners), timeout=40, what="the last notification")
-        assert [judge(listener.seqs, COUNT) for listener in listeners] == [FLAWLESS] * len(listeners)
+        assert [delivery_faults(listener.seqs, COUNT) for listener in listeners] == [NO_FAULTS] * len(listeners)
         assert sum(listener.connections for listener in listeners) > len(listeners)
         assert not any({"message": "unauthorized"} in listener.connect_errors for listener in listeners)
         assert all("Traceback" not in instance.log() for instance in fleet)

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page
 
 from harness.fleet import Fleet
 from harness.servers import PostgresServer, flask, wait_until
-from harness.sockets import FLAWLESS, judge
+from harness.sockets import NO_FAULTS, delivery_faults
 from harness.users import User
 
 COUNT, PER_SECOND = 300, 100
@@ -55,7 +55,7 @@ def test_nothing_is_lost_and_the_end_is_the_end(chromium: Browser, postgres_serv
         fleet.instances[0].start()
         sender.result()
         wait_until(lambda: all(page.evaluate("seqs.at(-1)") == COUNT for page in pages), timeout=30, what="the last notification")
-        assert [judge(page.evaluate("seqs"), COUNT) for page in pages] == [FLAWLESS] * len(pages)
+        assert [delivery_faults(page.evaluate("seqs"), COUNT) for page in pages] == [NO_FAULTS] * len(pages)
         assert sum(page.evaluate("connections") for page in pages) > len(pages)
 
         assert user.post("/api/auth/logout").status_code == 204

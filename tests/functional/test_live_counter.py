@@ -33,7 +33,7 @@ def instances(environment: dict[str, str]) -> Iterator[list[Instance]]:
 
 
 def heard(listener: Listener) -> list[int]:
-    return [data["count"] for data in listener.heard("events_stored")]
+    return [data["count"] for data in listener.received("events_stored")]
 
 
 def test_each_instance_tells_its_administrators_everything(environment: dict[str, str], instances: list[Instance]) -> None:
@@ -44,7 +44,7 @@ def test_each_instance_tells_its_administrators_everything(environment: dict[str
         promote(environment, user.email)
     with Listener(users[0]) as one, Listener(users[1]) as two, connect(settings, "test") as client:
         for listener, instance in zip((one, two), instances, strict=True):
-            assert listener.connect(instance).ask("watch_analytics", {}) == {"ok": True}
+            assert listener.connect(instance).call("watch_analytics", {}) == {"ok": True}
         for _ in range(200):
             RedisPublisher(client, signing).publish([Message(ANALYTICS_ROOM, "events_stored", {"count": 7})])
         for listener in (one, two):
@@ -56,4 +56,4 @@ def test_each_instance_tells_its_administrators_everything(environment: dict[str
 @pytest.mark.parametrize("payload", [{}, None, {"user_id": 1}])
 def test_others_are_told_nothing(instances: list[Instance], payload: Any) -> None:
     with Listener(User(instances[0]).register()) as listener:
-        assert listener.connect(instances[0]).ask("watch_analytics", payload) == REFUSED
+        assert listener.connect(instances[0]).call("watch_analytics", payload) == REFUSED

@@ -56,11 +56,11 @@ def test_a_socket_finds_the_instance_that_holds_it(
     with ExitStack() as stack:
         listeners = [stack.enter_context(Listener(user, transports=transports)).connect(balancer) for _ in range(6)]
         for listener in listeners:
-            (ready,) = listener.heard("ready")
+            (ready,) = listener.received("ready")
             assert listener.client.eio.sid.rpartition(".")[0] == ready["instance_id"]
             for _ in range(4):
-                assert listener.ask("sync", {"after": 0})["recovered"] is True
-        assert {listener.heard("ready")[0]["instance_id"] for listener in listeners} == set(NAMES)
+                assert listener.call("sync", {"after": 0})["recovered"] is True
+        assert {listener.received("ready")[0]["instance_id"] for listener in listeners} == set(NAMES)
         assert [listener.connections for listener in listeners] == [1] * len(listeners)
         assert not any(listener.connect_errors for listener in listeners)
 

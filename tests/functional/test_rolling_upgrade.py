@@ -18,7 +18,7 @@ from harness.event_senders import Sender, await_all_stored, running, session_of,
 from harness.fleet import NO_RATE_LIMITS, start_together
 from harness.scale import FULL
 from harness.servers import ROOT, Instance, PostgresServer, RedisServer, Worker, flask, fleet_environment, release
-from harness.sockets import FLAWLESS, Balancer, Listener, judge
+from harness.sockets import NO_FAULTS, Balancer, Listener, delivery_faults
 from harness.users import User
 from tests.functional.test_jobs import Rows, Workshop
 
@@ -138,7 +138,7 @@ def test_rolling_upgrade_loses_nothing(postgres_server: PostgresServer, earlier_
         assert [failure for visitor in visitors for failure in visitor.failures] == []
         assert sum(visitor.requests for visitor in visitors) > 1000
         assert all(visitor.is_signed_in() for visitor in (*visitors, analyst))
-        assert [judge(listener.seqs, NOTIFICATIONS) for listener in listeners] == [FLAWLESS] * len(listeners)
+        assert [delivery_faults(listener.seqs, NOTIFICATIONS) for listener in listeners] == [NO_FAULTS] * len(listeners)
         assert not any({"message": "unauthorized"} in listener.connect_errors for listener in listeners)
         assert rows.reports() == len(repositories)
         assert rows.query("SELECT count(*) FROM notifications WHERE type = 'analysis.succeeded'") == [len(repositories)]

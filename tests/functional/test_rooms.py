@@ -68,7 +68,7 @@ def id_of(user: User) -> int:
 
 
 def told(listener: Listener) -> list[int]:
-    return [export["id"] for export in listener.heard("export")]
+    return [export["id"] for export in listener.received("export")]
 
 
 def test_only_who_hosts_a_user_is_sent_what_concerns_them(fleet: RoomFleet) -> None:
@@ -99,7 +99,7 @@ def test_what_is_stored_is_told_where_an_administrator_watches(fleet: RoomFleet)
     with Listener(user).connect(host) as listener:
         assert fleet.hearing(ANALYTICS_ROOM) == 0
         for _ in range(2):
-            assert listener.ask("watch_analytics", {}) == {"ok": True}
+            assert listener.call("watch_analytics", {}) == {"ok": True}
         assert fleet.hearing(ANALYTICS_ROOM) == 1
     wait_until(lambda: fleet.hearing(ANALYTICS_ROOM) == 0, timeout=20, what="nobody to be sent it any more")
 

@@ -101,7 +101,7 @@ def test_another_site_is_refused_in_words(instance: Instance, user: User, transp
 )
 def test_an_odd_place_to_go_on_from_is_refused(instance: Instance, user: User, after: object) -> None:
     with WebSocket(instance, user) as websocket:
-        websocket.say("40" + json.dumps({"after": after}))
+        websocket.send_text("40" + json.dumps({"after": after}))
         assert websocket.await_text("44") == '44{"message":"after must be the number of a notification"}'
 
 
@@ -116,12 +116,12 @@ ODD_PAYLOADS: list[Any] = [
 def test_odd_payloads_get_an_answer(instance: Instance, user: User, event: str) -> None:
     with WebSocket(instance, user).join() as websocket:
         for number, payload in enumerate(ODD_PAYLOADS):
-            websocket.say(f"42{number}" + json.dumps([event, payload]))
+            websocket.send_text(f"42{number}" + json.dumps([event, payload]))
             answer = json.loads(websocket.await_text(f"43{number}[").removeprefix(f"43{number}"))[0]
             assert answer["ok"] is False, payload
-        websocket.say(f'42500["{event}"]')
+        websocket.send_text(f'42500["{event}"]')
         assert '"ok":false' in websocket.await_text("43500[")
-        websocket.say('42501["sync",{"after":0},1,2,3]')
+        websocket.send_text('42501["sync",{"after":0},1,2,3]')
         assert websocket.await_text("43501[") == '43501[{"items":[],"head":0,"recovered":true}]'
 
 
@@ -136,9 +136,9 @@ MALFORMED = [
 @pytest.mark.parametrize("text", MALFORMED, ids=lambda text: text[:40] or "empty")
 def test_a_malformed_message_ends_the_connection_or_does_nothing(instance: Instance, user: User, text: str) -> None:
     with WebSocket(instance, user).join() as websocket:
-        websocket.say(text)
+        websocket.send_text(text)
         with suppress(OSError):
-            websocket.say('427["sync",{"after":0}]')
+            websocket.send_text('427["sync",{"after":0}]')
         answers = [answer for answer in websocket_answers(websocket) if answer.startswith("43")]
         assert answers in ([], ['437[{"items":[],"head":0,"recovered":true}]'])
     url, headers = polling(instance, user)
@@ -155,9 +155,9 @@ def websocket_answers(websocket: WebSocket) -> Iterator[str]:
 def test_a_client_can_neither_leave_nor_come_by_an_event(instance: Instance, user: User) -> None:
     """Whose names are those of the server's own handlers: the socket would go on without being told of its end."""
     with WebSocket(instance, user).join() as websocket, Listener(user).connect(instance):
-        websocket.say('42["disconnect","x"]')
+        websocket.send_text('42["disconnect","x"]')
         with suppress(OSError):
-            websocket.say('42["connect",{"after":0}]')
+            websocket.send_text('42["connect",{"after":0}]')
         assert user.post("/api/auth/logout").status_code == 204
         said = list(websocket.texts())
         assert [text for text in said if "ready" in text] == []
@@ -166,7 +166,7 @@ def test_a_client_can_neither_leave_nor_come_by_an_event(instance: Instance, use
 
 def test_binary_attachments_do_not_pile_up(instance: Instance, user: User) -> None:
     with WebSocket(instance, user).join() as websocket:
-        websocket.say('4599999999-["sync",{"_placeholder":true,"num":0}]')
+        websocket.send_text('4599999999-["sync",{"_placeholder":true,"num":0}]')
         with suppress(OSError):
             for _ in range(100):
                 websocket.send(BINARY, bytes(60_000))
@@ -246,7 +246,7 @@ def test_an_attacker_is_cut_off_and_others_do_not_notice(
             wait_until(lambda: len(delays) > 30, what="some probes")
         assert memory(instance) - before < 10 * MEGABYTE
         assert sorted(delays)[-2] < 0.1, sorted(delays)[-5:]
-        assert other.ask("sync", {"after": 0}) == {"items": [], "head": 0, "recovered": True}
+        assert other.call("sync", {"after": 0}) == {"items": [], "head": 0, "recovered": True}
 
 
 def test_one_that_ignores_its_end_is_cut_off(instance: Instance, user: User) -> None:
@@ -287,7 +287,7 @@ def test_those_who_never_read_cost_little_and_others_get_all(instance: Instance,
     count = 10_000
     with ExitStack() as stack:
         idle = stack.enter_context(WebSocket(instance, user, receive_buffer=4096))
-        idle.say("40")
+        idle.send_text("40")
         polling(instance, user)
         reader = stack.enter_context(WebSocket(instance, user)).join()
         before = memory(instance)
@@ -318,7 +318,7 @@ def test_a_large_message_arrives_whole_by_polling(instance: Instance, user: User
     size = 8 * MEGABYTE
     store(instance, user, 1, size)
     with Listener(user, after=0, transports=["polling"]).connect(instance) as listener:
-        assert [len(item["title"]) for item in listener.heard("notification")] == [size]
+        assert [len(item["title"]) for item in listener.received("notification")] == [size]
 
 
 def test_half_of_a_connection_does_no_harm(instance: Instance, user: User) -> None:

@@ -11,7 +11,6 @@ import pytest
 import requests
 import socketio
 
-from harness.crowd import Crowd
 from harness.fleet import Fleet
 from harness.servers import Instance, PostgresServer, flask, wait_until
 from harness.sockets import HANDSHAKE, Balancer, Listener, memory
@@ -45,7 +44,7 @@ def test_what_is_stored_elsewhere_arrives_on_every_instance_in_order(pair: list[
     with Listener(user, transports=[transport]) as here, Listener(user, transports=[transport]) as there:
         here.connect(first)
         there.connect(second)
-        assert here.heard("ready")[0]["instance_id"] == "instance-1"
+        assert here.received("ready")[0]["instance_id"] == "instance-1"
         assert notify(first, user, "--count", "50") == list(range(1, 51))
         for listener in (here, there):
             listener.wait_for("notification", 50)
@@ -116,7 +115,7 @@ def test_the_end_of_a_session_is_that_of_its_sockets_everywhere(
             assert listener.wait_for("session_ended", timeout=1) == {"reason": reason}
             wait_until(lambda: listener.client.eio.state == "disconnected", what="the end of the connection")  # noqa: B023
             assert listener.client._reconnect_task is None
-        assert bystander.ask("sync", {"after": 0}) == {"items": [], "head": 0, "recovered": True}
+        assert bystander.call("sync", {"after": 0}) == {"items": [], "head": 0, "recovered": True}
         assert [listener.connections for listener in listeners] == [1] * 4
 
 
@@ -126,8 +125,8 @@ def test_other_sessions_of_the_user_stay(pair: list[Instance]) -> None:
     with Listener(user).connect(second) as mine, Listener(another_browser(user)).connect(second) as others:
         assert user.post("/api/auth/logout").status_code == 204
         assert mine.wait_for("session_ended", timeout=1) == {"reason": "signed_out"}
-        assert others.ask("sync", {"after": 0}) == {"items": [], "head": 0, "recovered": True}
-        assert others.heard("session_ended") == []
+        assert others.call("sync", {"after": 0}) == {"items": [], "head": 0, "recovered": True}
+        assert others.received("session_ended") == []
 
 
 def test_an_end_that_nobody_heard_of_is_found(start_fleet: StartFleet) -> None:
@@ -156,10 +155,10 @@ def test_a_stopping_instance_sends_its_clients_to_others(start_fleet: StartFleet
             stack.enter_context(Listener(user, transports=kind)).connect(balancer)
             for user, kind in zip(users, kinds, strict=True)
         ]
-        there = [listener for listener in listeners if listener.heard("ready")[0]["instance_id"] == "instance-1"]
+        there = [listener for listener in listeners if listener.received("ready")[0]["instance_id"] == "instance-1"]
         assert 0 < len(there) < len(listeners)
         first.send(signal.SIGTERM)
-        wait_until(lambda: any(listener.heard("draining") for listener in there), what="the first farewell")
+        wait_until(lambda: any(listener.received("draining") for listener in there), what="the first farewell")
         if len(there) > 1:
             refused = httpx.get(f"{first.url}{HANDSHAKE}polling", trust_env=False)
             assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
@@ -181,7 +180,7 @@ def test_who_was_away_gets_what_was_missed_and_then_ready(pair: list[Instance], 
         listener.connect(second)
         assert listener.seqs == list(range(18, 251))
         assert [name for name, _ in listener.events] == ["notification"] * 233 + ["ready"]
-        ready = listener.heard("ready")[0]
+        ready = listener.received("ready")[0]
         assert (ready["head"], ready["recovered"]) == (250, True)
 
 
@@ -189,7 +188,7 @@ def test_who_was_away_gets_what_was_missed_and_then_ready(pair: list[Instance], 
 def test_an_idle_socket_takes_little_memory(start_fleet: StartFleet, application: str, is_little: bool) -> None:
     (instance,) = start_fleet(1, application=application, MAX_SOCKETS_PER_USER="400")
     user = User(instance).register()
-    with Crowd(instance, user, 100):  # and what the first ones make once for all
+    with SocketPool(instance, user, 100):  # and what the first ones make once for all
         before = memory(instance)
-        with Crowd(instance, user, 200):
+        with SocketPool(instance, user, 200):
             assert ((memory(instance) - before) / 200 < 25_000) == is_little

@@ -19,9 +19,9 @@ import httpx
 import psutil
 import pytest
 
-from harness.crowd import Crowd, fastest_second
 from harness.scale import count
 from harness.servers import Instance, RedisServer, embedded_environment, flask, migrate, promote, wait_until
+from harness.socket_pool import SocketPool, fastest_second
 from harness.sockets import CLOSE, HANDSHAKE, WebSocket
 from harness.users import User
 from tests.functional.conftest import StartFleet
@@ -297,15 +297,15 @@ def knock(instance: Instance, outcomes: list[str]) -> None:
 def drain_of_300(start_fleet: StartFleet, application: str = "wsgi:app") -> tuple[list[float], float, Instance]:
     """When each of 300 sockets was closed, after the signal, and when readiness had turned."""
     (instance,) = start_fleet(1, application=application, SHUTDOWN_DELAY="1", MAX_SOCKETS_PER_USER="400")
-    with Crowd(instance, User(instance).register(), 300) as crowd:
+    with SocketPool(instance, User(instance).register(), 300) as pool:
         began = time.monotonic()
         instance.send(signal.SIGTERM)
         wait_until(lambda: get(instance, "/health/ready").status_code == 503, 1, "readiness to turn")
         turned = time.monotonic() - began
-        crowd.wait_closed(20)
-        closed = [moment - began for moment in crowd.closed]
-        assert crowd.told_before_closing == 300
-        assert len(set(crowd.delays)) > 100
+        pool.wait_closed(20)
+        closed = [moment - began for moment in pool.closed]
+        assert pool.notified_before_closing == 300
+        assert len(set(pool.delays)) > 100
     return closed, turned, instance
 
 
@@ -326,10 +326,10 @@ def test_sockets_that_are_all_closed_at_once_are_seen(start_fleet: StartFleet) -
 
 def test_sockets_go_faster_where_time_is_short(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1, DRAIN_RATE="1", SHUTDOWN_TIMEOUT="6", MAX_SOCKETS_PER_USER="400")
-    with Crowd(instance, User(instance).register(), 300) as crowd:
+    with SocketPool(instance, User(instance).register(), 300) as pool:
         assert instance.terminate() == 0
-        crowd.wait_closed(1)
-        assert crowd.told_before_closing == 300
+        pool.wait_closed(1)
+        assert pool.notified_before_closing == 300
     assert float(re.findall(r"clean in ([\d.]+) s", account(instance))[0]) < 4.5
 
 
@@ -340,7 +340,7 @@ def stuck_client(instance: Instance) -> Iterator[WebSocket]:
     flask(instance.environment, "notify", user.email, "x" * 20_000, "--count", "40")
     with WebSocket(instance, user, receive_buffer=4096).join() as websocket:
         for number in range(20):
-            websocket.say(f'42{number}["sync",{{"after":0}}]')
+            websocket.send_text(f'42{number}["sync",{{"after":0}}]')
         wait_until(lambda: is_stuck(websocket), what="the instance to be stuck with its answers")
         yield websocket
 
@@ -393,7 +393,7 @@ def is_stuck(websocket: WebSocket) -> bool:
 def test_sockets_do_not_take_the_places_of_requests(start_fleet: StartFleet) -> None:
     """All places for sockets are taken, and idle connections take all others."""
     (instance,) = start_fleet(1, MAX_SOCKETS="60", MAX_SOCKETS_PER_USER="60")
-    with Crowd(instance, User(instance).register(), 60), ExitStack() as stack:
+    with SocketPool(instance, User(instance).register(), 60), ExitStack() as stack:
         for _ in range(1100):
             stack.enter_context(socket.create_connection(("127.0.0.1", instance.port)))
         time.sleep(0.6)  # which a new connection is given to speak

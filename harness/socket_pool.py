@@ -1,4 +1,4 @@
-"""Many WebSockets at once, in one thread: who they are told to be, when they are closed."""
+"""Many WebSockets in one thread, which record when they are told to drain and when they are closed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.sockets import CLOSE, TEXT, WebSocket
 from harness.users import User
 
 
-class Crowd:
+class SocketPool:
     def __init__(self, instance: Instance, user: User, count: int) -> None:
-        self.closed: list[float] = []  # moments, on the monotonic clock
-        self.told_before_closing = 0
-        self.delays: list[int] = []  # that clients were asked to wait
-        self._told: set[WebSocket] = set()
+        self.closed: list[float] = []  # monotonic seconds
+        self.notified_before_closing = 0
+        self.delays: list[int] = []  # milliseconds that clients were asked to wait
+        self._notified: set[WebSocket] = set()
         self._sockets = [WebSocket(instance, user).join() for _ in range(count)]
         self._over = False
         self._reader = threading.Thread(target=self._read)
@@ -42,30 +42,30 @@ class Crowd:
                 selector.register(websocket.socket, selectors.EVENT_READ, websocket)
             while not self._over:
                 for key, _ in selector.select(0.1):
-                    if not self._take(key.data):
+                    if not self._read_frames(key.data):
                         selector.unregister(key.fileobj)
 
-    def _take(self, websocket: WebSocket) -> bool:
-        """All frames that are there; False at the end of the connection."""
+    def _read_frames(self, websocket: WebSocket) -> bool:
+        """Read all frames that have arrived. Return False at the end of the connection."""
         try:
             while True:
                 opcode, payload = websocket.receive()
                 if opcode == TEXT and payload.startswith(b'42["draining"'):
-                    self._told.add(websocket)
+                    self._notified.add(websocket)
                     self.delays.append(json.loads(payload[2:])[1]["reconnect_in_ms"])
                 elif opcode == TEXT and payload == b"2":
-                    websocket.say("3")
+                    websocket.send_text("3")
                 if opcode == CLOSE:
                     raise ConnectionError
                 if not websocket.has_more:
                     return True
         except OSError:
             self.closed.append(time.monotonic())
-            self.told_before_closing += websocket in self._told
+            self.notified_before_closing += websocket in self._notified
             return False
 
 
-def fastest_second(moments: list[float]) -> int:
-    """The most that fall into any one second."""
-    ordered = sorted(moments)
-    return max(sum(start <= moment < start + 1 for moment in ordered) for start in ordered)
+def fastest_second(times: list[float]) -> int:
+    """Return the largest number of times that fall into one second."""
+    ordered = sorted(times)
+    return max(sum(start <= other < start + 1 for other in ordered) for start in ordered)
