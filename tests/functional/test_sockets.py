@@ -13,6 +13,7 @@ import socketio
 
 from harness.fleet import Fleet
 from harness.servers import Instance, PostgresServer, flask, wait_until
+from harness.socket_pool import SocketPool
 from harness.sockets import HANDSHAKE, Balancer, Listener, memory
 from harness.users import PASSWORD, User
 from tests.functional.conftest import StartFleet
