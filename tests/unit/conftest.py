@@ -1,4 +1,4 @@
-"""An application on a temporary SQLite database, and a clock that tests turn by hand."""
+"""Fixtures for an application on a temporary SQLite database, for Redis clients, and a clock that tests set."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNUSED_DATABASE_URL = "postgresql://nobody@127.0.0.1/unused"
 
 
 class Clock:
-    """Stands in for the module `time` of the code under test."""
+    """Replaces the module `time` in the code under test."""
 
     def __init__(self, now: float = 1_760_000_000) -> None:
         self.now = now
@@ -40,20 +40,20 @@ class Clock:
 
 
 def count_of(metric: str, **labels: str) -> float:
-    """The value of a counter of this process."""
+    """Return the value of a counter of this process, 0 if it does not exist."""
     return REGISTRY.get_sample_value(metric, labels) or 0
 
 
 @pytest.fixture(autouse=True)
 def named_instance(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Who this process is; the test may change it."""
+    """The instance ID of this process. A test may change it."""
     monkeypatch.setattr(instance, "_current", instance.current())
     return instance.identify("instance-1").instance_id
 
 
 @pytest.fixture
 def embedded(tmp_path: Path) -> dict[str, str]:
-    """The environment of an embedded instance with an empty database of its own."""
+    """The environment of an embedded instance with its own empty database."""
     environment = embedded_environment(tmp_path)
     migrate(environment)
     return environment
@@ -61,7 +61,7 @@ def embedded(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def make_app(embedded: dict[str, str]) -> Iterator[MakeApp]:
-    """Builds the whole application, with further settings by name."""
+    """Build the whole application; keyword arguments are settings."""
     with ExitStack() as stack:
 
         def make(**overrides: str) -> Flask:
@@ -93,7 +93,7 @@ def database(embedded: dict[str, str]) -> Iterator[Database]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def both(request: pytest.FixtureRequest) -> Iterator[Database]:
-    """One with the schema, of each kind."""
+    """A database with the schema, on SQLite and on PostgreSQL."""
     if request.param == "sqlite":
         yield request.getfixturevalue("database")
         return
@@ -105,13 +105,13 @@ def both(request: pytest.FixtureRequest) -> Iterator[Database]:
 
 @pytest.fixture
 def fleet_config(redis_url: str) -> Config:
-    """Of an instance on the shared Redis, which is empty; there is no database."""
+    """The configuration of an instance on the shared, empty Redis, without a database."""
     return config.load(fleet_environment(redis_url, UNUSED_DATABASE_URL))
 
 
 @pytest.fixture
 def connect_redis(fleet_config: Config) -> Iterator[Callable[[], redis.Redis]]:
-    """Clients of the shared Redis as instances have them."""
+    """Create clients of the shared Redis as instances do."""
     with ExitStack() as stack:
 
         def make() -> redis.Redis:

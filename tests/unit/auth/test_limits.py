@@ -1,4 +1,4 @@
-"""What holds for each rate limiter. The same tests run for Redis and for the memory of one instance."""
+"""The interface of rate limiters, tested with Redis and in memory."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def limiter(request: pytest.FixtureRequest) -> RateLimiter:
 
 
 def taken(limiter: RateLimiter, bucket: str, rate: RateLimit, attempts: int) -> int:
-    """How many of so many attempts got a place."""
+    """Return how many attempts succeeded."""
     return [limiter.acquire({bucket: rate}, token()) for _ in range(attempts)].count(0)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 10])
-def test_exactly_as_many_as_the_limit_get_a_place(limiter: RateLimiter, limit: int) -> None:
+def test_limit_is_exact(limiter: RateLimiter, limit: int) -> None:
     assert taken(limiter, "a", RateLimit(limit, HOUR), 50) == limit
     assert taken(limiter, "b", RateLimit(limit, HOUR), 50) == limit
 
 
-def test_exactly_as_many_as_the_limit_get_a_place_on_all_instances_together(
+def test_limit_is_exact_across_instances(
     connect_redis: Callable[[], redis.Redis],
 ) -> None:
     limiters = [RedisRateLimiter(connect_redis(), RING) for _ in range(8)]
@@ -57,7 +57,7 @@ def test_exactly_as_many_as_the_limit_get_a_place_on_all_instances_together(
             assert sum(places) == 10
 
 
-def test_who_is_refused_takes_nothing(limiter: RateLimiter) -> None:
+def test_rejected_attempt_does_not_count(limiter: RateLimiter) -> None:
     rate, first = {"a": RateLimit(2, HOUR)}, token()
     assert limiter.acquire(rate, first) == limiter.acquire(rate, token()) == 0
     for _ in range(20):
@@ -67,17 +67,17 @@ def test_who_is_refused_takes_nothing(limiter: RateLimiter) -> None:
     assert limiter.acquire(rate, token()) > 0
 
 
-def test_a_place_is_given_back_once(limiter: RateLimiter) -> None:
+def test_release_is_idempotent(limiter: RateLimiter) -> None:
     rate, first = {"a": RateLimit(2, HOUR)}, token()
     limiter.acquire(rate, first)
     limiter.acquire(rate, token())
     limiter.release(rate, first)
     limiter.release(rate, first)
-    limiter.release(rate, "a token that never took a place")
+    limiter.release(rate, "an unknown token")
     assert taken(limiter, "a", rate["a"], 10) == 1
 
 
-def test_a_place_in_all_buckets_or_in_none(limiter: RateLimiter) -> None:
+def test_token_is_added_to_all_buckets_or_none(limiter: RateLimiter) -> None:
     full, roomy = RateLimit(1, HOUR), RateLimit(5, HOUR)
     limiter.acquire({"full": full}, token())
     for buckets in ({"full": full, "roomy": roomy}, {"roomy": roomy, "full": full}):
@@ -85,7 +85,7 @@ def test_a_place_in_all_buckets_or_in_none(limiter: RateLimiter) -> None:
     assert taken(limiter, "roomy", roomy, 10) == 5
 
 
-def test_a_place_is_taken_in_each_bucket_and_given_back_in_each(limiter: RateLimiter) -> None:
+def test_token_is_added_to_and_released_from_each_bucket(limiter: RateLimiter) -> None:
     rates, first = {"one": RateLimit(1, HOUR), "two": RateLimit(1, HOUR)}, token()
     assert limiter.acquire(rates, first) == 0
     assert limiter.acquire({"one": rates["one"]}, token()) > 0
@@ -94,12 +94,12 @@ def test_a_place_is_taken_in_each_bucket_and_given_back_in_each(limiter: RateLim
     assert limiter.acquire(rates, token()) == 0
 
 
-def test_the_time_to_wait_is_until_the_oldest_leaves(limiter: RateLimiter) -> None:
+def test_wait_lasts_until_the_oldest_token_expires(limiter: RateLimiter) -> None:
     limiter.acquire({"a": RateLimit(1, 60)}, token())
     assert limiter.acquire({"a": RateLimit(1, 60)}, token()) in range(50, 61)
 
 
-def test_the_time_to_wait_is_until_there_is_a_place_in_each_bucket(limiter: RateLimiter) -> None:
+def test_wait_lasts_until_each_bucket_has_room(limiter: RateLimiter) -> None:
     short, long = RateLimit(1, 60), RateLimit(1, 600)
     limiter.acquire({"short": short, "long": long}, token())
     for both in ({"short": short, "long": long}, {"long": long, "short": short}):
@@ -107,7 +107,7 @@ def test_the_time_to_wait_is_until_there_is_a_place_in_each_bucket(limiter: Rate
     assert limiter.acquire({"short": short}, token()) in range(50, 61)
 
 
-def test_the_time_to_wait_is_never_less_than_a_second(limiter: RateLimiter) -> None:
+def test_wait_is_at_least_one_second(limiter: RateLimiter) -> None:
     rate = {"a": RateLimit(1, 1)}
     limiter.acquire(rate, token())
     waits: list[int] = []
@@ -120,13 +120,13 @@ def test_the_time_to_wait_is_never_less_than_a_second(limiter: RateLimiter) -> N
     assert waits == [1] * (len(waits) - 1) + [0]
 
 
-def test_after_the_window_there_is_a_place_again(limiter: RateLimiter) -> None:
+def test_attempt_succeeds_after_the_window(limiter: RateLimiter) -> None:
     rate = {"a": RateLimit(2, 1)}
     assert limiter.acquire(rate, token()) == limiter.acquire(rate, token()) == 0
     wait_until(lambda: limiter.acquire(rate, token()) == 0, what="the window to slide")
 
 
-def test_the_window_slides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_window_slides(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, limiter, rate = Clock(), MemoryRateLimiter(), {"a": RateLimit(2, 10)}
     monkeypatch.setattr("app.auth.limits.time", clock)
     waits = []
@@ -137,13 +137,13 @@ def test_the_window_slides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waits == [0, 0, 6, 4, 2, 0, 0, 6, 4, 2, 0, 0, 6, 4]
 
 
-def test_a_lower_limit_counts_what_a_higher_one_let_in(limiter: RateLimiter) -> None:
+def test_lowered_limit_counts_earlier_tokens(limiter: RateLimiter) -> None:
     assert taken(limiter, "a", RateLimit(5, HOUR), 5) == 5
     assert limiter.acquire({"a": RateLimit(2, HOUR)}, token()) > 0
     assert taken(limiter, "a", RateLimit(6, HOUR), 5) == 1
 
 
-def test_under_a_lower_limit_one_waits_until_enough_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_under_a_lowered_limit_lasts_until_enough_tokens_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, limiter = Clock(), MemoryRateLimiter()
     monkeypatch.setattr("app.auth.limits.time", clock)
     limiter.acquire({"a": RateLimit(2, 60)}, token())
@@ -153,9 +153,7 @@ def test_under_a_lower_limit_one_waits_until_enough_have_left(monkeypatch: pytes
     assert limiter.acquire({"a": RateLimit(1, 60)}, token()) == 60
 
 
-def test_under_a_lower_limit_one_waits_in_redis_until_enough_have_left(
-    redis_limiter: RateLimiter, redis_client: redis.Redis
-) -> None:
+def test_wait_under_a_lowered_limit_in_redis(redis_limiter: RateLimiter, redis_client: redis.Redis) -> None:
     first = token()
     redis_limiter.acquire({"a": RateLimit(2, 60)}, first)
     (key,) = redis_client.scan_iter()
@@ -165,7 +163,7 @@ def test_under_a_lower_limit_one_waits_in_redis_until_enough_have_left(
     assert redis_limiter.acquire({"a": RateLimit(1, 60)}, token()) in range(50, 61)
 
 
-def test_the_memory_of_one_instance_forgets_what_is_over_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_limiter_removes_only_expired_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, limiter = Clock(), MemoryRateLimiter()
     monkeypatch.setattr("app.auth.limits.time", clock)
     limiter.acquire({"long": RateLimit(1, 10 * HOUR)}, token())
@@ -177,7 +175,7 @@ def test_the_memory_of_one_instance_forgets_what_is_over_and_nothing_else(monkey
     assert limiter.acquire({"4999": RateLimit(1, 60)}, token()) > 0
 
 
-def test_cleaning_costs_each_attempt_about_the_same_however_many_addresses_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cleanup_cost_per_attempt_is_constant(monkeypatch: pytest.MonkeyPatch) -> None:
     looks, look = count(), _Bucket.remove_expired
     monkeypatch.setattr(_Bucket, "remove_expired", lambda bucket, now: (next(looks), look(bucket, now)))
     limiter = MemoryRateLimiter()
@@ -186,13 +184,13 @@ def test_cleaning_costs_each_attempt_about_the_same_however_many_addresses_there
     assert next(looks) < 3 * 10_000
 
 
-def test_redis_forgets_a_bucket_after_its_window(redis_limiter: RateLimiter, redis_client: redis.Redis) -> None:
+def test_redis_bucket_expires_after_its_window(redis_limiter: RateLimiter, redis_client: redis.Redis) -> None:
     redis_limiter.acquire({"a": RateLimit(1, 60)}, token())
     (key,) = redis_client.scan_iter()
     assert 0 < redis_client.pttl(key) <= 60_000
 
 
-def test_whom_a_bucket_is_about_can_not_be_read_in_redis(redis_limiter: RateLimiter, redis_server: RedisServer) -> None:
+def test_bucket_names_are_not_readable_in_redis(redis_limiter: RateLimiter, redis_server: RedisServer) -> None:
     rate = {"login:account:grace@example.org": RateLimit(1, HOUR)}
     redis_limiter.acquire(rate, token())
     redis_limiter.release(rate, token())

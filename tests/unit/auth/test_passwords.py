@@ -13,7 +13,7 @@ GOOD = "correct horse battery"
 
 
 class CountingHasher(PasswordHasher):
-    """The real one, with a note of what it was asked for."""
+    """A hasher that records its calls."""
 
     def __init__(self) -> None:
         super().__init__(passwords.PASSES, passwords.MEMORY_KIB, passwords.LANES)
@@ -47,7 +47,7 @@ def hashing() -> Passwords:
         "reporadar is a good radar",
     ],
 )
-def test_accepted(password: str) -> None:
+def test_password_is_accepted(password: str) -> None:
     assert find_weakness(password, EMAIL) is None
 
 
@@ -72,21 +72,21 @@ def test_accepted(password: str) -> None:
         ("example.org!", "your e-mail address or the name"),
     ],
 )
-def test_refused(password: str, word: str) -> None:
+def test_weak_password_is_rejected(password: str, word: str) -> None:
     complaint = find_weakness(password, EMAIL)
     assert complaint is not None
     assert word in complaint
 
 
-def test_a_whole_address_is_refused_however_short_its_parts_are() -> None:
+def test_complete_email_address_is_rejected() -> None:
     assert find_weakness("ada@example.org", "ada@example.org") is not None
 
 
-def test_a_short_name_is_not_held_against_a_password() -> None:
+def test_short_local_part_is_ignored() -> None:
     assert find_weakness("adadadad", "ada@example.org") is None
 
 
-def test_a_password_matches_its_own_hash_and_no_other(hashing: Passwords) -> None:
+def test_password_matches_only_its_own_hash(hashing: Passwords) -> None:
     hashed = hashing.hash(GOOD)
     assert hashed != hashing.hash(GOOD)
     assert hashing.verify(hashed, GOOD)
@@ -94,22 +94,22 @@ def test_a_password_matches_its_own_hash_and_no_other(hashing: Passwords) -> Non
         assert not hashing.verify(hashed, other)
 
 
-def test_hashes_are_argon2id_as_owasp_recommends(hashing: Passwords) -> None:
+def test_hashes_use_argon2id_with_owasp_parameters(hashing: Passwords) -> None:
     assert hashing.hash(GOOD).startswith("$argon2id$v=19$m=19456,t=2,p=1$")
 
 
 @pytest.mark.parametrize("hashed", ["$argon2id$broken", "plain text", "$2b$12$abcdefghijklmnopqrstuv"])
-def test_what_is_no_hash_matches_nothing(hashing: Passwords, hashed: str) -> None:
+def test_invalid_hash_never_matches(hashing: Passwords, hashed: str) -> None:
     assert not hashing.verify(hashed, GOOD)
     assert not hashing.verify(hashed, hashed)
 
 
-def test_a_hash_of_weaker_parameters_is_outdated(hashing: Passwords) -> None:
+def test_hash_with_weaker_parameters_is_outdated(hashing: Passwords) -> None:
     assert not hashing.is_outdated(hashing.hash(GOOD))
     assert hashing.is_outdated(PasswordHasher(1, 8 * 1024, 1).hash(GOOD))
 
 
-def test_an_unknown_account_costs_the_same_work_and_always_fails() -> None:
+def test_unknown_account_costs_the_same_work_and_fails() -> None:
     hashing, hasher = Passwords(), CountingHasher()
     known = hashing.hash(GOOD)
     hashing._hasher = hasher
@@ -120,7 +120,7 @@ def test_an_unknown_account_costs_the_same_work_and_always_fails() -> None:
     assert known.rpartition("$")[0].rpartition("$")[0] == hashing._dummy_hash.rpartition("$")[0].rpartition("$")[0]
 
 
-def test_too_many_at_once_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_queue_is_unavailable_with_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "MAX_WAITING", 3)
     hashing = Passwords()
     hashed = hashing.hash(GOOD)
@@ -134,7 +134,7 @@ def test_too_many_at_once_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch)
     assert hashing.verify(hashed, GOOD)
 
 
-def test_a_fault_takes_nobodys_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exception_frees_its_queue_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords, "MAX_WAITING", 1)
     hashing = Passwords()
     for _ in range(3):
@@ -143,7 +143,7 @@ def test_a_fault_takes_nobodys_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hashing.hash(GOOD)
 
 
-def test_the_event_loop_goes_on_meanwhile(hashing: Passwords) -> None:
+def test_hashing_does_not_block_the_event_loop(hashing: Passwords) -> None:
     order: list[str] = []
     job = gevent.spawn(lambda: order.append(f"hashed {len(hashing.hash(GOOD)) > 0}"))
     gevent.idle()

@@ -1,4 +1,4 @@
-"""Both session stores, for tests that hold for each of them."""
+"""Fixtures for tests that run with each session store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_AGE = 1000
 
 @dataclass
 class Backend:
-    """A store, and the users whose sessions it keeps."""
+    """A session store, and the database with its users."""
 
     store: SessionStore
     database: Database
@@ -40,47 +40,47 @@ class Backend:
 
 @dataclass
 class RecordingStore:
-    """The store, with a note of each call, and out of order where a test wants that."""
+    """A store that records each call and fails the calls in `failing`."""
 
     inner: SessionStore
     calls: list[str] = field(default_factory=list)
-    out_of_order: set[str] = field(default_factory=set)
+    failing: set[str] = field(default_factory=set)
 
-    def _note(self, call: str) -> None:
+    def _record(self, call: str) -> None:
         self.calls.append(call)
-        if call in self.out_of_order:
+        if call in self.failing:
             raise Unavailable("The session store does not answer.")
 
     def load(self, key: str) -> Fields | None:
-        self._note("load")
+        self._record("load")
         return self.inner.load(key)
 
     def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
-        self._note("create")
+        self._record("create")
         return self.inner.create(key, fields, ttl, owner, replaces)
 
     def merge(self, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
-        self._note("merge")
+        self._record("merge")
         return self.inner.merge(key, changes, ttl)
 
     def destroy(self, key: str) -> None:
-        self._note("destroy")
+        self._record("destroy")
         self.inner.destroy(key)
 
     def existing(self, keys: Sequence[str]) -> set[str]:
-        self._note("existing")
+        self._record("existing")
         return self.inner.existing(keys)
 
     def records_of_user(self, user_id: int) -> dict[str, Fields]:
-        self._note("records_of_user")
+        self._record("records_of_user")
         return self.inner.records_of_user(user_id)
 
     def destroy_all(self, user_id: int, *, keep: str | None, password_version: int | None = None) -> int:
-        self._note("destroy_all")
+        self._record("destroy_all")
         return self.inner.destroy_all(user_id, keep=keep, password_version=password_version)
 
     def key_ids_in_use(self) -> Iterator[frozenset[str]]:
-        self._note("key_ids_in_use")
+        self._record("key_ids_in_use")
         return self.inner.key_ids_in_use()
 
 
@@ -97,7 +97,7 @@ def sqlite_backend(database: Database) -> Backend:
 
 @pytest.fixture
 def postgresql_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """An embedded instance may keep its data in PostgreSQL as well."""
+    """The SQL store on PostgreSQL, which embedded mode supports too."""
     url = request.getfixturevalue("database_url").replace("postgresql:", "postgresql+psycopg2:")
     database = Database(url, 5, "test")
     yield Backend(SqlSessionStore(database), database)

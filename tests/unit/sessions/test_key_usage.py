@@ -28,7 +28,7 @@ def create(store: SessionStore, name: str, secret: bytes) -> None:
     store.create(key, {**fields, SIGNED: key_id(SIGNING).encode()}, 100, None, None)
 
 
-def test_each_record_counts_once_for_each_key_that_it_needs(store: SessionStore) -> None:
+def test_each_record_is_counted_once_per_key(store: SessionStore) -> None:
     for name, secret in (("one", OLD), ("two", OLD), ("three", NEW)):
         create(store, name, secret)
     usage = KeyUsage(store, [Keyring("encryption", (NEW, OLD)), Keyring("signing", (SIGNING,))])
@@ -36,7 +36,7 @@ def test_each_record_counts_once_for_each_key_that_it_needs(store: SessionStore)
     assert (records("encryption", NEW), records("encryption", OLD), records("signing", SIGNING)) == (1, 2, 3)
 
 
-def test_a_key_that_nothing_needs_any_more_counts_zero(store: SessionStore) -> None:
+def test_unused_key_has_count_zero(store: SessionStore) -> None:
     usage = KeyUsage(store, [Keyring("encryption", (NEW, OLD))])
     create(store, "one", OLD)
     usage.count()
@@ -46,7 +46,7 @@ def test_a_key_that_nothing_needs_any_more_counts_zero(store: SessionStore) -> N
     assert records("encryption", OLD) == 0
 
 
-def test_nobody_counts_while_no_rotation_is_under_way(store: SessionStore) -> None:
+def test_records_are_not_counted_without_a_rotation(store: SessionStore) -> None:
     alone, rotating = Keyring("encryption", (NEW,)), Keyring("signing", (NEW, OLD))
     assert not KeyUsage(store, [alone]).is_needed
     assert KeyUsage(store, [alone, rotating]).is_needed

@@ -1,4 +1,4 @@
-"""What holds for each session store. The same tests run for Redis, SQLite and PostgreSQL."""
+"""The interface of session stores, tested with Redis, SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def create(store: SessionStore, key: str, *, owner: Owner | None = None, ttl: in
     return store.create(key, dict(FIELDS), ttl, owner, replaces)
 
 
-# Names.
+# Keys and IDs.
 
 
-def test_a_record_is_kept_under_a_digest_of_the_id() -> None:
+def test_record_key_is_a_digest_of_the_id() -> None:
     assert record_key("one") == "session:7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
 
 
-def test_the_public_name_of_a_session_leads_to_no_other_name() -> None:
+def test_public_id_does_not_reveal_other_ids() -> None:
     name = public_id(ONE)
     assert name not in ONE
     assert len(name) == 24
@@ -52,17 +52,17 @@ def test_the_public_name_of_a_session_leads_to_no_other_name() -> None:
 # Records.
 
 
-def test_what_does_not_exist_is_none(store: SessionStore) -> None:
+def test_missing_record_is_none(store: SessionStore) -> None:
     assert store.load(ONE) is None
 
 
-def test_what_was_created_is_loaded(store: SessionStore) -> None:
+def test_created_record_is_loaded(store: SessionStore) -> None:
     assert create(store, ONE)
     assert store.load(ONE) == FIELDS
     assert store.load(TWO) is None
 
 
-def test_what_was_destroyed_is_gone(store: SessionStore) -> None:
+def test_destroyed_record_is_none(store: SessionStore) -> None:
     create(store, ONE)
     create(store, TWO)
     store.destroy(ONE)
@@ -71,14 +71,14 @@ def test_what_was_destroyed_is_gone(store: SessionStore) -> None:
     assert store.load(TWO) == FIELDS
 
 
-def test_a_record_ends_with_its_time_to_live(store: SessionStore) -> None:
+def test_record_expires_after_its_ttl(store: SessionStore) -> None:
     create(store, ONE, ttl=1)
     wait_until(lambda: store.load(ONE) is None, what="the record to expire")
     assert not store.merge(ONE, {"name": Change(b"back")}, TTL)
     assert store.load(ONE) is None
 
 
-def test_a_new_record_takes_the_place_of_another(backend: Backend) -> None:
+def test_new_record_replaces_another(backend: Backend) -> None:
     owner = backend.new_owner()
     create(backend.store, ONE)
     create(backend.store, TWO, owner=owner)
@@ -92,7 +92,7 @@ def test_a_new_record_takes_the_place_of_another(backend: Backend) -> None:
 # Changes.
 
 
-def test_a_merge_sets_adds_and_deletes_and_leaves_the_rest(store: SessionStore) -> None:
+def test_merge_changes_only_the_given_fields(store: SessionStore) -> None:
     create(store, ONE)
     assert store.merge(ONE, {"name": Change(b"other"), "new": Change(b"")}, None)
     assert store.load(ONE) == {"name": b"other", "new": b"", ".created": b"1"}
@@ -100,14 +100,14 @@ def test_a_merge_sets_adds_and_deletes_and_leaves_the_rest(store: SessionStore) 
     assert store.load(ONE) == {"new": b"", ".created": b"1"}
 
 
-def test_a_merge_never_brings_a_session_back(store: SessionStore) -> None:
+def test_merge_does_not_restore_a_destroyed_record(store: SessionStore) -> None:
     create(store, ONE)
     store.destroy(ONE)
     assert not store.merge(ONE, {"name": Change(b"other")}, TTL)
     assert store.load(ONE) is None
 
 
-def test_an_expected_value_is_compared(store: SessionStore) -> None:
+def test_change_applies_only_to_the_expected_value(store: SessionStore) -> None:
     create(store, ONE)
     changes = {
         "name": Change(b"other", expected=FIELDS["name"]),
@@ -118,7 +118,7 @@ def test_an_expected_value_is_compared(store: SessionStore) -> None:
     assert store.load(ONE) == {"name": b"other", ".created": b"1"}
 
 
-def test_a_field_is_deleted_only_with_its_expected_value(store: SessionStore) -> None:
+def test_deletion_applies_only_to_the_expected_value(store: SessionStore) -> None:
     create(store, ONE)
     store.merge(ONE, {"name": Change(None, expected=b"other")}, None)
     assert store.load(ONE) == FIELDS
@@ -126,7 +126,7 @@ def test_a_field_is_deleted_only_with_its_expected_value(store: SessionStore) ->
     assert store.load(ONE) == {".created": b"1"}
 
 
-def test_a_merge_leaves_the_time_to_live_alone_unless_told(store: SessionStore) -> None:
+def test_merge_without_ttl_keeps_the_ttl(store: SessionStore) -> None:
     create(store, ONE, ttl=1)
     store.merge(ONE, {"name": Change(b"other")}, None)
     create(store, TWO, ttl=1)
@@ -135,13 +135,13 @@ def test_a_merge_leaves_the_time_to_live_alone_unless_told(store: SessionStore) 
     assert store.load(TWO) is not None
 
 
-def test_a_merge_that_applied_nothing_does_not_prolong_a_life(store: SessionStore) -> None:
+def test_merge_without_applied_changes_keeps_the_ttl(store: SessionStore) -> None:
     create(store, ONE, ttl=1)
     assert store.merge(ONE, {"name": Change(b"other", expected=b"unlike")}, TTL)
     wait_until(lambda: store.load(ONE) is None, what="the record to expire")
 
 
-def test_a_merge_can_shorten_a_life(store: SessionStore) -> None:
+def test_merge_can_shorten_the_ttl(store: SessionStore) -> None:
     create(store, ONE)
     store.merge(ONE, {"name": Change(b"other")}, 1)
     wait_until(lambda: store.load(ONE) is None, what="the record to expire")
@@ -150,7 +150,7 @@ def test_a_merge_can_shorten_a_life(store: SessionStore) -> None:
 # Users.
 
 
-def test_a_user_has_their_own_sessions(backend: Backend) -> None:
+def test_records_are_listed_per_user(backend: Backend) -> None:
     store, ada, bob = backend.store, backend.new_owner("ada@example.org"), backend.new_owner("bob@example.org")
     create(store, ONE, owner=ada)
     create(store, TWO, owner=ada)
@@ -168,7 +168,7 @@ def create_and_end(store: SessionStore, owner: Owner, count: int) -> None:
         store.destroy(key)
 
 
-def test_a_session_without_an_owner_is_nobodys(backend: Backend) -> None:
+def test_record_without_owner_is_not_listed(backend: Backend) -> None:
     owner = backend.new_owner()
     create(backend.store, ONE)
     assert backend.store.records_of_user(owner.user_id) == {}
@@ -176,14 +176,14 @@ def test_a_session_without_an_owner_is_nobodys(backend: Backend) -> None:
     assert backend.store.load(ONE) == FIELDS
 
 
-def test_an_expired_session_is_not_listed(backend: Backend) -> None:
+def test_expired_record_is_not_listed(backend: Backend) -> None:
     owner = backend.new_owner()
     create(backend.store, ONE, owner=owner, ttl=1)
     create(backend.store, TWO, owner=owner)
     wait_until(lambda: set(backend.store.records_of_user(owner.user_id)) == {TWO}, what="the record to expire")
 
 
-def test_all_but_one_are_destroyed(backend: Backend) -> None:
+def test_destroy_all_keeps_one_record(backend: Backend) -> None:
     store, ada, bob = backend.store, backend.new_owner("ada@example.org"), backend.new_owner("bob@example.org")
     for key in (ONE, TWO):
         create(store, key, owner=ada)
@@ -194,7 +194,7 @@ def test_all_but_one_are_destroyed(backend: Backend) -> None:
     assert store.records_of_user(bob.user_id) == {THREE: FIELDS}
 
 
-def test_all_are_destroyed(backend: Backend) -> None:
+def test_destroy_all_destroys_every_record(backend: Backend) -> None:
     owner = backend.new_owner()
     for key in (ONE, TWO):
         create(backend.store, key, owner=owner)
@@ -203,7 +203,7 @@ def test_all_are_destroyed(backend: Backend) -> None:
     assert backend.store.destroy_all(owner.user_id, keep=None) == 0
 
 
-def test_an_older_password_opens_no_session_any_more(backend: Backend) -> None:
+def test_record_is_not_created_with_an_older_password(backend: Backend) -> None:
     old = backend.new_owner()
     create(backend.store, ONE)
     new = backend.change_password(old)
@@ -214,13 +214,13 @@ def test_an_older_password_opens_no_session_any_more(backend: Backend) -> None:
     assert create(backend.store, THREE, owner=new)
 
 
-def test_ending_sessions_does_not_touch_the_password(backend: Backend) -> None:
+def test_destroy_all_without_version_allows_new_records(backend: Backend) -> None:
     owner = backend.new_owner()
     backend.store.destroy_all(owner.user_id, keep=None)
     assert create(backend.store, ONE, owner=owner)
 
 
-def test_with_one_session_too_many_the_oldest_ends(backend: Backend) -> None:
+def test_oldest_record_is_destroyed_above_the_limit(backend: Backend) -> None:
     owner = backend.new_owner()
     create(backend.store, ONE)
     keys = [record_key(str(number)) for number in range(MAX_SESSIONS_PER_USER + 1)]
@@ -232,7 +232,7 @@ def test_with_one_session_too_many_the_oldest_ends(backend: Backend) -> None:
     assert backend.store.destroy_all(owner.user_id, keep=None) == MAX_SESSIONS_PER_USER
 
 
-def test_ended_sessions_do_not_count(sqlite_backend: Backend) -> None:
+def test_destroyed_records_do_not_count_towards_the_limit(sqlite_backend: Backend) -> None:
     owner = sqlite_backend.new_owner()
     create(sqlite_backend.store, ONE, owner=owner, ttl=TTL - 1)
     create_and_end(sqlite_backend.store, owner, MAX_SESSIONS_PER_USER + 1)
@@ -246,7 +246,7 @@ def sealed(secret: bytes) -> bytes:
     return RecordCipher(Keyring("encryption", (secret,)), ONE).encrypt("name", b"value")
 
 
-def test_the_keys_in_use_are_told_by_record(store: SessionStore) -> None:
+def test_key_ids_in_use_are_listed_per_record(store: SessionStore) -> None:
     new, old, signing = b"n" * 32, b"o" * 32, key_id(b"s" * 32)
     assert list(store.key_ids_in_use()) == []
     store.create(ONE, {"name": sealed(new), ".seen": sealed(old), SIGNED: signing.encode()}, TTL, None, None)
@@ -255,12 +255,12 @@ def test_the_keys_in_use_are_told_by_record(store: SessionStore) -> None:
     assert sorted(store.key_ids_in_use(), key=len) == expected
 
 
-def test_garbage_uses_no_key() -> None:
+def test_garbage_has_no_key_ids() -> None:
     assert key_ids({"name": b"garbage", SIGNED: b"\xff"}) == {"\ufffd"}
     assert key_ids({}) == frozenset()
 
 
-# Redis alone.
+# Only Redis.
 
 
 @pytest.fixture
@@ -278,9 +278,7 @@ OTHER_TYPES: dict[str, Put] = {
 
 
 @pytest.mark.parametrize("kind", OTHER_TYPES)
-def test_something_else_in_the_place_of_a_record_is_corrupt(
-    redis_store: RedisSessionStore, redis_client: redis.Redis, kind: str
-) -> None:
+def test_key_of_another_type_is_a_corrupt_record(redis_store: RedisSessionStore, redis_client: redis.Redis, kind: str) -> None:
     OTHER_TYPES[kind](redis_client)
     with pytest.raises(CorruptRecord, match="type"):
         redis_store.load(ONE)
@@ -288,9 +286,7 @@ def test_something_else_in_the_place_of_a_record_is_corrupt(
     assert redis_store.load(ONE) is None
 
 
-def test_something_else_in_the_place_of_a_record_disturbs_no_list(
-    redis_store: RedisSessionStore, redis_client: redis.Redis
-) -> None:
+def test_key_of_another_type_does_not_break_lists(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
     owner = Owner(7, 1)
     create(redis_store, TWO, owner=owner)
     create(redis_store, ONE, owner=owner)
@@ -300,12 +296,12 @@ def test_something_else_in_the_place_of_a_record_disturbs_no_list(
     assert sorted(redis_store.key_ids_in_use()) == [frozenset(), frozenset()]
 
 
-def test_a_field_name_that_is_no_text_is_loaded_under_another(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
+def test_field_name_that_is_not_utf8_is_replaced(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
     redis_client.hset(ONE, b"\xff", b"value")
     assert redis_store.load(ONE) == {"\ufffd": b"value"}
 
 
-def test_whatever_is_written_has_a_time_to_live(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
+def test_each_redis_key_has_a_ttl(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
     create(redis_store, ONE, owner=Owner(7, 1))
     redis_store.merge(ONE, {"name": Change(b"other")}, None)
     redis_store.destroy_all(7, keep=ONE, password_version=2)
@@ -316,44 +312,44 @@ def test_whatever_is_written_has_a_time_to_live(redis_store: RedisSessionStore, 
     assert TTL < times["user:7:password-version"] <= MAX_AGE
 
 
-def test_a_later_session_prolongs_the_list_of_its_user(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
+def test_new_session_extends_the_ttl_of_the_index(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
     create(redis_store, ONE, owner=Owner(7, 1))
     redis_client.expire("user:7:sessions", 1)
     create(redis_store, TWO, owner=Owner(7, 1))
     assert redis_client.ttl("user:7:sessions") > TTL
 
 
-def test_the_list_of_a_user_does_not_grow_by_dead_sessions(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
+def test_index_does_not_grow_with_destroyed_sessions(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
     create_and_end(redis_store, Owner(7, 1), 2 * MAX_SESSIONS_PER_USER)
     assert redis_client.zcard("user:7:sessions") <= MAX_SESSIONS_PER_USER
 
 
-def test_ended_sessions_do_not_count_in_redis(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
+def test_destroyed_sessions_do_not_count_in_redis(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
     create(redis_store, ONE, owner=Owner(7, 1))
     redis_client.zadd("user:7:sessions", {ONE: 1})  # some time ago
     create_and_end(redis_store, Owner(7, 1), MAX_SESSIONS_PER_USER + 1)
     assert redis_store.load(ONE) == FIELDS
 
 
-def test_a_replaced_session_leaves_the_list_of_its_user(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
+def test_replaced_session_is_removed_from_the_index(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
     create(redis_store, ONE, owner=Owner(7, 1))
     create(redis_store, TWO, owner=Owner(7, 1), replaces=ONE)
     assert redis_client.zrange("user:7:sessions", 0, -1) == [TWO.encode()]
 
 
-def test_an_account_that_is_gone_opens_no_session(redis_store: RedisSessionStore) -> None:
+def test_record_is_not_created_for_a_deleted_account(redis_store: RedisSessionStore) -> None:
     redis_store.destroy_all(7, keep=None, password_version=PASSWORD_VERSION_OF_DELETED_ACCOUNT)
     assert not create(redis_store, ONE, owner=Owner(7, 10**9))
     assert redis_store.load(ONE) is None
 
 
-def test_the_newest_password_stays_the_newest(redis_store: RedisSessionStore) -> None:
+def test_password_version_never_decreases(redis_store: RedisSessionStore) -> None:
     redis_store.destroy_all(7, keep=None, password_version=3)
     redis_store.destroy_all(7, keep=None, password_version=2)
     assert not create(redis_store, ONE, owner=Owner(7, 2))
 
 
-def test_each_method_is_one_round_trip_and_no_key_names_a_session(
+def test_each_method_is_one_round_trip_and_keys_contain_no_session_id(
     redis_store: RedisSessionStore, redis_server: RedisServer
 ) -> None:
     session_id = os.urandom(16).hex()
