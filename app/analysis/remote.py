@@ -74,23 +74,22 @@ def _request(address: Address, addresses: Sequence[IP]) -> str | None:
             connection.request("GET", address.path + SERVICE, headers=headers)
             response = connection.getresponse()
             with response:
-                return _check_response(
-                    response.status, response.headers.get("Content-Type", ""), response.headers.get("Location", "")
-                )
+                return _check_response(response)
     except ssl.SSLCertVerificationError:
         raise AnalysisError("The certificate of the server is not valid.", permanent=True) from None
     except (OSError, http.client.HTTPException):
         raise AnalysisError("The server can't be reached or is not a web server.", permanent=False) from None
 
 
-def _check_response(status: int, content_type: str, location: str) -> str | None:
-    if status in REDIRECT_STATUSES and location:
+def _check_response(response: http.client.HTTPResponse) -> str | None:
+    status = response.status
+    if status in REDIRECT_STATUSES and (location := response.headers.get("Location")):
         return location
     if status in NOT_PUBLIC_STATUSES:
         raise AnalysisError("There is no public repository at this address.", permanent=True)
     if status != 200:
         raise AnalysisError(f"The server responded with an error ({status}).", permanent=status < 500 and status != 429)
-    if content_type.partition(";")[0].strip().lower() != ADVERTISEMENT:
+    if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() != ADVERTISEMENT:
         raise AnalysisError("There is no git repository at this address.", permanent=True)
     return None
 

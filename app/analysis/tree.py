@@ -53,10 +53,10 @@ def find_license(repository: GitRepository, found: TreeFiles) -> str | None:
 
 
 def _find_linter_section(repository: GitRepository, found: TreeFiles) -> bytes | None:
-    candidates = (path for path in LINTER_SECTIONS if path in found.objects)
-    return next(
-        (path for path in candidates if LINTER_SECTIONS[path].search(_first_bytes(repository, found.objects[path]))), None
-    )
+    for path, section in LINTER_SECTIONS.items():
+        if path in found.objects and section.search(_first_bytes(repository, found.objects[path])):
+            return path
+    return None
 
 
 def _first_bytes(repository: GitRepository, name: str) -> bytes:

@@ -83,16 +83,7 @@ class AnalysisLease(Lease):
     repository: Repository
 
 
-_ANALYSIS = (
-    analyses.c.id,
-    analyses.c.repository_id,
-    analyses.c.status,
-    analyses.c.progress,
-    analyses.c.step,
-    analyses.c.error,
-    analyses.c.requested_at,
-    analyses.c.finished_at,
-)
+_ANALYSIS = tuple(analyses.c[name] for name in Analysis.__dataclass_fields__)
 _PAST_ANALYSIS = (analyses.c.repository_id, analyses.c.id.label("analysis_id"), analyses.c.as_of, analyses.c.scores)
 _LIVE = analyses.c.finished_at.is_(None)
 
