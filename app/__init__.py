@@ -14,9 +14,9 @@ from app.analytics.catalogue import FUNNELS, PAGE_VIEWED
 from app.analytics.exports import sockets as exports_sockets
 from app.analytics.exports import views as exports_views
 from app.analytics.exports.service import Exports
-from app.analytics.reports import sockets as insights_sockets
-from app.analytics.reports import views as insights_views
-from app.analytics.reports.service import Insights
+from app.analytics.reports import sockets as reports_sockets
+from app.analytics.reports import views as reports_views
+from app.analytics.reports.service import AnalyticsReports
 from app.analytics.service import Analytics
 from app.auth import commands as auth_commands
 from app.auth import views as auth_views
@@ -81,7 +81,7 @@ class Services:
     accounts: Accounts
     analytics: Analytics
     exports: Exports
-    insights: Insights
+    analytics_reports: AnalyticsReports
     notifications: Notifications
     queues: JobQueues
     repositories: Repositories
@@ -130,7 +130,7 @@ def create_services(config: Config, parts: Infrastructure) -> Services:
         accounts=Accounts(config, database, Passwords(), parts.adapters.limiter, on_delete=analytics.erase_account),
         analytics=analytics,
         exports=Exports(database, queues.exports.send),
-        insights=Insights(database, PAGE_VIEWED, FUNNELS),
+        analytics_reports=AnalyticsReports(database, PAGE_VIEWED, FUNNELS),
         notifications=notifications,
         queues=queues,
         repositories=Repositories(config, database, notifications, queues.analyses.send),
@@ -150,7 +150,7 @@ def create_flask(config: Config, parts: Infrastructure, services: Services) -> F
         database=parts.database,
         exports=services.exports,
         fleet=parts.adapters.fleet,
-        insights=services.insights,
+        analytics_reports=services.analytics_reports,
         lifecycle=parts.lifecycle,
         load=parts.load,
         notifications=services.notifications,
@@ -174,7 +174,7 @@ def register_views(app: Flask, config: Config) -> None:
     app.register_blueprint(auth_views.blueprint)
     app.register_blueprint(exports_views.blueprint)
     app.register_blueprint(fleet_views.blueprint)
-    app.register_blueprint(insights_views.blueprint)
+    app.register_blueprint(reports_views.blueprint)
     app.register_blueprint(notifications_views.blueprint)
     app.register_blueprint(repositories_views.blueprint)
     app.register_blueprint(web_views.blueprint)
@@ -197,7 +197,7 @@ def register_sockets(app: Flask, config: Config, parts: Infrastructure, services
     exports_sockets.init_app(queue, connections)
     notifications_sockets.init_app(socketio, queue, connections, services.notifications)
     repositories_sockets.init_app(socketio, queue, connections, services.repositories)
-    insights_sockets.init_app(socketio, queue, connections, services.accounts)
+    reports_sockets.init_app(socketio, queue, connections, services.accounts)
 
 
 def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, services: Services) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from app.analytics.exports.jobs import Exporter
+from app.analytics.exports.jobs import ExportRunner
 from app.analytics.store import purge_events
 from app.core.config import Config
 from app.database.engine import Database
@@ -27,7 +27,7 @@ def create_worker_pool(
     is_embedded: bool = False,
 ) -> WorkerPool:
     analyses = AnalysisRunner(config, database, notifications, queues.analyses.send)
-    exports = Exporter(database, notifications, queues.exports.send)
+    exports = ExportRunner(database, notifications, queues.exports.send)
     queues.analyses.handler, queues.exports.handler = analyses.run, exports.run
     purge_analytics = partial(purge_events, database, config.analytics_retention_days)
     periodic_tasks = PeriodicTasks(

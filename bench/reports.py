@@ -17,9 +17,9 @@ import click
 from sqlalchemy import Connection, text
 
 from app.analytics.catalogue import FUNNELS, PAGE_VIEWED
-from app.analytics.reports import store as insights_store
-from app.analytics.reports.ranges import Range, ceiling
-from app.analytics.reports.service import TOP, Insights, Overview
+from app.analytics.reports import store as reports_store
+from app.analytics.reports.ranges import TimeRange, ceiling
+from app.analytics.reports.service import TOP, AnalyticsReports, Overview
 from app.core.timestamps import DAY, floor, iso
 from app.database.engine import Database
 from bench import events
@@ -72,25 +72,25 @@ def loaded(count: int, now: datetime) -> Iterator[tuple[Database, User]]:
 def measure(count: int) -> list[Timing]:
     now = datetime.now(UTC)
     with loaded(count, now) as (database, administrator):
-        insights = Insights(database, PAGE_VIEWED, FUNNELS)
+        reports = AnalyticsReports(database, PAGE_VIEWED, FUNNELS)
         until = ceiling(now, DAY)
-        ranges = [Range(until - timedelta(days=days), until, DAY) for days in RANGE_DAYS]
-        unaligned = [Range(asked.since + timedelta(hours=5.4321), now - timedelta(hours=3.21), DAY) for asked in ranges]
+        ranges = [TimeRange(until - timedelta(days=days), until, DAY) for days in RANGE_DAYS]
+        unaligned = [TimeRange(asked.since + timedelta(hours=5.4321), now - timedelta(hours=3.21), DAY) for asked in ranges]
         for asked in [*ranges, *unaligned]:
-            assert_equal(insights.overview(asked), run_aggregates(database, asked))
+            assert_equal(reports.overview(asked), run_aggregates(database, asked))
         steps = [step for taken in FUNNELS.values() for step in taken]
         return [
             Timing("aggregate queries", medians(lambda asked: run_aggregates(database, asked), ranges)),
-            Timing("all data of the page", medians(insights.overview, ranges)),
+            Timing("all data of the page", medians(reports.overview, ranges)),
             Timing("– its funnels only", medians(lambda asked: read_funnels(database, asked, steps), ranges)),
-            Timing("– of a range that does not begin and end at full hours", medians(insights.overview, unaligned)),
-            Timing("all data of the summary", medians(insights.summary, ranges)),
+            Timing("– of a range that does not begin and end at full hours", medians(reports.overview, unaligned)),
+            Timing("all data of the summary", medians(reports.summary, ranges)),
             Timing("`GET /admin/analytics`", medians(lambda asked: get(administrator, page_of(asked)), ranges)),
             Timing("`GET /api/analytics/summary`", medians(lambda asked: get(administrator, summary_of(asked)), ranges)),
         ]
 
 
-def run_aggregates(database: Database, asked: Range) -> dict[str, list[Any]]:
+def run_aggregates(database: Database, asked: TimeRange) -> dict[str, list[Any]]:
     values = {"since": asked.since, "until": asked.until, "top": TOP, "viewed": PAGE_VIEWED}
 
     def read(connection: Connection) -> dict[str, list[Any]]:
@@ -106,19 +106,19 @@ def assert_equal(overview: Overview, plain: dict[str, list[Any]]) -> None:
         raise click.ClickException("the reports and the aggregate queries return different numbers")
 
 
-def read_funnels(database: Database, asked: Range, steps: list[str]) -> None:
+def read_funnels(database: Database, asked: TimeRange, steps: list[str]) -> None:
     def read(connection: Connection) -> None:
         for taken in FUNNELS.values():
-            insights_store.funnel(connection, asked, taken, steps)
+            reports_store.funnel(connection, asked, taken, steps)
 
     database.run(read)
 
 
-def page_of(asked: Range) -> str:
+def page_of(asked: TimeRange) -> str:
     return f"/admin/analytics?from={asked.since.date()}&to={(asked.until - timedelta(days=1)).date()}"
 
 
-def summary_of(asked: Range) -> str:
+def summary_of(asked: TimeRange) -> str:
     return f"/api/analytics/summary?from={iso(asked.since)}&to={iso(asked.until)}"
 
 
@@ -126,12 +126,12 @@ def get(user: User, path: str) -> None:
     user.get(path).raise_for_status()
 
 
-def medians(work: Callable[[Range], object], ranges: list[Range]) -> list[float]:
+def medians(work: Callable[[TimeRange], object], ranges: list[TimeRange]) -> list[float]:
     """Return milliseconds. The first call of each is not counted."""
     return [statistics.median([_timed(work, asked) for _ in range(1 + REPEATS)][1:]) for asked in ranges]
 
 
-def _timed(work: Callable[[Range], object], asked: Range) -> float:
+def _timed(work: Callable[[TimeRange], object], asked: TimeRange) -> float:
     started = time.perf_counter()
     work(asked)
     return 1000 * (time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""The part of the analytics page that orders exports and lists one's own."""
+"""The exports section of the analytics page: requests exports, and lists the administrator's own."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from typing import Any
 from flask import redirect
 from werkzeug import Response
 
-from app.analytics.exports.store import KEPT_FOR
-from app.analytics.exports.views import order_one, service
+from app.analytics.exports.store import RETENTION
+from app.analytics.exports.views import request_export, service
 from app.auth.guards import require_user
 from app.core import timestamps
 from app.core.errors import Invalid, Problem
 from app.web import forms
 from app.web.pages import SEE_OTHER, administrators_only, blueprint, render
 
-PROPOSED_DAYS = 30
-A_DAY = timedelta(days=1)
+DEFAULT_DAYS = 30
+ONE_DAY = timedelta(days=1)
 
 
 @blueprint.get("/admin/analytics/exports")
 @administrators_only
 def show_exports() -> Response:
-    """This part alone, where an order that was refused comes back."""
-    return render("export.html", **exports_for_page())
+    """Show the section alone. A form with errors is shown under the same URL."""
+    return render("export.html", **exports_context())
 
 
 @blueprint.post("/admin/analytics/exports")
 @administrators_only
 def order_export() -> Response:
     try:
-        first, last = _day("first_day"), _day("last_day")
+        first, last = _parse_day("first_day"), _parse_day("last_day")
         if last < first:
-            raise Invalid.field("last_day", "The last day is before the first one.")
-        order_one(first, last + A_DAY)
+            raise Invalid.field("last_day", "The last day is before the first day.")
+        request_export(first, last + ONE_DAY)
     except Problem as problem:
-        return render("export.html", forms.correctable(problem), **exports_for_page())
+        return render("export.html", forms.correctable(problem), **exports_context())
     return redirect("/admin/analytics?done=export#exports", SEE_OTHER)
 
 
-def exports_for_page() -> dict[str, Any]:
-    """What `exports.html` needs, of the signed-in administrator."""
+def exports_context() -> dict[str, Any]:
+    """Return the context of `exports.html` for the signed-in administrator."""
     today = datetime.now(UTC).date()
     return {
         "exports": service().list(require_user().id),
-        "export_days": KEPT_FOR.days,
-        "first_day": forms.text("first_day") or (today - A_DAY * (PROPOSED_DAYS - 1)).isoformat(),
+        "export_days": RETENTION.days,
+        "first_day": forms.text("first_day") or (today - ONE_DAY * (DEFAULT_DAYS - 1)).isoformat(),
         "last_day": forms.text("last_day") or today.isoformat(),
     }
 
 
-def _day(field: str) -> datetime:
+def _parse_day(field: str) -> datetime:
     try:
         return timestamps.floor(timestamps.parse(forms.text(field)), timestamps.DAY)
     except ValueError:
-        raise Invalid.field(field, "Please choose a day.") from None
+        raise Invalid.field(field, "Choose a day.") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.web import accounts, exports, fleet, insights, notifications, privacy, repositories
+from app.web import accounts, analytics, exports, fleet, notifications, privacy, repositories
 from app.web.pages import blueprint
 
-__all__ = ["accounts", "blueprint", "exports", "fleet", "insights", "notifications", "privacy", "repositories"]
+__all__ = ["accounts", "analytics", "blueprint", "exports", "fleet", "notifications", "privacy", "repositories"]

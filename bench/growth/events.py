@@ -17,12 +17,12 @@ from app.analytics.catalogue import BY_NAME, FUNNELS, PAGE_VIEWED
 from app.analytics.event_stream import BATCH
 from app.analytics.events import Event
 from app.analytics.exports import store as exports
-from app.analytics.exports.file import File
-from app.analytics.exports.jobs import PAGE
+from app.analytics.exports.file import CsvFile
+from app.analytics.exports.jobs import PAGE_SIZE
 from app.analytics.exports.store import Export
 from app.analytics.person import PSEUDONYM_LENGTH, VISITOR_PREFIX, HashedVisitor
-from app.analytics.reports.ranges import Range, ceiling
-from app.analytics.reports.service import Insights
+from app.analytics.reports.ranges import TimeRange, ceiling
+from app.analytics.reports.service import AnalyticsReports
 from app.analytics.store import AcceptedEvent
 from app.core.timestamps import DAY
 from app.database.engine import Database
@@ -70,10 +70,10 @@ class StoredEvents:
 
     def export(self) -> tuple[float, ...]:
         export = Export(0, 0, self._since, self._now, RUNNING, 0, 0, None, self._now, None)
-        middle, file = (self._since + (self._now - self._since) / 2, "", ""), File()
-        with self._spent(PAGES * PAGE) as cpu:
+        middle, file = (self._since + (self._now - self._since) / 2, "", ""), CsvFile()
+        with self._spent(PAGES * PAGE_SIZE) as cpu:
             for _ in range(PAGES):
-                found, last = self._database.run_within(LONG_SECONDS, exports.page, export, middle, PAGE)
+                found, last = self._database.run_within(LONG_SECONDS, exports.read_page, export, middle, PAGE_SIZE)
                 assert last
                 middle = last
                 file.add(found)
@@ -98,7 +98,9 @@ class StoredEvents:
         """Read all data of the analytics page."""
         until = ceiling(self._now, DAY)
         with self._spent(1) as cpu:
-            Insights(self._database, PAGE_VIEWED, FUNNELS).overview(Range(until - timedelta(days=SHOWN_DAYS), until, DAY))
+            AnalyticsReports(self._database, PAGE_VIEWED, FUNNELS).overview(
+                TimeRange(until - timedelta(days=SHOWN_DAYS), until, DAY)
+            )
         return tuple(cpu)
 
     def disk_bytes(self) -> list[int]:

@@ -1,6 +1,6 @@
-"""The file of an export: CSV as RFC 4180 has it, in UTF-8, written event by event and taken away in compressed parts.
+"""The CSV file of an export (RFC 4180, UTF-8), written in compressed parts.
 
-It says nothing of the person, not even the pseudonym: a file outlives an erasure, and nobody could be found in it afterwards.
+It contains no pseudonyms: a file outlives the erasure of a person's events, and must not lead back to anybody.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from app.core.timestamps import iso
 
 COLUMNS = ("id", "occurred_at", "name", "category", "properties")
-PART_BYTES = 1_000_000  # before it is compressed
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a cell begins with that a spreadsheet would carry out
+PART_BYTES = 1_000_000  # uncompressed
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets evaluate cells that start with one of these
 
 
 @dataclass(frozen=True)
-class Event:
+class ExportedEvent:
     id: str
     occurred_at: datetime
     name: str
@@ -30,14 +30,14 @@ class Event:
     properties: dict[str, Any]
 
 
-class File:
+class CsvFile:
     def __init__(self) -> None:
         self.rows = 0
-        self.parts = 0  # that were taken
-        self._begin()
+        self.parts = 0  # taken so far
+        self._start_part()
         self._write([COLUMNS])
 
-    def add(self, events: Sequence[Event]) -> None:
+    def add(self, events: Sequence[ExportedEvent]) -> None:
         self._write(_cells(event) for event in events)
         self.rows += len(events)
 
@@ -45,14 +45,14 @@ class File:
     def has_full_part(self) -> bool:
         return self._size >= PART_BYTES
 
-    def take(self) -> bytes:
-        """The part that was written since the last one."""
+    def take_part(self) -> bytes:
+        """Return what was written since the last part, compressed."""
         part = b"".join([*self._compressed, self._compressor.flush()])
         self.parts += 1
-        self._begin()
+        self._start_part()
         return part
 
-    def _begin(self) -> None:
+    def _start_part(self) -> None:
         self._size = 0
         self._compressor = zlib.compressobj()
         self._compressed: list[bytes] = []
@@ -60,19 +60,19 @@ class File:
     def _write(self, rows: Iterable[Iterable[str]]) -> None:
         text = io.StringIO(newline="")
         csv.writer(text).writerows(rows)
-        raw = text.getvalue().encode("utf-8", "backslashreplace")  # half a surrogate pair stays the escape that JSON has for it
+        raw = text.getvalue().encode("utf-8", "backslashreplace")  # an unpaired surrogate becomes its JSON escape
         self._size += len(raw)
         self._compressed.append(self._compressor.compress(raw))
 
 
-def unpacked(part: bytes) -> bytes:
+def decompress(part: bytes) -> bytes:
     return zlib.decompress(part)
 
 
-def _cells(event: Event) -> list[str]:
+def _cells(event: ExportedEvent) -> list[str]:
     properties = json.dumps(event.properties, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return [_harmless(cell) for cell in (event.id, iso(event.occurred_at), event.name, event.category, properties)]
+    return [_escape_formula(cell) for cell in (event.id, iso(event.occurred_at), event.name, event.category, properties)]
 
 
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(FORMULA) else cell
+def _escape_formula(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(FORMULA_PREFIXES) else cell

@@ -1,4 +1,4 @@
-"""The work behind an export: events are read page by page, and written as the compressed parts of a file."""
+"""The export job: reads events page by page, and stores them as the compressed parts of a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection
 
 from app.analytics.exports import store
-from app.analytics.exports.file import Event, File
+from app.analytics.exports.file import CsvFile, ExportedEvent
 from app.analytics.exports.store import Export, ExportLease
 from app.core.errors import Unavailable
 from app.database.engine import Database
@@ -22,14 +22,14 @@ from app.notifications.service import Notification, Notifications
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PAGE = 1000  # events that are read in one transaction
-SLICE = 100  # events that are written without a pause: in an embedded instance the same thread serves requests
-PAUSE_SECONDS = 0.001  # gevent would make several slices one, if it were 0
-READ_SECONDS = 5.0
-PARTS_AT_ONCE = 50  # that are deleted in one transaction
+PAGE_SIZE = 1000  # events per transaction
+WRITE_BATCH = 100  # events written without a pause: in an embedded instance the same thread serves requests
+PAUSE_SECONDS = 0.001  # with 0, gevent would not switch to other greenlets after each batch
+READ_TIMEOUT_SECONDS = 5.0
+DELETE_BATCH = 50  # parts per transaction
 
 
-class Exporter(JobRunner[ExportLease]):
+class ExportRunner(JobRunner[ExportLease]):
     kind = "export"
 
     def __init__(self, database: Database, notifications: Notifications, send: Send) -> None:
@@ -40,16 +40,16 @@ class Exporter(JobRunner[ExportLease]):
         return store.claim(connection, job_id, token)
 
     def work(self, lease: ExportLease) -> int:
-        """How many events the file has."""
-        while self._patiently(store.discard_parts, lease, PARTS_AT_ONCE):
+        """Write the file and return its number of events."""
+        while self._retry(store.discard_parts, lease, DELETE_BATCH):
             pass
-        expected = self._patiently(store.expected_rows, lease.export)
-        file, noted_at = File(), 0.0
+        expected = self._retry(store.estimate_rows, lease.export)
+        file, reported_at = CsvFile(), 0.0
         for events in self._pages(lease.export):
             self._write(file, events)
-            if file.has_full_part or time.monotonic() - noted_at > PROGRESS_INTERVAL_SECONDS:
-                self._note(lease, file, expected)
-                noted_at = time.monotonic()
+            if file.has_full_part or time.monotonic() - reported_at > PROGRESS_INTERVAL_SECONDS:
+                self._report_progress(lease, file, expected)
+                reported_at = time.monotonic()
         self._add_part(lease, file, progress=99)
         return file.rows
 
@@ -71,45 +71,45 @@ class Exporter(JobRunner[ExportLease]):
         return store.leases.release(connection, lease, attempts=attempts, delay=delay)
 
     def publish_state(self, job_id: int) -> None:
-        if export := self._database.run(store.one, job_id):
+        if export := self._database.run(store.find, job_id):
             self._notifications.publish_export(export.user_id, export.state)
 
     def purge(self) -> None:
-        """Deletes what is too old."""
-        while not self._stop.is_set() and self._database.run(store.purge, PARTS_AT_ONCE):
+        """Delete expired exports and the parts of failed ones."""
+        while not self._stop.is_set() and self._database.run(store.purge, DELETE_BATCH):
             pass
 
-    def _pages(self, export: Export) -> Iterator[list[Event]]:
-        events, last = self._patiently(store.page, export, None, PAGE)
+    def _pages(self, export: Export) -> Iterator[list[ExportedEvent]]:
+        events, cursor = self._retry(store.read_page, export, None, PAGE_SIZE)
         while events:
             yield events
-            events, last = self._patiently(store.page, export, last, PAGE)
+            events, cursor = self._retry(store.read_page, export, cursor, PAGE_SIZE)
 
-    def _write(self, file: File, events: list[Event]) -> None:
-        for start in range(0, len(events), SLICE):
-            file.add(events[start : start + SLICE])
+    def _write(self, file: CsvFile, events: list[ExportedEvent]) -> None:
+        for start in range(0, len(events), WRITE_BATCH):
+            file.add(events[start : start + WRITE_BATCH])
             time.sleep(PAUSE_SECONDS)
 
-    def _note(self, lease: ExportLease, file: File, expected: int) -> None:
+    def _report_progress(self, lease: ExportLease, file: CsvFile, expected: int) -> None:
         progress = min(99, 100 * file.rows // max(expected, file.rows, 1))
         if file.has_full_part:
             self._add_part(lease, file, progress)
-        elif not self._patiently(store.note, lease, progress=progress, rows=file.rows):
+        elif not self._retry(store.save_progress, lease, progress=progress, rows=file.rows):
             raise JobStopped
         state = {"id": lease.job_id, "status": RUNNING, "progress": progress, "rows": file.rows}
         self._notifications.publish_export(lease.export.user_id, state)
 
-    def _add_part(self, lease: ExportLease, file: File, progress: int) -> None:
-        number, part = file.parts, file.take()
-        if not self._patiently(store.add_part, lease, number, part, progress=progress, rows=file.rows):
+    def _add_part(self, lease: ExportLease, file: CsvFile, progress: int) -> None:
+        number, part = file.parts, file.take_part()
+        if not self._retry(store.add_part, lease, number, part, progress=progress, rows=file.rows):
             raise JobStopped
 
-    def _patiently(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Through an outage of the database that is no longer than the lease. Raises JobStopped as soon as that is wished."""
+    def _retry(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a transaction, and retry it until the lease would expire. Raises JobFailed, or JobStopped when told to stop."""
         deadline = time.monotonic() + LEASE_DURATION.total_seconds()
         while not self._stop.is_set():
             try:
-                return self._database.run_within(READ_SECONDS, work, *args, **kwargs)
+                return self._database.run_within(READ_TIMEOUT_SECONDS, work, *args, **kwargs)
             except Unavailable:
                 if time.monotonic() > deadline:
                     raise JobFailed("The database did not answer for a while.", permanent=False) from None

@@ -1,4 +1,4 @@
-"""Exports: files of the stored events that an administrator asks for. What somebody else asked for does not exist for them."""
+"""Exports: files of the stored events for administrators. Each administrator sees only their own exports."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from app.jobs.leases import SUCCEEDED
 
 __all__ = ["Export", "Exports"]
 
-MAX_LIVE = 3  # exports of one administrator that are not over
+MAX_ACTIVE = 3  # queued or running exports of one administrator
 RETRY_AFTER_SECONDS = 30
 
-Dispatch = Callable[[int], None]  # export; raises nothing: what gets lost is sent again
+Dispatch = Callable[[int], None]  # takes the ID of an export; does not raise, as lost messages are sent again
 
 
 @dataclass(frozen=True)
@@ -33,48 +33,49 @@ class Exports:
         self._database = database
         self._dispatch = dispatch
 
-    def order(self, user_id: int, since: datetime, until: datetime) -> Export:
-        """Of the events from `since` on and before `until`. Raises Invalid, TooMany."""
+    def request(self, user_id: int, since: datetime, until: datetime) -> Export:
+        """Request an export from `since` (inclusive) to `until` (exclusive). Raises Invalid and TooMany."""
         if since >= until:
-            raise Invalid.field("to", "The end has to be later than the beginning.")
-        export = self._database.run(_order, user_id, since, until)
+            raise Invalid.field("to", "The end must be later than the start.")
+        export = self._database.run(_add, user_id, since, until)
         self._dispatch(export.id)
         return export
 
     def list(self, user_id: int) -> list[Export]:
-        """Newest first."""
-        return self._database.run(store.of_user, user_id)
+        """Return the newest exports first."""
+        return self._database.run(store.list_by_user, user_id)
 
     def download(self, user_id: int, export_id: int) -> Download:
-        """Raises NotFound, and Conflict if there is no file yet, or none at all."""
-        export, parts = self._database.run(_finished, user_id, export_id)
+        """Raises NotFound, and Conflict if the export has not finished or has failed."""
+        export, parts = self._database.run(_find_finished, user_id, export_id)
         return Download(export, (self._part(export_id, number) for number in range(parts)))
 
     def _part(self, export_id: int, number: int) -> bytes:
         content = self._database.run(store.part, export_id, number)
-        if content is None:  # better a download that breaks off than a file that looks complete
-            raise _unknown()
-        return file.unpacked(content)
+        if content is None:  # an aborted download is better than a file that looks complete
+            raise _not_found()
+        return file.decompress(content)
 
 
-def _order(connection: Connection, user_id: int, since: datetime, until: datetime) -> Export:
-    store.lock_owner(connection, user_id)
-    if store.count_live(connection, user_id) >= MAX_LIVE:
-        raise TooMany(f"{MAX_LIVE} exports of yours are waiting or running. Wait until one is done.", RETRY_AFTER_SECONDS)
+def _add(connection: Connection, user_id: int, since: datetime, until: datetime) -> Export:
+    store.lock_user(connection, user_id)
+    if store.count_active(connection, user_id) >= MAX_ACTIVE:
+        message = f"{MAX_ACTIVE} of your exports are waiting or running. Wait until one of them has finished."
+        raise TooMany(message, RETRY_AFTER_SECONDS)
     return store.add(connection, user_id, since, until)
 
 
-def _finished(connection: Connection, user_id: int, export_id: int) -> tuple[Export, int]:
-    """With how many parts its file has."""
-    export = store.own(connection, user_id, export_id)
+def _find_finished(connection: Connection, user_id: int, export_id: int) -> tuple[Export, int]:
+    """Return the export and the number of its parts."""
+    export = store.find_own(connection, user_id, export_id)
     if export is None:
-        raise _unknown()
-    if export.is_live:
-        raise Conflict(f"This export is not ready yet: {export.progress} % of it are written.")
+        raise _not_found()
+    if export.is_active:
+        raise Conflict(f"This export is not ready yet: {export.progress} % has been written.")
     if export.status != SUCCEEDED:
         raise Conflict(f"This export failed: {export.error}")
     return export, store.count_parts(connection, export_id)
 
 
-def _unknown() -> NotFound:
+def _not_found() -> NotFound:
     return NotFound("You have no such export. Exports are deleted after 7 days.")

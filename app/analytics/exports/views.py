@@ -19,9 +19,9 @@ blueprint = Blueprint("exports", __name__, url_prefix="/api/analytics/exports")
 CSV = "text/csv"
 
 
-class OrderBody(Body):
+class ExportBody(Body):
     since: Timestamp = Field(alias="from")
-    until: Timestamp = Field(alias="to")  # the first moment that is no longer part of it
+    until: Timestamp = Field(alias="to")  # exclusive
     format: Literal["csv"]
 
 
@@ -37,7 +37,7 @@ class JobView(BaseModel):
     error: str | None
 
 
-class OrderedView(BaseModel):
+class ExportRequestedView(BaseModel):
     job: JobView
 
 
@@ -45,11 +45,13 @@ class ExportsView(BaseModel):
     exports: list[JobView]
 
 
-@blueprint.post("")
-@operation("Have the events of a time written to a file", body=OrderBody, returns={202: OrderedView}, errors=(401, 403, 429))
+@blueprint.post("", endpoint="order")
+@operation(
+    "Export the events of a time range to a file", body=ExportBody, returns={202: ExportRequestedView}, errors=(401, 403, 429)
+)
 @admin_required
-def order(body: OrderBody) -> Response:
-    return json_response(OrderedView(job=_job(order_one(body.since, body.until))), 202)
+def create(body: ExportBody) -> Response:
+    return json_response(ExportRequestedView(job=_job(request_export(body.since, body.until))), 202)
 
 
 @blueprint.get("")
@@ -60,18 +62,18 @@ def list_exports() -> Response:
 
 
 @blueprint.get("/<id:export_id>")
-@operation("The file of an export that is done; 409 until then", returns={200: CSV}, errors=(401, 403, 404, 409))
+@operation("Download the file of a finished export; 409 until then", returns={200: CSV}, errors=(401, 403, 404, 409))
 @admin_required
 def download(export_id: int) -> Response:
     found = service().download(require_user().id, export_id)
     log_action("export.downloaded", export=export_id)
-    name = f"reporadar-events-{_in_name(found.export.since)}-to-{_in_name(found.export.until)}.csv"
+    name = f"reporadar-events-{_for_filename(found.export.since)}-to-{_for_filename(found.export.until)}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(found.content, headers=headers, content_type=f"{CSV}; charset=utf-8")
 
 
-def order_one(since: datetime, until: datetime) -> Export:
-    export = service().order(require_user().id, since, until)
+def request_export(since: datetime, until: datetime) -> Export:
+    export = service().request(require_user().id, since, until)
     log_action("export.ordered", export=export.id)
     return export
 
@@ -94,6 +96,6 @@ def _job(export: Export) -> JobView:
     )
 
 
-def _in_name(moment: datetime) -> str:
-    """`2026-01-31`, or `2026-01-31T1530Z` where it is no midnight."""
-    return moment.strftime("%Y-%m-%dT%H%MZ").removesuffix("T0000Z")
+def _for_filename(timestamp: datetime) -> str:
+    """Format as `2026-01-31`, or as `2026-01-31T1530Z` if it is not midnight."""
+    return timestamp.strftime("%Y-%m-%dT%H%MZ").removesuffix("T0000Z")

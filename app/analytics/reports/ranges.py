@@ -1,4 +1,4 @@
-"""The range of time that somebody asks about, and the whole days, whole hours and remaining parts that it is made of."""
+"""The time range of a report, and its division into whole days, whole hours and partial hours."""
 
 from __future__ import annotations
 
@@ -9,80 +9,80 @@ from app.core import timestamps
 from app.core.errors import Invalid
 from app.core.timestamps import DAY, HOUR, LENGTHS, floor
 
-PART = "part"  # of an hour: the only pieces that are read from the events themselves
-FINER = {DAY: HOUR, HOUR: PART}
+PARTIAL_HOUR = "partial hour"  # counted from the events themselves, as there are no rollups for it
+FINER = {DAY: HOUR, HOUR: PARTIAL_HOUR}
 
-MOST = {HOUR: 32 * 24, DAY: 3660}  # intervals in one answer
-USUAL = timedelta(days=30)
+MAX_INTERVALS = {HOUR: 32 * 24, DAY: 3660}  # in one report
+DEFAULT_LENGTH = timedelta(days=30)
 
 
 @dataclass(frozen=True)
-class Piece:
-    grain: str
+class RangePart:
+    grain: str  # DAY, HOUR or PARTIAL_HOUR
     start: datetime
     end: datetime
 
 
 @dataclass(frozen=True)
-class Range:
-    """From `since` up to and without `until`; told by `interval`."""
+class TimeRange:
+    """From `since` (inclusive) to `until` (exclusive), reported by `interval` (HOUR or DAY)."""
 
     since: datetime
     until: datetime
     interval: str
 
     def starts(self) -> list[datetime]:
-        """Of its intervals; the first may begin before the range does."""
+        """The start of each interval; the first may be before `since`."""
         first, length = floor(self.since, self.interval), LENGTHS[self.interval]
-        return [first + number * length for number in range(_count(self))]
+        return [first + number * length for number in range(_count_intervals(self))]
 
 
-def pieces(since: datetime, until: datetime, grain: str = DAY) -> list[Piece]:
-    """In their order: whole intervals of the grain, and at its edges pieces of finer ones, which lie within one interval each."""
+def split_range(since: datetime, until: datetime, grain: str = DAY) -> list[RangePart]:
+    """Return the parts in order: whole intervals of the grain, and finer ones at both ends, each within one interval."""
     if since >= until:
         return []
-    if grain == PART:
-        return [Piece(PART, since, until)]
+    if grain == PARTIAL_HOUR:
+        return [RangePart(PARTIAL_HOUR, since, until)]
     first, last = ceiling(since, grain), floor(until, grain)
     if first > last:
-        return pieces(since, until, FINER[grain])
-    whole = [Piece(grain, first, last)] if first < last else []
-    return pieces(since, first, FINER[grain]) + whole + pieces(last, until, FINER[grain])
+        return split_range(since, until, FINER[grain])
+    whole = [RangePart(grain, first, last)] if first < last else []
+    return split_range(since, first, FINER[grain]) + whole + split_range(last, until, FINER[grain])
 
 
-def ceiling(moment: datetime, grain: str) -> datetime:
-    """The beginning of the next hour or day, unless the moment is one."""
-    below = floor(moment, grain)
-    return below if below == moment else below + LENGTHS[grain]
+def ceiling(timestamp: datetime, grain: str) -> datetime:
+    """Round up to the start of an hour or day."""
+    below = floor(timestamp, grain)
+    return below if below == timestamp else below + LENGTHS[grain]
 
 
-def chosen(since: datetime | None, until: datetime | None, interval: str, now: datetime) -> Range:
-    """The last 30 days where nothing is said. Raises Invalid.
+def resolve(since: datetime | None, until: datetime | None, interval: str, now: datetime) -> TimeRange:
+    """Apply the defaults (the last 30 days) and limits. Raises Invalid.
 
-    What reaches up to now takes the interval that is under way as a whole: nothing of it is left out, and it is counted already.
+    A range that ends now or later is extended to the end of the current interval, which has been counted already.
     """
     until = ceiling(now, interval) if until is None else until
     if until >= now:
         until = ceiling(until, interval)
-    found = Range(until - USUAL if since is None else since, until, interval)
+    found = TimeRange(until - DEFAULT_LENGTH if since is None else since, until, interval)
     if found.since >= found.until:
-        raise Invalid.field("from", "from has to be before to.")
-    if (count := _count(found)) > MOST[interval]:
-        way_out = "Choose a shorter range, or days." if interval == HOUR else "Choose a shorter range."
-        raise Invalid.field("from", f"This range has {count:,} {interval}s, and at most {MOST[interval]:,} are shown. {way_out}")
+        raise Invalid.field("from", "from must be before to.")
+    if (count := _count_intervals(found)) > MAX_INTERVALS[interval]:
+        hint = "Choose a shorter range, or days." if interval == HOUR else "Choose a shorter range."
+        raise Invalid.field("from", f"This range has {count:,} {interval}s. The limit is {MAX_INTERVALS[interval]:,}. {hint}")
     return found
 
 
-def read(field: str, text: str) -> datetime | None:
-    """A moment in ISO 8601 with its zone, or a date, which is its first moment in UTC; None for nothing. Raises Invalid."""
+def parse(field: str, text: str) -> datetime | None:
+    """Parse an ISO 8601 timestamp with a time zone, or a date (midnight UTC). Returns None for "". Raises Invalid."""
     if not text:
         return None
     try:
-        return timestamps.parse(text.replace(" ", "+") if "T" in text else text)  # a + in an address is a space
+        return timestamps.parse(text.replace(" ", "+") if "T" in text else text)  # a + in a query string means a space
     except ValueError:
-        words = f"{field} has to be a date such as 2025-10-03, or a moment such as 2025-10-03T20:00:00Z."
-        raise Invalid.field(field, words) from None
+        message = f"{field} must be a date such as 2025-10-03, or a timestamp such as 2025-10-03T20:00:00Z."
+        raise Invalid.field(field, message) from None
 
 
-def _count(of: Range) -> int:
+def _count_intervals(of: TimeRange) -> int:
     return -((floor(of.since, of.interval) - of.until) // LENGTHS[of.interval])

@@ -1,4 +1,4 @@
-"""Insights: what administrators read of what analytics has stored."""
+"""Reports for administrators about the stored events."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from app.analytics.reports import store
-from app.analytics.reports.ranges import Range
-from app.analytics.reports.store import Interval
+from app.analytics.reports.ranges import TimeRange
+from app.analytics.reports.store import IntervalCount
 from app.database.engine import Database
 
-MOST_NAMES = 1000  # in a summary; its total is of all
+MAX_NAMES = 1000  # in a summary; its total counts all
 TOP = 10
-PATIENCE_SECONDS = 5.0  # the steps of many people in a whole year take their time
+TIMEOUT_SECONDS = 5.0  # funnels over a year with many people are slow
 
 
 @dataclass(frozen=True)
@@ -22,23 +22,26 @@ class Summary:
     total_events: int
     by_name: dict[str, int]
     by_category: dict[str, int]
-    series: list[Interval]
+    series: list[IntervalCount]
 
 
 @dataclass(frozen=True)
 class Overview:
     total_events: int
-    series: list[Interval]
+    series: list[IntervalCount]
     pages: dict[str, int]
     names: dict[str, int]
-    funnels: dict[str, list[tuple[str, int]]]  # step, people
+    funnels: dict[str, list[tuple[str, int]]]  # title: (step, people)
     opted_out: int
     accounts: int
-    has_events: bool  # of any time
+    has_events: bool  # at any time
 
 
-class Insights:
-    """Each answer is of one moment. `page_viewed` is the event of a page, `funnels` are steps by title."""
+class AnalyticsReports:
+    """Each report reads one snapshot of the database, so that its numbers are consistent.
+
+    `page_viewed` is the name of the page view event; `funnels` maps titles to the names of their steps.
+    """
 
     def __init__(self, database: Database, page_viewed: str, funnels: Mapping[str, Sequence[str]]) -> None:
         self._database = database
@@ -46,36 +49,36 @@ class Insights:
         self._funnels = funnels
         self._all_steps = [step for steps in funnels.values() for step in steps]
 
-    def summary(self, asked: Range) -> Summary:
-        return self._database.run_within(PATIENCE_SECONDS, self._summary, asked)
+    def summary(self, time_range: TimeRange) -> Summary:
+        return self._database.run_within(TIMEOUT_SECONDS, self._summary, time_range)
 
-    def overview(self, asked: Range) -> Overview:
-        return self._database.run_within(PATIENCE_SECONDS, self._overview, asked)
+    def overview(self, time_range: TimeRange) -> Overview:
+        return self._database.run_within(TIMEOUT_SECONDS, self._overview, time_range)
 
-    def _summary(self, connection: Connection, asked: Range) -> Summary:
-        store.one_moment(connection)
-        series = store.series(connection, asked)
+    def _summary(self, connection: Connection, time_range: TimeRange) -> Summary:
+        store.read_snapshot(connection)
+        series = store.series(connection, time_range)
         return Summary(
             total_events=sum(interval.events for interval in series),
-            by_name=store.by_name(connection, asked, MOST_NAMES),
-            by_category=store.by_category(connection, asked, MOST_NAMES),
+            by_name=store.by_name(connection, time_range, MAX_NAMES),
+            by_category=store.by_category(connection, time_range, MAX_NAMES),
             series=series,
         )
 
-    def _overview(self, connection: Connection, asked: Range) -> Overview:
-        store.one_moment(connection)
-        series = store.series(connection, asked)
-        opted_out, accounts = store.opted_out(connection)
+    def _overview(self, connection: Connection, time_range: TimeRange) -> Overview:
+        store.read_snapshot(connection)
+        series = store.series(connection, time_range)
+        opted_out, accounts = store.count_opted_out(connection)
         return Overview(
             total_events=sum(interval.events for interval in series),
             series=series,
-            pages=store.by_path(connection, asked, TOP, self._page_viewed),
-            names=store.by_name(connection, asked, TOP),
-            funnels={title: self._funnel(connection, asked, steps) for title, steps in self._funnels.items()},
+            pages=store.by_path(connection, time_range, TOP, self._page_viewed),
+            names=store.by_name(connection, time_range, TOP),
+            funnels={title: self._funnel(connection, time_range, steps) for title, steps in self._funnels.items()},
             opted_out=opted_out,
             accounts=accounts,
             has_events=store.has_events(connection),
         )
 
-    def _funnel(self, connection: Connection, asked: Range, steps: Sequence[str]) -> list[tuple[str, int]]:
-        return list(zip(steps, store.funnel(connection, asked, steps, self._all_steps), strict=True))
+    def _funnel(self, connection: Connection, time_range: TimeRange, steps: Sequence[str]) -> list[tuple[str, int]]:
+        return list(zip(steps, store.funnel(connection, time_range, steps, self._all_steps), strict=True))

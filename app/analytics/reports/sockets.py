@@ -1,4 +1,4 @@
-"""The live counter: what is stored anywhere is told to administrators who look at analytics."""
+"""The live counter of stored events on the analytics page."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from app.realtime.connections import Connection, Connections
 from app.realtime.queue import SocketQueue
 from app.realtime.sockets import on_client_event
 
-PAUSE_SECONDS = 0.5  # between two words on what was stored
+EMIT_INTERVAL_SECONDS = 0.5
 
 
-class Tally:
-    """Adds up what comes faster than it may be told."""
+class LiveCounter:
+    """Adds up the numbers of stored events, and emits the sum at most once per EMIT_INTERVAL_SECONDS."""
 
-    def __init__(self, tell: Callable[[int], None]) -> None:
-        self._tell = tell
+    def __init__(self, emit: Callable[[int], None]) -> None:
+        self._emit = emit
         self._count = 0
-        self._is_awaited = False
+        self._is_scheduled = False
 
     def on_stored(self, message: dict[str, Any]) -> None:
         self._count += message["count"]
-        if not self._is_awaited:
-            self._is_awaited = True
-            gevent.spawn_later(PAUSE_SECONDS, self._tell_all)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            gevent.spawn_later(EMIT_INTERVAL_SECONDS, self._emit_sum)
 
-    def _tell_all(self) -> None:
-        count, self._count, self._is_awaited = self._count, 0, False
-        self._tell(count)
+    def _emit_sum(self) -> None:
+        count, self._count, self._is_scheduled = self._count, 0, False
+        self._emit(count)
 
 
 def init_app(socketio: SocketIO, queue: SocketQueue, connections: Connections, accounts: Accounts) -> None:
-    """An instance that somebody watches hears of all that is stored, and tells its own sockets only."""
+    """Each instance with a watching administrator subscribes to the room, and emits only to its own sockets."""
 
     def watch(connection: Connection, _: Any) -> dict[str, Any]:
         user = accounts.get(connection.identity.user_id)
@@ -49,8 +49,8 @@ def init_app(socketio: SocketIO, queue: SocketQueue, connections: Connections, a
         socketio.server.enter_room(connection.sid, ANALYTICS_ROOM)
         return {"ok": True}
 
-    def tell(count: int) -> None:
+    def emit(count: int) -> None:
         socketio.server.emit("events_stored", {"count": count}, to=ANALYTICS_ROOM, ignore_queue=True)
 
     on_client_event(socketio, "watch_analytics", watch)
-    queue.on("events_stored", Tally(tell).on_stored)
+    queue.on("events_stored", LiveCounter(emit).on_stored)

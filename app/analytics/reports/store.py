@@ -1,7 +1,4 @@
-"""What analytics has stored, in SQL: from what was counted with each event wherever an interval is whole, else from the events.
-
-Each function is work for `Database.run`, and exact.
-"""
+"""SQL queries of reports. Whole hours and days are read from rollups, partial hours from the events, so all numbers are exact."""
 
 from __future__ import annotations
 
@@ -26,149 +23,152 @@ from sqlalchemy import (
     union_all,
 )
 
-from app.analytics.reports.ranges import PART, Piece, Range, pieces
+from app.analytics.reports.ranges import PARTIAL_HOUR, RangePart, TimeRange, split_range
 from app.core.timestamps import DAY, floor
 from app.database.schema import UtcDateTime, events, people, rollups, users, visitors, visits
 
 
 @dataclass(frozen=True)
-class Interval:
+class IntervalCount:
     start: datetime
     events: int
     visitors: int
 
 
-def one_moment(connection: Connection) -> None:
-    """All that the transaction reads is of one moment, so that its numbers fit together. On SQLite that is so anyway."""
+def read_snapshot(connection: Connection) -> None:
+    """Let all queries of the transaction read one snapshot. SQLite does so anyway."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
-def series(connection: Connection, asked: Range) -> list[Interval]:
-    """Every interval of the range, the empty ones too."""
-    happened, were_there = _events(connection, asked), _visitors(connection, asked)
-    return [Interval(start, happened.get(start, 0), were_there.get(start, 0)) for start in asked.starts()]
+def series(connection: Connection, time_range: TimeRange) -> list[IntervalCount]:
+    """Return every interval of the range, including empty ones."""
+    event_counts, visitor_counts = _count_events(connection, time_range), _count_visitors(connection, time_range)
+    return [IntervalCount(start, event_counts.get(start, 0), visitor_counts.get(start, 0)) for start in time_range.starts()]
 
 
-def by_name(connection: Connection, asked: Range, most: int) -> dict[str, int]:
-    return _frequent(connection, _counted(asked, DAY), "name", most)
+def by_name(connection: Connection, time_range: TimeRange, limit: int) -> dict[str, int]:
+    return _most_frequent(connection, _counts(time_range, DAY), "name", limit)
 
 
-def by_category(connection: Connection, asked: Range, most: int) -> dict[str, int]:
-    return _frequent(connection, _counted(asked, DAY), "category", most)
+def by_category(connection: Connection, time_range: TimeRange, limit: int) -> dict[str, int]:
+    return _most_frequent(connection, _counts(time_range, DAY), "category", limit)
 
 
-def by_path(connection: Connection, asked: Range, most: int, name: str) -> dict[str, int]:
-    """Of the events of that name."""
-    counted = _counted(asked, DAY)
-    return _frequent(connection, counted, "path", most, counted.c.name == name)
+def by_path(connection: Connection, time_range: TimeRange, limit: int, name: str) -> dict[str, int]:
+    """Count the events of that name by path."""
+    counts = _counts(time_range, DAY)
+    return _most_frequent(connection, counts, "path", limit, counts.c.name == name)
 
 
-def funnel(connection: Connection, asked: Range, steps: Sequence[str], all_steps: Sequence[str]) -> list[int]:
-    """How many people took the first step, how many of these later (or in the same moment) the second, and so on.
+def funnel(connection: Connection, time_range: TimeRange, steps: Sequence[str], all_steps: Sequence[str]) -> list[int]:
+    """Count the people who took the first step, those of them who took the second later or at the same time, and so on.
 
-    `all_steps`, of all funnels, are what the index of the steps holds.
+    `all_steps` are the steps of all funnels: the condition of the partial index.
     """
-    # SQLite finds a partial index only by its own condition. PostgreSQL concludes it, and would expect too few rows if told.
+    # SQLite uses a partial index only if the query repeats its condition.
+    # PostgreSQL infers it; repeating it misleads its planner.
     index = [_is_in(events.c.name, all_steps)] if connection.dialect.name == "sqlite" else []
     reached: CTE | None = None
     counts = []
     for number, name in enumerate(steps):
-        # Otherwise SQLite reads all events in the order of persons, which the grouping would like.
-        taken = _taken(asked, name).where(*index).cte(f"taken_{number}").prefix_with("MATERIALIZED", dialect="sqlite")
+        # Not materialized, SQLite would read all events in the order of persons, which suits the grouping.
+        taken = _taken(time_range, name).where(*index).cte(f"taken_{number}").prefix_with("MATERIALIZED", dialect="sqlite")
         reached = _reached(taken, reached).cte(f"reached_{number}")
         counts.append(select(func.count()).select_from(reached).scalar_subquery())
     return list(connection.execute(select(*counts)).one())
 
 
-def opted_out(connection: Connection) -> tuple[int, int]:
-    """How many accounts have said no, and how many there are."""
-    said_no = select(func.count()).select_from(people).where(people.c.user_id > 0, people.c.opted_out)  # > 0: by the index
-    everybody = select(func.count()).select_from(users)
-    opted_out, accounts = connection.execute(select(said_no.scalar_subquery(), everybody.scalar_subquery())).one()
-    return opted_out, accounts
+def count_opted_out(connection: Connection) -> tuple[int, int]:
+    """Return the number of accounts that opted out, and of all accounts."""
+    opted_out = select(func.count()).select_from(people).where(people.c.user_id > 0, people.c.opted_out)  # > 0 uses the index
+    accounts = select(func.count()).select_from(users)
+    row = connection.execute(select(opted_out.scalar_subquery(), accounts.scalar_subquery())).one()
+    return row[0], row[1]
 
 
 def has_events(connection: Connection) -> bool:
     return bool(connection.execute(select(exists(select(rollups.c.events)))).scalar())
 
 
-def _events(connection: Connection, asked: Range) -> dict[datetime, int]:
-    counted = _counted(asked, asked.interval)
-    statement = select(counted.c.start, func.sum(counted.c.events)).group_by(counted.c.start)
+def _count_events(connection: Connection, time_range: TimeRange) -> dict[datetime, int]:
+    counts = _counts(time_range, time_range.interval)
+    statement = select(counts.c.start, func.sum(counts.c.events)).group_by(counts.c.start)
     return {start: int(number) for start, number in connection.execute(statement)}
 
 
-def _visitors(connection: Connection, asked: Range) -> dict[datetime, int]:
-    """Those of a whole interval have been counted. Of a cut one, it is looked up who they are."""
-    interval = asked.interval
-    parts = pieces(asked.since, asked.until, interval)
+def _count_visitors(connection: Connection, time_range: TimeRange) -> dict[datetime, int]:
+    """Read the counts of whole intervals; in partial intervals, count the distinct persons."""
+    interval = time_range.interval
+    parts = split_range(time_range.since, time_range.until, interval)
     whole = select(visitors.c.start, visitors.c.visitors)
     found = {
         start: number
         for part in parts
         if part.grain == interval
-        for start, number in connection.execute(whole.where(*_within(visitors, part)))
+        for start, number in connection.execute(whole.where(*_is_within(visitors, part)))
     }
-    cut = groupby((part for part in parts if part.grain != interval), lambda part: floor(part.start, interval))
-    for start, of_interval in cut:
-        persons = union_all(*map(_persons, of_interval)).subquery()
+    partial = groupby((part for part in parts if part.grain != interval), lambda part: floor(part.start, interval))
+    for start, parts_of_interval in partial:
+        persons = union_all(*map(_persons, parts_of_interval)).subquery()
         found[start] = connection.execute(select(func.count(persons.c.person.distinct()))).scalar_one()
     return found
 
 
-def _frequent(
-    connection: Connection, counted: Subquery, column: str, most: int, *conditions: ColumnElement[bool]
+def _most_frequent(
+    connection: Connection, counts: Subquery, column: str, limit: int, *conditions: ColumnElement[bool]
 ) -> dict[str, int]:
-    """The most frequent first."""
-    key, number = counted.c[column], func.sum(counted.c.events)
-    statement = select(key, number).where(*conditions).group_by(key).order_by(number.desc(), key).limit(most)
+    key, number = counts.c[column], func.sum(counts.c.events)
+    statement = select(key, number).where(*conditions).group_by(key).order_by(number.desc(), key).limit(limit)
     return {value: int(total) for value, total in connection.execute(statement)}
 
 
-def _counted(asked: Range, grain: str) -> Subquery:
-    """What happened in the range, by the interval of that grain in which it did."""
-    parts = pieces(asked.since, asked.until, grain)
-    return union_all(*(_single(part, grain) if part.grain == PART else _rolled_up(part, grain) for part in parts)).subquery()
+def _counts(time_range: TimeRange, grain: str) -> Subquery:
+    """Select the events of the range, counted by intervals of the grain."""
+    parts = split_range(time_range.since, time_range.until, grain)
+    return union_all(
+        *(_from_events(part, grain) if part.grain == PARTIAL_HOUR else _from_rollups(part, grain) for part in parts)
+    ).subquery()
 
 
-def _rolled_up(part: Piece, grain: str) -> Select[Any]:
-    start = rollups.c.start if part.grain == grain else _interval(part, grain)
+def _from_rollups(part: RangePart, grain: str) -> Select[Any]:
+    start = rollups.c.start if part.grain == grain else _interval_of(part, grain)
     columns = start.label("start"), rollups.c.name, rollups.c.category, rollups.c.path, rollups.c.events
-    return select(*columns).where(*_within(rollups, part))
+    return select(*columns).where(*_is_within(rollups, part))
 
 
-def _single(part: Piece, grain: str) -> Select[Any]:
-    columns = _interval(part, grain).label("start"), events.c.name, events.c.category, events.c.path, literal(1).label("events")
+def _from_events(part: RangePart, grain: str) -> Select[Any]:
+    start, one = _interval_of(part, grain).label("start"), literal(1).label("events")
+    columns = start, events.c.name, events.c.category, events.c.path, one
     return select(*columns).where(*_occurred(part.start, part.end))
 
 
-def _persons(part: Piece) -> Select[Any]:
-    if part.grain == PART:
+def _persons(part: RangePart) -> Select[Any]:
+    if part.grain == PARTIAL_HOUR:
         return select(events.c.person).where(*_occurred(part.start, part.end))
-    return select(visits.c.person).where(*_within(visits, part))
+    return select(visits.c.person).where(*_is_within(visits, part))
 
 
-def _taken(asked: Range, name: str) -> Select[Any]:
-    """Who took a step, and when."""
+def _taken(time_range: TimeRange, name: str) -> Select[Any]:
+    """Select who took a step, and when."""
     taken = select(events.c.person, events.c.occurred_at)
-    return taken.where(_is_in(events.c.name, [name]), *_occurred(asked.since, asked.until))
+    return taken.where(_is_in(events.c.name, [name]), *_occurred(time_range.since, time_range.until))
 
 
 def _is_in(column: Column[str], names: Sequence[str]) -> ColumnElement[bool]:
-    """As literals: no partial index is found by parameters."""
+    """Use literals: databases do not find a partial index by parameters."""
     return column.in_(bindparam(None, list(names), expanding=True, literal_execute=True))
 
 
-def _reached(taken: CTE, before: CTE | None) -> Select[Any]:
-    """When they first took it; only of those who had taken the step before."""
+def _reached(taken: CTE, previous: CTE | None) -> Select[Any]:
+    """Select when each person first took the step, after the previous step if there is one."""
     first = select(taken.c.person, func.min(taken.c.occurred_at).label("at")).select_from(taken).group_by(taken.c.person)
-    if before is None:
+    if previous is None:
         return first
-    return first.join(before, (before.c.person == taken.c.person) & (before.c.at <= taken.c.occurred_at))
+    return first.join(previous, (previous.c.person == taken.c.person) & (previous.c.at <= taken.c.occurred_at))
 
 
-def _within(table: Any, part: Piece) -> tuple[ColumnElement[bool], ...]:
+def _is_within(table: Any, part: RangePart) -> tuple[ColumnElement[bool], ...]:
     return table.c.grain == part.grain, table.c.start >= part.start, table.c.start < part.end
 
 
@@ -176,6 +176,6 @@ def _occurred(since: datetime, until: datetime) -> tuple[ColumnElement[bool], ..
     return events.c.occurred_at >= since, events.c.occurred_at < until
 
 
-def _interval(part: Piece, grain: str) -> ColumnElement[datetime]:
-    """In which it lies as a whole."""
+def _interval_of(part: RangePart, grain: str) -> ColumnElement[datetime]:
+    """The start of the interval that contains the whole part."""
     return literal(floor(part.start, grain), UtcDateTime)

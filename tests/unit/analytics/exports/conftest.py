@@ -107,7 +107,7 @@ def let_time_pass(database: Database, export: Export, passed: timedelta, *names:
 def content(database: Database, export_id: int) -> bytes:
     parts = database.run(store.count_parts, export_id)
     stored = [database.run(store.part, export_id, number) for number in range(parts)]
-    return b"".join(file.unpacked(part) for part in stored if part is not None)
+    return b"".join(file.decompress(part) for part in stored if part is not None)
 
 
 def rows_of(document: bytes) -> list[list[str]]:

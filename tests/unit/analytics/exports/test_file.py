@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 
 from app.analytics.exports import file
-from app.analytics.exports.file import Event, File, unpacked
+from app.analytics.exports.file import CsvFile, ExportedEvent, decompress
 from tests.unit.analytics.exports.conftest import NOON, rows_of
 
 
-def an_event(**changes: Any) -> Event:
+def an_event(**changes: Any) -> ExportedEvent:
     values: dict[str, Any] = {"id": "1", "occurred_at": NOON, "name": "page_viewed", "category": "navigation", "properties": {}}
-    return Event(**values | changes)
+    return ExportedEvent(**values | changes)
 
 
-def written(*events: Event) -> bytes:
-    made = File()
+def written(*events: ExportedEvent) -> bytes:
+    made = CsvFile()
     made.add(events)
-    return unpacked(made.take())
+    return decompress(made.take_part())
 
 
 def test_a_file_without_events_has_its_header() -> None:
-    assert unpacked(File().take()) == b"id,occurred_at,name,category,properties\r\n"
+    assert decompress(CsvFile().take_part()) == b"id,occurred_at,name,category,properties\r\n"
 
 
 def test_lines_are_those_of_rfc_4180() -> None:
@@ -61,13 +61,13 @@ def test_parts_make_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file, "PART_BYTES", 10_000)
     chance = random.Random(1)  # noqa: S311
     events = [an_event(id=str(number), name="".join(chance.choices('ab,"\n', k=20))) for number in range(1000)]
-    made, parts = File(), []
+    made, parts = CsvFile(), []
     for event in events:
         made.add([event])
         if made.has_full_part:
-            parts.append(made.take())
-    parts.append(made.take())
-    raw = [unpacked(part) for part in parts]
+            parts.append(made.take_part())
+    parts.append(made.take_part())
+    raw = [decompress(part) for part in parts]
     assert (made.rows, made.parts) == (1000, len(parts))
     assert len(parts) > 3
     assert all(10_000 <= len(part) < 10_200 for part in raw[:-1])

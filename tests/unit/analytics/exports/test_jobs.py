@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from app.analytics.exports import file, jobs, store
-from app.analytics.exports.file import File
-from app.analytics.exports.jobs import Exporter
-from app.analytics.exports.store import KEPT_FOR, Export
+from app.analytics.exports.file import CsvFile
+from app.analytics.exports.jobs import ExportRunner
+from app.analytics.exports.store import RETENTION, Export
 from app.core.messages import Message
 from app.database.engine import Database, DatabaseUnavailable
 from app.jobs import runner as job_runner
@@ -39,12 +39,12 @@ def sent() -> list[tuple[int, float]]:
 
 
 @pytest.fixture
-def make_exporter(both: Database, notifications: Notifications, sent: list[tuple[int, float]]) -> Callable[[], Exporter]:
-    return lambda: Exporter(both, notifications, lambda *message: sent.append(message))
+def make_exporter(both: Database, notifications: Notifications, sent: list[tuple[int, float]]) -> Callable[[], ExportRunner]:
+    return lambda: ExportRunner(both, notifications, lambda *message: sent.append(message))
 
 
 @pytest.fixture
-def exporter(make_exporter: Callable[[], Exporter]) -> Exporter:
+def exporter(make_exporter: Callable[[], ExportRunner]) -> ExportRunner:
     return make_exporter()
 
 
@@ -58,12 +58,12 @@ def export(both: Database, ada: int) -> Export:
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "PAGE", 20)
+    monkeypatch.setattr(jobs, "PAGE_SIZE", 20)
     monkeypatch.setattr(file, "PART_BYTES", 3000)
 
 
 def now(database: Database, export: Export) -> Export:
-    found = database.run(store.one, export.id)
+    found = database.run(store.find, export.id)
     assert found is not None
     return found
 
@@ -80,7 +80,7 @@ ALL = [f"event-{number:06}" for number in range(EVENTS)]
 
 
 def test_a_file_is_written_and_told_once(
-    both: Database, exporter: Exporter, export: Export, ada: int, notifications: Notifications, published: Published
+    both: Database, exporter: ExportRunner, export: Export, ada: int, notifications: Notifications, published: Published
 ) -> None:
     exporter.run(export.id)
     exporter.run(export.id)
@@ -94,7 +94,7 @@ def test_a_file_is_written_and_told_once(
 
 
 def test_a_time_without_events_is_a_file_without_lines(
-    both: Database, exporter: Exporter, ada: int, notifications: Notifications
+    both: Database, exporter: ExportRunner, ada: int, notifications: Notifications
 ) -> None:
     export = ordered(both, ada)
     exporter.run(export.id)
@@ -102,7 +102,7 @@ def test_a_time_without_events_is_a_file_without_lines(
     assert [title for _, title, _ in told(notifications, ada)] == ["Your export of 0 events is ready"]
 
 
-def test_nothing_of_the_person_is_in_the_file(both: Database, exporter: Exporter, ada: int) -> None:
+def test_nothing_of_the_person_is_in_the_file(both: Database, exporter: ExportRunner, ada: int) -> None:
     keep(both, event(1, person="secret-pseudonym"))
     export = ordered(both, ada)
     exporter.run(export.id)
@@ -111,7 +111,7 @@ def test_nothing_of_the_person_is_in_the_file(both: Database, exporter: Exporter
 
 
 def test_progress_goes_up(
-    both: Database, exporter: Exporter, export: Export, published: Published, monkeypatch: pytest.MonkeyPatch
+    both: Database, exporter: ExportRunner, export: Export, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "PROGRESS_INTERVAL_SECONDS", 0.0)
     exporter.run(export.id)
@@ -121,19 +121,19 @@ def test_progress_goes_up(
 
 
 def test_progress_is_told_at_most_with_each_part_and_twice_a_second(
-    both: Database, exporter: Exporter, export: Export, published: Published
+    both: Database, exporter: ExportRunner, export: Export, published: Published
 ) -> None:
     exporter.run(export.id)
     assert len(published.states()) <= both.run(store.count_parts, export.id) + 3
 
 
 def test_what_a_killed_worker_has_written_is_not_in_the_file(
-    both: Database, exporter: Exporter, export: Export, ada: int, notifications: Notifications
+    both: Database, exporter: ExportRunner, export: Export, ada: int, notifications: Notifications
 ) -> None:
     dead = claimed(both, export, "killed")
-    half = File()
+    half = CsvFile()
     for number in range(200):
-        both.run(store.add_part, dead, number, half.take(), progress=50, rows=7)
+        both.run(store.add_part, dead, number, half.take_part(), progress=50, rows=7)
     let_time_pass(both, export, LEASE_DURATION + SECOND, "leased_until")
     exporter.run(export.id)
     assert ids(both, export) == ALL
@@ -141,7 +141,7 @@ def test_what_a_killed_worker_has_written_is_not_in_the_file(
 
 
 def test_a_message_that_meets_a_live_lease_comes_back_when_that_ends(
-    both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]]
+    both: Database, exporter: ExportRunner, export: Export, sent: list[tuple[int, float]]
 ) -> None:
     claimed(both, export)
     exporter.run(export.id)
@@ -151,7 +151,7 @@ def test_a_message_that_meets_a_live_lease_comes_back_when_that_ends(
 
 
 def test_what_ends_its_worker_is_given_up(
-    both: Database, exporter: Exporter, export: Export, ada: int, notifications: Notifications
+    both: Database, exporter: ExportRunner, export: Export, ada: int, notifications: Notifications
 ) -> None:
     for number in range(MAX_ATTEMPTS):
         claimed(both, export, f"killed-{number}")
@@ -164,7 +164,7 @@ def test_what_ends_its_worker_is_given_up(
 
 def test_who_stops_hands_over_without_counting_it(
     both: Database,
-    make_exporter: Callable[[], Exporter],
+    make_exporter: Callable[[], ExportRunner],
     export: Export,
     sent: list[tuple[int, float]],
     published: Published,
@@ -187,7 +187,7 @@ def test_who_stops_hands_over_without_counting_it(
 
 def test_who_lost_the_claim_stops_and_changes_nothing(
     both: Database,
-    exporter: Exporter,
+    exporter: ExportRunner,
     export: Export,
     ada: int,
     notifications: Notifications,
@@ -221,7 +221,7 @@ class Outage:
         return self._run(*arguments, **options)
 
 
-def begin_outage(database: Database, count: float, monkeypatch: pytest.MonkeyPatch, exporter: Exporter) -> Outage:
+def begin_outage(database: Database, count: float, monkeypatch: pytest.MonkeyPatch, exporter: ExportRunner) -> Outage:
     """As soon as progress is told for the first time."""
     outage = Outage(database, 0)
     left = [count]
@@ -235,7 +235,7 @@ def begin_outage(database: Database, count: float, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_short_outage_of_the_database_costs_nothing(
-    both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
+    both: Database, exporter: ExportRunner, export: Export, sent: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "DATABASE_RETRY_SECONDS", 0.0)
     outage = begin_outage(both, 3, monkeypatch, exporter)
@@ -245,7 +245,7 @@ def test_a_short_outage_of_the_database_costs_nothing(
 
 
 def test_a_long_outage_costs_an_attempt(
-    both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
+    both: Database, exporter: ExportRunner, export: Export, sent: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "LEASE_DURATION", timedelta(0))
     begin_outage(both, 1, monkeypatch, exporter)
@@ -256,7 +256,12 @@ def test_a_long_outage_costs_an_attempt(
 
 
 def test_the_third_long_outage_is_the_end(
-    both: Database, exporter: Exporter, export: Export, ada: int, notifications: Notifications, monkeypatch: pytest.MonkeyPatch
+    both: Database,
+    exporter: ExportRunner,
+    export: Export,
+    ada: int,
+    notifications: Notifications,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(jobs, "LEASE_DURATION", timedelta(0))
     monkeypatch.setattr(job_runner, "DATABASE_RETRY_SECONDS", 0.0)
@@ -269,7 +274,9 @@ def test_the_third_long_outage_is_the_end(
     assert both.run(store.count_parts, export.id) == 0
 
 
-def test_the_sweep_sends_what_got_lost(both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]]) -> None:
+def test_the_sweep_sends_what_got_lost(
+    both: Database, exporter: ExportRunner, export: Export, sent: list[tuple[int, float]]
+) -> None:
     exporter.requeue_lost()
     assert sent == []
     let_time_pass(both, export, PICKUP_TIMEOUT + SECOND, "dispatched_at")
@@ -279,23 +286,23 @@ def test_the_sweep_sends_what_got_lost(both: Database, exporter: Exporter, expor
 
 
 def test_what_was_left_behind_is_sent_at_the_start(
-    both: Database, exporter: Exporter, export: Export, sent: list[tuple[int, float]]
+    both: Database, exporter: ExportRunner, export: Export, sent: list[tuple[int, float]]
 ) -> None:
     claim = claimed(both, export)
-    both.run(store.note, claim, progress=50, rows=7)
+    both.run(store.save_progress, claim, progress=50, rows=7)
     exporter.requeue_all()
     assert sent == [(export.id, 0)]
     assert now(both, export).state == {"id": export.id, "status": "queued", "progress": 0, "rows": 0}
 
 
 def test_what_is_too_old_is_deleted_to_its_end(
-    both: Database, exporter: Exporter, export: Export, ada: int, monkeypatch: pytest.MonkeyPatch
+    both: Database, exporter: ExportRunner, export: Export, ada: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "PARTS_AT_ONCE", 2)
+    monkeypatch.setattr(jobs, "DELETE_BATCH", 2)
     exporter.run(export.id)
     young = ordered(both, ada)
-    let_time_pass(both, export, KEPT_FOR + SECOND, "requested_at")
+    let_time_pass(both, export, RETENTION + SECOND, "requested_at")
     exporter.purge()
-    assert both.run(store.one, export.id) is None
+    assert both.run(store.find, export.id) is None
     assert both.run(store.count_parts, export.id) == 0
-    assert both.run(store.of_user, ada) == [young]
+    assert both.run(store.list_by_user, ada) == [young]

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from app.analytics.exports import file, jobs, store
-from app.analytics.exports.jobs import Exporter
-from app.analytics.exports.service import MAX_LIVE, Exports
-from app.analytics.exports.store import KEPT_FOR
+from app.analytics.exports.jobs import ExportRunner
+from app.analytics.exports.service import MAX_ACTIVE, Exports
+from app.analytics.exports.store import RETENTION
 from app.core.errors import Conflict, Invalid, NotFound, TooMany
 from app.database.engine import Database
 from app.notifications.service import Notifications
@@ -24,12 +24,12 @@ def exports(both: Database, sent: list[int]) -> Exports:
 
 
 @pytest.fixture
-def exporter(both: Database, notifications: Notifications) -> Exporter:
-    return Exporter(both, notifications, lambda *_: None)
+def exporter(both: Database, notifications: Notifications) -> ExportRunner:
+    return ExportRunner(both, notifications, lambda *_: None)
 
 
 def test_what_is_ordered_is_sent_to_those_who_do_it(exports: Exports, ada: int, sent: list[int]) -> None:
-    first, second = exports.order(ada, NOON, NOON + DAY), exports.order(ada, NOON, NOON + DAY)
+    first, second = exports.request(ada, NOON, NOON + DAY), exports.request(ada, NOON, NOON + DAY)
     assert sent == [first.id, second.id]
     assert exports.list(ada) == [second, first]
     assert (first.since, first.until) == (NOON, NOON + DAY)
@@ -38,28 +38,28 @@ def test_what_is_ordered_is_sent_to_those_who_do_it(exports: Exports, ada: int, 
 def test_the_end_is_later_than_the_beginning(exports: Exports, ada: int) -> None:
     for until in (NOON, NOON - DAY):
         with pytest.raises(Invalid) as refused:
-            exports.order(ada, NOON, until)
-        assert refused.value.errors == [{"field": "to", "message": "The end has to be later than the beginning."}]
+            exports.request(ada, NOON, until)
+        assert refused.value.errors == [{"field": "to", "message": "The end must be later than the start."}]
 
 
 def test_few_exports_of_one_administrator_are_made_at_once(both: Database, exports: Exports, ada: int, sent: list[int]) -> None:
     bob = new_user(both, "bob@example.org")
-    ordered = [exports.order(ada, NOON, NOON + DAY) for _ in range(MAX_LIVE)]
+    ordered = [exports.request(ada, NOON, NOON + DAY) for _ in range(MAX_ACTIVE)]
     with pytest.raises(TooMany, match="3 exports of yours are waiting or running"):
-        exports.order(ada, NOON, NOON + DAY)
-    exports.order(bob, NOON, NOON + DAY)
+        exports.request(ada, NOON, NOON + DAY)
+    exports.request(bob, NOON, NOON + DAY)
     both.run(store.fail, claimed(both, ordered[0]), "no")
-    exports.order(ada, NOON, NOON + DAY)
-    assert len(sent) == MAX_LIVE + 2
+    exports.request(ada, NOON, NOON + DAY)
+    assert len(sent) == MAX_ACTIVE + 2
 
 
 def test_a_file_is_read_part_by_part(
-    both: Database, exports: Exports, exporter: Exporter, ada: int, monkeypatch: pytest.MonkeyPatch
+    both: Database, exports: Exports, exporter: ExportRunner, ada: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file, "PART_BYTES", 3000)
-    monkeypatch.setattr(jobs, "PAGE", 20)
+    monkeypatch.setattr(jobs, "PAGE_SIZE", 20)
     keep(both, *(event(number) for number in range(100)))
-    export = exports.order(ada, NOON, NOON + DAY)
+    export = exports.request(ada, NOON, NOON + DAY)
     exporter.run(export.id)
     found = exports.download(ada, export.id)
     parts = list(found.content)
@@ -69,11 +69,11 @@ def test_a_file_is_read_part_by_part(
 
 
 def test_until_it_is_ready_there_is_no_file(both: Database, exports: Exports, ada: int) -> None:
-    export = exports.order(ada, NOON, NOON + DAY)
-    with pytest.raises(Conflict, match="This export is not ready yet: 0 % of it are written"):
+    export = exports.request(ada, NOON, NOON + DAY)
+    with pytest.raises(Conflict, match="This export is not ready yet: 0 % has been written"):
         exports.download(ada, export.id)
     claim = claimed(both, export)
-    both.run(store.note, claim, progress=42, rows=7)
+    both.run(store.save_progress, claim, progress=42, rows=7)
     with pytest.raises(Conflict, match="42 %"):
         exports.download(ada, export.id)
     both.run(store.fail, claim, "It went wrong.")
@@ -81,24 +81,26 @@ def test_until_it_is_ready_there_is_no_file(both: Database, exports: Exports, ad
         exports.download(ada, export.id)
 
 
-def test_exports_of_others_and_old_ones_do_not_exist(both: Database, exports: Exports, exporter: Exporter, ada: int) -> None:
+def test_exports_of_others_and_old_ones_do_not_exist(both: Database, exports: Exports, exporter: ExportRunner, ada: int) -> None:
     bob = new_user(both, "bob@example.org")
-    export = exports.order(ada, NOON, NOON + DAY)
+    export = exports.request(ada, NOON, NOON + DAY)
     exporter.run(export.id)
     for user_id, export_id in ((bob, export.id), (ada, export.id + 1)):
         with pytest.raises(NotFound):
             exports.download(user_id, export_id)
-    let_time_pass(both, export, KEPT_FOR, "requested_at")
+    let_time_pass(both, export, RETENTION, "requested_at")
     with pytest.raises(NotFound):
         exports.download(ada, export.id)
 
 
-def test_a_download_breaks_off_where_a_part_was_deleted(both: Database, exports: Exports, exporter: Exporter, ada: int) -> None:
+def test_a_download_breaks_off_where_a_part_was_deleted(
+    both: Database, exports: Exports, exporter: ExportRunner, ada: int
+) -> None:
     keep(both, event())
-    export = exports.order(ada, NOON, NOON + DAY)
+    export = exports.request(ada, NOON, NOON + DAY)
     exporter.run(export.id)
     found = exports.download(ada, export.id)
-    let_time_pass(both, export, KEPT_FOR, "requested_at")
+    let_time_pass(both, export, RETENTION, "requested_at")
     exporter.purge()
     with pytest.raises(NotFound):
         list(found.content)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from app.analytics.exports import store
-from app.analytics.exports.store import KEPT_FOR, Export, Place
+from app.analytics.exports.store import RETENTION, Cursor, Export
 from app.database.engine import Database
 from app.database.schema import events, export_parts, exports, users
 from app.jobs.leases import LEASE_DURATION, PICKUP_TIMEOUT, AlreadyLeased
@@ -17,7 +17,7 @@ SECOND = timedelta(seconds=1)
 
 
 def state(database: Database, export: Export) -> dict[str, Any]:
-    found = database.run(store.one, export.id)
+    found = database.run(store.find, export.id)
     assert found is not None
     return found.state
 
@@ -29,9 +29,9 @@ def parts(database: Database) -> list[tuple[int, int]]:
 
 def read_all(database: Database, export: Export, limit: int) -> list[str]:
     found: list[str] = []
-    after: Place | None = None
+    after: Cursor | None = None
     while True:
-        events, after = database.run(store.page, export, after, limit)
+        events, after = database.run(store.read_page, export, after, limit)
         if not events:
             return found
         found += [event.id for event in events]
@@ -39,18 +39,18 @@ def read_all(database: Database, export: Export, limit: int) -> list[str]:
 
 def test_a_new_export_waits(both: Database, ada: int) -> None:
     export = ordered(both, ada)
-    assert export.is_live
+    assert export.is_active
     assert export.state == {"id": export.id, "status": "queued", "progress": 0, "rows": 0}
-    assert both.run(store.of_user, ada) == [export]
-    assert both.run(store.own, ada, export.id) == export
-    assert both.run(store.count_live, ada) == 1
+    assert both.run(store.list_by_user, ada) == [export]
+    assert both.run(store.find_own, ada, export.id) == export
+    assert both.run(store.count_active, ada) == 1
 
 
 def test_exports_of_others_are_not_seen(both: Database, ada: int) -> None:
     export, bob = ordered(both, ada), new_user(both, "bob@example.org")
-    assert both.run(store.of_user, bob) == []
-    assert both.run(store.own, bob, export.id) is None
-    assert both.run(store.count_live, bob) == 0
+    assert both.run(store.list_by_user, bob) == []
+    assert both.run(store.find_own, bob, export.id) is None
+    assert both.run(store.count_active, bob) == 0
 
 
 def test_only_one_has_the_claim(both: Database, ada: int) -> None:
@@ -67,7 +67,7 @@ def test_whoever_lost_the_claim_changes_nothing(both: Database, ada: int) -> Non
     first = claimed(both, export)
     let_time_pass(both, export, LEASE_DURATION + SECOND, "leased_until")
     second = claimed(both, export, "other")
-    assert not both.run(store.note, first, progress=10, rows=1)
+    assert not both.run(store.save_progress, first, progress=10, rows=1)
     assert not both.run(store.add_part, first, 0, b"", progress=10, rows=1)
     assert not both.run(store.succeed, first, 1)
     assert not both.run(store.fail, first, "no")
@@ -102,10 +102,10 @@ def test_an_ended_export_is_no_longer_live(both: Database, ada: int) -> None:
     assert both.run(store.succeed, claimed(both, good), 12)
     assert both.run(store.fail, claimed(both, bad), "It went wrong.")
     assert state(both, good) == {"id": good.id, "status": "succeeded", "progress": 100, "rows": 12}
-    found = both.run(store.own, ada, bad.id)
+    found = both.run(store.find_own, ada, bad.id)
     assert found is not None
-    assert (found.status, found.error, found.is_live) == ("failed", "It went wrong.", False)
-    assert both.run(store.count_live, ada) == 0
+    assert (found.status, found.error, found.is_active) == ("failed", "It went wrong.", False)
+    assert both.run(store.count_active, ada) == 0
     assert both.run(store.claim, good.id, "late") is None
 
 
@@ -124,20 +124,20 @@ def test_pages_are_all_events_of_the_time_in_their_order(both: Database, ada: in
 def test_what_was_erased_before_it_was_read_is_missing(both: Database, ada: int) -> None:
     keep(both, *(event(number, occurred_at=NOON + number * SECOND) for number in range(4)))
     export = ordered(both, ada)
-    _, after = both.run(store.page, export, None, 2)
+    _, after = both.run(store.read_page, export, None, 2)
     both.run(lambda connection: connection.execute(events.delete().where(events.c.event_id == "event-000002")))
-    found, _ = both.run(store.page, export, after, 2)
+    found, _ = both.run(store.read_page, export, after, 2)
     assert [event.id for event in found] == ["event-000003"]
 
 
 @pytest.mark.parametrize(("length", "expected"), [(timedelta(hours=1), 2), (timedelta(days=30), 3), (SECOND, 2)])
 def test_how_many_to_expect_is_read_from_the_rollups(both: Database, ada: int, length: timedelta, expected: int) -> None:
     keep(both, event(1), event(2, name="page_left"), event(3, occurred_at=NOON + DAY), event(4, occurred_at=NOON - DAY))
-    assert both.run(store.expected_rows, ordered(both, ada, NOON, NOON + length)) == expected
+    assert both.run(store.estimate_rows, ordered(both, ada, NOON, NOON + length)) == expected
 
 
 def test_none_are_expected_where_there_are_none(both: Database, ada: int) -> None:
-    assert both.run(store.expected_rows, ordered(both, ada)) == 0
+    assert both.run(store.estimate_rows, ordered(both, ada)) == 0
 
 
 def test_a_forgotten_export_is_found(both: Database, ada: int) -> None:
@@ -150,11 +150,11 @@ def test_a_forgotten_export_is_found(both: Database, ada: int) -> None:
 def test_an_old_export_is_gone_before_it_is_deleted(both: Database, ada: int) -> None:
     export = ordered(both, ada)
     both.run(store.succeed, claimed(both, export), 0)
-    let_time_pass(both, export, KEPT_FOR - timedelta(minutes=1), "requested_at")
-    assert both.run(store.own, ada, export.id) is not None
+    let_time_pass(both, export, RETENTION - timedelta(minutes=1), "requested_at")
+    assert both.run(store.find_own, ada, export.id) is not None
     let_time_pass(both, export, timedelta(minutes=2), "requested_at")
-    assert both.run(store.own, ada, export.id) is None
-    assert both.run(store.of_user, ada) == []
+    assert both.run(store.find_own, ada, export.id) is None
+    assert both.run(store.list_by_user, ada) == []
 
 
 def test_old_exports_are_deleted_in_batches_with_their_parts(both: Database, ada: int) -> None:
@@ -164,10 +164,10 @@ def test_old_exports_are_deleted_in_batches_with_their_parts(both: Database, ada
         for number in range(5):
             both.run(store.add_part, claim, number, b"x", progress=50, rows=7)
         both.run(store.fail, claim, "no") if export is failed else both.run(store.succeed, claim, 7)
-    let_time_pass(both, old, KEPT_FOR + SECOND, "requested_at")
+    let_time_pass(both, old, RETENTION + SECOND, "requested_at")
     assert [both.run(store.purge, 4) for _ in range(5)] == [4, 4, 2, 1, 0]
     assert parts(both) == [(young.id, number) for number in range(5)]
-    assert [export.id for export in both.run(store.of_user, ada)] == [failed.id, young.id]
+    assert [export.id for export in both.run(store.list_by_user, ada)] == [failed.id, young.id]
 
 
 def test_an_account_takes_its_exports_along(both: Database, ada: int) -> None:

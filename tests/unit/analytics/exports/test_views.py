@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app.analytics.exports import file, store
-from app.analytics.exports.jobs import Exporter
+from app.analytics.exports.jobs import ExportRunner
 from app.auth import store as accounts
 from app.core.errors import NotFound
 from app.database.engine import Database
@@ -29,8 +29,8 @@ def client(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture
-def exporter(app: Flask) -> Exporter:
-    return Exporter(app.extensions["database"], app.extensions["notifications"], lambda *_: None)
+def exporter(app: Flask) -> ExportRunner:
+    return ExportRunner(app.extensions["database"], app.extensions["notifications"], lambda *_: None)
 
 
 def register(client: FlaskClient, email: str) -> None:
@@ -43,7 +43,7 @@ def json_of(response: TestResponse) -> dict[str, Any]:
     return dict(response.json)
 
 
-def test_an_export_is_ordered_listed_and_downloaded(client: FlaskClient, exporter: Exporter, database: Database) -> None:
+def test_an_export_is_ordered_listed_and_downloaded(client: FlaskClient, exporter: ExportRunner, database: Database) -> None:
     keep(database, event(properties={"path": "/ä"}))
     response = client.post(PATH, json=ORDER)
     assert response.status_code == 202
@@ -70,7 +70,7 @@ def test_an_export_is_ordered_listed_and_downloaded(client: FlaskClient, exporte
     assert file.text.partition("\r\n")[2] == line
 
 
-def test_a_time_of_the_day_is_in_the_name_of_the_file(client: FlaskClient, exporter: Exporter) -> None:
+def test_a_time_of_the_day_is_in_the_name_of_the_file(client: FlaskClient, exporter: ExportRunner) -> None:
     client.post(PATH, json=ORDER | {"from": "2026-01-02T12:30:00+02:00"})
     exporter.run(1)
     disposition = client.get(f"{PATH}/1").headers["Content-Disposition"]
@@ -103,7 +103,7 @@ def test_what_makes_no_sense_is_422(client: FlaskClient, changes: dict[str, Any]
     assert json_of(client.get(PATH)) == {"exports": []}
 
 
-def test_all_time_can_be_exported(client: FlaskClient, exporter: Exporter) -> None:
+def test_all_time_can_be_exported(client: FlaskClient, exporter: ExportRunner) -> None:
     assert client.post(PATH, json=ORDER | {"from": "1970-01-01", "to": "2999-12-31T23:59:59Z"}).status_code == 202
     exporter.run(1)
     assert client.get(f"{PATH}/1").status_code == 200
@@ -155,7 +155,7 @@ def test_the_description_has_the_file_and_the_names(client: FlaskClient) -> None
 
 
 def test_a_part_that_is_gone_breaks_the_download_off(
-    client: FlaskClient, exporter: Exporter, database: Database, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, exporter: ExportRunner, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first one is on its way by then."""
     monkeypatch.setattr(file, "PART_BYTES", 1)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from app.analytics.reports import ranges
-from app.analytics.reports.ranges import PART, Piece, Range, ceiling, pieces
+from app.analytics.reports.ranges import PARTIAL_HOUR, RangePart, TimeRange, ceiling, split_range
 from app.core.errors import Invalid
 from app.core.timestamps import DAY, HOUR, LENGTHS, floor
 
@@ -23,15 +23,15 @@ def at(text: str) -> datetime:
     [
         ("2025-10-03", "2025-10-05", [(DAY, "2025-10-03", "2025-10-05")]),
         ("2025-10-03T05", "2025-10-03T07", [(HOUR, "2025-10-03T05", "2025-10-03T07")]),
-        ("2025-10-03T05:10", "2025-10-03T05:20", [(PART, "2025-10-03T05:10", "2025-10-03T05:20")]),
+        ("2025-10-03T05:10", "2025-10-03T05:20", [(PARTIAL_HOUR, "2025-10-03T05:10", "2025-10-03T05:20")]),
         (
             "2025-10-03T23:59:59.999",
             "2025-10-05T01:00:00.001",
             [
-                (PART, "2025-10-03T23:59:59.999", "2025-10-04"),
+                (PARTIAL_HOUR, "2025-10-03T23:59:59.999", "2025-10-04"),
                 (DAY, "2025-10-04", "2025-10-05"),
                 (HOUR, "2025-10-05T00", "2025-10-05T01"),
-                (PART, "2025-10-05T01", "2025-10-05T01:00:00.001"),
+                (PARTIAL_HOUR, "2025-10-05T01", "2025-10-05T01:00:00.001"),
             ],
         ),
         (  # hours do not cross midnight, though there is no whole day
@@ -44,23 +44,26 @@ def at(text: str) -> datetime:
     ],
 )
 def test_pieces(since: str, until: str, expected: list[tuple[str, str, str]]) -> None:
-    assert pieces(at(since), at(until)) == [Piece(grain, at(start), at(end)) for grain, start, end in expected]
+    assert split_range(at(since), at(until)) == [RangePart(grain, at(start), at(end)) for grain, start, end in expected]
 
 
-@pytest.mark.parametrize("grain", [DAY, HOUR, PART])
+@pytest.mark.parametrize("grain", [DAY, HOUR, PARTIAL_HOUR])
 def test_pieces_cover_a_range_without_gap_or_overlap(grain: str) -> None:
     chance = random.Random(1)  # noqa: S311
     for _ in range(2000):
         since = NOW + timedelta(milliseconds=chance.randrange(100 * 3_600_000))
         until = since + timedelta(milliseconds=chance.randrange(1, chance.choice([3_600_000, 200 * 3_600_000])))
-        found = pieces(since, until, grain)
+        found = split_range(since, until, grain)
         assert [piece.start for piece in found] + [until] == [since] + [piece.end for piece in found]
         for piece in found:
-            if piece.grain != PART:
+            if piece.grain != PARTIAL_HOUR:
                 assert floor(piece.start, piece.grain) == piece.start < piece.end == floor(piece.end, piece.grain)
-            if piece.grain != grain and grain != PART:
+            if piece.grain != grain and grain != PARTIAL_HOUR:
                 assert floor(piece.start, grain) == floor(piece.end - MILLISECOND, grain)
-        assert sum((p.end - p.start for p in found if p.grain == PART), timedelta()) < 2 * LENGTHS[HOUR] or grain == PART
+        assert (
+            sum((p.end - p.start for p in found if p.grain == PARTIAL_HOUR), timedelta()) < 2 * LENGTHS[HOUR]
+            or grain == PARTIAL_HOUR
+        )
 
 
 def test_the_ceiling_of_a_beginning_is_itself() -> None:
@@ -70,35 +73,35 @@ def test_the_ceiling_of_a_beginning_is_itself() -> None:
 
 
 def test_starts_of_intervals() -> None:
-    days = Range(at("2025-10-03T12"), at("2025-10-05T00:00:00.001"), DAY)
+    days = TimeRange(at("2025-10-03T12"), at("2025-10-05T00:00:00.001"), DAY)
     assert days.starts() == [at("2025-10-03"), at("2025-10-04"), at("2025-10-05")]
-    assert Range(at("2025-10-03"), at("2025-10-04"), HOUR).starts()[-1] == at("2025-10-03T23")
+    assert TimeRange(at("2025-10-03"), at("2025-10-04"), HOUR).starts()[-1] == at("2025-10-03T23")
 
 
 def test_without_a_word_it_is_the_last_thirty_days() -> None:
-    assert ranges.chosen(None, None, DAY, NOW) == Range(at("2025-09-04"), at("2025-10-04"), DAY)
-    assert ranges.chosen(None, None, HOUR, NOW) == Range(at("2025-09-03T21"), at("2025-10-03T21"), HOUR)
+    assert ranges.resolve(None, None, DAY, NOW) == TimeRange(at("2025-09-04"), at("2025-10-04"), DAY)
+    assert ranges.resolve(None, None, HOUR, NOW) == TimeRange(at("2025-09-03T21"), at("2025-10-03T21"), HOUR)
 
 
 def test_what_reaches_up_to_now_takes_the_whole_interval() -> None:
-    assert ranges.chosen(at("2025-10-01T10"), NOW, DAY, NOW).until == at("2025-10-04")
-    assert ranges.chosen(at("2025-10-01T10"), NOW + MILLISECOND, HOUR, NOW).until == at("2025-10-03T21")
-    assert ranges.chosen(at("2025-10-01T10"), NOW - MILLISECOND, DAY, NOW).until == NOW - MILLISECOND
+    assert ranges.resolve(at("2025-10-01T10"), NOW, DAY, NOW).until == at("2025-10-04")
+    assert ranges.resolve(at("2025-10-01T10"), NOW + MILLISECOND, HOUR, NOW).until == at("2025-10-03T21")
+    assert ranges.resolve(at("2025-10-01T10"), NOW - MILLISECOND, DAY, NOW).until == NOW - MILLISECOND
 
 
 @pytest.mark.parametrize(
     ("since", "until", "interval", "words"),
     [
-        ("2025-10-02", "2025-10-02", DAY, "from has to be before to"),
-        ("2025-10-02", "2025-10-01", DAY, "from has to be before to"),
-        ("2026-10-02", None, DAY, "from has to be before to"),
+        ("2025-10-02", "2025-10-02", DAY, "from must be before to"),
+        ("2025-10-02", "2025-10-01", DAY, "from must be before to"),
+        ("2026-10-02", None, DAY, "from must be before to"),
         ("2025-08-01", "2025-09-02T00:00:00.001", HOUR, "769 hours, and at most 768 are shown. Choose a shorter range, or days."),
         ("1971-01-01", None, DAY, "at most 3,660 are shown. Choose a shorter range."),
     ],
 )
 def test_ranges_that_cannot_be_shown(since: str, until: str | None, interval: str, words: str) -> None:
     with pytest.raises(Invalid, match=words) as refused:
-        ranges.chosen(at(since), at(until) if until else None, interval, NOW)
+        ranges.resolve(at(since), at(until) if until else None, interval, NOW)
     assert refused.value.errors[0]["field"] == "from"
 
 
@@ -115,7 +118,7 @@ def test_ranges_that_cannot_be_shown(since: str, until: str | None, interval: st
     ],
 )
 def test_moments_are_read(text: str, moment: datetime | None) -> None:
-    assert ranges.read("from", text) == moment
+    assert ranges.parse("from", text) == moment
 
 
 @pytest.mark.parametrize(
@@ -133,12 +136,12 @@ def test_moments_are_read(text: str, moment: datetime | None) -> None:
 )
 def test_nonsense_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refused:
-        ranges.read("to", text)
+        ranges.parse("to", text)
     assert refused.value.errors[0]["field"] == "to"
 
 
 def test_the_zone_of_a_moment_does_not_matter() -> None:
     kolkata = timezone(timedelta(hours=5, minutes=30))
-    assert pieces(at("2025-10-03").astimezone(kolkata), at("2025-10-04").astimezone(kolkata)) == [
-        Piece(DAY, at("2025-10-03"), at("2025-10-04"))
+    assert split_range(at("2025-10-03").astimezone(kolkata), at("2025-10-04").astimezone(kolkata)) == [
+        RangePart(DAY, at("2025-10-03"), at("2025-10-04"))
     ]

@@ -7,23 +7,23 @@ import pytest
 
 from app.analytics.catalogue import FUNNELS, PAGE_VIEWED
 from app.analytics.reports import service, store
-from app.analytics.reports.ranges import Range
-from app.analytics.reports.service import Insights
+from app.analytics.reports.ranges import TimeRange
+from app.analytics.reports.service import AnalyticsReports
 from app.core.timestamps import DAY
 from app.database.engine import Database
 from harness.recorded import event, random_events, record
 
 FIRST = datetime(2025, 10, 1, tzinfo=UTC)
-WEEK = Range(FIRST, FIRST + timedelta(days=7), DAY)
+WEEK = TimeRange(FIRST, FIRST + timedelta(days=7), DAY)
 
 
-def insights(database: Database) -> Insights:
-    return Insights(database, PAGE_VIEWED, FUNNELS)
+def reports(database: Database) -> AnalyticsReports:
+    return AnalyticsReports(database, PAGE_VIEWED, FUNNELS)
 
 
 def test_the_parts_of_a_summary_fit_together(both: Database) -> None:
     record(both, *random_events(500, WEEK.since, WEEK.until))
-    summary = insights(both).summary(WEEK)
+    summary = reports(both).summary(WEEK)
     assert summary.total_events == 500
     assert sum(summary.by_name.values()) == sum(summary.by_category.values()) == 500
     assert [interval.events for interval in summary.series if not interval.events] == []
@@ -33,7 +33,7 @@ def test_the_parts_of_a_summary_fit_together(both: Database) -> None:
 def test_the_total_is_of_all_though_names_are_bounded(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "MOST_NAMES", 2)
     record(both, *[event(f"name {number}", FIRST) for number in range(5)])
-    summary = insights(both).summary(WEEK)
+    summary = reports(both).summary(WEEK)
     assert (summary.total_events, len(summary.by_name)) == (5, 2)
 
 
@@ -45,7 +45,7 @@ def test_an_overview(both: Database) -> None:
         event("signed_up", FIRST, "visitor 1"),
         event("sign_up_opened", FIRST, "visitor 2"),
     )
-    overview = insights(both).overview(WEEK)
+    overview = reports(both).overview(WEEK)
     assert overview.total_events == 6
     assert (overview.series[0].events, overview.series[0].visitors, overview.series[1].events) == (6, 3, 0)
     assert overview.pages == {"/": 3}
@@ -67,8 +67,8 @@ def test_an_answer_is_of_one_moment(both: Database, monkeypatch: pytest.MonkeyPa
         return by_name(*args)
 
     monkeypatch.setattr(store, "by_name", disturbed)
-    summary = insights(both).summary(WEEK)
+    summary = reports(both).summary(WEEK)
     assert (summary.total_events, summary.by_name) == (1, {"clicked": 1})
-    monkeypatch.setattr(store, "one_moment", lambda _: None)
-    summary = insights(both).summary(WEEK)
+    monkeypatch.setattr(store, "read_snapshot", lambda _: None)
+    summary = reports(both).summary(WEEK)
     assert (summary.total_events, summary.by_name) == (2, {"clicked": 3})

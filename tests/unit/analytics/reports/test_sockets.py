@@ -4,26 +4,26 @@ import gevent
 import pytest
 
 from app.analytics.reports import sockets
-from app.analytics.reports.sockets import Tally
+from app.analytics.reports.sockets import LiveCounter
 from tests.unit.notifications.test_delivery import until
 
 
 def test_what_comes_fast_is_told_at_once_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(sockets, "EMIT_INTERVAL_SECONDS", 0.02)
     told: list[int] = []
-    tally = Tally(told.append)
+    counter = LiveCounter(told.append)
     for _ in range(100):
-        tally.on_stored({"count": 3})
+        counter.on_stored({"count": 3})
         gevent.sleep(0)
     until(lambda: sum(told) == 300)
-    tally.on_stored({"count": 1})
+    counter.on_stored({"count": 1})
     until(lambda: sum(told) == 301)
     assert told[-1] == 1
     assert len(told) < 100
 
 
 def test_one_that_cannot_be_told_does_not_end_the_telling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(sockets, "EMIT_INTERVAL_SECONDS", 0.001)
     monkeypatch.setattr(gevent.get_hub(), "handle_error", lambda *_: None)  # it would print the traceback
     told: list[int] = []
 
@@ -31,8 +31,8 @@ def test_one_that_cannot_be_told_does_not_end_the_telling(monkeypatch: pytest.Mo
         told.append(count)
         raise RuntimeError("a fault")
 
-    tally = Tally(tell)
+    counter = LiveCounter(tell)
     for number in (1, 2):
-        tally.on_stored({"count": number})
+        counter.on_stored({"count": number})
         until(lambda: len(told) == number)  # noqa: B023 - called at once
     assert told == [1, 2]

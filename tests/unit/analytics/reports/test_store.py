@@ -14,8 +14,8 @@ from sqlalchemy import event as sqlalchemy_event
 
 from app.analytics.catalogue import FUNNELS, PAGE_VIEWED
 from app.analytics.reports import store
-from app.analytics.reports.ranges import PART, Range, pieces
-from app.analytics.reports.store import Interval
+from app.analytics.reports.ranges import PARTIAL_HOUR, TimeRange, split_range
+from app.analytics.reports.store import IntervalCount
 from app.analytics.rollups import CountedEvent
 from app.auth import store as accounts
 from app.core.timestamps import DAY, HOUR, floor
@@ -32,7 +32,7 @@ def at(moment: str) -> datetime:
     return datetime.fromisoformat(moment).replace(tzinfo=UTC)
 
 
-def random_ranges(count: int) -> list[Range]:
+def random_ranges(count: int) -> list[TimeRange]:
     """Some begin or end where an hour or a day does, some where an event is."""
     chance = random.Random(count)  # noqa: S311
     hours = int((LAST - FIRST) / timedelta(hours=1))
@@ -43,20 +43,20 @@ def random_ranges(count: int) -> list[Range]:
         return aligned if chance.random() < 0.4 else near + timedelta(milliseconds=chance.randrange(3_600_000))
 
     pairs = [sorted([moment(), moment()]) for _ in range(count)]
-    return [Range(since, until, chance.choice([HOUR, DAY])) for since, until in pairs if since < until]
+    return [TimeRange(since, until, chance.choice([HOUR, DAY])) for since, until in pairs if since < until]
 
 
-def within(recorded: Iterable[CountedEvent], asked: Range) -> list[CountedEvent]:
+def within(recorded: Iterable[CountedEvent], asked: TimeRange) -> list[CountedEvent]:
     return [counted for counted in recorded if asked.since <= counted.occurred_at < asked.until]
 
 
-def plainly(recorded: Iterable[CountedEvent], asked: Range) -> list[Interval]:
+def plainly(recorded: Iterable[CountedEvent], asked: TimeRange) -> list[IntervalCount]:
     inside = within(recorded, asked)
     happened = Counter(floor(counted.occurred_at, asked.interval) for counted in inside)
     were_there = Counter(
         start for start, _ in {(floor(counted.occurred_at, asked.interval), counted.person) for counted in inside}
     )
-    return [Interval(start, happened[start], were_there[start]) for start in asked.starts()]
+    return [IntervalCount(start, happened[start], were_there[start]) for start in asked.starts()]
 
 
 def plain_funnel(recorded: Iterable[CountedEvent], steps: Iterable[str]) -> list[int]:
@@ -91,7 +91,7 @@ def test_every_number_is_that_of_a_plain_count(both: Database) -> None:
 def test_the_comparison_sees_what_is_left_out(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = random_events(500, FIRST, LAST)
     record(both, *recorded)
-    monkeypatch.setattr(store, "pieces", lambda *asked: [part for part in pieces(*asked) if part.grain != PART])
+    monkeypatch.setattr(store, "split_range", lambda *asked: [part for part in split_range(*asked) if part.grain != PARTIAL_HOUR])
     assert [asked for asked in random_ranges(20) if both.run(store.series, asked) != plainly(recorded, asked)]
 
 
@@ -104,7 +104,9 @@ def test_a_millisecond_is_not_lost(both: Database) -> None:
         (moment - millisecond, moment, 0),
         (moment + millisecond, moment + 2 * millisecond, 0),
     ):
-        assert both.run(store.series, Range(since, until, HOUR)) == [Interval(at("2025-10-03T20:00"), expected, expected)]
+        assert both.run(store.series, TimeRange(since, until, HOUR)) == [
+            IntervalCount(at("2025-10-03T20:00"), expected, expected)
+        ]
 
 
 def test_the_order_of_steps_counts(both: Database) -> None:
@@ -122,14 +124,14 @@ def test_the_order_of_steps_counts(both: Database) -> None:
         event("sign_up_opened", noon - minute, "too early"),
         event("signed_up", noon, "too early"),
     )
-    asked = Range(noon, noon + 2 * minute, HOUR)
+    asked = TimeRange(noon, noon + 2 * minute, HOUR)
     assert both.run(store.funnel, asked, ("sign_up_opened", "signed_up"), ALL_STEPS) == [3, 2]
 
 
 def test_the_most_frequent_come_first_and_bounded(both: Database) -> None:
     noon = at("2025-10-03T12:00")
     record(both, *[event(f"name {number}", noon, str(turn)) for number in range(5) for turn in range(number + 1)])
-    found = both.run(store.by_name, Range(noon, noon + timedelta(hours=1), HOUR), 2)
+    found = both.run(store.by_name, TimeRange(noon, noon + timedelta(hours=1), HOUR), 2)
     assert list(found.items()) == [("name 4", 5), ("name 3", 4)]
 
 
@@ -141,7 +143,7 @@ def test_who_said_no_of_all_accounts(both: Database) -> None:
         {"pseudonym": "visitor", "user_id": None, "opted_out": True, "version": 1, "created_at": FIRST},
     ]
     both.run(lambda connection: connection.execute(insert(people), rows))
-    assert both.run(store.opted_out) == (1, 3)
+    assert both.run(store.count_opted_out) == (1, 3)
 
 
 def test_whether_there_is_anything(both: Database) -> None:
@@ -152,7 +154,7 @@ def test_whether_there_is_anything(both: Database) -> None:
 
 def test_funnels_are_read_by_their_index(both: Database) -> None:
     record(both, *random_events(2000, FIRST, LAST))
-    asked = Range(FIRST + timedelta(hours=1), LAST, DAY)
+    asked = TimeRange(FIRST + timedelta(hours=1), LAST, DAY)
     statements = statements_of(both, lambda: both.run(store.funnel, asked, FUNNELS["Analysis"], ALL_STEPS))
     plan = plan_of(both, *statements[-1])
     assert plan.count("ix_analytics_events_steps") >= len(FUNNELS["Analysis"]), plan
@@ -162,7 +164,7 @@ def test_funnels_are_read_by_their_index(both: Database) -> None:
 def test_whole_intervals_are_read_without_the_events(both: Database, interval: str) -> None:
     record(both, event("clicked", FIRST))
 
-    def read(asked: Range) -> str:
+    def read(asked: TimeRange) -> str:
         def work(connection: Connection) -> None:
             store.series(connection, asked)
             store.by_name(connection, asked, MANY)
@@ -171,8 +173,8 @@ def test_whole_intervals_are_read_without_the_events(both: Database, interval: s
 
         return " ".join(statement for statement, _ in statements_of(both, lambda: both.run(work)))
 
-    assert "analytics_events" not in read(Range(FIRST, LAST, interval))
-    assert "analytics_events" in read(Range(FIRST, LAST - timedelta(milliseconds=1), interval))
+    assert "analytics_events" not in read(TimeRange(FIRST, LAST, interval))
+    assert "analytics_events" in read(TimeRange(FIRST, LAST - timedelta(milliseconds=1), interval))
 
 
 def statements_of(database: Database, work: Any) -> list[tuple[str, Any]]:

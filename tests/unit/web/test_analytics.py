@@ -1,4 +1,4 @@
-"""The page of analytics: which range it shows, and what it says of it."""
+"""The analytics page: its time range and its content."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.analytics.reports.ranges import Range
+from app.analytics.reports.ranges import TimeRange
 from app.core.errors import Invalid
 from app.core.timestamps import DAY, HOUR
 from app.database.engine import DatabaseUnavailable
-from app.web import insights
+from app.web import analytics
 from harness.recorded import event, record
 from tests.unit.fleet.test_views import sign_in
 
@@ -28,7 +28,7 @@ def at(text: str) -> datetime:
 
 @pytest.fixture
 def administrator(app: Flask, client: FlaskClient) -> FlaskClient:
-    """Of whom nothing is counted."""
+    """An administrator who is not counted."""
     client.environ_base["HTTP_SEC_GPC"] = "1"
     sign_in(app, client, is_admin=True)
     return client
@@ -37,44 +37,44 @@ def administrator(app: Flask, client: FlaskClient) -> FlaskClient:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("24h", Range(at("2025-10-02T21"), at("2025-10-03T21"), HOUR)),
-        ("7d", Range(at("2025-09-27"), at("2025-10-04"), DAY)),
-        ("30d", Range(at("2025-09-04"), at("2025-10-04"), DAY)),
-        ("12m", Range(at("2024-10-04"), at("2025-10-04"), DAY)),
-        ("nonsense", Range(at("2025-09-04"), at("2025-10-04"), DAY)),
+        ("24h", TimeRange(at("2025-10-02T21"), at("2025-10-03T21"), HOUR)),
+        ("7d", TimeRange(at("2025-09-27"), at("2025-10-04"), DAY)),
+        ("30d", TimeRange(at("2025-09-04"), at("2025-10-04"), DAY)),
+        ("12m", TimeRange(at("2024-10-04"), at("2025-10-04"), DAY)),
+        ("nonsense", TimeRange(at("2025-09-04"), at("2025-10-04"), DAY)),
     ],
 )
-def test_usual_ranges_are_whole_intervals(name: str, expected: Range) -> None:
-    assert insights.usual(name, NOW) == expected
+def test_preset_ranges_are_whole_intervals(name: str, expected: TimeRange) -> None:
+    assert analytics.preset_range(name, NOW) == expected
 
 
 @pytest.mark.parametrize(
     ("first", "last", "expected"),
     [
-        ("2025-09-01", "2025-09-30", Range(at("2025-09-01"), at("2025-10-01"), DAY)),
-        ("2025-09-01", "2025-09-01", Range(at("2025-09-01"), at("2025-09-02"), HOUR)),
-        ("2025-10-01", "", Range(at("2025-10-01"), at("2025-10-04"), HOUR)),
-        ("", "2025-09-30", Range(at("2025-09-01"), at("2025-10-01"), DAY)),
+        ("2025-09-01", "2025-09-30", TimeRange(at("2025-09-01"), at("2025-10-01"), DAY)),
+        ("2025-09-01", "2025-09-01", TimeRange(at("2025-09-01"), at("2025-09-02"), HOUR)),
+        ("2025-10-01", "", TimeRange(at("2025-10-01"), at("2025-10-04"), HOUR)),
+        ("", "2025-09-30", TimeRange(at("2025-09-01"), at("2025-10-01"), DAY)),
     ],
 )
-def test_own_dates(first: str, last: str, expected: Range) -> None:
-    assert insights.own_dates(first, last, NOW) == expected
+def test_custom_ranges(first: str, last: str, expected: TimeRange) -> None:
+    assert analytics.custom_range(first, last, NOW) == expected
 
 
 @pytest.mark.parametrize(("first", "last"), [("2025-09-02", "2025-09-01"), ("x", ""), ("", "2999-99-99"), ("1971-01-01", "")])
-def test_dates_that_make_no_range(first: str, last: str) -> None:
+def test_invalid_dates_are_rejected(first: str, last: str) -> None:
     with pytest.raises(Invalid):
-        insights.own_dates(first, last, NOW)
+        analytics.custom_range(first, last, NOW)
 
 
-def test_the_page_is_for_administrators(app: Flask, client: FlaskClient) -> None:
+def test_page_requires_an_administrator(app: Flask, client: FlaskClient) -> None:
     assert client.get(PAGE).headers["Location"].startswith("/login")
     sign_in(app, client, is_admin=False)
     assert client.get(PAGE).status_code == 403
     assert PAGE not in client.get("/").text
 
 
-def test_the_page(app: Flask, administrator: FlaskClient) -> None:
+def test_page_shows_counts_and_escapes_names(app: Flask, administrator: FlaskClient) -> None:
     now = datetime.now(UTC)
     record(
         app.extensions["database"],
@@ -89,7 +89,7 @@ def test_the_page(app: Flask, administrator: FlaskClient) -> None:
     assert f'href="{PAGE}"' in administrator.get("/").text
 
 
-def test_what_is_shown_is_what_an_export_proposes(administrator: FlaskClient) -> None:
+def test_export_form_proposes_the_range_of_the_page(administrator: FlaskClient) -> None:
     shown = administrator.get(f"{PAGE}?from=2025-10-01&to=2025-10-03&done=export").text
     for name in ("first_day", "from"):
         assert re.search(rf'<input id="{name}"[^>]* value="2025-10-01"', shown)
@@ -99,24 +99,24 @@ def test_what_is_shown_is_what_an_export_proposes(administrator: FlaskClient) ->
     assert "The export has started." in shown
 
 
-def test_an_empty_page_explains_itself(app: Flask, administrator: FlaskClient) -> None:
+def test_page_without_events_explains_why(app: Flask, administrator: FlaskClient) -> None:
     assert "Nothing has been stored yet" in administrator.get(PAGE).text
     record(app.extensions["database"], event("clicked", datetime.now(UTC) - timedelta(days=60)))
-    assert "Nothing happened in this time" in administrator.get(PAGE).text
+    assert "No events in this time range" in administrator.get(PAGE).text
 
 
-def test_a_wrong_date_is_told_where_it_was_typed(administrator: FlaskClient) -> None:
+def test_error_is_shown_at_the_date_field(administrator: FlaskClient) -> None:
     answer = administrator.get(f"{PAGE}?from=2025-10-03&to=2025-10-01")
     assert answer.status_code == 422
-    assert '<span class="error" id="from-error">from has to be before to.</span>' in answer.text
+    assert '<span class="error" id="from-error">from must be before to.</span>' in answer.text
     assert 'value="2025-10-03"' in answer.text
 
 
-def test_a_database_that_is_down_is_told(app: Flask, administrator: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_outage_is_reported(app: Flask, administrator: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Any) -> NoReturn:
         raise DatabaseUnavailable
 
-    monkeypatch.setattr(app.extensions["insights"], "overview", fail)
+    monkeypatch.setattr(app.extensions["analytics_reports"], "overview", fail)
     answer = administrator.get(PAGE)
     assert answer.status_code == 503
     assert "Try again in a moment." in answer.text
