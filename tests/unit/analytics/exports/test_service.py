@@ -45,7 +45,7 @@ def test_the_end_is_later_than_the_beginning(exports: Exports, ada: int) -> None
 def test_few_exports_of_one_administrator_are_made_at_once(both: Database, exports: Exports, ada: int, sent: list[int]) -> None:
     bob = new_user(both, "bob@example.org")
     ordered = [exports.request(ada, NOON, NOON + DAY) for _ in range(MAX_ACTIVE)]
-    with pytest.raises(TooMany, match="3 exports of yours are waiting or running"):
+    with pytest.raises(TooMany, match="3 of your exports are waiting or running"):
         exports.request(ada, NOON, NOON + DAY)
     exports.request(bob, NOON, NOON + DAY)
     both.run(store.fail, claimed(both, ordered[0]), "no")

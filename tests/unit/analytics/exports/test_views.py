@@ -150,7 +150,7 @@ def test_the_description_has_the_file_and_the_names(client: FlaskClient) -> None
     assert set(answers) == {"200", "401", "403", "404", "409", "503"}
     assert answers["200"]["content"] == {"text/csv": {"schema": {"type": "string"}}}
     schemas = document["components"]["schemas"]
-    assert schemas["OrderBody"]["required"] == ["from", "to", "format"]
+    assert schemas["ExportBody"]["required"] == ["from", "to", "format"]
     assert {"from", "to"} <= set(schemas["JobView"]["properties"])
 
 

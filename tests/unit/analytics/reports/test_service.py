@@ -31,7 +31,7 @@ def test_the_parts_of_a_summary_fit_together(both: Database) -> None:
 
 
 def test_the_total_is_of_all_though_names_are_bounded(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "MOST_NAMES", 2)
+    monkeypatch.setattr(service, "MAX_NAMES", 2)
     record(both, *[event(f"name {number}", FIRST) for number in range(5)])
     summary = reports(both).summary(WEEK)
     assert (summary.total_events, len(summary.by_name)) == (5, 2)
