@@ -141,8 +141,8 @@ def create_flask(config: Config, parts: Infrastructure, services: Services) -> F
     app = Flask(__name__, static_folder="web/static", template_folder="web/templates")
     app.config.update(
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
-        SESSION_COOKIE_NAME="__Host-session" if config.production else "session",
-        SESSION_COOKIE_SECURE=config.production,
+        SESSION_COOKIE_NAME="__Host-session" if config.is_production else "session",
+        SESSION_COOKIE_SECURE=config.is_production,
         REPORADAR=config,
     )
     app.extensions.update(

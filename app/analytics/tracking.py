@@ -132,7 +132,7 @@ class Recorder:
 def init_app(app: Flask, config: Config, analytics: Analytics, accounts: Accounts, lifecycle: Lifecycle) -> None:
     app.extensions["analytics"] = analytics
     app.extensions["recorder"] = recorder = Recorder(analytics)
-    app.config["ANALYTICS_COOKIE_NAME"] = "__Host-analytics" if config.production else "analytics"
+    app.config["ANALYTICS_COOKIE_NAME"] = "__Host-analytics" if config.is_production else "analytics"
     accounts.before_sign_in.append(copy_opt_out_to_account)
     app.after_request(_record_request)
     lifecycle.add("analytics", background=recorder.run, close=recorder.close)

@@ -167,7 +167,7 @@ class Config:
     analytics_retention_days: int = _setting(parsers.integer(1, 36_500), "365", "how many days analytics events are stored")
 
     @property
-    def production(self) -> bool:
+    def is_production(self) -> bool:
         return self.app_env == "production"
 
     @property

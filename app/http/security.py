@@ -67,7 +67,7 @@ class SecurityHeaders:
 
     def __init__(self, wsgi_app: WSGIApplication, config: Config) -> None:
         self._wsgi_app = wsgi_app
-        headers = {**HEADERS, "Strict-Transport-Security": STRICT_TRANSPORT_SECURITY} if config.production else HEADERS
+        headers = {**HEADERS, "Strict-Transport-Security": STRICT_TRANSPORT_SECURITY} if config.is_production else HEADERS
         self._headers = [(name.lower(), (name, value)) for name, value in headers.items()]
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -15,7 +15,7 @@ from app.core.config import Config
 from app.core.errors import Unavailable
 from app.core.keyring import Keyring, UnknownKey
 from app.sessions.cipher import CorruptRecord, RecordCipher, is_encrypted_with
-from app.sessions.store import SIGNED, Change, Fields, Owner, SessionStore, record_key
+from app.sessions.store import SIGNED, FieldChange, Fields, Owner, SessionStore, record_key
 
 log = logging.getLogger(__name__)
 
@@ -128,15 +128,15 @@ class SessionRecords:
         `signed_with`: the ID of the key that signed the browser's cookie. Return False if the record no longer exists.
         """
         cipher, ttl = RecordCipher(self._encryption, key), None
-        merged = {name: Change(None if plain is None else cipher.encrypt(name, plain)) for name, plain in changes.items()}
+        merged = {name: FieldChange(None if plain is None else cipher.encrypt(name, plain)) for name, plain in changes.items()}
         for name, plain in record.plain.items():
             if name not in merged and not is_encrypted_with(self._encryption.active_id, record.encrypted[name]):
-                merged[name] = Change(cipher.encrypt(name, plain), expected=record.encrypted[name])
+                merged[name] = FieldChange(cipher.encrypt(name, plain), expected=record.encrypted[name])
         if signed_with and record.encrypted.get(SIGNED) != signed_with.encode():
-            merged[SIGNED] = Change(signed_with.encode())
+            merged[SIGNED] = FieldChange(signed_with.encode())
         if time.time() - record.seen_at >= self._ttl / REFRESHES_PER_LIFETIME:
             ttl = self._ttl_from(record.created_at)
-            merged[SEEN] = Change(cipher.encrypt(SEEN, _encode(int(time.time()))), expected=record.encrypted[SEEN])
+            merged[SEEN] = FieldChange(cipher.encrypt(SEEN, _encode(int(time.time()))), expected=record.encrypted[SEEN])
         return not merged or self.store.merge(key, merged, ttl)
 
     def expires_at(self, record: Record) -> int:

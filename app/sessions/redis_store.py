@@ -15,16 +15,16 @@ import redis
 from app.redis.client import RedisCommands, available
 from app.redis.scripts import load_script
 from app.sessions.cipher import CorruptRecord
-from app.sessions.store import KEY_PREFIX, MAX_SESSIONS_PER_USER, Change, Fields, Owner, key_ids
+from app.sessions.store import KEY_PREFIX, MAX_SESSIONS_PER_USER, FieldChange, Fields, Owner, key_ids
 
 _SCAN_BATCH = 500
 
 
 class RedisSessionStore:
-    def __init__(self, client: redis.Redis, multiplexed: RedisCommands, max_age: int) -> None:
+    def __init__(self, client: redis.Redis, commands: RedisCommands, max_age: int) -> None:
         """`max_age`: maximum life of a session in seconds; the index of a user's sessions has to live as long."""
         self._client = client
-        self._multiplexed = multiplexed
+        self._commands = commands
         self._max_age = max_age
         self._create = client.register_script(load_script(__file__, "create_session"))
         self._merge = client.register_script(load_script(__file__, "merge_session"))
@@ -33,7 +33,7 @@ class RedisSessionStore:
     def load(self, key: str) -> Fields | None:
         with available():
             try:
-                record = self._multiplexed.execute("HGETALL", key)
+                record = self._commands.execute("HGETALL", key)
                 return _decode_names(zip(record[::2], record[1::2], strict=True)) or None
             except redis.ResponseError as error:
                 if str(error).startswith("WRONGTYPE"):
@@ -47,16 +47,16 @@ class RedisSessionStore:
         with available():
             return bool(self._create(keys=[key, replaces or "", *owner_keys], args=arguments))
 
-    def merge(self, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
+    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None) -> bool:
         arguments: list[Any] = ["" if ttl is None else ttl]
         for name, change in changes.items():
             arguments += [name, *_optional(change.expected), *_optional(change.value)]
         with available():
-            return bool(self._multiplexed.run_script(self._merge, [key], arguments))
+            return bool(self._commands.run_script(self._merge, [key], arguments))
 
     def destroy(self, key: str) -> None:
         with available():
-            self._multiplexed.execute("DEL", key)
+            self._commands.execute("DEL", key)
 
     def existing(self, keys: Sequence[str]) -> set[str]:
         found: set[str] = set()

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select
 
 from app.database.engine import Database
 from app.database.schema import session_fields, sessions, users
-from app.sessions.store import MAX_SESSIONS_PER_USER, Change, Fields, Owner, key_ids
+from app.sessions.store import MAX_SESSIONS_PER_USER, FieldChange, Fields, Owner, key_ids
 
 
 class SqlSessionStore:
@@ -23,7 +23,7 @@ class SqlSessionStore:
     def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
         return self._database.run(_create, key, fields, ttl, owner, replaces)
 
-    def merge(self, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
+    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None) -> bool:
         return self._database.run(_merge, key, changes, ttl)
 
     def destroy(self, key: str) -> None:
@@ -85,7 +85,7 @@ def _has_password_version(connection: Connection, owner: Owner) -> bool:
     return version == owner.password_version
 
 
-def _merge(connection: Connection, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
+def _merge(connection: Connection, key: str, changes: Mapping[str, FieldChange], ttl: int | None) -> bool:
     locked = select(sessions.c.key).where(sessions.c.key == key, sessions.c.expires_at > datetime.now(UTC)).with_for_update()
     if connection.execute(locked).first() is None:
         return False
@@ -97,7 +97,7 @@ def _merge(connection: Connection, key: str, changes: Mapping[str, Change], ttl:
     return True
 
 
-def _is_as_expected(connection: Connection, key: str, name: str, change: Change) -> bool:
+def _is_as_expected(connection: Connection, key: str, name: str, change: FieldChange) -> bool:
     if change.expected is None:
         return True
     field = select(session_fields.c.sealed).where(session_fields.c.key == key, session_fields.c.name == name)

@@ -48,7 +48,7 @@ class Owner:
 
 
 @dataclass(frozen=True)
-class Change:
+class FieldChange:
     """A new value of one field, or None to delete it. With `expected`, it applies only if the field still has that value."""
 
     value: bytes | None
@@ -67,7 +67,7 @@ class SessionStore(Protocol):
         Return False and store nothing if the owner's password has changed since.
         """
 
-    def merge(self, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
+    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None) -> bool:
         """Apply changes to an existing record and leave other fields alone; False if the record no longer exists.
 
         `ttl`: new remaining life in seconds, None to keep it.

@@ -113,5 +113,5 @@ def _settings_done(what: str) -> Response:
 
 def _sign_in_page(template: str, problem: Problem | None = None, **context: Any) -> Response:
     """Render with a warning if signing in cannot work: browsers do not send Secure cookies over plain http."""
-    needs_https = current_app.config["REPORADAR"].production and request.scheme == "http"
+    needs_https = current_app.config["REPORADAR"].is_production and request.scheme == "http"
     return render_without_session(template, problem, needs_https=needs_https, min_length=MIN_LENGTH, **context)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from app.redis.multiplexed import MultiplexedRedis
 from app.sessions.redis_store import RedisSessionStore
-from app.sessions.store import Change, Fields
+from app.sessions.store import FieldChange, Fields
 from tests.faults.held_requests import app, redis, settings
 
 
@@ -16,7 +16,7 @@ class UnguardedStore(RedisSessionStore):
         self.request.fields = super().load(key) or {}
         return self.request.fields or None
 
-    def merge(self, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
+    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None) -> bool:
         fields = {**self.request.fields, **{name: change.value for name, change in changes.items()}}
         self._client.delete(key)
         self._client.hset(key, mapping={name: value for name, value in fields.items() if value is not None})

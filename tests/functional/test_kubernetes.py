@@ -85,7 +85,7 @@ def test_the_settings_are_complete_but_for_the_secrets(manifests: list[Manifest]
         config.load({**one(manifests, "ConfigMap")["data"], **placeholders})
     assert {fault.partition(":")[0] for fault in refused.value.faults} == set(placeholders)
     assert all("placeholder" in fault for fault in refused.value.faults)
-    assert configured(manifests).production
+    assert configured(manifests).is_production
     assert configured(manifests).socket_transports == ("websocket",)
 
 

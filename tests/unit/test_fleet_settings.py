@@ -35,7 +35,7 @@ def test_fleet_overrides_the_settings_that_define_it(stored: dict[str, str]) -> 
     shared = settings.shared_environment(foreign, PORTS, stored)
     assert shared == settings.shared_environment({}, PORTS, stored)
     config = settings.check(shared)
-    assert (config.host, config.trusted_proxies, config.production, config.shutdown_delay) == ("127.0.0.1", 1, False, 2)
+    assert (config.host, config.trusted_proxies, config.is_production, config.shutdown_delay) == ("127.0.0.1", 1, False, 2)
     process = settings.process_environment(foreign, shared)
     assert "DATABASE_URL_FILE" not in process
     assert process["HOME"] == "/home"

@@ -75,7 +75,7 @@ class Doctor:
         for site in sites:
             if (yield from reach(site, live)):
                 reachable.append(site)
-                yield from proxy.examine(site, self.config.production)
+                yield from proxy.examine(site, self.config.is_production)
         names = sorted(set[str]().union(*(site.instances for site in reachable)))
         if len(names) > 1 and not self.config.use_redis_sessions:
             yield fail(

@@ -164,7 +164,7 @@ def test_reference_has_a_row_for_each_setting_and_marks_secrets() -> None:
 def test_defaults_of_embedded_mode(embedded: dict[str, str], folder: Path) -> None:
     loaded = load(embedded)
     assert not loaded.use_redis_sessions
-    assert (loaded.app_env, loaded.production, loaded.host, loaded.port) == ("development", False, "127.0.0.1", 3000)
+    assert (loaded.app_env, loaded.is_production, loaded.host, loaded.port) == ("development", False, "127.0.0.1", 3000)
     assert (loaded.shutdown_timeout, loaded.shutdown_delay) == (30, 0)
     assert loaded.redis_url is None
     assert loaded.data_folder == folder
@@ -173,7 +173,7 @@ def test_defaults_of_embedded_mode(embedded: dict[str, str], folder: Path) -> No
 def test_defaults_of_fleet_mode() -> None:
     loaded = load(FLEET)
     assert loaded.use_redis_sessions
-    assert (loaded.app_env, loaded.production, loaded.port) == ("production", True, 3000)
+    assert (loaded.app_env, loaded.is_production, loaded.port) == ("production", True, 3000)
     assert loaded.host == "0.0.0.0"  # noqa: S104
     assert (loaded.shutdown_timeout, loaded.shutdown_delay) == (30, 5)
     assert loaded.redis_url == FLEET["REDIS_URL"]

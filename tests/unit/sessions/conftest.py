@@ -12,7 +12,7 @@ from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.sql_store import SqlSessionStore
-from app.sessions.store import Change, Fields, Owner, SessionStore
+from app.sessions.store import FieldChange, Fields, Owner, SessionStore
 
 MAX_AGE = 1000
 
@@ -59,7 +59,7 @@ class RecordingStore:
         self._record("create")
         return self.inner.create(key, fields, ttl, owner, replaces)
 
-    def merge(self, key: str, changes: Mapping[str, Change], ttl: int | None) -> bool:
+    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None) -> bool:
         self._record("merge")
         return self.inner.merge(key, changes, ttl)
 

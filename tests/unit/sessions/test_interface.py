@@ -21,7 +21,7 @@ from app.sessions.cipher import RecordCipher, encryption_key_id
 from app.sessions.interface import SessionInterface
 from app.sessions.records import Record
 from app.sessions.session import Session
-from app.sessions.store import SIGNED, Change, Fields, Owner, record_key
+from app.sessions.store import SIGNED, FieldChange, Fields, Owner, record_key
 from tests.unit.conftest import Clock, count_of
 from tests.unit.sessions.conftest import Backend, RecordingStore
 
@@ -485,7 +485,7 @@ def test_corrupt_record_starts_a_new_session_and_is_counted(site: Site, kind: st
     site.visit(remember())
     key = site.key
     for name, value in damage(site).items():
-        site.store.inner.merge(key, {name: Change(value)}, None)
+        site.store.inner.merge(key, {name: FieldChange(value)}, None)
     before = count_of("reporadar_session_integrity_failures_total", reason=reason)
     assert site.see(all_values) == {}
     assert site.calls == ["load", "destroy"]
@@ -499,7 +499,7 @@ def test_corrupt_record_starts_a_new_session_and_is_counted(site: Site, kind: st
 @pytest.mark.parametrize("name", [".created", ".seen"])
 def test_record_without_times_starts_a_new_session(site: Site, name: str) -> None:
     site.visit(remember())
-    site.store.inner.merge(site.key, {name: Change(None)}, None)
+    site.store.inner.merge(site.key, {name: FieldChange(None)}, None)
     before = count_of("reporadar_session_integrity_failures_total", reason="incomplete")
     assert site.see(all_values) == {}
     assert count_of("reporadar_session_integrity_failures_total", reason="incomplete") == before + 1
@@ -507,7 +507,7 @@ def test_record_without_times_starts_a_new_session(site: Site, name: str) -> Non
 
 def test_content_of_a_corrupt_record_is_not_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     site.visit(remember())
-    site.store.inner.merge(site.key, {"name": Change(b"a-value-to-find")}, None)
+    site.store.inner.merge(site.key, {"name": FieldChange(b"a-value-to-find")}, None)
     site.visit(all_values)
     assert "rejected" in caplog.text
     assert "a-value-to-find" not in caplog.text
@@ -567,7 +567,7 @@ def test_fleet_is_not_asked_about_known_keys(make_site: MakeSite) -> None:
     site.refresh_keys = never
     site.visit(remember())
     assert site.see(all_values) == {"name": "ada"}
-    site.store.inner.merge(site.key, {"name": Change(b"garbage")}, None)
+    site.store.inner.merge(site.key, {"name": FieldChange(b"garbage")}, None)
     assert site.see(all_values) == {}
 
 

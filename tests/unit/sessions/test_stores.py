@@ -16,7 +16,7 @@ from app.sessions.store import (
     MAX_SESSIONS_PER_USER,
     PASSWORD_VERSION_OF_DELETED_ACCOUNT,
     SIGNED,
-    Change,
+    FieldChange,
     Owner,
     SessionStore,
     key_ids,
@@ -74,7 +74,7 @@ def test_destroyed_record_is_none(store: SessionStore) -> None:
 def test_record_expires_after_its_ttl(store: SessionStore) -> None:
     create(store, ONE, ttl=1)
     wait_until(lambda: store.load(ONE) is None, what="the record to expire")
-    assert not store.merge(ONE, {"name": Change(b"back")}, TTL)
+    assert not store.merge(ONE, {"name": FieldChange(b"back")}, TTL)
     assert store.load(ONE) is None
 
 
@@ -94,25 +94,25 @@ def test_new_record_replaces_another(backend: Backend) -> None:
 
 def test_merge_changes_only_the_given_fields(store: SessionStore) -> None:
     create(store, ONE)
-    assert store.merge(ONE, {"name": Change(b"other"), "new": Change(b"")}, None)
+    assert store.merge(ONE, {"name": FieldChange(b"other"), "new": FieldChange(b"")}, None)
     assert store.load(ONE) == {"name": b"other", "new": b"", ".created": b"1"}
-    assert store.merge(ONE, {"name": Change(None), "never": Change(None)}, None)
+    assert store.merge(ONE, {"name": FieldChange(None), "never": FieldChange(None)}, None)
     assert store.load(ONE) == {"new": b"", ".created": b"1"}
 
 
 def test_merge_does_not_restore_a_destroyed_record(store: SessionStore) -> None:
     create(store, ONE)
     store.destroy(ONE)
-    assert not store.merge(ONE, {"name": Change(b"other")}, TTL)
+    assert not store.merge(ONE, {"name": FieldChange(b"other")}, TTL)
     assert store.load(ONE) is None
 
 
 def test_change_applies_only_to_the_expected_value(store: SessionStore) -> None:
     create(store, ONE)
     changes = {
-        "name": Change(b"other", expected=FIELDS["name"]),
-        ".created": Change(b"2", expected=b"3"),
-        "missing": Change(b"new", expected=b""),
+        "name": FieldChange(b"other", expected=FIELDS["name"]),
+        ".created": FieldChange(b"2", expected=b"3"),
+        "missing": FieldChange(b"new", expected=b""),
     }
     assert store.merge(ONE, changes, None)
     assert store.load(ONE) == {"name": b"other", ".created": b"1"}
@@ -120,30 +120,30 @@ def test_change_applies_only_to_the_expected_value(store: SessionStore) -> None:
 
 def test_deletion_applies_only_to_the_expected_value(store: SessionStore) -> None:
     create(store, ONE)
-    store.merge(ONE, {"name": Change(None, expected=b"other")}, None)
+    store.merge(ONE, {"name": FieldChange(None, expected=b"other")}, None)
     assert store.load(ONE) == FIELDS
-    store.merge(ONE, {"name": Change(None, expected=FIELDS["name"])}, None)
+    store.merge(ONE, {"name": FieldChange(None, expected=FIELDS["name"])}, None)
     assert store.load(ONE) == {".created": b"1"}
 
 
 def test_merge_without_ttl_keeps_the_ttl(store: SessionStore) -> None:
     create(store, ONE, ttl=1)
-    store.merge(ONE, {"name": Change(b"other")}, None)
+    store.merge(ONE, {"name": FieldChange(b"other")}, None)
     create(store, TWO, ttl=1)
-    store.merge(TWO, {"name": Change(b"other")}, TTL)
+    store.merge(TWO, {"name": FieldChange(b"other")}, TTL)
     wait_until(lambda: store.load(ONE) is None, what="the record to expire")
     assert store.load(TWO) is not None
 
 
 def test_merge_without_applied_changes_keeps_the_ttl(store: SessionStore) -> None:
     create(store, ONE, ttl=1)
-    assert store.merge(ONE, {"name": Change(b"other", expected=b"unlike")}, TTL)
+    assert store.merge(ONE, {"name": FieldChange(b"other", expected=b"unlike")}, TTL)
     wait_until(lambda: store.load(ONE) is None, what="the record to expire")
 
 
 def test_merge_can_shorten_the_ttl(store: SessionStore) -> None:
     create(store, ONE)
-    store.merge(ONE, {"name": Change(b"other")}, 1)
+    store.merge(ONE, {"name": FieldChange(b"other")}, 1)
     wait_until(lambda: store.load(ONE) is None, what="the record to expire")
 
 
@@ -303,7 +303,7 @@ def test_field_name_that_is_not_utf8_is_replaced(redis_store: RedisSessionStore,
 
 def test_each_redis_key_has_a_ttl(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
     create(redis_store, ONE, owner=Owner(7, 1))
-    redis_store.merge(ONE, {"name": Change(b"other")}, None)
+    redis_store.merge(ONE, {"name": FieldChange(b"other")}, None)
     redis_store.destroy_all(7, keep=ONE, password_version=2)
     times = {key.decode(): redis_client.ttl(key) for key in redis_client.scan_iter()}
     assert set(times) == {ONE, "user:7:sessions", "user:7:password-version"}
@@ -355,11 +355,11 @@ def test_each_method_is_one_round_trip_and_keys_contain_no_session_id(
     session_id = os.urandom(16).hex()
     key = record_key(session_id)
     create(redis_store, key)  # the scripts are known after their first call
-    redis_store.merge(key, {"name": Change(b"1")}, None)
+    redis_store.merge(key, {"name": FieldChange(b"1")}, None)
     with redis_server.commands() as commands:
         create(redis_store, key)
         redis_store.load(key)
-        redis_store.merge(key, {"name": Change(b"2")}, TTL)
+        redis_store.merge(key, {"name": FieldChange(b"2")}, TTL)
         redis_store.destroy(key)
     sent = [command.text for command in commands if command.client != "lua"]
     assert [text.split()[0] for text in sent] == ["EVALSHA", "HGETALL", "EVALSHA", "DEL"]
