@@ -1,4 +1,4 @@
-"""All pages. They work without scripts: a form is shown again with its errors, or answered with a redirect."""
+"""The views of all pages. They work without scripts: a form is shown again with its errors, or answered with a redirect."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class SocketClient:
 
 
 class ClientPool:
-    """All sockets: those that receive notifications, and bystanders.
+    """The sockets of a rehearsal: those that receive notifications, and bystanders.
 
     Bystanders show how fast an instance closes its sockets. They reconnect slowly, so that many of them cost little.
     """

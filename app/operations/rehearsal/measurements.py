@@ -1,4 +1,4 @@
-"""What a rehearsal has measured. Times are seconds on the monotonic clock of the load generator."""
+"""The measurements of a rehearsal. Times are seconds on the monotonic clock of the load generator."""
 
 from __future__ import annotations
 

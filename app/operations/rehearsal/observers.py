@@ -1,4 +1,4 @@
-"""What the scenario observes through the load balancer: readiness, and the stops that the fleet has recorded."""
+"""Observations through the load balancer: readiness, and the stops that the fleet has recorded."""
 
 from __future__ import annotations
 

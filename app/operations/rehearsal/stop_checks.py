@@ -27,7 +27,7 @@ def stops(measured: Measurements) -> Iterator[CheckResult]:
 
 
 def _readiness(stop: ObservedStop, settings: DrainSettings) -> CheckResult:
-    """With a delay, readiness must fail before the first socket is closed; without one, before the last."""
+    """Readiness must fail before the first socket is closed, or without SHUTDOWN_DELAY before the last."""
     if settings.shutdown_delay >= 1:
         due = min(stop.closings, default=stop.exited_at)
     else:
