@@ -200,6 +200,11 @@ def _delay_and_limit(measured: Measurements, sent: float, received: float) -> tu
     return received - sent, MAX_DELAY_SECONDS + (phase.stall if phase else 0.0)
 
 
+def analytics(measured: Measurements) -> list[CheckResult]:
+    found = measured.stored_events
+    return [events(measured, found), opt_outs(measured, found)] if found else []
+
+
 def events(measured: Measurements, found: StoredEvents) -> CheckResult:
     """Every event that was answered with 202 is due, because these users never opt out."""
     due = [event_id for batch in measured.events if batch.accepted is not None for event_id in batch.ids]

@@ -6,10 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 from dotenv import dotenv_values
@@ -79,22 +77,7 @@ def _make_fleet_plan(environment: Mapping[str, str], as_json: bool) -> Plan:
 def _run(plan: Plan, environment: Mapping[str, str]) -> int:
     """Run the plan in a new process, because this one is not patched by gevent. Signals are handled there."""
     child_environment = {name: value for name, value in environment.items() if name != "FLASK_RUN_FROM_CLI"}
-    with (
-        subprocess.Popen([*PROGRAM, plan.dump()], env=child_environment, cwd=PROJECT_ROOT) as program,
-        _forwarded_signals(program),
-    ):
+    with subprocess.Popen([*PROGRAM, plan.dump()], env=child_environment, cwd=PROJECT_ROOT) as program:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes
+        signal.signal(signal.SIGTERM, lambda *_: program.terminate())
         return program.wait()
-
-
-@contextmanager
-def _forwarded_signals(program: subprocess.Popen[bytes]) -> Iterator[None]:
-    def forward(number: int, _frame: Any) -> None:
-        if number == signal.SIGTERM:  # Ctrl-C reaches both processes
-            program.send_signal(number)
-
-    handlers = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

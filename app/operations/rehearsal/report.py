@@ -20,17 +20,12 @@ def check(measured: Measurements) -> list[CheckResult]:
         checks.longest_gap(measured),
         *checks.redis(measured),
         *checks.notifications(measured),
-        *_analytics(measured),
+        *checks.analytics(measured),
         checks.signed_out(measured),
         checks.logouts(measured),
         checks.reconnections(measured),
         *stops(measured),
     ]
-
-
-def _analytics(measured: Measurements) -> list[CheckResult]:
-    stored = measured.stored_events
-    return [checks.events(measured, stored), checks.opt_outs(measured, stored)] if stored else []
 
 
 def is_green(results: Iterable[CheckResult]) -> bool:

@@ -8,12 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from gevent.pool import Pool
-
 from app.core.errors import Unavailable
 from app.operations.rehearsal.http_client import BalancerClient, NoResponse
 
-CONCURRENT_SIGN_INS = 4  # password hashing is CPU-bound, and the login rate limit also counts attempts in progress
 SIGN_IN_ATTEMPTS = 5
 DELETION_SECONDS = 30.0
 
@@ -60,11 +57,6 @@ def _delete_all(user_ids: list[int], delete: Callable[[int], None]) -> int:
             delete(user_ids[-1])
             user_ids.pop()
     return len(user_ids)
-
-
-def sign_in_all(client: BalancerClient, users: list[RehearsalUser]) -> list[RehearsalUser]:
-    """Raise SignInFailed if one of them cannot sign in."""
-    return list(Pool(CONCURRENT_SIGN_INS).map(lambda user: sign_in(client, user), users))
 
 
 def sign_in(client: BalancerClient, user: RehearsalUser, attempts: int = SIGN_IN_ATTEMPTS) -> RehearsalUser:

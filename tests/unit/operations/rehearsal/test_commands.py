@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,13 +24,17 @@ sys.exit(1)
 
 
 @pytest.fixture(autouse=True)
-def fake_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def fake_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(commands, "PROGRAM", [sys.executable, "-c", FAKE_PROGRAM])
     monkeypatch.setattr(commands, "FLEET_SETTINGS", tmp_path / "fleet.env")
     monkeypatch.setattr(commands, "FLEET_PIDS", tmp_path / "fleet")
     monkeypatch.setenv("RECEIVED", str(tmp_path / "received"))
     monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")
     monkeypatch.delenv("USE_REDIS_SESSIONS", raising=False)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
