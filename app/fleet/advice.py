@@ -172,18 +172,19 @@ class _ThresholdWatch:
             self._samples.popleft()
         if sum(seconds for _, seconds, _ in self._samples) < self._window * FULL_SHARE:
             return
-        self.value = self._quantile(BEGIN_QUANTILE)
+        by_value = sorted((value, seconds) for _, seconds, value in self._samples)
+        self.value = _quantile(by_value, BEGIN_QUANTILE)
         if self.value > self.threshold:
             self.is_high, self.last_high_at, self.last_high = True, at, self.value
-        elif self._quantile(END_QUANTILE) < self.threshold * END_SHARE:
+        elif _quantile(by_value, END_QUANTILE) < self.threshold * END_SHARE:
             self.is_high = False
 
-    def _quantile(self, share: float) -> float:
-        """Return the value that is not exceeded during this share of the covered time."""
-        by_value = sorted((value, seconds) for _, seconds, value in self._samples)
-        left = share * sum(seconds for _, seconds in by_value)
-        for value, seconds in by_value:
-            left -= seconds
-            if left <= 0:
-                return value
-        return by_value[-1][0]
+
+def _quantile(by_value: list[tuple[float, float]], share: float) -> float:
+    """Return the value that is not exceeded during this share of the covered time, from sorted pairs of value and seconds."""
+    left = share * sum(seconds for _, seconds in by_value)
+    for value, seconds in by_value:
+        left -= seconds
+        if left <= 0:
+            return value
+    return by_value[-1][0]
