@@ -40,6 +40,7 @@ def answers_during_slow_queries(environment: dict[str, str], application: str, q
         return answers
 
 
+@pytest.mark.serial
 def test_others_are_answered_during_slow_queries(make_environment: MakeEnvironment) -> None:
     assert answers_during_slow_queries(make_environment(), "tests.faults.slow_queries:app") > 50
 
@@ -76,6 +77,7 @@ def answers_beside_a_greedy_connection(environment: dict[str, str], application:
         return answers
 
 
+@pytest.mark.serial
 def test_others_are_answered_beside_a_greedy_connection(tmp_path: Path) -> None:
     assert answers_beside_a_greedy_connection(embedded_environment(tmp_path), "wsgi:app") > 10
 

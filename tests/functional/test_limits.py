@@ -82,6 +82,7 @@ def test_wrong_passwords_of_others_do_not_lock_the_owner_out(start_fleet: StartF
     wait_until(lambda: stranger.log_in().status_code == 200, timeout=5, what="the stranger's right password to be accepted")
 
 
+@pytest.mark.serial
 def test_flood_of_logins_does_not_delay_other_requests(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1, RATE_LIMIT_LOGIN="100000/min")
     user = User(instance).register()

@@ -228,6 +228,7 @@ def send_events(websocket: WebSocket) -> None:
 ATTACKS = [send_bomb, send_large, send_large_in_parts, send_empty_parts, send_tiny, send_pongs, send_pings, send_events]
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_an_attacker_is_cut_off_and_others_do_not_notice(
     instance: Instance, user: User, attack: Callable[[WebSocket], None]
@@ -283,6 +284,7 @@ def notifications(texts: Iterator[str]) -> Iterator[dict[str, Any]]:
             yield json.loads(text[2:])[1]
 
 
+@pytest.mark.serial
 def test_those_who_never_read_cost_little_and_others_get_all(instance: Instance, user: User) -> None:
     count = 10_000
     with ExitStack() as stack:

@@ -186,6 +186,7 @@ def test_a_request_that_takes_too_long_is_cut_off_in_time(start_fleet: StartFlee
     assert "cut off: POST /held/set/name/" in instance.log()
 
 
+@pytest.mark.serial
 def test_with_nothing_to_wait_for_a_stop_takes_no_time(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1)
     with httpx.Client(base_url=instance.url, trust_env=False) as kept:
@@ -309,6 +310,7 @@ def drain_of_300(start_fleet: StartFleet, application: str = "wsgi:app") -> tupl
     return closed, turned, instance
 
 
+@pytest.mark.serial
 def test_300_sockets_are_shed_at_the_drain_rate(start_fleet: StartFleet) -> None:
     closed, turned, instance = drain_of_300(start_fleet)
     assert len(closed) == 300
@@ -390,6 +392,7 @@ def is_stuck(websocket: WebSocket) -> bool:
     return before == waiting() > 1000
 
 
+@pytest.mark.serial
 def test_sockets_do_not_take_the_places_of_requests(start_fleet: StartFleet) -> None:
     """All places for sockets are taken, and idle connections take all others."""
     (instance,) = start_fleet(1, MAX_SOCKETS="60", MAX_SOCKETS_PER_USER="60")

@@ -115,6 +115,7 @@ def browsers_of(user: User, count: int) -> list[User]:
     return browsers
 
 
+@pytest.mark.serial
 @STORES
 @BREAKAGES
 def test_a_crowd_gets_its_503_as_quickly(fleet: StoreFleet, name: str, how: str) -> None:
