@@ -29,7 +29,7 @@ def row(page: Page, browser: str) -> Locator:
     return page.get_by_role("listitem").filter(has_text=browser)
 
 
-def test_an_account_from_its_first_day_to_its_last(visit: Visit) -> None:
+def test_account_from_registration_to_deletion(visit: Visit) -> None:
     email = new_email()
     here = visit(java_script_enabled=False)
 
@@ -99,7 +99,7 @@ def test_all_other_sessions_end_at_once(visit: Visit) -> None:
     expect_heading(there, "Sign in")
 
 
-def test_a_session_that_has_ended_meanwhile_is_no_error(visit: Visit) -> None:
+def test_ended_session_is_no_error(visit: Visit) -> None:
     here, there = visit(), visit(user_agent=FIREFOX)
     email = open_account(here)
     there.goto("/login")
@@ -113,7 +113,7 @@ def test_a_session_that_has_ended_meanwhile_is_no_error(visit: Visit) -> None:
     expect(row(here, "Firefox on Windows")).to_have_count(0)
 
 
-def test_what_is_wrong_is_said_at_its_field(visit: Visit) -> None:
+def test_errors_are_shown_at_their_field(visit: Visit) -> None:
     page = visit()
     email = new_email()
     page.goto("/register")
@@ -129,7 +129,7 @@ def test_what_is_wrong_is_said_at_its_field(visit: Visit) -> None:
     expect(page).to_have_title("Error: Register – RepoRadar")
 
 
-def test_a_taken_address_is_said_above_the_form(visit: Visit) -> None:
+def test_taken_address_is_reported_above_the_form(visit: Visit) -> None:
     page = visit()
     email = open_account(visit())
     page.goto("/register")
@@ -140,7 +140,7 @@ def test_a_taken_address_is_said_above_the_form(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize(("label", "button"), [("Current password", "Change password"), ("Your password", "Delete my account")])
-def test_settings_need_the_right_password(visit: Visit, label: str, button: str) -> None:
+def test_settings_require_the_current_password(visit: Visit, label: str, button: str) -> None:
     page = visit()
     open_account(page)
     page.goto("/settings")
@@ -152,7 +152,7 @@ def test_settings_need_the_right_password(visit: Visit, label: str, button: str)
 
 
 @pytest.mark.parametrize("label", ["E-mail", "Password"])
-def test_texts_that_are_too_long_are_refused_unhashed(visit: Visit, label: str) -> None:
+def test_too_long_texts_are_refused_before_hashing(visit: Visit, label: str) -> None:
     page = visit()
     page.goto("/login")
     page.get_by_label("E-mail").fill("someone@example.org")
@@ -164,7 +164,7 @@ def test_texts_that_are_too_long_are_refused_unhashed(visit: Visit, label: str) 
     expect(page.get_by_label(label)).to_have_attribute("aria-invalid", "true")
 
 
-def test_too_many_attempts(visit: Visit, start_instance: StartInstance) -> None:
+def test_too_many_attempts_are_refused(visit: Visit, start_instance: StartInstance) -> None:
     page = visit(base_url=start_instance(RATE_LIMIT_LOGIN="1/15min").url)
     page.goto("/login")
     sign_in(page, "someone@example.org")
@@ -187,7 +187,7 @@ def test_too_many_attempts(visit: Visit, start_instance: StartInstance) -> None:
         ("", "/"),
     ],
 )
-def test_signing_in_leads_to_pages_of_this_site_only(visit: Visit, path: str, arrives_at: str) -> None:
+def test_sign_in_redirects_only_to_this_site(visit: Visit, path: str, arrives_at: str) -> None:
     page = visit()
     email = open_account(visit())
     page.goto("/login")
@@ -196,7 +196,7 @@ def test_signing_in_leads_to_pages_of_this_site_only(visit: Visit, path: str, ar
     expect(page).to_have_url(arrives_at)
 
 
-def test_production_over_plain_http_says_why_it_can_not_work(visit: Visit, start_instance: StartInstance) -> None:
+def test_production_over_plain_http_is_explained_on_the_page(visit: Visit, start_instance: StartInstance) -> None:
     page = visit(base_url=start_instance(APP_ENV="production", SHUTDOWN_DELAY="0").url)
     for path in ("/login", "/register"):
         page.goto(path)

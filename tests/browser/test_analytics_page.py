@@ -74,7 +74,7 @@ def total(page: Page) -> int:
     return int((page.locator("#total").text_content() or "").replace(",", ""))
 
 
-def test_an_administrator_finds_it_and_chooses_a_range(visit_analytics: Visit) -> None:
+def test_administrator_opens_analytics_and_chooses_a_range(visit_analytics: Visit) -> None:
     page = visit_analytics("/")
     page.get_by_role("link", name="Analytics").click()
     expect_heading(page, "Analytics")
@@ -88,7 +88,7 @@ def test_an_administrator_finds_it_and_chooses_a_range(visit_analytics: Visit) -
     assert total(page) == recent
 
 
-def test_own_dates_and_wrong_ones(visit_analytics: Visit) -> None:
+def test_custom_and_invalid_dates(visit_analytics: Visit) -> None:
     page = visit_analytics()
     day = (datetime.now(UTC) - timedelta(days=40)).date().isoformat()
     page.get_by_label("From").fill(day)
@@ -103,7 +103,7 @@ def test_own_dates_and_wrong_ones(visit_analytics: Visit) -> None:
     expect(page.locator("#from-error")).to_have_text("from has to be before to.")
 
 
-def test_it_counts_what_is_stored_and_shows_it(visit_analytics: Visit, started: Counted) -> None:
+def test_stored_events_are_counted_live(visit_analytics: Visit, started: Counted) -> None:
     page = visit_analytics()
     expect_live(page)
     expect(page.locator("#stored")).to_have_text("0 events stored since you opened this page")
@@ -119,7 +119,7 @@ def test_it_counts_what_is_stored_and_shows_it(visit_analytics: Visit, started: 
     expect(page.locator("#stored")).to_have_text("1,015 events stored since you opened this page")
 
 
-def test_after_a_lost_connection_it_says_that_it_may_have_missed_some(visit_analytics: Visit, started: Counted) -> None:
+def test_page_reports_possibly_missed_events_after_a_reconnect(visit_analytics: Visit, started: Counted) -> None:
     page = visit_analytics()
     expect_live(page)
     started.publish([Message(ANALYTICS_ROOM, "events_stored", {"count": 2})])
@@ -131,7 +131,7 @@ def test_after_a_lost_connection_it_says_that_it_may_have_missed_some(visit_anal
     expect(page.locator("#stored")).to_have_text("At least 2 events stored since you opened this page", timeout=LIVE_MS)
 
 
-def test_it_works_without_scripts(visit_analytics: Visit) -> None:
+def test_analytics_page_works_without_scripts(visit_analytics: Visit) -> None:
     page = visit_analytics(java_script_enabled=False)
     expect(page.locator("#stored")).to_be_hidden()
     page.get_by_role("link", name="7 days").click()
@@ -143,7 +143,7 @@ def test_it_works_without_scripts(visit_analytics: Visit) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("query", ["", "?range=24h", "?range=12m", "?from=2024-01-01&to=2024-01-02", "?from=x"])
-def test_it_fits_and_is_legible(visit_analytics: Visit, scheme: str, query: str) -> None:
+def test_analytics_page_fits_and_is_legible(visit_analytics: Visit, scheme: str, query: str) -> None:
     page = visit_analytics(f"/admin/analytics{query}", color_scheme=scheme)
     expect(page.locator("body")).to_have_css("background-color", GROUND[scheme])
     expect(page.locator("#stored")).to_be_visible()

@@ -25,7 +25,7 @@ def order(page: Page) -> None:
     assert page.request.post("/api/analytics/exports", data=ORDER).status == 202
 
 
-def test_an_export_becomes_ready_on_the_open_page(
+def test_export_becomes_ready_on_the_open_page(
     visit: Visit, instance: Instance, held_git: HeldGit, make_repository: MakeRepository
 ) -> None:
     page = visit()
@@ -46,7 +46,7 @@ def test_an_export_becomes_ready_on_the_open_page(
         assert Path(started.value.path()).read_text().strip() == HEADER
 
 
-def test_progress_moves_without_a_reload(visit: Visit, instance: Instance) -> None:
+def test_export_progress_updates_without_a_reload(visit: Visit, instance: Instance) -> None:
     page = visit()
     open_exports(page, instance)
     page.set_content(
@@ -61,7 +61,7 @@ def test_progress_moves_without_a_reload(visit: Visit, instance: Instance) -> No
     assert page.locator("progress").evaluate("bar => bar.value") == 42
 
 
-def test_an_order_without_a_script(visit: Visit, instance: Instance) -> None:
+def test_export_is_requested_without_scripts(visit: Visit, instance: Instance) -> None:
     page = visit(java_script_enabled=False)
     open_exports(page, instance)
     page.get_by_label("First day").fill("2026-02-01")
@@ -76,7 +76,7 @@ def test_an_order_without_a_script(visit: Visit, instance: Instance) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_legible_and_fits_a_phone(visit: Visit, instance: Instance, scheme: Literal["light", "dark"]) -> None:
+def test_exports_page_is_legible_and_fits_a_phone(visit: Visit, instance: Instance, scheme: Literal["light", "dark"]) -> None:
     page = visit(viewport=PHONE, color_scheme=scheme)
     open_exports(page, instance)
     order(page)

@@ -90,7 +90,7 @@ def expect_refreshes(page: Page, count: int = 1) -> None:
         expect(page.locator("#freshness")).not_to_have_text(seen, timeout=SEEN_MS)
 
 
-def test_every_instance_is_there(page: Page) -> None:
+def test_page_lists_every_instance(page: Page) -> None:
     page.goto("/")
     page.get_by_role("link", name="Fleet").click()
     expect_heading(page, "Fleet")
@@ -104,7 +104,7 @@ def test_every_instance_is_there(page: Page) -> None:
     expect(page.get_by_role("contentinfo")).to_contain_text(re.compile(r"Served by instance instance-[12]"))
 
 
-def test_a_drained_instance_is_seen_loses_its_sockets_and_comes_back(
+def test_drained_instance_loses_its_sockets_and_can_be_reactivated(
     page: Page, visit: Visit, fleet: Fleet, administrator: Any
 ) -> None:
     page.evaluate("window.loadedOnce = true")
@@ -131,9 +131,7 @@ def test_a_drained_instance_is_seen_loses_its_sockets_and_comes_back(
     assert page.evaluate("window.loadedOnce")
 
 
-def test_a_killed_instance_disappears_and_is_listed_as_crashed(
-    page: Page, visit: Visit, fleet: Fleet, administrator: Any
-) -> None:
+def test_killed_instance_disappears_and_is_listed_as_crashed(page: Page, visit: Visit, fleet: Fleet, administrator: Any) -> None:
     direct = visit(base_url=fleet.instances[1].url, storage_state=administrator)
     direct.goto("/admin/fleet")
     expect(direct.locator("#freshness")).to_contain_text("Live: instance-2")
@@ -150,7 +148,7 @@ def test_a_killed_instance_disappears_and_is_listed_as_crashed(
     expect(direct.locator("#freshness")).to_contain_text("Live: instance-2", timeout=SEEN_MS)
 
 
-def test_a_clean_stop_shows_its_phases(page: Page, fleet: Fleet) -> None:
+def test_clean_stop_shows_its_phases(page: Page, fleet: Fleet) -> None:
     fleet.instances[1].restart()
     stop = page.locator("#stops").get_by_role("listitem")
     expect(stop).to_contain_text(re.compile(r"clean instance-2\s+just now, in \d+\.\d s; longest phase: \w+"), timeout=SEEN_MS)
@@ -160,7 +158,7 @@ def test_a_clean_stop_shows_its_phases(page: Page, fleet: Fleet) -> None:
         expect(stop.get_by_role("row", name=phase)).to_be_visible()
 
 
-def test_nobody_is_disturbed_by_what_is_new(page: Page, fleet: Fleet) -> None:
+def test_updates_keep_focus_and_selection(page: Page, fleet: Fleet) -> None:
     press_here = page.get_by_role("button", name="Drain instance-1", exact=True)
     press_here.focus()
     page.request.post("/api/fleet/instances/instance-2/drain")
@@ -175,7 +173,7 @@ def test_nobody_is_disturbed_by_what_is_new(page: Page, fleet: Fleet) -> None:
     assert page.evaluate("getSelection().toString()").strip() == "instance-1"
 
 
-def test_a_button_is_pressed_for_as_long_as_one_likes(page: Page) -> None:
+def test_long_press_of_a_button_works(page: Page) -> None:
     page.get_by_role("button", name="Drain instance-2", exact=True).hover()
     page.mouse.down()
     for _ in range(2):  # updates that arrive while the button is pressed
@@ -197,7 +195,7 @@ detail => {
 
 
 @pytest.mark.parametrize(("detail", "refused"), [(1, True), (0, False)], ids=["pointer", "keyboard"])
-def test_a_click_is_not_taken_for_one_on_the_row_that_has_just_come_there(page: Page, detail: int, refused: bool) -> None:
+def test_click_on_a_row_that_has_just_moved_is_ignored(page: Page, detail: int, refused: bool) -> None:
     expect_refreshes(page)
     page.evaluate(PRESS_AT_ONCE, detail)
     page.request.post("/api/fleet/instances/instance-2/drain")
@@ -206,7 +204,7 @@ def test_a_click_is_not_taken_for_one_on_the_row_that_has_just_come_there(page: 
     expect_verdict(page, "2 of 2 instances are ready")
 
 
-def test_the_last_ready_one_takes_a_second_word(page: Page) -> None:
+def test_draining_the_last_ready_instance_requires_confirmation(page: Page) -> None:
     press(page, "Drain instance-1")
     press(page, "Drain instance-2")  # at once, maybe before the first knows
     expect(page.get_by_role("alert")).to_contain_text("instance-2 is the last ready instance")
@@ -238,7 +236,7 @@ def is_back(page: Page) -> bool:
     return page.get_by_role("button", name="Drain instance-2", exact=True).is_visible()
 
 
-def test_it_is_for_administrators(visit: Visit, fleet: Fleet) -> None:
+def test_fleet_page_requires_an_administrator(visit: Visit, fleet: Fleet) -> None:
     page = visit(base_url=fleet.balancer.url)
     page.goto("/admin/fleet")
     expect_heading(page, "Sign in")
@@ -253,7 +251,7 @@ def test_it_is_for_administrators(visit: Visit, fleet: Fleet) -> None:
         assert page.request.post(f"/admin/fleet/instances/instance-2/{order}").status == 403
 
 
-def test_an_instance_that_is_gone(page: Page) -> None:
+def test_draining_a_missing_instance_is_reported(page: Page) -> None:
     form = page.locator("form").filter(has_text="Drain instance-2")
     form.evaluate("form => { form.action = form.action.replace('-2/', '-7/'); form.submit(); }")  # before the page is renewed
     expect(page.get_by_role("status").first).to_have_text("This instance has stopped.")
@@ -316,7 +314,7 @@ def in_trouble(redis: RedisServer) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_worst_comes_first_and_is_legible(page: Page, fleet: Fleet, scheme: Any) -> None:
+def test_worst_instance_comes_first_and_is_legible(page: Page, fleet: Fleet, scheme: Any) -> None:
     page.emulate_media(color_scheme=scheme)
     with in_trouble(fleet.redis):
         expect_verdict(page, "instance-3 is not ready; 2 of 3 are")
@@ -340,7 +338,7 @@ def test_the_worst_comes_first_and_is_legible(page: Page, fleet: Fleet, scheme: 
     expect_verdict(page, "2 of 2 instances are ready")
 
 
-def test_the_page_says_that_a_store_is_down_and_goes_on_trying(page: Page, fleet: Fleet) -> None:
+def test_page_reports_a_store_outage_and_retries(page: Page, fleet: Fleet) -> None:
     fleet.redis.kill()
     expect(page.locator("#freshness")).to_contain_text(
         re.compile("Not live. instance-[12] answers with 503. Last update: .*, from instance-[12]"), timeout=SEEN_MS
@@ -354,7 +352,7 @@ def test_the_page_says_that_a_store_is_down_and_goes_on_trying(page: Page, fleet
     expect(page.locator("#freshness")).to_contain_text("Live: instance-", timeout=BACK_MS)
 
 
-def test_the_end_of_the_session_is_told(visit: Visit, fleet: Fleet) -> None:
+def test_fleet_page_reports_the_end_of_the_session(visit: Visit, fleet: Fleet) -> None:
     page = visit(base_url=fleet.balancer.url)
     open_administrator(page, fleet.instances[0])
     page.goto("/admin/fleet")
@@ -364,7 +362,7 @@ def test_the_end_of_the_session_is_told(visit: Visit, fleet: Fleet) -> None:
     expect(page.get_by_role("alert")).to_contain_text("Your session has ended")
 
 
-def test_an_embedded_instance_shows_itself(visit: Visit, instance: Instance) -> None:
+def test_embedded_instance_shows_itself(visit: Visit, instance: Instance) -> None:
     page = visit()
     open_administrator(page, instance)
     page.goto("/admin/fleet")

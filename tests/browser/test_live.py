@@ -21,7 +21,7 @@ def expect_unread(page: Page, count: int) -> None:
     expect(page.get_by_role("link", name=f"Notifications {count} unread")).to_be_visible(timeout=PUSH_MS)
 
 
-def test_a_notification_arrives_on_every_page(visit: Visit, instance: Instance) -> None:
+def test_notification_arrives_on_every_page(visit: Visit, instance: Instance) -> None:
     page = visit()
     email = open_account(page)
     page.goto("/settings")
@@ -34,7 +34,7 @@ def test_a_notification_arrives_on_every_page(visit: Visit, instance: Instance) 
     expect(page.locator("#toasts")).to_be_empty()
 
 
-def test_the_list_of_notifications_grows_and_is_marked_as_read(visit: Visit, instance: Instance) -> None:
+def test_notification_list_grows_and_is_marked_as_read(visit: Visit, instance: Instance) -> None:
     page = visit()
     email = open_account(page)
     page.goto("/notifications")
@@ -50,7 +50,7 @@ def test_the_list_of_notifications_grows_and_is_marked_as_read(visit: Visit, ins
     expect(page).to_have_title("Notifications – RepoRadar")
 
 
-def test_notifications_without_scripts(visit: Visit, instance: Instance) -> None:
+def test_notifications_work_without_scripts(visit: Visit, instance: Instance) -> None:
     page = visit(java_script_enabled=False)
     email = open_account(page)
     notify(instance, email, "Number", count=60)
@@ -66,7 +66,7 @@ def test_notifications_without_scripts(visit: Visit, instance: Instance) -> None
 
 
 @pytest.mark.parametrize("query", ["?before=1", "?before=-5", "?before=99999999999999999999999", "?before=x"])
-def test_any_place_in_the_notifications_has_a_page(visit: Visit, query: str) -> None:
+def test_every_notification_page_has_an_address(visit: Visit, query: str) -> None:
     page = visit()
     open_account(page)
     answer = page.goto(f"/notifications{query}")
@@ -75,7 +75,7 @@ def test_any_place_in_the_notifications_has_a_page(visit: Visit, query: str) -> 
     expect(page.get_by_role("heading", level=2)).to_be_visible()
 
 
-def test_a_finished_analysis_is_a_notification_that_leads_to_its_report(visit: Visit, make_repository: MakeRepository) -> None:
+def test_notification_of_an_analysis_links_to_its_report(visit: Visit, make_repository: MakeRepository) -> None:
     page = visit()
     open_account(page)
     path = make_repository()
@@ -86,7 +86,7 @@ def test_a_finished_analysis_is_a_notification_that_leads_to_its_report(visit: V
     expect_heading(page, path.name)
 
 
-def test_what_came_while_the_instance_was_away_arrives_once(visit: Visit, start_instance: StartInstance) -> None:
+def test_notifications_during_an_outage_arrive_once(visit: Visit, start_instance: StartInstance) -> None:
     instance = start_instance()
     page = visit(base_url=instance.url)
     email = open_account(page)
@@ -102,7 +102,7 @@ def test_what_came_while_the_instance_was_away_arrives_once(visit: Visit, start_
     expect_live(page)
 
 
-def test_the_end_of_a_session_is_told(visit: Visit) -> None:
+def test_page_reports_the_end_of_the_session(visit: Visit) -> None:
     page = visit()
     open_account(page)
     page.goto("/settings")
@@ -114,7 +114,7 @@ def test_the_end_of_a_session_is_told(visit: Visit) -> None:
     expect_heading(page, "Sign in")
 
 
-def test_without_sockets_the_page_asks(visit: Visit, make_repository: MakeRepository, held_git: HeldGit) -> None:
+def test_page_polls_without_sockets(visit: Visit, make_repository: MakeRepository, held_git: HeldGit) -> None:
     page = visit()
     open_account(page)
     page.route("**/socket.io/?**", _refuse)
@@ -127,7 +127,7 @@ def test_without_sockets_the_page_asks(visit: Visit, make_repository: MakeReposi
     assert page.evaluate("window.loadedOnce")
 
 
-def test_long_polling_alone_is_as_live(visit: Visit, instance: Instance) -> None:
+def test_page_is_live_with_long_polling_only(visit: Visit, instance: Instance) -> None:
     page = visit()
     email = open_account(page)
     page.add_init_script("delete window.WebSocket")

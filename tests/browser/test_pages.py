@@ -81,7 +81,7 @@ every_page = pytest.mark.parametrize("go", PAGES.values(), ids=PAGES.keys())
 
 
 @every_page
-def test_fits_a_phone(visit: Visit, go: Go) -> None:
+def test_page_fits_a_phone(visit: Visit, go: Go) -> None:
     page = visit(viewport=PHONE)
     go(page)
     page.wait_for_load_state()  # of a page that a form led to; with its stylesheet
@@ -90,7 +90,7 @@ def test_fits_a_phone(visit: Visit, go: Go) -> None:
 
 @every_page
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_is_legible_in_light_and_dark(visit: Visit, go: Go, scheme: str) -> None:
+def test_page_is_legible_in_light_and_dark(visit: Visit, go: Go, scheme: str) -> None:
     page = visit(color_scheme=scheme)
     go(page)
     expect(page.locator("body")).to_have_css("background-color", GROUND[scheme])
@@ -98,7 +98,7 @@ def test_is_legible_in_light_and_dark(visit: Visit, go: Go, scheme: str) -> None
 
 
 @every_page
-def test_has_landmarks_one_heading_and_labels(visit: Visit, go: Go) -> None:
+def test_page_has_landmarks_one_heading_and_labels(visit: Visit, go: Go) -> None:
     page = visit()
     go(page)
     for landmark in ("banner", "main", "contentinfo"):
@@ -108,7 +108,7 @@ def test_has_landmarks_one_heading_and_labels(visit: Visit, go: Go) -> None:
 
 
 @every_page
-def test_the_keyboard_reaches_the_content_first(visit: Visit, go: Go) -> None:
+def test_skip_link_is_the_first_stop_of_the_keyboard(visit: Visit, go: Go) -> None:
     page = visit()
     go(page)
     skip = page.get_by_role("link", name="Skip to content")
@@ -133,13 +133,13 @@ def test_pages_with_reports_fit_and_are_legible(visit: Visit, make_repository: M
         assert page.locator("input:visible, select:visible").evaluate_all(UNLABELLED) == [], path
 
 
-def test_nothing_moves_for_those_who_asked_for_that(visit: Visit) -> None:
+def test_reduced_motion_is_respected(visit: Visit) -> None:
     page = visit(reduced_motion="reduce")
     page.goto("/")
     assert page.evaluate("document.getAnimations().length") == 0
 
 
-def test_an_error_page_names_its_request(visit: Visit) -> None:
+def test_error_page_shows_its_request_id(visit: Visit) -> None:
     page = visit()
     answer = page.goto("/nowhere")
     assert answer

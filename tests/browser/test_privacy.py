@@ -92,7 +92,7 @@ def eventually(page: Page, condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not come true")
 
 
-def test_a_page_that_is_left_says_so_until_a_no(visit: Visit, beacons: Beacons) -> None:
+def test_page_leave_is_recorded_until_an_opt_out(visit: Visit, beacons: Beacons) -> None:
     page = visit()
     page.goto("/privacy")
     leave(page)
@@ -107,7 +107,7 @@ def test_a_page_that_is_left_says_so_until_a_no(visit: Visit, beacons: Beacons) 
 
 
 @pytest.mark.parametrize("says_no", [False, True])
-def test_a_no_holds_in_another_tab_that_is_open(visit: Visit, beacons: Beacons, says_no: bool) -> None:
+def test_opt_out_applies_in_another_open_tab(visit: Visit, beacons: Beacons, says_no: bool) -> None:
     page = visit()
     other = page.context.new_page()
     other.goto("/privacy")
@@ -132,7 +132,7 @@ def two_browsers(visit: Visit) -> tuple[Page, Page]:
 
 
 @pytest.mark.parametrize("says_no", [False, True])
-def test_a_no_holds_in_another_browser_of_the_account(visit: Visit, beacons: Beacons, says_no: bool) -> None:
+def test_opt_out_applies_in_another_browser_of_the_account(visit: Visit, beacons: Beacons, says_no: bool) -> None:
     page, elsewhere = two_browsers(visit)
     elsewhere.evaluate(TRACK, "before")
     if says_no:
@@ -145,7 +145,7 @@ def test_a_no_holds_in_another_browser_of_the_account(visit: Visit, beacons: Bea
 
 
 @pytest.mark.parametrize("says_no", [False, True])
-def test_a_no_is_heard_of_by_a_page_that_was_cut_off_meanwhile(visit: Visit, beacons: Beacons, says_no: bool) -> None:
+def test_opt_out_reaches_a_page_that_was_disconnected(visit: Visit, beacons: Beacons, says_no: bool) -> None:
     page, elsewhere = two_browsers(visit)
     elsewhere.route("**/socket.io/**", lambda route: route.abort())
     elsewhere.evaluate("async () => (await import('/static/live.js')).socket.disconnect()")
@@ -162,7 +162,7 @@ def test_a_no_is_heard_of_by_a_page_that_was_cut_off_meanwhile(visit: Visit, bea
     assert bool(beacons.count(elsewhere)) is not says_no
 
 
-def test_nothing_is_sent_by_a_browser_with_global_privacy_control(visit: Visit, beacons: Beacons) -> None:
+def test_browser_with_global_privacy_control_sends_nothing(visit: Visit, beacons: Beacons) -> None:
     page = visit(extra_http_headers={"Sec-GPC": "1"})
     page.goto("/privacy")
     expect(page.locator(SCRIPT)).to_have_count(0)
@@ -171,7 +171,7 @@ def test_nothing_is_sent_by_a_browser_with_global_privacy_control(visit: Visit, 
     assert beacons.count(page) == 0
 
 
-def test_nor_by_one_that_tells_its_scripts_alone(visit: Visit, beacons: Beacons) -> None:
+def test_script_only_global_privacy_control_sends_nothing(visit: Visit, beacons: Beacons) -> None:
     page = visit()
     page.add_init_script(CLAIMS_GPC)
     page.goto("/privacy")
@@ -181,7 +181,7 @@ def test_nor_by_one_that_tells_its_scripts_alone(visit: Visit, beacons: Beacons)
     assert beacons.count(page) == 0
 
 
-def test_what_is_told_of_pages_and_notifications(
+def test_page_and_notification_events_have_the_declared_properties(
     visit: Visit, start_instance: StartInstance, make_repository: MakeRepository, root: Path
 ) -> None:
     instance = start_instance(REPOSITORY_ROOTS=str(root))
@@ -208,7 +208,7 @@ def test_what_is_told_of_pages_and_notifications(
     expect(page.locator("#toasts [data-track]")).to_have_count(0)
 
 
-def test_more_than_a_hundred_events_are_not_one_batch(visit: Visit) -> None:
+def test_events_are_sent_in_batches_of_at_most_100(visit: Visit) -> None:
     page = visit()
     page.goto("/privacy")
     page.evaluate("() => { navigator.sendBeacon = async (url, body) => { document.body.dataset.batch = await body.text(); }; }")
@@ -220,7 +220,7 @@ def test_more_than_a_hundred_events_are_not_one_batch(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("signed_in", [False, True])
-def test_saying_no_and_yes_without_scripts(visit: Visit, signed_in: bool) -> None:
+def test_opt_out_and_opt_in_without_scripts(visit: Visit, signed_in: bool) -> None:
     page = visit(java_script_enabled=False)
     if signed_in:
         open_account(page)
@@ -241,7 +241,7 @@ def test_saying_no_and_yes_without_scripts(visit: Visit, signed_in: bool) -> Non
     expect(status).to_contain_text("00:00 UTC")
 
 
-def test_the_settings_have_it_too(visit: Visit) -> None:
+def test_settings_offer_the_opt_out(visit: Visit) -> None:
     page = visit(java_script_enabled=False)
     open_account(page)
     page.goto("/settings")
@@ -252,7 +252,7 @@ def test_the_settings_have_it_too(visit: Visit) -> None:
     expect(page).to_have_url("/settings?done=counted")
 
 
-def test_a_no_beside_global_privacy_control(visit: Visit) -> None:
+def test_opt_out_with_global_privacy_control(visit: Visit) -> None:
     page = visit(extra_http_headers={"Sec-GPC": "1"})
     page.goto("/privacy")
     press(page, "Say no here too")
@@ -265,7 +265,7 @@ def test_a_no_beside_global_privacy_control(visit: Visit) -> None:
     )
 
 
-def test_the_keyboard_is_enough(visit: Visit) -> None:
+def test_privacy_page_works_by_keyboard(visit: Visit) -> None:
     page = visit()
     page.goto("/privacy")
     page.get_by_role("main").focus()
@@ -277,7 +277,7 @@ def test_the_keyboard_is_enough(visit: Visit) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("gpc", [False, True])
-def test_the_page_after_a_no_fits_and_is_legible(visit: Visit, scheme: str, gpc: bool) -> None:
+def test_page_after_an_opt_out_fits_and_is_legible(visit: Visit, scheme: str, gpc: bool) -> None:
     page = visit(viewport=PHONE, color_scheme=scheme, extra_http_headers={"Sec-GPC": "1"} if gpc else {})
     page.goto("/privacy")
     press(page, "Say no here too" if gpc else NO)

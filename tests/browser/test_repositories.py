@@ -46,7 +46,7 @@ def names(page: Page) -> list[str]:
     return page.get_by_role("main").get_by_role("heading", level=2).all_inner_texts()
 
 
-def test_a_report_arrives_without_a_reload(page: Page, make_repository: MakeRepository, held_git: HeldGit) -> None:
+def test_report_arrives_without_a_reload(page: Page, make_repository: MakeRepository, held_git: HeldGit) -> None:
     add(page, make_repository(commits=3))
     expect(page.get_by_role("heading", name="Analysis in progress")).to_be_visible()
     expect(page.get_by_role("progressbar")).to_have_count(1)
@@ -58,7 +58,7 @@ def test_a_report_arrives_without_a_reload(page: Page, make_repository: MakeRepo
     expect(page.get_by_role("definition").filter(has_text=re.compile(r"^3$"))).not_to_have_count(0)
 
 
-def test_the_bar_moves_while_somebody_types(page: Page, make_repository: MakeRepository, held_git: HeldGit) -> None:
+def test_progress_updates_while_the_user_types(page: Page, make_repository: MakeRepository, held_git: HeldGit) -> None:
     path = make_repository()
     add(page, path)
     page.goto("/")
@@ -72,7 +72,7 @@ def test_the_bar_moves_while_somebody_types(page: Page, make_repository: MakeRep
     expect(field).to_be_focused()
 
 
-def test_all_of_it_without_scripts(plain_page: Page, make_repository: MakeRepository) -> None:
+def test_repositories_work_without_scripts(plain_page: Page, make_repository: MakeRepository) -> None:
     path = make_repository()
     add(plain_page, path)
     reload_until(plain_page, "In numbers")
@@ -86,7 +86,7 @@ def test_all_of_it_without_scripts(plain_page: Page, make_repository: MakeReposi
     expect(plain_page.get_by_role("heading", name="No repositories yet")).to_be_visible()
 
 
-def test_from_an_address_to_a_report_by_keyboard(page: Page, make_repository: MakeRepository) -> None:
+def test_report_is_reached_by_keyboard(page: Page, make_repository: MakeRepository) -> None:
     page.goto("/")
     field = page.get_by_label("Repository address")
     for _ in range(20):
@@ -101,7 +101,7 @@ def test_from_an_address_to_a_report_by_keyboard(page: Page, make_repository: Ma
 @pytest.mark.parametrize(
     "address", ["http://example.org/a/b", "ext::sh -c date", "/etc", "--upload-pack=date", "<script>alert(1)</script>"]
 )
-def test_what_is_wrong_with_an_address_is_said_at_the_field(page: Page, address: str) -> None:
+def test_address_errors_are_shown_at_the_field(page: Page, address: str) -> None:
     page.goto("/")
     field = page.get_by_label("Repository address")
     field.fill(address)
@@ -113,7 +113,7 @@ def test_what_is_wrong_with_an_address_is_said_at_the_field(page: Page, address:
     expect(page).to_have_title("Error: Your repositories – RepoRadar")
 
 
-def test_the_report_says_everything_in_words(page: Page, make_repository: MakeRepository) -> None:
+def test_report_states_every_score_in_words(page: Page, make_repository: MakeRepository) -> None:
     analysed(page, make_repository(commits=4))
     radar = page.get_by_role("img", name=re.compile("^Scores of repository-"))
     expect(radar).to_have_accessible_description(re.compile("Activity: (\\d+ of 100|no score). Community: .* Engineering: "))
@@ -125,7 +125,7 @@ def test_the_report_says_everything_in_words(page: Page, make_repository: MakeRe
     expect(page.get_by_role("listitem").filter(has_text="Security policy")).to_contain_text("missing")
 
 
-def test_odd_paths_do_no_harm(visit: Visit, make_repository: MakeRepository) -> None:
+def test_unusual_paths_are_escaped(visit: Visit, make_repository: MakeRepository) -> None:
     page = visit(viewport={"width": 360, "height": 740})
     open_account(page)
     long = "/".join(["averylongfoldername"] * 10)
@@ -138,13 +138,13 @@ def test_odd_paths_do_no_harm(visit: Visit, make_repository: MakeRepository) -> 
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_an_empty_repository_has_a_page_too(page: Page, make_repository: MakeRepository) -> None:
+def test_empty_repository_has_a_page(page: Page, make_repository: MakeRepository) -> None:
     analysed(page, make_repository(commits=0))
     expect(page.get_by_role("main")).to_contain_text("This repository has no commits on its default branch")
     expect(page.get_by_role("main")).to_contain_text("no overall score")
 
 
-def test_a_cancelled_analysis(page: Page, make_repository: MakeRepository, held_git: HeldGit) -> None:
+def test_analysis_is_cancelled_on_the_page(page: Page, make_repository: MakeRepository, held_git: HeldGit) -> None:
     add(page, make_repository())
     press(page, "Cancel")
     expect(page.get_by_role("status")).to_have_text("The analysis was cancelled.")
@@ -154,7 +154,7 @@ def test_a_cancelled_analysis(page: Page, make_repository: MakeRepository, held_
     expect(page.get_by_role("heading", name="In numbers")).to_be_visible(timeout=ANALYSIS_MS)
 
 
-def test_a_failed_analysis_says_why_and_keeps_the_older_report(page: Page, make_repository: MakeRepository) -> None:
+def test_failed_analysis_shows_the_reason_and_keeps_the_older_report(page: Page, make_repository: MakeRepository) -> None:
     path = make_repository()
     analysed(page, path)
     shutil.rmtree(path / ".git")
@@ -168,7 +168,7 @@ def test_a_failed_analysis_says_why_and_keeps_the_older_report(page: Page, make_
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
 
 
-def test_a_history_begins_with_the_second_analysis(page: Page, make_repository: MakeRepository) -> None:
+def test_history_begins_with_the_second_analysis(page: Page, make_repository: MakeRepository) -> None:
     path = make_repository(commits=2)
     analysed(page, path)
     expect(page.get_by_role("region", name="History")).to_contain_text("The history begins with the second analysis.")
@@ -180,7 +180,7 @@ def test_a_history_begins_with_the_second_analysis(page: Page, make_repository: 
     expect(history.get_by_role("table").get_by_role("row")).to_have_count(3)
 
 
-def test_search_and_order(page: Page, make_repository: MakeRepository) -> None:
+def test_repository_list_is_searched_and_sorted(page: Page, make_repository: MakeRepository) -> None:
     for name in ("search-b", "search-a", "other-c"):
         analysed(page, make_repository(name))
     page.goto("/")
@@ -198,7 +198,7 @@ def test_search_and_order(page: Page, make_repository: MakeRepository) -> None:
     assert len(names(page)) == 3
 
 
-def test_side_by_side(plain_page: Page, make_repository: MakeRepository) -> None:
+def test_repositories_are_compared_side_by_side(plain_page: Page, make_repository: MakeRepository) -> None:
     page = plain_page
     paths = [make_repository(commits=commits) for commits in (2, 5)]
     for path in paths:
@@ -225,20 +225,20 @@ def test_side_by_side(plain_page: Page, make_repository: MakeRepository) -> None
 
 
 @pytest.mark.parametrize("query", ["", "?ids=1,2", "?ids=x,,99999999999999999999999"])
-def test_there_is_something_to_do_where_nothing_can_be_compared(page: Page, query: str) -> None:
+def test_comparison_without_repositories_offers_a_next_step(page: Page, query: str) -> None:
     page.goto(f"/compare{query}")
     expect(page.get_by_role("heading", name="Nothing to compare yet")).to_be_visible()
 
 
 @pytest.mark.parametrize("path", ["/repositories/987654321", "/repositories/99999999999999999999", "/repositories/1x"])
-def test_a_repository_that_is_not_followed_is_not_found(page: Page, path: str) -> None:
+def test_unfollowed_repository_is_not_found(page: Page, path: str) -> None:
     answer = page.goto(path)
     assert answer
     assert answer.status == 404
     expect(page.get_by_role("link", name="Home")).to_be_visible()
 
 
-def test_the_report_as_a_file(page: Page, make_repository: MakeRepository) -> None:
+def test_report_is_downloaded_as_a_file(page: Page, make_repository: MakeRepository) -> None:
     path = make_repository(commits=4)
     analysed(page, path)
     with page.expect_download() as download:
@@ -249,7 +249,7 @@ def test_the_report_as_a_file(page: Page, make_repository: MakeRepository) -> No
     assert document["report"]["commits"] == 4
 
 
-def test_the_report_on_paper(visit: Visit, make_repository: MakeRepository) -> None:
+def test_report_is_printable(visit: Visit, make_repository: MakeRepository) -> None:
     page = visit(color_scheme="dark")
     open_account(page)
     analysed(page, make_repository(commits=20))

@@ -6,7 +6,7 @@ from harness.servers import Instance, RedisServer, fleet_environment
 from tests.browser.conftest import Visit, open_account
 
 
-def test_pages_while_the_session_store_is_down(visit: Visit, database_url: str) -> None:
+def test_pages_during_an_outage_of_the_session_store(visit: Visit, database_url: str) -> None:
     with RedisServer() as redis:
         environment = fleet_environment(redis.url, database_url)
         with Instance(environment) as instance:

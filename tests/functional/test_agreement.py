@@ -36,7 +36,7 @@ def disagreements(admin: User) -> list[tuple[str, list[str]]]:
     return [(one["kind"], one["instance_ids"]) for one in found]
 
 
-def test_who_does_not_fit_in_does_not_become_ready(start_fleet: StartFleet, postgres_server: PostgresServer) -> None:
+def test_mismatching_instance_does_not_become_ready(start_fleet: StartFleet, postgres_server: PostgresServer) -> None:
     (elder,) = start_fleet(1)
     admin = User(elder).register()
     promote(elder.environment, admin.email)

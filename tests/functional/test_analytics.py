@@ -136,7 +136,7 @@ def test_events_survive_many_sigkills_without_loss_or_duplicates(fleet: EventFle
     assert sum(sender.retries for sender in senders) > 0
 
 
-def test_stores_that_are_killed_lose_nothing_that_was_accepted(fleet: EventFleet) -> None:
+def test_killed_stores_lose_no_accepted_event(fleet: EventFleet) -> None:
     before = set(fleet.stored())
     senders = [Sender(session_of(fleet.user()), fleet.instances, count=10, pause=0.02) for _ in range(4)]
     with running(senders):
@@ -153,7 +153,7 @@ def test_stores_that_are_killed_lose_nothing_that_was_accepted(fleet: EventFleet
     assert len(accepted) > count(150, 500)
 
 
-def test_events_that_are_acknowledged_before_they_are_stored_get_lost(start: StartFleet) -> None:
+def test_events_acknowledged_before_storage_are_lost(start: StartFleet) -> None:
     """The test above can fail."""
     fleet = start(worker="tests.faults.acknowledged_early")
     senders = [Sender(session_of(fleet.user()), fleet.instances, count=50) for _ in range(2)]
@@ -163,7 +163,7 @@ def test_events_that_are_acknowledged_before_they_are_stored_get_lost(start: Sta
     assert accepted - set(fleet.stored()) != set()
 
 
-def test_an_embedded_instance_that_is_killed_loses_and_doubles_nothing(tmp_path: Any) -> None:
+def test_killed_embedded_instance_loses_and_duplicates_nothing(tmp_path: Any) -> None:
     environment = embedded_environment(tmp_path, **NO_RATE_LIMITS)
     migrate(environment)
     with Instance(environment) as instance:
@@ -237,7 +237,7 @@ def disbelieved(noes: Sequence[No], found: dict[str, datetime]) -> tuple[int, in
     return accepted, late
 
 
-def test_nothing_is_stored_after_a_no(fleet: EventFleet) -> None:
+def test_no_event_is_stored_after_an_opt_out(fleet: EventFleet) -> None:
     noes, others, rate = say_no_under_load(fleet)
     found = fleet.stored()
     assert disbelieved(noes, found) == (0, 0)
@@ -245,10 +245,10 @@ def test_nothing_is_stored_after_a_no(fleet: EventFleet) -> None:
     for other in others:
         assert other.accepted - found.keys() == set()
         assert other.refused == set()
-    assert rate > 500
+    assert rate > count(100, 500)
 
 
-def test_an_opt_out_that_fails_open_is_seen(start: StartFleet) -> None:
+def test_opt_out_that_fails_open_is_detected(start: StartFleet) -> None:
     """The test above can fail: with a door that goes by what it knew before, and with workers that do not look at the person."""
     fleet = start(worker="tests.faults.opt_out_fails_open", application="tests.faults.opt_out_fails_open:app")
     noes, _, _ = say_no_under_load(fleet)
@@ -257,7 +257,7 @@ def test_an_opt_out_that_fails_open_is_seen(start: StartFleet) -> None:
     assert late > 0
 
 
-def test_what_waits_to_be_stored_is_dropped_by_a_no(fleet: EventFleet) -> None:
+def test_opt_out_drops_events_that_wait_for_storage(fleet: EventFleet) -> None:
     ada, bob = fleet.user(), fleet.user()
     adas, bobs = Ids(), Ids()
     with frozen(*fleet.workers):
@@ -281,7 +281,7 @@ def visitors() -> Iterator[list[httpx.Client]]:
         yield [stack.enter_context(httpx.Client(trust_env=False, headers={"User-Agent": agent})) for agent in agents]
 
 
-def test_a_visitors_no_drops_what_waits_and_what_is_on_its_way(fleet: EventFleet, visitors: list[httpx.Client]) -> None:
+def test_opt_out_of_a_visitor_drops_waiting_and_late_events(fleet: EventFleet, visitors: list[httpx.Client]) -> None:
     ada, bob, _ = visitors
     with frozen(*fleet.workers):
         adas, bobs = (taken(visitor, fleet.instances[0], 5) for visitor in (ada, bob))
@@ -293,7 +293,7 @@ def test_a_visitors_no_drops_what_waits_and_what_is_on_its_way(fleet: EventFleet
     assert bobs <= found.keys()
 
 
-def test_a_no_is_seen_by_all_instances_at_once(fleet: EventFleet) -> None:
+def test_opt_out_applies_on_all_instances_immediately(fleet: EventFleet) -> None:
     user, chance = fleet.user(), random.Random(3)  # noqa: S311
     for turn in range(100):
         method, wanted = ("PUT", True) if turn % 2 == 0 else ("DELETE", False)
@@ -319,7 +319,7 @@ def test_erased_events_do_not_come_back(fleet: EventFleet) -> None:
     assert afterwards <= found
 
 
-def test_an_account_that_is_deleted_takes_its_events_along(fleet: EventFleet) -> None:
+def test_deleting_an_account_deletes_its_events(fleet: EventFleet) -> None:
     user = fleet.user()
     before = taken(user, fleet.instances[0], 5)
     assert before <= fleet.stored().keys()
@@ -332,7 +332,7 @@ def test_an_account_that_is_deleted_takes_its_events_along(fleet: EventFleet) ->
 # Stores that are away.
 
 
-def test_without_redis_nothing_is_taken_and_pages_do_not_wait(fleet: EventFleet, visitors: list[httpx.Client]) -> None:
+def test_without_redis_events_are_refused_and_pages_do_not_wait(fleet: EventFleet, visitors: list[httpx.Client]) -> None:
     user = fleet.user()
     for instance in fleet.instances:
         taken(user, instance)
@@ -352,7 +352,7 @@ def test_without_redis_nothing_is_taken_and_pages_do_not_wait(fleet: EventFleet,
     assert seen == {"opted_out": False, "reason": None, "fenced_at": None}
 
 
-def test_without_the_database_no_choice_is_changed(fleet: EventFleet) -> None:
+def test_opt_out_cannot_change_without_the_database(fleet: EventFleet) -> None:
     user = fleet.user()
     taken(user, fleet.instances[0])
     with frozen(fleet.postgres):
@@ -365,7 +365,7 @@ def test_without_the_database_no_choice_is_changed(fleet: EventFleet) -> None:
     assert seen["opted_out"] is False
 
 
-def test_visitors_events_are_taken_without_the_database_and_stored_when_it_is_back(
+def test_visitor_events_are_accepted_during_a_database_outage_and_stored_later(
     fleet: EventFleet, visitors: list[httpx.Client]
 ) -> None:
     """If it is known that they may be; otherwise none are taken."""
@@ -378,7 +378,7 @@ def test_visitors_events_are_taken_without_the_database_and_stored_when_it_is_ba
     assert ids <= fleet.stored().keys()
 
 
-def test_a_full_stream_is_a_503_and_nothing_grows(fleet: EventFleet) -> None:
+def test_full_stream_is_answered_503_and_does_not_grow(fleet: EventFleet) -> None:
     user = fleet.user()
     taken(user, fleet.instances[0])
     fleet.stored()
@@ -398,7 +398,7 @@ def fill(client: Any, count: int) -> None:
         pipeline.execute()
 
 
-def test_poison_delays_nobody(fleet: EventFleet) -> None:
+def test_malformed_events_delay_no_others(fleet: EventFleet) -> None:
     user, ids = fleet.user(), Ids()
     with fleet.redis.client() as client:
         for number in range(20):
@@ -408,7 +408,7 @@ def test_poison_delays_nobody(fleet: EventFleet) -> None:
         assert client.xlen("analytics:poison") >= 20
 
 
-def test_somebody_whose_row_is_locked_delays_nobody(fleet: EventFleet) -> None:
+def test_locked_user_row_delays_no_other_user(fleet: EventFleet) -> None:
     ada, bob = fleet.user(), fleet.user()
     for user in (ada, bob):
         taken(user, fleet.instances[0])
@@ -423,7 +423,7 @@ def test_somebody_whose_row_is_locked_delays_nobody(fleet: EventFleet) -> None:
     assert adas <= fleet.stored().keys()
 
 
-def test_workers_that_stop_hand_over(fleet: EventFleet) -> None:
+def test_stopping_workers_lose_no_event(fleet: EventFleet) -> None:
     sender = Sender(session_of(fleet.user()), fleet.instances, count=20, pause=0.01)
     with running([sender]):
         for worker in fleet.workers * count(1, 3):
@@ -434,7 +434,7 @@ def test_workers_that_stop_hand_over(fleet: EventFleet) -> None:
     assert sender.accepted - fleet.stored().keys() == set()
 
 
-def test_instances_that_stop_hand_on_what_they_recorded(fleet: EventFleet) -> None:
+def test_stopping_instance_stores_its_recorded_events(fleet: EventFleet) -> None:
     before = page_views(fleet)
     instance = fleet.instances[0]
     with httpx.Client(trust_env=False) as client:

@@ -41,11 +41,11 @@ def answers_during_slow_queries(environment: dict[str, str], application: str, q
 
 
 @pytest.mark.serial
-def test_others_are_answered_during_slow_queries(make_environment: MakeEnvironment) -> None:
+def test_slow_queries_do_not_block_other_requests(make_environment: MakeEnvironment) -> None:
     assert answers_during_slow_queries(make_environment(), "tests.faults.slow_queries:app") > 50
 
 
-def test_the_check_sees_queries_that_block(redis_url: str, database_url: str) -> None:
+def test_blocking_queries_are_detected(redis_url: str, database_url: str) -> None:
     environment = fleet_environment(redis_url, database_url)
     assert answers_during_slow_queries(environment, "tests.faults.blocking_queries:app") < 15
 
@@ -78,9 +78,9 @@ def answers_beside_a_greedy_connection(environment: dict[str, str], application:
 
 
 @pytest.mark.serial
-def test_others_are_answered_beside_a_greedy_connection(tmp_path: Path) -> None:
+def test_greedy_connection_does_not_block_others(tmp_path: Path) -> None:
     assert answers_beside_a_greedy_connection(embedded_environment(tmp_path), "wsgi:app") > 10
 
 
-def test_the_check_sees_a_greedy_connection(tmp_path: Path) -> None:
+def test_greedy_connection_without_yielding_is_detected(tmp_path: Path) -> None:
     assert answers_beside_a_greedy_connection(embedded_environment(tmp_path), "tests.faults.greedy_connections:app") < 5

@@ -45,7 +45,7 @@ def pair(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
         yield fleet.instances
 
 
-def test_messages_that_are_overtaken_arrive_in_order(pair: list[Instance]) -> None:
+def test_late_messages_arrive_in_order(pair: list[Instance]) -> None:
     true, trusting = pair
     user = User(true).register()
     with Listener(user).connect(true) as here, Listener(user).connect(trusting) as there:
@@ -56,7 +56,7 @@ def test_messages_that_are_overtaken_arrive_in_order(pair: list[Instance]) -> No
         assert delivery_faults(there.seqs, 40).disordered > 0
 
 
-def test_what_was_committed_by_a_process_that_died_then_is_found(pair: list[Instance]) -> None:
+def test_notification_of_a_killed_process_is_delivered(pair: list[Instance]) -> None:
     true, trusting = pair
     user = User(true).register()
     with Listener(user).connect(true) as here, Listener(user).connect(trusting) as there:
@@ -70,7 +70,7 @@ def test_what_was_committed_by_a_process_that_died_then_is_found(pair: list[Inst
         assert delivery_faults(there.seqs, 10) == (1, 0, 0)
 
 
-def test_who_is_too_far_behind_is_told_so(pair: list[Instance]) -> None:
+def test_client_too_far_behind_is_not_recovered(pair: list[Instance]) -> None:
     true, _ = pair
     user = User(true).register()
     notify(true, user, 30)
@@ -93,7 +93,7 @@ def test_who_is_too_far_behind_is_told_so(pair: list[Instance]) -> None:
             assert listener.call("sync", {"after": after})["recovered"] is recovered
 
 
-def test_nothing_is_lost_while_instances_and_redis_go_away(postgres_server: PostgresServer) -> None:
+def test_no_notification_is_lost_during_kills_and_redis_outages(postgres_server: PostgresServer) -> None:
     with Fleet(postgres_server, size=3, balanced=True) as started, ExitStack() as stack:
         redis, fleet = started.redis, started.instances
         users = [User(fleet[0]).register(), User(fleet[0]).register()]

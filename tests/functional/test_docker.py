@@ -48,7 +48,7 @@ def hadolint(dockerfile: Path) -> str:
     return run([str(PROGRAMS / "hadolint"), "--no-color", str(dockerfile)], environment=base_environment(), directory=ROOT)
 
 
-def test_the_dockerfile_has_no_faults(tmp_path: Path) -> None:
+def test_dockerfile_passes_hadolint(tmp_path: Path) -> None:
     assert hadolint(DOCKER / "Dockerfile") == ""
     seeded = (
         (DOCKER / "Dockerfile")
@@ -60,7 +60,7 @@ def test_the_dockerfile_has_no_faults(tmp_path: Path) -> None:
         hadolint(tmp_path / "Dockerfile")
 
 
-def test_the_compose_file_keeps_to_the_specification() -> None:
+def test_compose_file_is_valid() -> None:
     schema = jsonschema.Draft202012Validator(get_builtin_schema("vendor.compose-spec"))
     schema.validate(compose())
     seeded = copy.deepcopy(compose())
@@ -84,14 +84,14 @@ def dangling(content: Compose) -> set[str]:
     return missing
 
 
-def test_the_compose_file_uses_no_name_that_it_does_not_define() -> None:
+def test_compose_file_uses_only_defined_names() -> None:
     assert dangling(compose()) == set()
     seeded = copy.deepcopy(compose())
     del seeded["secrets"]["redis_url"]
     assert dangling(seeded) == {f"{name}: redis_url" for name in APPLICATION}
 
 
-def test_nothing_but_nginx_can_be_reached_from_outside() -> None:
+def test_only_nginx_is_reachable_from_outside() -> None:
     assert [name for name, service in services().items() if "ports" in service or "network_mode" in service] == [
         "certificate",
         "nginx",
@@ -103,7 +103,7 @@ def test_nothing_but_nginx_can_be_reached_from_outside() -> None:
     assert "stores" not in services()["nginx"]["networks"]
 
 
-def test_containers_have_few_rights() -> None:
+def test_containers_have_few_privileges() -> None:
     for name, service in services().items():
         assert service["read_only"] is True, name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -113,7 +113,7 @@ def test_containers_have_few_rights() -> None:
     assert [name for name, service in services().items() if "user" in service] == ["certificate"]
 
 
-def test_nobody_starts_before_what_it_needs() -> None:
+def test_services_start_after_their_dependencies() -> None:
     conditions = {
         name: {on: how["condition"] for on, how in service.get("depends_on", {}).items()} for name, service in services().items()
     }
@@ -130,13 +130,13 @@ def test_nobody_starts_before_what_it_needs() -> None:
         assert services()[name]["restart"] == "no"
 
 
-def test_docker_waits_longer_than_a_stop_takes() -> None:
+def test_stop_grace_period_exceeds_shutdown_timeout() -> None:
     for name in [*INSTANCES, "worker"]:
         grace = int(services()[name]["stop_grace_period"].removesuffix("s"))
         assert grace >= int(services()[name]["environment"]["SHUTDOWN_TIMEOUT"]) + 5
 
 
-def test_secrets_are_in_files_alone() -> None:
+def test_secrets_are_only_in_files() -> None:
     for name in APPLICATION:
         environment = services()[name]["environment"]
         for setting in config.SETTINGS:
@@ -153,7 +153,7 @@ def test_instances_have_distinct_names_and_addresses() -> None:
 
 
 @pytest.mark.skipif(not RENDER.exists(), reason="nginx.conf is made by deploy/nginx/render")
-def test_the_configuration_of_nginx_is_up_to_date() -> None:
+def test_nginx_configuration_is_up_to_date() -> None:
     certificate = ["--tls-certificate", "/certificate/fullchain.pem", "--tls-key", "/certificate/privkey.pem"]
     command = [str(RENDER), *certificate, *(f"{name}={name}:3000" for name in INSTANCES)]
     assert (DOCKER / "nginx.conf").read_text() == run(command, environment=base_environment(), directory=ROOT)
@@ -234,7 +234,7 @@ def stack(image: Image, secrets: Path, certificate: Path) -> Iterator[Stack]:
         yield Stack(image, secrets, redis, instances, worker, nginx, certificate)
 
 
-def test_the_image_holds_the_program_and_nothing_else(image: Image) -> None:
+def test_image_contains_only_the_program(image: Image) -> None:
     files = image.files()
     assert {"srv/wsgi.py", "srv/gunicorn.conf.py", "srv/app/__init__.py", "usr/local/bin/healthy"} <= files
     beside = {file for file in files if not file.startswith("srv/app/")}
@@ -245,14 +245,14 @@ def test_the_image_holds_the_program_and_nothing_else(image: Image) -> None:
     assert {f"srv/{file}" for file in own} == {file for file in files if file.startswith("srv/app/")}
 
 
-def test_the_image_is_run_by_nobody_special(image: Image) -> None:
+def test_image_runs_as_unprivileged_user(image: Image) -> None:
     user, _, group = image.value("USER").partition(":")
     assert int(user) > 0
     assert int(group) > 0
     assert any(f"useradd --uid {user}" in value for _, value in image.instructions)
 
 
-def test_secrets_are_made_once(secrets: Path, folder: Path) -> None:
+def test_secrets_are_created_once(secrets: Path, folder: Path) -> None:
     before = {file.name: file.read_bytes() for file in secrets.iterdir()}
     with pytest.raises(AssertionError, match="exists already"):
         run([str(folder / "make-secrets")], environment=base_environment(), directory=folder)
@@ -261,7 +261,7 @@ def test_secrets_are_made_once(secrets: Path, folder: Path) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in secrets.iterdir()} == {0o644}
 
 
-def test_the_certificate_is_made_once(image: Image, certificate: Path) -> None:
+def test_certificate_is_created_once(image: Image, certificate: Path) -> None:
     before = (certificate / "fullchain.pem").read_bytes()
     make_certificate(image, certificate)
     assert (certificate / "fullchain.pem").read_bytes() == before
@@ -269,7 +269,7 @@ def test_the_certificate_is_made_once(image: Image, certificate: Path) -> None:
     assert sorted(path.name for path in certificate.iterdir()) == ["fullchain.pem", "privkey.pem"]
 
 
-def test_the_composed_fleet_signs_people_in_over_https(stack: Stack) -> None:
+def test_composed_fleet_serves_sign_in_over_https(stack: Stack) -> None:
     trusted = ssl.create_default_context(cafile=stack.certificate / "fullchain.pem")
     with httpx.Client(base_url=stack.nginx.url, verify=trusted, trust_env=False) as client:
         answer = client.post("/api/auth/register", json={"email": "ada@example.org", "password": PASSWORD})
@@ -283,7 +283,7 @@ def test_the_composed_fleet_signs_people_in_over_https(stack: Stack) -> None:
     wait_until(lambda: "Worker waiting for jobs" in stack.worker.log(), what="the worker")
 
 
-def test_redis_keeps_what_it_is_given(stack: Stack) -> None:
+def test_redis_persists_its_data(stack: Stack) -> None:
     with stack.redis.client() as client:
         assert client.config_get("appendonly") == {"appendonly": "yes"}
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
@@ -295,7 +295,7 @@ def test_redis_keeps_what_it_is_given(stack: Stack) -> None:
         run(["sh", "-c", wrong], environment=base_environment(), directory=ROOT)
 
 
-def test_health_is_told_by_the_images_own_program(stack: Stack) -> None:
+def test_health_check_uses_a_program_of_the_image(stack: Stack) -> None:
     instance = stack.instances[0]
     assert '"pass"' in instance.check_health()
     stopped = Container(stack.image, instance.service, {})
@@ -304,7 +304,7 @@ def test_health_is_told_by_the_images_own_program(stack: Stack) -> None:
     stopped.close()
 
 
-def test_a_container_stops_gracefully_and_has_written_nothing(stack: Stack) -> None:
+def test_container_stops_gracefully_and_writes_no_file(stack: Stack) -> None:
     before = stack.image.files()
     instance = stack.instances[2]
     assert psutil.Process(instance.pid).uids().real != 0 or os.geteuid() != 0
@@ -314,7 +314,7 @@ def test_a_container_stops_gracefully_and_has_written_nothing(stack: Stack) -> N
     assert stack.image.files() == before
 
 
-def test_the_image_alone_refuses_to_keep_data_in_itself(image: Image) -> None:
+def test_image_refuses_to_store_data_inside_the_container(image: Image) -> None:
     alone = Container(image, {"environment": {}}, {})
     alone.start(wait_ready=False)
     assert alone.wait() == EX_CONFIG

@@ -165,7 +165,7 @@ def accounts_of_the_doctor(database_url: str) -> int:
         return int(count)
 
 
-def test_all_is_well_with_a_fleet_and_its_proxy(fleet: Fleet) -> None:
+def test_healthy_fleet_and_proxy_have_no_findings(fleet: Fleet) -> None:
     one, two = fleet.instances
     with Proxy(fleet.instances, {}) as proxy:
         found = examine(fleet.environment, one.url, two.url, proxy.url)
@@ -262,14 +262,14 @@ NO_ADDRESS = {"proxy_set_header X-Forwarded-For $remote_addr;": 'proxy_set_heade
         ),
     ],
 )
-def test_what_a_proxy_does_wrong_is_found(fleet: Fleet, changes: dict[str, str], faults: list[str], advice: str) -> None:
+def test_proxy_faults_are_found(fleet: Fleet, changes: dict[str, str], faults: list[str], advice: str) -> None:
     with Proxy(fleet.instances, changes) as proxy:
         found = examine(fleet.environment, proxy.url)
     assert found.lines("fail") == [f"{proxy.url}: {fault.replace('URL', proxy.url)}" for fault in faults], found.output
     assert found.advice(f"{proxy.url}: {faults[0]}").startswith(advice)
 
 
-def test_long_polling_that_is_not_routed_is_found(fleet: Fleet) -> None:
+def test_unrouted_long_polling_is_found(fleet: Fleet) -> None:
     with Proxy(fleet.instances, {"map $arg_sid $instances": "map $arg_nothing $instances"}) as proxy:
         found = examine(fleet.environment, proxy.url)
     (fault,) = found.lines("fail")
@@ -277,14 +277,14 @@ def test_long_polling_that_is_not_routed_is_found(fleet: Fleet) -> None:
     assert "SOCKET_TRANSPORTS=websocket" in found.advice(fault)
 
 
-def test_an_instance_that_is_not_ready_or_gone_is_found_behind_the_proxy(fleet: Fleet) -> None:
+def test_missing_instance_behind_the_proxy_is_found(fleet: Fleet) -> None:
     away = Instance(fleet.environment)  # never started: its port refuses
     with closing(away), Proxy([fleet.instances[0], away], {"location / {": "location / { proxy_next_upstream off;"}) as proxy:
         found = examine(fleet.environment, proxy.url)
     assert any("requests itself, with 502" in line for line in found.lines("fail")), found.output
 
 
-def test_a_frozen_instance_behind_the_proxy_is_found(fleet: Fleet) -> None:
+def test_frozen_instance_behind_the_proxy_is_found(fleet: Fleet) -> None:
     two = fleet.instances[1]
     with Proxy(fleet.instances, {}) as proxy:
         two.freeze()
@@ -311,14 +311,14 @@ def test_production_over_plain_http_is_explained(fleet: Fleet) -> None:
     assert found.lines("fail") == [f"{proxy.url}: nobody can sign in over plain http, because production cookies are Secure"]
 
 
-def test_sockets_without_long_polling_are_fine(fleet: Fleet) -> None:
+def test_websocket_only_instance_has_no_failure(fleet: Fleet) -> None:
     with Instance({**fleet.environment, "SOCKET_TRANSPORTS": "websocket", "INSTANCE_ID": "instance-3"}) as instance:
         found = examine(fleet.environment, instance.url)
     assert found.lines("fail") == [], found.output
     assert f"{instance.url}: long polling is not offered" in found.lines("ok")
 
 
-def test_https_with_an_authority_of_ones_own(fleet: Fleet, tmp_path: Path) -> None:
+def test_https_with_a_private_certificate_authority(fleet: Fleet, tmp_path: Path) -> None:
     certificate, key = self_signed(tmp_path)
     environment = {**fleet.environment, "APP_ENV": "production", "SHUTDOWN_DELAY": "0", "INSTANCE_ID": "instance-3"}
     changes = {"location = ": f"ssl_certificate {certificate}; ssl_certificate_key {key}; location = "}
@@ -362,7 +362,7 @@ def has_judged_itself(http: httpx.Client, instance: Instance) -> bool:
     return False
 
 
-def test_an_instance_with_another_redis_is_found(fleet: Fleet, own_redis: RedisServer) -> None:
+def test_instance_with_another_redis_is_found(fleet: Fleet, own_redis: RedisServer) -> None:
     one = fleet.instances[0]
     with stray({**fleet.environment, "REDIS_URL": own_redis.url}) as instance:
         found = examine(fleet.environment, one.url, instance.url)
@@ -375,7 +375,7 @@ def test_an_instance_with_another_redis_is_found(fleet: Fleet, own_redis: RedisS
     assert [line.partition(" took ")[0] for line in found.lines("warn")] == ["messages: a notification from this process"]
 
 
-def test_an_instance_with_another_database_is_found(fleet: Fleet, database_url: str, own_redis: RedisServer) -> None:
+def test_instance_with_another_database_is_found(fleet: Fleet, database_url: str, own_redis: RedisServer) -> None:
     environment = {**fleet.environment, "DATABASE_URL": database_url, "REDIS_URL": own_redis.url, "INSTANCE_ID": "stray"}
     with Instance(environment) as instance:
         found = examine(fleet.environment, instance.url)
@@ -384,7 +384,7 @@ def test_an_instance_with_another_database_is_found(fleet: Fleet, database_url: 
     ], found.output
 
 
-def test_an_instance_with_other_secrets_is_found(fleet: Fleet) -> None:
+def test_instance_with_other_secrets_is_found(fleet: Fleet) -> None:
     one = fleet.instances[0]
     with stray(fleet_environment(fleet.environment["REDIS_URL"], fleet.environment["DATABASE_URL"])) as instance:
         found = examine(fleet.environment, one.url, instance.url)
@@ -406,7 +406,7 @@ def test_an_instance_with_other_secrets_is_found(fleet: Fleet) -> None:
         ({"maxmemory": "1mb"}, "fail", "redis: uses "),
     ],
 )
-def test_what_is_unwise_about_redis_is_found(
+def test_unsafe_redis_settings_are_found(
     own_redis: RedisServer, database_url: str, settings: dict[str, Any], status: str, beginning: str
 ) -> None:
     environment = fleet_environment(own_redis.url, database_url)
@@ -447,7 +447,7 @@ def _pump(source: socket.socket, target: socket.socket, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(0.003, "warn"), (0.015, "fail")])
-def test_a_slow_redis_is_found(own_redis: RedisServer, database_url: str, seconds: float, status: str) -> None:
+def test_slow_redis_is_found(own_redis: RedisServer, database_url: str, seconds: float, status: str) -> None:
     with delayed(own_redis.port, seconds) as port:
         environment = fleet_environment(f"redis://127.0.0.1:{port}", database_url)
         found = examine(environment)
@@ -456,7 +456,7 @@ def test_a_slow_redis_is_found(own_redis: RedisServer, database_url: str, second
     assert float(line.split()[2]) >= seconds * 1000
 
 
-def test_a_wrong_password_is_found_and_not_told(database_url: str) -> None:
+def test_wrong_password_is_found_and_not_printed(database_url: str) -> None:
     with RedisServer(password=PASSWORD) as server:
         wrong = server.url.replace(PASSWORD, f"not-{PASSWORD}")
         environment = fleet_environment(wrong, database_url)
@@ -467,7 +467,7 @@ def test_a_wrong_password_is_found_and_not_told(database_url: str) -> None:
     assert PASSWORD not in found.output + right.output
 
 
-def test_a_dead_redis_is_found_and_the_rest_is_examined(fleet: Fleet) -> None:
+def test_unreachable_redis_is_found_and_other_checks_continue(fleet: Fleet) -> None:
     port, url = free_port(), fleet.instances[0].url
     found = examine({**fleet.environment, "REDIS_URL": f"redis://127.0.0.1:{port}"}, url)
     assert found.lines("fail") == [f"redis does not answer: 127.0.0.1:{port}: Connection refused"], found.output
@@ -497,7 +497,7 @@ def test_frozen_servers_are_found_in_bounded_time(own_redis: RedisServer) -> Non
     assert of_instance.seconds < LIMIT_SECONDS
 
 
-def test_a_database_that_refuses_or_can_not_be_written_is_found(redis_url: str) -> None:
+def test_refusing_and_read_only_databases_are_found(redis_url: str) -> None:
     with PostgresServer(password=PASSWORD) as postgres:
         url = postgres.create_database()
         environment = fleet_environment(redis_url, url)
@@ -513,13 +513,13 @@ def test_a_database_that_refuses_or_can_not_be_written_is_found(redis_url: str) 
     assert PASSWORD not in refused.output + read_only.output
 
 
-def test_a_missing_schema_is_found(redis_url: str, empty_database_url: str) -> None:
+def test_missing_schema_is_found(redis_url: str, empty_database_url: str) -> None:
     found = examine(fleet_environment(redis_url, empty_database_url))
     assert found.lines("fail") == ["database: the schema is missing"]
     assert found.advice("database: the schema is missing") == "Run: flask --app wsgi schema upgrade"
 
 
-def test_each_fault_of_the_configuration_is_told_and_no_value(fleet: Fleet) -> None:
+def test_all_configuration_errors_are_listed_without_values(fleet: Fleet) -> None:
     faulty = {**fleet.environment, "LOG_FORMAT": "hunter2", "SESSION_SECRET": "hunter2", "DATABASE_URL": "hunter2://hunter2"}
     found = examine(faulty, fleet.instances[0].url)
     names = [line.split(":")[1].strip() for line in found.lines("fail")]
@@ -529,7 +529,7 @@ def test_each_fault_of_the_configuration_is_told_and_no_value(fleet: Fleet) -> N
     assert flask(faulty, "schema", "upgrade").returncode == EX_CONFIG
 
 
-def test_an_embedded_instance_is_examined_too(tmp_path: Path) -> None:
+def test_embedded_instance_is_examined(tmp_path: Path) -> None:
     environment = embedded_environment(tmp_path)
     assert examine(environment).lines("fail") == [f"database: there is no file {tmp_path}/reporadar.db"]
     assert not (tmp_path / "reporadar.db").exists()
@@ -541,7 +541,7 @@ def test_an_embedded_instance_is_examined_too(tmp_path: Path) -> None:
     assert "database: the write-ahead log (WAL) is in use" in found.lines("ok")
 
 
-def test_several_instances_do_not_go_with_embedded_mode(fleet: Fleet, tmp_path: Path) -> None:
+def test_several_instances_in_embedded_mode_are_found(fleet: Fleet, tmp_path: Path) -> None:
     environment = embedded_environment(tmp_path)
     migrate(environment)
     found = examine(environment, *(instance.url for instance in fleet.instances))
@@ -551,7 +551,7 @@ def test_several_instances_do_not_go_with_embedded_mode(fleet: Fleet, tmp_path: 
     assert "USE_REDIS_SESSIONS=true" in found.advice("several instances")
 
 
-def test_an_address_without_an_instance_is_found(fleet: Fleet) -> None:
+def test_address_without_an_instance_is_found(fleet: Fleet) -> None:
     refusing, silent = free_port(), free_port()
     with socket.create_server(("127.0.0.1", silent)):
         found = examine(fleet.environment, f"http://127.0.0.1:{refusing}", f"http://127.0.0.1:{silent}")
@@ -562,7 +562,7 @@ def test_an_address_without_an_instance_is_found(fleet: Fleet) -> None:
     assert found.seconds < LIMIT_SECONDS
 
 
-def test_nothing_is_left_in_redis_but_what_expires(fleet: Fleet) -> None:
+def test_doctor_leaves_no_session_in_redis(fleet: Fleet) -> None:
     examine(fleet.environment, *(instance.url for instance in fleet.instances))
     with redis.Redis.from_url(fleet.environment["REDIS_URL"], single_connection_client=True) as client:
         assert list(client.scan_iter("session:*")) == []

@@ -119,7 +119,7 @@ def assert_complete(response: httpx.Response) -> None:
     assert last[1:] == ["2026-01-01T06:56:39.000Z", "page_viewed", "navigation", f'{{"n":{EVENTS - 1},"path":"/"}}']
 
 
-def test_what_one_instance_is_asked_for_another_gives(start_fleet: StartFleet, start_worker: StartWorker, rows: Rows) -> None:
+def test_export_is_downloaded_from_another_instance(start_fleet: StartFleet, start_worker: StartWorker, rows: Rows) -> None:
     one, two = start_fleet(2)
     rows.query(INSERT)
     user = administrator(one)
@@ -134,7 +134,7 @@ def test_what_one_instance_is_asked_for_another_gives(start_fleet: StartFleet, s
     assert administrator(two).get(f"{PATH}/{export}").status_code == 404
 
 
-def test_what_a_killed_worker_was_writing_is_written_anew(start_fleet: StartFleet, start_worker: StartWorker, rows: Rows) -> None:
+def test_export_of_a_killed_worker_is_written_again(start_fleet: StartFleet, start_worker: StartWorker, rows: Rows) -> None:
     (instance,) = start_fleet(1)
     rows.query(INSERT)
     user = administrator(instance)
@@ -156,7 +156,7 @@ def test_what_a_killed_worker_was_writing_is_written_anew(start_fleet: StartFlee
     assert "Traceback" not in second.log()
 
 
-def test_a_worker_that_is_asked_to_stop_hands_over(start_fleet: StartFleet, start_worker: StartWorker, rows: Rows) -> None:
+def test_stopping_worker_releases_its_job(start_fleet: StartFleet, start_worker: StartWorker, rows: Rows) -> None:
     (instance,) = start_fleet(1)
     rows.query(INSERT)
     user = administrator(instance)

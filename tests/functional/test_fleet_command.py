@@ -104,14 +104,14 @@ def visits(user: User, count: int) -> set[str]:
     return {answer.headers["X-Instance-Id"] for answer in answers}
 
 
-def test_who_registers_through_nginx_is_known_to_every_instance(fleet: MadeFleet) -> None:
+def test_session_through_nginx_is_valid_on_every_instance(fleet: MadeFleet) -> None:
     user = User(fleet).register()
     assert visits(user, 6) == {"instance-1", "instance-2"}
     (session,) = user.get("/api/auth/sessions").json()["sessions"]
     assert session["ip"] == "127.0.0.1"
 
 
-def test_the_folder_is_private_and_so_is_what_is_in_it(fleet: MadeFleet) -> None:
+def test_folder_and_its_files_are_private(fleet: MadeFleet) -> None:
     file = fleet.folder / "instance" / "fleet.env"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (fleet.folder, file.parent, file)] == [0o700, 0o700, 0o600]
     settings = dict(line.split("=", 1) for line in file.read_text().splitlines())
@@ -128,7 +128,7 @@ def test_the_folder_is_private_and_so_is_what_is_in_it(fleet: MadeFleet) -> None
     assert user.get("/api/auth/me").json()["user"]["is_admin"] is True
 
 
-def test_what_ends_is_started_again_on_its_port(fleet: MadeFleet) -> None:
+def test_ended_process_is_restarted_on_its_port(fleet: MadeFleet) -> None:
     user = User(fleet).register()
     for name in sorted(MEMBERS):
         former = fleet.member(name)
@@ -141,7 +141,7 @@ def test_what_ends_is_started_again_on_its_port(fleet: MadeFleet) -> None:
     assert visits(user, 6) == {"instance-1", "instance-2"}
 
 
-def test_what_ends_at_once_is_started_again_later_each_time(fleet: MadeFleet) -> None:
+def test_restarts_of_a_failing_process_back_off(fleet: MadeFleet) -> None:
     former = fleet.member("worker-1")
     wait_until(lambda: psutil.Process(former).create_time() + 7 < time.time(), what="the worker to be steady")
     for pause in ("0.2", "1", "2"):
@@ -153,13 +153,13 @@ def test_what_ends_at_once_is_started_again_later_each_time(fleet: MadeFleet) ->
         former = fleet.again("worker-1", former)
 
 
-def test_a_second_fleet_of_the_same_folder_is_refused(fleet: MadeFleet) -> None:
+def test_second_fleet_in_the_same_folder_is_refused(fleet: MadeFleet) -> None:
     with pytest.raises(AssertionError, match=r"ended with status 1\nmake fleet: A fleet is already running in this folder"):
         run(fleet._command(), environment=fleet._environment(), directory=fleet.folder)
     assert is_ready(fleet.port)
 
 
-def test_ports_that_are_taken_are_told_before_anything_starts(fleet: MadeFleet) -> None:
+def test_ports_in_use_are_reported_before_the_start(fleet: MadeFleet) -> None:
     other = MadeFleet(**fleet.environment)
     try:
         with pytest.raises(AssertionError, match="ended with status 1\n") as refused:
@@ -179,7 +179,7 @@ def test_missing_programs_are_named(tmp_path: Path) -> None:
         run([str(PROGRAMS / "python"), "-m", "deploy.fleet"], environment=environment, directory=ROOT)
 
 
-def test_a_faulty_configuration_is_told_before_anything_starts() -> None:
+def test_configuration_errors_are_reported_before_the_start() -> None:
     with_faults = MadeFleet(DRAIN_RATE="geheim", RATE_LIMIT_LOGIN="geheim")
     try:
         with pytest.raises(AssertionError, match="ended with status 78\n") as refused:
@@ -191,7 +191,7 @@ def test_a_faulty_configuration_is_told_before_anything_starts() -> None:
         with_faults.close()
 
 
-def test_nothing_is_left_and_the_data_stays() -> None:
+def test_stop_leaves_no_process_and_keeps_the_data() -> None:
     """After Ctrl-C, pressed twice, and after the supervisor was killed."""
     with MadeFleet() as fleet:
         user = User(fleet).register()

@@ -85,7 +85,7 @@ class _Kept:
 
 
 @pytest.mark.parametrize("size", [1_000_000, 997, 61])
-def test_plain_requests_and_others_take_turns_on_one_connection(instance: Instance, size: int) -> None:
+def test_plain_and_other_requests_alternate_on_one_connection(instance: Instance, size: int) -> None:
     connection = connect(instance)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     data = b"".join(CONVERSATION)
@@ -96,7 +96,7 @@ def test_plain_requests_and_others_take_turns_on_one_connection(instance: Instan
 
 
 @pytest.mark.parametrize("sent", [b"", PLAIN, PLAIN[:-2], POST[:-2]], ids=["nothing", "a request", "half a head", "half a body"])
-def test_who_waits_for_too_long_is_sent_away(instance: Instance, sent: bytes) -> None:
+def test_idle_connection_is_closed(instance: Instance, sent: bytes) -> None:
     """A body is waited for longer, since it may be on its way."""
     connection = connect(instance)
     connection.sendall(sent)
@@ -110,7 +110,7 @@ def test_who_waits_for_too_long_is_sent_away(instance: Instance, sent: bytes) ->
     assert KEEP_ALIVE_SECONDS - 1 < time.monotonic() - began < KEEP_ALIVE_SECONDS + 4
 
 
-def test_a_client_that_is_gone_in_the_midst_of_an_answer_is_no_error(instance: Instance) -> None:
+def test_client_that_disconnects_during_a_response_is_no_error(instance: Instance) -> None:
     connection = connect(instance)
     connection.sendall(b"GET /long HTTP/1.1\r\n" + HOST + b"\r\n")
     assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
@@ -124,7 +124,7 @@ def test_a_client_that_is_gone_in_the_midst_of_an_answer_is_no_error(instance: I
     assert "Traceback" not in instance.log()
 
 
-def test_a_long_answer_is_whole(instance: Instance) -> None:
+def test_long_response_is_complete(instance: Instance) -> None:
     with closing(http.client.HTTPConnection("127.0.0.1", instance.port, timeout=20)) as connection:
         connection.request("GET", "/long")
         assert len(connection.getresponse().read()) == PART_BYTES * PARTS

@@ -39,7 +39,7 @@ def listen(chromium: Browser, url: str, user: User, transports: list[str] | None
     return page
 
 
-def test_nothing_is_lost_and_the_end_is_the_end(chromium: Browser, postgres_server: PostgresServer) -> None:
+def test_javascript_client_loses_nothing_and_stops_after_logout(chromium: Browser, postgres_server: PostgresServer) -> None:
     with Fleet(postgres_server, balanced=True) as fleet, ExitStack() as stack:
         user = User(fleet.instances[1]).register()
         kinds = [["polling"], ["polling"], None, None, ["websocket"]]

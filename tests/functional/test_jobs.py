@@ -155,7 +155,7 @@ def add_one(user: User, url: str) -> int:
     return found
 
 
-def test_an_analysis_runs_from_its_request_to_its_report(
+def test_analysis_runs_from_request_to_report(
     start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
 ) -> None:
     (instance,) = start_fleet(1, **workshop.environment)
@@ -169,7 +169,7 @@ def test_an_analysis_runs_from_its_request_to_its_report(
     assert rows.notifications() == ["analysis.succeeded"]
 
 
-def test_what_a_killed_worker_was_doing_is_done_by_another(
+def test_job_of_a_killed_worker_is_done_by_another(
     start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
 ) -> None:
     (instance,) = start_fleet(1, **workshop.environment)
@@ -188,7 +188,7 @@ def test_what_a_killed_worker_was_doing_is_done_by_another(
     assert (rows.attempts(), rows.reports(), rows.notifications()) == ([2], 1, ["analysis.succeeded"])
 
 
-def test_a_worker_that_is_asked_to_stop_hands_over(
+def test_stopping_worker_releases_its_job(
     start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
 ) -> None:
     (instance,) = start_fleet(1, **workshop.environment)
@@ -209,7 +209,7 @@ def test_a_worker_that_is_asked_to_stop_hands_over(
     assert "Traceback" not in first.log() + second.log()
 
 
-def test_poison_is_given_up_after_three_attempts(
+def test_crashing_job_fails_after_three_attempts(
     start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
 ) -> None:
     (instance,) = start_fleet(1, **workshop.environment)
@@ -222,7 +222,7 @@ def test_poison_is_given_up_after_three_attempts(
     assert worker.log().count("started, attempt") == 3
 
 
-def test_the_same_address_asked_for_everywhere_at_once_is_one_analysis(
+def test_simultaneous_requests_for_one_address_are_one_analysis(
     start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
 ) -> None:
     instances = start_fleet(3, **workshop.environment)
@@ -247,7 +247,7 @@ def test_the_same_address_asked_for_everywhere_at_once_is_one_analysis(
     assert (rows.reports(), rows.notifications()) == (1, ["analysis.succeeded"] * 3)
 
 
-def test_a_running_analysis_is_cancelled(
+def test_running_analysis_is_cancelled(
     start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
 ) -> None:
     one, two = start_fleet(2, **workshop.environment)
@@ -271,7 +271,7 @@ def test_a_running_analysis_is_cancelled(
     rows.wait_for("cancelled", "succeeded")
 
 
-def test_the_last_follower_who_leaves_ends_the_analysis(
+def test_analysis_ends_when_its_last_follower_leaves(
     start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
 ) -> None:
     (instance,) = start_fleet(1, **workshop.environment)
@@ -287,7 +287,7 @@ def test_the_last_follower_who_leaves_ends_the_analysis(
     wait_until(lambda: not rows.query("SELECT id FROM repositories"), 15, "the repository to be deleted")
 
 
-def test_no_accepted_analysis_is_lost_with_redis(database_url: str, workshop: Workshop, rows: Rows) -> None:
+def test_data_loss_in_redis_loses_no_accepted_analysis(database_url: str, workshop: Workshop, rows: Rows) -> None:
     total = count(12, 30)
     urls = [workshop.repository(f"repository-{number}") for number in range(total)]
     with RedisServer() as redis:
@@ -307,7 +307,7 @@ def test_no_accepted_analysis_is_lost_with_redis(database_url: str, workshop: Wo
     assert rows.notifications() == ["analysis.succeeded"] * total
 
 
-def test_a_repository_is_analysed_once_a_day_by_the_whole_fleet(
+def test_fleet_analyses_a_repository_once_a_day(
     start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
 ) -> None:
     (instance,) = start_fleet(1, **workshop.environment)
@@ -323,7 +323,7 @@ def test_a_repository_is_analysed_once_a_day_by_the_whole_fleet(
 
 
 @pytest.mark.parametrize(("number", "attempts"), [(signal.SIGTERM, 1), (signal.SIGKILL, 2)])
-def test_an_embedded_instance_goes_on_after_a_restart(
+def test_embedded_instance_continues_jobs_after_a_restart(
     tmp_path: Path, workshop: Workshop, number: signal.Signals, attempts: int
 ) -> None:
     environment = embedded_environment(tmp_path, **workshop.environment)
@@ -346,7 +346,7 @@ def test_an_embedded_instance_goes_on_after_a_restart(
         assert (rows.attempts(), rows.reports(), rows.notifications()) == ([attempts], 1, ["analysis.succeeded"])
 
 
-def test_a_short_outage_of_the_database_costs_nothing(redis_url: str, workshop: Workshop) -> None:
+def test_short_database_outage_loses_no_result(redis_url: str, workshop: Workshop) -> None:
     with PostgresServer() as postgres:
         url = postgres.create_database()
         environment = fleet_environment(redis_url, url, **workshop.environment)

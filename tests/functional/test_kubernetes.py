@@ -56,7 +56,7 @@ def web(manifests: list[Manifest]) -> Manifest:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_manifest_keeps_to_the_schema(manifests: list[Manifest], version: str) -> None:
+def test_every_manifest_is_valid(manifests: list[Manifest], version: str) -> None:
     for manifest in manifests:
         kubernetes_validate.validate(manifest, version, strict=True)
     seeded = copy.deepcopy(one(manifests, "Deployment", WEB))
@@ -65,7 +65,7 @@ def test_every_manifest_keeps_to_the_schema(manifests: list[Manifest], version: 
         kubernetes_validate.validate(seeded, version, strict=True)
 
 
-def test_all_files_are_part_of_it() -> None:
+def test_kustomization_includes_all_files() -> None:
     resources = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"]
     apart = {"kustomization.yaml", "secret.example.yaml", "secret.yaml"}
     assert {file.name for file in KUBERNETES.glob("*.yaml")} - apart == set(resources)
@@ -79,7 +79,7 @@ def configured(manifests: list[Manifest]) -> Config:
     return config.load({**one(manifests, "ConfigMap")["data"], **own})
 
 
-def test_the_settings_are_complete_but_for_the_secrets(manifests: list[Manifest]) -> None:
+def test_settings_are_complete_except_for_secrets(manifests: list[Manifest]) -> None:
     placeholders = one(manifests, "Secret")["stringData"]
     with pytest.raises(ConfigError) as refused:
         config.load({**one(manifests, "ConfigMap")["data"], **placeholders})
@@ -89,7 +89,7 @@ def test_the_settings_are_complete_but_for_the_secrets(manifests: list[Manifest]
     assert configured(manifests).socket_transports == ("websocket",)
 
 
-def test_every_setting_is_one_of_the_application(manifests: list[Manifest]) -> None:
+def test_every_setting_exists_in_the_application(manifests: list[Manifest]) -> None:
     known = {setting.name.upper() for setting in config.SETTINGS}
     used = set(one(manifests, "ConfigMap")["data"]) | set(example_secret()["stringData"])
     used |= {variable["name"] for container in containers(manifests) for variable in container.get("env", [])}
@@ -98,7 +98,7 @@ def test_every_setting_is_one_of_the_application(manifests: list[Manifest]) -> N
         assert container["envFrom"] == [{"configMapRef": {"name": "reporadar"}}, {"secretRef": {"name": "reporadar"}}]
 
 
-def test_each_stop_has_the_time_that_it_needs(manifests: list[Manifest]) -> None:
+def test_grace_periods_exceed_shutdown_timeouts(manifests: list[Manifest]) -> None:
     settings = configured(manifests)
     delay, timeout = settings.shutdown_delay, settings.shutdown_timeout
     for pod in pods(manifests).values():
@@ -108,7 +108,7 @@ def test_each_stop_has_the_time_that_it_needs(manifests: list[Manifest]) -> None
     assert "lifecycle" not in web(manifests)
 
 
-def test_probes_ask_what_is_meant_for_them(manifests: list[Manifest]) -> None:
+def test_probes_use_the_health_routes(manifests: list[Manifest]) -> None:
     container = web(manifests)
     paths = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
     assert paths == {"startup": "/health/live", "readiness": "/health/ready", "liveness": "/health/live"}
@@ -117,13 +117,13 @@ def test_probes_ask_what_is_meant_for_them(manifests: list[Manifest]) -> None:
     assert port["containerPort"] == configured(manifests).port
 
 
-def test_a_deployment_never_takes_an_instance_away_before_it_has_added_one(manifests: list[Manifest]) -> None:
+def test_deployment_adds_an_instance_before_it_removes_one(manifests: list[Manifest]) -> None:
     deployment = one(manifests, "Deployment", WEB)["spec"]
     assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     assert one(manifests, "PodDisruptionBudget", WEB)["spec"]["maxUnavailable"] == 1
 
 
-def test_pods_keep_to_the_restricted_standard(manifests: list[Manifest]) -> None:
+def test_pods_meet_the_restricted_standard(manifests: list[Manifest]) -> None:
     namespace = one(manifests, "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     for pod in pods(manifests).values():
@@ -141,7 +141,7 @@ def test_pods_keep_to_the_restricted_standard(manifests: list[Manifest]) -> None
         assert {"requests", "limits"} <= set(container["resources"])
 
 
-def test_scaling_is_that_of_the_guide(manifests: list[Manifest]) -> None:
+def test_autoscaling_matches_the_guide(manifests: list[Manifest]) -> None:
     scaler = one(manifests, "HorizontalPodAutoscaler", WEB)["spec"]
     thresholds = {metric["resource"]["name"]: metric["resource"]["target"]["averageUtilization"] for metric in scaler["metrics"]}
     assert thresholds == {"cpu": 70, "memory": 80}
@@ -151,7 +151,7 @@ def test_scaling_is_that_of_the_guide(manifests: list[Manifest]) -> None:
     assert web(manifests)["resources"]["requests"]["cpu"] == "1"  # which the percentage is of: one event loop
 
 
-def test_whoever_selects_pods_finds_them(manifests: list[Manifest]) -> None:
+def test_selectors_match_pods(manifests: list[Manifest]) -> None:
     labels = {name: one(manifests, "Deployment", name)["spec"]["template"]["metadata"]["labels"] for name in (WEB, WORKER)}
     for name in (WEB, WORKER):
         assert one(manifests, "Deployment", name)["spec"]["selector"]["matchLabels"] == labels[name]
@@ -163,7 +163,7 @@ def test_whoever_selects_pods_finds_them(manifests: list[Manifest]) -> None:
     assert labels[WEB] != labels[WORKER]
 
 
-def test_sockets_have_an_ingress_of_their_own(manifests: list[Manifest]) -> None:
+def test_sockets_have_a_separate_ingress(manifests: list[Manifest]) -> None:
     backend = {"service": {"name": "reporadar", "port": {"name": one(manifests, "Service")["spec"]["ports"][0]["name"]}}}
     for name, path in (("reporadar", "/"), ("reporadar-sockets", "/socket.io/")):
         ingress = one(manifests, "Ingress", name)
@@ -175,7 +175,7 @@ def test_sockets_have_an_ingress_of_their_own(manifests: list[Manifest]) -> None
     assert "non_idempotent" not in str([item["metadata"].get("annotations") for item in manifests])
 
 
-def test_containers_run_the_image_and_the_lines_of_the_procfile(manifests: list[Manifest]) -> None:
+def test_containers_run_the_procfile_commands(manifests: list[Manifest]) -> None:
     lines = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
     assert " ".join(image_command()) == lines["web"]
     for name, pod in pods(manifests).items():

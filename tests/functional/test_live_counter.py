@@ -36,7 +36,7 @@ def heard(listener: Listener) -> list[int]:
     return [data["count"] for data in listener.received("events_stored")]
 
 
-def test_each_instance_tells_its_administrators_everything(environment: dict[str, str], instances: list[Instance]) -> None:
+def test_each_instance_sends_all_counts_to_its_administrators(environment: dict[str, str], instances: list[Instance]) -> None:
     settings = config.load(environment)
     signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
     users = [User(instance).register() for instance in instances]
@@ -54,6 +54,6 @@ def test_each_instance_tells_its_administrators_everything(environment: dict[str
 
 
 @pytest.mark.parametrize("payload", [{}, None, {"user_id": 1}])
-def test_others_are_told_nothing(instances: list[Instance], payload: Any) -> None:
+def test_other_users_receive_no_counts(instances: list[Instance], payload: Any) -> None:
     with Listener(User(instances[0]).register()) as listener:
         assert listener.connect(instances[0]).call("watch_analytics", payload) == REFUSED

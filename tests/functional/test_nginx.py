@@ -49,7 +49,7 @@ def client(address: str = "127.0.0.1") -> httpx.Client:
 
 
 @pytest.mark.parametrize("transports", [["polling"], ["websocket"], None], ids=["polling", "websocket", "upgrade"])
-def test_a_socket_finds_the_instance_that_holds_it(
+def test_socket_requests_are_routed_to_their_instance(
     fleet: list[Instance], balancer: Balancer, transports: list[str] | None
 ) -> None:
     user = User(fleet[0]).register()
@@ -65,13 +65,13 @@ def test_a_socket_finds_the_instance_that_holds_it(
         assert not any(listener.connect_errors for listener in listeners)
 
 
-def test_an_id_that_names_nobody_is_answered_by_somebody(balancer: Balancer) -> None:
+def test_unknown_socket_id_is_answered_by_any_instance(balancer: Balancer) -> None:
     with client() as http:
         for sid in ("nobody.x", "web.a", "web.a.x.y", "web.a.12.x"):
             assert http.get(f"{balancer.url}{HANDSHAKE}polling&sid={sid}").status_code == 400
 
 
-def test_the_client_s_address_is_its_own(fleet: list[Instance], balancer: Balancer) -> None:
+def test_client_address_cannot_be_forged(fleet: list[Instance], balancer: Balancer) -> None:
     with client("127.0.0.2") as http:
         body = {"email": User().email, "password": PASSWORD}
         assert http.post(f"{balancer.url}/api/auth/register", json=body, headers=FORGED).status_code == 201
@@ -80,7 +80,7 @@ def test_the_client_s_address_is_its_own(fleet: list[Instance], balancer: Balanc
     assert not any("203.0.113.66" in instance.log() for instance in fleet)
 
 
-def test_the_origin_is_compared_with_its_port(balancer: Balancer) -> None:
+def test_origin_comparison_includes_the_port(balancer: Balancer) -> None:
     with client() as http:
         statuses = [
             http.post(f"{balancer.url}/api/auth/logout", headers={"Origin": origin}).status_code
@@ -89,7 +89,7 @@ def test_the_origin_is_compared_with_its_port(balancer: Balancer) -> None:
     assert statuses == [204, 403, 403]
 
 
-def test_numbers_are_for_prometheus_alone(fleet: list[Instance], balancer: Balancer) -> None:
+def test_metrics_are_only_for_prometheus(fleet: list[Instance], balancer: Balancer) -> None:
     with client() as http:
         assert http.get(f"{fleet[0].url}/metrics").status_code == 200
         for path in ("/metrics", "//metrics", "/%6detrics", "/metrics?a=b", "/x/../metrics"):
@@ -98,7 +98,7 @@ def test_numbers_are_for_prometheus_alone(fleet: list[Instance], balancer: Balan
             assert "X-Instance-Id" not in answer.headers
 
 
-def test_what_is_too_large_is_told_in_the_application_s_words(fleet: list[Instance], balancer: Balancer) -> None:
+def test_too_large_body_gets_the_error_of_the_application(fleet: list[Instance], balancer: Balancer) -> None:
     with client() as http:
         for size, instances in ((1_100_000, NAMES), (3_000_000, [None])):
             answer = http.post(
@@ -109,7 +109,7 @@ def test_what_is_too_large_is_told_in_the_application_s_words(fleet: list[Instan
             assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
 
 
-def test_the_log_follows_a_request_and_leaves_its_query_out(fleet: list[Instance], balancer: Balancer) -> None:
+def test_access_log_has_the_request_id_and_no_query(fleet: list[Instance], balancer: Balancer) -> None:
     with client() as http:
         given = http.get(f"{balancer.url}/login?token=geheim", headers={"X-Request-Id": "support-4711"})
         made = http.get(f"{balancer.url}/login", headers={"X-Request-Id": "not a sane one"})
@@ -122,7 +122,7 @@ def test_the_log_follows_a_request_and_leaves_its_query_out(fleet: list[Instance
     assert "geheim" not in balancer.log()
 
 
-def test_what_an_instance_is_told() -> None:
+def test_forwarded_headers_reach_the_instance() -> None:
     with Backend("web") as backend, Balancer([backend]) as balancer, client("127.0.0.2") as http:
         http.get(f"{balancer.url}/a", headers=FORGED | {"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings"})
         told = backend.requests[-1].headers
@@ -141,7 +141,7 @@ def test_what_an_instance_is_told() -> None:
         assert "Sec-WebSocket-Extensions" not in told
 
 
-def test_only_a_handshake_that_is_answered_503_is_tried_elsewhere() -> None:
+def test_only_refused_handshakes_are_retried_on_another_instance() -> None:
     with Backend("stopping", lambda _: 503) as stopping, Backend("ready") as ready, Balancer([stopping, ready]) as balancer:
         with client() as http:
             handshakes = [http.get(f"{balancer.url}{HANDSHAKE}polling").status_code for _ in range(6)]
@@ -154,7 +154,7 @@ def test_only_a_handshake_that_is_answered_503_is_tried_elsewhere() -> None:
         assert stopping.received("POST") + ready.received("POST") == 6
 
 
-def test_a_post_reaches_one_instance_at_most_once() -> None:
+def test_post_reaches_at_most_one_instance() -> None:
     def dies(_: Request) -> None:
         return None
 
@@ -167,7 +167,7 @@ def test_a_post_reaches_one_instance_at_most_once() -> None:
         assert (one.received("GET"), two.received("GET")) == (before[0] + 1, before[1] + 1)
 
 
-def test_an_instance_that_is_down_costs_nobody_a_request() -> None:
+def test_stopped_instance_fails_no_request() -> None:
     with Backend("gone") as gone, Backend("here") as here, Balancer([gone, here]) as balancer, client() as http:
         gone.stop()
         statuses = [
@@ -177,7 +177,7 @@ def test_an_instance_that_is_down_costs_nobody_a_request() -> None:
         assert here.received("POST") == 9
 
 
-def test_a_connection_that_is_kept_open_may_end_at_any_moment() -> None:
+def test_closed_keep_alive_connection_fails_no_request() -> None:
     """Each ends when a second request comes. What was sent into it is repeated if it may be; a POST never gets there."""
 
     def once(request: Request) -> int | None:
@@ -193,7 +193,7 @@ def test_a_connection_that_is_kept_open_may_end_at_any_moment() -> None:
         assert len(backend.opened) - before <= 40
 
 
-def test_without_an_instance_the_answer_says_so() -> None:
+def test_error_page_without_any_instance() -> None:
     with Backend("gone") as gone, Balancer([gone]) as balancer, client() as http:
         gone.stop()
         for path, kind in (("/api/auth/me", "application/problem+json"), ("/", "text/plain")):
@@ -203,7 +203,7 @@ def test_without_an_instance_the_answer_says_so() -> None:
             assert answer.headers["X-Request-Id"] == "support-4712"
 
 
-def test_the_example_is_what_render_prints() -> None:
+def test_example_is_the_output_of_render() -> None:
     example = (ROOT / "deploy/nginx/reporadar.conf").read_text()
     instances = [f"instance-{number}=127.0.0.1:300{number}" for number in (1, 2, 3)]
     assert render("--listen", "127.0.0.1:8080", *instances) == example
@@ -223,7 +223,7 @@ def test_the_example_is_what_render_prints() -> None:
         ["--tls-key", 'key.pem"; x', "--tls-certificate", "c.pem", "a=127.0.0.1:1"],
     ],
 )
-def test_odd_arguments_are_refused(arguments: list[str]) -> None:
+def test_invalid_arguments_are_refused(arguments: list[str]) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         render(*arguments)
 
@@ -235,7 +235,7 @@ class HttpsBalancer(Balancer):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="ports 80 and 443 are for root")
-def test_with_a_certificate_everything_is_https(tmp_path: Path) -> None:
+def test_certificate_switches_everything_to_https(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     address = f"127.{1 + (os.getpid() >> 16)}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"

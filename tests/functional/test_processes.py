@@ -51,14 +51,14 @@ def embedded(tmp_path: Path) -> Iterator[Instance]:
         yield instance
 
 
-def test_an_embedded_instance_keeps_users_and_sessions_over_a_restart(embedded: Instance) -> None:
+def test_embedded_instance_keeps_sessions_across_a_restart(embedded: Instance) -> None:
     user = User(embedded).register()
     assert embedded.interrupt() == 0
     embedded.start()
     assert user.is_signed_in()
 
 
-def test_a_browser_that_stays_connected_does_not_hold_up_a_stop(embedded: Instance) -> None:
+def test_idle_connection_does_not_delay_a_stop(embedded: Instance) -> None:
     user = User(embedded)
     assert user.get("/health/live").headers["Connection"] == "keep-alive"
     started = time.monotonic()
@@ -66,7 +66,7 @@ def test_a_browser_that_stays_connected_does_not_hold_up_a_stop(embedded: Instan
     assert time.monotonic() - started < KEEPALIVE_SECONDS - 1
 
 
-def test_half_a_request_does_not_turn_a_stop_into_a_kill(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+def test_incomplete_request_does_not_turn_a_stop_into_a_kill(start_fleet: StartFleet, redis_server: RedisServer) -> None:
     (instance,) = start_fleet(1, SHUTDOWN_TIMEOUT="7", INSTANCE_ID="instance-1")
     with socket.create_connection(("127.0.0.1", instance.port)) as connection, redis_server.client() as client:
         connection.sendall(HALF_A_REQUEST)
@@ -78,7 +78,7 @@ def test_half_a_request_does_not_turn_a_stop_into_a_kill(start_fleet: StartFleet
         assert not client.exists("fleet:instance:instance-1")
 
 
-def test_embedded_data_and_secrets_are_for_their_owner_alone(embedded: Instance, tmp_path: Path) -> None:
+def test_embedded_data_and_secrets_are_private(embedded: Instance, tmp_path: Path) -> None:
     for name in ("session_encryption_key", "session_secret"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
     user = User(embedded).register()
@@ -87,7 +87,7 @@ def test_embedded_data_and_secrets_are_for_their_owner_alone(embedded: Instance,
     assert user.cookie.split(".")[0] not in dump
 
 
-def test_a_second_embedded_instance_on_the_same_data_is_refused(embedded: Instance) -> None:
+def test_second_embedded_instance_on_the_same_data_is_refused(embedded: Instance) -> None:
     with closing(Instance(embedded.environment)) as second:
         second.start(wait_ready=False)
         assert second.wait() == EX_CONFIG
@@ -95,7 +95,7 @@ def test_a_second_embedded_instance_on_the_same_data_is_refused(embedded: Instan
     assert User(embedded).get("/health/ready").status_code == 200
 
 
-def test_every_fault_of_the_configuration_is_named_at_once_and_no_value_is(tmp_path: Path) -> None:
+def test_startup_lists_all_configuration_errors_without_values(tmp_path: Path) -> None:
     faulty = {"USE_REDIS_SESSIONS": "true", "REDIS_URL": "http://hunter2", "SESSION_SECRET": "hunter2", "LOG_FORMAT": "hunter2"}
     with closing(Instance(faulty)) as instance:
         instance.start(wait_ready=False)
@@ -107,7 +107,7 @@ def test_every_fault_of_the_configuration_is_named_at_once_and_no_value_is(tmp_p
 
 
 @pytest.mark.parametrize(("app_env", "folder"), [("development", "from-file"), ("production", "instance")])
-def test_the_file_of_settings_counts_in_development_alone(tmp_path: Path, app_env: str, folder: str) -> None:
+def test_settings_file_is_read_only_in_development(tmp_path: Path, app_env: str, folder: str) -> None:
     """For `flask` commands too, though Flask reads the file by itself."""
     shutil.copytree(ROOT / "app", tmp_path / "app")
     shutil.copy(ROOT / "wsgi.py", tmp_path)
@@ -135,9 +135,7 @@ def kill_one(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize(("workers", "module"), [("1", "app.worker"), ("2", "app.jobs.worker")])
-def test_each_line_of_the_log_has_the_one_form_and_the_instance_id(
-    redis_url: str, database_url: str, workers: str, module: str
-) -> None:
+def test_every_log_line_has_the_format_and_the_instance_id(redis_url: str, database_url: str, workers: str, module: str) -> None:
     environment = fleet_environment(redis_url, database_url, INSTANCE_ID="instance-7", WEB_CONCURRENCY=workers)
     with Instance(environment) as instance, Worker(environment, module=module) as worker:
         user = User(instance).register()
@@ -161,7 +159,7 @@ def test_json_logs_carry_the_request_id(redis_url: str, database_url: str) -> No
     assert [line["message"].split()[:3] for line in lines if line["request_id"] == "my-request"] == [["GET", "/nowhere", "404"]]
 
 
-def test_a_production_cookie_is_secure_and_bound_to_the_host(start_fleet: StartFleet) -> None:
+def test_production_cookie_is_secure_and_bound_to_the_host(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1, APP_ENV="production", SHUTDOWN_DELAY="0")
     answer = User(instance).post("/api/auth/register", email="a@example.org", password="correct horse battery")
     (cookie,) = [one for one in answer.headers.get_list("Set-Cookie") if one.startswith("__Host-session=")]
@@ -170,7 +168,7 @@ def test_a_production_cookie_is_secure_and_bound_to_the_host(start_fleet: StartF
     assert answer.headers["Strict-Transport-Security"].startswith("max-age=31536000")
 
 
-def test_promotion_counts_from_the_next_request_on(embedded: Instance) -> None:
+def test_promotion_applies_to_the_next_request(embedded: Instance) -> None:
     user = User(embedded).register()
     flask = procfile_command("release")[0]
     command = [flask, "--app", "wsgi", "users", "promote", user.email]

@@ -78,7 +78,7 @@ def test_two_workers_are_two_instances_that_share_sessions(platform: Honcho) -> 
     wait_until(both_have_answered, what="both workers to know the session")
 
 
-def test_browsers_of_two_workers_use_websockets_alone(platform: Honcho, chromium: Browser) -> None:
+def test_browsers_use_only_websockets_with_two_workers(platform: Honcho, chromium: Browser) -> None:
     context = chromium.new_context(base_url=platform.url)
     context.add_cookies([{"name": "session", "value": registered(platform), "url": platform.url}])
     page = context.new_page()
@@ -96,7 +96,7 @@ def test_browsers_of_two_workers_use_websockets_alone(platform: Honcho, chromium
 
 
 @pytest.mark.parametrize("number", RECEIVED)
-def test_a_signal_to_all_processes_at_once_is_a_graceful_stop(platform: Honcho, number: signal.Signals) -> None:
+def test_signal_to_all_processes_is_a_graceful_stop(platform: Honcho, number: signal.Signals) -> None:
     platform.send(number)
     assert platform.wait() == RECEIVED[number]
     log = platform.log()
@@ -105,7 +105,7 @@ def test_a_signal_to_all_processes_at_once_is_a_graceful_stop(platform: Honcho, 
     assert "SIGKILL" not in log
 
 
-def test_a_platform_without_a_lasting_disk_refuses_embedded_mode() -> None:
+def test_embedded_mode_is_refused_on_an_ephemeral_disk() -> None:
     environment = base_environment() | {"DYNO": "web.1", "PORT": str(free_port()), "WEB_CONCURRENCY": "2"}
     with pytest.raises(AssertionError, match=r"ended with status 78(.|\n)*USE_REDIS_SESSIONS: must be true on Heroku"):
         run([*HONCHO, "start", "web"], environment=environment, directory=ROOT)
@@ -120,7 +120,7 @@ def registered(platform: Honcho) -> str:
 
 
 @pytest.mark.parametrize(("unit", "line"), [("reporadar@.service", "web"), ("reporadar-worker.service", "worker")])
-def test_units_of_systemd_run_the_same_lines(unit: str, line: str) -> None:
+def test_systemd_units_run_the_procfile_commands(unit: str, line: str) -> None:
     text = (ROOT / "deploy" / "systemd" / unit).read_text()
     settings = dict(entry.split("=", 1) for entry in text.splitlines() if "=" in entry and not entry.startswith("#"))
     program, *arguments = procfile_command(line)

@@ -71,7 +71,7 @@ def told(listener: Listener) -> list[int]:
     return [export["id"] for export in listener.received("export")]
 
 
-def test_only_who_hosts_a_user_is_sent_what_concerns_them(fleet: RoomFleet) -> None:
+def test_messages_reach_only_the_instances_that_host_the_user(fleet: RoomFleet) -> None:
     host, other, _ = fleet.instances
     user, somebody = User(host).register(), User(other).register()
     user_id = id_of(user)
@@ -92,7 +92,7 @@ def test_only_who_hosts_a_user_is_sent_what_concerns_them(fleet: RoomFleet) -> N
     wait_until(lambda: fleet.hearing(user_room(user_id)) == 0, timeout=20, what="nobody to be sent it any more")
 
 
-def test_what_is_stored_is_told_where_an_administrator_watches(fleet: RoomFleet) -> None:
+def test_stored_events_are_published_where_an_administrator_watches(fleet: RoomFleet) -> None:
     host, _, _ = fleet.instances
     user = User(host).register()
     promote(host.environment, user.email)
@@ -116,16 +116,16 @@ def heard_when_ready(fleet: RoomFleet, instance: Instance) -> list[int]:
         return told(listener)
 
 
-def test_what_is_said_as_soon_as_a_socket_is_ready_arrives(fleet: RoomFleet) -> None:
+def test_message_sent_when_a_socket_becomes_ready_arrives(fleet: RoomFleet) -> None:
     assert [heard_when_ready(fleet, fleet.instances[1]) for _ in range(10)] == [[FIRST, LATER]] * 10
 
 
-def test_without_waiting_for_redis_it_is_lost(fleet: RoomFleet) -> None:
+def test_message_is_lost_without_waiting_for_the_subscription(fleet: RoomFleet) -> None:
     """The control: the same judgement of an instance with the fault."""
     assert [heard_when_ready(fleet, fleet.instances[2]) for _ in range(3)] == [[LATER]] * 3
 
 
-def test_who_comes_and_goes_misses_nothing_that_was_said_meanwhile(fleet: RoomFleet) -> None:
+def test_reconnecting_user_misses_no_message(fleet: RoomFleet) -> None:
     host, _, _ = fleet.instances
     user = User(host).register()
     user_id = id_of(user)
@@ -137,7 +137,7 @@ def test_who_comes_and_goes_misses_nothing_that_was_said_meanwhile(fleet: RoomFl
 
 
 @pytest.mark.parametrize("interrupt", [RoomFleet.cut, RoomFleet.restart])
-def test_after_an_interruption_all_rooms_are_heard_again(fleet: RoomFleet, interrupt: Callable[[RoomFleet], None]) -> None:
+def test_all_rooms_are_subscribed_again_after_an_interruption(fleet: RoomFleet, interrupt: Callable[[RoomFleet], None]) -> None:
     users = [User(instance).register() for instance in fleet.instances[:2] for _ in range(3)]
     with ExitStack() as stack:
         listeners = [stack.enter_context(Listener(user)) for user in users]

@@ -131,17 +131,17 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         yield reader
 
 
-def test_redis_is_set_up(reader: Reader) -> None:
+def test_guide_sets_up_redis(reader: Reader) -> None:
     reader.follow(guide.REDIS)
 
 
-def test_one_embedded_instance(reader: Reader) -> None:
+def test_guide_runs_one_embedded_instance(reader: Reader) -> None:
     reader.follow(guide.ALONE)
     reader.terminals[0].send_to_group(signal.SIGINT)
     wait_until(lambda: "stopped: clean in" in reader.log(1), what="a graceful end")
 
 
-def test_three_terminals(tmp_path: Path) -> None:
+def test_guide_runs_a_fleet_in_three_terminals(tmp_path: Path) -> None:
     with PostgresServer() as postgres:
         account = {"PGHOST": "127.0.0.1", "PGPORT": str(postgres.port), "PGUSER": "postgres"}
         with Reader(tmp_path, **account) as reader:
@@ -161,7 +161,7 @@ def check_log_lines(reader: Reader) -> None:
         assert re.search(pattern, reader.log(terminal), re.MULTILINE), line
 
 
-def test_a_whole_fleet(reader: Reader) -> None:
+def test_guide_runs_a_whole_fleet(reader: Reader) -> None:
     reader.follow(guide.FLEET)
     (drawing,) = [block for block in BLOCKS if block.section == "Architecture"]
     running = {file.stem for file in (reader.checkout / "instance" / "fleet").glob("*.pid")} - {"supervisor"}
@@ -179,6 +179,6 @@ def test_a_whole_fleet(reader: Reader) -> None:
         ("python", "print('instance-1')\n# prints: instance-2"),
     ],
 )
-def test_a_wrong_command_is_noticed(reader: Reader, kind: str, text: str) -> None:
+def test_wrong_command_is_detected(reader: Reader, kind: str, text: str) -> None:
     with pytest.raises(AssertionError, match=re.escape("docs/scaling.md:1 ")):
         reader.do(reader.translated(Block("Overview", kind, text, 1)))

@@ -27,7 +27,7 @@ def commands_of_requests(commands: list[Command]) -> list[str]:
     ]
 
 
-def test_a_user_stays_signed_in_whichever_instance_answers(start_fleet: StartFleet) -> None:
+def test_user_is_signed_in_on_every_instance(start_fleet: StartFleet) -> None:
     user = User(*start_fleet(3)).register()
     answers = [user.get("/api/auth/me") for _ in range(9)]
     assert {answer.status_code for answer in answers} == {200}
@@ -35,14 +35,14 @@ def test_a_user_stays_signed_in_whichever_instance_answers(start_fleet: StartFle
     assert {answer.json()["instance"]["instance_id"] for answer in answers} == {"instance-1", "instance-2", "instance-3"}
 
 
-def test_reading_costs_one_round_trip_and_no_write(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+def test_reading_a_session_takes_one_round_trip_and_no_write(start_fleet: StartFleet, redis_server: RedisServer) -> None:
     user = User(*start_fleet(1)).register()
     with redis_server.commands() as commands:
         assert user.is_signed_in()
     assert [text.split()[0] for text in commands_of_requests(commands)] == ["HGETALL"]
 
 
-def test_without_a_valid_cookie_redis_is_not_asked(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+def test_invalid_cookie_causes_no_redis_command(start_fleet: StartFleet, redis_server: RedisServer) -> None:
     (instance,) = start_fleet(1)
     user, inventor = User(instance), User(instance)
     inventor.client.cookies["session"] = "A" * 43 + ".AAAA"
@@ -53,7 +53,7 @@ def test_without_a_valid_cookie_redis_is_not_asked(start_fleet: StartFleet, redi
     assert commands_of_requests(commands) == []
 
 
-def test_health_does_not_look_at_a_session(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+def test_health_routes_do_not_read_sessions(start_fleet: StartFleet, redis_server: RedisServer) -> None:
     user = User(*start_fleet(1)).register()
     with redis_server.commands() as commands:
         for path in ("/health", "/health/ready", "/health/live"):
@@ -61,7 +61,7 @@ def test_health_does_not_look_at_a_session(start_fleet: StartFleet, redis_server
     assert commands_of_requests(commands) == []
 
 
-def test_the_lifetime_is_refreshed_at_most_once_in_a_24th_of_it(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+def test_session_lifetime_is_refreshed_at_most_once_per_24th(start_fleet: StartFleet, redis_server: RedisServer) -> None:
     user = User(*start_fleet(2, SESSION_TTL="72")).register()
     with redis_server.commands() as commands:
         requests = 0
@@ -74,20 +74,20 @@ def test_the_lifetime_is_refreshed_at_most_once_in_a_24th_of_it(start_fleet: Sta
     assert len(refreshes) == 1
 
 
-def test_an_idle_session_ends(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+def test_idle_session_expires(start_fleet: StartFleet, redis_server: RedisServer) -> None:
     user = User(*start_fleet(2, SESSION_TTL="1")).register()
     with redis_server.client() as client:
         wait_until(lambda: not client.keys("session:*"), timeout=4, what="the session to end")
     assert not user.is_signed_in()
 
 
-def test_a_session_ends_at_its_absolute_age_though_it_is_used(start_fleet: StartFleet) -> None:
+def test_active_session_expires_at_its_maximum_age(start_fleet: StartFleet) -> None:
     user = User(*start_fleet(2, SESSION_MAX_AGE="3")).register()
     assert user.is_signed_in()
     wait_until(lambda: not user.is_signed_in(), timeout=6, what="the session to end")
 
 
-def test_redis_holds_neither_a_session_id_nor_a_users_data(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+def test_redis_contains_no_session_id_and_no_plain_text(start_fleet: StartFleet, redis_server: RedisServer) -> None:
     instances = start_fleet(2)
     users = [User(*instances).register() for _ in range(3)]
     assert users[0].log_in("a wrong password").status_code == 401
@@ -101,7 +101,7 @@ def test_redis_holds_neither_a_session_id_nor_a_users_data(start_fleet: StartFle
             assert secret.encode() not in dump, secret
 
 
-def test_a_new_id_at_each_login_and_password_change_and_the_old_one_is_dead(start_fleet: StartFleet) -> None:
+def test_login_and_password_change_replace_the_session_id(start_fleet: StartFleet) -> None:
     instances = start_fleet(2)
     user = User(*instances).register()
     steps: list[Callable[[], object]] = [
@@ -119,7 +119,7 @@ def test_a_new_id_at_each_login_and_password_change_and_the_old_one_is_dead(star
         assert [holder_of_the_old.is_signed_in() for _ in instances] == [False, False]
 
 
-def test_a_password_change_does_not_sign_out_the_browser_that_is_loading_a_page(start_fleet: StartFleet) -> None:
+def test_password_change_does_not_sign_out_a_browser_that_loads_a_page(start_fleet: StartFleet) -> None:
     """What it loads meanwhile belongs to the old session, whose end must not take the new one's cookie along."""
     instances = start_fleet(2)
     user = User(*instances).register()
@@ -134,7 +134,7 @@ def test_a_password_change_does_not_sign_out_the_browser_that_is_loading_a_page(
     assert user.is_signed_in()
 
 
-def test_a_signed_cookie_without_a_record_never_lends_its_id(start_fleet: StartFleet) -> None:
+def test_id_of_a_cookie_without_a_record_is_not_reused(start_fleet: StartFleet) -> None:
     user = User(*start_fleet(2)).register()
     old = user.cookie
     assert user.post("/api/auth/logout").status_code == 204
@@ -189,7 +189,7 @@ def one_instance(postgres_server: PostgresServer) -> Iterator[tuple[Instance, Re
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
-def test_a_record_that_is_not_in_order_is_a_counted_fresh_start(
+def test_damaged_record_is_counted_and_starts_a_new_session(
     one_instance: tuple[Instance, RedisServer], tmp_path: Path, damage: Damage
 ) -> None:
     instance, server = one_instance

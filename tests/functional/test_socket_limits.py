@@ -55,7 +55,7 @@ def polling(instance: Instance, user: User) -> tuple[str, dict[str, str]]:
     return url, headers
 
 
-def test_an_instance_has_so_many_places_and_few_of_them_for_strangers(instance: Instance) -> None:
+def test_sockets_are_limited_per_instance_and_for_anonymous_clients(instance: Instance) -> None:
     with ExitStack() as stack:
         strangers = [stack.enter_context(WebSocket(instance)) for _ in range(PLACES_OF_NOBODY)]
         assert [stranger.status for stranger in strangers] == [101, 101]
@@ -70,7 +70,7 @@ def test_an_instance_has_so_many_places_and_few_of_them_for_strangers(instance: 
         assert all(stranger.ends() for stranger in strangers)
 
 
-def test_a_user_has_so_many_places_and_gets_one_when_it_is_free(instance: Instance, user: User) -> None:
+def test_sockets_are_limited_per_user(instance: Instance, user: User) -> None:
     with ExitStack() as stack:
         taken = [stack.enter_context(WebSocket(instance, user)) for _ in range(PLACES_OF_USER - 1)]
         url, headers = polling(instance, user)
@@ -87,7 +87,7 @@ def test_a_user_has_so_many_places_and_gets_one_when_it_is_free(instance: Instan
 
 
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
-def test_another_site_is_refused_in_words(instance: Instance, user: User, transport: str) -> None:
+def test_socket_of_another_origin_is_refused_with_a_reason(instance: Instance, user: User, transport: str) -> None:
     with Listener(user, transports=[transport]) as listener:
         with suppress(Exception):
             listener.connect(instance, ready=False, Origin="https://elsewhere.example")
@@ -99,7 +99,7 @@ def test_another_site_is_refused_in_words(instance: Instance, user: User, transp
 @pytest.mark.parametrize(
     "after", [-1, 2**63, 1.5, True, "7", [], {}, float("inf")], ids=lambda after: f"{type(after).__name__} {after}"
 )
-def test_an_odd_place_to_go_on_from_is_refused(instance: Instance, user: User, after: object) -> None:
+def test_invalid_resume_position_is_refused(instance: Instance, user: User, after: object) -> None:
     with WebSocket(instance, user) as websocket:
         websocket.send_text("40" + json.dumps({"after": after}))
         assert websocket.await_text("44") == '44{"message":"after must be the number of a notification"}'
@@ -113,7 +113,7 @@ ODD_PAYLOADS: list[Any] = [
 
 
 @pytest.mark.parametrize("event", ["sync", "watch", "unwatch"])
-def test_odd_payloads_get_an_answer(instance: Instance, user: User, event: str) -> None:
+def test_invalid_payloads_are_answered(instance: Instance, user: User, event: str) -> None:
     with WebSocket(instance, user).join() as websocket:
         for number, payload in enumerate(ODD_PAYLOADS):
             websocket.send_text(f"42{number}" + json.dumps([event, payload]))
@@ -134,7 +134,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("text", MALFORMED, ids=lambda text: text[:40] or "empty")
-def test_a_malformed_message_ends_the_connection_or_does_nothing(instance: Instance, user: User, text: str) -> None:
+def test_malformed_message_closes_the_connection_or_is_ignored(instance: Instance, user: User, text: str) -> None:
     with WebSocket(instance, user).join() as websocket:
         websocket.send_text(text)
         with suppress(OSError):
@@ -152,7 +152,7 @@ def websocket_answers(websocket: WebSocket) -> Iterator[str]:
             return
 
 
-def test_a_client_can_neither_leave_nor_come_by_an_event(instance: Instance, user: User) -> None:
+def test_reserved_event_names_have_no_effect(instance: Instance, user: User) -> None:
     """Whose names are those of the server's own handlers: the socket would go on without being told of its end."""
     with WebSocket(instance, user).join() as websocket, Listener(user).connect(instance):
         websocket.send_text('42["disconnect","x"]')
@@ -164,7 +164,7 @@ def test_a_client_can_neither_leave_nor_come_by_an_event(instance: Instance, use
         assert websocket.ends()
 
 
-def test_binary_attachments_do_not_pile_up(instance: Instance, user: User) -> None:
+def test_binary_attachments_do_not_accumulate(instance: Instance, user: User) -> None:
     with WebSocket(instance, user).join() as websocket:
         websocket.send_text('4599999999-["sync",{"_placeholder":true,"num":0}]')
         with suppress(OSError):
@@ -173,7 +173,7 @@ def test_binary_attachments_do_not_pile_up(instance: Instance, user: User) -> No
         assert websocket.ends()
 
 
-def test_handshakes_of_a_broken_websocket_are_refused(instance: Instance, user: User) -> None:
+def test_invalid_websocket_handshakes_are_refused(instance: Instance, user: User) -> None:
     for fault in ({"Sec-WebSocket-Key": ""}, {"Sec-WebSocket-Version": "7"}, {"Sec-WebSocket-Key": "x"}, {"Connection": "close"}):
         with WebSocket(instance, user, headers=fault) as websocket:
             assert websocket.status in (400,), fault
@@ -230,7 +230,7 @@ ATTACKS = [send_bomb, send_large, send_large_in_parts, send_empty_parts, send_ti
 
 @pytest.mark.serial
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
-def test_an_attacker_is_cut_off_and_others_do_not_notice(
+def test_attacker_is_disconnected_without_delaying_others(
     instance: Instance, user: User, attack: Callable[[WebSocket], None]
 ) -> None:
     extension = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
@@ -250,7 +250,7 @@ def test_an_attacker_is_cut_off_and_others_do_not_notice(
         assert other.call("sync", {"after": 0}) == {"items": [], "head": 0, "recovered": True}
 
 
-def test_one_that_ignores_its_end_is_cut_off(instance: Instance, user: User) -> None:
+def test_socket_that_ignores_the_close_frame_is_aborted(instance: Instance, user: User) -> None:
     """Neither the farewell nor the close frame is answered."""
     with WebSocket(instance, user).join() as websocket:
         assert user.post("/api/auth/logout").status_code == 204
@@ -285,7 +285,7 @@ def notifications(texts: Iterator[str]) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.serial
-def test_those_who_never_read_cost_little_and_others_get_all(instance: Instance, user: User) -> None:
+def test_clients_that_never_read_cost_little_memory_and_delay_nobody(instance: Instance, user: User) -> None:
     count = 10_000
     with ExitStack() as stack:
         idle = stack.enter_context(WebSocket(instance, user, receive_buffer=4096))
@@ -303,7 +303,7 @@ def test_those_who_never_read_cost_little_and_others_get_all(instance: Instance,
         assert [item["seq"] for item in itertools.islice(notifications(idle.texts()), 1000)] == list(range(1, 1001))
 
 
-def test_a_large_message_arrives_whole_and_with_nothing_in_it(instance: Instance, user: User) -> None:
+def test_large_message_arrives_complete_over_websocket(instance: Instance, user: User) -> None:
     size, pings = 8 * MEGABYTE, 50
     with WebSocket(instance, user, receive_buffer=65_536).join() as slow:
         store(instance, user, 2, size)
@@ -316,14 +316,14 @@ def test_a_large_message_arrives_whole_and_with_nothing_in_it(instance: Instance
     assert [(item["seq"], item["title"] == "x" * size) for item in large] == [(1, True), (2, True)]
 
 
-def test_a_large_message_arrives_whole_by_polling(instance: Instance, user: User) -> None:
+def test_large_message_arrives_complete_over_polling(instance: Instance, user: User) -> None:
     size = 8 * MEGABYTE
     store(instance, user, 1, size)
     with Listener(user, after=0, transports=["polling"]).connect(instance) as listener:
         assert [len(item["title"]) for item in listener.received("notification")] == [size]
 
 
-def test_half_of_a_connection_does_no_harm(instance: Instance, user: User) -> None:
+def test_half_open_connection_does_no_harm(instance: Instance, user: User) -> None:
     """Handshakes that end in the middle, frames that never end, and clients that vanish without a word."""
     with ExitStack() as stack:
         for part in (

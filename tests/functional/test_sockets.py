@@ -39,7 +39,7 @@ def pair(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
 
 
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
-def test_what_is_stored_elsewhere_arrives_on_every_instance_in_order(pair: list[Instance], transport: str) -> None:
+def test_notifications_arrive_in_order_on_every_instance(pair: list[Instance], transport: str) -> None:
     first, second = pair
     user = User(first).register()
     with Listener(user, transports=[transport]) as here, Listener(user, transports=[transport]) as there:
@@ -52,7 +52,7 @@ def test_what_is_stored_elsewhere_arrives_on_every_instance_in_order(pair: list[
             assert listener.seqs == list(range(1, 51))
 
 
-def test_without_a_session_the_connection_is_refused_in_words(pair: list[Instance]) -> None:
+def test_socket_without_a_session_is_refused_with_a_reason(pair: list[Instance]) -> None:
     instance, _ = pair
     errors: list[object] = []
     with requests.Session() as session:
@@ -102,7 +102,7 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize(("end", "reason"), ENDINGS.items(), ids=lambda value: getattr(value, "__name__", value))
-def test_the_end_of_a_session_is_that_of_its_sockets_everywhere(
+def test_ending_a_session_closes_its_sockets_everywhere(
     pair: list[Instance], end: Callable[[User], httpx.Response], reason: str
 ) -> None:
     first, second = pair
@@ -120,7 +120,7 @@ def test_the_end_of_a_session_is_that_of_its_sockets_everywhere(
         assert [listener.connections for listener in listeners] == [1] * 4
 
 
-def test_other_sessions_of_the_user_stay(pair: list[Instance]) -> None:
+def test_other_sessions_of_the_user_keep_their_sockets(pair: list[Instance]) -> None:
     first, second = pair
     user = User(first).register()
     with Listener(user).connect(second) as mine, Listener(another_browser(user)).connect(second) as others:
@@ -130,7 +130,7 @@ def test_other_sessions_of_the_user_stay(pair: list[Instance]) -> None:
         assert others.received("session_ended") == []
 
 
-def test_an_end_that_nobody_heard_of_is_found(start_fleet: StartFleet) -> None:
+def test_session_end_without_a_message_is_found(start_fleet: StartFleet) -> None:
     first, second = start_fleet(2, application="tests.faults.session_endings_not_published:app")
     user, newcomer = User(first).register(), User(first).register()
     with Listener(user).connect(second) as listener, Listener(newcomer).connect(second) as other:
@@ -140,13 +140,13 @@ def test_an_end_that_nobody_heard_of_is_found(start_fleet: StartFleet) -> None:
         assert other.wait_for("session_ended", timeout=8) == {"reason": "expired"}
 
 
-def test_a_session_that_expires_takes_its_sockets_along(start_fleet: StartFleet) -> None:
+def test_expired_session_closes_its_sockets(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1, SESSION_TTL="2")
     with Listener(User(instance).register()).connect(instance) as listener:
         assert listener.wait_for("session_ended", timeout=15) == {"reason": "expired"}
 
 
-def test_a_stopping_instance_sends_its_clients_to_others(start_fleet: StartFleet) -> None:
+def test_stopping_instance_moves_its_clients_to_others(start_fleet: StartFleet) -> None:
     fleet = start_fleet(2, DRAIN_RATE="2")
     first, second = fleet
     with Balancer(fleet) as balancer, ExitStack() as stack:
@@ -173,7 +173,7 @@ def test_a_stopping_instance_sends_its_clients_to_others(start_fleet: StartFleet
 
 
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
-def test_who_was_away_gets_what_was_missed_and_then_ready(pair: list[Instance], transport: str) -> None:
+def test_reconnecting_client_receives_missed_notifications_before_ready(pair: list[Instance], transport: str) -> None:
     first, second = pair
     user = User(first).register()
     notify(first, user, "--count", "250")
@@ -186,7 +186,7 @@ def test_who_was_away_gets_what_was_missed_and_then_ready(pair: list[Instance], 
 
 
 @pytest.mark.parametrize(("application", "is_little"), [("wsgi:app", True), ("tests.faults.parked_sockets:app", False)])
-def test_an_idle_socket_takes_little_memory(start_fleet: StartFleet, application: str, is_little: bool) -> None:
+def test_idle_socket_takes_little_memory(start_fleet: StartFleet, application: str, is_little: bool) -> None:
     (instance,) = start_fleet(1, application=application, MAX_SOCKETS_PER_USER="400")
     user = User(instance).register()
     with SocketPool(instance, user, 100):  # and what the first ones make once for all

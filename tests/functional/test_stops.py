@@ -61,9 +61,7 @@ def let_go(redis_server: RedisServer, ticket: str) -> None:
 
 @pytest.mark.parametrize("whom", ["master", "both", "group", "worker"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_whomever_and_repeatedly_is_one_clean_stop(
-    start_fleet: StartFleet, whom: str, number: signal.Signals
-) -> None:
+def test_repeated_signals_to_any_process_are_one_clean_stop(start_fleet: StartFleet, whom: str, number: signal.Signals) -> None:
     (instance,) = start_fleet(1, SHUTDOWN_DELAY="1")
     (worker,) = instance.worker_pids()
     process = psutil.Process(worker)
@@ -86,7 +84,7 @@ def test_a_signal_to_whomever_and_repeatedly_is_one_clean_stop(
     assert all("stopped: clean in " in line for line in ends)
 
 
-def test_an_instance_whose_master_is_gone_stops(start_fleet: StartFleet) -> None:
+def test_instance_stops_when_its_master_is_killed(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1)
     worker = psutil.Process(instance.worker_pids()[0])
     os.kill(instance.pid, signal.SIGKILL)
@@ -94,7 +92,7 @@ def test_an_instance_whose_master_is_gone_stops(start_fleet: StartFleet) -> None
     assert account(instance).startswith("clean in ")
 
 
-def test_a_signal_while_an_instance_starts_is_a_clean_stop(tmp_path: Path) -> None:
+def test_signal_during_startup_is_a_clean_stop(tmp_path: Path) -> None:
     environment = embedded_environment(tmp_path)
     migrate(environment)
     for pause in (0.0, 0.05, 0.1):
@@ -105,7 +103,7 @@ def test_a_signal_while_an_instance_starts_is_a_clean_stop(tmp_path: Path) -> No
             assert instance.terminate() == 0, instance.log()
 
 
-def test_a_platform_that_loses_patience_has_forced_the_stop(start_fleet: StartFleet) -> None:
+def test_sigkill_during_a_stop_is_recorded_as_forced(start_fleet: StartFleet) -> None:
     witness, instance = start_fleet(2, SHUTDOWN_DELAY="5")
     admin = User(witness).register()
     promote(witness.environment, admin.email)
@@ -121,7 +119,7 @@ def status_of(admin: User, name: str) -> str | None:
     return found[0] if found else None
 
 
-def test_a_worker_that_crashed_is_not_reported_as_a_clean_stop(start_fleet: StartFleet) -> None:
+def test_crash_during_a_stop_is_not_reported_as_clean(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1, SHUTDOWN_DELAY="3")
     (worker,) = instance.worker_pids()
     instance.send(signal.SIGTERM)
@@ -134,7 +132,7 @@ def test_a_worker_that_crashed_is_not_reported_as_a_clean_stop(start_fleet: Star
 # Requests
 
 
-def test_readiness_turns_at_once_while_requests_are_served(start_fleet: StartFleet) -> None:
+def test_readiness_fails_immediately_while_requests_are_served(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1, SHUTDOWN_DELAY="2")
     with httpx.Client(base_url=instance.url, trust_env=False) as kept:
         assert kept.get("/health/live").headers["Connection"] == "keep-alive"
@@ -149,9 +147,7 @@ def test_readiness_turns_at_once_while_requests_are_served(start_fleet: StartFle
     assert "delay in 2.0" in account(instance)
 
 
-def test_a_request_that_began_before_is_finished_and_closes_its_connection(
-    start_fleet: StartFleet, redis_server: RedisServer
-) -> None:
+def test_request_in_progress_is_finished_and_closes_its_connection(start_fleet: StartFleet, redis_server: RedisServer) -> None:
     (instance,) = start_fleet(1, application=HELD)
     with held(instance, redis_server) as (answer, ticket):
         instance.send(signal.SIGTERM)
@@ -173,7 +169,7 @@ def is_refused(instance: Instance) -> bool:
     return False
 
 
-def test_a_request_that_takes_too_long_is_cut_off_in_time(start_fleet: StartFleet, redis_server: RedisServer) -> None:
+def test_request_that_exceeds_the_timeout_is_cut_off(start_fleet: StartFleet, redis_server: RedisServer) -> None:
     (instance,) = start_fleet(1, application=HELD, SHUTDOWN_TIMEOUT="5")
     with held(instance, redis_server) as (answer, _):
         began = time.monotonic()
@@ -187,7 +183,7 @@ def test_a_request_that_takes_too_long_is_cut_off_in_time(start_fleet: StartFlee
 
 
 @pytest.mark.serial
-def test_with_nothing_to_wait_for_a_stop_takes_no_time(start_fleet: StartFleet) -> None:
+def test_idle_instance_stops_quickly(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1)
     with httpx.Client(base_url=instance.url, trust_env=False) as kept:
         kept.get("/health/live")
@@ -235,14 +231,14 @@ def stop_with_a_crowd_in_the_queue(instance: Instance) -> int:
     return answers(connections)
 
 
-def test_nobody_who_waits_in_the_accept_queue_is_reset(start_fleet: StartFleet) -> None:
+def test_connections_in_the_accept_queue_are_not_reset(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1)
     assert stop_with_a_crowd_in_the_queue(instance) == CROWD
     assert instance.wait() == 0
     assert re.search(r"accept queue \d+ in", account(instance))
 
 
-def test_a_listener_that_is_just_closed_resets_some(start_fleet: StartFleet) -> None:
+def test_closing_the_listener_immediately_resets_connections(start_fleet: StartFleet) -> None:
     """Sooner or later: one that happened to see the crowd before the signal has answered all of it."""
 
     def resets_some() -> bool:
@@ -254,7 +250,7 @@ def test_a_listener_that_is_just_closed_resets_some(start_fleet: StartFleet) -> 
     assert any(resets_some() for _ in range(5))
 
 
-def test_newcomers_are_refused_and_never_reset(start_fleet: StartFleet) -> None:
+def test_new_connections_are_refused_and_never_reset(start_fleet: StartFleet) -> None:
     """Who connects again and again while an instance stops is answered, or told that nobody is there."""
     (instance,) = start_fleet(1, SHUTDOWN_DELAY="1")
     outcomes: list[str] = []
@@ -311,7 +307,7 @@ def drain_of_300(start_fleet: StartFleet, application: str = "wsgi:app") -> tupl
 
 
 @pytest.mark.serial
-def test_300_sockets_are_shed_at_the_drain_rate(start_fleet: StartFleet) -> None:
+def test_sockets_are_closed_at_the_drain_rate(start_fleet: StartFleet) -> None:
     closed, turned, instance = drain_of_300(start_fleet)
     assert len(closed) == 300
     assert min(closed) > max(turned, 1.0)
@@ -321,12 +317,12 @@ def test_300_sockets_are_shed_at_the_drain_rate(start_fleet: StartFleet) -> None
     assert "sockets 300 in " in account(instance)
 
 
-def test_sockets_that_are_all_closed_at_once_are_seen(start_fleet: StartFleet) -> None:
+def test_closing_all_sockets_at_once_is_detected(start_fleet: StartFleet) -> None:
     closed, _, _ = drain_of_300(start_fleet, "tests.faults.all_sockets_at_once:app")
     assert fastest_second(closed) > 150
 
 
-def test_sockets_go_faster_where_time_is_short(start_fleet: StartFleet) -> None:
+def test_sockets_are_closed_faster_when_time_is_short(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1, DRAIN_RATE="1", SHUTDOWN_TIMEOUT="6", MAX_SOCKETS_PER_USER="400")
     with SocketPool(instance, User(instance).register(), 300) as pool:
         assert instance.terminate() == 0
@@ -347,7 +343,7 @@ def stuck_client(instance: Instance) -> Iterator[WebSocket]:
         yield websocket
 
 
-def test_a_client_that_does_not_read_does_not_hold_up_a_stop(start_fleet: StartFleet) -> None:
+def test_client_that_does_not_read_does_not_delay_a_stop(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1)
     with stuck_client(instance):
         assert instance.terminate() == 0
@@ -355,7 +351,7 @@ def test_a_client_that_does_not_read_does_not_hold_up_a_stop(start_fleet: StartF
 
 
 @pytest.mark.parametrize(("application", "is_told"), [("wsgi:app", True), ("tests.faults.no_farewell:app", False)])
-def test_a_client_that_reads_late_gets_all_and_a_farewell(start_fleet: StartFleet, application: str, is_told: bool) -> None:
+def test_slow_reader_receives_everything_and_the_close_frame(start_fleet: StartFleet, application: str, is_told: bool) -> None:
     (instance,) = start_fleet(1, application=application)
     with stuck_client(instance) as websocket:
         instance.send(signal.SIGTERM)
@@ -393,7 +389,7 @@ def is_stuck(websocket: WebSocket) -> bool:
 
 
 @pytest.mark.serial
-def test_sockets_do_not_take_the_places_of_requests(start_fleet: StartFleet) -> None:
+def test_sockets_do_not_use_the_connections_of_requests(start_fleet: StartFleet) -> None:
     """All places for sockets are taken, and idle connections take all others."""
     (instance,) = start_fleet(1, MAX_SOCKETS="60", MAX_SOCKETS_PER_USER="60")
     with SocketPool(instance, User(instance).register(), 60), ExitStack() as stack:
@@ -410,7 +406,7 @@ def test_sockets_do_not_take_the_places_of_requests(start_fleet: StartFleet) -> 
 
 
 @pytest.mark.parametrize(("application", "is_ended"), [("tests.faults.short_patience:app", True), ("wsgi:app", False)])
-def test_who_never_sends_the_body_it_announced_loses_its_place(start_fleet: StartFleet, application: str, is_ended: bool) -> None:
+def test_connection_without_the_announced_body_is_closed(start_fleet: StartFleet, application: str, is_ended: bool) -> None:
     (instance,) = start_fleet(1, application=application, SHUTDOWN_TIMEOUT="4")
     with socket.create_connection(("127.0.0.1", instance.port), timeout=10 if is_ended else 3) as connection:
         connection.sendall(

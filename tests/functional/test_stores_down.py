@@ -82,7 +82,7 @@ STORES = pytest.mark.parametrize("name", ["redis", "database"])
 
 
 @BREAKAGES
-def test_without_redis_what_needs_a_session_is_a_quick_503_and_the_rest_works(fleet: StoreFleet, how: str) -> None:
+def test_session_routes_answer_503_quickly_without_redis(fleet: StoreFleet, how: str) -> None:
     user, stranger = User(fleet.instance).register(), User(fleet.instance)
     with broken(fleet.redis, how):
         assert_unavailable(timed(user, "GET", "/api/auth/me"))
@@ -97,7 +97,7 @@ def test_without_redis_what_needs_a_session_is_a_quick_503_and_the_rest_works(fl
 
 
 @BREAKAGES
-def test_without_the_database_answers_are_a_quick_503(fleet: StoreFleet, how: str) -> None:
+def test_database_routes_answer_503_quickly_without_the_database(fleet: StoreFleet, how: str) -> None:
     user, stranger = User(fleet.instance).register(), User(fleet.instance)
     with broken(fleet.postgres, how):
         assert_unavailable(timed(user, "GET", "/api/auth/me"))
@@ -118,14 +118,14 @@ def browsers_of(user: User, count: int) -> list[User]:
 @pytest.mark.serial
 @STORES
 @BREAKAGES
-def test_a_crowd_gets_its_503_as_quickly(fleet: StoreFleet, name: str, how: str) -> None:
+def test_many_clients_get_503_quickly(fleet: StoreFleet, name: str, how: str) -> None:
     crowd = browsers_of(User(fleet.instance).register(), 60)
     with broken(fleet.store(name), how), ThreadPoolExecutor(len(crowd)) as executor:
         statuses = list(executor.map(lambda one: timed(one, "GET", "/api/auth/me").status_code, crowd * 3))
     assert statuses == [503] * 180
 
 
-def test_health_answers_while_both_stores_hang_and_tells_it(fleet: StoreFleet) -> None:
+def test_health_reports_two_hanging_stores(fleet: StoreFleet) -> None:
     user = User(fleet.instance).register()
     with broken(fleet.redis, "frozen"), broken(fleet.postgres, "frozen"):
         wait_until(lambda: statuses_of_checks(user) == {"fail"}, what="health to say so")
@@ -136,7 +136,7 @@ def test_health_answers_while_both_stores_hang_and_tells_it(fleet: StoreFleet) -
 
 
 @STORES
-def test_ten_seconds_of_failure_unready_the_instance_and_recovery_readies_it_within_two(fleet: StoreFleet, name: str) -> None:
+def test_instance_is_unready_after_ten_seconds_and_ready_within_two(fleet: StoreFleet, name: str) -> None:
     user = User(fleet.instance)
 
     def is_ready() -> bool:
@@ -155,7 +155,7 @@ def test_ten_seconds_of_failure_unready_the_instance_and_recovery_readies_it_wit
     wait_until(is_ready, timeout=2, what="readiness to come back")
 
 
-def test_statements_that_wait_for_a_lock_do_not_pile_up(fleet: StoreFleet) -> None:
+def test_statements_that_wait_for_a_lock_do_not_accumulate(fleet: StoreFleet) -> None:
     user = User(fleet.instance, timeout=30).register()
     with fleet.postgres.locked_table(fleet.instance.environment["DATABASE_URL"], "users"), ThreadPoolExecutor(10) as executor:
         answers = list(executor.map(lambda _: timed(user, "GET", "/api/auth/me"), range(60)))
@@ -164,7 +164,7 @@ def test_statements_that_wait_for_a_lock_do_not_pile_up(fleet: StoreFleet) -> No
     assert user.is_signed_in()
 
 
-def test_one_probe_at_a_time_whatever_the_rate_of_requests(fleet: StoreFleet) -> None:
+def test_probe_rate_is_independent_of_the_request_rate(fleet: StoreFleet) -> None:
     user = User(fleet.instance)
     with fleet.redis.commands() as commands:
         started = time.monotonic()
@@ -174,7 +174,7 @@ def test_one_probe_at_a_time_whatever_the_rate_of_requests(fleet: StoreFleet) ->
     assert sum(command.text == "PING" for command in commands) <= seconds / 0.5 + 1
 
 
-def test_shared_resources_show_who_uses_them(fleet: StoreFleet) -> None:
+def test_connections_carry_the_instance_name(fleet: StoreFleet) -> None:
     assert User(fleet.instance).register().is_signed_in()
     with fleet.redis.client() as client:
         assert "instance-1" in {connection["name"] for connection in client.client_list()}
