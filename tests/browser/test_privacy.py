@@ -230,8 +230,8 @@ def test_opt_out_and_opt_in_without_scripts(visit: Visit, signed_in: bool) -> No
     expect_heading(page, "Privacy")
     expect(main).to_contain_text("You are counted.")
     press(page, NO)
-    expect(status).to_contain_text("nothing that you do from now on is stored")
-    expect(main).to_contain_text(f"because {'your account' if signed_in else 'this browser'} said no.")
+    expect(status).to_contain_text("Nothing that you do from now on is stored")
+    expect(main).to_contain_text(f"because {'your account' if signed_in else 'this browser'} has opted out.")
     expect(main.get_by_text("Nothing that you did after").locator("time")).to_contain_text(" UTC")
     press(page, YES)
     expect(status).to_contain_text("You have opted in.")
@@ -247,7 +247,7 @@ def test_settings_offer_the_opt_out(visit: Visit) -> None:
     page.goto("/settings")
     press(page, NO)
     expect(page).to_have_url("/settings?done=uncounted")
-    expect(page.get_by_role("main")).to_contain_text("because your account said no.")
+    expect(page.get_by_role("main")).to_contain_text("because your account has opted out.")
     press(page, YES)
     expect(page).to_have_url("/settings?done=counted")
 
@@ -255,13 +255,13 @@ def test_settings_offer_the_opt_out(visit: Visit) -> None:
 def test_opt_out_with_global_privacy_control(visit: Visit) -> None:
     page = visit(extra_http_headers={"Sec-GPC": "1"})
     page.goto("/privacy")
-    press(page, "Say no here too")
-    expect(page.get_by_role("main")).to_contain_text("because this browser said no.")
+    press(page, "Opt out here too")
+    expect(page.get_by_role("main")).to_contain_text("because this browser has opted out.")
     again = page.get_by_role("button", name=YES)
     expect(again).to_be_disabled()
     expect(again).to_have_accessible_description(
-        "Your browser also sends Global Privacy Control, which is a no as well. "
-        "To be counted, you would have to switch it off in the settings of your browser first."
+        "Your browser also sends Global Privacy Control, which is an opt-out too. "
+        "To be counted, first switch it off in the settings of your browser."
     )
 
 
@@ -280,7 +280,7 @@ def test_privacy_page_works_by_keyboard(visit: Visit) -> None:
 def test_page_after_an_opt_out_fits_and_is_legible(visit: Visit, scheme: str, gpc: bool) -> None:
     page = visit(viewport=PHONE, color_scheme=scheme, extra_http_headers={"Sec-GPC": "1"} if gpc else {})
     page.goto("/privacy")
-    press(page, "Say no here too" if gpc else NO)
+    press(page, "Opt out here too" if gpc else NO)
     press(page, ERASE)
     expect(page.get_by_role("status")).to_contain_text("erased")
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]

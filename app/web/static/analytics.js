@@ -1,4 +1,4 @@
-// Tells how a page is used. Nothing after a no.
+// Sends events about the use of the page, unless the user has opted out.
 
 let events = [];
 let off, shown = 0;

@@ -1,4 +1,4 @@
-"""Events that are made up, and a look at what is stored of them."""
+"""Factories of events, and helpers that read what is stored."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Stored = Callable[[], int]
 
 @pytest.fixture
 def stored(both: Database) -> Stored:
-    """How many events there are, according to the events and to what was counted, which are the same."""
+    """Return the number of stored events, after checking that the rollups have the same number."""
 
     def count() -> int:
         def read(connection: Connection) -> list[int]:
@@ -61,7 +61,7 @@ def stored(both: Database) -> Stored:
 
 
 def counted_visitors(database: Database) -> dict[str, list[int]]:
-    """By grain, in the order of time; as many as there are visits."""
+    """Return the visitor counts by grain in order of time, after checking them against the visits."""
 
     def read(connection: Connection) -> tuple[Any, Any]:
         told = select(visitors.c.grain, visitors.c.start, visitors.c.visitors)

@@ -1,4 +1,4 @@
-"""Storing from a real stream, with a database that does as a test wants."""
+"""EventConsumer with a real Redis stream and a fake event store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPEN = ConsentState("a1", version=0, is_granted=True)
 
 
 class Storage:
-    """Stores each event once, except for what it is told to refuse, to leave for later, or to fail with."""
+    """A fake event store: stores each event once; names in `poison` raise, names in `later` are deferred."""
 
     def __init__(self) -> None:
         self.stored: list[str] = []
@@ -87,11 +87,11 @@ def running(consumer: EventConsumer) -> Iterator[None]:
 
 
 def waiting(client: redis.Redis) -> tuple[int, int]:
-    """Entries in the stream, and those of them that somebody has read."""
+    """Return the number of entries in the stream, and of those that are pending."""
     return client.xlen(STREAM), client.xpending(STREAM, GROUP)["pending"]
 
 
-def test_what_is_stored_is_acknowledged_and_gone(
+def test_stored_events_are_acknowledged_and_deleted(
     consumer: EventConsumer, send: Callable[..., None], storage: Storage, redis_client: redis.Redis
 ) -> None:
     send("a", "b", "c")
@@ -101,7 +101,7 @@ def test_what_is_stored_is_acknowledged_and_gone(
     assert waiting(redis_client) == (0, 0)
 
 
-def test_nothing_is_acknowledged_before_it_is_stored(
+def test_events_are_not_acknowledged_before_they_are_stored(
     consumer: EventConsumer, send: Callable[..., None], storage: Storage, redis_client: redis.Redis
 ) -> None:
     send("a", "b")
@@ -115,7 +115,7 @@ def test_nothing_is_acknowledged_before_it_is_stored(
     assert waiting(redis_client) == (0, 0)
 
 
-def test_in_an_outage_it_holds_one_batch_and_no_more(
+def test_consumer_reads_at_most_one_batch_during_an_outage(
     consumer: EventConsumer,
     send: Callable[..., None],
     storage: Storage,
@@ -131,7 +131,7 @@ def test_in_an_outage_it_holds_one_batch_and_no_more(
     assert waiting(redis_client) == (5, 3)
 
 
-def test_one_that_can_not_be_stored_delays_nobody(
+def test_event_that_cannot_be_stored_does_not_delay_others(
     consumer: EventConsumer, send: Callable[..., None], storage: Storage, redis_client: redis.Redis
 ) -> None:
     storage.poison = {"c", "f"}
@@ -151,7 +151,7 @@ def test_one_that_can_not_be_stored_delays_nobody(
         {"person": "a1", "version": "0", "event": b"\x00"},
     ],
 )
-def test_what_is_no_event_is_put_aside(
+def test_entry_that_is_not_an_event_is_dead_lettered(
     consumer: EventConsumer, send: Callable[..., None], storage: Storage, redis_client: redis.Redis, fields: dict[str, bytes]
 ) -> None:
     send("a")
@@ -164,7 +164,7 @@ def test_what_is_no_event_is_put_aside(
     assert set(kept) == {name.encode() for name in fields}
 
 
-def test_what_has_to_wait_is_tried_again(
+def test_deferred_event_is_retried(
     consumer: EventConsumer, send: Callable[..., None], storage: Storage, redis_client: redis.Redis
 ) -> None:
     storage.later = {"b"}
@@ -176,7 +176,7 @@ def test_what_has_to_wait_is_tried_again(
     assert (storage.stored, waiting(redis_client)) == (["a", "c", "b"], (0, 0))
 
 
-def test_a_batch_full_of_those_who_have_to_wait_does_not_keep_back_the_others(
+def test_batch_of_deferred_events_does_not_delay_others(
     consumer: EventConsumer,
     send: Callable[..., None],
     storage: Storage,
@@ -195,7 +195,7 @@ def test_a_batch_full_of_those_who_have_to_wait_does_not_keep_back_the_others(
     assert storage.stored == ["c", "a", "b"]
 
 
-def test_what_somebody_has_left_is_found(
+def test_stale_entries_of_another_consumer_are_claimed(
     make: Callable[[str], EventConsumer], send: Callable[..., None], storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_stream, "STALE_MS", 50)
@@ -210,7 +210,7 @@ def test_what_somebody_has_left_is_found(
         wait_until(lambda: storage.stored == ["a", "b"], 5, "the other one to store them")
 
 
-def test_a_redis_that_was_emptied_does_no_harm(
+def test_consumer_survives_flushed_redis(
     consumer: EventConsumer, send: Callable[..., None], storage: Storage, redis_client: redis.Redis
 ) -> None:
     redis_client.flushall()
@@ -219,7 +219,7 @@ def test_a_redis_that_was_emptied_does_no_harm(
         wait_until(lambda: storage.stored == ["a"], 5, "the event to be stored")
 
 
-def test_it_goes_on_after_whatever_happens(
+def test_consumer_retries_after_any_exception(
     consumer: EventConsumer, send: Callable[..., None], storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_stream, "RETRY_SECONDS", 0.01)
@@ -239,7 +239,7 @@ def test_it_goes_on_after_whatever_happens(
         wait_until(lambda: storage.stored == ["a"], 5, "the event to be stored")
 
 
-def test_consumers_that_have_ended_are_forgotten(
+def test_idle_consumers_are_deleted(
     make: Callable[[str], EventConsumer], redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make("ended")

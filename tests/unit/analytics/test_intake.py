@@ -1,4 +1,4 @@
-"""The same promises of a fleet's intake and of an embedded instance's."""
+"""The intake of a fleet and of an embedded instance: the same tests for both."""
 
 from __future__ import annotations
 
@@ -68,40 +68,40 @@ def taken(both_kinds: tuple[Intake, Taken]) -> Taken:
 
 
 class TestTaking:
-    def test_what_is_not_known_has_to_be_asked_for(self, place: Intake, taken: Taken) -> None:
+    def test_event_with_unknown_consent_is_not_accepted(self, place: Intake, taken: Taken) -> None:
         assert place.accept(ADA, None, [event()]) == UNKNOWN
         assert taken() == []
 
-    def test_what_sql_says_counts_and_is_known_from_then_on(self, place: Intake, taken: Taken) -> None:
+    def test_consent_from_sql_is_used_and_cached(self, place: Intake, taken: Taken) -> None:
         one, two = event(), event("opened", page="7", count=3)
         assert place.accept(ADA, OPEN, [one]) == ACCEPTED
         assert place.cached_consent(ADA) == OPEN
         assert place.accept(ADA, None, [two]) == ACCEPTED
         assert taken() == [AcceptedEvent(OPEN.pseudonym, 3, one), AcceptedEvent(OPEN.pseudonym, 3, two)]
 
-    def test_nothing_is_taken_after_a_no(self, place: Intake, taken: Taken) -> None:
+    def test_event_is_not_accepted_after_an_opt_out(self, place: Intake, taken: Taken) -> None:
         assert place.accept(ADA, OPTED_OUT_CONSENT, [event()]) == OPTED_OUT
         assert place.cached_consent(ADA) == OPTED_OUT_CONSENT
         assert place.accept(ADA, None, [event()]) == OPTED_OUT
         assert taken() == []
 
-    def test_people_are_told_apart(self, place: Intake) -> None:
+    def test_consent_is_cached_per_person(self, place: Intake) -> None:
         place.accept(ADA, OPTED_OUT_CONSENT, [event()])
         assert place.accept(AnalyticsAccount(77), None, [event()]) == UNKNOWN
         assert place.cached_consent(VISITOR) is None
 
-    def test_no_event_at_all_still_tells_whether_there_may_be_one(self, place: Intake, taken: Taken) -> None:
+    def test_empty_batch_returns_the_outcome(self, place: Intake, taken: Taken) -> None:
         assert [place.accept(ADA, consent, []) for consent in (None, OPEN, None)] == [UNKNOWN, ACCEPTED, ACCEPTED]
         assert taken() == []
 
-    def test_what_is_learnt_replaces_nothing(self, place: Intake) -> None:
+    def test_consent_from_sql_does_not_replace_cached_consent(self, place: Intake) -> None:
         place.accept(ADA, OPTED_OUT_CONSENT, [])
         place.accept(ADA, OPEN, [])
         assert place.cached_consent(ADA) == OPTED_OUT_CONSENT
 
 
 class TestChanging:
-    def test_during_a_change_nothing_is_known_and_nothing_learnt(self, place: Intake, taken: Taken) -> None:
+    def test_nothing_is_cached_during_a_change(self, place: Intake, taken: Taken) -> None:
         place.accept(ADA, OPEN, [])
         place.begin_consent_change(ADA, 1)
         place.accept(ADA, OPEN, [])
@@ -115,8 +115,8 @@ class TestChanging:
         assert place.cached_consent(ADA) == OPTED_OUT_CONSENT
         assert len(taken()) == 1
 
-    def test_the_last_of_several_changes_is_known(self, place: Intake) -> None:
-        """Though the first one may be settled last."""
+    def test_newest_of_concurrent_changes_is_cached(self, place: Intake) -> None:
+        """The changes may be committed in reverse order."""
         later = ConsentState(OPEN.pseudonym, version=5, is_granted=True)
         place.begin_consent_change(ADA, 1)
         place.begin_consent_change(ADA, 1)
@@ -125,13 +125,13 @@ class TestChanging:
         place.commit_consent(ADA, OPTED_OUT_CONSENT)
         assert place.cached_consent(ADA) == later
 
-    def test_who_read_before_a_change_teaches_nothing_after_it(self, place: Intake) -> None:
+    def test_consent_read_before_a_change_is_not_cached_after_it(self, place: Intake) -> None:
         place.begin_consent_change(ADA, 1)
         place.commit_consent(ADA, OPTED_OUT_CONSENT)
         assert place.accept(ADA, OPEN, [event()]) == OPTED_OUT
         assert place.cached_consent(ADA) == OPTED_OUT_CONSENT
 
-    def test_a_visitors_no_is_known_for_a_moment(self, place: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_opt_out_of_a_visitor_is_cached_briefly(self, place: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(intake, "IN_FLIGHT", timedelta(milliseconds=50))
         place.begin_consent_change(VISITOR, 1)
         place.commit_consent(VISITOR, ConsentState(VISITOR.pseudonym, 1, is_granted=False, opted_out_at=OPTED_OUT_AT))
@@ -140,14 +140,14 @@ class TestChanging:
 
 
 class TestEmbedded:
-    def test_what_failed_is_forgotten(self, direct: tuple[Intake, Taken]) -> None:
+    def test_aborted_change_is_forgotten(self, direct: tuple[Intake, Taken]) -> None:
         place, _ = direct
         place.begin_consent_change(ADA, 1)
         place.abort_consent_change(ADA)
         place.accept(ADA, OPEN, [])
         assert place.cached_consent(ADA) == OPEN
 
-    def test_what_is_known_ages(self, direct: tuple[Intake, Taken], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cached_consent_expires(self, direct: tuple[Intake, Taken], monkeypatch: pytest.MonkeyPatch) -> None:
         place, _ = direct
         clock = Clock()
         monkeypatch.setattr(intake, "time", clock)
@@ -155,7 +155,7 @@ class TestEmbedded:
         clock.now += intake.CONSENT_CACHE_SECONDS + 1
         assert place.cached_consent(ADA) is None
 
-    def test_of_many_people_the_last_ones_are_known(self, direct: tuple[Intake, Taken], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_oldest_cached_people_are_evicted(self, direct: tuple[Intake, Taken], monkeypatch: pytest.MonkeyPatch) -> None:
         place, _ = direct
         monkeypatch.setattr(intake, "MAX_CACHED_PEOPLE", 2)
         for number in range(3):
@@ -164,10 +164,10 @@ class TestEmbedded:
 
 
 class TestFleet:
-    def test_a_change_of_which_nothing_is_heard_any_more_is_asked_for(
+    def test_mark_of_a_crashed_change_expires(
         self, shared: tuple[Intake, Taken], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
     ) -> None:
-        """Its instance was killed between the database and Redis."""
+        """The instance was killed between the commit in SQL and in Redis."""
         place, _ = shared
         place.accept(ADA, OPEN, [])
         monkeypatch.setattr(intake, "CHANGE_MARGIN_SECONDS", 0)
@@ -178,7 +178,7 @@ class TestFleet:
         wait_until(lambda: not redis_client.exists("analytics:changing:account:7"), 5, "the announcement to run out")
         assert place.accept(ADA, None, []) == UNKNOWN
 
-    def test_as_many_may_wait_as_fit(
+    def test_full_stream_does_not_accept_events(
         self, shared: tuple[Intake, Taken], monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
     ) -> None:
         place, _ = shared
@@ -188,7 +188,7 @@ class TestFleet:
         assert place.accept(ADA, None, [event() for _ in range(2)]) == ACCEPTED
         assert redis_client.xlen(STREAM) == 5
 
-    def test_what_is_known_does_not_stay_for_ever(self, shared: tuple[Intake, Taken], redis_client: redis.Redis) -> None:
+    def test_keys_of_consent_expire(self, shared: tuple[Intake, Taken], redis_client: redis.Redis) -> None:
         place, _ = shared
         place.accept(ADA, OPEN, [event()])
         place.begin_consent_change(AnalyticsAccount(8), 1)
@@ -196,7 +196,7 @@ class TestFleet:
         assert len(ages) == 2
         assert all(0 < age <= intake.CONSENT_CACHE_SECONDS for age in ages.values())
 
-    def test_it_is_one_round_trip(self, shared: tuple[Intake, Taken], redis_server: RedisServer) -> None:
+    def test_accepting_is_one_round_trip(self, shared: tuple[Intake, Taken], redis_server: RedisServer) -> None:
         place, _ = shared
         place.accept(ADA, OPEN, [])
         with redis_server.commands() as commands:
@@ -212,14 +212,14 @@ class TestOutage:
         redis_client.set("analytics:standing:account:7", "0 open a1 ")
         return RedisIntake(redis_client, multiplexed)
 
-    def test_what_redis_refuses_is_unavailable(self, place: Intake) -> None:
+    def test_redis_error_raises_unavailable(self, place: Intake) -> None:
         with pytest.raises(Unavailable):
             place.accept(ADA, None, [event()])
 
 
-def test_visitors_and_accounts_have_keys_of_their_own() -> None:
+def test_visitors_and_accounts_have_distinct_keys() -> None:
     assert len({AnalyticsAccount(1).key, AnalyticsAccount(11).key, HashedVisitor("v1").key}) == 3
 
 
-def test_the_way_is_shorter_than_what_is_known() -> None:
+def test_in_flight_period_is_shorter_than_the_cache() -> None:
     assert timedelta(seconds=intake.CONSENT_CACHE_SECONDS) > IN_FLIGHT

@@ -49,7 +49,7 @@ def opted_out(database: Database, person: Person) -> datetime:
 
 
 def let_the_way_end(database: Database) -> None:
-    """The moment in which a visitor's no counts for who comes without its cookie."""
+    """Let the period end in which a visitor's opt-out covers requests without the cookie."""
 
     def move(connection: Connection) -> None:
         for row in connection.execute(select(people).where(people.c.fenced_at.is_not(None))).all():
@@ -60,7 +60,7 @@ def let_the_way_end(database: Database) -> None:
 
 
 class TestStanding:
-    def test_somebody_new_may_be_counted(self, both: Database, person: Person) -> None:
+    def test_new_person_has_consent(self, both: Database, person: Person) -> None:
         consent = consent_of(both, person)
         assert (consent.version, consent.is_granted, consent.opted_out_at) == (0, True, None)
         assert consent == consent_of(both, person)
@@ -70,7 +70,7 @@ class TestStanding:
         assert ada[0] == bob[0] == "a"
         assert ada != bob
 
-    def test_an_account_that_is_gone_has_none(self, both: Database) -> None:
+    def test_deleted_account_has_no_consent(self, both: Database) -> None:
         gone = AnalyticsAccount(1_000_000)
         assert both.run(store.consent, gone) is None
         assert both.run(store.opt_out, gone) is None
@@ -79,26 +79,26 @@ class TestStanding:
 
 
 class TestChoice:
-    def test_a_no_is_kept(self, both: Database) -> None:
+    def test_opt_out_is_stored(self, both: Database) -> None:
         ada = new_account(both)
         opted_out_at = opted_out(both, ada)
         consent = consent_of(both, ada)
         assert (consent.is_granted, consent.opted_out_at, consent.version) == (False, opted_out_at, 1)
         assert opted_out_at.microsecond % 1000 == 0
 
-    def test_a_no_said_twice_counts_from_the_first_time(self, both: Database) -> None:
+    def test_repeated_opt_out_keeps_the_first_time(self, both: Database) -> None:
         ada = new_account(both)
         assert opted_out(both, ada) == opted_out(both, ada)
         assert consent_of(both, ada).version == 1
 
-    def test_a_visitors_no_is_the_browsers_after_what_was_on_its_way(self, both: Database) -> None:
+    def test_opt_out_of_a_visitor_covers_requests_in_flight(self, both: Database) -> None:
         opted_out(both, VISITOR)
         assert not consent_of(both, VISITOR).is_granted
         let_the_way_end(both)
         consent = consent_of(both, VISITOR)
         assert (consent.is_granted, consent.version) == (True, 1)
 
-    def test_a_yes_starts_afresh(self, both: Database, person: Person, stored: Stored) -> None:
+    def test_opt_in_drops_events_accepted_before(self, both: Database, person: Person, stored: Stored) -> None:
         before = consent_of(both, person)
         opted_out(both, person)
         both.run(store.opt_in, person)
@@ -107,7 +107,7 @@ class TestChoice:
         assert keep(both, before, event()) == StoreResult(stored=0, dropped=1)
         assert all_stored(keep(both, after, event())) == stored() == 1
 
-    def test_a_yes_without_a_no_changes_nothing(self, both: Database, person: Person) -> None:
+    def test_opt_in_without_opt_out_changes_nothing(self, both: Database, person: Person) -> None:
         before = consent_of(both, person)
         both.run(store.opt_in, person)
         assert consent_of(both, person) == before
@@ -119,47 +119,47 @@ class TestKeeping:
         assert all_stored(keep(both, consent_of(both, person), *batch)) == stored() == 3
         assert counted_visitors(both) == {"day": [1, 1], "hour": [1, 1]}
 
-    def test_an_event_is_stored_once(self, both: Database, person: Person, stored: Stored) -> None:
+    def test_duplicate_event_is_stored_once(self, both: Database, person: Person, stored: Stored) -> None:
         consent, twice = consent_of(both, person), event()
         assert keep(both, consent, twice, event(), twice).stored == 2
         assert keep(both, consent, twice, event()) == StoreResult(stored=1, dropped=0)
         assert stored() == 3
 
-    def test_the_same_id_of_two_people_is_two_events(self, both: Database, stored: Stored) -> None:
+    def test_same_id_of_two_people_is_two_events(self, both: Database, stored: Stored) -> None:
         for person in (new_account(both), VISITOR):
             assert all_stored(keep(both, consent_of(both, person), event(event_id="1"))) == 1
         assert stored() == 2
         assert counted_visitors(both) == {"day": [2], "hour": [2]}
 
-    def test_nothing_is_stored_after_a_no(self, both: Database, person: Person, stored: Stored) -> None:
+    def test_nothing_is_stored_after_an_opt_out(self, both: Database, person: Person, stored: Stored) -> None:
         before = consent_of(both, person)
         opted_out(both, person)
         assert keep(both, before, event(), event()) == StoreResult(stored=0, dropped=2)
         assert stored() == 0
 
-    def test_what_was_stored_before_stays(self, both: Database, person: Person, stored: Stored) -> None:
+    def test_opt_out_keeps_stored_events(self, both: Database, person: Person, stored: Stored) -> None:
         keep(both, consent_of(both, person), event())
         opted_out(both, person)
         assert stored() == 1
 
-    def test_no_event_has_a_time_after_it_was_stored(self, both: Database, person: Person) -> None:
-        """By the clock that the moment of a fence is told by, whatever the clocks of instances say."""
+    def test_no_event_is_dated_after_it_was_stored(self, both: Database, person: Person) -> None:
+        """The time of an opt-out comes from the same clock of the database, whatever the clocks of instances say."""
         keep(both, consent_of(both, person), event(at=NOW + timedelta(minutes=5)))
         opted_out_at = opted_out(both, person)
         times = both.run(lambda connection: connection.execute(select(events.c.occurred_at)).scalars().all())
         assert [moment <= opted_out_at for moment in times] == [True]
 
-    def test_what_is_too_old_is_not_stored(self, both: Database, person: Person, stored: Stored) -> None:
+    def test_expired_event_is_not_stored(self, both: Database, person: Person, stored: Stored) -> None:
         assert keep(both, consent_of(both, person), event(at=LONG_AGO - timedelta(seconds=1))).dropped == 1
         assert stored() == 0
 
-    def test_an_empty_batch_is_nothing(self, both: Database) -> None:
+    def test_empty_batch_stores_nothing(self, both: Database) -> None:
         assert both.run(store.store_events, [], LONG_AGO) == StoreResult()
 
 
 @contextmanager
 def under_way(database: Database, work: Callable[[Connection], object]) -> Iterator[None]:
-    """A transaction that is not over."""
+    """Keep a transaction open."""
     began, end = threading.Event(), threading.Event()
 
     def change(connection: Connection) -> None:
@@ -178,7 +178,7 @@ def under_way(database: Database, work: Callable[[Connection], object]) -> Itera
 
 
 class TestTogether:
-    """On PostgreSQL; SQLite has one transaction at a time."""
+    """Concurrent transactions, on PostgreSQL only: SQLite runs one at a time."""
 
     @pytest.fixture
     def both(self, request: pytest.FixtureRequest) -> Iterator[Database]:
@@ -187,7 +187,7 @@ class TestTogether:
         yield database
         database.close()
 
-    def test_who_is_changing_their_mind_delays_nobody_else(self, both: Database, stored: Stored) -> None:
+    def test_locked_person_does_not_delay_others(self, both: Database, stored: Stored) -> None:
         ada, bob = (new_account(both, email) for email in ("ada@example.org", "bob@example.org"))
         batch = [*accepted(consent_of(both, ada), event(), event()), *accepted(consent_of(both, bob), event())]
         with under_way(both, lambda connection: store.opt_out(connection, ada)):
@@ -196,8 +196,8 @@ class TestTogether:
         assert both.run(store.store_events, outcome.deferred, LONG_AGO) == StoreResult(stored=0, dropped=2)
         assert stored() == 1
 
-    def test_retention_does_not_wait_for_who_is_being_erased(self, both: Database, stored: Stored) -> None:
-        """Each would hold some of the rows that the other one wants next."""
+    def test_retention_does_not_wait_for_an_erasure(self, both: Database, stored: Stored) -> None:
+        """Waiting could deadlock."""
         oldest = NOW - timedelta(days=30)
         for person in (ada := new_account(both), VISITOR):
             keep(both, consent_of(both, person), event(person.key, at=oldest - timedelta(days=1)), event(person.key))
@@ -207,7 +207,7 @@ class TestTogether:
         assert stored() == 1
         assert counted_visitors(both)["hour"] == [1]
 
-    def test_an_account_that_is_being_deleted_gets_no_other_row(self, both: Database) -> None:
+    def test_account_being_deleted_gets_no_new_row(self, both: Database) -> None:
         ada, found = new_account(both), list[ConsentState | None]()
 
         def delete_account(connection: Connection) -> None:
@@ -222,7 +222,7 @@ class TestTogether:
         looker.join()
         assert found == [None]
 
-    def test_a_no_waits_for_what_is_being_stored(self, both: Database) -> None:
+    def test_opt_out_waits_for_a_batch_being_stored(self, both: Database) -> None:
         ada = new_account(both)
         consent, storing, go_on = consent_of(both, ada), threading.Event(), threading.Event()
 
@@ -245,7 +245,7 @@ class TestTogether:
         (stored_at,) = both.run(lambda connection: connection.execute(select(events.c.occurred_at)).scalars().all())
         assert stored_at <= fences[0]
 
-    def test_many_who_store_at_once_count_right(self, both: Database, stored: Stored) -> None:
+    def test_concurrent_batches_count_correctly(self, both: Database, stored: Stored) -> None:
         consents = [consent_of(both, new_account(both, f"user-{number}@example.org")) for number in range(5)]
         failures: list[Exception] = []
 
@@ -269,7 +269,7 @@ class TestTogether:
 
 
 class TestErasing:
-    def test_all_events_of_a_person_go_and_nobody_elses(self, both: Database, person: Person, stored: Stored) -> None:
+    def test_erasure_deletes_only_the_events_of_the_person(self, both: Database, person: Person, stored: Stored) -> None:
         other = HashedVisitor("v" + "1" * 31)
         keep(both, consent_of(both, other), event(), event(at=NOW - timedelta(days=1)))
         keep(both, consent_of(both, person), event(), event("page_viewed", path="/"), event(at=NOW - timedelta(days=9)))
@@ -278,8 +278,8 @@ class TestErasing:
         assert consent is not None
         assert counted_visitors(both) == {"day": [1, 1], "hour": [1, 1]}
 
-    def test_many_kinds_of_events_are_no_statements_of_their_own(self, both: Database, stored: Stored) -> None:
-        """A client calls its events as it likes: by one after the other, some accounts could never be erased in time."""
+    def test_erasure_does_not_run_a_statement_per_name(self, both: Database, stored: Stored) -> None:
+        """Clients choose the names of events: one statement per name could exceed the timeout."""
         ada = new_account(both)
         batch = accepted(consent_of(both, ada), *(event(f"kind-{number}") for number in range(600)))
         assert all_stored(both.run_within(10, store.store_events, batch, LONG_AGO)) == 600
@@ -291,33 +291,33 @@ class TestErasing:
         assert not (any(statements) and both.engine.dialect.name == "postgresql")
         assert len(statements) < 30
 
-    def test_very_many_events_are_read_in_parts(self, both: Database, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_erasure_deletes_in_batches(self, both: Database, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(store, "ERASE_BATCH", 3)
         keep(both, consent_of(both, VISITOR), *(event() for _ in range(10)))
         assert both.run(store.erase, VISITOR)[0] == 10
         assert stored() == 0
 
-    def test_what_waits_to_be_stored_never_is(self, both: Database, person: Person, stored: Stored) -> None:
+    def test_erasure_drops_queued_events(self, both: Database, person: Person, stored: Stored) -> None:
         before = consent_of(both, person)
         keep(both, before, event(event_id="again"))
         both.run(store.erase, person)
         assert keep(both, before, event(), event(event_id="again")) == StoreResult(stored=0, dropped=2)
         assert all_stored(keep(both, consent_of(both, person), event())) == stored() == 1
 
-    def test_an_accounts_pseudonym_is_destroyed(self, both: Database) -> None:
+    def test_erasure_replaces_the_pseudonym_of_an_account(self, both: Database) -> None:
         ada = new_account(both)
         before = consent_of(both, ada)
         both.run(store.erase, ada)
         assert consent_of(both, ada).pseudonym != before.pseudonym
 
-    def test_a_no_stays(self, both: Database) -> None:
+    def test_erasure_keeps_the_opt_out(self, both: Database) -> None:
         ada = new_account(both)
         opted_out_at = opted_out(both, ada)
         both.run(store.erase, ada)
         consent = consent_of(both, ada)
         assert (consent.is_granted, consent.opted_out_at) == (False, opted_out_at)
 
-    def test_with_an_account_all_that_is_known_of_it_goes(self, both: Database, stored: Stored) -> None:
+    def test_deleting_an_account_deletes_its_analytics(self, both: Database, stored: Stored) -> None:
         ada = new_account(both)
         before = consent_of(both, ada)
         keep(both, before, event())
@@ -333,12 +333,12 @@ class TestErasing:
 
 
 class TestKeys:
-    def test_all_use_the_same_one_on_a_day(self, both: Database) -> None:
+    def test_key_is_the_same_for_a_day(self, both: Database) -> None:
         first = both.run(store.visitor_key, "2026-11-26")
         assert both.run(store.visitor_key, "2026-11-26") == first
         assert len(first) == 32
 
-    def test_yesterdays_is_forgotten(self, both: Database) -> None:
+    def test_key_of_yesterday_is_deleted(self, both: Database) -> None:
         yesterday = both.run(store.visitor_key, "2026-11-25")
         today = both.run(store.visitor_key, "2026-11-26")
         assert today != yesterday
@@ -347,7 +347,7 @@ class TestKeys:
 
 
 class TestRetention:
-    def test_what_is_older_goes_in_parts(self, both: Database, person: Person, stored: Stored) -> None:
+    def test_purge_deletes_in_batches(self, both: Database, person: Person, stored: Stored) -> None:
         oldest = NOW - timedelta(days=30)
         old = [event(at=oldest - timedelta(minutes=minutes)) for minutes in (1, 50, 3000)]
         keep(both, consent_of(both, person), *old, event(at=oldest), event())
@@ -356,7 +356,7 @@ class TestRetention:
         times = both.run(lambda connection: connection.execute(select(events.c.occurred_at)).scalars().all())
         assert sorted(map(iso, times)) == [iso(oldest), iso(NOW)]
 
-    def test_visitors_of_last_week_are_forgotten(self, both: Database) -> None:
+    def test_purge_deletes_old_visitor_rows(self, both: Database) -> None:
         ada = new_account(both)
         for person in (ada, VISITOR):
             keep(both, consent_of(both, person), event())
@@ -366,7 +366,7 @@ class TestRetention:
         left = both.run(lambda connection: connection.execute(select(people.c.user_id)).scalars().all())
         assert left == [ada.user_id]
 
-    def test_keys_of_days_on_which_nobody_came_are_forgotten(self, both: Database) -> None:
+    def test_purge_deletes_old_keys(self, both: Database) -> None:
         both.run(store.visitor_key, "2026-01-01")
         both.run(store.purge_batch, LONG_AGO, 10)
         assert both.run(lambda connection: connection.execute(select(visitor_keys)).all()) == []

@@ -26,7 +26,7 @@ DAY = timedelta(days=1)
 
 
 class Published(list[tuple[str, dict[str, Any]]]):
-    """What sockets would have been told."""
+    """Messages that were published, as kind and data."""
 
     def add(self, messages: Sequence[Message]) -> None:
         assert all(message.room == user_room(message.data["user_id"]) for message in messages)
@@ -72,7 +72,7 @@ def event(number: int = 1, **changes: Any) -> dict[str, Any]:
 
 
 def keep(database: Database, *rows: dict[str, Any]) -> None:
-    """Stored and counted, as the application does it."""
+    """Store and count events, as the application does."""
 
     def work(connection: Connection) -> None:
         names = ("person", "name", "category", "path", "occurred_at")
@@ -93,7 +93,7 @@ def claimed(database: Database, export: Export, lease: str = "mine") -> ExportLe
 
 
 def let_time_pass(database: Database, export: Export, passed: timedelta, *names: str) -> None:
-    """For some columns of its row."""
+    """Move the times in these columns into the past."""
     row = exports.c.id == export.id
 
     def move(connection: Connection) -> None:
@@ -111,5 +111,5 @@ def content(database: Database, export_id: int) -> bytes:
 
 
 def rows_of(document: bytes) -> list[list[str]]:
-    """Without the header."""
+    """Return the rows without the header."""
     return list(csv.reader(io.StringIO(document.decode(), newline="")))[1:]

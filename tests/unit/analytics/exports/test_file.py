@@ -24,40 +24,40 @@ def written(*events: ExportedEvent) -> bytes:
     return decompress(made.take_part())
 
 
-def test_a_file_without_events_has_its_header() -> None:
+def test_file_without_events_has_the_header() -> None:
     assert decompress(CsvFile().take_part()) == b"id,occurred_at,name,category,properties\r\n"
 
 
-def test_lines_are_those_of_rfc_4180() -> None:
+def test_lines_follow_rfc_4180() -> None:
     found = written(an_event(properties={"path": "/", "a": 'say "hi"'}))
     expected = '1,2026-01-02T12:00:00.000Z,page_viewed,navigation,"{""a"":""say \\""hi\\"""",""path"":""/""}"'
     assert found.decode().split("\r\n") == ["id,occurred_at,name,category,properties", expected, ""]
 
 
 @pytest.mark.parametrize("name", ["a,b", 'a"b', "a\nb", "a\r\nb", "ä€😀", " a ", "", "a\x00b"])
-def test_a_text_comes_back_as_it_was(name: str) -> None:
+def test_text_is_preserved(name: str) -> None:
     (row,) = rows_of(written(an_event(name=name)))
     assert row[2] == name
 
 
 @pytest.mark.parametrize("formula", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
 @pytest.mark.parametrize("field", ["id", "name", "category"])
-def test_no_spreadsheet_takes_a_cell_for_a_formula(field: str, formula: str) -> None:
+def test_formulas_are_escaped(field: str, formula: str) -> None:
     (row,) = rows_of(written(an_event(**{field: formula})))
     assert row[file.COLUMNS.index(field)] == f"'{formula}"
 
 
-def test_properties_are_json_in_one_order() -> None:
+def test_properties_are_json_with_sorted_keys() -> None:
     (row,) = rows_of(written(an_event(properties={"b": [1, {"d": None, "c": True}], "a": "ä"})))
     assert row[4] == '{"a":"ä","b":[1,{"c":true,"d":null}]}'
 
 
-def test_half_a_surrogate_pair_does_no_harm() -> None:
+def test_unpaired_surrogate_is_escaped() -> None:
     (row,) = rows_of(written(an_event(properties={"a": "\ud800"})))
     assert json.loads(row[4]) == {"a": "\ud800"}
 
 
-def test_parts_make_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_add_up_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file, "PART_BYTES", 10_000)
     chance = random.Random(1)  # noqa: S311
     events = [an_event(id=str(number), name="".join(chance.choices('ab,"\n', k=20))) for number in range(1000)]

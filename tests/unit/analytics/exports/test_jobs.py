@@ -50,7 +50,7 @@ def exporter(make_exporter: Callable[[], ExportRunner]) -> ExportRunner:
 
 @pytest.fixture
 def export(both: Database, ada: int) -> Export:
-    """Of so many events, a second apart from each other; there are others before and afterwards."""
+    """An export of EVENTS events, one per second; other events lie before and after its range."""
     rows = [event(number, occurred_at=NOON + number * SECOND) for number in range(EVENTS)]
     keep(both, event(800, occurred_at=NOON - SECOND), event(801, occurred_at=NOON + DAY), *rows)
     return ordered(both, ada, NOON, NOON + DAY)
@@ -79,7 +79,7 @@ def told(notifications: Notifications, user_id: int) -> list[tuple[str, str, dic
 ALL = [f"event-{number:06}" for number in range(EVENTS)]
 
 
-def test_a_file_is_written_and_told_once(
+def test_export_is_written_and_notified_once(
     both: Database, exporter: ExportRunner, export: Export, ada: int, notifications: Notifications, published: Published
 ) -> None:
     exporter.run(export.id)
@@ -93,7 +93,7 @@ def test_a_file_is_written_and_told_once(
     assert published.pushed() == ["export.ready"]
 
 
-def test_a_time_without_events_is_a_file_without_lines(
+def test_export_without_events_has_only_the_header(
     both: Database, exporter: ExportRunner, ada: int, notifications: Notifications
 ) -> None:
     export = ordered(both, ada)
@@ -102,7 +102,7 @@ def test_a_time_without_events_is_a_file_without_lines(
     assert [title for _, title, _ in told(notifications, ada)] == ["Your export of 0 events is ready"]
 
 
-def test_nothing_of_the_person_is_in_the_file(both: Database, exporter: ExportRunner, ada: int) -> None:
+def test_file_contains_no_pseudonym(both: Database, exporter: ExportRunner, ada: int) -> None:
     keep(both, event(1, person="secret-pseudonym"))
     export = ordered(both, ada)
     exporter.run(export.id)
@@ -110,7 +110,7 @@ def test_nothing_of_the_person_is_in_the_file(both: Database, exporter: ExportRu
     assert b"pseudonym" not in content(both, export.id)
 
 
-def test_progress_goes_up(
+def test_progress_is_published(
     both: Database, exporter: ExportRunner, export: Export, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "PROGRESS_INTERVAL_SECONDS", 0.0)
@@ -120,14 +120,14 @@ def test_progress_goes_up(
     assert [state["progress"] for state in states] == [*(100 * rows // EVENTS for rows in range(20, EVENTS, 20)), 99, 100]
 
 
-def test_progress_is_told_at_most_with_each_part_and_twice_a_second(
+def test_progress_is_published_at_most_per_part_and_interval(
     both: Database, exporter: ExportRunner, export: Export, published: Published
 ) -> None:
     exporter.run(export.id)
     assert len(published.states()) <= both.run(store.count_parts, export.id) + 3
 
 
-def test_what_a_killed_worker_has_written_is_not_in_the_file(
+def test_parts_of_a_killed_worker_are_discarded(
     both: Database, exporter: ExportRunner, export: Export, ada: int, notifications: Notifications
 ) -> None:
     dead = claimed(both, export, "killed")
@@ -140,7 +140,7 @@ def test_what_a_killed_worker_has_written_is_not_in_the_file(
     assert len(told(notifications, ada)) == 1
 
 
-def test_a_message_that_meets_a_live_lease_comes_back_when_that_ends(
+def test_message_for_a_leased_job_is_retried_when_the_lease_ends(
     both: Database, exporter: ExportRunner, export: Export, sent: list[tuple[int, float]]
 ) -> None:
     claimed(both, export)
@@ -150,7 +150,7 @@ def test_a_message_that_meets_a_live_lease_comes_back_when_that_ends(
     assert LEASE_DURATION.total_seconds() - 2 < delay <= LEASE_DURATION.total_seconds()
 
 
-def test_what_ends_its_worker_is_given_up(
+def test_job_that_kills_its_worker_fails(
     both: Database, exporter: ExportRunner, export: Export, ada: int, notifications: Notifications
 ) -> None:
     for number in range(MAX_ATTEMPTS):
@@ -162,7 +162,7 @@ def test_what_ends_its_worker_is_given_up(
     assert told(notifications, ada) == [("message", "Your export of events failed", {"error": error})]
 
 
-def test_who_stops_hands_over_without_counting_it(
+def test_stopping_worker_releases_the_job_without_an_attempt(
     both: Database,
     make_exporter: Callable[[], ExportRunner],
     export: Export,
@@ -185,7 +185,7 @@ def test_who_stops_hands_over_without_counting_it(
     assert (now(both, export).status, ids(both, export)) == ("succeeded", ALL)
 
 
-def test_who_lost_the_claim_stops_and_changes_nothing(
+def test_runner_that_lost_its_lease_changes_nothing(
     both: Database,
     exporter: ExportRunner,
     export: Export,
@@ -208,7 +208,7 @@ def test_who_lost_the_claim_stops_and_changes_nothing(
 
 
 class Outage:
-    """A database that does not answer, so many times."""
+    """Makes the database unavailable for a number of calls."""
 
     def __init__(self, database: Database, count: float) -> None:
         self.left = count
@@ -222,7 +222,7 @@ class Outage:
 
 
 def begin_outage(database: Database, count: float, monkeypatch: pytest.MonkeyPatch, exporter: ExportRunner) -> Outage:
-    """As soon as progress is told for the first time."""
+    """Start the outage when progress is published for the first time."""
     outage = Outage(database, 0)
     left = [count]
 
@@ -234,7 +234,7 @@ def begin_outage(database: Database, count: float, monkeypatch: pytest.MonkeyPat
     return outage
 
 
-def test_a_short_outage_of_the_database_costs_nothing(
+def test_short_database_outage_is_retried(
     both: Database, exporter: ExportRunner, export: Export, sent: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "DATABASE_RETRY_SECONDS", 0.0)
@@ -244,7 +244,7 @@ def test_a_short_outage_of_the_database_costs_nothing(
     assert (now(both, export).status, ids(both, export)) == ("succeeded", ALL)
 
 
-def test_a_long_outage_costs_an_attempt(
+def test_long_database_outage_uses_an_attempt(
     both: Database, exporter: ExportRunner, export: Export, sent: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "LEASE_DURATION", timedelta(0))
@@ -255,7 +255,7 @@ def test_a_long_outage_costs_an_attempt(
     assert (now(both, export).status, ids(both, export)) == ("succeeded", ALL)
 
 
-def test_the_third_long_outage_is_the_end(
+def test_third_long_outage_fails_the_job(
     both: Database,
     exporter: ExportRunner,
     export: Export,
@@ -274,7 +274,7 @@ def test_the_third_long_outage_is_the_end(
     assert both.run(store.count_parts, export.id) == 0
 
 
-def test_the_sweep_sends_what_got_lost(
+def test_lost_message_is_sent_again(
     both: Database, exporter: ExportRunner, export: Export, sent: list[tuple[int, float]]
 ) -> None:
     exporter.requeue_lost()
@@ -285,7 +285,7 @@ def test_the_sweep_sends_what_got_lost(
     assert sent == [(export.id, 0)]
 
 
-def test_what_was_left_behind_is_sent_at_the_start(
+def test_unfinished_jobs_are_resumed_at_the_start(
     both: Database, exporter: ExportRunner, export: Export, sent: list[tuple[int, float]]
 ) -> None:
     claim = claimed(both, export)
@@ -295,7 +295,7 @@ def test_what_was_left_behind_is_sent_at_the_start(
     assert now(both, export).state == {"id": export.id, "status": "queued", "progress": 0, "rows": 0}
 
 
-def test_what_is_too_old_is_deleted_to_its_end(
+def test_purge_deletes_all_expired_exports(
     both: Database, exporter: ExportRunner, export: Export, ada: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "DELETE_BATCH", 2)

@@ -14,7 +14,7 @@ from tests.unit.analytics.exports.conftest import DAY, NOON, claimed, event, kee
 
 @pytest.fixture
 def sent() -> list[int]:
-    """The exports that messages were sent for."""
+    """The IDs of exports that were dispatched."""
     return []
 
 
@@ -28,21 +28,21 @@ def exporter(both: Database, notifications: Notifications) -> ExportRunner:
     return ExportRunner(both, notifications, lambda *_: None)
 
 
-def test_what_is_ordered_is_sent_to_those_who_do_it(exports: Exports, ada: int, sent: list[int]) -> None:
+def test_requested_export_is_dispatched(exports: Exports, ada: int, sent: list[int]) -> None:
     first, second = exports.request(ada, NOON, NOON + DAY), exports.request(ada, NOON, NOON + DAY)
     assert sent == [first.id, second.id]
     assert exports.list(ada) == [second, first]
     assert (first.since, first.until) == (NOON, NOON + DAY)
 
 
-def test_the_end_is_later_than_the_beginning(exports: Exports, ada: int) -> None:
+def test_end_must_be_later_than_the_start(exports: Exports, ada: int) -> None:
     for until in (NOON, NOON - DAY):
         with pytest.raises(Invalid) as refused:
             exports.request(ada, NOON, until)
         assert refused.value.errors == [{"field": "to", "message": "The end must be later than the start."}]
 
 
-def test_few_exports_of_one_administrator_are_made_at_once(both: Database, exports: Exports, ada: int, sent: list[int]) -> None:
+def test_active_exports_of_an_administrator_are_limited(both: Database, exports: Exports, ada: int, sent: list[int]) -> None:
     bob = new_user(both, "bob@example.org")
     ordered = [exports.request(ada, NOON, NOON + DAY) for _ in range(MAX_ACTIVE)]
     with pytest.raises(TooMany, match="3 of your exports are waiting or running"):
@@ -53,7 +53,7 @@ def test_few_exports_of_one_administrator_are_made_at_once(both: Database, expor
     assert len(sent) == MAX_ACTIVE + 2
 
 
-def test_a_file_is_read_part_by_part(
+def test_download_reads_part_by_part(
     both: Database, exports: Exports, exporter: ExportRunner, ada: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file, "PART_BYTES", 3000)
@@ -68,7 +68,7 @@ def test_a_file_is_read_part_by_part(
     assert [row[0] for row in rows_of(b"".join(parts))] == [f"event-{number:06}" for number in range(100)]
 
 
-def test_until_it_is_ready_there_is_no_file(both: Database, exports: Exports, ada: int) -> None:
+def test_unfinished_export_cannot_be_downloaded(both: Database, exports: Exports, ada: int) -> None:
     export = exports.request(ada, NOON, NOON + DAY)
     with pytest.raises(Conflict, match="This export is not ready yet: 0 % has been written"):
         exports.download(ada, export.id)
@@ -81,7 +81,9 @@ def test_until_it_is_ready_there_is_no_file(both: Database, exports: Exports, ad
         exports.download(ada, export.id)
 
 
-def test_exports_of_others_and_old_ones_do_not_exist(both: Database, exports: Exports, exporter: ExportRunner, ada: int) -> None:
+def test_exports_of_others_and_expired_ones_are_not_found(
+    both: Database, exports: Exports, exporter: ExportRunner, ada: int
+) -> None:
     bob = new_user(both, "bob@example.org")
     export = exports.request(ada, NOON, NOON + DAY)
     exporter.run(export.id)
@@ -93,9 +95,7 @@ def test_exports_of_others_and_old_ones_do_not_exist(both: Database, exports: Ex
         exports.download(ada, export.id)
 
 
-def test_a_download_breaks_off_where_a_part_was_deleted(
-    both: Database, exports: Exports, exporter: ExportRunner, ada: int
-) -> None:
+def test_download_aborts_at_a_missing_part(both: Database, exports: Exports, exporter: ExportRunner, ada: int) -> None:
     keep(both, event())
     export = exports.request(ada, NOON, NOON + DAY)
     exporter.run(export.id)

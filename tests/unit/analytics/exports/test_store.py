@@ -37,7 +37,7 @@ def read_all(database: Database, export: Export, limit: int) -> list[str]:
         found += [event.id for event in events]
 
 
-def test_a_new_export_waits(both: Database, ada: int) -> None:
+def test_new_export_is_queued(both: Database, ada: int) -> None:
     export = ordered(both, ada)
     assert export.is_active
     assert export.state == {"id": export.id, "status": "queued", "progress": 0, "rows": 0}
@@ -46,14 +46,14 @@ def test_a_new_export_waits(both: Database, ada: int) -> None:
     assert both.run(store.count_active, ada) == 1
 
 
-def test_exports_of_others_are_not_seen(both: Database, ada: int) -> None:
+def test_exports_of_others_are_not_listed(both: Database, ada: int) -> None:
     export, bob = ordered(both, ada), new_user(both, "bob@example.org")
     assert both.run(store.list_by_user, bob) == []
     assert both.run(store.find_own, bob, export.id) is None
     assert both.run(store.count_active, bob) == 0
 
 
-def test_only_one_has_the_claim(both: Database, ada: int) -> None:
+def test_only_one_worker_gets_the_lease(both: Database, ada: int) -> None:
     export = ordered(both, ada)
     claim = claimed(both, export)
     assert (claim.attempt, claim.export.status) == (1, "running")
@@ -62,7 +62,7 @@ def test_only_one_has_the_claim(both: Database, ada: int) -> None:
     assert 0 < late.seconds <= LEASE_DURATION.total_seconds()
 
 
-def test_whoever_lost_the_claim_changes_nothing(both: Database, ada: int) -> None:
+def test_lost_lease_changes_nothing(both: Database, ada: int) -> None:
     export = ordered(both, ada)
     first = claimed(both, export)
     let_time_pass(both, export, LEASE_DURATION + SECOND, "leased_until")
@@ -78,14 +78,14 @@ def test_whoever_lost_the_claim_changes_nothing(both: Database, ada: int) -> Non
     assert parts(both) == [(export.id, 0)]
 
 
-def test_a_part_that_is_written_twice_is_there_once(both: Database, ada: int) -> None:
+def test_part_written_twice_is_stored_once(both: Database, ada: int) -> None:
     claim = claimed(both, ordered(both, ada))
     for _ in range(2):
         assert both.run(store.add_part, claim, 0, b"x", progress=1, rows=1)
     assert both.run(store.count_parts, claim.job_id) == 1
 
 
-def test_a_later_attempt_begins_with_nothing(both: Database, ada: int) -> None:
+def test_next_attempt_discards_parts(both: Database, ada: int) -> None:
     export, other = ordered(both, ada), claimed(both, ordered(both, ada))
     for claim in (claimed(both, export), other):
         for number in range(5):
@@ -97,7 +97,7 @@ def test_a_later_attempt_begins_with_nothing(both: Database, ada: int) -> None:
     assert parts(both) == [(other.job_id, number) for number in range(5)]
 
 
-def test_an_ended_export_is_no_longer_live(both: Database, ada: int) -> None:
+def test_finished_export_is_not_active(both: Database, ada: int) -> None:
     good, bad = ordered(both, ada), ordered(both, ada)
     assert both.run(store.succeed, claimed(both, good), 12)
     assert both.run(store.fail, claimed(both, bad), "It went wrong.")
@@ -110,8 +110,8 @@ def test_an_ended_export_is_no_longer_live(both: Database, ada: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 100])
-def test_pages_are_all_events_of_the_time_in_their_order(both: Database, ada: int, limit: int) -> None:
-    """The beginning belongs to it, the end does not; the same moment, and the same id of two people, are no hindrance."""
+def test_pages_contain_all_events_in_order(both: Database, ada: int, limit: int) -> None:
+    """The start is inclusive, the end exclusive; events may share a time, and IDs of different people may be equal."""
     hour = timedelta(hours=1)
     moments = [NOON - SECOND, NOON, NOON, NOON + SECOND, NOON + hour - SECOND, NOON + hour, NOON + DAY]
     keep(both, *(event(9 - number, occurred_at=moment) for number, moment in enumerate(moments)))
@@ -121,7 +121,7 @@ def test_pages_are_all_events_of_the_time_in_their_order(both: Database, ada: in
     assert read_all(both, export, limit) == expected
 
 
-def test_what_was_erased_before_it_was_read_is_missing(both: Database, ada: int) -> None:
+def test_events_erased_before_they_are_read_are_missing(both: Database, ada: int) -> None:
     keep(both, *(event(number, occurred_at=NOON + number * SECOND) for number in range(4)))
     export = ordered(both, ada)
     _, after = both.run(store.read_page, export, None, 2)
@@ -131,23 +131,23 @@ def test_what_was_erased_before_it_was_read_is_missing(both: Database, ada: int)
 
 
 @pytest.mark.parametrize(("length", "expected"), [(timedelta(hours=1), 2), (timedelta(days=30), 3), (SECOND, 2)])
-def test_how_many_to_expect_is_read_from_the_rollups(both: Database, ada: int, length: timedelta, expected: int) -> None:
+def test_rows_are_estimated_from_rollups(both: Database, ada: int, length: timedelta, expected: int) -> None:
     keep(both, event(1), event(2, name="page_left"), event(3, occurred_at=NOON + DAY), event(4, occurred_at=NOON - DAY))
     assert both.run(store.estimate_rows, ordered(both, ada, NOON, NOON + length)) == expected
 
 
-def test_none_are_expected_where_there_are_none(both: Database, ada: int) -> None:
+def test_estimate_without_events_is_zero(both: Database, ada: int) -> None:
     assert both.run(store.estimate_rows, ordered(both, ada)) == 0
 
 
-def test_a_forgotten_export_is_found(both: Database, ada: int) -> None:
+def test_lost_export_is_found(both: Database, ada: int) -> None:
     export = ordered(both, ada)
     assert both.run(store.leases.take_lost, 10) == []
     let_time_pass(both, export, PICKUP_TIMEOUT + SECOND, "dispatched_at")
     assert [both.run(store.leases.take_lost, 10) for _ in range(2)] == [[export.id], []]
 
 
-def test_an_old_export_is_gone_before_it_is_deleted(both: Database, ada: int) -> None:
+def test_expired_export_is_hidden_before_it_is_deleted(both: Database, ada: int) -> None:
     export = ordered(both, ada)
     both.run(store.succeed, claimed(both, export), 0)
     let_time_pass(both, export, RETENTION - timedelta(minutes=1), "requested_at")
@@ -157,7 +157,7 @@ def test_an_old_export_is_gone_before_it_is_deleted(both: Database, ada: int) ->
     assert both.run(store.list_by_user, ada) == []
 
 
-def test_old_exports_are_deleted_in_batches_with_their_parts(both: Database, ada: int) -> None:
+def test_expired_exports_are_deleted_in_batches(both: Database, ada: int) -> None:
     old, young, failed = ordered(both, ada), ordered(both, ada), ordered(both, ada)
     for export in (old, young, failed):
         claim = claimed(both, export)
@@ -170,7 +170,7 @@ def test_old_exports_are_deleted_in_batches_with_their_parts(both: Database, ada
     assert [export.id for export in both.run(store.list_by_user, ada)] == [failed.id, young.id]
 
 
-def test_an_account_takes_its_exports_along(both: Database, ada: int) -> None:
+def test_deleting_an_account_deletes_its_exports(both: Database, ada: int) -> None:
     claim = claimed(both, ordered(both, ada))
     both.run(store.add_part, claim, 0, b"x", progress=50, rows=7)
     both.run(lambda connection: connection.execute(users.delete().where(users.c.id == ada)))

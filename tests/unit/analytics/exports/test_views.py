@@ -43,7 +43,7 @@ def json_of(response: TestResponse) -> dict[str, Any]:
     return dict(response.json)
 
 
-def test_an_export_is_ordered_listed_and_downloaded(client: FlaskClient, exporter: ExportRunner, database: Database) -> None:
+def test_export_is_requested_listed_and_downloaded(client: FlaskClient, exporter: ExportRunner, database: Database) -> None:
     keep(database, event(properties={"path": "/ä"}))
     response = client.post(PATH, json=ORDER)
     assert response.status_code == 202
@@ -70,7 +70,7 @@ def test_an_export_is_ordered_listed_and_downloaded(client: FlaskClient, exporte
     assert file.text.partition("\r\n")[2] == line
 
 
-def test_a_time_of_the_day_is_in_the_name_of_the_file(client: FlaskClient, exporter: ExportRunner) -> None:
+def test_file_name_contains_the_time(client: FlaskClient, exporter: ExportRunner) -> None:
     client.post(PATH, json=ORDER | {"from": "2026-01-02T12:30:00+02:00"})
     exporter.run(1)
     disposition = client.get(f"{PATH}/1").headers["Content-Disposition"]
@@ -96,26 +96,26 @@ def test_a_time_of_the_day_is_in_the_name_of_the_file(client: FlaskClient, expor
         ({"colour": "red"}, "colour"),
     ],
 )
-def test_what_makes_no_sense_is_422(client: FlaskClient, changes: dict[str, Any], field: str) -> None:
+def test_invalid_request_is_422(client: FlaskClient, changes: dict[str, Any], field: str) -> None:
     response = client.post(PATH, json=ORDER | changes)
     assert response.status_code == 422
     assert [error["field"] for error in json_of(response)["errors"]] == [field]
     assert json_of(client.get(PATH)) == {"exports": []}
 
 
-def test_all_time_can_be_exported(client: FlaskClient, exporter: ExportRunner) -> None:
+def test_longest_range_can_be_exported(client: FlaskClient, exporter: ExportRunner) -> None:
     assert client.post(PATH, json=ORDER | {"from": "1970-01-01", "to": "2999-12-31T23:59:59Z"}).status_code == 202
     exporter.run(1)
     assert client.get(f"{PATH}/1").status_code == 200
 
 
-def test_the_fourth_at_once_is_429(client: FlaskClient) -> None:
+def test_fourth_active_export_is_429(client: FlaskClient) -> None:
     answers = [client.post(PATH, json=ORDER) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [202, 202, 202, 429]
     assert answers[3].headers["Retry-After"] == "30"
 
 
-def test_a_failed_one_says_why(client: FlaskClient, database: Database) -> None:
+def test_failed_export_reports_the_reason(client: FlaskClient, database: Database) -> None:
     client.post(PATH, json=ORDER)
     claim = database.run(store.claim, 1, "mine")
     assert isinstance(claim, store.ExportLease)
@@ -125,7 +125,7 @@ def test_a_failed_one_says_why(client: FlaskClient, database: Database) -> None:
     assert json_of(client.get(PATH))["exports"][0]["error"] == "It went wrong."
 
 
-def test_it_is_for_administrators(app: Flask, client: FlaskClient) -> None:
+def test_exports_require_an_administrator(app: Flask, client: FlaskClient) -> None:
     client.post(PATH, json=ORDER)
     stranger, user = app.test_client(), app.test_client()
     register(user, "bob@example.org")
@@ -144,7 +144,7 @@ def test_exports_of_another_administrator_are_404(app: Flask, client: FlaskClien
     assert json_of(bob.get(PATH)) == {"exports": []}
 
 
-def test_the_description_has_the_file_and_the_names(client: FlaskClient) -> None:
+def test_openapi_describes_the_file_and_fields(client: FlaskClient) -> None:
     document = json_of(client.get("/api/openapi.json"))
     answers = document["paths"][f"{PATH}/{{export_id}}"]["get"]["responses"]
     assert set(answers) == {"200", "401", "403", "404", "409", "503"}
@@ -154,10 +154,10 @@ def test_the_description_has_the_file_and_the_names(client: FlaskClient) -> None
     assert {"from", "to"} <= set(schemas["JobView"]["properties"])
 
 
-def test_a_part_that_is_gone_breaks_the_download_off(
+def test_missing_part_aborts_the_download(
     client: FlaskClient, exporter: ExportRunner, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first one is on its way by then."""
+    """The first part has been sent by then."""
     monkeypatch.setattr(file, "PART_BYTES", 1)
     keep(database, event())
     export = ordered(database, 1, NOON, NOON + DAY)

@@ -43,12 +43,12 @@ def at(text: str) -> datetime:
         ("2025-10-04", "2025-10-03", []),
     ],
 )
-def test_pieces(since: str, until: str, expected: list[tuple[str, str, str]]) -> None:
+def test_range_is_split(since: str, until: str, expected: list[tuple[str, str, str]]) -> None:
     assert split_range(at(since), at(until)) == [RangePart(grain, at(start), at(end)) for grain, start, end in expected]
 
 
 @pytest.mark.parametrize("grain", [DAY, HOUR, PARTIAL_HOUR])
-def test_pieces_cover_a_range_without_gap_or_overlap(grain: str) -> None:
+def test_parts_cover_the_range_without_gap_or_overlap(grain: str) -> None:
     chance = random.Random(1)  # noqa: S311
     for _ in range(2000):
         since = NOW + timedelta(milliseconds=chance.randrange(100 * 3_600_000))
@@ -66,7 +66,7 @@ def test_pieces_cover_a_range_without_gap_or_overlap(grain: str) -> None:
         )
 
 
-def test_the_ceiling_of_a_beginning_is_itself() -> None:
+def test_ceiling_keeps_the_start_of_an_interval() -> None:
     assert ceiling(at("2025-10-03"), DAY) == at("2025-10-03")
     assert ceiling(at("2025-10-03T00:00:00.001"), DAY) == at("2025-10-04")
     assert ceiling(at("2025-10-03T23:30"), HOUR) == at("2025-10-04")
@@ -78,12 +78,12 @@ def test_starts_of_intervals() -> None:
     assert TimeRange(at("2025-10-03"), at("2025-10-04"), HOUR).starts()[-1] == at("2025-10-03T23")
 
 
-def test_without_a_word_it_is_the_last_thirty_days() -> None:
+def test_default_is_the_last_30_days() -> None:
     assert ranges.resolve(None, None, DAY, NOW) == TimeRange(at("2025-09-04"), at("2025-10-04"), DAY)
     assert ranges.resolve(None, None, HOUR, NOW) == TimeRange(at("2025-09-03T21"), at("2025-10-03T21"), HOUR)
 
 
-def test_what_reaches_up_to_now_takes_the_whole_interval() -> None:
+def test_range_up_to_now_includes_the_current_interval() -> None:
     assert ranges.resolve(at("2025-10-01T10"), NOW, DAY, NOW).until == at("2025-10-04")
     assert ranges.resolve(at("2025-10-01T10"), NOW + MILLISECOND, HOUR, NOW).until == at("2025-10-03T21")
     assert ranges.resolve(at("2025-10-01T10"), NOW - MILLISECOND, DAY, NOW).until == NOW - MILLISECOND
@@ -99,7 +99,7 @@ def test_what_reaches_up_to_now_takes_the_whole_interval() -> None:
         ("1971-01-01", None, DAY, "The limit is 3,660. Choose a shorter range."),
     ],
 )
-def test_ranges_that_cannot_be_shown(since: str, until: str | None, interval: str, words: str) -> None:
+def test_invalid_ranges_are_rejected(since: str, until: str | None, interval: str, words: str) -> None:
     with pytest.raises(Invalid, match=words) as refused:
         ranges.resolve(at(since), at(until) if until else None, interval, NOW)
     assert refused.value.errors[0]["field"] == "from"
@@ -117,7 +117,7 @@ def test_ranges_that_cannot_be_shown(since: str, until: str | None, interval: st
         ("", None),
     ],
 )
-def test_moments_are_read(text: str, moment: datetime | None) -> None:
+def test_timestamps_are_parsed(text: str, moment: datetime | None) -> None:
     assert ranges.parse("from", text) == moment
 
 
@@ -134,13 +134,13 @@ def test_moments_are_read(text: str, moment: datetime | None) -> None:
         " ",
     ],
 )
-def test_nonsense_is_refused(text: str) -> None:
+def test_invalid_timestamps_are_rejected(text: str) -> None:
     with pytest.raises(Invalid) as refused:
         ranges.parse("to", text)
     assert refused.value.errors[0]["field"] == "to"
 
 
-def test_the_zone_of_a_moment_does_not_matter() -> None:
+def test_time_zone_does_not_matter() -> None:
     kolkata = timezone(timedelta(hours=5, minutes=30))
     assert split_range(at("2025-10-03").astimezone(kolkata), at("2025-10-04").astimezone(kolkata)) == [
         RangePart(DAY, at("2025-10-03"), at("2025-10-04"))

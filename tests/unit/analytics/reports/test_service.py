@@ -21,7 +21,7 @@ def reports(database: Database) -> AnalyticsReports:
     return AnalyticsReports(database, PAGE_VIEWED, FUNNELS)
 
 
-def test_the_parts_of_a_summary_fit_together(both: Database) -> None:
+def test_numbers_of_a_summary_are_consistent(both: Database) -> None:
     record(both, *random_events(500, WEEK.since, WEEK.until))
     summary = reports(both).summary(WEEK)
     assert summary.total_events == 500
@@ -30,14 +30,14 @@ def test_the_parts_of_a_summary_fit_together(both: Database) -> None:
     assert len(summary.series) == 7
 
 
-def test_the_total_is_of_all_though_names_are_bounded(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_total_includes_names_beyond_the_limit(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "MAX_NAMES", 2)
     record(both, *[event(f"name {number}", FIRST) for number in range(5)])
     summary = reports(both).summary(WEEK)
     assert (summary.total_events, len(summary.by_name)) == (5, 2)
 
 
-def test_an_overview(both: Database) -> None:
+def test_overview_counts_everything(both: Database) -> None:
     record(
         both,
         *[event(PAGE_VIEWED, FIRST, f"visitor {number}", "/") for number in range(3)],
@@ -55,8 +55,8 @@ def test_an_overview(both: Database) -> None:
     assert (overview.opted_out, overview.accounts, overview.has_events) == (0, 0, True)
 
 
-def test_an_answer_is_of_one_moment(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is stored while it is read is in none of its numbers."""
+def test_report_reads_one_snapshot(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events stored while the report is read are not in its numbers."""
     if both.url.startswith("sqlite"):
         pytest.skip("its transactions come one after the other")
     record(both, event("clicked", FIRST))

@@ -8,7 +8,7 @@ from app.analytics.reports.sockets import LiveCounter
 from tests.unit.notifications.test_delivery import until
 
 
-def test_what_comes_fast_is_told_at_once_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counter_batches_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "EMIT_INTERVAL_SECONDS", 0.02)
     told: list[int] = []
     counter = LiveCounter(told.append)
@@ -22,7 +22,7 @@ def test_what_comes_fast_is_told_at_once_and_nothing_is_lost(monkeypatch: pytest
     assert len(told) < 100
 
 
-def test_one_that_cannot_be_told_does_not_end_the_telling(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counter_continues_after_a_failed_emit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "EMIT_INTERVAL_SECONDS", 0.001)
     monkeypatch.setattr(gevent.get_hub(), "handle_error", lambda *_: None)  # it would print the traceback
     told: list[int] = []

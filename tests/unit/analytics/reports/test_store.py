@@ -1,4 +1,4 @@
-"""Each number against a plain count of the events."""
+"""Compares every number with a plain count of the events."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def at(moment: str) -> datetime:
 
 
 def random_ranges(count: int) -> list[TimeRange]:
-    """Some begin or end where an hour or a day does, some where an event is."""
+    """Some start or end with an hour or a day, others at any millisecond."""
     chance = random.Random(count)  # noqa: S311
     hours = int((LAST - FIRST) / timedelta(hours=1))
 
@@ -74,7 +74,7 @@ def plain_funnel(recorded: Iterable[CountedEvent], steps: Iterable[str]) -> list
     return counts
 
 
-def test_every_number_is_that_of_a_plain_count(both: Database) -> None:
+def test_all_numbers_equal_a_plain_count(both: Database) -> None:
     recorded = random_events(1500, FIRST, LAST)
     record(both, *recorded)
     for asked in random_ranges(60):
@@ -88,14 +88,14 @@ def test_every_number_is_that_of_a_plain_count(both: Database) -> None:
             assert both.run(store.funnel, asked, steps, ALL_STEPS) == plain_funnel(inside, steps), asked
 
 
-def test_the_comparison_sees_what_is_left_out(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparison_detects_missing_parts(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = random_events(500, FIRST, LAST)
     record(both, *recorded)
     monkeypatch.setattr(store, "split_range", lambda *asked: [part for part in split_range(*asked) if part.grain != PARTIAL_HOUR])
     assert [asked for asked in random_ranges(20) if both.run(store.series, asked) != plainly(recorded, asked)]
 
 
-def test_a_millisecond_is_not_lost(both: Database) -> None:
+def test_ranges_are_exact_to_the_millisecond(both: Database) -> None:
     moment = at("2025-10-03T20:00:00.123")
     record(both, event("clicked", moment))
     millisecond = timedelta(milliseconds=1)
@@ -109,7 +109,7 @@ def test_a_millisecond_is_not_lost(both: Database) -> None:
         ]
 
 
-def test_the_order_of_steps_counts(both: Database) -> None:
+def test_funnel_respects_the_order_of_steps(both: Database) -> None:
     noon = at("2025-10-03T12:00")
     minute = timedelta(minutes=1)
     record(
@@ -128,14 +128,14 @@ def test_the_order_of_steps_counts(both: Database) -> None:
     assert both.run(store.funnel, asked, ("sign_up_opened", "signed_up"), ALL_STEPS) == [3, 2]
 
 
-def test_the_most_frequent_come_first_and_bounded(both: Database) -> None:
+def test_most_frequent_names_come_first(both: Database) -> None:
     noon = at("2025-10-03T12:00")
     record(both, *[event(f"name {number}", noon, str(turn)) for number in range(5) for turn in range(number + 1)])
     found = both.run(store.by_name, TimeRange(noon, noon + timedelta(hours=1), HOUR), 2)
     assert list(found.items()) == [("name 4", 5), ("name 3", 4)]
 
 
-def test_who_said_no_of_all_accounts(both: Database) -> None:
+def test_opted_out_accounts_are_counted(both: Database) -> None:
     ids = [both.run(accounts.add, f"{name}@example.org", "").id for name in ("ada", "bob", "eve")]
     rows: list[dict[str, Any]] = [
         {"pseudonym": "a", "user_id": ids[0], "opted_out": True, "version": 1, "created_at": FIRST},
@@ -146,13 +146,13 @@ def test_who_said_no_of_all_accounts(both: Database) -> None:
     assert both.run(store.count_opted_out) == (1, 3)
 
 
-def test_whether_there_is_anything(both: Database) -> None:
+def test_has_events_is_true_after_the_first_event(both: Database) -> None:
     assert not both.run(store.has_events)
     record(both, event("clicked", FIRST))
     assert both.run(store.has_events)
 
 
-def test_funnels_are_read_by_their_index(both: Database) -> None:
+def test_funnels_use_their_index(both: Database) -> None:
     record(both, *random_events(2000, FIRST, LAST))
     asked = TimeRange(FIRST + timedelta(hours=1), LAST, DAY)
     statements = statements_of(both, lambda: both.run(store.funnel, asked, FUNNELS["Analysis"], ALL_STEPS))
@@ -161,7 +161,7 @@ def test_funnels_are_read_by_their_index(both: Database) -> None:
 
 
 @pytest.mark.parametrize("interval", [DAY, HOUR])
-def test_whole_intervals_are_read_without_the_events(both: Database, interval: str) -> None:
+def test_whole_intervals_are_read_from_rollups(both: Database, interval: str) -> None:
     record(both, event("clicked", FIRST))
 
     def read(asked: TimeRange) -> str:

@@ -15,19 +15,19 @@ SUMMARY = "/api/analytics/summary"
 
 @pytest.fixture
 def administrator(app: Flask, client: FlaskClient) -> FlaskClient:
-    """Of whom nothing is counted."""
+    """An administrator who is not counted."""
     client.environ_base["HTTP_SEC_GPC"] = "1"
     sign_in(app, client, is_admin=True)
     return client
 
 
-def test_the_summary_is_for_administrators(app: Flask, client: FlaskClient) -> None:
+def test_summary_requires_an_administrator(app: Flask, client: FlaskClient) -> None:
     assert client.get(SUMMARY).status_code == 401
     sign_in(app, client, is_admin=False)
     assert client.get(SUMMARY).status_code == 403
 
 
-def test_a_summary(app: Flask, administrator: FlaskClient) -> None:
+def test_summary_has_all_numbers(app: Flask, administrator: FlaskClient) -> None:
     noon = datetime(2025, 10, 3, 12, tzinfo=UTC)
     record(app.extensions["database"], event("clicked", noon), event("signed_up", noon, "bob"), event("clicked", noon))
     answer = administrator.get(f"{SUMMARY}?from=2025-10-03T11:00:00Z&to=2025-10-03T13:00:00Z&interval=hour")
@@ -45,7 +45,7 @@ def test_a_summary(app: Flask, administrator: FlaskClient) -> None:
     }
 
 
-def test_without_a_word_it_is_the_last_thirty_days(app: Flask, administrator: FlaskClient) -> None:
+def test_default_is_the_last_30_days(app: Flask, administrator: FlaskClient) -> None:
     record(app.extensions["database"], event("clicked", datetime.now(UTC)))
     found = administrator.get(SUMMARY).get_json()
     today = floor(datetime.now(UTC), DAY)
@@ -64,13 +64,13 @@ def test_without_a_word_it_is_the_last_thirty_days(app: Flask, administrator: Fl
         ("interval=week", "interval"),
     ],
 )
-def test_nonsense_names_its_field(administrator: FlaskClient, query: str, field: str) -> None:
+def test_invalid_parameter_names_its_field(administrator: FlaskClient, query: str, field: str) -> None:
     answer = administrator.get(f"{SUMMARY}?{query}")
     assert answer.status_code == 422
     assert [fault["field"] for fault in answer.get_json()["errors"]] == [field]
 
 
-def test_its_description(client: FlaskClient) -> None:
+def test_openapi_describes_the_parameters(client: FlaskClient) -> None:
     document = client.get("/api/openapi.json").get_json()
     described = document["paths"][SUMMARY]["get"]
     assert [parameter["name"] for parameter in described["parameters"]] == ["from", "to", "interval"]
