@@ -1,7 +1,7 @@
 """Limits for Engine.IO, and WebSockets without greenlets of their own.
 
 python-engineio limits neither the packets of one poll nor those that wait for a slow client, and keeps several greenlets per
-WebSocket. `python -m bench.sockets` measures the difference; `app/server/private_apis.py` lists the private APIs used here.
+WebSocket. `python -m bench.sockets` measures the difference; `tests/unit/test_private_apis.py` lists the private APIs used here.
 """
 
 from __future__ import annotations

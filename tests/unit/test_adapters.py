@@ -10,9 +10,13 @@ from app.core.keyring import Keyring
 from app.database.engine import Database
 from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
+from app.redis.client import PooledRedis
+from app.redis.multiplexed import MultiplexedRedis
 from app.server.lifecycle import Lifecycle
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.sql_store import SqlSessionStore
+from harness.servers import fleet_environment
+from tests.unit.conftest import UNUSED_DATABASE_URL
 
 
 def choose_for(configured: Config, database: Database, lifecycle: Lifecycle) -> tuple[Adapters, RedisClients | None]:
@@ -72,6 +76,14 @@ def test_failed_closer_is_in_the_stop_that_the_fleet_records(
     (stop,) = Registry(clients.with_long_timeout).stops()
     assert (stop["instance_id"], stop["kind"]) == (instance.current().instance_id, "forced")
     assert stop["summary"].endswith("(could not close redis)")
+
+
+@pytest.mark.parametrize(("setting", "expected"), [("true", MultiplexedRedis), ("false", PooledRedis)])
+def test_shared_redis_connection_can_be_turned_off(redis_url: str, setting: str, expected: type) -> None:
+    configured = config.load(fleet_environment(redis_url, UNUSED_DATABASE_URL, SHARED_REDIS_CONNECTION=setting))
+    clients = connect_redis(configured, "instance-1", Lifecycle())
+    assert clients
+    assert type(clients.shared) is expected
 
 
 def _fail() -> None:
