@@ -50,7 +50,7 @@ def test_sockets_receive_notifications_and_end_with_their_session(pair: list[Ins
     first, second = pair
     user = User(first).register()
     with Listener(user, transports=[transport]).connect(second) as listener:
-        assert listener.ask("sync", {"after": 0}) == {"items": [], "head": 0, "recovered": True}
+        assert listener.call("sync", {"after": 0}) == {"items": [], "head": 0, "recovered": True}
         assert user.post("/api/auth/logout").status_code == 204
         assert listener.wait_for("session_ended") == {"reason": "signed_out"}
 
