@@ -1,4 +1,4 @@
-"""A worker with the fault: events are acknowledged when they are read, before they are stored."""
+"""The fault: a worker acknowledges events when it reads them, before it stores them."""
 
 import time
 from collections.abc import Sequence

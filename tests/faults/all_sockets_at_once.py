@@ -1,4 +1,4 @@
-"""The fault: an instance that stops closes all its sockets at once."""
+"""The fault: a stopping instance closes all its sockets at once."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The fault: psycopg2 waits for PostgreSQL by itself, which stops the event loop."""
+"""The fault: psycopg2 blocks the event loop while it waits for PostgreSQL."""
 
 from psycopg2 import extensions
 

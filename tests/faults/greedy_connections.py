@@ -1,4 +1,4 @@
-"""The fault: a connection whose next request is already there is served again at once, and so on."""
+"""The fault: a connection with pipelined requests is served without yielding to other connections."""
 
 from app.server.worker import InstanceWorker
 from wsgi import app

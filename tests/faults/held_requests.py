@@ -1,6 +1,6 @@
-"""The application with routes that hold a request between its read of the session and its save, for as long as a test wants.
+"""The application with routes that hold a request between reading and saving the session.
 
-A held request says in Redis that it has read the session, and waits there to be let go.
+A held request reports in Redis that it has read the session, and waits there for the test to release it.
 """
 
 from __future__ import annotations

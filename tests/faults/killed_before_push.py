@@ -1,4 +1,4 @@
-"""The fault: a process is killed after it has committed a notification, and before it pushes it."""
+"""The fault: a process is killed after it commits a notification and before it publishes it."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The fault: every tenth message to the instances is 200 ms late, so that later ones overtake it."""
+"""The fault: every tenth published message is 200 ms late, so that later ones arrive first."""
 
 import threading
 from collections.abc import Sequence

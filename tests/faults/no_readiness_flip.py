@@ -1,4 +1,4 @@
-"""The fault: an instance that stops goes on saying that it is ready, so that the balancer is not told."""
+"""The fault: a stopping instance still reports that it is ready, so that the balancer keeps sending requests."""
 
 from app import create_app
 from app.core import config

@@ -1,4 +1,4 @@
-"""The fault: an instance that stops does not wait for the requests that it is serving, of which there are always some here."""
+"""The fault: a stopping instance does not wait for requests in progress. Slow requests make sure that there are some."""
 
 import time
 

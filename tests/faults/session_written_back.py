@@ -1,4 +1,4 @@
-"""The fault: each request writes its session back at its end, whether it still exists or not, as stock Flask-Session does."""
+"""The fault: each request saves its session even if it has been destroyed, as stock Flask-Session does."""
 
 import gevent
 from flask import Flask, Response

@@ -1,4 +1,4 @@
-"""The fault: something that an instance waits for when it stops does not come, until the time is over."""
+"""The fault: a stop waits for a connection that is never closed, until the timeout."""
 
 import gevent
 

@@ -1,4 +1,4 @@
-"""The fault: an endpoint answers with a status that the description of the API does not promise."""
+"""The fault: an endpoint answers with a status that the API description does not list."""
 
 from flask import Response, request
 

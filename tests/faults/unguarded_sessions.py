@@ -1,4 +1,4 @@
-"""The fault: a session is written back whole and whether it still exists or not, as stock Flask-Session does."""
+"""The fault: all fields of a session are saved even if it has been destroyed, as stock Flask-Session does."""
 
 import threading
 from collections.abc import Mapping

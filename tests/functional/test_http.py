@@ -42,7 +42,7 @@ PART_BYTES, PARTS = 65_536, 1_000  # of the long answer
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     environment = embedded_environment(tmp_path_factory.mktemp("instance"), RATE_LIMIT_LOGIN="1000/h")
     migrate(environment)
-    with Instance(environment, application="tests.faults.long_answers:app") as started:
+    with Instance(environment, application="tests.faults.long_responses:app") as started:
         yield started
 
 

@@ -36,7 +36,7 @@ INTERRUPTED = 130
 FAULTS = {
     "no_readiness_flip": "instance-1 unready",
     "all_sockets_at_once": "instance-1 drain",
-    "key_of_its_own": "signed out",
+    "separate_keys": "signed out",
     "stop_that_hangs": "instance-1 stop",
     "session_written_back": "logouts",
 }

@@ -185,7 +185,7 @@ def test_reconnecting_client_receives_missed_notifications_before_ready(pair: li
         assert (ready["head"], ready["recovered"]) == (250, True)
 
 
-@pytest.mark.parametrize(("application", "is_little"), [("wsgi:app", True), ("tests.faults.parked_sockets:app", False)])
+@pytest.mark.parametrize(("application", "is_little"), [("wsgi:app", True), ("tests.faults.greenlet_per_socket:app", False)])
 def test_idle_socket_takes_little_memory(start_fleet: StartFleet, application: str, is_little: bool) -> None:
     (instance,) = start_fleet(1, application=application, MAX_SOCKETS_PER_USER="400")
     user = User(instance).register()

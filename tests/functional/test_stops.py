@@ -242,7 +242,7 @@ def test_closing_the_listener_immediately_resets_connections(start_fleet: StartF
     """Sooner or later: one that happened to see the crowd before the signal has answered all of it."""
 
     def resets_some() -> bool:
-        (instance,) = start_fleet(1, application="tests.faults.closed_at_once:app")
+        (instance,) = start_fleet(1, application="tests.faults.listener_closed_immediately:app")
         good = stop_with_a_crowd_in_the_queue(instance)
         assert instance.wait() == 0
         return good < CROWD
@@ -350,7 +350,7 @@ def test_client_that_does_not_read_does_not_delay_a_stop(start_fleet: StartFleet
     assert float(re.findall(r"clean in ([\d.]+) s", account(instance))[0]) < 8
 
 
-@pytest.mark.parametrize(("application", "is_told"), [("wsgi:app", True), ("tests.faults.no_farewell:app", False)])
+@pytest.mark.parametrize(("application", "is_told"), [("wsgi:app", True), ("tests.faults.no_flush_before_close:app", False)])
 def test_slow_reader_receives_everything_and_the_close_frame(start_fleet: StartFleet, application: str, is_told: bool) -> None:
     (instance,) = start_fleet(1, application=application)
     with stuck_client(instance) as websocket:
@@ -405,7 +405,7 @@ def test_sockets_do_not_use_the_connections_of_requests(start_fleet: StartFleet)
         assert get(instance, f"{HANDSHAKE}polling").status_code == 503
 
 
-@pytest.mark.parametrize(("application", "is_ended"), [("tests.faults.short_patience:app", True), ("wsgi:app", False)])
+@pytest.mark.parametrize(("application", "is_ended"), [("tests.faults.short_body_timeout:app", True), ("wsgi:app", False)])
 def test_connection_without_the_announced_body_is_closed(start_fleet: StartFleet, application: str, is_ended: bool) -> None:
     (instance,) = start_fleet(1, application=application, SHUTDOWN_TIMEOUT="4")
     with socket.create_connection(("127.0.0.1", instance.port), timeout=10 if is_ended else 3) as connection:

@@ -1,4 +1,4 @@
-"""The fault: each socket keeps a waiting greenlet with its arguments, as simple-websocket does."""
+"""The fault: each socket keeps a waiting greenlet, as simple-websocket does."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The fault: an instance that stops does not wait until sockets have taken what they were sent last."""
+"""The fault: a stopping instance does not flush its sockets before it closes them."""
 
 from app.server.stop_sequence import StopSequence
 from wsgi import app

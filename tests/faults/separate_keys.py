@@ -1,6 +1,6 @@
-"""The fault: each instance makes up its own keys, as one that falls back to a random SECRET_KEY does.
+"""The fault: each instance generates its own keys, as with a random SECRET_KEY as fallback.
 
-The registry would see that their ids differ, and keep it from becoming ready; so they have the same one here.
+The keys have the same ID here, because the registry would not let an instance with another key ID become ready.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""An instance that waits a second for the next part of a body, instead of half a minute."""
+"""An instance that waits only 1 s for the next part of a request body."""
 
 from app.server import connection
 from wsgi import app

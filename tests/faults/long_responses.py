@@ -1,4 +1,4 @@
-"""An answer that is longer than what any buffer takes, so that a client can be gone in the midst of it."""
+"""A response that is larger than all buffers, so that a client can disconnect in the middle of it."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The fault: an instance closes its listening socket without accepting the connections in its queue first."""
+"""The fault: an instance closes its listening socket without accepting the queued connections first."""
 
 from __future__ import annotations
 
