@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, tuple_, update
 
 from app.core.timestamps import iso
 from app.database.schema import inboxes, notifications, users
@@ -135,8 +135,7 @@ def purge(connection: Connection, limit: int) -> int:
         .where(notifications.c.seq <= inboxes.c.head - MIN_KEPT_PER_USER)
         .order_by(notifications.c.user_id, notifications.c.seq)
         .limit(limit)
-        .subquery()
     )
-    same_row = (notifications.c.user_id == expired.c.user_id) & (notifications.c.seq == expired.c.seq)
-    matches = select(func.count()).select_from(expired).where(same_row).correlate(notifications).scalar_subquery()
-    return connection.execute(delete(notifications).where(matches > 0)).rowcount
+    return connection.execute(
+        delete(notifications).where(tuple_(notifications.c.user_id, notifications.c.seq).in_(expired))
+    ).rowcount
