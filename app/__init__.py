@@ -1,7 +1,5 @@
 """RepoRadar. `create_app` is the reading list of the application: it names every part and what each part needs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from flask import Flask

@@ -1,7 +1,5 @@
 """Embedded mode or fleet mode: the few parts in which they differ are chosen here and nowhere else."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Wiring: which job handlers and periodic tasks a process with a worker pool runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

@@ -1,7 +1,5 @@
 """The job worker process: `python -m app.worker`. It runs several jobs at once; any number of workers can run side by side."""
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets

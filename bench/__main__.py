@@ -1,7 +1,5 @@
 """`make bench`: the costs of RepoRadar and of its peers, as Markdown tables."""
 
-from __future__ import annotations
-
 import click
 
 from bench import machine, messages, requests, serving, sockets, stop

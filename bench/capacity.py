@@ -3,8 +3,6 @@
 After new measurements, change FIGURES and run `.venv/bin/python -m bench.capacity` to update the page.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

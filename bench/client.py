@@ -1,7 +1,5 @@
 """The bytes of a WebSocket handshake and of a WebSocket message."""
 
-from __future__ import annotations
-
 import base64
 import os
 

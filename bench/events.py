@@ -1,7 +1,5 @@
 """Generates many analytics events and their rollups inside PostgreSQL. The events are the same in each run."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from sqlalchemy import Connection, text

@@ -3,8 +3,6 @@
 python -m bench.load PORT PATH COOKIE CONNECTIONS SECONDS  prints {"requests", "failed", "latencies_ms": [p50, p99]} as JSON.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import statistics

@@ -1,7 +1,5 @@
 """Describes the machine, pins processes to cores and measures their CPU time and memory."""
 
-from __future__ import annotations
-
 import os
 import platform
 from contextlib import suppress

@@ -4,8 +4,6 @@ For RepoRadar it is the state of an analysis, from `publish_analysis` to the bro
 were stored in SQL.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import subprocess

@@ -3,8 +3,6 @@
 python -m bench.redis_commands
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -3,8 +3,6 @@
 .venv/bin/python -m bench.reports [--events 1000000]
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -1,7 +1,5 @@
 """CPU time, Redis commands and latency of a request, for RepoRadar and its peers."""
 
-from __future__ import annotations
-
 import json
 import statistics
 import subprocess

@@ -1,7 +1,5 @@
 """Starts the servers that are compared: RepoRadar, the stack of Flask tutorials (T), and an equivalent Node application (N)."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import os

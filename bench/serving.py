@@ -3,8 +3,6 @@
 .venv/bin/python -m bench.serving
 """
 
-from __future__ import annotations
-
 import os
 import statistics
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """Memory of an idle WebSocket, and the CPU time to open and to close it, for RepoRadar and its peers."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

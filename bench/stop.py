@@ -3,8 +3,6 @@
 .venv/bin/python -m bench.stop
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

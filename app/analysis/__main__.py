@@ -4,8 +4,6 @@ The request is one line of JSON on standard input. The output is lines of JSON: 
 `{"report": {...}}` or `{"error": "...", "permanent": true}`. When standard input closes, this process and its children end.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import resource

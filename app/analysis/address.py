@@ -1,7 +1,5 @@
 """Parses addresses of repositories: https URLs, and paths of local repositories below the allowed folders."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The rules of `git fsck` are not enforced: many old but harmless histories violate them.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Counts names from a repository, which is not trusted, in bounded memory."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from app.analysis.failures import AnalysisError

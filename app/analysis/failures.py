@@ -1,7 +1,5 @@
 """The error that ends an analysis."""
 
-from __future__ import annotations
-
 
 class AnalysisError(Exception):
     """The analysis failed. The text is shown to users. `permanent`: a retry would fail in the same way."""

@@ -1,7 +1,5 @@
 """Runs git without a shell, without the configuration of any user, and without executing anything from the repository."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Reads the commits: their number, dates, authors and most frequently changed files."""
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Recognises programming languages by file names, and licences by their text."""
 
-from __future__ import annotations
-
 import tempfile
 from functools import cache
 from itertools import accumulate

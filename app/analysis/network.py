@@ -1,7 +1,5 @@
 """Decides which IP addresses may be connected to: public ones, and those in networks that the operator allows."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Sequence

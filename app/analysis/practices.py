@@ -1,7 +1,5 @@
 """Recognises files that indicate good practice by their paths. `docs/analysis.md` describes the rules."""
 
-from __future__ import annotations
-
 import re
 
 MAX_PATH_BYTES = 300  # longer paths are ignored

@@ -1,7 +1,5 @@
 """Reads the tags: which of them are versions, and how often there are releases."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 git could follow redirects itself, but would connect to any IP address that a name resolves to at that moment.
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import socket

@@ -1,7 +1,5 @@
 """Builds the report of a repository. `docs/analysis.md` defines each number by a git command."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict

@@ -3,8 +3,6 @@
 `docs/analysis.md` lists the formulas and their sources.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from datetime import datetime

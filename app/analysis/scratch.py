@@ -1,7 +1,5 @@
 """Private temporary folders for clones. `python -m app.analysis.scratch` removes the folders of killed processes."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

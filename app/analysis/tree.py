@@ -1,7 +1,5 @@
 """Reads the files at HEAD: their number, lines by language, and files that indicate good practice."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import IO

@@ -1,7 +1,5 @@
 """The declared events: the only events that the application records itself. /settings and /privacy list them from this table."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -4,8 +4,6 @@ The consumers form one consumer group. An entry is acknowledged and deleted afte
 stops before that, another consumer claims it.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import threading

@@ -1,7 +1,5 @@
 """Validation of the events that clients send."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Sequence

@@ -7,8 +7,6 @@ the mark expires, the cache holds nothing for that person and takes nothing. A n
 So the cache may lack an entry, but an entry is never older than the last change.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections import OrderedDict

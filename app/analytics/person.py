@@ -1,7 +1,5 @@
 """The person that an event belongs to: an account, or an anonymous visitor of one day. And whether that person is counted."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import secrets

@@ -1,7 +1,5 @@
 """Property names that stand for personal data. Only names are checked: values cannot be judged reliably."""
 
-from __future__ import annotations
-
 import functools
 import re
 

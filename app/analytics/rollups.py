@@ -3,8 +3,6 @@
 Concurrent transactions write rows in the same order, which avoids deadlocks.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

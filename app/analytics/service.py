@@ -1,7 +1,5 @@
 """Consent to analytics, and acceptance of events. If a person's consent cannot be read, no event of theirs is accepted."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta

@@ -1,7 +1,5 @@
 """After an account opts out, its open pages stop recording, on all devices."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from app.realtime.connections import Connections

@@ -4,8 +4,6 @@ Storing a person's events and changing that person's consent lock the same row. 
 an event was accepted: an event with an older version is not stored.
 """
 
-from __future__ import annotations
-
 import logging
 import secrets
 from collections.abc import Iterable, Iterator, Sequence

@@ -4,8 +4,6 @@ Recording does not delay the request: events go to a buffer in memory, which a b
 accepted within MAX_BUFFER_SECONDS, for example because consent cannot be read in an outage, are dropped.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import time

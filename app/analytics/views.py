@@ -1,7 +1,5 @@
 """`/api/analytics/`: opt-out, events and erasure."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Blueprint, Response, json

@@ -1,7 +1,5 @@
 """The audit log: one line per authentication or authorisation event, with client address and account, without secrets."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 

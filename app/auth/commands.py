@@ -1,7 +1,5 @@
 """`flask users`: account commands for operators."""
 
-from __future__ import annotations
-
 import click
 from flask.cli import with_appcontext
 

@@ -1,7 +1,5 @@
 """The user of the current request, sign-in and sign-out. Other features use only this module of app.auth."""
 
-from __future__ import annotations
-
 import functools
 import secrets
 from collections.abc import Callable

@@ -5,8 +5,6 @@ passwords, however many requests arrive at once and on whichever instance. A rej
 the wait.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import math

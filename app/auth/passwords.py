@@ -1,7 +1,5 @@
 """Password rules, and hashing that does not block the event loop."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading

@@ -1,7 +1,5 @@
 """Accounts: registration, login, password changes and deletion, with rate limits and the audit log."""
 
-from __future__ import annotations
-
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence

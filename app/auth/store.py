@@ -1,7 +1,5 @@
 """Accounts in SQL. Call each function through `Database.run`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """`/api/auth/`: accounts and sessions as JSON."""
 
-from __future__ import annotations
-
 from flask import Blueprint, Response
 
 from app.auth import guards

@@ -4,8 +4,6 @@ Each field of `Config` is one environment variable (its name in capitals). `load
 with every fault that it found. A fault names the variable and never contains its value.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """Parsers for the text of settings. Each raises ValueError with a message that does not contain the value."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Typed access to `app.extensions`, where `create_app` registers the services."""
 
-from __future__ import annotations
-
 from typing import TypeVar
 
 from flask import current_app

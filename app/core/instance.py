@@ -1,7 +1,5 @@
 """The identity of this instance, used in logs, headers, the registry and the names of its connections."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import socket

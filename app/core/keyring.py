@@ -4,8 +4,6 @@ Every key of a keyring can decrypt or verify; only the active one encrypts or si
 newest one that every live instance holds (see `app.fleet.store`).
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 

@@ -3,8 +3,6 @@
 User input can't forge a line: control characters are escaped, and each line of a traceback has a prefix.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

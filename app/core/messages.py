@@ -1,7 +1,5 @@
 """Messages between instances. A message goes to the instances that host at least one member of its room."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """All metrics of the application, served at `/metrics`."""
 
-from __future__ import annotations
-
 from prometheus_client import Counter, Gauge, Histogram
 
 requests = Histogram(

@@ -1,7 +1,5 @@
 """Native threads, for work that would block the event loop and releases the GIL."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 

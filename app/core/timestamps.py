@@ -1,7 +1,5 @@
 """Formatting, parsing and rounding of timestamps. All are in UTC."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, datetime, time, timedelta
 
 

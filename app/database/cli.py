@@ -1,7 +1,5 @@
 """Database access for `flask` commands."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """The clock of the database, which all instances share."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, func, select

@@ -1,7 +1,5 @@
 """`flask schema`: database migrations, run by the release step."""
 
-from __future__ import annotations
-
 import click
 from flask.cli import with_appcontext
 

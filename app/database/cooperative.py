@@ -4,8 +4,6 @@ libpq has no client-side statement timeout, so a frozen server would block its c
 limit the wait: https://www.psycopg.org/docs/advanced.html#support-for-coroutine-libraries
 """
 
-from __future__ import annotations
-
 import math
 import select
 import socket

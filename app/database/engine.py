@@ -4,8 +4,6 @@ PostgreSQL is used cooperatively (`app.database.cooperative`) through a small po
 would also stop the greenlet that holds it; therefore one native thread does all SQLite work.
 """
 
-from __future__ import annotations
-
 import select
 import threading
 import time

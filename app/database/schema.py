@@ -1,7 +1,5 @@
 """All tables. The migrations create them; a test compares both, on PostgreSQL and SQLite."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Schema migrations, and the check whether the schema is up to date."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """INSERT statements with ON CONFLICT, which SQLAlchemy offers only per dialect."""
 
-from __future__ import annotations
-
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql, sqlite
 

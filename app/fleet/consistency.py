@@ -1,7 +1,5 @@
 """Whether the instances of a fleet fit together: unique names, the same stores and settings, enough database connections."""
 
-from __future__ import annotations
-
 import logging
 from contextlib import suppress
 from dataclasses import asdict, dataclass

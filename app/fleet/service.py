@@ -1,7 +1,5 @@
 """The membership of this instance in the fleet: heartbeat, keyrings and readiness; and the view of the whole fleet."""
 
-from __future__ import annotations
-
 import logging
 import time
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """The heartbeat of an instance in SQL, beside the one in Redis: an instance seen in only one of them uses another store."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import timedelta
 

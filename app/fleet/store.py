@@ -4,8 +4,6 @@ An entry belongs to one start of an instance and has the nonce of that start in 
 with the same INSTANCE_ID from a live duplicate.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast

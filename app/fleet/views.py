@@ -1,7 +1,5 @@
 """`/api/fleet`, for administrators: the state of all instances, and the drain of one of them."""
 
-from __future__ import annotations
-
 from flask import Blueprint, Response
 from pydantic import BaseModel
 

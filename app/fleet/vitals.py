@@ -1,7 +1,5 @@
 """What an instance reports about itself: identity, status, load and advice."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import asdict

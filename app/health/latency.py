@@ -1,7 +1,5 @@
 """Percentiles of recent response times, from a histogram instead of single values."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import deque

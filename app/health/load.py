@@ -1,7 +1,5 @@
 """The load of this instance, sampled every second."""
 
-from __future__ import annotations
-
 import time
 
 import gevent

@@ -1,7 +1,5 @@
 """How full the memory is that this process can use: that of its container if it has a limit, else that of the machine."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path

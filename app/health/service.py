@@ -1,7 +1,5 @@
 """Whether the dependencies answer: one background probe each, however often the health routes are requested."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

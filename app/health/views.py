@@ -1,7 +1,5 @@
 """`/health`, `/health/ready`, `/health/live` and `/metrics`. None of them does I/O or reads a session."""
 
-from __future__ import annotations
-
 from ipaddress import ip_address
 from typing import Any
 

@@ -1,7 +1,5 @@
 """JSON endpoints: validation of bodies and queries, and the description of each operation for OpenAPI."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """`/api/openapi.json`: the description of the API (OpenAPI 3.1), generated from the views."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

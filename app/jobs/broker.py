@@ -3,8 +3,6 @@
 A message contains only the ID of a job. It is best effort: the job itself is a row in SQL, and a lost message is sent again.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Exceptions that end the work of a job early."""
 
-from __future__ import annotations
-
 
 class JobStopped(Exception):
     """The process is stopping, or the lease of the job is lost."""

@@ -4,8 +4,6 @@ The row is the truth about its job. A worker claims it with a lease, which has a
 Every later change names that token, so a worker that has lost its lease changes nothing.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """Periodic tasks of a process that runs jobs."""
 
-from __future__ import annotations
-
 import logging
 import math
 import threading

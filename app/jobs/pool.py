@@ -1,7 +1,5 @@
 """The threads that run the jobs of a process. Where gevent has patched the standard library they are greenlets."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -1,7 +1,5 @@
 """The life cycle that all kinds of jobs share: claim, work, save the outcome exactly once, release or retry."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 import threading

@@ -1,7 +1,5 @@
 """`flask notify` sends a message to a user from a process that is not an instance."""
 
-from __future__ import annotations
-
 import time
 
 import click

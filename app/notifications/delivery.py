@@ -4,8 +4,6 @@ A cursor holds the number of the last notification that was sent, and one greenl
 is sent at once only if it has the next number. Any other number makes the greenlet read the missing ones from the database.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

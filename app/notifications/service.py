@@ -1,7 +1,5 @@
 """Notifications are stored first and then pushed. The row in SQL is authoritative, and a push is best effort."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

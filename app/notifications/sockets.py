@@ -1,7 +1,5 @@
 """Notifications over sockets: delivery of published ones, and `sync`, with which a client reads those that it missed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask_socketio import SocketIO

@@ -1,7 +1,5 @@
 """Notifications in SQL: numbered rows, and one row per user, the inbox, with the last number that was assigned."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

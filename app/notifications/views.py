@@ -1,7 +1,5 @@
 """The HTTP API of a user's notifications."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Blueprint, Response

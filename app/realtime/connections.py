@@ -1,7 +1,5 @@
 """The sockets of this instance: the user and session of each, the events it is sent, and how it ends."""
 
-from __future__ import annotations
-
 import logging
 import random
 import time

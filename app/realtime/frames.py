@@ -1,7 +1,5 @@
 """WebSocket frames (RFC 6455) on the server's side: masked when received, without extensions, and limited in size."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

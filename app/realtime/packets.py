@@ -1,7 +1,5 @@
 """The packets that clients may send. All others are rejected before they reach a handler."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec

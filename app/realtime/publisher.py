@@ -1,7 +1,5 @@
 """Publishing messages to instances. Waiting messages go out in one round trip, and those for one room share an envelope."""
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

@@ -3,8 +3,6 @@
 It is best effort: Redis drops what is published while nobody is subscribed, so the database has everything that must arrive.
 """
 
-from __future__ import annotations
-
 import logging
 import secrets
 import time

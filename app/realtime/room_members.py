@@ -1,7 +1,5 @@
 """An index of the Socket.IO rooms of each socket."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from functools import cached_property
 from typing import Any

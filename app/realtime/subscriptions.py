@@ -3,8 +3,6 @@
 At most one request per room is in flight, so a reply always belongs to the last request, however fast members join and leave.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """A token bucket, the rate limit of one client."""
 
-from __future__ import annotations
-
 import time
 
 

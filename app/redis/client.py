@@ -1,7 +1,5 @@
 """Redis clients with short timeouts and no retries, and the interface of the commands that most requests need."""
 
-from __future__ import annotations
-
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence

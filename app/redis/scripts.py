@@ -1,7 +1,5 @@
 """Lua scripts: each is a `.lua` file beside the module that runs it, and first names its KEYS and ARGV as locals."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 

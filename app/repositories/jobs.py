@@ -1,7 +1,5 @@
 """The analysis job: a child process analyses the repository while this process publishes its progress and renews its lease."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -1,7 +1,5 @@
 """Which notifications an analysis causes: they depend on its report and on the report before it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

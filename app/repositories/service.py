@@ -1,7 +1,5 @@
 """The repositories that a user follows, and their analyses. For a user, repositories that they do not follow do not exist."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta

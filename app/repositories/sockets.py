@@ -1,7 +1,5 @@
 """Analyses over sockets: their state goes to the followers of the repository, except to pages that sent `unwatch`."""
 
-from __future__ import annotations
-
 from typing import Any
 from weakref import WeakKeyDictionary
 

@@ -1,7 +1,5 @@
 """Repositories, their followers and their analyses, in SQL. Each function is work for `Database.run`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta

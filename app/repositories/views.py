@@ -1,7 +1,5 @@
 """The JSON API of followed repositories and their analyses: `/api/repositories` and `/api/analyses`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Blueprint, Response

@@ -1,7 +1,5 @@
 """The open client connections of a worker, and which of them are idle."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """The lock on the data folder of embedded mode."""
 
-from __future__ import annotations
-
 import fcntl
 import sys
 from typing import IO

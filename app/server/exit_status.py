@@ -1,7 +1,5 @@
 """The numbers of gunicorn's workers, and the exit status of a worker and of the master."""
 
-from __future__ import annotations
-
 import logging
 import mmap
 import os

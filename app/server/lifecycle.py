@@ -1,7 +1,5 @@
 """The states of an instance (starting, ready, draining, stopped) and the hooks that its parts register for them."""
 
-from __future__ import annotations
-
 import logging
 import re
 import time

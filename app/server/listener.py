@@ -1,7 +1,5 @@
 """Closes a listening socket without resetting clients that are connecting."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import select

@@ -5,8 +5,6 @@ body and no header that changes how it is read. A plain response has a known len
 everything else, and everything malformed; this module accepts nothing that gunicorn would reject. PLAIN_HTTP=false turns it off.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The report of one stop: its phases, their durations, and what had to be cut off."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -6,8 +6,6 @@ takes well below a second and closes them cleanly (`python -m bench.stop`), and 
 of the CPU (`python -m bench.serving`).
 """
 
-from __future__ import annotations
-
 import errno
 import mmap
 import os

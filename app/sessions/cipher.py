@@ -6,8 +6,6 @@ encryption key, derived from the secret. That keeps random nonces far below the 
 8.3).
 """
 
-from __future__ import annotations
-
 import hmac
 import os
 

@@ -1,7 +1,5 @@
 """Signed cookies. The session cookie is a random ID and a signature, so an invented ID is rejected without a Redis round trip."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import re

@@ -5,8 +5,6 @@ writes only changed fields and only if the session still exists, the store key i
 can't be decrypted starts a new session instead of an error.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

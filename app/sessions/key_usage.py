@@ -1,7 +1,5 @@
 """Counts the session records that need each key, so that an operator knows when an old key can be removed."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import Counter

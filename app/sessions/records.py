@@ -1,7 +1,5 @@
 """Encrypted session records: reading, creating and updating them, and rejecting those that do not decrypt."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Mapping

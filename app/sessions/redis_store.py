@@ -4,8 +4,6 @@ Every change is one Lua call and therefore atomic across instances: a destroyed 
 different fields do not overwrite each other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, cast

@@ -1,7 +1,5 @@
 """The object behind `flask.session`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any

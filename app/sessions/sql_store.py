@@ -1,7 +1,5 @@
 """Session records of an embedded instance, in its database. They survive a restart."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """The interface of session stores: Redis in fleet mode, SQL in embedded mode."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

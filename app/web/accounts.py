@@ -1,7 +1,5 @@
 """The pages for registering, signing in, and changing or deleting an account."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The analytics page for administrators: usage over a time range, funnels, and exports."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, datetime, timedelta
 
 from flask import request

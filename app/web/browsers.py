@@ -1,7 +1,5 @@
 """Derives a readable browser name from a user agent string."""
 
-from __future__ import annotations
-
 import re
 
 # The first match wins: most browsers also name other browsers for compatibility.

@@ -1,7 +1,5 @@
 """Computes the coordinates of SVG charts. The stylesheet defines their looks, and templates add their labels."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The exports section of the analytics page: requests exports, and lists the administrator's own."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

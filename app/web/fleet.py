@@ -1,7 +1,5 @@
 """The fleet page, for administrators: the state of all instances, and the drain of one of them."""
 
-from __future__ import annotations
-
 import time
 
 from flask import current_app, redirect, request, url_for

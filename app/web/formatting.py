@@ -1,7 +1,5 @@
 """Formats times, numbers and untrusted texts for pages; most functions are template filters."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, time, timedelta
 
 Timestamp = datetime | int | str  # a datetime, seconds since 1970, or ISO 8601 as in reports

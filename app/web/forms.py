@@ -1,7 +1,5 @@
 """Helpers for the forms of all pages."""
 
-from __future__ import annotations
-
 import re
 
 from flask import request

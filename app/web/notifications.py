@@ -1,7 +1,5 @@
 """The page of notifications, newest first."""
 
-from __future__ import annotations
-
 from flask import redirect, request, url_for
 from werkzeug import Response
 

@@ -1,7 +1,5 @@
 """Common to all pages: the blueprint, rendering, access control, notices and the inbox in the header."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, cast

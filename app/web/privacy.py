@@ -1,7 +1,5 @@
 """The privacy page: what analytics collects, opt-out, opt-in and erasure. The settings page includes the same section."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any

@@ -1,7 +1,5 @@
 """Prepares reports for pages: labels, shortened lists, trends and comparisons."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The pages of repositories: the list, a report and a comparison."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What the fleet page shows first: a verdict, instances with problems before healthy ones, and values above their threshold."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The views of all pages. They work without scripts: a form is shown again with its errors, or answered with a redirect."""
 
-from __future__ import annotations
-
 from app.web import accounts, analytics, exports, fleet, notifications, privacy, repositories
 from app.web.pages import blueprint
 

@@ -3,8 +3,6 @@
 .venv/bin/python -m bench.growth [SERIES ...]
 """
 
-from __future__ import annotations
-
 import click
 
 from bench import machine

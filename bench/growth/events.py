@@ -1,7 +1,5 @@
 """The cost of storing, exporting, deleting and reporting analytics events when many are stored."""
 
-from __future__ import annotations
-
 import os
 import random
 import secrets

@@ -1,7 +1,5 @@
 """Fits the exponent of a cost's growth: the slope of its line on two logarithmic axes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """A fleet for measurements, the CPU time of its processes, and the load on it."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,8 +1,6 @@
 """A process with one idle socket per user. It reads a line of JSON, [PORT, COOKIES], prints `open` when all sockets are open, and
 closes them when its standard input ends."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import subprocess

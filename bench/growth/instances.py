@@ -1,7 +1,5 @@
 """The cost of a request, of a message and of idling for one or several instances and their stores."""
 
-from __future__ import annotations
-
 import secrets
 import time
 from contextlib import AbstractContextManager, ExitStack

@@ -1,7 +1,5 @@
 """The cost of listing, counting, catching up and adding for a user with many notifications."""
 
-from __future__ import annotations
-
 from sqlalchemy import Connection, text
 
 from app.database.engine import Database

@@ -3,8 +3,6 @@
 A plotting library would be another dependency. It would draw letters as curves, in colours that do not fit a dark page.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from html import escape

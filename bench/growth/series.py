@@ -1,7 +1,5 @@
 """The measured series and their tables."""
 
-from __future__ import annotations
-
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator

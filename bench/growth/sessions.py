@@ -1,7 +1,5 @@
 """The cost of reading a session, its memory, and the census of encryption keys, with many sessions in Redis."""
 
-from __future__ import annotations
-
 import hashlib
 import secrets
 import socket

@@ -1,7 +1,5 @@
 """RepoRadar with a route that creates and signs in many users without hashing passwords."""
 
-from __future__ import annotations
-
 import gc
 import secrets
 from datetime import UTC, datetime

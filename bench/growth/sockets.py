@@ -1,7 +1,5 @@
 """The cost of opening, keeping and closing a socket on an instance with many sockets."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack

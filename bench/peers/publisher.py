@@ -1,7 +1,5 @@
 """Publishes messages on request: a UDP datagram to the HTTP port's number holds the user ID, the first number and the count."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """RepoRadar with the additional routes that the peers have."""
 
-from __future__ import annotations
-
 from app import create_app
 from app.core import config
 from bench.peers import publisher, routes

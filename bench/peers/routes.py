@@ -1,7 +1,5 @@
 """The routes of both Flask applications."""
 
-from __future__ import annotations
-
 import time
 
 from flask import Blueprint, Response, jsonify, session

@@ -1,7 +1,5 @@
 """T, the stack of Flask tutorials: Flask-Session on Redis without encryption, and Flask-SocketIO with a message queue."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The entry point of `make fleet`: `python -m deploy.fleet`."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import sys

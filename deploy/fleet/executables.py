@@ -1,7 +1,5 @@
 """Finds the programs that a fleet needs, and the account for PostgreSQL, which refuses to run as root."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import shutil

@@ -1,7 +1,5 @@
 """Child processes: each runs in its own session, its output is shown line by line, and its exit is noticed."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import selectors

@@ -1,7 +1,5 @@
 """The programs of a fleet, each with its command, environment and folder."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import pwd

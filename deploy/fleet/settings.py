@@ -1,7 +1,5 @@
 """The fleet's settings: ports, generated secrets and the environment of its processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

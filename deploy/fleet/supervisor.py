@@ -1,7 +1,5 @@
 """Starts the fleet's programs in order, restarts those that exit, and stops all of them in order."""
 
-from __future__ import annotations
-
 import http.client
 import time
 from collections.abc import Callable, Sequence

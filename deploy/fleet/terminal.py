@@ -1,7 +1,5 @@
 """The output of `make fleet`: each line begins with the name of the process that wrote it."""
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import suppress

@@ -3,8 +3,6 @@
 It contains no pseudonyms: a file outlives the erasure of a person's events, and must not lead back to anybody.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

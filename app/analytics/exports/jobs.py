@@ -1,7 +1,5 @@
 """The export job: reads events page by page, and stores them as the compressed parts of a file."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta

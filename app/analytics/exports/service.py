@@ -1,7 +1,5 @@
 """Exports: files of the stored events for administrators. Each administrator sees only their own exports."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Exports over sockets: the state of an export goes to the user who requested it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from app.realtime.connections import Connections

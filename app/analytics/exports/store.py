@@ -1,7 +1,5 @@
 """Exports and the parts of their files in SQL. Each function runs in a transaction, by `Database.run`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """`/api/analytics/exports`: files of the stored events, for administrators."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Literal
 

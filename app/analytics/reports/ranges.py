@@ -1,7 +1,5 @@
 """The time range of a report, and its division into whole days, whole hours and partial hours."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 

@@ -1,7 +1,5 @@
 """Reports for administrators about the stored events."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

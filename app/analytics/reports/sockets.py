@@ -1,7 +1,5 @@
 """The live counter of stored events on the analytics page."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """SQL queries of reports. Whole hours and days are read from rollups, partial hours from the events, so all numbers are exact."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """`/api/analytics/summary`: the stored events in numbers, for administrators."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """A temporary user that signs in at each address, and whether its sessions are shared."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from http.cookies import SimpleCookie

@@ -1,7 +1,5 @@
 """`flask doctor`: the Troubleshooting section of the guide as a program. It also runs with a faulty configuration."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """The settings: their faults, and insecure choices."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit

@@ -1,7 +1,5 @@
 """The database: whether it answers, has the current schema, and has enough connections for all processes."""
 
-from __future__ import annotations
-
 import math
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Findings: one line each, and what to do about it."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 from collections.abc import Iterator

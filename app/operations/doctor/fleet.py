@@ -1,7 +1,5 @@
 """The fleet as its registry shows it: live instances, configuration mismatches, advice and the last stops."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

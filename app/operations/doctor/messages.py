@@ -1,7 +1,5 @@
 """Socket.IO as browsers use it: whether sockets connect at each address and receive what this process publishes."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Which parts of a request a proxy passes on, and which it must not."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from ipaddress import ip_address

@@ -1,7 +1,5 @@
 """Whether an address leads to ready instances, which ones, and through a proxy or directly."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections import Counter

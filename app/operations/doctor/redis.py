@@ -1,7 +1,5 @@
 """Redis: whether it answers, how fast, and whether its configuration is safe for sessions and jobs."""
 
-from __future__ import annotations
-
 import math
 import socket
 import statistics

@@ -1,7 +1,5 @@
 """The order of the checks. A check whose precondition fails is skipped, and a finding says so."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """HTTP requests to one of the given addresses: an instance, or the balancer in front of several."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

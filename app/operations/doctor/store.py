@@ -1,7 +1,5 @@
 """The temporary accounts of the doctor in SQL. Each function is work for `Database.run`."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, select

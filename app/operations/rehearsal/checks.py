@@ -4,8 +4,6 @@ Each limit on time is extended by the longest stall of the load generator in tha
 machine makes the checks less strict instead of wrong.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Sockets of the official Python client: each records its notifications and when it was disconnected and reconnected."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

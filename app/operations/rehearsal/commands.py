@@ -1,7 +1,5 @@
 """`flask rehearse`: tests on the running fleet what visitors notice of a deployment, a crash and a restart of Redis."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

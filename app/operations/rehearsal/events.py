@@ -1,7 +1,5 @@
 """The load of analytics events: users who allow analytics, and users who opt out while they send events."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable, Sequence

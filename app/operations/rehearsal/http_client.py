@@ -1,7 +1,5 @@
 """HTTP requests through the load balancer, over keep-alive connections and over fresh ones."""
 
-from __future__ import annotations
-
 import json
 from collections import deque
 from dataclasses import dataclass

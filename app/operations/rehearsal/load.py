@@ -1,7 +1,5 @@
 """The load of a rehearsal: requests at a constant rate, notifications, and logouts with requests in flight."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import random

@@ -1,7 +1,5 @@
 """The measurements of a rehearsal. Times are seconds on the monotonic clock of the load generator."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime

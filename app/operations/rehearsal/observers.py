@@ -1,7 +1,5 @@
 """Observations through the load balancer: readiness, and the stops that the fleet has recorded."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The process behind `flask rehearse`: generates the load, runs the scenario and prints the report card."""
 
-from __future__ import annotations
-
 import json
 import logging
 import signal

@@ -1,7 +1,5 @@
 """The report card of a rehearsal, as text and as JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The phases of a rehearsal: rolling restart, SIGKILL, Redis restart. A supervisor has to start again what has exited."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import time

@@ -1,7 +1,5 @@
 """Checks of each stop: whether readiness failed first, how fast sockets were closed and how long the stop took."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator

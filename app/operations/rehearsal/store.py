@@ -1,7 +1,5 @@
 """Queries for the rehearsal's events in SQL. Each function is called through `Database.run`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 

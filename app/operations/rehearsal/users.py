@@ -1,7 +1,5 @@
 """The users of a rehearsal: created in the database, signed in over HTTP and deleted with all their data at the end."""
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Callable, Iterator
