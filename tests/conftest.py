@@ -42,7 +42,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
-    """The shared server, emptied."""
+    """The URL of the shared Redis, which is empty."""
     redis_server.flush()
     return redis_server.url
 

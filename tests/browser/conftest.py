@@ -1,4 +1,4 @@
-"""Chromium, an embedded instance for it, and visitors: each has a browser of their own and must see no error in its console."""
+"""Chromium and an embedded instance. Each visitor has a separate browser context, whose console must show no error."""
 
 import itertools
 import os
@@ -31,7 +31,7 @@ def new_email() -> str:
 
 
 def open_account(page: Page, email: str = "") -> str:
-    """Registers by the API, which leaves the page's browser signed in; returns the e-mail address."""
+    """Register by the API, which signs in the browser of the page; return the e-mail address."""
     email = email or new_email()
     answer = page.request.post("/api/auth/register", data={"email": email, "password": PASSWORD})
     assert answer.status == 201
@@ -43,7 +43,7 @@ def expect_heading(page: Page, name: str) -> None:
 
 
 def add(page: Page, path: Path) -> None:
-    """Types the address in on the list, and ends on the page of the repository."""
+    """Add a repository on the list and open its page."""
     page.goto("/")
     page.get_by_label("Repository address").fill(str(path))
     page.get_by_role("button", name="Analyse").click()
@@ -51,20 +51,20 @@ def add(page: Page, path: Path) -> None:
 
 
 def analysed(page: Page, path: Path) -> None:
-    """Added, and its report on the page."""
+    """Add a repository and wait for its report on the page."""
     add(page, path)
     expect(page.get_by_role("heading", name="In numbers")).to_be_visible(timeout=ANALYSIS_MS)
 
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Under which local repositories may be analysed."""
+    """The folder whose local repositories may be analysed."""
     return tmp_path_factory.mktemp("repositories").resolve()
 
 
 @pytest.fixture
 def make_repository(root: Path) -> MakeRepository:
-    """A work tree of that name, with so many commits; each has the day after the one before."""
+    """Create a work tree with commits on consecutive days."""
 
     def make(name: str = "", commits: int = 3, files: dict[str, str] | None = None) -> Path:
         path = root / (name or f"repository-{next(_numbers)}")
@@ -90,7 +90,7 @@ def git(path: Path, *arguments: str, day: int = 1) -> None:
 
 
 class HeldGit:
-    """A git that waits while it is held, so that an analysis is under way for as long as a test wants."""
+    """A git that waits while it is held, so that an analysis keeps running."""
 
     def __init__(self, folder: Path) -> None:
         self._hold = folder / "hold"
@@ -113,7 +113,7 @@ def _git(tmp_path_factory: pytest.TempPathFactory) -> HeldGit:
 
 @pytest.fixture
 def held_git(_git: HeldGit) -> Iterator[HeldGit]:
-    """Of the shared instance; held from the beginning of the test."""
+    """The git of the shared instance, held from the start of the test."""
     _git.hold()
     yield _git
     _git.release()
@@ -128,20 +128,20 @@ def instance(tmp_path_factory: pytest.TempPathFactory, root: Path, _git: HeldGit
 
 @pytest.fixture
 def start_instance(tmp_path: Path) -> Iterator[StartInstance]:
-    """Starts an embedded instance with settings of its own."""
+    """Start an embedded instance with its own settings."""
     with ExitStack() as started:
         yield lambda **settings: started.enter_context(_embedded(tmp_path, **settings))
 
 
 @pytest.fixture
 def expected_complaints() -> tuple[str, ...]:
-    """Of the browser, beside those that any test may cause."""
+    """Console messages that this test may cause, in addition to those of every test."""
     return ()
 
 
 @pytest.fixture
 def visit(chromium: Browser, instance: Instance, expected_complaints: tuple[str, ...]) -> Iterator[Visit]:
-    """A page in a browser of its own, with the options of `Browser.new_context`."""
+    """Open a page in a new browser context, with the options of `Browser.new_context`."""
     contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
@@ -165,7 +165,7 @@ def _embedded(folder: Path, **settings: str) -> Instance:
 
 
 def _complaint(message: ConsoleMessage, also_expected: tuple[str, ...]) -> list[str]:
-    """Chromium also notes each page that came with an error status, and each try to reach an instance that a test has stopped."""
+    """Ignore the messages for error statuses and for connections to instances that a test has stopped."""
     expected = (
         "the server responded with a status of",
         "net::ERR_CONNECTION_",

@@ -1,4 +1,4 @@
-"""The life of an account, as its owner clicks through it."""
+"""The pages of an account, from registration to deletion."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The page of analytics: its ranges, that it is live, and that it can be read by everybody."""
+"""The analytics page: date ranges, live updates and accessibility."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ SIZES = (PHONE, {"width": 1280, "height": 900})
 
 
 class Counted(NamedTuple):
-    """An instance, and the means to store events and to tell of them, as a worker does."""
+    """An instance, with a database and a publisher to store and announce events as a worker does."""
 
     instance: Instance
     database: Database
@@ -48,7 +48,7 @@ def started(postgres_server: PostgresServer) -> Iterator[Counted]:
 
 @pytest.fixture(scope="module")
 def administrator(chromium: Browser, started: Counted) -> Iterator[Any]:
-    """The cookies of one; and some events of today and of last month."""
+    """The cookies of an administrator, with some events of today and of last month in the database."""
     now = datetime.now(UTC)
     record(
         started.database,

@@ -1,4 +1,4 @@
-"""Exports on an open page: ordered, waited for and downloaded, with and without a script."""
+"""Exports on an open page: requested, awaited and downloaded, with and without scripts."""
 
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ def open_exports(page: Page, instance: Instance) -> None:
 
 
 def order(page: Page) -> None:
-    """As another tab does it."""
+    """Request an export, as from another tab."""
     assert page.request.post("/api/analytics/exports", data=ORDER).status == 202
 
 

@@ -1,4 +1,4 @@
-"""The page of the fleet: what an operator sees of instances that drain, die and come back, and that it can be used meanwhile."""
+"""The fleet page shows instances that drain, crash and restart, and stays usable during updates."""
 
 import json
 import re
@@ -42,13 +42,13 @@ def fleet(started: Fleet) -> Fleet:
 
 @pytest.fixture
 def expected_complaints() -> tuple[str, ...]:
-    """A connection may be sent away between its handshake and its upgrade, which is then one of nobody."""
+    """An instance may close a connection between its handshake and its upgrade, which is then refused."""
     return ("Error during WebSocket handshake: Unexpected response code: 400",)
 
 
 @pytest.fixture(scope="module")
 def administrator(chromium: Browser, started: Fleet) -> Iterator[Any]:
-    """The cookies of one."""
+    """The cookies of an administrator."""
     with chromium.new_context(base_url=started.balancer.url) as context:
         open_administrator(context.new_page(), started.instances[0])
         yield context.storage_state()
@@ -60,7 +60,7 @@ def open_administrator(page: Page, instance: Instance) -> None:
 
 @pytest.fixture
 def page(visit: Visit, fleet: Fleet, administrator: Any) -> Page:
-    """Of an administrator, who comes by the balancer."""
+    """The page of an administrator, through the balancer."""
     page = visit(base_url=fleet.balancer.url, storage_state=administrator)
     page.goto("/admin/fleet")
     return page
@@ -76,7 +76,7 @@ def sockets(page: Page, number: int) -> Locator:
 
 
 def press(page: Page, button: str) -> None:
-    """By the keyboard: a click of the pointer does not count in the moment after rows have changed places."""
+    """Press a button by keyboard, because pointer clicks are ignored just after rows have moved."""
     page.get_by_role("button", name=button, exact=True).press("Enter")
 
 
@@ -259,7 +259,7 @@ def test_draining_a_missing_instance_is_reported(page: Page) -> None:
 
 @contextmanager
 def in_trouble(redis: RedisServer) -> Iterator[None]:
-    """An instance of whose troubles there is everything to be seen."""
+    """Register an instance with every kind of problem."""
     about = {
         **{
             "instance_id": "instance-3",

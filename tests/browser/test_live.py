@@ -1,4 +1,4 @@
-"""What arrives on a page that is open: notifications, the word on the connection, and what happens without a connection."""
+"""Live updates of an open page: notifications, the connection state, and polling without a connection."""
 
 import pytest
 from playwright.sync_api import Page, Route, expect

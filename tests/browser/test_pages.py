@@ -1,4 +1,4 @@
-"""What holds for every page, in each state that it can be in."""
+"""Accessibility and layout of every page in each of its states."""
 
 from collections.abc import Callable
 from pathlib import Path

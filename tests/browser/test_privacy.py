@@ -1,4 +1,4 @@
-"""What the browser tells of a page's use, until somebody says no; and the pages on which it is said."""
+"""The events that the browser sends until an opt-out, and the pages for the opt-out."""
 
 import json
 import re
@@ -27,7 +27,7 @@ SCRIPT = "script[src$='analytics.js']"
 
 
 class Beacons:
-    """Those that leave the browser, from all its pages: what is sent while a page goes is not the page's any more."""
+    """The event requests of the whole browser context, because requests at page unload do not belong to the page."""
 
     ADDRESS = "/api/analytics/events"
 
@@ -42,7 +42,7 @@ class Beacons:
         self._session.send("Fetch.continueRequest", {"requestId": paused["requestId"]})
 
     def count(self, page: Page) -> int:
-        """So many since the last time, when one that this page sends now has been seen too."""
+        """Return the events since the last call, after an event that this page sends now has arrived."""
         page.evaluate("address => navigator.sendBeacon(address)", f"{self.ADDRESS}?last")
         eventually(page, lambda: "?last" in self._sent)
         count = self._sent.index("?last")
@@ -71,13 +71,13 @@ def say_no(page: Page) -> None:
 
 
 def leave(page: Page) -> None:
-    """For a page without a script, so that all that the one before had to say is said."""
+    """Open a page without scripts, so that the page before sends all its events."""
     page.goto("/login")
     expect_heading(page, "Sign in")
 
 
 def stored(instance: Instance, name: str) -> list[dict[str, Any]]:
-    """The properties of all events of that name."""
+    """Return the properties of all events with this name."""
     path = instance.environment["DATABASE_URL"].removeprefix("sqlite:///")
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
         found = database.execute("SELECT properties FROM analytics_events WHERE name = ? ORDER BY occurred_at", [name])
@@ -121,7 +121,7 @@ def test_opt_out_applies_in_another_open_tab(visit: Visit, beacons: Beacons, say
 
 
 def two_browsers(visit: Visit) -> tuple[Page, Page]:
-    """Of one account; in the second one a page that remembers what happens to it."""
+    """Two browsers of one account; the page of the second one records what happens to it."""
     page, elsewhere = visit(), visit()
     email = open_account(page)
     elsewhere.request.post("/api/auth/login", data={"email": email, "password": PASSWORD})

@@ -1,4 +1,4 @@
-"""The main job, as its user sees it: from an address to a report, with and without scripts."""
+"""The path from an address to a report, with and without scripts."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def page(visit: Visit) -> Page:
 
 @pytest.fixture
 def plain_page(visit: Visit) -> Page:
-    """Without scripts."""
+    """A page without scripts."""
     page = visit(java_script_enabled=False)
     open_account(page)
     return page
@@ -33,7 +33,7 @@ def press(page: Page, name: str) -> None:
 
 
 def reload_until(page: Page, heading: str) -> None:
-    """As somebody without scripts does it."""
+    """Reload the page, as a user without scripts does."""
     for _ in range(100):
         if page.get_by_role("heading", name=heading).count():
             return

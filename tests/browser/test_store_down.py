@@ -1,4 +1,4 @@
-"""While Redis is down: what does not need a session goes on, and everything else says what to do."""
+"""During a Redis outage, pages without a session work, and all others say what to do."""
 
 from playwright.sync_api import expect
 

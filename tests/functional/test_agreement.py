@@ -1,4 +1,4 @@
-"""Instances that do not fit together: who comes wrong does not become ready and says why, who is ready stays so."""
+"""An instance whose configuration does not match the fleet does not become ready and says why; ready instances stay ready."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events and the noes of those they belong to, on real fleets: nothing is lost, doubled, or stored after a no."""
+"""Analytics events and opt-outs on real fleets: nothing is lost, duplicated, or stored after an opt-out."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ Ids = set[str]
 
 
 def send(user: User | httpx.Client, instance: Instance, count: int = 1) -> tuple[httpx.Response, Ids]:
-    """Without the cookie that says no: it is the account's that has to protect."""
+    """Send events without the opt-out cookie, so that only the opt-out of the account protects the user."""
     batch = batch_of(count)
     headers = {"Cookie": f"session={user.cookie}"} if isinstance(user, User) else user.headers
     url = f"{instance.url}/api/analytics/events"
@@ -82,7 +82,7 @@ def send(user: User | httpx.Client, instance: Instance, count: int = 1) -> tuple
     return answer, {event["id"] for event in batch}
 
 
-def taken(user: User | httpx.Client, instance: Instance, count: int = 1) -> Ids:
+def accept(user: User | httpx.Client, instance: Instance, count: int = 1) -> Ids:
     answer, ids = send(user, instance, count)
     assert (answer.status_code, answer.json()) == (202, {"accepted": count, "rejected": [], "opted_out": False})
     return ids
@@ -92,7 +92,7 @@ def taken(user: User | httpx.Client, instance: Instance, count: int = 1) -> Ids:
 
 
 def kill_at_random(servers: Sequence[Instance | Worker], times: int, chance: random.Random) -> None:
-    """SIGKILL for one after the other, at any moment of what it does, its start included; it is started again at once."""
+    """Send SIGKILL to servers at random times, their startup included, and restart each immediately."""
     for _ in range(times):
         victim = chance.choice(servers)
         victim.kill()
@@ -110,7 +110,7 @@ def accepted_by(senders: Sequence[Sender]) -> int:
 
 
 def wait_for_attempts(senders: Sequence[Sender]) -> None:
-    """Wait for a request that fails, or for events that are accepted all the same."""
+    """Wait for a failed request or for further accepted events."""
     accepted, retries = accepted_by(senders), sum(sender.retries for sender in senders)
     wait_until(
         lambda: sum(sender.retries for sender in senders) > retries or accepted_by(senders) > accepted + 50,
@@ -154,7 +154,7 @@ def test_killed_stores_lose_no_accepted_event(fleet: EventFleet) -> None:
 
 
 def test_events_acknowledged_before_storage_are_lost(start: StartFleet) -> None:
-    """The test above can fail."""
+    """The negative control of the tests above."""
     fleet = start(worker="tests.faults.acknowledged_early")
     senders = [Sender(session_of(fleet.user()), fleet.instances, count=50) for _ in range(2)]
     with running(senders):
@@ -181,7 +181,7 @@ def test_killed_embedded_instance_loses_and_duplicates_nothing(tmp_path: Any) ->
         assert len(accepted) > count(40, 100)
 
 
-# Noes.
+# Opt-outs.
 
 
 @contextmanager
@@ -196,7 +196,7 @@ def frozen(*servers: Any) -> Iterator[None]:
 
 
 @dataclass
-class No:
+class OptOut:
     sender: Sender
     fenced_at: datetime
     answered_at: datetime
@@ -206,42 +206,44 @@ class No:
         return {one for one, moment in self.sender.sent_at.items() if moment > self.answered_at}
 
 
-def say_no_under_load(fleet: EventFleet) -> tuple[list[No], list[Sender], float]:
-    """Eight people at a thousand events a second, of whom six say no at random moments, at random instances.
+def opt_out_under_load(fleet: EventFleet) -> tuple[list[OptOut], list[Sender], float]:
+    """Let eight users send events, of whom six opt out at random times at random instances.
 
-    Returns these, the others, and how many events a second there were.
+    Return their opt-outs, the senders of the others, and the number of events per second.
     """
     chance = random.Random(11)  # noqa: S311
     users = [fleet.user() for _ in range(8)]
     senders = [Sender(session_of(user), fleet.instances, count=25, pause=0.1) for user in users]
-    noes = []
+    opt_outs = []
     began = time.monotonic()
     with running(senders):
         wait_for_accepted(senders, 500)
         for user, sender in zip(users[:6], senders[:6], strict=True):
             time.sleep(chance.uniform(0.1, 0.6))
             fenced_at = opt_out(user, chance.choice(fleet.instances))
-            noes.append(No(sender, fenced_at, datetime.now(UTC)))
-        wait_until(lambda: all(no.sent_afterwards for no in noes), 20, "events that are sent after each opt-out")
+            opt_outs.append(OptOut(sender, fenced_at, datetime.now(UTC)))
+        wait_until(lambda: all(one.sent_afterwards for one in opt_outs), 20, "events that are sent after each opt-out")
         wait_for_accepted(senders, 100)
     rate = sum(len(sender.sent_at) for sender in senders) / (time.monotonic() - began)
-    return noes, senders[6:], rate
+    return opt_outs, senders[6:], rate
 
 
-def disbelieved(noes: Sequence[No], found: dict[str, datetime]) -> tuple[int, int]:
-    """How many events were accepted, and how many stored, that should not have been."""
-    accepted = sum(len(no.sent_afterwards & no.sender.accepted) for no in noes)
+def wrongly_kept(opt_outs: Sequence[OptOut], found: dict[str, datetime]) -> tuple[int, int]:
+    """Return how many events were wrongly accepted and how many were wrongly stored."""
+    accepted = sum(len(one.sent_afterwards & one.sender.accepted) for one in opt_outs)
     late = sum(
-        one in found and (found[one] > no.fenced_at or one in no.sent_afterwards) for no in noes for one in no.sender.sent_at
+        one in found and (found[one] > one.fenced_at or one in one.sent_afterwards)
+        for one in opt_outs
+        for one in one.sender.sent_at
     )
     return accepted, late
 
 
 def test_no_event_is_stored_after_an_opt_out(fleet: EventFleet) -> None:
-    noes, others, rate = say_no_under_load(fleet)
+    opt_outs, others, rate = opt_out_under_load(fleet)
     found = fleet.stored()
-    assert disbelieved(noes, found) == (0, 0)
-    assert all(no.sent_afterwards for no in noes)
+    assert wrongly_kept(opt_outs, found) == (0, 0)
+    assert all(one.sent_afterwards for one in opt_outs)
     for other in others:
         assert other.accepted - found.keys() == set()
         assert other.refused == set()
@@ -249,10 +251,10 @@ def test_no_event_is_stored_after_an_opt_out(fleet: EventFleet) -> None:
 
 
 def test_opt_out_that_fails_open_is_detected(start: StartFleet) -> None:
-    """The test above can fail: with a door that goes by what it knew before, and with workers that do not look at the person."""
+    """The negative control: instances that use stale consent, and workers that ignore opt-outs."""
     fleet = start(worker="tests.faults.opt_out_fails_open", application="tests.faults.opt_out_fails_open:app")
-    noes, _, _ = say_no_under_load(fleet)
-    accepted, late = disbelieved(noes, fleet.stored())
+    opt_outs, _, _ = opt_out_under_load(fleet)
+    accepted, late = wrongly_kept(opt_outs, fleet.stored())
     assert accepted > 0
     assert late > 0
 
@@ -262,11 +264,11 @@ def test_opt_out_drops_events_that_wait_for_storage(fleet: EventFleet) -> None:
     adas, bobs = Ids(), Ids()
     with frozen(*fleet.workers):
         for instance in fleet.instances:
-            adas |= taken(ada, instance, 5)
-            bobs |= taken(bob, instance, 5)
+            adas |= accept(ada, instance, 5)
+            bobs |= accept(bob, instance, 5)
         fenced_at = opt_out(ada, fleet.instances[0])
         ada.client.delete(f"{fleet.instances[1].url}/api/analytics/opt-out")
-        afresh = taken(ada, fleet.instances[2], 2)
+        afresh = accept(ada, fleet.instances[2], 2)
     found = fleet.stored()
     assert adas & found.keys() == set()
     assert bobs | afresh <= found.keys()
@@ -275,7 +277,7 @@ def test_opt_out_drops_events_that_wait_for_storage(fleet: EventFleet) -> None:
 
 @pytest.fixture
 def visitors() -> Iterator[list[httpx.Client]]:
-    """Three browsers of one address."""
+    """Three browsers with one client address."""
     with ExitStack() as stack:
         agents = [f"browser-{number}-{random.random()}" for number in range(3)]  # noqa: S311
         yield [stack.enter_context(httpx.Client(trust_env=False, headers={"User-Agent": agent})) for agent in agents]
@@ -284,7 +286,7 @@ def visitors() -> Iterator[list[httpx.Client]]:
 def test_opt_out_of_a_visitor_drops_waiting_and_late_events(fleet: EventFleet, visitors: list[httpx.Client]) -> None:
     ada, bob, _ = visitors
     with frozen(*fleet.workers):
-        adas, bobs = (taken(visitor, fleet.instances[0], 5) for visitor in (ada, bob))
+        adas, bobs = (accept(visitor, fleet.instances[0], 5) for visitor in (ada, bob))
         assert ada.put(f"{fleet.instances[1].url}/api/analytics/opt-out").json()["reason"] == "session"
         late, _ = send(ada, fleet.instances[2], 5)  # of a request that was sent before the answer came: without the cookie
         assert late.json() == {"accepted": 0, "rejected": [], "opted_out": True}
@@ -308,12 +310,12 @@ def test_opt_out_applies_on_all_instances_immediately(fleet: EventFleet) -> None
 
 def test_erased_events_do_not_come_back(fleet: EventFleet) -> None:
     user = fleet.user()
-    before = taken(user, fleet.instances[0], 20)
+    before = accept(user, fleet.instances[0], 20)
     assert before <= fleet.stored().keys()
     with frozen(*fleet.workers):
-        waiting = taken(user, fleet.instances[1], 20)
+        waiting = accept(user, fleet.instances[1], 20)
         assert user.client.delete(f"{fleet.instances[2].url}/api/analytics/me").json()["erased"] == 20
-    afterwards = taken(user, fleet.instances[0], 3)
+    afterwards = accept(user, fleet.instances[0], 3)
     found = fleet.stored().keys()
     assert (before | waiting) & found == set()
     assert afterwards <= found
@@ -321,10 +323,10 @@ def test_erased_events_do_not_come_back(fleet: EventFleet) -> None:
 
 def test_deleting_an_account_deletes_its_events(fleet: EventFleet) -> None:
     user = fleet.user()
-    before = taken(user, fleet.instances[0], 5)
+    before = accept(user, fleet.instances[0], 5)
     assert before <= fleet.stored().keys()
     with frozen(*fleet.workers):
-        waiting = taken(user, fleet.instances[1], 5)
+        waiting = accept(user, fleet.instances[1], 5)
         assert user.request("DELETE", "/api/auth/account", json={"password": PASSWORD}).status_code == 204
     assert (before | waiting) & fleet.stored().keys() == set()
 
@@ -335,7 +337,7 @@ def test_deleting_an_account_deletes_its_events(fleet: EventFleet) -> None:
 def test_without_redis_events_are_refused_and_pages_do_not_wait(fleet: EventFleet, visitors: list[httpx.Client]) -> None:
     user = fleet.user()
     for instance in fleet.instances:
-        taken(user, instance)
+        accept(user, instance)
     with frozen(fleet.redis):
         for instance in fleet.instances:
             choice = f"{instance.url}/api/analytics/opt-out"
@@ -354,7 +356,7 @@ def test_without_redis_events_are_refused_and_pages_do_not_wait(fleet: EventFlee
 
 def test_opt_out_cannot_change_without_the_database(fleet: EventFleet) -> None:
     user = fleet.user()
-    taken(user, fleet.instances[0])
+    accept(user, fleet.instances[0])
     with frozen(fleet.postgres):
         for instance in fleet.instances:
             answer = user.client.put(f"{instance.url}/api/analytics/opt-out")
@@ -368,19 +370,19 @@ def test_opt_out_cannot_change_without_the_database(fleet: EventFleet) -> None:
 def test_visitor_events_are_accepted_during_a_database_outage_and_stored_later(
     fleet: EventFleet, visitors: list[httpx.Client]
 ) -> None:
-    """If it is known that they may be; otherwise none are taken."""
+    """Events of visitors whose consent is not known are refused."""
     known, unknown, _ = visitors
-    ids = Ids().union(*(taken(known, instance) for instance in fleet.instances))
+    ids = Ids().union(*(accept(known, instance) for instance in fleet.instances))
     with frozen(fleet.postgres):
         for instance in fleet.instances:
-            ids |= taken(known, instance, 10)
+            ids |= accept(known, instance, 10)
             assert send(unknown, instance)[0].status_code == 503
     assert ids <= fleet.stored().keys()
 
 
 def test_full_stream_is_answered_503_and_does_not_grow(fleet: EventFleet) -> None:
     user = fleet.user()
-    taken(user, fleet.instances[0])
+    accept(user, fleet.instances[0])
     fleet.stored()
     with fleet.redis.client() as client, frozen(*fleet.workers):
         fill(client, 100_000)
@@ -388,7 +390,7 @@ def test_full_stream_is_answered_503_and_does_not_grow(fleet: EventFleet) -> Non
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         assert client.xlen(STREAM) == 100_000
         client.delete(STREAM)
-    wait_until(lambda: taken(user, fleet.instances[0]) <= fleet.stored().keys(), 10, "events to be stored again")
+    wait_until(lambda: accept(user, fleet.instances[0]) <= fleet.stored().keys(), 10, "events to be stored again")
 
 
 def fill(client: Any, count: int) -> None:
@@ -403,7 +405,7 @@ def test_malformed_events_delay_no_others(fleet: EventFleet) -> None:
     with fleet.redis.client() as client:
         for number in range(20):
             client.xadd(STREAM, {"person": "a", "version": "1", "event": "{" * number})
-            ids |= taken(user, fleet.instances[number % 3], 5)
+            ids |= accept(user, fleet.instances[number % 3], 5)
         assert ids <= fleet.stored().keys()
         assert client.xlen("analytics:poison") >= 20
 
@@ -411,12 +413,12 @@ def test_malformed_events_delay_no_others(fleet: EventFleet) -> None:
 def test_locked_user_row_delays_no_other_user(fleet: EventFleet) -> None:
     ada, bob = fleet.user(), fleet.user()
     for user in (ada, bob):
-        taken(user, fleet.instances[0])
+        accept(user, fleet.instances[0])
     fleet.stored()
     connection = psycopg2.connect(fleet.database_url)
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM analytics_people JOIN users ON users.id = user_id WHERE email = %s FOR UPDATE", [ada.email])
-        adas, bobs = taken(ada, fleet.instances[0], 10), taken(bob, fleet.instances[1], 10)
+        adas, bobs = accept(ada, fleet.instances[0], 10), accept(bob, fleet.instances[1], 10)
         wait_until(lambda: bobs <= stored(fleet.database_url).keys(), 10, "the other's events to be stored")
         assert adas & stored(fleet.database_url).keys() == set()
     connection.close()

@@ -1,4 +1,4 @@
-"""Schemathesis against the API's own description: no answer that it does not promise, and no 500, whatever is sent."""
+"""Schemathesis compares the API with its description: no undocumented response and no 500 for any input."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def an_instance(folder: Path, application: str = "wsgi:app") -> Iterator[Instanc
 
 
 def search(instance: Instance, folder: Path, *options: str) -> str:
-    """Raises AssertionError with schemathesis' report if it finds something."""
+    """Run schemathesis. Raise AssertionError with its report if it finds something."""
     program = Path(sys.prefix) / "bin" / "st"
     (folder / "schemathesis.toml").write_text(CONFIGURATION)
     common = [
@@ -76,7 +76,7 @@ def test_api_keeps_its_description_for_a_user(tmp_path: Path) -> None:
 
 
 def test_api_keeps_its_description_for_an_administrator(tmp_path: Path) -> None:
-    """Where others get no further than a refusal."""
+    """Search the operations that refuse all other users."""
     with an_instance(tmp_path) as instance:
         user = User(instance).register()
         promote(instance.environment, user.email)

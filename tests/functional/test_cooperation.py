@@ -1,4 +1,4 @@
-"""Neither a slow query nor a connection that always has a next request stops anybody else."""
+"""Slow queries and connections with pipelined requests do not block other clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_environment(request: pytest.FixtureRequest, tmp_path: Path) -> MakeEnvi
 
 
 def answers_during_slow_queries(environment: dict[str, str], application: str, queries: int = 3) -> int:
-    """How many quick requests were answered, one after the other, while the slow ones were under way."""
+    """Return how many sequential quick requests were answered during the slow ones."""
     migrate(environment)
     with Instance(environment, application=application) as instance, client_without_cookies() as client:
         user = User(instance)
@@ -54,7 +54,7 @@ REQUESTS = 1000  # sent at once over one connection; they take half a second or 
 
 
 def all_at_once(port: int) -> int:
-    """How many were answered with 200."""
+    """Send all requests at once and return how many were answered with 200."""
     request = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     last = request.replace(b"Host:", b"Connection: close\r\nHost:")
     with socket.create_connection(("127.0.0.1", port)) as connection, ThreadPoolExecutor(1) as executor:

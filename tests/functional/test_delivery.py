@@ -1,6 +1,6 @@
-"""Notifications on the wire while messages are late or lost, and while instances and Redis go away: 0 lost, doubled, disordered.
+"""Notifications are delivered once and in order while messages are late or lost, and while instances and Redis restart.
 
-The judgement is held against an instance that passes on whatever is pushed, and has to see what that does.
+The same check of an instance that delivers messages in the order of their arrival has to fail.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def notify(instance: Instance, user: User, count: int = 1, title: str = "hello",
 
 @pytest.fixture(scope="module")
 def pair(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
-    """One instance as it is and one that trusts what is pushed, in one fleet."""
+    """A fleet of one instance without a fault and one that delivers messages in the order of their arrival."""
     with Fleet(postgres_server, size=1, applications={"instance-2": "tests.faults.unordered_delivery:app"}) as fleet:
         yield fleet.instances
 

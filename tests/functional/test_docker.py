@@ -70,7 +70,7 @@ def test_compose_file_is_valid() -> None:
 
 
 def dangling(content: Compose) -> set[str]:
-    """Names that are used and not defined, which the specification's schema does not see."""
+    """Return undefined names, which the JSON schema cannot detect."""
     missing = set()
     for name, service in content["services"].items():
         volumes = [volume.split(":")[0] for volume in service.get("volumes", []) if not volume.startswith(".")]
@@ -194,7 +194,7 @@ def image(folder: Path) -> Image:
 
 @pytest.fixture(scope="module")
 def secrets(folder: Path) -> Path:
-    """As the documented command makes them; the folder is opened, since these containers see it as it is."""
+    """Create the secrets with the documented command, in a folder that the users of the containers can read."""
     shutil.copy(DOCKER / "make-secrets", folder)
     run([str(folder / "make-secrets")], environment=base_environment(), directory=folder)
     assert stat.S_IMODE((folder / "secrets").stat().st_mode) == 0o700
@@ -217,7 +217,7 @@ def make_certificate(image: Image, target: Path) -> None:
 
 @pytest.fixture(scope="module")
 def stack(image: Image, secrets: Path, certificate: Path) -> Iterator[Stack]:
-    """All of compose.yaml, started in its order."""
+    """All services of compose.yaml, started in the order of their dependencies."""
     with ExitStack() as started:
         redis = started.enter_context(ComposedRedis(secrets))
         postgres = started.enter_context(ComposedPostgres(secrets))

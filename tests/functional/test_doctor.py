@@ -1,4 +1,4 @@
-"""`flask doctor` on real servers: all is well, and each fault is found by its line."""
+"""`flask doctor` on real servers: a healthy fleet has no findings, and each fault is found by its line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Examination(NamedTuple):
     seconds: float
 
     def lines(self, status: str) -> list[str]:
-        """Those of that status, without it; not those about the registry, which remembers what other tests did to the fleet."""
+        """Return the lines with this status, except those about the registry, which depend on earlier tests."""
         return [line for line in self.all_lines(status) if not line.startswith(("fleet:", "stops:"))]
 
     def all_lines(self, status: str) -> list[str]:
@@ -332,7 +332,7 @@ def test_https_with_a_private_certificate_authority(fleet: Fleet, tmp_path: Path
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
-    """The files of a certificate for 127.0.0.1, and of its key."""
+    """Create the files of a certificate for 127.0.0.1 and of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
@@ -349,7 +349,7 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def stray(environment: Mapping[str, str]) -> Iterator[Instance]:
-    """An instance that may have reasons never to become ready."""
+    """Start an instance that may never become ready."""
     with closing(Instance({**environment, "INSTANCE_ID": "stray"})) as instance, client_without_cookies() as http:
         instance.start(wait_ready=False)
         wait_until(lambda: has_judged_itself(http, instance), timeout=30, what="the instance to know whether it is ready")
@@ -421,7 +421,7 @@ def test_unsafe_redis_settings_are_found(
 
 @contextmanager
 def delayed(port: int, seconds: float) -> Iterator[int]:
-    """A port that passes everything on to another one, a little later."""
+    """Open a port that forwards everything to another port after a delay."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_accept, args=(listener, port, seconds), daemon=True).start()
         yield listener.getsockname()[1]

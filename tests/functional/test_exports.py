@@ -1,4 +1,4 @@
-"""Exports by real workers: whole and once, whoever is killed, and from whichever instance they are downloaded."""
+"""Exports by real workers are complete, exist once, survive kills, and can be downloaded from every instance."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def rows(database_url: str) -> Rows:
 
 @pytest.fixture
 def start_worker() -> Iterator[StartWorker]:
-    """A job worker of the fleet that the instance belongs to."""
+    """Start a job worker in the fleet of an instance."""
     with ExitStack() as stack:
 
         def start(instance: Instance) -> Worker:
@@ -108,7 +108,7 @@ def download(user: User, instance: Instance, export: int) -> httpx.Response:
 
 
 def assert_complete(response: httpx.Response) -> None:
-    """Each event once, in the order of time, and nothing else."""
+    """Assert that the export has each event once, in the order of time, and nothing else."""
     assert (response.status_code, response.headers["content-type"]) == (200, "text/csv; charset=utf-8")
     header, *found = csv.reader(io.StringIO(response.text, newline=""))
     assert header == ["id", "occurred_at", "name", "category", "properties"]

@@ -1,4 +1,4 @@
-"""What `make fleet` runs: a whole fleet on one machine, in a folder that is private to whoever starts it."""
+"""`make fleet` runs a whole fleet on one machine, in a private folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ELSEWHERE = re.compile(r"PostgreSQL's data \(not run as root\) in (\S+)")
 
 
 class MadeFleet(Server):
-    """In a copy of this checkout, so that its data is its own."""
+    """`make fleet` in a copy of this checkout, with its own data."""
 
     def __init__(self, **environment: str) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class MadeFleet(Server):
         return self.folder / "instance" / "fleet"
 
     def member(self, name: str) -> int:
-        """Its pid, once it has one."""
+        """Wait for the process of a member and return its ID."""
         file = self.state / f"{name}.pid"
         return wait_until(lambda: file.exists() and int(file.read_text() or 0), 20, f"{name} to run")
 
@@ -71,7 +71,7 @@ class MadeFleet(Server):
         return base_environment() | self.environment
 
     def _command(self) -> list[str]:
-        """The line of the Makefile, with the interpreter that runs the tests."""
+        """Return the command of the Makefile, with the interpreter of the tests."""
         (line,) = re.findall(r"^fleet: installed\n\t@exec \.venv/bin/(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
         program, *arguments = line.split()
         return [str(PROGRAMS / program), *arguments]
@@ -98,7 +98,7 @@ def is_ready(port: int) -> bool:
 
 
 def visits(user: User, count: int) -> set[str]:
-    """The instances that answered as to somebody who is signed in."""
+    """Return the instances that answered the signed-in user."""
     answers = [user.get("/api/auth/me") for _ in range(count)]
     assert [answer.status_code for answer in answers] == [200] * count
     return {answer.headers["X-Instance-Id"] for answer in answers}
@@ -192,7 +192,7 @@ def test_configuration_errors_are_reported_before_the_start() -> None:
 
 
 def test_stop_leaves_no_process_and_keeps_the_data() -> None:
-    """After Ctrl-C, pressed twice, and after the supervisor was killed."""
+    """The same after two Ctrl-C and after SIGKILL of the supervisor."""
     with MadeFleet() as fleet:
         user = User(fleet).register()
         for number in (signal.SIGINT, signal.SIGKILL):

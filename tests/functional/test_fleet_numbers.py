@@ -1,4 +1,4 @@
-"""Counts what a fleet behind the shipped nginx loses while it is restarted, killed and cut off from Redis."""
+"""A fleet behind the shipped nginx loses nothing while it is restarted, killed and disconnected from Redis."""
 
 from __future__ import annotations
 

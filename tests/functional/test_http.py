@@ -1,4 +1,4 @@
-"""HTTP as an instance speaks it: plain requests and all others take turns on one connection, and idle ones are ended."""
+"""HTTP connections of an instance: plain and other requests alternate on one connection, and idle connections are closed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def connect(instance: Instance) -> socket.socket:
 
 
 def statuses(connection: socket.socket) -> list[int]:
-    """Of all answers, until the instance ends the connection."""
+    """Return the statuses of all responses until the instance closes the connection."""
     found = []
     with connection, connection.makefile("rb") as stream:
         while stream.peek(1):
@@ -63,7 +63,7 @@ def statuses(connection: socket.socket) -> list[int]:
 
 
 class _Stream:
-    """A socket, as http.client wants it, whose stream goes on after an answer."""
+    """A socket for http.client whose stream stays open after a response."""
 
     def __init__(self, stream: object) -> None:
         self._stream = stream
@@ -97,7 +97,7 @@ def test_plain_and_other_requests_alternate_on_one_connection(instance: Instance
 
 @pytest.mark.parametrize("sent", [b"", PLAIN, PLAIN[:-2], POST[:-2]], ids=["nothing", "a request", "half a head", "half a body"])
 def test_idle_connection_is_closed(instance: Instance, sent: bytes) -> None:
-    """A body is waited for longer, since it may be on its way."""
+    """An instance waits longer for a body, because it may be in transit."""
     connection = connect(instance)
     connection.sendall(sent)
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""The official JavaScript client, in Chromium, while an instance and Redis go away: 0 lost, doubled, disordered."""
+"""The official JavaScript client in Chromium loses no notification while an instance and Redis restart."""
 
 from __future__ import annotations
 

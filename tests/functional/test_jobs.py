@@ -1,4 +1,4 @@
-"""Analyses under kills: none is lost, none is done twice, and each outcome is told once. Rows are counted in SQL."""
+"""Analyses under kills: none is lost or done twice, and each outcome causes one notification. Rows are counted in SQL."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ exec {git} "$@"
 
 
 class Workshop:
-    """Small repositories, and a git that waits while the gate is shut, and kills its caller if that touches poison."""
+    """Small repositories, and a git that waits while the gate is shut, and that kills its caller for the repository `poison`."""
 
     def __init__(self, folder: Path) -> None:
         self.roots = folder / "roots"
@@ -72,13 +72,13 @@ class Workshop:
         (self._folder / "shut").unlink()
 
     def wait_for_work(self) -> None:
-        """Until an analysis waits at the gate."""
+        """Wait until an analysis waits at the gate."""
         waiting = self._folder / "waiting"
         waiting.unlink(missing_ok=True)
         wait_until(waiting.exists, 30, "an analysis to wait at the gate")
 
     def children(self) -> list[psutil.Process]:
-        """The processes of analyses, whoever started them."""
+        """Return the processes of all analyses."""
         return [process for process in psutil.process_iter(["cmdline", "environ"]) if self._is_child(process)]
 
     def _is_child(self, process: psutil.Process) -> bool:
@@ -87,7 +87,7 @@ class Workshop:
 
 
 class Rows:
-    """What the database says."""
+    """Queries for the rows of the database."""
 
     def __init__(self, url: str) -> None:
         self._engine = create_engine(url.replace("postgresql:", "postgresql+psycopg2:"), poolclass=NullPool)
@@ -132,7 +132,7 @@ StartWorker = Callable[[Instance], Worker]
 
 @pytest.fixture
 def start_worker() -> Iterator[StartWorker]:
-    """A job worker of the fleet that the instance belongs to."""
+    """Start a job worker in the fleet of an instance."""
     with ExitStack() as stack:
 
         def start(instance: Instance) -> Worker:
@@ -148,7 +148,7 @@ def add(user: User, url: str) -> httpx.Response:
 
 
 def add_one(user: User, url: str) -> int:
-    """The analysis."""
+    """Add a repository and return the ID of its analysis."""
     response = add(user, url)
     assert response.status_code == 202, response.text
     found: int = response.json()["analysis"]["id"]

@@ -25,7 +25,7 @@ Manifest = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def manifests() -> list[Manifest]:
-    """What `kubectl apply --kustomize` would send, and the secret."""
+    """The objects that `kubectl apply --kustomize` sends, and the secret."""
     command = [str(PROGRAMS / "kubectl"), "kustomize", str(KUBERNETES)]
     text = run(command, environment=base_environment(), directory=ROOT)
     return [*yaml.safe_load_all(text), example_secret()]
@@ -72,7 +72,7 @@ def test_kustomization_includes_all_files() -> None:
 
 
 def configured(manifests: list[Manifest]) -> Config:
-    """With somebody's own secrets in place of the placeholders."""
+    """Return the secret with real values instead of the placeholders."""
     placeholders = one(manifests, "Secret")["stringData"]
     own = {name: value.replace("your-", "Kz3") for name, value in placeholders.items()}
     own |= {"SESSION_ENCRYPTION_KEY": secrets.token_hex(32), "SESSION_SECRET": secrets.token_hex(32)}

@@ -1,4 +1,4 @@
-"""What is stored anywhere is told to administrators on each instance, completely and not too often."""
+"""Counts of stored events reach the administrators on every instance, completely and at a limited rate."""
 
 from __future__ import annotations
 

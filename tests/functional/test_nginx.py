@@ -178,7 +178,7 @@ def test_stopped_instance_fails_no_request() -> None:
 
 
 def test_closed_keep_alive_connection_fails_no_request() -> None:
-    """Each ends when a second request comes. What was sent into it is repeated if it may be; a POST never gets there."""
+    """Backends close each connection at its second request. nginx repeats idempotent requests and never reuses it for a POST."""
 
     def once(request: Request) -> int | None:
         return 200 if request.turn == 1 else None
@@ -230,7 +230,7 @@ def test_invalid_arguments_are_refused(arguments: list[str]) -> None:
 
 class HttpsBalancer(Balancer):
     def _answers(self) -> bool:
-        """Needs no answer of its own: nginx listens before anything else."""
+        """Return True: nginx listens before it does anything else."""
         return (self.folder / "nginx.pid").exists()
 
 

@@ -1,4 +1,4 @@
-"""Starting, being refused, being told apart, and stopping."""
+"""Start, refused start, log lines and stop of the processes."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_startup_lists_all_configuration_errors_without_values(tmp_path: Path) -
 
 @pytest.mark.parametrize(("app_env", "folder"), [("development", "from-file"), ("production", "instance")])
 def test_settings_file_is_read_only_in_development(tmp_path: Path, app_env: str, folder: str) -> None:
-    """For `flask` commands too, though Flask reads the file by itself."""
+    """The rule applies to `flask` commands too, although Flask reads the file by itself."""
     shutil.copytree(ROOT / "app", tmp_path / "app")
     shutil.copy(ROOT / "wsgi.py", tmp_path)
     (tmp_path / ".env").write_text(f"DATABASE_URL=sqlite:///{tmp_path}/from-file/reporadar.db\n")

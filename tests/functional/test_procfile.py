@@ -1,4 +1,4 @@
-"""The lines of the Procfile as a platform runs them: by a process manager, with what such platforms put into the environment."""
+"""The Procfile under a process manager, with the environment variables of a platform."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECEIVED = {signal.SIGTERM: 143, signal.SIGINT: 130}  # honcho's own exit status
 
 
 class Honcho(Server):
-    """Web and worker. It passes a signal on to whole process groups, as Heroku does: to the master and its workers at once."""
+    """Honcho with web and worker. It forwards a signal to whole process groups, as Heroku does."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Honcho(Server):
         return f"http://127.0.0.1:{self.port}"
 
     def ready(self) -> set[str]:
-        """The instances that say so; each request has a connection of its own, which any worker may take."""
+        """Return the ready instances; each request has a new connection, which any worker may accept."""
         answers = [httpx.get(f"{self.url}/health/ready", timeout=5, trust_env=False) for _ in range(20)]
         return {answer.headers["X-Instance-Id"] for answer in answers if answer.is_success}
 
@@ -112,7 +112,7 @@ def test_embedded_mode_is_refused_on_an_ephemeral_disk() -> None:
 
 
 def registered(platform: Honcho) -> str:
-    """The cookie of a new user."""
+    """Register a user and return the session cookie."""
     account = {"email": "ada@example.org", "password": PASSWORD}
     answer = httpx.post(f"{platform.url}/api/auth/register", json=account, trust_env=False)
     assert answer.status_code == 201, answer.text

@@ -1,6 +1,6 @@
-"""What instances hear of each other: what concerns their own sockets, at once and from the first moment, and nothing else.
+"""Instances receive exactly the messages for their own sockets, from the moment a socket is ready.
 
-What is told is an export's state, of which there is nothing in SQL that would make up for a lost one.
+The messages are export states, because no SQL row makes up for a lost one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RoomFleet(Fleet):
         )
 
     def hearing(self, room: str) -> int:
-        """How many instances Redis sends what is said there."""
+        """Return how many instances are subscribed to a room."""
         ((_, count),) = self.client.pubsub_numsub(channel_of(room))
         return int(count)
 
@@ -105,7 +105,7 @@ def test_stored_events_are_published_where_an_administrator_watches(fleet: RoomF
 
 
 def heard_when_ready(fleet: RoomFleet, instance: Instance) -> list[int]:
-    """What a user hears who is told something in the moment in which their first socket is ready, and something later."""
+    """Publish one message when the first socket of a user becomes ready and one later; return the received ones."""
     user = User(instance).register()
     user_id = id_of(user)
     with Listener(user, transports=["websocket"]).connect(instance) as listener:
@@ -121,7 +121,7 @@ def test_message_sent_when_a_socket_becomes_ready_arrives(fleet: RoomFleet) -> N
 
 
 def test_message_is_lost_without_waiting_for_the_subscription(fleet: RoomFleet) -> None:
-    """The control: the same judgement of an instance with the fault."""
+    """The negative control: the same check of the instance with the fault."""
     assert [heard_when_ready(fleet, fleet.instances[2]) for _ in range(3)] == [[LATER]] * 3
 
 

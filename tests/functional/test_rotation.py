@@ -1,4 +1,4 @@
-"""Both secrets are rotated by one rolling restart, under users who hop between old and new instances all the time."""
+"""A rolling restart rotates both secrets while users switch between old and new instances."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INSTANCES = 3
 
 
 class Hopper(User):
-    """Asks one thing at a time, so that it can be sent elsewhere between two requests."""
+    """A user with one request at a time, who can be moved to other instances between two requests."""
 
     def __init__(self, *instances: Instance) -> None:
         super().__init__(*instances)
@@ -37,7 +37,7 @@ class Hopper(User):
 
 @contextmanager
 def hopping(users: list[Hopper]) -> Iterator[list[str]]:
-    """Users who keep going from instance to instance during the block; the list holds what went wrong."""
+    """Let users switch instances during the block; the list collects their failures."""
     faults: list[str] = []
     over = threading.Event()
 
@@ -127,7 +127,7 @@ def test_instance_without_the_active_key_does_not_become_ready(redis_url: str, d
 
 
 def replace(serving: list[Instance], users: list[Hopper], stack: ExitStack, environment: dict[str, str]) -> None:
-    """As an orchestrator does it: the old instance loses its traffic, ends, and the new one gets traffic when it is ready."""
+    """Replace an instance as an orchestrator does: remove it from traffic, stop it, and add the new one when it is ready."""
     leaving, *others = serving
     for user in users:
         user.go_to(others)

@@ -28,7 +28,7 @@ SERVER = re.compile(r"^redis-server\b|\bmake .*\b(run|fleet)$", re.MULTILINE)
 
 
 class Reader:
-    """Types what the guide says. Only ports are others, and nothing is installed."""
+    """A reader who types the commands of the guide, with other ports and without installing anything."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.checkout = folder / "checkout"
@@ -86,7 +86,7 @@ class Reader:
         return (self._folder / f"terminal-{terminal}" / "log").read_text(errors="replace")
 
     def _open_terminal(self, command: str) -> str:
-        """The port that it is to serve."""
+        """Start a command in a new terminal and return the port that it will serve."""
         folder = self._folder / f"terminal-{len(self.terminals) + 1}"
         folder.mkdir()
         defaults = {"PORT": self._ports["3001" if "fleet" in command else "3000"], "FLEET_PORT": self._ports["8080"]}
@@ -108,7 +108,7 @@ class Reader:
             return False
 
     def _type(self, block: Block, commands: str) -> None:
-        """As if all blocks were typed in one shell: what is exported stays."""
+        """Run commands as in one shell: exported variables stay for the next block."""
         kept = self._folder / "environment"
         self._run(block, ["bash", "-e", "-o", "pipefail", "-c", f"{commands}\nenv --null > '{kept}'"])
         variables = [line.partition("=") for line in kept.read_text().split("\0") if line]
@@ -153,7 +153,7 @@ def test_guide_runs_a_fleet_in_three_terminals(tmp_path: Path) -> None:
 
 
 def check_log_lines(reader: Reader) -> None:
-    """The terminals say what the guide shows, but for the time."""
+    """Assert that the terminals print the log lines of the guide, apart from the time."""
     (shown,) = [reader.translated(block) for block in BLOCKS if block.section == "Instance Identification in Logs"]
     for terminal, line in enumerate(shown.text.splitlines(), 2):
         stamp, rest = line[:26], line[26:]

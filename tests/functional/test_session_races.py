@@ -37,7 +37,7 @@ CASES = [
 
 @dataclass
 class Race:
-    """One race after another, on a pair of instances."""
+    """Races on a pair of instances."""
 
     slow: httpx.Client
     fast: httpx.Client
@@ -50,7 +50,7 @@ class Race:
         return session_cookie(answer)
 
     def run(self, cookie: str, slow_path: str, fast: Callable[[dict[str, str]], httpx.Response]) -> httpx.Response:
-        """The slow request has read the session before the fast one begins, and saves it after that has ended."""
+        """Let the slow request read the session before the fast one begins and save it after the fast one ends."""
         ticket, headers = uuid.uuid4().hex, {"Cookie": f"session={cookie}"}
         slow = self.executor.submit(self.slow.post, f"{slow_path}/{ticket}", content="value", headers=headers)
         assert self.redis.blpop([f"test:reached:{ticket}"], 10)
@@ -80,7 +80,7 @@ def lost_writes(race: Race, number: int) -> bool:
 
 
 def resurrections(race: Race, number: int) -> bool:
-    """By turns of a logout and of a new id, which must stay valid itself."""
+    """Race against a logout and a new session ID in turn; the new ID has to stay valid."""
     if number % 2:
         cookie = race.new_session()
         race.run(cookie, "/held/set/slow", lambda headers: race.fast.post("/api/auth/logout", headers=headers))
@@ -92,7 +92,7 @@ def resurrections(race: Race, number: int) -> bool:
 
 
 def count(check: Callable[[Race, int], bool], instances: list[Instance], server: RedisServer, races: int) -> int:
-    """How many of the races went wrong."""
+    """Return how many of the races went wrong."""
     with (
         client_without_cookies() as slow,
         client_without_cookies() as fast,

@@ -1,4 +1,4 @@
-"""One session, several instances: what it costs, what Redis sees of it, and what becomes of records that are not in order."""
+"""Sessions on several instances: their Redis commands, their encryption, and damaged records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.functional.conftest import StartFleet
 
 
 def commands_of_requests(commands: list[Command]) -> list[str]:
-    """Without what instances do in the background, and without what a script calls inside of Redis."""
+    """Return the commands without those of background tasks and without those inside Lua scripts."""
     background = ("PING", "CLIENT", "SELECT", "TIME", "INFO", "SCRIPT", "fleet:", "analytics:")
     return [
         command.text for command in commands if command.client != "lua" and not any(word in command.text for word in background)
@@ -120,7 +120,7 @@ def test_login_and_password_change_replace_the_session_id(start_fleet: StartFlee
 
 
 def test_password_change_does_not_sign_out_a_browser_that_loads_a_page(start_fleet: StartFleet) -> None:
-    """What it loads meanwhile belongs to the old session, whose end must not take the new one's cookie along."""
+    """A response to the old session must not delete the cookie of the new one."""
     instances = start_fleet(2)
     user = User(*instances).register()
     with ThreadPoolExecutor(4) as executor:
@@ -145,7 +145,7 @@ def test_id_of_a_cookie_without_a_record_is_not_reused(start_fleet: StartFleet) 
 
 
 class Payload:
-    """Unpickled, it leaves a mark."""
+    """A pickle that creates a file when it is loaded."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark

@@ -1,4 +1,4 @@
-"""Sockets in hostile hands: places are limited, frames and messages bounded, and nobody else notices."""
+"""Hostile socket clients: sockets, frames and messages are limited, and other clients are not delayed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def handshake(instance: Instance, user: User | None, **headers: str) -> httpx.Re
 
 
 def polling(instance: Instance, user: User) -> tuple[str, dict[str, str]]:
-    """Address and headers of a polling connection that has become a socket."""
+    """Open a socket by polling; return its URL and headers."""
     opened = json.loads(handshake(instance, user).text[1:])
     url, headers = f"{instance.url}{HANDSHAKE}polling&sid={opened['sid']}", {"Cookie": f"session={user.cookie}"}
     assert httpx.post(url, headers=headers, content="40", trust_env=False).status_code == 200
@@ -153,7 +153,7 @@ def websocket_answers(websocket: WebSocket) -> Iterator[str]:
 
 
 def test_reserved_event_names_have_no_effect(instance: Instance, user: User) -> None:
-    """Whose names are those of the server's own handlers: the socket would go on without being told of its end."""
+    """With the names of the server's own handlers, the socket would survive the end of its session."""
     with WebSocket(instance, user).join() as websocket, Listener(user).connect(instance):
         websocket.send_text('42["disconnect","x"]')
         with suppress(OSError):
@@ -251,7 +251,7 @@ def test_attacker_is_disconnected_without_delaying_others(
 
 
 def test_socket_that_ignores_the_close_frame_is_aborted(instance: Instance, user: User) -> None:
-    """Neither the farewell nor the close frame is answered."""
+    """The client answers neither the last event nor the close frame."""
     with WebSocket(instance, user).join() as websocket:
         assert user.post("/api/auth/logout").status_code == 204
         websocket.socket.settimeout(20)
@@ -267,7 +267,7 @@ def test_a_connection_has_one_upgrade_at_a_time(instance: Instance, user: User) 
 
 
 def store(instance: Instance, user: User, count: int, size: int) -> None:
-    """So many notifications with titles of so many letters, which the instance has to find by itself."""
+    """Insert notifications with long titles, without publishing them."""
     statement = """
         WITH mine AS (SELECT id FROM users WHERE email = %(email)s),
         added AS (INSERT INTO inboxes (user_id, head, read_up_to) SELECT id, %(count)s, 0 FROM mine)
@@ -324,7 +324,7 @@ def test_large_message_arrives_complete_over_polling(instance: Instance, user: U
 
 
 def test_half_open_connection_does_no_harm(instance: Instance, user: User) -> None:
-    """Handshakes that end in the middle, frames that never end, and clients that vanish without a word."""
+    """Incomplete handshakes, incomplete frames, and connections that end without a close frame."""
     with ExitStack() as stack:
         for part in (
             b"GET /socket.io/?EIO=4&transport=websocket HT",

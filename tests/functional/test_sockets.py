@@ -1,4 +1,4 @@
-"""Sockets of several instances under the official Python client: who may open one, what it is told, and how it ends."""
+"""Sockets on several instances with the official Python client: authentication, notifications and end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.functional.conftest import StartFleet
 
 
 def notify(instance: Instance, user: User, *options: str) -> list[int]:
-    """With the command, from a process that is no instance; returns the numbers that it printed."""
+    """Run `flask notify`; return the numbers that it printed."""
     output = flask(instance.environment, "notify", user.email, "hello", *options)
     return [int(line) for line in output.split()]
 
@@ -82,7 +82,7 @@ def change_password(user: User) -> httpx.Response:
 
 
 def change_own_password(user: User) -> httpx.Response:
-    """Which leaves the browser signed in, with a new session."""
+    """Change the password, which replaces the session of this browser."""
     return user.post("/api/auth/password", current_password=PASSWORD, new_password="a quiet green lantern")
 
 

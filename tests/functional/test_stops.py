@@ -1,4 +1,4 @@
-"""How an instance stops: whom it still serves, whom it sends away and how fast, and what it says about it afterwards."""
+"""The stop of an instance: requests, connections, sockets, timeouts, and the report about it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def get(instance: Instance, path: str = "/health/live") -> httpx.Response:
 
 
 def account(instance: Instance) -> str:
-    """Of its last stop, in its log."""
+    """Return the summary of the last stop in the log."""
     return str(re.findall(r"stopped: (.*)", instance.log())[-1])
 
 
 @contextmanager
 def held(instance: Instance, redis_server: RedisServer) -> Iterator[tuple[Future[httpx.Response], str]]:
-    """A request that is being served until its ticket is pushed."""
+    """Hold a request in the instance until its ticket is pushed."""
     ticket = secrets.token_hex(4)
     with ThreadPoolExecutor(1) as pool, redis_server.client() as client:
         answer = pool.submit(User(instance, timeout=40).request, "POST", f"/held/set/name/{ticket}", content=b"value")
@@ -197,7 +197,7 @@ def test_idle_instance_stops_quickly(start_fleet: StartFleet) -> None:
 
 
 def crowd_before_a_stop(instance: Instance, count: int) -> list[socket.socket]:
-    """Connections of which the instance, which stands still, knows nothing yet; each with a request."""
+    """Open connections that a frozen instance has not accepted yet, each with a request."""
     request = f"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1:{instance.port}\r\n\r\n".encode()
     connections = []
     for _ in range(count):
@@ -207,7 +207,7 @@ def crowd_before_a_stop(instance: Instance, count: int) -> list[socket.socket]:
 
 
 def answers(connections: list[socket.socket]) -> int:
-    """How many were answered in full."""
+    """Return how many connections got a complete response."""
     good = 0
     for connection in connections:
         received = b""
@@ -239,7 +239,7 @@ def test_connections_in_the_accept_queue_are_not_reset(start_fleet: StartFleet) 
 
 
 def test_closing_the_listener_immediately_resets_connections(start_fleet: StartFleet) -> None:
-    """Sooner or later: one that happened to see the crowd before the signal has answered all of it."""
+    """The negative control may need several attempts: an instance may accept all connections before the signal."""
 
     def resets_some() -> bool:
         (instance,) = start_fleet(1, application="tests.faults.listener_closed_immediately:app")
@@ -251,7 +251,7 @@ def test_closing_the_listener_immediately_resets_connections(start_fleet: StartF
 
 
 def test_new_connections_are_refused_and_never_reset(start_fleet: StartFleet) -> None:
-    """Who connects again and again while an instance stops is answered, or told that nobody is there."""
+    """Clients that keep connecting during a stop are answered or refused."""
     (instance,) = start_fleet(1, SHUTDOWN_DELAY="1")
     outcomes: list[str] = []
     threads = [threading.Thread(target=knock, args=(instance, outcomes)) for _ in range(8)]
@@ -267,7 +267,7 @@ def test_new_connections_are_refused_and_never_reset(start_fleet: StartFleet) ->
 
 
 def knock(instance: Instance, outcomes: list[str]) -> None:
-    """POSTs, each on a connection of its own, until the first refusal."""
+    """Send POST requests on new connections until the first refusal."""
     request = f"POST /api/auth/logout HTTP/1.1\r\nHost: 127.0.0.1:{instance.port}\r\nContent-Length: 0\r\n\r\n".encode()
     while True:
         try:
@@ -292,7 +292,7 @@ def knock(instance: Instance, outcomes: list[str]) -> None:
 
 
 def drain_of_300(start_fleet: StartFleet, application: str = "wsgi:app") -> tuple[list[float], float, Instance]:
-    """When each of 300 sockets was closed, after the signal, and when readiness had turned."""
+    """Return the close times of 300 sockets and the time when readiness failed, in seconds after the signal."""
     (instance,) = start_fleet(1, application=application, SHUTDOWN_DELAY="1", MAX_SOCKETS_PER_USER="400")
     with SocketPool(instance, User(instance).register(), 300) as pool:
         began = time.monotonic()
@@ -333,7 +333,7 @@ def test_sockets_are_closed_faster_when_time_is_short(start_fleet: StartFleet) -
 
 @contextmanager
 def stuck_client(instance: Instance) -> Iterator[WebSocket]:
-    """It has asked for more than it takes."""
+    """A client that requested more than it reads."""
     user = User(instance).register()
     flask(instance.environment, "notify", user.email, "x" * 20_000, "--count", "40")
     with WebSocket(instance, user, receive_buffer=4096).join() as websocket:
@@ -368,7 +368,7 @@ def is_closed(instance: Instance) -> bool:
 
 
 def received(websocket: WebSocket) -> Iterator[tuple[int, bytes]]:
-    """Up to the farewell, or the end."""
+    """Yield frames up to the close frame or the end of the connection."""
     with suppress(OSError):
         while True:
             opcode, payload = websocket.receive()
@@ -378,7 +378,7 @@ def received(websocket: WebSocket) -> Iterator[tuple[int, bytes]]:
 
 
 def is_stuck(websocket: WebSocket) -> bool:
-    """More has come than the client takes, and no more comes."""
+    """Whether the receive buffer is full and no more data arrives."""
 
     def waiting() -> int:
         return len(websocket.socket.recv(1 << 20, socket.MSG_PEEK))
@@ -390,7 +390,7 @@ def is_stuck(websocket: WebSocket) -> bool:
 
 @pytest.mark.serial
 def test_sockets_do_not_use_the_connections_of_requests(start_fleet: StartFleet) -> None:
-    """All places for sockets are taken, and idle connections take all others."""
+    """All sockets are in use, and idle connections use all other connections."""
     (instance,) = start_fleet(1, MAX_SOCKETS="60", MAX_SOCKETS_PER_USER="60")
     with SocketPool(instance, User(instance).register(), 60), ExitStack() as stack:
         for _ in range(1100):

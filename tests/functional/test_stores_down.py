@@ -1,4 +1,4 @@
-"""Redis and PostgreSQL are killed, frozen and brought back under a running instance."""
+"""Redis and PostgreSQL are killed, frozen and restarted while an instance runs."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_database_routes_answer_503_quickly_without_the_database(fleet: StoreFle
 
 
 def browsers_of(user: User, count: int) -> list[User]:
-    """Each with connections of its own: in a pool that many threads share, httpx may close one that another thread waits on."""
+    """Return clients with separate connections: in a shared pool, httpx may close a connection that another thread uses."""
     browsers = [User(*user.instances, timeout=30) for _ in range(count)]
     for browser in browsers:
         browser.client.cookies.update(user.client.cookies)
