@@ -100,7 +100,7 @@ def test_custom_and_invalid_dates(visit_analytics: Visit) -> None:
     page.get_by_label("To, inclusive").fill("2024-01-01")
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_label("From")).to_have_attribute("aria-invalid", "true")
-    expect(page.locator("#from-error")).to_have_text("from has to be before to.")
+    expect(page.locator("#from-error")).to_have_text("from must be before to.")
 
 
 def test_stored_events_are_counted_live(visit_analytics: Visit, started: Counted) -> None:

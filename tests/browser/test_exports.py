@@ -67,7 +67,7 @@ def test_export_is_requested_without_scripts(visit: Visit, instance: Instance) -
     page.get_by_label("First day").fill("2026-02-01")
     page.get_by_label("Last day").fill("2026-01-31")
     page.get_by_role("button", name="Export").click()
-    expect(page.get_by_text("The last day is before the first one.")).to_be_visible()
+    expect(page.get_by_text("The last day is before the first day.")).to_be_visible()
     expect(page.get_by_label("First day")).to_have_value("2026-02-01")
     page.get_by_label("Last day").fill("2026-02-01")
     page.get_by_role("button", name="Export").click()

@@ -232,9 +232,9 @@ def wrongly_kept(opt_outs: Sequence[OptOut], found: dict[str, datetime]) -> tupl
     """Return how many events were wrongly accepted and how many were wrongly stored."""
     accepted = sum(len(one.sent_afterwards & one.sender.accepted) for one in opt_outs)
     late = sum(
-        one in found and (found[one] > one.fenced_at or one in one.sent_afterwards)
-        for one in opt_outs
-        for one in one.sender.sent_at
+        event in found and (found[event] > opt_out.fenced_at or event in opt_out.sent_afterwards)
+        for opt_out in opt_outs
+        for event in opt_out.sender.sent_at
     )
     return accepted, late
 
