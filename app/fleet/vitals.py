@@ -1,4 +1,4 @@
-"""What an instance reports about itself: identity, status, load and advice."""
+"""The report of an instance about itself: identity, status, load and advice."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a worker does from the stop signal to its exit, in phases that share one deadline."""
+"""The stop of a worker, from the signal to the exit, in phases that share one deadline."""
 
 from __future__ import annotations
 

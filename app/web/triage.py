@@ -1,4 +1,4 @@
-"""What the fleet page shows first: a verdict, instances with problems before healthy ones, and values above their threshold."""
+"""Sorts and marks instances for the fleet page: a verdict, problems before healthy ones, values above their threshold."""
 
 import math
 from dataclasses import dataclass

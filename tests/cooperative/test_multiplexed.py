@@ -108,7 +108,7 @@ def connections(client: redis.Redis) -> list[str]:
 
 
 def concurrent_results(*works: Callable[[], Any]) -> list[Any]:
-    """What each call returned or raised; all run at the same time."""
+    """Run all calls at the same time and return what each returned or raised."""
     greenlets = [gevent.spawn(result, work) for work in works]
     return [greenlet.get() for greenlet in greenlets]
 

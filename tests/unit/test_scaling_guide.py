@@ -96,7 +96,7 @@ def check_settings(block: Block) -> None:
 
 
 def check_python(block: Block) -> None:
-    """What talks to no server runs here, all else at least is Python."""
+    """Blocks that need no server are run here; the others are compiled."""
     compile(block.text, str(block), "exec")
     if "http://" not in block.text:
         command = [sys.executable, "-u", "-W", "error", "-c", block.text]

@@ -29,7 +29,7 @@ class Backend:
         return Owner(user.id, user.password_version)
 
     def change_password(self, owner: Owner, *, keep: str | None = None) -> Owner:
-        """As the application does it: first the user's row, then the sessions."""
+        """Change the password as the application does: first the user's row, then the sessions."""
         user = self.database.run(users.by_id, owner.user_id)
         assert user is not None
         version = owner.password_version + 1

@@ -1,4 +1,4 @@
-"""What an operator reads first of a fleet."""
+"""Order and verdict of the fleet page."""
 
 from __future__ import annotations
 
