@@ -15,7 +15,10 @@ def schema() -> None:
 @schema.command("upgrade")
 @with_appcontext
 def upgrade_command() -> None:
-    """Bring the schema up to date. Safe to run repeatedly and concurrently."""
+    """Bring the schema up to date. Safe to run repeatedly, concurrently, and after a rollback of the code."""
     with database_of_command() as database:
-        upgrade(database)
-    click.echo("The schema is up to date.")
+        newer_revision = upgrade(database)
+    if newer_revision:
+        click.echo(f"The schema (revision {newer_revision}) is newer than this code: left unchanged.")
+    else:
+        click.echo("The schema is up to date.")

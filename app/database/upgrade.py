@@ -23,17 +23,31 @@ def _alembic() -> AlembicConfig:
 UPGRADE_TIMEOUT_SECONDS = 3600.0
 
 
-def upgrade(database: Database) -> None:
-    """Run all missing migrations in one transaction."""
-    database.run_within(UPGRADE_TIMEOUT_SECONDS, _upgrade)
+def upgrade(database: Database) -> str | None:
+    """Run all missing migrations in one transaction.
+
+    Returns the revision of the database if the code does not know it: the code was rolled back, and nothing is changed.
+    """
+    return database.run_within(UPGRADE_TIMEOUT_SECONDS, _upgrade)
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection) -> str | None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
+    current = _current_revision(connection)
+    if current is not None and current not in _revisions():
+        return current
     configuration = _alembic()
     configuration.attributes["connection"] = connection
     command.upgrade(configuration, "head")
+    return None
+
+
+def _current_revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
 
 
 @functools.cache

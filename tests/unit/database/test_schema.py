@@ -9,6 +9,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from flask import Flask
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, inspect, select, text
 
 from app.database import upgrade as upgrading
@@ -147,6 +148,34 @@ def test_outdated_schema_is_reported(migrated: Database, monkeypatch: pytest.Mon
 def test_newer_schema_is_accepted(migrated: Database) -> None:
     set_version(migrated, "9999")
     assert migrated.run(find_schema_error) is None
+
+
+def test_upgrade_leaves_a_newer_schema_unchanged(migrated: Database) -> None:
+    def migrate_further(connection: Connection) -> None:
+        connection.execute(text("ALTER TABLE users ADD COLUMN nickname TEXT"))
+
+    migrated.run(migrate_further)
+    set_version(migrated, "9999")
+    assert upgrade(migrated) == "9999"
+    assert migrated.run(differences, metadata) != []
+    assert migrated.run(lambda connection: connection.execute(text("SELECT version_num FROM alembic_version")).scalar()) == "9999"
+
+
+def test_upgrade_command_succeeds_after_a_rollback_of_the_code(app: Flask) -> None:
+    set_version(database_of(app), "9999")
+    result = app.test_cli_runner().invoke(args=["schema", "upgrade"])
+    assert (result.exit_code, result.output) == (0, "The schema (revision 9999) is newer than this code: left unchanged.\n")
+    assert app.test_client().get("/login").status_code == 200
+
+
+def test_upgrade_command_reports_a_current_schema(app: Flask) -> None:
+    result = app.test_cli_runner().invoke(args=["schema", "upgrade"])
+    assert (result.exit_code, result.output) == (0, "The schema is up to date.\n")
+
+
+def database_of(app: Flask) -> Database:
+    database: Database = app.extensions["database"]
+    return database
 
 
 # Timestamps.
