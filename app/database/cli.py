@@ -1,7 +1,8 @@
-"""Database access for `flask` commands."""
+"""What `flask` commands that use the database have in common."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 from sqlalchemy import make_url
@@ -9,6 +10,24 @@ from sqlalchemy import make_url
 from app.core.errors import cause_of
 from app.core.extensions import extension
 from app.database.engine import Database, DatabaseUnavailable
+
+
+class Utf8Text(click.ParamType[str]):
+    """A text that the database can store. Python represents bytes of the command line that are not UTF-8 as surrogates."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise click.ClickException(f"{(param and param.human_readable_name) or self.name} is not valid UTF-8") from None
+        return str(value)
+
+
+class UnknownAccount(click.ClickException):
+    def __init__(self, email: str) -> None:
+        super().__init__(f"there is no account with the e-mail address {email}; check the spelling")
 
 
 @contextmanager

@@ -7,13 +7,13 @@ from flask.cli import with_appcontext
 
 from app.auth.service import Accounts
 from app.core.extensions import extension
-from app.database.cli import database_of_command
+from app.database.cli import UnknownAccount, Utf8Text, database_of_command
 from app.notifications.service import Notifications
 
 
 @click.command()
-@click.argument("email")
-@click.argument("message")
+@click.argument("email", type=Utf8Text())
+@click.argument("message", type=Utf8Text())
 @click.option("--count", default=1, type=click.IntRange(min=1), help="The number of notifications.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Notifications per second, at most.")
 @with_appcontext
@@ -24,7 +24,7 @@ def notify(email: str, message: str, count: int, rate: float | None) -> None:
     with database_of_command():
         user = accounts.by_email(email)
         if user is None:
-            raise click.ClickException(f"there is no account with the email address {email}; check the spelling")
+            raise UnknownAccount(email)
         started = time.monotonic()
         for number in range(count):
             if rate:
