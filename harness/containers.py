@@ -21,6 +21,7 @@ import yaml
 from docker.utils import exclude_paths
 from dockerfile_parse import DockerfileParser
 
+from harness import web
 from harness.processes import free_port, run
 from harness.servers import ROOT, PostgresServer, RedisServer, Server, base_environment, folder_open_to_all
 
@@ -161,7 +162,7 @@ class Container(Server):
         if "healthcheck" in self.service and self.service["healthcheck"].get("disable"):
             return True
         try:
-            return httpx.get(f"{self.url}/health/ready", timeout=2, trust_env=False).is_success
+            return web.get(f"{self.url}/health/ready", timeout=2).is_success
         except httpx.TransportError:
             return False
 
@@ -209,7 +210,7 @@ class ComposedNginx(Server):
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.plain_port}/", timeout=2, trust_env=False).is_redirect
+            return web.get(f"http://127.0.0.1:{self.plain_port}/", timeout=2).is_redirect
         except httpx.TransportError:
             return False
 

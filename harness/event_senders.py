@@ -14,6 +14,7 @@ import httpx
 import psycopg2
 import psycopg2.extensions
 
+from harness import web
 from harness.processes import wait_until
 from harness.servers import RedisServer
 from harness.users import Reachable, User
@@ -42,7 +43,7 @@ class Sender:
 
     def run(self, stop: threading.Event) -> None:
         turns = itertools.cycle(self.instances)
-        with httpx.Client(trust_env=False, timeout=5) as client:
+        with web.client(timeout=5) as client:
             while not stop.is_set():
                 self._send(client, batch_of(self.count), turns, stop)
                 stop.wait(self.pause)

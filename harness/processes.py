@@ -22,6 +22,7 @@ import psutil
 T = TypeVar("T")
 
 POLL_SECONDS = 0.02
+MAX_POLL_SECONDS = 0.1  # of a condition that takes long: polling takes processor time from what it waits for
 STANDING_STILL = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
 
 # Below the range from which the kernel takes the ports of outgoing connections. A client that keeps calling a server
@@ -85,12 +86,14 @@ def _is_free(port: int) -> bool:
 def wait_until(condition: Callable[[], T | None], timeout: float = 10, what: str = "a condition") -> T:
     """Return the first true result of the condition. Raise AssertionError if there is none within `timeout` seconds."""
     deadline = time.monotonic() + timeout
+    pause = POLL_SECONDS
     while True:
         if result := condition():
             return result
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout:g} s in vain for {what}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(pause)
+        pause = min(pause * 1.2, MAX_POLL_SECONDS)
 
 
 class Process:

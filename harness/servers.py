@@ -32,6 +32,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.auth import store as accounts
+from harness import web
 from harness.processes import Process, free_port, run, wait_until
 from harness.schema import migrate_database, open_database, upgrade_database
 
@@ -482,7 +483,7 @@ class Instance(ProcfileProcess):
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health/ready", timeout=2, trust_env=False).status_code == httpx.codes.OK
+            return web.get(f"{self.url}/health/ready", timeout=2).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 

@@ -25,6 +25,7 @@ import requests
 import socketio
 from engineio.packet import MESSAGE, Packet
 
+from harness import web
 from harness.servers import ROOT, Instance, Server, folder_open_to_all, wait_until
 from harness.users import Reachable, User
 
@@ -314,7 +315,7 @@ def probed(instance: Instance) -> Iterator[list[float]]:
 
 
 def _probe(instance: Instance, delays: list[float], over: threading.Event) -> None:
-    with httpx.Client(base_url=instance.url, trust_env=False, timeout=30) as client:
+    with web.client(base_url=instance.url, timeout=30) as client:
         while not over.wait(0.02):
             started = time.monotonic()
             assert client.get("/health/live").status_code == 200
@@ -355,6 +356,6 @@ class Balancer(Server):
 
     def _answers(self) -> bool:
         try:
-            return bool(httpx.get(f"{self.url}/health/live", timeout=2, trust_env=False).status_code)
+            return bool(web.get(f"{self.url}/health/live", timeout=2).status_code)
         except httpx.TransportError:
             return False

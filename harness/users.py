@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import httpx
 
+from harness import web
+
 PASSWORD = "correct horse battery"
 
 
@@ -20,7 +22,7 @@ class Reachable(Protocol):
 def client_without_cookies(timeout: float = 30) -> httpx.Client:
     """Return an HTTP client that stores no cookies, so that many users can share it."""
     forgetful = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-    return httpx.Client(cookies=forgetful, trust_env=False, timeout=timeout)
+    return web.client(cookies=forgetful, timeout=timeout)
 
 
 class User:
@@ -29,7 +31,7 @@ class User:
     def __init__(self, *instances: Reachable, timeout: float = 10) -> None:
         self.instances = list(instances)
         self.email = f"user-{secrets.token_hex(6)}@example.org"
-        self.client = httpx.Client(trust_env=False, timeout=timeout)
+        self.client = web.client(timeout=timeout)
         weakref.finalize(self, self.client.close)
         self._turn = 0
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from harness import web
 from harness.servers import Instance, PostgresServer, RedisServer, migrate, promote, wait_until
 from harness.users import User
 from tests.functional.conftest import StartFleet
@@ -25,7 +26,7 @@ def newcomer(of: Instance, **settings: str) -> Iterator[Instance]:
 
 def reasons(instance: Instance) -> list[str]:
     try:
-        found: list[str] = httpx.get(f"{instance.url}/health/ready", trust_env=False).json()["reasons"]
+        found: list[str] = web.get(f"{instance.url}/health/ready").json()["reasons"]
     except httpx.TransportError:
         return []
     return found

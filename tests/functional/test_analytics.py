@@ -15,6 +15,7 @@ import httpx
 import psycopg2
 import pytest
 
+from harness import web
 from harness.event_senders import STREAM, Sender, await_all_stored, batch_of, running, session_of, stored
 from harness.fleet import NO_RATE_LIMITS, Fleet
 from harness.processes import wait_until
@@ -78,7 +79,7 @@ def send(user: User | httpx.Client, instance: Instance, count: int = 1) -> tuple
     batch = batch_of(count)
     headers = {"Cookie": f"session={user.cookie}"} if isinstance(user, User) else user.headers
     url = f"{instance.url}/api/analytics/events"
-    answer = httpx.post(url, json={"events": batch}, headers=headers, timeout=10, trust_env=False)
+    answer = web.post(url, json={"events": batch}, headers=headers, timeout=10)
     return answer, {event["id"] for event in batch}
 
 
@@ -280,7 +281,7 @@ def visitors() -> Iterator[list[httpx.Client]]:
     """Three browsers with one client address."""
     with ExitStack() as stack:
         agents = [f"browser-{number}-{random.random()}" for number in range(3)]  # noqa: S311
-        yield [stack.enter_context(httpx.Client(trust_env=False, headers={"User-Agent": agent})) for agent in agents]
+        yield [stack.enter_context(web.client(headers={"User-Agent": agent})) for agent in agents]
 
 
 def test_opt_out_of_a_visitor_drops_waiting_and_late_events(fleet: EventFleet, visitors: list[httpx.Client]) -> None:
@@ -439,7 +440,7 @@ def test_stopping_workers_lose_no_event(fleet: EventFleet) -> None:
 def test_stopping_instance_stores_its_recorded_events(fleet: EventFleet) -> None:
     before = page_views(fleet)
     instance = fleet.instances[0]
-    with httpx.Client(trust_env=False) as client:
+    with web.client() as client:
         for _ in range(20):
             assert client.get(f"{instance.url}/").status_code == 200
     instance.send(signal.SIGTERM)

@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import jsonschema
 import psutil
 import pytest
@@ -21,6 +20,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from app.core import config
 from app.core.config import EX_CONFIG
+from harness import web
 from harness.containers import (
     DOCKER,
     ComposedNginx,
@@ -271,14 +271,14 @@ def test_certificate_is_created_once(image: Image, certificate: Path) -> None:
 
 def test_composed_fleet_serves_sign_in_over_https(stack: Stack) -> None:
     trusted = ssl.create_default_context(cafile=stack.certificate / "fullchain.pem")
-    with httpx.Client(base_url=stack.nginx.url, verify=trusted, trust_env=False) as client:
+    with web.client(base_url=stack.nginx.url, verify=trusted) as client:
         answer = client.post("/api/auth/register", json={"email": "ada@example.org", "password": PASSWORD})
         assert answer.status_code == 201, answer.text
         assert "__Host-session" in client.cookies
         answering = {client.get("/api/auth/me").raise_for_status().headers["X-Instance-Id"] for _ in range(30)}
         assert answering == set(INSTANCES)
         assert client.get("/metrics").status_code == 404
-    plain = httpx.get(f"http://127.0.0.1:{stack.nginx.plain_port}/login?next=%2F", headers={"Host": "localhost"}, trust_env=False)
+    plain = web.get(f"http://127.0.0.1:{stack.nginx.plain_port}/login?next=%2F", headers={"Host": "localhost"})
     assert (plain.status_code, plain.headers["Location"]) == (308, "https://localhost/login?next=%2F")
     wait_until(lambda: "Worker waiting for jobs" in stack.worker.log(), what="the worker")
 

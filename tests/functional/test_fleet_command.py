@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from harness import web
 from harness.processes import free_ports, run
 from harness.servers import PROGRAMS, ROOT, Server, base_environment, procfile_command, wait_until
 from harness.users import User
@@ -92,7 +93,7 @@ def fleet() -> Iterator[MadeFleet]:
 
 def is_ready(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/health/ready", trust_env=False, timeout=2).status_code == 200
+        return web.get(f"http://127.0.0.1:{port}/health/ready", timeout=2).status_code == 200
     except httpx.TransportError:
         return False
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from harness import web
 from harness.backends import Backend, Request
 from harness.fleet import Fleet
 from harness.servers import ROOT, Instance, PostgresServer, wait_until
@@ -45,7 +46,7 @@ def balancer(fleet: list[Instance]) -> Iterator[Balancer]:
 
 
 def client(address: str = "127.0.0.1") -> httpx.Client:
-    return httpx.Client(transport=httpx.HTTPTransport(local_address=address), timeout=10)
+    return web.client(transport=httpx.HTTPTransport(local_address=address, verify=web.TLS), timeout=10)
 
 
 @pytest.mark.parametrize("transports", [["polling"], ["websocket"], None], ids=["polling", "websocket", "upgrade"])
@@ -245,7 +246,7 @@ def test_certificate_switches_everything_to_https(tmp_path: Path) -> None:
     options = ["--tls-certificate", str(certificate), "--tls-key", str(key), "--listen", f"{address}:443"]
     with Backend("web") as backend, HttpsBalancer([backend], *options):
         trust = ssl.create_default_context(cafile=str(certificate))
-        with httpx.Client(verify=trust, trust_env=False) as http:
+        with web.client(verify=trust) as http:
             assert http.get(f"https://{address}/a").status_code == 200
             assert backend.requests[-1].headers["X-Forwarded-Proto"] == "https"
             redirected = http.post(f"http://{address}/a?b=c")

@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Request, expect
 
 from app.core.config import SETTINGS
+from harness import web
 from harness.processes import run
 from harness.servers import PROGRAMS, ROOT, Server, base_environment, fleet_environment, free_port, procfile_command, wait_until
 from harness.users import PASSWORD
@@ -34,7 +35,7 @@ class Honcho(Server):
 
     def ready(self) -> set[str]:
         """Return the ready instances; each request has a new connection, which any worker may accept."""
-        answers = [httpx.get(f"{self.url}/health/ready", timeout=5, trust_env=False) for _ in range(20)]
+        answers = [web.get(f"{self.url}/health/ready", timeout=5) for _ in range(20)]
         return {answer.headers["X-Instance-Id"] for answer in answers if answer.is_success}
 
     def _command(self) -> list[str]:
@@ -70,7 +71,7 @@ def test_two_workers_are_two_instances_that_share_sessions(platform: Honcho) -> 
     answering: set[str] = set()
 
     def both_have_answered() -> bool:
-        answer = httpx.get(f"{platform.url}/api/auth/me", cookies={"session": cookie}, trust_env=False)
+        answer = web.get(f"{platform.url}/api/auth/me", cookies={"session": cookie})
         assert answer.status_code == 200
         answering.add(answer.headers["X-Instance-Id"])
         return answering == instances
@@ -92,7 +93,7 @@ def test_browsers_use_only_websockets_with_two_workers(platform: Honcho, chromiu
     context.close()
     assert len(sockets) == 5
     assert polls == []
-    assert httpx.get(f"{platform.url}/socket.io/?EIO=4&transport=polling", trust_env=False).status_code == 400
+    assert web.get(f"{platform.url}/socket.io/?EIO=4&transport=polling").status_code == 400
 
 
 @pytest.mark.parametrize("number", RECEIVED)
@@ -114,7 +115,7 @@ def test_embedded_mode_is_refused_on_an_ephemeral_disk() -> None:
 def registered(platform: Honcho) -> str:
     """Register a user and return the session cookie."""
     account = {"email": "ada@example.org", "password": PASSWORD}
-    answer = httpx.post(f"{platform.url}/api/auth/register", json=account, trust_env=False)
+    answer = web.post(f"{platform.url}/api/auth/register", json=account)
     assert answer.status_code == 201, answer.text
     return answer.cookies["session"]
 

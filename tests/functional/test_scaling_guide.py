@@ -16,7 +16,7 @@ from typing import Self
 import httpx
 import pytest
 
-from harness import guide
+from harness import guide, web
 from harness.guide import Block
 from harness.processes import Process, free_ports, run
 from harness.servers import ROOT, PostgresServer, base_environment, wait_until
@@ -103,7 +103,7 @@ class Reader:
             if port == self._ports["6379"]:
                 socket.create_connection(("127.0.0.1", int(port)), timeout=2).close()
                 return True
-            return httpx.get(f"http://127.0.0.1:{port}/health/ready", timeout=2, trust_env=False).status_code == 200
+            return web.get(f"http://127.0.0.1:{port}/health/ready", timeout=2).status_code == 200
         except (OSError, httpx.TransportError):
             return False
 

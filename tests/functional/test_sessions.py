@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import redis
 
+from harness import web
 from harness.fleet import Fleet
 from harness.servers import Command, Instance, PostgresServer, RedisServer, wait_until
 from harness.users import PASSWORD, User
@@ -126,7 +126,7 @@ def test_password_change_does_not_sign_out_a_browser_that_loads_a_page(start_fle
     with ThreadPoolExecutor(4) as executor:
         for number in range(10):
             old = {"Cookie": f"session={user.cookie}"}
-            pages = [executor.submit(httpx.get, one.url + "/api/auth/me", headers=old, trust_env=False) for one in instances * 4]
+            pages = [executor.submit(web.get, one.url + "/api/auth/me", headers=old) for one in instances * 4]
             before, after = (PASSWORD if number == 0 else f"a good password {number}"), f"a good password {number + 1}"
             answer = user.post("/api/auth/password", current_password=before, new_password=after)
             assert answer.status_code == 204

@@ -14,6 +14,7 @@ import httpx
 import psycopg2
 import pytest
 
+from harness import web
 from harness.fleet import Fleet
 from harness.servers import Instance, PostgresServer, wait_until
 from harness.sockets import BINARY, CONTINUATION, HANDSHAKE, PING, PONG, TEXT, Listener, WebSocket, memory, probed
@@ -44,14 +45,14 @@ def _no_traceback(instance: Instance) -> Iterator[None]:
 
 def handshake(instance: Instance, user: User | None, **headers: str) -> httpx.Response:
     cookie = {"Cookie": f"session={user.cookie}"} if user else {}
-    return httpx.get(f"{instance.url}{HANDSHAKE}polling", headers={**cookie, **headers}, trust_env=False)
+    return web.get(f"{instance.url}{HANDSHAKE}polling", headers={**cookie, **headers})
 
 
 def polling(instance: Instance, user: User) -> tuple[str, dict[str, str]]:
     """Open a socket by polling; return its URL and headers."""
     opened = json.loads(handshake(instance, user).text[1:])
     url, headers = f"{instance.url}{HANDSHAKE}polling&sid={opened['sid']}", {"Cookie": f"session={user.cookie}"}
-    assert httpx.post(url, headers=headers, content="40", trust_env=False).status_code == 200
+    assert web.post(url, headers=headers, content="40").status_code == 200
     return url, headers
 
 
@@ -82,7 +83,7 @@ def test_sockets_are_limited_per_user(instance: Instance, user: User) -> None:
 
         taken[0].join().socket.close()
         stack.enter_context(Listener(user, transports=["websocket"])).connect(instance, retry=True)
-        assert httpx.post(url, headers=headers, content="1\x1e1", trust_env=False).status_code in (200, 400)
+        assert web.post(url, headers=headers, content="1\x1e1").status_code in (200, 400)
         wait_until(lambda: handshake(instance, user).status_code == 200, timeout=4, what="the place of the one that left")
 
 
@@ -142,7 +143,7 @@ def test_malformed_message_closes_the_connection_or_is_ignored(instance: Instanc
         answers = [answer for answer in websocket_answers(websocket) if answer.startswith("43")]
         assert answers in ([], ['437[{"items":[],"head":0,"recovered":true}]'])
     url, headers = polling(instance, user)
-    assert httpx.post(url, headers=headers, content=text, trust_env=False).status_code in (200, 400)
+    assert web.post(url, headers=headers, content=text).status_code in (200, 400)
 
 
 def websocket_answers(websocket: WebSocket) -> Iterator[str]:

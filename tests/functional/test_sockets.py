@@ -11,6 +11,7 @@ import pytest
 import requests
 import socketio
 
+from harness import web
 from harness.fleet import Fleet
 from harness.servers import Instance, PostgresServer, flask, wait_until
 from harness.socket_pool import SocketPool
@@ -161,7 +162,7 @@ def test_stopping_instance_moves_its_clients_to_others(start_fleet: StartFleet) 
         first.send(signal.SIGTERM)
         wait_until(lambda: any(listener.received("draining") for listener in there), what="the first farewell")
         if len(there) > 1:
-            refused = httpx.get(f"{first.url}{HANDSHAKE}polling", trust_env=False)
+            refused = web.get(f"{first.url}{HANDSHAKE}polling")
             assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
         for listener in there:
             assert listener.wait_for("ready", 2)["instance_id"] == "instance-2"

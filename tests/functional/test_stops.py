@@ -19,6 +19,7 @@ import httpx
 import psutil
 import pytest
 
+from harness import web
 from harness.scale import count
 from harness.servers import Instance, RedisServer, embedded_environment, flask, migrate, promote, wait_until
 from harness.socket_pool import SocketPool, fastest_second
@@ -32,7 +33,7 @@ QUICK = 2.0  # seconds: a stop with nothing to wait for, on a busy machine
 
 
 def get(instance: Instance, path: str = "/health/live") -> httpx.Response:
-    return httpx.get(instance.url + path, trust_env=False, timeout=40)
+    return web.get(instance.url + path, timeout=40)
 
 
 def account(instance: Instance) -> str:
@@ -134,7 +135,7 @@ def test_crash_during_a_stop_is_not_reported_as_clean(start_fleet: StartFleet) -
 
 def test_readiness_fails_immediately_while_requests_are_served(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1, SHUTDOWN_DELAY="2")
-    with httpx.Client(base_url=instance.url, trust_env=False) as kept:
+    with web.client(base_url=instance.url) as kept:
         assert kept.get("/health/live").headers["Connection"] == "keep-alive"
         instance.send(signal.SIGTERM)
         wait_until(lambda: get(instance, "/health/ready").status_code == 503, 1, "readiness to turn")
@@ -185,7 +186,7 @@ def test_request_that_exceeds_the_timeout_is_cut_off(start_fleet: StartFleet, re
 @pytest.mark.serial
 def test_idle_instance_stops_quickly(start_fleet: StartFleet) -> None:
     (instance,) = start_fleet(1)
-    with httpx.Client(base_url=instance.url, trust_env=False) as kept:
+    with web.client(base_url=instance.url) as kept:
         kept.get("/health/live")
         began = time.monotonic()
         assert instance.terminate() == 0

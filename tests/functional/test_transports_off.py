@@ -9,9 +9,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
-import httpx
 import pytest
 
+from harness import web
 from harness.fleet import NO_RATE_LIMITS, start_together
 from harness.processes import wait_until
 from harness.servers import Instance, PostgresServer, RedisServer, fleet_environment
@@ -67,7 +67,7 @@ def test_keep_alive_connection_serves_several_requests(pair: list[Instance]) -> 
 
 
 def test_errors_have_the_same_form(pair: list[Instance]) -> None:
-    response = httpx.get(f"{pair[0].url}/api/nowhere", trust_env=False)
+    response = web.get(f"{pair[0].url}/api/nowhere")
     assert (response.status_code, response.headers["Content-Type"]) == (404, "application/problem+json")
     assert response.headers["X-Instance-Id"] == "instance-1"
 
@@ -85,7 +85,7 @@ def test_redis_outage_is_503_until_redis_is_back(pair: list[Instance], redis_ser
 
 def test_instance_stops_cleanly(pair: list[Instance]) -> None:
     instance = pair[1]
-    with httpx.Client(base_url=instance.url, trust_env=False) as kept:
+    with web.client(base_url=instance.url) as kept:
         assert kept.get("/health/live").headers["Connection"] == "keep-alive"
         os.kill(instance.pid, signal.SIGTERM)
         assert instance.wait() == 0
