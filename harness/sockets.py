@@ -181,6 +181,7 @@ class WebSocket:
         query: str = "",
         receive_buffer: int = 0,
         headers: Mapping[str, str] | None = None,
+        protocol: str = "HTTP/1.1",
     ) -> None:
         self.socket = socket.socket()
         if receive_buffer:
@@ -197,7 +198,7 @@ class WebSocket:
             **({"Cookie": f"session={user.cookie}"} if user else {}),
             **(headers or {}),
         }
-        lines = [f"GET {HANDSHAKE}websocket{query} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items() if value)]
+        lines = [f"GET {HANDSHAKE}websocket{query} {protocol}", *(f"{name}: {value}" for name, value in fields.items() if value)]
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
         try:
             self.head = self._until(b"\r\n\r\n").decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -27,8 +28,9 @@ RETRY_AFTER_SECONDS = 5
 CONCURRENT_IDENTIFICATIONS = 2
 IDENTIFICATION_QUEUE_SECONDS = 2.0
 BAD_REQUEST, TOO_LARGE, UNAVAILABLE = "400 Bad Request", "413 Content Too Large", "503 Service Unavailable"
+UPGRADE_REQUIRED = "426 Upgrade Required"
 DRAINING = "This instance is draining. Connect again to reach another one."
-WEBSOCKET_KEY_LENGTH, WEBSOCKET_VERSION = 24, "13"  # RFC 6455: 16 bytes in Base64
+WEBSOCKET_KEY_BYTES, WEBSOCKET_VERSION = 16, "13"  # RFC 6455
 ANONYMOUS_SHARE = 10  # at most one in ten connections may be one that is about to be refused
 
 Identify = Callable[["WSGIEnvironment"], Identity | None]  # raises Problem if a store is unavailable
@@ -97,13 +99,16 @@ class HandshakeGuard:
         if not environ.get("PATH_INFO", "").startswith(PATH):
             return self._wsgi_app(environ, start_response)
         start_response = self._with_headers(environ, start_response)
+        _remove_other_upgrades(environ)
+        if "HTTP_UPGRADE" in environ and (error := _error_in_upgrade(environ)):
+            return _respond(start_response, *error)
         if not _sid(environ):
             if refusal := self._refusal(environ):
                 return _respond(start_response, UNAVAILABLE, refusal)
         elif environ["REQUEST_METHOD"] == "POST" and (error := _error_in_post(environ)):
             return _respond(start_response, *error)
-        if environ.get("HTTP_UPGRADE", "").lower() == "websocket" and (refusal := self._error_in_upgrade(environ)):
-            return _respond(start_response, BAD_REQUEST, refusal)
+        if "HTTP_UPGRADE" in environ and self._is_upgrading(environ):
+            return _respond(start_response, BAD_REQUEST, "Another upgrade of this connection is in progress.")
         return self._poll(environ, start_response) if _is_poll(environ) else self._socketio_app(environ, start_response)
 
     def _poll(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -139,13 +144,9 @@ class HandshakeGuard:
         environ[IDENTITY], environ[OPENED_AT] = identity, time.monotonic()
         return None
 
-    def _error_in_upgrade(self, environ: WSGIEnvironment) -> str | None:
-        key, version = environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), environ.get("HTTP_SEC_WEBSOCKET_VERSION", "")
-        options = {option.strip() for option in environ.get("HTTP_CONNECTION", "").lower().split(",")}
-        if "upgrade" not in options or len(key) != WEBSOCKET_KEY_LENGTH or version != WEBSOCKET_VERSION:
-            return "This is not a valid WebSocket handshake."
+    def _is_upgrading(self, environ: WSGIEnvironment) -> bool:
         socket = self._engine.sockets.get(_sid(environ))
-        return "Another upgrade of this connection is in progress." if socket and socket.upgrading else None
+        return bool(socket and socket.upgrading)
 
     def _limit(self, identity: Identity | None) -> int:
         return self._max_sockets_per_user if identity else max(1, self._max_sockets // ANONYMOUS_SHARE)
@@ -175,6 +176,35 @@ def _is_poll(environ: WSGIEnvironment) -> bool:
     return environ["REQUEST_METHOD"] == "GET" and bool(_sid(environ)) and "HTTP_UPGRADE" not in environ
 
 
+def _remove_other_upgrades(environ: WSGIEnvironment) -> None:
+    """Keep `Upgrade` only where it asks for a WebSocket. RFC 9110, 7.8: other protocols, and all in HTTP/1.0, are ignored."""
+    if upgrade := environ.pop("HTTP_UPGRADE", ""):
+        is_possible = environ["REQUEST_METHOD"] == "GET" and environ["SERVER_PROTOCOL"] != "HTTP/1.0"
+        if is_possible and "websocket" in _options(upgrade):
+            environ["HTTP_UPGRADE"] = "websocket"
+
+
+def _error_in_upgrade(environ: WSGIEnvironment) -> tuple[str, str] | None:
+    """Return the status and the reason, or None if the request is a WebSocket handshake as in RFC 6455, 4.2.1."""
+    key, version = environ.get("HTTP_SEC_WEBSOCKET_KEY", ""), environ.get("HTTP_SEC_WEBSOCKET_VERSION", "")
+    if "upgrade" not in _options(environ.get("HTTP_CONNECTION", "")) or not version or not _is_websocket_key(key):
+        return BAD_REQUEST, "This is not a valid WebSocket handshake."
+    if version != WEBSOCKET_VERSION:
+        return UPGRADE_REQUIRED, f"This server supports version {WEBSOCKET_VERSION} of the WebSocket protocol."
+    return None
+
+
+def _options(header: str) -> set[str]:
+    return {option.strip() for option in header.lower().split(",")}
+
+
+def _is_websocket_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == WEBSOCKET_KEY_BYTES
+    except ValueError:
+        return False
+
+
 def _error_in_post(environ: WSGIEnvironment) -> tuple[str, str] | None:
     """Return the status and the reason, or None. Engine.IO would drop invalid or excess packets and answer 200."""
     length = environ.get("CONTENT_LENGTH") or "0"
@@ -193,5 +223,7 @@ def _respond(start_response: StartResponse, status: str, text: str) -> list[byte
     if status == UNAVAILABLE:
         metrics.sockets_refused.inc()
         headers.append(("Retry-After", str(RETRY_AFTER_SECONDS)))
+    if status == UPGRADE_REQUIRED:
+        headers += [("Upgrade", "websocket"), ("Connection", "upgrade"), ("Sec-WebSocket-Version", WEBSOCKET_VERSION)]
     start_response(status, headers)
     return [body]

@@ -175,9 +175,14 @@ def test_binary_attachments_do_not_accumulate(instance: Instance, user: User) ->
 
 
 def test_invalid_websocket_handshakes_are_refused(instance: Instance, user: User) -> None:
-    for fault in ({"Sec-WebSocket-Key": ""}, {"Sec-WebSocket-Version": "7"}, {"Sec-WebSocket-Key": "x"}, {"Connection": "close"}):
+    not_base64 = {"Sec-WebSocket-Key": "!!!!!!!!!!!!!!!!!!!!!!=="}
+    for fault in ({"Sec-WebSocket-Key": ""}, not_base64, {"Sec-WebSocket-Version": ""}, {"Connection": "close"}):
         with WebSocket(instance, user, headers=fault) as websocket:
-            assert websocket.status in (400,), fault
+            assert websocket.status == 400, fault
+    with WebSocket(instance, user, headers={"Sec-WebSocket-Version": "8"}) as websocket:
+        assert (websocket.status, "Sec-WebSocket-Version: 13\r\n" in websocket.head) == (426, True)
+    with WebSocket(instance, user, protocol="HTTP/1.0") as websocket:
+        assert websocket.status == 400
     wait_until(lambda: handshake(instance, user).status_code == 200, what="a place")
 
 

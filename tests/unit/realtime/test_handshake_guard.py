@@ -27,6 +27,7 @@ class GuardedServer:
 
     def __init__(self) -> None:
         self.identity: Identity | Exception | None = ADA
+        self.environ: dict[str, Any] = {}  # of the latest request that was passed on
         self.server = SimpleNamespace(environ={}, eio=SimpleNamespace(sockets={}))
         self.is_draining = False
         self.guard = HandshakeGuard(
@@ -47,6 +48,7 @@ class GuardedServer:
         return self.identity
 
     def _application(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        self.environ = environ
         if IDENTITY in environ:
             self.server.environ[str(len(self.server.environ))] = environ
         start_response("200 OK", [])
@@ -57,7 +59,7 @@ class GuardedServer:
     ) -> tuple[str, dict[str, str]]:
         responses: list[tuple[str, dict[str, str]]] = []
         environ = {"PATH_INFO": "/socket.io/", "QUERY_STRING": query, "REQUEST_METHOD": method, "wsgi.input": BytesIO(body)}
-        environ |= {"CONTENT_LENGTH": str(len(body)), **(headers or {})}
+        environ |= {"SERVER_PROTOCOL": "HTTP/1.1", "CONTENT_LENGTH": str(len(body)), **(headers or {})}
 
         def start(status: str, headers: list[tuple[str, str]], _: Any = None) -> Any:
             responses.append((status[:3], dict(headers)))
@@ -154,11 +156,48 @@ def test_invalid_content_length_is_refused(guarded: GuardedServer, length: str) 
     assert guarded.request("sid=x", b"3", "POST", {"CONTENT_LENGTH": length})[0] == "413"
 
 
-@pytest.mark.parametrize("name", UPGRADE)
-def test_invalid_websocket_handshake_is_refused(guarded: GuardedServer, name: str) -> None:
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("CONNECTION", "close"),
+        ("SEC_WEBSOCKET_VERSION", ""),
+        *(
+            ("SEC_WEBSOCKET_KEY", key)
+            for key in (
+                "", "x", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ==,dGhlIHNhbXBsZSBub25jZQ==",
+                "!!!!!!!!!!!!!!!!!!!!!!==", "dGhlIHNhbXBsZSBub25jZTE=", "dGhlIHNhbXBsZSBub25j", "dGhlIHNhbXBsZSBub25j\xfc\xfc==",
+                "dGhlIHNhbXBsZSBub2-_ZQ==", "========================",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_invalid_websocket_handshake_is_refused(guarded: GuardedServer, header: str, value: str) -> None:
     assert guarded.request(headers=UPGRADE)[0] == "200"
-    invalid = {**UPGRADE, name: "7"}
-    assert guarded.request(headers=invalid)[0] == ("200" if name == "HTTP_UPGRADE" else "400")
+    assert guarded.request(headers={**UPGRADE, f"HTTP_{header}": value})[0] == "400"
+
+
+@pytest.mark.parametrize("version", ["8", "0", "14", "013", "13, 13", "x"])
+def test_other_websocket_versions_are_answered_with_the_supported_one(guarded: GuardedServer, version: str) -> None:
+    status, headers = guarded.request(headers={**UPGRADE, "HTTP_SEC_WEBSOCKET_VERSION": version})
+    assert (status, headers["Sec-WebSocket-Version"], headers["Upgrade"]) == ("426", "13", "websocket")
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "passed_on"),
+    [
+        ("GET", {}, "websocket"),
+        ("GET", {"HTTP_UPGRADE": "WebSocket"}, "websocket"),
+        ("GET", {"HTTP_UPGRADE": "h2c, websocket"}, "websocket"),
+        ("GET", {"HTTP_UPGRADE": "h2c"}, None),
+        ("GET", {"SERVER_PROTOCOL": "HTTP/1.0"}, None),
+        ("POST", {}, None),
+    ],
+)
+def test_only_http_1_1_gets_become_websockets(
+    guarded: GuardedServer, method: str, changes: dict[str, str], passed_on: str | None
+) -> None:
+    assert guarded.request("sid=x", b"3", method, {**UPGRADE, **changes})[0] == "200"
+    assert guarded.environ.get("HTTP_UPGRADE") == passed_on
 
 
 def test_second_concurrent_upgrade_of_a_connection_is_refused(guarded: GuardedServer) -> None:
