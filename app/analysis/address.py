@@ -107,6 +107,8 @@ def _parse_local(text: str, roots: Sequence[Path]) -> Address:
         raise AddressRefused("There is no git repository at this path, or the path is not below an allowed folder.")
     if path.name == ".git":
         path = path.parent
+    if len(str(path).encode()) > MAX_LENGTH:
+        raise AddressRefused(f"The path must not be longer than {MAX_LENGTH} bytes.")
     return Address(str(path), path.name.removesuffix(".git")[:MAX_NAME_LENGTH] or str(path))
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 from threading import Thread
 from typing import IO
 
+from app.analysis.failures import AnalysisError
+
 MAX_STDERR_BYTES = 2000
+MAX_RECORD_BYTES = 1024**2
 MAX_NAME_LENGTH = 4096  # PATH_MAX of Linux
 CHUNK_BYTES = 1 << 16
 
@@ -76,13 +79,23 @@ class GitRepository:
                 raise GitError(printable(stderr.text))
 
     def records(self, *arguments: str, end: bytes) -> Iterator[bytes]:
-        """Yield the output of a git command in records. `end` is the byte that ends each record."""
+        """Yield the output of a git command in records. `end` is the byte that ends each record. Raises AnalysisError."""
         with self.stream(*arguments) as output:
-            rest = b""
+            begin: list[bytes] = []  # of a record whose end was not read yet
+            length = 0
             while chunk := output.read1(CHUNK_BYTES):  # type: ignore[attr-defined]
-                *complete, rest = (rest + chunk).split(end)
-                yield from complete
-            if rest:
+                first, *others = chunk.split(end)
+                begin.append(first)
+                length += len(first)
+                if length > MAX_RECORD_BYTES:
+                    text = f"This repository has a name or path that is longer than {MAX_RECORD_BYTES // 1024**2} MB."
+                    raise AnalysisError(text, permanent=True)
+                if others:
+                    yield b"".join(begin)
+                    *complete, last = others
+                    yield from complete
+                    begin, length = [last], len(last)
+            if rest := b"".join(begin):
                 yield rest
 
 

@@ -162,6 +162,15 @@ def test_path_outside_of_the_roots_is_refused(tmp_path: Path) -> None:
     assert error_of(str(outside), [])
 
 
+def test_local_path_is_limited_in_bytes(tmp_path: Path) -> None:
+    """PostgreSQL can't index a longer value, whatever its number of characters."""
+    path = create_repository(tmp_path.joinpath(*["\N{CJK UNIFIED IDEOGRAPH-8CC7}" * 84] * 14))
+    assert len(str(path)) < MAX_LENGTH
+    assert error_of(str(path), [tmp_path]) == f"The path must not be longer than {MAX_LENGTH} bytes."
+    (tmp_path / "link").symlink_to(path)
+    assert error_of(f"{tmp_path}/link", [tmp_path]) == f"The path must not be longer than {MAX_LENGTH} bytes."
+
+
 def test_error_of_a_local_path_reveals_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")

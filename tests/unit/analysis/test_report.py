@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from app.analysis.git import GitRepository
+from app.analysis.failures import AnalysisError
+from app.analysis.git import CHUNK_BYTES, MAX_RECORD_BYTES, GitRepository
 from app.analysis.report import build as report_of
 from harness.repositories import (
     ADA,
@@ -340,7 +342,8 @@ MEASURE = """
 import json, resource, sys
 from datetime import datetime
 from pathlib import Path
-from app.analysis.git import GitRepository
+from app.analysis.failures import AnalysisError
+from app.analysis.git import CHUNK_BYTES, MAX_RECORD_BYTES, GitRepository
 from app.analysis.report import build
 report = build(GitRepository(Path(sys.argv[1])), datetime.fromisoformat(sys.argv[2]), lambda fraction, step: None)
 peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -361,3 +364,22 @@ def test_memory_does_not_grow_with_the_history(tmp_path: Path) -> None:
     assert (short["commits"], full["commits"]) == (few, more)
     assert full["kilobytes"] < 2 * short["kilobytes"]
     assert full["hotspots"] == literal.hotspots(tmp_path / f"{more}.git", ago(365) - 2000)
+
+
+def test_very_long_author_name_is_refused_in_linear_time(tmp_path: Path) -> None:
+    build(tmp_path, [Commit(ago(1), author=b"x" * 16 * 1024**2 + b" <x@example.org>")])
+    begin = time.process_time()
+    with pytest.raises(AnalysisError, match=r"a name or path that is longer than 1 MB") as caught:
+        report_of(GitRepository(tmp_path), NOW, lambda *_: None)
+    assert caught.value.permanent
+    assert time.process_time() - begin < 0.5
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, MAX_RECORD_BYTES])
+def test_records_of_any_length(size: int, tmp_path: Path) -> None:
+    """The boundaries of chunks are never visible in records."""
+    build(tmp_path, [Commit(ago(1))])
+    repository = GitRepository(tmp_path)
+    for text in (b"x" * size + b"\n\ny\n", b"a\n" + b"x" * size + b"\ny"):
+        name = add_blob(tmp_path, text)
+        assert b"\n".join(repository.records("cat-file", "blob", name, end=b"\n")) == text.removesuffix(b"\n")
