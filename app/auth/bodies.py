@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
-from app.auth.passwords import MAX_LENGTH, MIN_LENGTH
+from app.auth.passwords import MAX_LENGTH, MIN_LENGTH, is_too_long
 from app.auth.service import EMAIL, MAX_EMAIL_LENGTH
 from app.auth.store import User
 from app.http.api import Body
 
+
+def _limit_length(password: str) -> str:
+    if is_too_long(password):
+        raise PydanticCustomError("string_too_long", f"A password has at most {MAX_LENGTH} characters.")
+    return password
+
+
 Email = Annotated[str, Field(min_length=3, max_length=MAX_EMAIL_LENGTH, pattern=f"^{EMAIL.pattern}$")]
-NewPassword = Annotated[str, Field(min_length=MIN_LENGTH, max_length=MAX_LENGTH)]
-KnownPassword = Annotated[str, Field(max_length=MAX_LENGTH)]
+KnownPassword = Annotated[str, AfterValidator(_limit_length), WithJsonSchema({"type": "string", "maxLength": MAX_LENGTH})]
+NewPassword = Annotated[
+    str,
+    Field(min_length=MIN_LENGTH),
+    AfterValidator(_limit_length),
+    WithJsonSchema({"type": "string", "minLength": MIN_LENGTH, "maxLength": MAX_LENGTH}),
+]
 
 
 class RegistrationBody(Body):

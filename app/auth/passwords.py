@@ -3,7 +3,9 @@
 import contextlib
 import os
 import threading
+import unicodedata
 from collections.abc import Callable
+from enum import IntEnum
 from typing import TypeVar
 
 from argon2 import PasswordHasher
@@ -15,7 +17,8 @@ from app.core.threads import NativeThreads
 
 T = TypeVar("T")
 
-MIN_LENGTH, MAX_LENGTH = 8, 256  # ASVS 5.0: 6.2.1 and 6.2.9
+MIN_LENGTH, MAX_LENGTH = 8, 256  # ASVS 5.0: 6.2.1 and 6.2.9; of the normalized password
+MAX_DECOMPOSITION = 4  # characters that one character of NFC consists of at most
 
 # OWASP Password Storage Cheat Sheet, Argon2id: 19 MiB, 2 passes, 1 lane. About 20 ms of one core.
 MEMORY_KIB, PASSES, LANES = 19 * 1024, 2, 1
@@ -30,12 +33,26 @@ _COMMON_PASSWORDS: frozenset[str] = frozenset(FREQUENCY_LISTS["passwords"])
 _SITE_WORDS = ("reporadar",)
 
 
+def normalize(password: str) -> str:
+    """Return the form that is hashed: NFC with plain spaces, as in the OpaqueString profile (RFC 8265, 4.2).
+
+    Keyboards and systems encode the same characters differently: é is one character or two. Nothing is rejected here.
+    """
+    spaced = "".join([" " if unicodedata.category(character) == "Zs" else character for character in password])
+    return unicodedata.normalize("NFC", spaced)
+
+
+def is_too_long(password: str) -> bool:
+    return len(password) > MAX_DECOMPOSITION * MAX_LENGTH or len(normalize(password)) > MAX_LENGTH
+
+
 def find_weakness(password: str, email: str) -> str | None:
     """Return a sentence for the user why a password is not accepted. There are no composition rules (ASVS 5.0: 6.2.5)."""
+    if is_too_long(password):
+        return f"Use at most {MAX_LENGTH} characters."
+    password = normalize(password)
     if len(password) < MIN_LENGTH:
         return f"Use at least {MIN_LENGTH} characters."
-    if len(password) > MAX_LENGTH:
-        return f"Use at most {MAX_LENGTH} characters."
     folded = password.casefold()
     if folded in _COMMON_PASSWORDS:
         return "This password is too common. Choose another one."
@@ -44,6 +61,14 @@ def find_weakness(password: str, email: str) -> str | None:
     if len(folded) < MIN_LENGTH_WITHOUT_CONTEXT:
         return "This password contains little more than your e-mail address or the name of this site. Choose another one."
     return None
+
+
+class Match(IntEnum):
+    """Whether a password is the right one. Only NONE is false."""
+
+    NONE = 0
+    CURRENT = 1
+    OUTDATED = 2  # the hash should be renewed: older parameters, or made of the password as typed
 
 
 class Passwords:
@@ -56,14 +81,25 @@ class Passwords:
         self._dummy_hash = self._hasher.hash(os.urandom(16).hex())
 
     def hash(self, password: str) -> str:
-        return self._run_in_thread(lambda: self._hasher.hash(password))
+        return self._run_in_thread(lambda: self._hasher.hash(normalize(password)))
 
-    def verify(self, password_hash: str | None, password: str) -> bool:
-        """`password_hash` is None for an account that does not exist: this takes as long and returns False."""
-        return self._run_in_thread(lambda: self._matches(password_hash or self._dummy_hash, password)) and bool(password_hash)
+    def verify(self, password_hash: str | None, password: str) -> Match:
+        """`password_hash` is None for an account that does not exist: this takes as long and returns NONE.
+
+        Hashes of earlier versions were made of the password as typed. It is tried too where it differs.
+        """
+        match = self._run_in_thread(lambda: self._match(password_hash or self._dummy_hash, password))
+        return match if password_hash else Match.NONE
 
     def is_outdated(self, password_hash: str) -> bool:
         return self._hasher.check_needs_rehash(password_hash)
+
+    def _match(self, password_hash: str, password: str) -> Match:
+        normalized = normalize(password)
+        if self._matches(password_hash, normalized):
+            return Match.OUTDATED if self.is_outdated(password_hash) else Match.CURRENT
+        is_as_typed = password != normalized and self._matches(password_hash, password)
+        return Match.OUTDATED if is_as_typed else Match.NONE
 
     def _matches(self, password_hash: str, password: str) -> bool:
         try:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from app.auth import audit, store
 from app.auth.limits import Buckets, RateLimiter
-from app.auth.passwords import Passwords, find_weakness
+from app.auth.passwords import Match, Passwords, find_weakness
 from app.auth.store import EmailTaken, User
 from app.core import metrics
 from app.core.callbacks import do_nothing
@@ -102,14 +102,15 @@ class Accounts:
         email = email.strip().lower()
         user = self._database.run(store.by_email, email) if EMAIL.fullmatch(email) else None
         with self._attempt(user, email, client, "login"):
-            if not self._passwords.verify(user.password_hash if user else None, password):
+            match = self._passwords.verify(user.password_hash if user else None, password)
+            if not match:
                 metrics.attempts.labels("login", "failed").inc()
                 audit.log_event("login.failed", client.address, account=audit.account_digest(email))
                 raise WrongPassword
         assert user is not None
         metrics.attempts.labels("login", "succeeded").inc()
         audit.log_event("login.succeeded", client.address, user=user.id)
-        return self._rehashed(user, password)
+        return self._set_password(user, password, version=user.password_version) if match is Match.OUTDATED else user
 
     def change_password(self, user: User, current: str, new: str, client: Client) -> User:
         """Return the user with the new password version. Sessions with an older version are no longer valid."""
@@ -167,11 +168,6 @@ class Accounts:
             audit.log_event(f"{kind}.limited", client.address, account=audit.account_digest(email))
             raise TooMany("Too many attempts. Please wait before you try again.", retry_after=seconds)
         return token
-
-    def _rehashed(self, user: User, password: str) -> User:
-        if not self._passwords.is_outdated(user.password_hash):
-            return user
-        return self._set_password(user, password, version=user.password_version)
 
     def _set_password(self, user: User, password: str, version: int) -> User:
         password_hash = self._passwords.hash(password)

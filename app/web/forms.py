@@ -4,7 +4,7 @@ import re
 
 from flask import request
 
-from app.auth.passwords import MAX_LENGTH
+from app.auth.passwords import MAX_LENGTH, is_too_long
 from app.core.errors import Invalid, Problem
 
 # Only paths of this site. Browsers treat `//host` and `/\host` as other sites, and ignore tabs and line breaks.
@@ -18,7 +18,7 @@ def text(field: str) -> str:
 def password(field: str) -> str:
     """Return the password. Raise Invalid if it is too long, so that the server never hashes very long texts."""
     entered = text(field)
-    if len(entered) > MAX_LENGTH:
+    if is_too_long(entered):
         raise Invalid.field(field, f"A password has at most {MAX_LENGTH} characters.")
     return entered
 

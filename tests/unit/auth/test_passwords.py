@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import sys
+import unicodedata
+
 import gevent
 import pytest
 from argon2 import PasswordHasher
 
 from app.auth import passwords
-from app.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords, find_weakness
+from app.auth.passwords import MAX_LENGTH, MIN_LENGTH, Match, Passwords, find_weakness, is_too_long, normalize
 from app.core.errors import Unavailable
 
 EMAIL = "grace.hopper@example.org"
@@ -94,6 +97,60 @@ def test_password_matches_only_its_own_hash(hashing: Passwords) -> None:
         assert not hashing.verify(hashed, other)
 
 
+NFC, NFD = "pâté-crème brûlée", "pa\u0302te\u0301-cre\u0300me bru\u0302le\u0301e"
+SAME = [(NFC, NFD), ("한국어 비밀번호", unicodedata.normalize("NFD", "한국어 비밀번호")), ("\u212bngström unit", "Ångström unit")]
+
+
+@pytest.mark.parametrize(("one", "other"), [*SAME, ("seven\u00a0green\u3000bicycles", "seven green bicycles")])
+def test_password_matches_in_each_encoding_of_its_characters(hashing: Passwords, one: str, other: str) -> None:
+    assert one != other
+    for registered, typed in ((one, other), (other, one)):
+        assert hashing.verify(hashing.hash(registered), typed) is Match.CURRENT
+
+
+def test_compatible_characters_case_and_number_of_spaces_differ(hashing: Passwords) -> None:
+    hashed = hashing.hash("ﬁve  Small cats²")
+    for other in ("five  Small cats²", "ﬁve  Small cats2", "ﬁve Small cats²", "ﬁve  small cats²"):
+        assert hashing.verify(hashed, other) is Match.NONE
+
+
+def test_hash_of_the_password_as_typed_matches_and_is_outdated(hashing: Passwords) -> None:
+    as_typed = hashing._hasher.hash(NFD)
+    assert hashing.verify(as_typed, NFD) is Match.OUTDATED
+    assert hashing.verify(as_typed, NFC) is Match.NONE
+    assert hashing.verify(as_typed, NFD + "!") is Match.NONE
+
+
+@pytest.mark.parametrize(("typed", "work"), [(NFC, ["verify"]), (NFD, ["verify", "verify"])])
+def test_password_as_typed_is_tried_only_if_it_differs(typed: str, work: list[str]) -> None:
+    hashing, hasher = Passwords(), CountingHasher()
+    known = hashing.hash(GOOD)
+    hashing._hasher = hasher
+    for password_hash in (known, None):  # an unknown account costs the same
+        hasher.calls.clear()
+        assert hashing.verify(password_hash, typed) is Match.NONE
+        assert hasher.calls == work
+
+
+def test_length_is_that_of_the_normalized_password() -> None:
+    longest = "각" * MAX_LENGTH
+    assert find_weakness(unicodedata.normalize("NFD", longest), EMAIL) is None
+    assert is_too_long(unicodedata.normalize("NFD", longest + "각"))
+    short = unicodedata.normalize("NFD", "각" * (MIN_LENGTH - 1))
+    assert len(short) > MIN_LENGTH
+    assert "at least" in (find_weakness(short, EMAIL) or "")
+
+
+def test_no_character_of_nfc_consists_of_more_characters_than_allowed() -> None:
+    longest = max(len(unicodedata.normalize("NFD", chr(number))) for number in range(sys.maxunicode + 1))
+    assert longest == passwords.MAX_DECOMPOSITION
+
+
+def test_normalization_keeps_everything_else() -> None:
+    for kept in (GOOD, NFC, "tab\tline\nzero\u200bwidth", "🐎🔋📎"):
+        assert normalize(kept) == kept
+
+
 def test_hashes_use_argon2id_with_owasp_parameters(hashing: Passwords) -> None:
     assert hashing.hash(GOOD).startswith("$argon2id$v=19$m=19456,t=2,p=1$")
 
@@ -138,7 +195,7 @@ def test_exception_frees_its_queue_slot(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(passwords, "MAX_WAITING", 1)
     hashing = Passwords()
     for _ in range(3):
-        with pytest.raises(AttributeError):
+        with pytest.raises(TypeError):
             hashing.hash(7)  # type: ignore[arg-type]
     assert hashing.hash(GOOD)
 

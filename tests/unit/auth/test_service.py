@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from app.auth import store
 from app.auth.limits import Buckets, MemoryRateLimiter
-from app.auth.passwords import Passwords
+from app.auth.passwords import LANES, MEMORY_KIB, PASSES, Passwords
 from app.auth.service import Accounts, Client, NotConfirmed, WrongPassword, normalize_email
 from app.auth.store import User
 from app.core import config
@@ -259,6 +259,30 @@ def test_login_updates_an_outdated_hash(accounts: Accounts, ada: User, database:
     assert user.password_version == 1  # sessions stay
     assert accounts.get(ada.id) == user
     assert accounts.log_in(EMAIL, PASSWORD, CLIENT) == user
+
+
+NFC, NFD = "pâté-crème brûlée", "pa\u0302te\u0301-cre\u0300me bru\u0302le\u0301e"
+
+
+def test_login_with_another_encoding_of_the_password_succeeds(accounts: Accounts) -> None:
+    ada = accounts.register(EMAIL, NFC, CLIENT)
+    assert accounts.log_in(EMAIL, NFD, CLIENT) == ada
+    changed = accounts.change_password(ada, NFD, NEW_PASSWORD + NFD, CLIENT)
+    accounts.delete(changed, NEW_PASSWORD + NFC, CLIENT)
+
+
+def test_login_renews_a_hash_of_the_password_as_typed(accounts: Accounts, ada: User, database: Database) -> None:
+    assert database.run(store.set_password, ada, PasswordHasher(PASSES, MEMORY_KIB, LANES).hash(NFD), version=1)
+    assert isinstance(problem_of(lambda: accounts.log_in(EMAIL, NFC, CLIENT)), WrongPassword)
+    user = accounts.log_in(EMAIL, NFD, CLIENT)
+    assert user.password_version == 1  # sessions stay
+    assert accounts.log_in(EMAIL, NFC, CLIENT) == accounts.log_in(EMAIL, NFD, CLIENT) == accounts.get(ada.id) == user
+
+
+def test_two_forms_of_a_password_are_one_attempt(accounts: Accounts, ada: User, limiter: RecordingLimiter) -> None:
+    for _ in range(LOGIN_LIMIT):
+        assert isinstance(problem_of(lambda: accounts.log_in(EMAIL, NFD, CLIENT)), WrongPassword)
+    assert isinstance(problem_of(lambda: accounts.log_in(EMAIL, NFD, CLIENT)), TooMany)
 
 
 # Password change and deletion.
