@@ -53,7 +53,7 @@ class Sample:
 @dataclass(frozen=True)
 class Advice:
     metric: str
-    value: float  # median of the window
+    value: float  # median of the window; while that is below the threshold, the value that keeps the advice
     threshold: float
     action: str
     cause: str
@@ -81,11 +81,11 @@ class Advisor:
         seconds = min(step, LONGEST_STEP_SECONDS) if math.isfinite(step) else 0.0
         self._cpu.observe(at, seconds, sample.cpu_percent)
         self._memory.observe(at, seconds, sample.memory_percent)
-        self._p95.observe(at, seconds, sample.p95_ms or 0.0)
-        self._redis.observe(at, seconds, sample.redis_latency_ms or 0.0)
+        self._p95.observe(at, seconds, sample.p95_ms)
+        self._redis.observe(at, seconds, sample.redis_latency_ms)
         self._connections.observe(at, seconds, sample.connections)
         self._loop.observe(at, seconds, sample.loop_delay_ms)
-        self._database.observe(at, seconds, sample.database_latency_ms or 0.0)
+        self._database.observe(at, seconds, sample.database_latency_ms)
         self._last_at = at
 
     def advice(self) -> list[Advice]:
@@ -160,13 +160,17 @@ class _ThresholdWatch:
 
     def __init__(self, threshold: float, window: float) -> None:
         self.threshold = threshold
-        self.value = 0.0  # median of the window
+        self.value = 0.0  # see Advice
         self.is_high = False
         self.last_high_at, self.last_high = -math.inf, 0.0  # when the median was last above the threshold, and its value then
         self._window = window
         self._samples: deque[tuple[float, float, float]] = deque()  # at, seconds that it covers, value
 
-    def observe(self, at: float, seconds: float, value: float) -> None:
+    def observe(self, at: float, seconds: float, value: float | None) -> None:
+        if value is None:  # nothing is left to judge
+            self._samples.clear()
+            self.value, self.is_high = 0.0, False
+            return
         self._samples.append((at, seconds, value))
         while self._samples[0][0] <= at - self._window:
             self._samples.popleft()
@@ -174,10 +178,13 @@ class _ThresholdWatch:
             return
         by_value = sorted((value, seconds) for _, seconds, value in self._samples)
         self.value = _quantile(by_value, BEGIN_QUANTILE)
+        high_value = _quantile(by_value, END_QUANTILE)
         if self.value > self.threshold:
             self.is_high, self.last_high_at, self.last_high = True, at, self.value
-        elif _quantile(by_value, END_QUANTILE) < self.threshold * END_SHARE:
+        elif high_value < self.threshold * END_SHARE:
             self.is_high = False
+        elif self.is_high:
+            self.value = high_value
 
 
 def _quantile(by_value: list[tuple[float, float]], share: float) -> float:

@@ -198,7 +198,25 @@ def test_advice_persists_slightly_below_the_threshold(instance: Instance) -> Non
     assert instance.changes == [("cpu_percent", True), ("cpu_percent", False)]
 
 
-def test_missing_values_count_as_zero(instance: Instance) -> None:
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("below", [0.0, 0.5])
+def test_advice_always_states_a_value_that_justifies_it(instance: Instance, metric: str, below: float) -> None:
+    instance.observe(FIVE_MINUTES, **{metric: OVERLOADED[metric]})
+    while current := instance.advice().get(metric):
+        assert current.value >= THRESHOLDS[metric] * advice.END_SHARE, current
+        instance.observe(1, **{metric: THRESHOLDS[metric] * below})
+
+
+def test_advice_on_responses_ends_with_the_first_minute_without_requests(instance: Instance) -> None:
+    instance.observe(FIVE_MINUTES, p95_ms=2000)
+    assert "p95_ms" in instance.advice()
+    instance.observe(1, p95_ms=None)
+    assert instance.advice() == {}
+    instance.observe(advice.P95_WINDOWS * WINDOW_SECONDS * 0.7, p95_ms=2000)
+    assert instance.advice() == {}  # the time without requests does not count
+
+
+def test_missing_values_give_no_advice(instance: Instance) -> None:
     instance.observe(FIVE_MINUTES, p95_ms=None, redis_latency_ms=None, database_latency_ms=None)
     assert instance.advice() == {}
     instance.observe(FIVE_MINUTES, p95_ms=2000)
