@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import time
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from flask.testing import FlaskClient
 from pydantic import BaseModel
 from werkzeug.test import TestResponse
 
-from app.http.api import MAX_BODY_BYTES, Body, json_response, no_content, operation
+from app.http.api import MAX_BODY_BYTES, MAX_MEMBERS, Body, json_response, no_content, operation
 from tests.unit.conftest import MakeApp
 
 
@@ -108,6 +110,35 @@ def test_body_with_too_many_faults_is_422_without_a_list(client: FlaskClient) ->
     response = client.post("/api/sizes", json={"sizes": ["x"] * 21})
     assert response.status_code == 422
     assert len(response.text) < 1000
+
+
+MANY = 90_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({f"k{number:05}": 1 for number in range(MANY)}, separators=(",", ":")),
+        json.dumps({"name": "a", "size": [[{}, {f"{number}": ""}] for number in range(MANY // 3)]}),
+        json.dumps({"name": [""] * MANY}),
+    ],
+    ids=["unknown keys", "nested", "array"],
+)
+def test_body_with_too_many_members_is_422_without_validation(client: FlaskClient, body: str) -> None:
+    durations = []
+    for _ in range(3):
+        began = time.thread_time()
+        response = client.post("/api/things", data=body, content_type="application/json")
+        durations.append(time.thread_time() - began)
+        assert response.status_code == 422
+        assert "keys and array items" in response.text
+    assert min(durations) < 0.05  # validation takes several times as long
+
+
+def test_commas_in_strings_are_no_members(client: FlaskClient) -> None:
+    name = ',"\\' * MAX_MEMBERS
+    response = client.post("/api/things", data=json.dumps({"name": name}), content_type="application/json")
+    assert (response.status_code, response.json) == (201, {"name": name})
 
 
 @pytest.mark.parametrize("content_type", ["multipart/form-data", "application/x-www-form-urlencoded"])
