@@ -1,4 +1,4 @@
-# What one needs from a fresh checkout: `make run`, `make fleet`, `make test`, `make bench`, `make check`. README.md says more.
+# Main targets: `make run`, `make fleet`, `make test`, `make bench`, `make check`. README.md describes them.
 
 # Several terminals may start on a fresh checkout at once: the first installs, the others wait for it.
 lock := $(shell command -v flock >/dev/null && echo flock Makefile)
@@ -18,11 +18,11 @@ test: installed-dev
 	@scripts/install-test-servers
 	@scripts/run-tests $(ARGS)
 
-# The same with full counts, and the tests that take too long for every day. Required before a release.
+# All tests with full counts, plus the slow ones. Required before a release.
 test-full: export REPORADAR_TEST_FULL = 1
 test-full: test
 
-# The measurements of docs/performance.md, some minutes long. With Node (npm) there is a peer in it.
+# The measurements of docs/performance.md; takes some minutes. With npm installed, a Node application is measured too.
 bench: installed-dev
 	@scripts/install-test-servers
 	@.venv/bin/python -m bench
@@ -51,8 +51,8 @@ installed installed-dev:
 .venv/.installed: requirements.txt
 .venv/.installed-dev: requirements-dev.txt
 
-# pip takes a package that it copied by half for an installed one. Therefore .usable is away while pip works: when that
-# is interrupted, the next run begins with a new virtualenv. It comes back with its old time, so nothing is out of date.
+# pip treats a partly copied package as installed. Therefore .usable is moved away while pip runs: if pip is interrupted, the next run
+# creates a new virtualenv. Moving it back keeps its time, so nothing becomes out of date.
 .venv/.installed .venv/.installed-dev: .venv/.usable
 	echo "Installing $(filter %.txt,$^) into .venv"
 	mv .venv/.usable .venv/.unfinished

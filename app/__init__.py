@@ -1,4 +1,4 @@
-"""RepoRadar. `create_app` is the reading list of the application: it names every part and what each part needs."""
+"""RepoRadar. `create_app` builds the application from its parts; read it to see what there is and what each part needs."""
 
 from dataclasses import dataclass
 
@@ -81,7 +81,7 @@ class Services:
     exports: Exports
     analytics_reports: AnalyticsReports
     notifications: Notifications
-    queues: JobQueues
+    job_queues: JobQueues
     repositories: Repositories
 
 
@@ -120,7 +120,7 @@ def create_infrastructure(config: Config) -> Infrastructure:
 
 
 def create_services(config: Config, parts: Infrastructure) -> Services:
-    database, publish = parts.database, parts.adapters.queue.publish
+    database, publish = parts.database, parts.adapters.message_queue.publish
     analytics = Analytics(config, database, parts.adapters.intake, publish)
     notifications = Notifications(database, publish)
     queues = JobQueues(parts.adapters.broker)
@@ -130,7 +130,7 @@ def create_services(config: Config, parts: Infrastructure) -> Services:
         exports=Exports(database, queues.exports.send),
         analytics_reports=AnalyticsReports(database, PAGE_VIEWED, FUNNELS),
         notifications=notifications,
-        queues=queues,
+        job_queues=queues,
         repositories=Repositories(config, database, notifications, queues.analyses.send),
     )
 
@@ -187,7 +187,7 @@ def register_commands(app: Flask) -> None:
 
 
 def register_sockets(app: Flask, config: Config, parts: Infrastructure, services: Services) -> None:
-    queue = parts.adapters.queue
+    queue = parts.adapters.message_queue
     socketio = realtime_sockets.init_app(app, config, parts.instance, queue, services.notifications, parts.lifecycle)
     connections: Connections = app.extensions["connections"]
     parts.vitals.count_sockets = lambda: len(connections)
@@ -204,7 +204,7 @@ def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, serv
         lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.not_ready_reason)
     tracking.init_app(app, config, services.analytics, services.accounts, lifecycle)
     if parts.adapters.runs_jobs:
-        pool = create_worker_pool(config, parts.database, services.notifications, services.queues, size=1, is_embedded=True)
+        pool = create_worker_pool(config, parts.database, services.notifications, services.job_queues, size=1, is_embedded=True)
         lifecycle.add("jobs", background=pool.start, on_stop_begin=pool.stop)
     lifecycle.add("load", background=parts.load.run)
     lifecycle.add("vitals", background=parts.vitals.run)

@@ -22,8 +22,8 @@ from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
 from app.jobs.broker import local_broker, redis_broker
+from app.realtime.message_queue import LocalMessageQueue, MessageQueue, RedisMessageQueue
 from app.realtime.publisher import RedisPublisher
-from app.realtime.queue import LocalQueue, RedisQueue, SocketQueue
 from app.redis.client import PooledRedis, RedisCommands, connect
 from app.redis.multiplexed import MultiplexedRedis
 from app.server.lifecycle import Lifecycle
@@ -46,7 +46,7 @@ class Adapters:
     sessions: SessionStore
     limiter: RateLimiter
     refresh_keys: Callable[[], None]
-    queue: SocketQueue
+    message_queue: MessageQueue
     publish_from_command: Publish  # for a process that is not an instance: the command line
     broker: dramatiq.Broker
     runs_jobs: bool  # False where worker processes run them
@@ -89,12 +89,12 @@ def choose(
 
 
 def _embedded(config: Config, me: Instance, database: Database, lifecycle: Lifecycle, vitals: Vitals) -> Adapters:
-    queue = LocalQueue()
+    queue = LocalMessageQueue()
     return Adapters(
         sessions=SqlSessionStore(database),
         limiter=MemoryRateLimiter(),
         refresh_keys=do_nothing,
-        queue=queue,
+        message_queue=queue,
         publish_from_command=do_nothing,
         broker=local_broker(),
         runs_jobs=True,
@@ -115,7 +115,7 @@ def _fleet(
     signing = next(keyring for keyring in keyrings if keyring.name == "signing")
     consistency = ConsistencyCheck(me, lifecycle, database, config.database_pool_size)
     membership = FleetMembership(Registry(clients.with_long_timeout), me, keyrings, lifecycle, consistency, vitals)
-    queue = RedisQueue(clients.with_long_timeout, signing)
+    queue = RedisMessageQueue(clients.with_long_timeout, signing)
     broker = redis_broker(clients.client)
     lifecycle.add("message queue", background=queue.run, check=queue.not_ready_reason)
     lifecycle.add(
@@ -131,7 +131,7 @@ def _fleet(
         sessions=RedisSessionStore(clients.client, clients.shared, config.session_max_age),
         limiter=RedisRateLimiter(clients.client, signing),
         refresh_keys=lambda: membership.refresh(Registry(clients.client)),
-        queue=queue,
+        message_queue=queue,
         publish_from_command=RedisPublisher(clients.client, signing).publish,
         broker=broker,
         runs_jobs=False,

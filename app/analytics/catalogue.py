@@ -25,7 +25,7 @@ DECLARED_EVENTS = (
     DeclaredEvent(PAGE_VIEWED, "navigation", "A page was opened", properties=_PATH),
     DeclaredEvent(PAGE_LEFT, "navigation", "A page was left", properties=_PATH | {"seconds": "how long the page was visible"}),
     DeclaredEvent(SIGN_UP_OPENED, "account", "The sign-up form was opened", endpoints=("web.register",)),
-    DeclaredEvent(SIGNED_UP, "account", "An account was created", endpoints=("web.open_account", "auth.register")),
+    DeclaredEvent(SIGNED_UP, "account", "An account was created", endpoints=("web.create_account", "auth.register")),
     DeclaredEvent(
         REPOSITORY_ADDED, "repositories", "A repository was added", endpoints=("web.add_repository", "repositories.add")
     ),

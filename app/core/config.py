@@ -247,7 +247,7 @@ def from_environment_or_exit() -> Config:
 
 
 def exit_with_faults(faults: list[str]) -> NoReturn:
-    lines = [f"RepoRadar does not start: {len(faults)} fault(s) in its configuration", *(f"  {fault}" for fault in faults)]
+    lines = [f"RepoRadar does not start: {len(faults)} configuration error(s)", *(f"  {fault}" for fault in faults)]
     sys.stderr.write("\n".join(lines) + "\n")
     sys.exit(EX_CONFIG)
 

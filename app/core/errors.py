@@ -113,7 +113,7 @@ def _unexpected(error: BaseException) -> Response:
     # Flask has logged the traceback. A Problem arrives here if saving the session raised it after the view.
     if isinstance(error, Problem):
         return _problem(error)
-    return _render(Problem("An unexpected error occurred. Search the log for the request ID to find the cause."))
+    return _render(Problem("An unexpected error occurred. Report the request ID to the operator."))
 
 
 def _render(problem: Problem) -> Response:

@@ -135,7 +135,7 @@ class JobRunner(ABC, Generic[LeaseType]):
         if notifications is None:
             log.info("%s %d lost its lease before its outcome was saved", self.kind, lease.job_id)
             return
-        log.info("%s %d finished", self.kind, lease.job_id)
+        log.info("outcome of %s %d saved", self.kind, lease.job_id)
         self._publish_state(lease)
         self._push(notifications)
 

@@ -1,4 +1,4 @@
-"""Keeps `python -m app.jobs.worker` working as a command for `app.worker`: service files of earlier releases use it."""
+"""Keeps `python -m app.jobs.worker` working as a command for `app.worker`: existing service files use it."""
 
 import runpy
 

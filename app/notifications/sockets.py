@@ -7,11 +7,11 @@ from flask_socketio import SocketIO
 from app.core.errors import Invalid
 from app.notifications.service import Notifications
 from app.realtime.connections import Connection, Connections
-from app.realtime.queue import SocketQueue
+from app.realtime.message_queue import MessageQueue
 from app.realtime.sockets import on_client_event
 
 
-def init_app(socketio: SocketIO, queue: SocketQueue, connections: Connections, notifications: Notifications) -> None:
+def init_app(socketio: SocketIO, queue: MessageQueue, connections: Connections, notifications: Notifications) -> None:
     def on_notification(data: dict[str, Any]) -> None:
         for connection in connections.of_user(data["user_id"]):
             connection.delivery.deliver(data["item"])

@@ -20,8 +20,8 @@ from app.http.security import is_cross_site
 from app.realtime import transport
 from app.realtime.connections import IDENTITY, Connection, Connections, Delivery, Identity, ValidIdentities
 from app.realtime.handshake_guard import HandshakeGuard
+from app.realtime.message_queue import MessageQueue
 from app.realtime.packets import ClientPacket
-from app.realtime.queue import SocketQueue
 from app.realtime.websocket import MAX_MESSAGE_BYTES
 from app.server.lifecycle import Lifecycle
 from app.sessions.interface import SessionInterface
@@ -53,7 +53,7 @@ class NotificationSource(Protocol):
 
 
 def init_app(
-    app: Flask, config: Config, me: Instance, queue: SocketQueue, notifications: NotificationSource, lifecycle: Lifecycle
+    app: Flask, config: Config, me: Instance, queue: MessageQueue, notifications: NotificationSource, lifecycle: Lifecycle
 ) -> SocketIO:
     """Build the Socket.IO server and put it, behind its guard, in front of the application."""
     wsgi_app = app.wsgi_app
@@ -104,7 +104,7 @@ def on_client_event(socketio: SocketIO, event: str, handler: ClientEventHandler)
     socketio.server.on(event, acknowledge)
 
 
-def _create_server(app: Flask, config: Config, queue: SocketQueue) -> SocketIO:
+def _create_server(app: Flask, config: Config, queue: MessageQueue) -> SocketIO:
     return SocketIO(
         app,
         async_mode="gevent",  # the event loop of gunicorn's worker
@@ -123,7 +123,7 @@ def _create_server(app: Flask, config: Config, queue: SocketQueue) -> SocketIO:
 def _handle_connections(
     socketio: SocketIO,
     connections: Connections,
-    queue: SocketQueue,
+    queue: MessageQueue,
     notifications: NotificationSource,
     me: Instance,
     valid_identities: ValidIdentities,
@@ -156,7 +156,7 @@ def _handle_connections(
     socketio.server.on("disconnect", lambda sid, *_: connections.remove(sid))
 
 
-def _end_sockets_with_sessions(app: Flask, connections: Connections, queue: SocketQueue) -> None:
+def _end_sockets_with_sessions(app: Flask, connections: Connections, queue: MessageQueue) -> None:
     queue.on("sessions_ended", connections.on_sessions_ended)
     _interface(app).on_ended.append(lambda ended: queue.publish([Message(ALL_INSTANCES, "sessions_ended", asdict(ended))]))
 

@@ -54,7 +54,7 @@ def available() -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
-        raise Unavailable("The session store does not answer. Please try again in a moment.") from error
+        raise Unavailable("Redis does not answer. Please try again in a moment.") from error
 
 
 class RedisCommands(ABC):

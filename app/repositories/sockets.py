@@ -7,12 +7,12 @@ from flask_socketio import SocketIO
 
 from app.core.errors import Invalid
 from app.realtime.connections import Connection, Connections
-from app.realtime.queue import SocketQueue
+from app.realtime.message_queue import MessageQueue
 from app.realtime.sockets import on_client_event
 from app.repositories.service import Repositories
 
 
-def init_app(socketio: SocketIO, queue: SocketQueue, connections: Connections, repositories: Repositories) -> None:
+def init_app(socketio: SocketIO, queue: MessageQueue, connections: Connections, repositories: Repositories) -> None:
     muted: WeakKeyDictionary[Connection, set[int]] = WeakKeyDictionary()  # IDs of repositories
 
     def on_analysis(data: dict[str, Any]) -> None:

@@ -19,7 +19,8 @@ def lock_data_folder(config: Config) -> None:
         fcntl.flock(_lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         sys.stderr.write(
-            f"RepoRadar does not start: another embedded instance runs on the data in {config.data_folder}.\n"
+            f"RepoRadar does not start: another embedded instance already uses the data in {config.data_folder}.\n"
+            "Stop it, or set another DATABASE_URL.\n"
             "For several instances use Redis and PostgreSQL (USE_REDIS_SESSIONS=true).\n"
         )
         sys.exit(EX_CONFIG)

@@ -115,7 +115,10 @@ class Lifecycle:
             reasons = "; ".join(self.check_readiness())
             without_durations = _DURATION.sub("", reasons)  # or a growing "for 12 s" would be logged every second
             if without_durations != last_logged:
-                log.log(logging.WARNING if reasons else logging.INFO, "not ready: %s" if reasons else "ready%s", reasons)
+                if reasons:
+                    log.warning("not ready: %s", reasons)
+                else:
+                    log.info("instance is ready")
             last_logged = without_durations
             gevent.sleep(WATCH_SECONDS)
 
@@ -139,7 +142,7 @@ class Lifecycle:
 
     def drain(self) -> StopReport:
         """Begin the stop: readiness turns 503 at once."""
-        log.info("draining: no longer ready")
+        log.info("stop requested: draining, no longer ready")
         self.phase = DRAINING
         self.report = StopReport()
         metrics.ready.set(0)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.02
 GIVE_UP_SECONDS = 2.0  # before SHUTDOWN_TIMEOUT expires, unfinished requests are cut off
-CLOSE_SECONDS = 1.0  # of these, at least, for closing all parts of the application
+CLOSE_SECONDS = 1.0  # minimum time for closing all parts of the application, taken from GIVE_UP_SECONDS
 WEBSOCKET_CLOSE_SECONDS = 3.0  # for clients to receive their last messages and to answer the close frame
 MASTER_CLOSE_SECONDS = 0.2
 HOOKS_SECONDS = 0.5  # at least, for disconnecting clients, even if the delay has used up the time

@@ -6,12 +6,12 @@ import gevent
 
 from app import create_app
 from app.core import config
-from app.realtime import queue
-from app.realtime.queue import RedisQueue
+from app.realtime import message_queue
+from app.realtime.message_queue import RedisMessageQueue
 
 SUBSCRIBE_SECONDS = 0.2
 
-commands = queue._commands
+commands = message_queue._commands
 
 
 def slow_commands(name: str, rooms: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -20,11 +20,11 @@ def slow_commands(name: str, rooms: Sequence[str]) -> Iterator[tuple[str, ...]]:
     return commands(name, rooms)
 
 
-def return_at_once(self: RedisQueue, room: str) -> None:
+def return_at_once(self: RedisMessageQueue, room: str) -> None:
     pass
 
 
-queue._commands = slow_commands
-RedisQueue.wait_until_joined = return_at_once  # type: ignore[method-assign]
+message_queue._commands = slow_commands
+RedisMessageQueue.wait_until_joined = return_at_once  # type: ignore[method-assign]
 
 app = create_app(config.from_environment_or_exit())

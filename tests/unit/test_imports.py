@@ -11,7 +11,7 @@ import pytest
 
 from harness.servers import ROOT
 
-# From the bottom to the top. A package imports only from packages above it in this list.
+# The lowest package first. A package imports only from earlier lines.
 PACKAGES = [
     "app.core",
     "app.analysis",

@@ -32,7 +32,7 @@ class PrivateApi:
 
 
 HTTP_LOOP, PLAIN, WORKER = "app/server/http_loop.py", "app/server/plain_http.py", "app/server/worker.py"
-TRANSPORT, QUEUE, MULTIPLEXED = "app/realtime/transport.py", "app/realtime/queue.py", "app/redis/multiplexed.py"
+TRANSPORT, QUEUE, MULTIPLEXED = "app/realtime/transport.py", "app/realtime/message_queue.py", "app/redis/multiplexed.py"
 ROOM_MEMBERS, PACKETS = "app/realtime/room_members.py", "app/realtime/packets.py"
 REHEARSAL, PUBLISHER = "app/operations/rehearsal/clients.py", "app/realtime/publisher.py"
 

@@ -17,7 +17,7 @@ __all__ = ["Export", "Exports"]
 MAX_ACTIVE = 3  # queued or running exports of one administrator
 RETRY_AFTER_SECONDS = 30
 
-Dispatch = Callable[[int], None]  # takes the ID of an export; does not raise, as lost messages are sent again
+Enqueue = Callable[[int], None]  # takes the ID of an export; does not raise, as lost messages are sent again
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Download:
 
 
 class Exports:
-    def __init__(self, database: Database, dispatch: Dispatch) -> None:
+    def __init__(self, database: Database, dispatch: Enqueue) -> None:
         self._database = database
         self._dispatch = dispatch
 

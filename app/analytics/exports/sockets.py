@@ -3,10 +3,10 @@
 from typing import Any
 
 from app.realtime.connections import Connections
-from app.realtime.queue import SocketQueue
+from app.realtime.message_queue import MessageQueue
 
 
-def init_app(queue: SocketQueue, connections: Connections) -> None:
+def init_app(queue: MessageQueue, connections: Connections) -> None:
     def on_export(data: dict[str, Any]) -> None:
         connections.emit_to(connections.of_user(data["user_id"]), "export", data["export"])
 

@@ -142,7 +142,7 @@ def read_page(
 
 
 def save_progress(connection: Connection, lease: ExportLease, *, progress: int, rows: int) -> bool:
-    """Return False if the lease was lost, as the following functions do."""
+    """Return False if the lease was lost."""
     return leases.renew(connection, lease, progress=progress, rows=rows)
 
 

@@ -10,7 +10,7 @@ from app.auth.service import Accounts
 from app.core.errors import Problem
 from app.core.messages import ANALYTICS_ROOM
 from app.realtime.connections import Connection, Connections
-from app.realtime.queue import SocketQueue
+from app.realtime.message_queue import MessageQueue
 from app.realtime.sockets import on_client_event
 
 EMIT_INTERVAL_SECONDS = 0.5
@@ -35,7 +35,7 @@ class LiveCounter:
         self._emit(count)
 
 
-def init_app(socketio: SocketIO, queue: SocketQueue, connections: Connections, accounts: Accounts) -> None:
+def init_app(socketio: SocketIO, queue: MessageQueue, connections: Connections, accounts: Accounts) -> None:
     """Each instance with a watching administrator subscribes to the room, and emits only to its own sockets."""
 
     def watch(connection: Connection, _: Any) -> dict[str, Any]:

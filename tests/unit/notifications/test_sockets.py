@@ -7,14 +7,14 @@ from app.core.messages import Message, user_room
 from app.notifications import sockets
 from app.notifications.service import Notifications
 from app.realtime.connections import Connections
-from app.realtime.queue import LocalQueue
+from app.realtime.message_queue import LocalMessageQueue
 from tests.unit.realtime.fakes import calls, connections, hosted_rooms, server, socketio
 
 __all__ = ["connections", "hosted_rooms", "server", "socketio"]
 
 
 def test_notification_goes_to_all_sockets_of_its_user(connections: Connections, socketio: SimpleNamespace) -> None:
-    queue = LocalQueue()
+    queue = LocalMessageQueue()
     sockets.init_app(socketio, queue, connections, cast(Notifications, None))
     queue.publish([Message(user_room(1), "notification", {"user_id": 1, "item": {"seq": 7}})])
     assert [calls(connection) for connection in connections] == [[7], [7], []]

@@ -94,10 +94,10 @@ def test_each_change_of_readiness_is_logged_once(
             gevent.sleep(0)
     assert [message for message in caplog.messages if "ready" in message] == [
         "not ready: no schema",
-        "ready",
+        "instance is ready",
         "not ready: redis has failed for 11 s",
         "not ready: redis and more",
-        "ready",
+        "instance is ready",
     ]
 
 

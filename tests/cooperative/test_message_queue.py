@@ -13,12 +13,12 @@ from redis.retry import Retry
 
 from app.core.keyring import Keyring
 from app.core.messages import ALL_INSTANCES, Message
+from app.realtime import message_queue as module
 from app.realtime import publisher as publisher_module
-from app.realtime import queue as module
 from app.realtime import subscriptions
 from app.realtime.envelope import EnvelopeCodec, channel_of, encode_message
+from app.realtime.message_queue import LocalMessageQueue, RedisMessageQueue
 from app.realtime.publisher import RedisPublisher
-from app.realtime.queue import LocalQueue, RedisQueue
 from app.sessions import cookie
 from tests.unit.conftest import count_of
 
@@ -33,7 +33,7 @@ Connect = Callable[[], redis.Redis]
 class Recorder:
     """Records the numbers in the messages that a queue handles."""
 
-    def __init__(self, queue: LocalQueue | RedisQueue, kind: str = "news") -> None:
+    def __init__(self, queue: LocalMessageQueue | RedisMessageQueue, kind: str = "news") -> None:
         self.numbers: list[Any] = []
         queue.on(kind, lambda data: self.numbers.append(data["number"]))
 
@@ -43,7 +43,7 @@ def news(*numbers: int, room: str = ALL_INSTANCES) -> list[Message]:
 
 
 @contextmanager
-def running(queue: RedisQueue) -> Iterator[None]:
+def running(queue: RedisMessageQueue) -> Iterator[None]:
     greenlet = gevent.spawn(queue.run)
     until(lambda: queue.not_ready_reason() is None)
     yield
@@ -68,14 +68,14 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def test_local_queue_handles_its_own_messages() -> None:
-    queue = LocalQueue()
+    queue = LocalMessageQueue()
     recorder = Recorder(queue)
     queue.publish(news(1))
     assert recorder.numbers == [1]
 
 
 def test_all_instances_receive_each_message_once_and_in_order(connect_redis: Connect) -> None:
-    first, second = RedisQueue(connect_redis(), SIGNING), RedisQueue(connect_redis(), SIGNING)
+    first, second = RedisMessageQueue(connect_redis(), SIGNING), RedisMessageQueue(connect_redis(), SIGNING)
     recorders = [Recorder(first), Recorder(second)]
     with running(first), running(second):
         for number in range(100):
@@ -85,7 +85,7 @@ def test_all_instances_receive_each_message_once_and_in_order(connect_redis: Con
 
 
 def test_messages_of_an_external_process_are_received(connect_redis: Connect) -> None:
-    queue = RedisQueue(connect_redis(), ROTATED)
+    queue = RedisMessageQueue(connect_redis(), ROTATED)
     recorder = Recorder(queue)
     with running(queue):
         RedisPublisher(connect_redis(), SIGNING).publish(news(1, 2))
@@ -104,7 +104,7 @@ def test_messages_of_an_external_process_are_received(connect_redis: Connect) ->
     ],
 )
 def test_message_without_valid_signature_is_dropped(connect_redis: Connect, forged: str | bytes) -> None:
-    queue = RedisQueue(connect_redis(), SIGNING)
+    queue = RedisMessageQueue(connect_redis(), SIGNING)
     recorder = Recorder(queue)
     with running(queue):
         connect_redis().publish(channel_of(ALL_INSTANCES), forged)
@@ -114,7 +114,7 @@ def test_message_without_valid_signature_is_dropped(connect_redis: Connect, forg
 
 
 def test_failing_handler_does_not_stop_the_queue(connect_redis: Connect) -> None:
-    queue = RedisQueue(connect_redis(), SIGNING)
+    queue = RedisMessageQueue(connect_redis(), SIGNING)
     recorder = Recorder(queue)
     queue.on("trouble", lambda _: 1 / 0)  # type: ignore[arg-type]
     with running(queue):
@@ -123,7 +123,7 @@ def test_failing_handler_does_not_stop_the_queue(connect_redis: Connect) -> None
 
 
 def test_burst_of_messages_yields_to_other_greenlets(connect_redis: Connect) -> None:
-    queue = RedisQueue(connect_redis(), SIGNING)
+    queue = RedisMessageQueue(connect_redis(), SIGNING)
     waiting = 0
     most = 0
 
@@ -153,7 +153,7 @@ def test_burst_of_messages_yields_to_other_greenlets(connect_redis: Connect) -> 
 
 
 def test_instance_without_members_of_a_room_receives_nothing(connect_redis: Connect) -> None:
-    publisher, host, bystander = (RedisQueue(connect_redis(), SIGNING) for _ in range(3))
+    publisher, host, bystander = (RedisMessageQueue(connect_redis(), SIGNING) for _ in range(3))
     recorders = [Recorder(host), Recorder(bystander)]
     client = connect_redis()
     with running(publisher), running(host), running(bystander):
@@ -181,7 +181,7 @@ def slow_subscriptions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("slow_subscriptions")
 def test_message_right_after_joining_is_received(connect_redis: Connect) -> None:
-    assert numbers_received_right_after_joining(connect_redis, RedisQueue.wait_until_joined) == list(range(20))
+    assert numbers_received_right_after_joining(connect_redis, RedisMessageQueue.wait_until_joined) == list(range(20))
 
 
 @pytest.mark.usefixtures("slow_subscriptions")
@@ -190,8 +190,8 @@ def test_control_without_waiting_messages_are_missed(connect_redis: Connect) -> 
     assert len(numbers_received_right_after_joining(connect_redis, lambda *_: None)) < 20
 
 
-def numbers_received_right_after_joining(connect_redis: Connect, wait: Callable[[RedisQueue, str], None]) -> list[int]:
-    queue = RedisQueue(connect_redis(), SIGNING)
+def numbers_received_right_after_joining(connect_redis: Connect, wait: Callable[[RedisMessageQueue, str], None]) -> list[int]:
+    queue = RedisMessageQueue(connect_redis(), SIGNING)
     recorder = Recorder(queue)
     publisher = RedisPublisher(connect_redis(), SIGNING)
     with running(queue):
@@ -206,7 +206,7 @@ def numbers_received_right_after_joining(connect_redis: Connect, wait: Callable[
 
 def test_room_is_unsubscribed_some_time_after_its_last_member(connect_redis: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PING_SECONDS", 0.01)
-    queue = RedisQueue(connect_redis(), SIGNING)
+    queue = RedisMessageQueue(connect_redis(), SIGNING)
     client = connect_redis()
     with running(queue):
         for _ in range(2):
@@ -225,7 +225,7 @@ def test_members_that_join_and_leave_repeatedly_miss_nothing_while_joined(
 ) -> None:
     monkeypatch.setattr(module, "PING_SECONDS", 0.001)
     monkeypatch.setattr(subscriptions, "LINGER_SECONDS", 0.0)
-    queue = RedisQueue(connect_redis(), SIGNING)
+    queue = RedisMessageQueue(connect_redis(), SIGNING)
     recorder = Recorder(queue)
     publisher = RedisPublisher(connect_redis(), SIGNING)
     unsubscribed = 0
@@ -246,14 +246,14 @@ def test_members_that_join_and_leave_repeatedly_miss_nothing_while_joined(
 
 
 def test_queue_is_not_ready_before_it_has_subscribed(connect_redis: Connect) -> None:
-    queue = RedisQueue(connect_redis(), SIGNING)
+    queue = RedisMessageQueue(connect_redis(), SIGNING)
     assert queue.not_ready_reason() == "redis: not subscribed to the message queue"
     with running(queue):
         assert queue.not_ready_reason() is None
 
 
 def test_lost_connection_is_replaced_and_subscribes_to_all_rooms(connect_redis: Connect) -> None:
-    queue = RedisQueue(connect_redis(), SIGNING)
+    queue = RedisMessageQueue(connect_redis(), SIGNING)
     recorder = Recorder(queue)
     rooms = [f"user:{number}" for number in range(2500)]
     with running(queue):
@@ -279,7 +279,7 @@ def test_lost_connection_is_replaced_and_subscribes_to_all_rooms(connect_redis: 
 def test_silent_connection_is_replaced(connect_redis: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SILENCE_SECONDS", 0.2)
     monkeypatch.setattr(module, "PING_SECONDS", 0.05)
-    queue = RedisQueue(connect_redis(), SIGNING)
+    queue = RedisMessageQueue(connect_redis(), SIGNING)
     client = connect_redis()
     with running(queue):
         (before,) = subscribed_connections(client)
@@ -291,14 +291,14 @@ def test_silent_connection_is_replaced(connect_redis: Connect, monkeypatch: pyte
 
 def test_waiting_for_a_subscription_times_out(connect_redis: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "JOIN_TIMEOUT_SECONDS", 0.05)
-    queue = RedisQueue(connect_redis(), SIGNING)  # not running
+    queue = RedisMessageQueue(connect_redis(), SIGNING)  # not running
     queue.join(ROOM)
     queue.wait_until_joined(ROOM)
 
 
 def test_full_outbox_drops_messages_without_waiting(connect_redis: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher_module, "OUTBOX_MESSAGES", 5)
-    queue = RedisQueue(connect_redis(), SIGNING)  # not running, so nothing leaves the outbox
+    queue = RedisMessageQueue(connect_redis(), SIGNING)  # not running, so nothing leaves the outbox
     recorder = Recorder(queue)
     dropped = count_of("reporadar_queue_messages_lost_total")
     for number in range(8):
@@ -323,7 +323,7 @@ def test_message_after_an_idle_time_is_received_although_the_connection_was_clos
     connect_redis: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher_module, "IDLE_SECONDS", 0.01)
-    sender, receiver = RedisQueue(connect_redis(), SIGNING), RedisQueue(connect_redis(), SIGNING)
+    sender, receiver = RedisMessageQueue(connect_redis(), SIGNING), RedisMessageQueue(connect_redis(), SIGNING)
     recorder = Recorder(receiver)
     with running(sender), running(receiver):
         sender.publish(news(1))
@@ -335,7 +335,7 @@ def test_message_after_an_idle_time_is_received_although_the_connection_was_clos
 
 
 def test_messages_of_python_socketio_are_received(connect_redis: Connect) -> None:
-    first, second = RedisQueue(connect_redis(), SIGNING), RedisQueue(connect_redis(), SIGNING)
+    first, second = RedisMessageQueue(connect_redis(), SIGNING), RedisMessageQueue(connect_redis(), SIGNING)
     received: list[Any] = []
     second._handle_disconnect = received.append
     with running(first), running(second):

@@ -56,7 +56,7 @@ class _Handlers:
             log.exception("the handler of %s messages failed", message.kind)
 
 
-class LocalQueue(_Handlers, RoomMembers, Manager):  # type: ignore[misc] # python-socketio has no type hints
+class LocalMessageQueue(_Handlers, RoomMembers, Manager):  # type: ignore[misc] # python-socketio has no type hints
     """The queue in embedded mode: the only instance handles its own messages at once."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class LocalQueue(_Handlers, RoomMembers, Manager):  # type: ignore[misc] # pytho
     def wait_until_joined(self, room: str) -> None: ...
 
 
-class RedisQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[misc]
+class RedisMessageQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[misc]
     """The queue of an instance in fleet mode, over Redis pub/sub with one channel per room."""
 
     def __init__(self, client: redis.Redis, signing: Keyring) -> None:
@@ -197,4 +197,4 @@ def _commands(name: str, rooms: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield (name, *(channel_of(room) for room in rooms[first : first + ROOMS_PER_COMMAND]))
 
 
-SocketQueue = LocalQueue | RedisQueue
+MessageQueue = LocalMessageQueue | RedisMessageQueue
