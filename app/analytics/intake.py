@@ -108,7 +108,9 @@ class DirectIntake:
             return UNKNOWN
         if not consent.is_granted:
             return OPTED_OUT
-        self._store.store([AcceptedEvent(consent.pseudonym, consent.version, event) for event in batch], SQL_TIMEOUT_SECONDS)
+        if batch:
+            events = [AcceptedEvent(consent.pseudonym, consent.version, event) for event in batch]
+            self._store.store(events, SQL_TIMEOUT_SECONDS)
         return ACCEPTED
 
     def begin_consent_change(self, person: Person, timeout_seconds: float) -> None:

@@ -97,7 +97,7 @@ def drain(instance_id: str) -> Response:
     return json_response(DrainView(instance_id=instance_id, drain=True), 202)
 
 
-@blueprint.delete("/instances/<instance_id>/drain")
+@blueprint.delete("/instances/<instance_id>/drain", endpoint="call_back")
 @operation("End the drain of an instance", returns={202: DrainView}, errors=(401, 403, 404, 503))
 @admin_required
 def end_drain(instance_id: str) -> Response:

@@ -56,7 +56,7 @@ def list_notifications(query: NotificationsQuery) -> Response:
     return json_response(NotificationsView(items=items, head=page.head))
 
 
-@blueprint.post("/read")
+@blueprint.post("/read", endpoint="read")
 @operation("Mark all notifications up to a number as read", body=ReadBody, returns={204: None}, errors=(401,))
 @login_required
 def mark_read(body: ReadBody) -> Response:

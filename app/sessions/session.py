@@ -83,7 +83,7 @@ class Session(SessionMixin):
             changes = find_changes(self._record, self._content)
             if self._record and self.key:
                 if not self._records.update(self.key, self._record, changes, self.signed_with):
-                    self._record = None
+                    self._reset()
             elif changes and not self.is_ended:
                 self._record = self._records.create(self._new_id(), self._content)
         except Unavailable:

@@ -16,6 +16,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("dep
 PATH = re.compile(r"`((?:app|bench|deploy|docs|harness|scripts|tests)/[\w./-]*)`")
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 EXAMPLES = {  # files of the tutorial, and a folder that operators create
+    "app/greetings/",
     "app/greetings/service.py",
     "app/greetings/views.py",
     "deploy/docker/secrets/",

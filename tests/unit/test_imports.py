@@ -88,8 +88,8 @@ def is_upward(module: str, target: str) -> bool:
     if here != there:
         return PACKAGES.index(there) > PACKAGES.index(here)
     levels = list(LEVELS)
-    low, high = level(module), level(target)
-    return low is not None and high is not None and levels.index(high) > levels.index(low)
+    low, high = level(module) or "store", level(target) or "store"  # other modules are on the lowest level
+    return levels.index(high) > levels.index(low)
 
 
 def internal(imports: Imports) -> list[str]:
@@ -98,7 +98,7 @@ def internal(imports: Imports) -> list[str]:
         f"{module} imports {target}"
         for module, target in pairs(imports)
         if {package(module), package(target)} <= FEATURES and package(module) != package(target)
-        if target != "app.auth.guards" and level(target) != "service"
+        if level(module) in (None, "store") or (target != "app.auth.guards" and level(target) != "service")
     ]
 
 

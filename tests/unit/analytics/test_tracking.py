@@ -290,6 +290,14 @@ class TestRecording:
         client.get("/notifications")
         assert stored() == Counter(page_viewed=3, sign_up_opened=1, signed_up=1, notifications_opened=1)
 
+    def test_sign_up_by_form_is_recorded(self, client: FlaskClient, stored: Stored) -> None:
+        client.post("/register", data={"email": "ada@example.org", "password": PASSWORD})
+        assert stored()["signed_up"] == 1
+
+    def test_endpoints_of_declared_events_exist(self, app: Flask) -> None:
+        declared = {endpoint for event in DECLARED_EVENTS for endpoint in event.endpoints}
+        assert declared - set(app.view_functions) == set()
+
     def test_failed_requests_are_not_recorded(self, client: FlaskClient, stored: Stored) -> None:
         client.post("/api/auth/register", json={"email": "ada@example.org", "password": "short"})
         client.post("/register", data={"email": "ada@example.org", "password": "short"})

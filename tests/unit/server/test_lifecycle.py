@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 
 import gevent
@@ -146,7 +147,7 @@ def test_parts_are_closed_in_reverse_order_and_one_failure_does_not_keep_the_oth
     assert closed == ["registry", "database"]
     assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]
     assert caplog.messages[-1].startswith("stopped: forced in 0.0")
-    assert caplog.messages[-1].endswith("close in 0.00 s (could not close job broker)")
+    assert re.search(r"close in \d\.\d\d s \(could not close job broker\)$", caplog.messages[-1])
 
 
 def test_stop_is_recorded_after_every_part_was_closed() -> None:
@@ -181,7 +182,7 @@ def test_part_that_hangs_does_not_delay_the_stop() -> None:
         ("close", None),
     ]
     assert report.describe()["kind"] == FORCED
-    assert "sockets in 0.05 s (TimeoutError: not done in time); jobs 3 in" in report.summary
+    assert re.search(r"sockets in \d\.\d\d s \(TimeoutError: not done in time\); jobs 3 in", report.summary)
 
 
 def test_administrator_drains_an_instance_and_undoes_it(spawned: list[gevent.Greenlet]) -> None:
