@@ -120,6 +120,7 @@ class Listener:
     def connect(self, server: Reachable, *, ready: bool = True, retry: bool = False, **headers: str) -> Self:
         """Connect and wait for `ready`. `retry`: try again until the server accepts the connection."""
         cookie = self.user.cookie
+        self._http.headers["Cookie"] = f"session={cookie}"  # the client sends `headers` with its first request only
         self.client.connect(
             server.url,
             # A function, because the client removes the cookie from a dictionary at the first attempt.

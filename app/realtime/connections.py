@@ -26,6 +26,7 @@ HEAD_SECONDS = 20.0
 HANDSHAKE_TIMEOUT_SECONDS = 10.0  # from the start of a connection to its Socket.IO connect
 OPENED_AT = "reporadar.opened_at"  # key in a handshake's environ: the start of the connection on the monotonic clock
 IDENTITY = "reporadar.identity"  # key in a handshake's environ: an Identity, or None
+OPENED_BY = "reporadar.opened_by"  # key in a handshake's environ: the store key of the session in its cookie, or None
 SESSION_END_GRACE_SECONDS = 2.0  # for the client to disconnect by itself after `session_ended`
 PLANNED_SHARE = 0.85  # of the time for a drain; clients that remain then are disconnected at once
 MIN_PAUSE_SHARE = 0.75  # of the planned pause between two clients: the rate never exceeds 4/3 of DRAIN_RATE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from gevent.lock import Semaphore
 
 from app.core import metrics
 from app.core.errors import Problem
-from app.realtime.connections import IDENTITY, OPENED_AT, Identity
+from app.realtime.connections import IDENTITY, OPENED_AT, OPENED_BY, Identity
 from app.realtime.packets import is_valid_payload
 from app.realtime.transport import MAX_PACKETS_PER_POST
 from app.realtime.websocket import MAX_MESSAGE_BYTES
@@ -34,6 +35,7 @@ WEBSOCKET_KEY_BYTES, WEBSOCKET_VERSION = 16, "13"  # RFC 6455
 ANONYMOUS_SHARE = 10  # at most one in ten connections may be one that is about to be refused
 
 Identify = Callable[["WSGIEnvironment"], Identity | None]  # raises Problem if a store is unavailable
+ReadSessionKey = Callable[["WSGIEnvironment"], str | None]  # the store key of the session in the cookie; asks no store
 
 
 class HandshakeTable(dict[str, dict[str, Any]]):
@@ -45,7 +47,7 @@ class HandshakeTable(dict[str, dict[str, Any]]):
 
     def __setitem__(self, engine_sid: str, environ: dict[str, Any]) -> None:
         self._counts[_user_id(environ[IDENTITY])] += 1
-        super().__setitem__(engine_sid, {name: environ[name] for name in (IDENTITY, OPENED_AT)})
+        super().__setitem__(engine_sid, {name: environ[name] for name in (IDENTITY, OPENED_AT, OPENED_BY)})
 
     def __delitem__(self, engine_sid: str) -> None:
         user_id = _user_id(self[engine_sid][IDENTITY])
@@ -74,6 +76,7 @@ class HandshakeGuard:
         server: socketio.Server,
         is_draining: Callable[[], bool],
         identify: Identify,
+        read_session_key: ReadSessionKey,
         *,
         allowed_origins: Iterable[str],
         max_sockets: int,
@@ -89,6 +92,7 @@ class HandshakeGuard:
         # When another instance ends, hundreds of clients arrive at once. Requests need database connections meanwhile.
         self._identification_slots = Semaphore(CONCURRENT_IDENTIFICATIONS)
         self._identify = identify
+        self._read_session_key = read_session_key
         self._allowed_origins = frozenset(allowed_origins)
         self._max_sockets = max_sockets
         self._max_sockets_per_user = max_sockets_per_user
@@ -105,6 +109,8 @@ class HandshakeGuard:
         if not _sid(environ):
             if refusal := self._refusal(environ):
                 return _respond(start_response, UNAVAILABLE, refusal)
+        elif not self._is_own_connection(environ):
+            return _respond(start_response, BAD_REQUEST, json.dumps(f"Invalid session {_sid(environ)}"))
         elif environ["REQUEST_METHOD"] == "POST" and (error := _error_in_post(environ)):
             return _respond(start_response, *error)
         if "HTTP_UPGRADE" in environ and self._is_upgrading(environ):
@@ -142,7 +148,19 @@ class HandshakeGuard:
         if self._handshakes.count(identity) >= self._limit(identity):
             return "You have reached the limit of sockets per user on this instance."
         environ[IDENTITY], environ[OPENED_AT] = identity, time.monotonic()
+        environ[OPENED_BY] = self._read_session_key(environ)
         return None
+
+    def _is_own_connection(self, environ: WSGIEnvironment) -> bool:
+        """Return whether the session of the request opened the connection. A preflight request has no cookie.
+
+        An ID that does not exist gets the same response, so nobody learns which IDs exist. A client whose session was replaced
+        opens a new connection: the connections of its previous session end.
+        """
+        if environ["REQUEST_METHOD"] == "OPTIONS":
+            return True
+        handshake = self._handshakes.get(_sid(environ))
+        return handshake is not None and handshake[OPENED_BY] == self._read_session_key(environ)
 
     def _is_upgrading(self, environ: WSGIEnvironment) -> bool:
         socket = self._engine.sockets.get(_sid(environ))

@@ -67,6 +67,7 @@ def init_app(
         socketio.server,
         is_draining=lambda: lifecycle.is_draining,
         identify=functools.partial(_identify, app, frozenset(config.allowed_origins)),
+        read_session_key=functools.partial(_read_session_key, app),
         allowed_origins=config.allowed_origins,
         max_sockets=config.max_sockets,
         max_sockets_per_user=config.max_sockets_per_user,
@@ -174,6 +175,11 @@ def _identify(app: Flask, allowed_origins: frozenset[str], environ: WSGIEnvironm
         user = None if is_cross_site(allowed_origins) else guards.current_user()
         key = guards.session_key()
         return Identity(user.id, user.password_version, key) if user and key else None
+
+
+def _read_session_key(app: Flask, environ: WSGIEnvironment) -> str | None:
+    session = _interface(app).open_session(app, app.request_class(environ))
+    return session.key
 
 
 def _valid_identities(app: Flask, identities: list[Identity]) -> set[Identity]:

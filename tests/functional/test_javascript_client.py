@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page
 from harness.fleet import Fleet
 from harness.servers import PostgresServer, flask, wait_until
 from harness.sockets import NO_FAULTS, delivery_faults
-from harness.users import User
+from harness.users import PASSWORD, User
 
 COUNT, PER_SECOND = 300, 100
 
@@ -61,3 +61,29 @@ def test_javascript_client_loses_nothing_and_stops_after_logout(chromium: Browse
         assert user.post("/api/auth/logout").status_code == 204
         wait_until(lambda: all(page.evaluate("ended") == "signed_out" for page in pages), what="the event session_ended")
         wait_until(lambda: not any(page.evaluate("client.connected || client.active") for page in pages), what="the end")
+
+
+SIGN_IN_AGAIN = """
+async (body) => {
+    const headers = { "Content-Type": "application/json" };
+    return (await fetch("/api/auth/login", { method: "POST", headers, body: JSON.stringify(body) })).status;
+}
+"""
+
+
+def test_javascript_client_opens_a_new_connection_after_another_sign_in(
+    chromium: Browser, postgres_server: PostgresServer
+) -> None:
+    with Fleet(postgres_server, size=1) as fleet, ExitStack() as stack:
+        (instance,) = fleet.instances
+        user = User(instance).register()
+        pages = [listen(chromium, instance.url, user, transports) for transports in (["polling"], None)]
+        for page in pages:
+            stack.callback(page.context.close)
+        assert pages[0].evaluate(SIGN_IN_AGAIN, {"email": user.email, "password": PASSWORD}) == 200
+        # The second page has only the previous cookie.
+        wait_until(lambda: pages[1].evaluate("ended") == "replaced", what="the event session_ended")
+        # The first page has the new cookie: it learns of the end, or its poll fails and it reconnects by itself.
+        wait_until(lambda: pages[0].evaluate("ended || readies > 1"), what="the end of the previous session")
+        pages[0].evaluate("client.connect()")
+        wait_until(lambda: pages[0].evaluate("client.connected && readies > 1"), what="the event ready")

@@ -35,6 +35,7 @@ class ClientSocket:
         self.received_at: dict[int, float] = {}  # by number, monotonic
         self._outcome = ""
         self._http: requests.Session = http_session()
+        self._http.headers["Cookie"] = session.cookie  # the client sends `headers` with its first request only
         self._client = socketio.Client(
             reconnection=False,
             handle_sigint=False,

@@ -52,7 +52,9 @@ class SocketClient:
         self._cookie = user.cookie
         self._transports = transports
         self._is_closed = False
-        self._client = _Client(handle_sigint=False, http_session=_http_session(), **reconnection)
+        http = _http_session()
+        http.headers["Cookie"] = user.cookie  # the client sends `headers` with its first request only
+        self._client = _Client(handle_sigint=False, http_session=http, **reconnection)
         self._client.eio.on_message = self._on_message
         self._client.on("disconnect", self._on_disconnect)
         self._client.on("connect_error", self._on_connect_error)

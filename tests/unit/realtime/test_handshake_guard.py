@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import Unavailable
-from app.realtime.connections import IDENTITY, OPENED_AT, Identity
+from app.realtime.connections import IDENTITY, OPENED_AT, OPENED_BY, Identity
 from app.realtime.handshake_guard import HandshakeGuard, HandshakeTable
 from app.realtime.transport import MAX_PACKETS_PER_POST
 from app.realtime.websocket import MAX_MESSAGE_BYTES
@@ -36,11 +36,15 @@ class GuardedServer:
             self.server,
             lambda: self.is_draining,
             self._identify,
+            lambda environ: environ.get("HTTP_COOKIE"),
             allowed_origins=["https://allowed.example"],
             max_sockets=20,
             max_sockets_per_user=3,
             headers=[("X-Test", "value")],
         )
+
+    def open(self, engine_sid: str) -> None:
+        self.guard._handshakes[engine_sid] = {IDENTITY: ADA, OPENED_AT: 0.0, OPENED_BY: None}
 
     def _identify(self, _: Any) -> Identity | None:
         if isinstance(self.identity, Exception):
@@ -92,6 +96,8 @@ def test_second_concurrent_poll_of_a_connection_is_refused(guarded: GuardedServe
         statuses.append(guarded.request("transport=websocket&sid=1", headers=UPGRADE)[0])
         return guarded._application(environ, start_response)
 
+    guarded.open("1")
+    guarded.open("2")
     guarded.guard._socketio_app = poll_again
     statuses.append(guarded.request("transport=polling&sid=1")[0])
     assert statuses == ["400", "200", "200", "200"]
@@ -119,6 +125,7 @@ def test_unavailable_store_is_answered_with_503_and_retry_after(guarded: Guarded
 
 
 def test_draining_instance_refuses_handshakes_and_serves_open_sockets(guarded: GuardedServer) -> None:
+    guarded.open("x")
     guarded.is_draining = True
     assert guarded.request()[0] == "503"
     assert guarded.request("sid=x")[0] == "200"
@@ -148,11 +155,13 @@ def test_handshake_is_refused_when_the_drain_begins_during_its_identification(gu
     ],
 )
 def test_invalid_and_too_large_payloads_are_refused(guarded: GuardedServer, body: bytes, status: str) -> None:
+    guarded.open("x")
     assert guarded.request("sid=x", body, "POST")[0] == status
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "1.5"])
 def test_invalid_content_length_is_refused(guarded: GuardedServer, length: str) -> None:
+    guarded.open("x")
     assert guarded.request("sid=x", b"3", "POST", {"CONTENT_LENGTH": length})[0] == "413"
 
 
@@ -196,13 +205,36 @@ def test_other_websocket_versions_are_answered_with_the_supported_one(guarded: G
 def test_only_http_1_1_gets_become_websockets(
     guarded: GuardedServer, method: str, changes: dict[str, str], passed_on: str | None
 ) -> None:
+    guarded.open("x")
     assert guarded.request("sid=x", b"3", method, {**UPGRADE, **changes})[0] == "200"
     assert guarded.environ.get("HTTP_UPGRADE") == passed_on
 
 
 def test_second_concurrent_upgrade_of_a_connection_is_refused(guarded: GuardedServer) -> None:
     guarded.server.eio.sockets = {"x": SimpleNamespace(upgrading=True), "y": SimpleNamespace(upgrading=False)}
-    assert [guarded.request(f"sid={sid}", headers=UPGRADE)[0] for sid in ("x", "y", "z")] == ["400", "200", "200"]
+    guarded.open("x")
+    guarded.open("y")
+    assert [guarded.request(f"sid={sid}", headers=UPGRADE)[0] for sid in ("x", "y")] == ["400", "200"]
+
+
+@pytest.mark.parametrize("opened_by", ["a", None])
+@pytest.mark.parametrize("used_by", ["a", "b", None])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("upgrade", [{}, UPGRADE])
+def test_only_the_session_that_opened_a_connection_uses_it(
+    guarded: GuardedServer, opened_by: str | None, used_by: str | None, method: str, upgrade: dict[str, str]
+) -> None:
+    guarded.request(headers={"HTTP_COOKIE": opened_by} if opened_by else {})
+    cookie = {"HTTP_COOKIE": used_by} if used_by else {}
+    response = guarded.request("sid=0", b"3", method, {**upgrade, **cookie})
+    assert response[0] == ("200" if used_by == opened_by else "400")
+    if used_by != opened_by:
+        assert response == guarded.request("sid=9", b"3", method, {**upgrade, **cookie})
+
+
+def test_preflight_request_needs_no_session(guarded: GuardedServer) -> None:
+    guarded.request(headers={"HTTP_COOKIE": "a"})
+    assert guarded.request("sid=0", method="OPTIONS")[0] == "200"
 
 
 def test_only_allowed_origins_get_cors_headers(guarded: GuardedServer) -> None:
@@ -214,14 +246,14 @@ def test_only_allowed_origins_get_cors_headers(guarded: GuardedServer) -> None:
 def test_handshake_table_keeps_only_identity_and_time(guarded: GuardedServer) -> None:
     guarded.request(headers={"HTTP_COOKIE": "session=secret"})
     (handshake,) = guarded.server.environ.values()
-    assert set(handshake) == {IDENTITY, OPENED_AT}
+    assert set(handshake) == {IDENTITY, OPENED_AT, OPENED_BY}
     assert handshake[IDENTITY] == ADA
 
 
 def test_handshake_table_counts_connections_of_each_user() -> None:
     table = HandshakeTable()
     for number in range(6):
-        table[str(number)] = {IDENTITY: None if number % 3 == 0 else ADA, OPENED_AT: 0.0}
+        table[str(number)] = {IDENTITY: None if number % 3 == 0 else ADA, OPENED_AT: 0.0, OPENED_BY: None}
     assert (table.count(ADA), table.count(Identity(1, 2, "b")), table.count(None)) == (4, 4, 2)
     for number in range(6):
         del table[str(number)]

@@ -1,0 +1,82 @@
+"""Who may open and use a socket, and what the log says about refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from harness.fleet import Fleet
+from harness.servers import Instance, PostgresServer, flask, wait_until
+from harness.sockets import HANDSHAKE, Listener, WebSocket
+from harness.users import PASSWORD, User
+
+
+@pytest.fixture(scope="module")
+def instance(postgres_server: PostgresServer) -> Iterator[Instance]:
+    with Fleet(postgres_server, size=1) as fleet:
+        yield fleet.instances[0]
+
+
+def cookie_of(user: User | None) -> dict[str, str]:
+    return {"Cookie": f"session={user.cookie}"} if user else {}
+
+
+def open_by_polling(instance: Instance, user: User) -> str:
+    """Return the Engine.IO ID of a connection that the user has opened by polling."""
+    opened = httpx.get(f"{instance.url}{HANDSHAKE}polling", headers=cookie_of(user), trust_env=False)
+    sid: str = json.loads(opened.text[1:])["sid"]
+    return sid
+
+
+def use(instance: Instance, user: User | None, sid: str) -> list[tuple[int, str]]:
+    """Poll, send and upgrade; return the status and body of each response, without the ID."""
+    url, headers = f"{instance.url}{HANDSHAKE}polling&sid={sid}", cookie_of(user)
+    sent = httpx.post(url, headers=headers, content="40", trust_env=False)
+    polled = httpx.get(url, headers=headers, trust_env=False)
+    with WebSocket(instance, user, f"&sid={sid}") as websocket:
+        return [
+            (sent.status_code, sent.text.replace(sid, "")),
+            (polled.status_code, polled.text.replace(sid, "")),
+            (websocket.status, ""),
+        ]
+
+
+def test_a_connection_belongs_to_the_session_that_opened_it(instance: Instance) -> None:
+    owner, other = User(instance).register(), User(instance).register()
+    second_session = User(instance)
+    second_session.email = owner.email
+    assert second_session.log_in().status_code == 200
+    sid = open_by_polling(instance, owner)
+    for intruder in (other, second_session, None):
+        refused = use(instance, intruder, sid)
+        assert refused == use(instance, intruder, "instance-1.unknown") == [(400, '"Invalid session "')] * 2 + [(400, "")]
+    assert [status for status, _ in use(instance, owner, sid)] == [200, 200, 101]
+
+
+@pytest.mark.parametrize("transports", [["polling"], ["polling", "websocket"], ["websocket"]])
+def test_client_whose_session_is_replaced_opens_a_new_connection(instance: Instance, transports: list[str]) -> None:
+    user = User(instance).register()
+    with Listener(user, transports=transports).connect(instance) as listener:
+        assert user.log_in(PASSWORD).status_code == 200
+        assert listener.wait_for("session_ended") == {"reason": "replaced"}
+        wait_until(lambda: listener.client.eio.state == "disconnected", what="the end of the connection")
+        listener.connect(instance, ready=False)
+        listener.wait_for("ready", 2)
+        assert listener.call("sync", {"after": 0})["recovered"] is True
+
+
+def test_client_that_polls_with_its_new_session_reconnects_by_itself(instance: Instance) -> None:
+    """The new cookie may be there before the client has read the end of its previous session."""
+    user = User(instance).register()
+    renewed = User(instance)
+    renewed.email = user.email
+    assert renewed.log_in().status_code == 200
+    with Listener(user, transports=["polling"]).connect(instance) as listener:
+        listener.client.connection_headers = lambda: cookie_of(renewed)
+        listener.client.eio.http.headers.update(cookie_of(renewed))
+        flask(instance.environment, "notify", user.email, "hello")  # ends the poll that is in progress
+        listener.wait_for("ready", 2)
+        assert listener.seqs == [1]
