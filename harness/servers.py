@@ -326,9 +326,9 @@ class PostgresServer(Server):
                 self._template = template.rpartition("/")[2]
         return self._create(f"TEMPLATE {self._template}")
 
-    def create_empty_database(self) -> str:
-        """Create a database without a schema; return its URL."""
-        return self._create("")
+    def create_empty_database(self, options: str = "") -> str:
+        """Create a database without a schema, with these options of CREATE DATABASE; return its URL."""
+        return self._create(options)
 
     def _create(self, options: str) -> str:
         name = f"test_{next(self._numbers)}"

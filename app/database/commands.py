@@ -4,7 +4,7 @@ import click
 from flask.cli import with_appcontext
 
 from app.database.cli import database_of_command
-from app.database.upgrade import upgrade
+from app.database.upgrade import find_encoding_error, upgrade
 
 
 @click.group()
@@ -17,6 +17,8 @@ def schema() -> None:
 def upgrade_command() -> None:
     """Bring the schema up to date. Safe to run repeatedly, concurrently, and after a rollback of the code."""
     with database_of_command() as database:
+        if error := database.run(find_encoding_error):
+            raise click.ClickException(error)
         newer_revision = upgrade(database)
     if newer_revision:
         click.echo(f"The schema (revision {newer_revision}) is newer than this code: left unchanged.")

@@ -91,7 +91,12 @@ def _postgresql_engine(url: str, pool_size: int, application_name: str) -> Engin
         max_overflow=0,
         pool_recycle=1800,
         hide_parameters=True,  # statements may hold personal data, and errors are logged
-        connect_args={"application_name": application_name, "keepalives_idle": 30, "connect_timeout": 2},
+        connect_args={
+            "application_name": application_name,
+            "client_encoding": "utf8",
+            "keepalives_idle": 30,
+            "connect_timeout": 2,
+        },
     )
     event.listen(engine, "do_connect", cooperative.resolve_host)
     event.listen(engine, "connect", _limit_statements)

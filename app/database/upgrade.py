@@ -56,11 +56,23 @@ def _revisions() -> tuple[str, ...]:
     return tuple(script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions())
 
 
+def find_encoding_error(connection: Connection) -> str | None:
+    """Return an error if the database cannot store every text. SQLite always can."""
+    if connection.dialect.name == "sqlite":
+        return None
+    encoding = connection.execute(text("SELECT current_setting('server_encoding')")).scalar()
+    if encoding == "UTF8":
+        return None
+    return f"the encoding of the database is {encoding}, not UTF8; create another with: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
+
+
 def find_schema_error(connection: Connection) -> str | None:
-    """Return an error if the database lacks a migration that this code needs. A schema newer than the code is accepted."""
+    """Return an error if this code cannot use the database: wrong encoding, or a missing migration. A newer schema is accepted."""
+    if error := find_encoding_error(connection):
+        return error
     if not inspect(connection).has_table("alembic_version"):
         return "the schema is missing; run: flask --app wsgi schema upgrade"
-    current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    current = _current_revision(connection)
     if current is None or current in _revisions()[1:]:
         return "the schema is older than the code; run: flask --app wsgi schema upgrade"
     return None

@@ -92,7 +92,10 @@ def _unavailable(where: str, error: DatabaseUnavailable) -> Finding:
 
 
 def _schema(complaint: str | None) -> Finding:
-    return fail(f"database: {complaint.partition(';')[0]}", UPGRADE) if complaint else ok("database: the schema is up to date")
+    if complaint is None:
+        return ok("database: the schema is up to date")
+    error, _, advice = complaint.partition("; ")
+    return fail(f"database: {error}", advice[:1].upper() + advice[1:])
 
 
 def _disk_space(folder: Path) -> Finding:

@@ -12,10 +12,13 @@ from alembic.migration import MigrationContext
 from flask import Flask
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, inspect, select, text
 
+from app import create_app
+from app.core import config
 from app.database import upgrade as upgrading
 from app.database.engine import Database
 from app.database.schema import metadata, users
 from app.database.upgrade import find_schema_error, upgrade
+from harness.servers import PostgresServer, fleet_environment
 
 
 @pytest.fixture
@@ -176,6 +179,40 @@ def test_upgrade_command_reports_a_current_schema(app: Flask) -> None:
 def database_of(app: Flask) -> Database:
     database: Database = app.extensions["database"]
     return database
+
+
+# Encoding.
+
+
+@pytest.fixture(params=["SQL_ASCII", "LATIN1"])
+def other_encoding(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a database that cannot store every text."""
+    url = postgres_server.create_empty_database(f"TEMPLATE template0 ENCODING '{request.param}'")
+    yield url
+    postgres_server.drop_database(url)
+
+
+def test_database_that_cannot_store_utf8_is_refused_by_name(other_encoding: str) -> None:
+    database = Database(postgresql_url(other_encoding), 1, "test")
+    error = database.run(find_schema_error) or ""
+    assert error.startswith(("the encoding of the database is SQL_ASCII", "the encoding of the database is LATIN1"))
+    assert "ENCODING 'UTF8'" in error
+    database.close()
+
+
+def test_upgrade_command_refuses_a_database_that_cannot_store_utf8(other_encoding: str, redis_url: str) -> None:
+    app = create_app(config.load(fleet_environment(redis_url, other_encoding)))
+    result = app.test_cli_runner().invoke(args=["schema", "upgrade"])
+    assert result.exit_code == 1
+    assert "the encoding of the database is" in result.output
+    database_of(app).close()
+
+
+def test_client_encoding_is_utf8_whatever_the_environment_says(empty_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    database = Database(postgresql_url(empty_database_url), 1, "test")
+    assert database.run(lambda connection: connection.execute(text("SHOW client_encoding")).scalar()) == "UTF8"
+    database.close()
 
 
 # Timestamps.
