@@ -63,11 +63,12 @@ def find_encoding_error(connection: Connection) -> str | None:
     encoding = connection.execute(text("SELECT current_setting('server_encoding')")).scalar()
     if encoding == "UTF8":
         return None
-    return f"the encoding of the database is {encoding}, not UTF8; create another with: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
+    advice = "create another with: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
+    return f"the encoding of the database is {encoding}, not UTF8; {advice}"
 
 
 def find_schema_error(connection: Connection) -> str | None:
-    """Return an error if this code cannot use the database: wrong encoding, or a missing migration. A newer schema is accepted."""
+    """Return an error if the encoding is unsuitable or a migration is missing. A schema newer than the code is accepted."""
     if error := find_encoding_error(connection):
         return error
     if not inspect(connection).has_table("alembic_version"):
