@@ -26,7 +26,7 @@ from app.core.config import Config
 from app.core.instance import Instance
 from app.core.keyring import Keyring
 from app.database import commands as database_commands
-from app.database.engine import Database
+from app.database.engine import READ_ONLY_WARNING, Database, is_read_only
 from app.database.upgrade import find_schema_error
 from app.fleet import views as fleet_views
 from app.fleet.vitals import Vitals
@@ -108,7 +108,14 @@ def create_infrastructure(config: Config) -> Infrastructure:
     signing = Keyring("signing", tuple(secret.encode() for secret in config.session_secret))
     redis = connect_redis(config, me.instance_id, lifecycle)
     load = Load()
-    probes = [Probe("database", lambda: database.run_within(PROBE_TIMEOUT_SECONDS, find_schema_error)), *redis_probes(redis)]
+    probes = [
+        Probe(
+            "database",
+            lambda: database.run_within(PROBE_TIMEOUT_SECONDS, find_schema_error),
+            find_warning=lambda: READ_ONLY_WARNING if database.run_within(PROBE_TIMEOUT_SECONDS, is_read_only) else None,
+        ),
+        *redis_probes(redis),
+    ]
     vitals = Vitals(
         me,
         lifecycle,

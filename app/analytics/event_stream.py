@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 import redis
+from sqlalchemy.exc import IntegrityError
 
 from app.analytics.events import Event
 from app.analytics.store import AcceptedEvent, EventStore
 from app.core import metrics
-from app.core.errors import Unavailable, cause_of
+from app.core.errors import Invalid, Unavailable, cause_of
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ CLEANUP_INTERVAL_SECONDS = 600.0
 IDLE_CONSUMER_MS = 3_600_000  # a consumer that has read nothing for this long has ended
 MONITOR_INTERVAL_SECONDS = 5.0
 MAX_AGE_SECONDS = 60
+
+ERRORS_OF_AN_EVENT = (Invalid, IntegrityError, ValueError)  # the database would refuse it again
 
 Fields = Mapping[bytes, bytes]
 
@@ -84,9 +87,12 @@ class EventConsumer:
         """Read, store and acknowledge a batch. Returns how many entries were read."""
         entries = self._read(BATCH - len(self._pending)) if len(self._pending) < BATCH else {}
         self._pending |= entries
-        self._store_all([(id_, event) for id_, fields in list(self._pending.items()) if (event := self._decode(id_, fields))])
+        decoded = [(id_, event) for id_, fields in list(self._pending.items()) if (event := self._decode(id_, fields))]
+        failure = self._store_all(decoded)
         if len(self._pending) == BATCH:  # all deferred, by locked rows: leave them to be claimed as stale, and go on
             self._pending.clear()
+        if failure:
+            raise failure
         return len(entries)
 
     def _decode(self, entry_id: bytes, fields: Fields) -> AcceptedEvent | None:
@@ -96,24 +102,29 @@ class EventConsumer:
             self._dead_letter(entry_id, str(error))
             return None
 
-    def _store_all(self, batch: Sequence[tuple[bytes, AcceptedEvent]]) -> None:
-        """Store the batch. If that fails, bisect it to find the events that cannot be stored, so that the others can."""
+    def _store_all(self, batch: Sequence[tuple[bytes, AcceptedEvent]]) -> Exception | None:
+        """Store the batch. If that fails, bisect it to find the events that cannot be stored, so that the others can.
+
+        An event that the database refuses is dead-lettered. Any other error is returned, and its events stay pending.
+        """
         if not batch:
-            return
+            return None
         try:
             deferred = self._store.store([event for _, event in batch], STORE_TIMEOUT_SECONDS)
         except Unavailable:
             raise
         except Exception as error:
-            if len(batch) == 1:
-                self._dead_letter(batch[0][0], type(error).__name__)
-                return
-            middle = len(batch) // 2
-            self._store_all(batch[:middle])
-            self._store_all(batch[middle:])
-            return
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                failures = self._store_all(batch[:middle]), self._store_all(batch[middle:])
+                return failures[0] or failures[1]
+            if not isinstance(error, ERRORS_OF_AN_EVENT):
+                return error
+            self._dead_letter(batch[0][0], cause_of(error) or str(getattr(error, "orig", error)).partition("\n")[0])
+            return None
         deferred_ids = {id(event) for event in deferred}
         self._acknowledge([entry_id for entry_id, event in batch if id(event) not in deferred_ids])
+        return None
 
     def _acknowledge(self, ids: Sequence[bytes]) -> None:
         if not ids:
@@ -127,6 +138,7 @@ class EventConsumer:
 
     def _dead_letter(self, entry_id: bytes, reason: str) -> None:
         fields: dict[Any, Any] = dict(self._pending[entry_id])
+        fields[b"reason"] = reason
         self._client.xadd(DEAD_LETTERS, fields, maxlen=MAX_DEAD_LETTERS)
         self._client.expire(DEAD_LETTERS, DEAD_LETTERS_TTL_SECONDS)
         self._acknowledge([entry_id])

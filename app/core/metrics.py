@@ -33,6 +33,12 @@ attempts = Counter(
 dependency_up = Gauge("reporadar_dependency_up", "1 if the dependency answered the last probe", ["dependency"])
 dependency_latency = Gauge("reporadar_dependency_latency_seconds", "Latency of the last successful probe", ["dependency"])
 ready = Gauge("reporadar_ready", "1 while this instance is ready for traffic")
+database_connections_in_use = Gauge("reporadar_database_connections_in_use", "Connections of the pool that are in use")
+database_pool_wait = Histogram(
+    "reporadar_database_pool_wait_seconds",
+    "Time that transactions waited for a free connection",
+    buckets=(0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5),
+)
 
 cpu_percent = Gauge("reporadar_cpu_percent", "CPU usage of this process in the last second, in percent of one core")
 memory_percent = Gauge(

@@ -9,7 +9,7 @@ from sqlalchemy import make_url
 
 from app.core.errors import cause_of
 from app.core.extensions import extension
-from app.database.engine import Database, DatabaseUnavailable
+from app.database.engine import Database, DatabaseReadOnly, DatabaseUnavailable
 
 
 class Utf8Text(click.ParamType[str]):
@@ -38,4 +38,5 @@ def database_of_command() -> Iterator[Database]:
         yield database
     except DatabaseUnavailable as error:
         where = make_url(database.url).render_as_string(hide_password=True)
-        raise click.ClickException(f"the database at {where} does not answer: {cause_of(error)}") from None
+        state = "is read-only" if isinstance(error, DatabaseReadOnly) else "does not answer"
+        raise click.ClickException(f"the database at {where} {state}: {cause_of(error)}") from None

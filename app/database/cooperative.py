@@ -61,6 +61,8 @@ def resolve_host(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, 
         try:
             with gevent.Timeout(remaining_seconds(), TimeoutError):
                 found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except TimeoutError as error:
+            raise psycopg2.OperationalError("no time was left to resolve the database's host name") from error
         except OSError as error:
             raise psycopg2.OperationalError("the database's host name can't be resolved") from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))

@@ -4,6 +4,7 @@ PostgreSQL is used cooperatively (`app.database.cooperative`) through a small po
 would also stop the greenlet that holds it; therefore one native thread does all SQLite work.
 """
 
+import logging
 import select
 import threading
 import time
@@ -12,22 +13,37 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
-from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 
-from app.core.errors import Unavailable
+from app.core import metrics
+from app.core.errors import Invalid, Problem, Unavailable
 from app.core.threads import NativeThreads
 from app.database import cooperative
+from app.database.sqlstate import ErrorClass, classify, column_of
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 SQL_TIMEOUT_SECONDS = 1.2  # of a transaction, including the wait for a free connection and connecting
+READ_ONLY_WARNING = "read-only: reads succeed and writes are answered with 503 until DATABASE_URL leads to a primary"
+MAX_ATTEMPTS = 3  # of a transaction that conflicts with others
 
 
 class DatabaseUnavailable(Unavailable):
+    def __init__(self, detail: str = "The database does not answer. Please try again in a moment.") -> None:
+        super().__init__(detail)
+
+
+class DatabaseReadOnly(DatabaseUnavailable):
     def __init__(self) -> None:
-        super().__init__("The database does not answer. Please try again in a moment.")
+        super().__init__("The database accepts no changes at the moment. Please try again later.")
+
+
+class NoFreeConnection(Exception):
+    """All connections of the pool were in use. The cause of a DatabaseUnavailable, for the log."""
 
 
 class Database:
@@ -35,52 +51,99 @@ class Database:
         self.url = url
         self._sqlite = url.startswith("sqlite")
         self.engine = _sqlite_engine(url) if self._sqlite else _postgresql_engine(url, pool_size, application_name)
+        self._pool_size = pool_size
         self._free_connections = threading.BoundedSemaphore(pool_size)
         self._thread = NativeThreads(1) if self._sqlite else None
 
     def run(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `work(connection, ...)` in one transaction; commit when it returns, roll back when it raises.
 
-        Raises DatabaseUnavailable after SQL_TIMEOUT_SECONDS.
+        `work` is called again after a deadlock or a serialization failure. Raises DatabaseUnavailable after SQL_TIMEOUT_SECONDS,
+        DatabaseReadOnly, and Invalid for a value that the database cannot store.
         """
         return self.run_within(SQL_TIMEOUT_SECONDS, work, *args, **kwargs)
 
     def run_within(self, seconds: float, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._thread is not None:
             return self._thread.run(self._run_in_thread, time.monotonic() + seconds, work, args, kwargs)
+        if seconds > SQL_TIMEOUT_SECONDS:
+            work = partial(_with_statement_timeout, seconds, work)
         with cooperative.deadline(seconds), self._connection_slot():
-            return self._transaction(
-                partial(_with_statement_timeout, seconds, work) if seconds > SQL_TIMEOUT_SECONDS else work, args, kwargs
-            )
+            return self._transaction(work, args, kwargs)
 
     def close(self) -> None:
         self.engine.dispose()
 
     def _run_in_thread(self, deadline: float, work: Callable[..., T], args: Any, kwargs: Any) -> T:
         if time.monotonic() > deadline:  # the thread was busy for that long
-            raise DatabaseUnavailable
+            raise DatabaseUnavailable from NoFreeConnection("other statements of this process occupied SQLite for too long")
         return self._transaction(work, args, kwargs)
 
-    def _transaction(self, work: Callable[..., T], args: Any, kwargs: Any) -> T:
+    def _transaction(self, work: Callable[..., T], args: Any, kwargs: Any, attempt: int = 1) -> T:
         try:
             with self.engine.begin() as connection:
-                return work(connection, *args, **kwargs)
-        except (OperationalError, InterfaceError, DisconnectionError) as error:
+                return _work_or_detach(connection, work, args, kwargs)
+        except DisconnectionError as error:
             raise DatabaseUnavailable from error
         except DBAPIError as error:
-            if error.connection_invalidated:
-                raise DatabaseUnavailable from error
-            raise
+            error_class = classify(error)
+            if error_class in (ErrorClass.BUG, ErrorClass.CONSTRAINT):
+                raise
+            if error_class is not ErrorClass.CONFLICT or attempt == MAX_ATTEMPTS:
+                raise _problem(error, error_class) from error
+            log.info("transaction repeated after a conflict: %s", _message(error))
+        return self._transaction(work, args, kwargs, attempt + 1)
 
     @contextmanager
     def _connection_slot(self) -> Iterator[None]:
         # The pool's own wait would not count towards the deadline of the transaction.
-        if not self._free_connections.acquire(timeout=cooperative.remaining_seconds()):
-            raise DatabaseUnavailable
+        started = time.monotonic()
+        is_free = self._free_connections.acquire(timeout=cooperative.remaining_seconds())
+        metrics.database_pool_wait.observe(time.monotonic() - started)
+        if not is_free:
+            seconds = time.monotonic() - started
+            raise DatabaseUnavailable from NoFreeConnection(
+                f"all {self._pool_size} connections of this process were in use for {seconds:.1f} s: see DATABASE_POOL_SIZE"
+            )
+        metrics.database_connections_in_use.inc()
         try:
             yield
         finally:
+            metrics.database_connections_in_use.dec()
             self._free_connections.release()
+
+
+def is_read_only(connection: Connection) -> bool:
+    """Return whether the server refuses changes. Then close this connection, so that the next one reaches the new primary."""
+    found = connection.dialect.name == "postgresql" and connection.execute(text("SHOW transaction_read_only")).scalar() == "on"
+    if found:
+        connection.detach()
+    return found
+
+
+def _work_or_detach(connection: Connection, work: Callable[..., T], args: Any, kwargs: Any) -> T:
+    """Close a connection to a server that became read-only, so that the next one reaches the new primary."""
+    try:
+        return work(connection, *args, **kwargs)
+    except DBAPIError as error:
+        if classify(error) is ErrorClass.READ_ONLY:
+            connection.detach()
+        raise
+
+
+def _problem(error: DBAPIError, error_class: ErrorClass) -> Problem:
+    if error_class is ErrorClass.READ_ONLY:
+        return DatabaseReadOnly()
+    if error_class is not ErrorClass.DATA:
+        return DatabaseUnavailable()
+    column = column_of(error)
+    log.warning("the database cannot store a value of %s: %s", column or "an unknown column", _message(error))
+    message = "This value is too long, or the database cannot store it."
+    return Invalid.field(column, message) if column else Invalid(message)
+
+
+def _message(error: DBAPIError) -> str:
+    return str(error.orig).partition("\n")[0]
 
 
 def _postgresql_engine(url: str, pool_size: int, application_name: str) -> Engine:

@@ -61,7 +61,7 @@ class ConsistencyCheck:
             self._heartbeats = self._database.run(sql_heartbeat.record, own)
         except Unavailable as error:  # the probe of the database logs it
             log.debug("could not store the SQL heartbeat: %s", cause_of(error))
-        except DBAPIError as error:  # the schema is too old, or the database is read-only
+        except DBAPIError as error:  # the schema is too old
             if not self._is_failing:
                 log.warning("could not store the SQL heartbeat: %s", str(error.orig).partition("\n")[0])
             self._is_failing = True

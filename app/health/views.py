@@ -58,7 +58,8 @@ def _is_private(address: str | None) -> bool:
 
 
 def _check(probe: Probe) -> dict[str, Any]:
-    return {"status": probe.status, "latency_ms": probe.latency_ms}
+    check = {"status": probe.status, "latency_ms": probe.latency_ms}
+    return check | {"output": probe.warning.partition(": ")[0]} if probe.status == WARN and probe.warning else check
 
 
 def _answer(status: str, **more: Any) -> Response:

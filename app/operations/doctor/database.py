@@ -12,7 +12,7 @@ from sqlalchemy import Connection, make_url, text
 
 from app.core.config import Config
 from app.core.errors import cause_of
-from app.database.engine import Database, DatabaseUnavailable
+from app.database.engine import Database, DatabaseUnavailable, is_read_only
 from app.database.upgrade import find_schema_error
 from app.operations.doctor.findings import Finding, fail, ok, warn
 
@@ -37,10 +37,10 @@ def examine(config: Config, database: Database, instances: int) -> Generator[Fin
         return (yield from _embedded(database))
     try:
         started = time.perf_counter()
-        database.run_within(TIMEOUT_SECONDS, _is_read_only)
+        database.run_within(TIMEOUT_SECONDS, is_read_only)
         connect_ms = (time.perf_counter() - started) * 1000
         started = time.perf_counter()
-        read_only = database.run_within(TIMEOUT_SECONDS, _is_read_only)
+        read_only = database.run_within(TIMEOUT_SECONDS, is_read_only)
         query_ms = (time.perf_counter() - started) * 1000
         complaint = database.run_within(TIMEOUT_SECONDS, find_schema_error)
         limits, sessions = database.run_within(TIMEOUT_SECONDS, _connections)
@@ -124,10 +124,6 @@ def _connection_budget(pool: int, instances: int, limits: dict[str, int], sessio
         if needed + pool > allowed
         else ok(text)
     )
-
-
-def _is_read_only(connection: Connection) -> bool:
-    return connection.execute(text("SHOW transaction_read_only")).scalar() == "on"
 
 
 def _connections(connection: Connection) -> tuple[dict[str, int], dict[str, int]]:

@@ -32,6 +32,7 @@ class Storage:
         self.poison: set[str] = set()
         self.later: set[str] = set()
         self.down = False
+        self.error: Exception = ValueError("a value that does not fit")
 
     def store(self, batch: Sequence[AcceptedEvent], seconds: float) -> list[AcceptedEvent]:
         self.batches.append(len(batch))
@@ -39,7 +40,7 @@ class Storage:
         if self.down:
             raise Unavailable("The database does not answer.")
         if self.poison & set(names):
-            raise ValueError("a value that does not fit")
+            raise self.error
         self.stored += [name for name in names if name not in self.later and name not in self.stored]
         return [one for one in batch if one.event.name in self.later]
 
@@ -142,6 +143,21 @@ def test_event_that_cannot_be_stored_does_not_delay_others(
     assert redis_client.xlen(DEAD_LETTERS) == 2
 
 
+def test_error_that_is_not_the_events_own_leaves_it_in_the_stream(
+    consumer: EventConsumer, send: Callable[..., None], storage: Storage, redis_client: redis.Redis
+) -> None:
+    storage.poison, storage.error = {"c"}, RuntimeError("a defect")
+    send(*"abcd")
+    with pytest.raises(RuntimeError):
+        consumer.process_batch()
+    assert sorted(storage.stored) == list("abd")
+    assert (waiting(redis_client), redis_client.xlen(DEAD_LETTERS)) == ((1, 1), 0)
+    storage.poison = set()
+    consumer.process_batch()
+    assert sorted(storage.stored) == list("abcd")
+    assert waiting(redis_client) == (0, 0)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -161,7 +177,7 @@ def test_entry_that_is_not_an_event_is_dead_lettered(
     assert storage.stored == ["a", "b"]
     assert waiting(redis_client) == (0, 0)
     ((_, kept),) = cast(list[tuple[bytes, dict[bytes, bytes]]], redis_client.xrange(DEAD_LETTERS))
-    assert set(kept) == {name.encode() for name in fields}
+    assert set(kept) == {b"reason", *(name.encode() for name in fields)}
 
 
 def test_deferred_event_is_retried(

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import gevent
+import psycopg2
 import pytest
 from sqlalchemy import Connection, insert, select, text
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from app.auth import store as users_store
+from app.core.errors import Invalid, cause_of
 from app.database import cooperative
-from app.database.engine import Database, DatabaseUnavailable
-from app.database.schema import session_fields, users
+from app.database.engine import MAX_ATTEMPTS, Database, DatabaseReadOnly, DatabaseUnavailable, is_read_only
+from app.database.schema import repositories, session_fields, users
 from harness.servers import free_port
+from tests.unit.conftest import count_of
 from tests.unit.database.test_schema import postgresql_url
 
 
@@ -121,3 +125,149 @@ def test_many_greenlets_can_use_one_sqlite_file(database: Database) -> None:
     jobs = [gevent.spawn(database.run, users_store.add, f"user-{number}@example.org", "hash") for number in range(50)]
     gevent.joinall(jobs, raise_error=True)
     assert database.run(count_users) == 50
+
+
+# Errors by SQLSTATE.
+
+
+def raise_sqlstate(connection: Connection, state: str) -> None:
+    connection.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'from a trigger' USING ERRCODE = '{state}'; END $$"))
+
+
+@pytest.mark.parametrize("state", ["08006", "25P03", "40003", "53100", "53300", "55P03", "57014", "57P01", "58030"])
+def test_outage_is_reported_as_unavailable(postgresql: Database, state: str) -> None:
+    with pytest.raises(DatabaseUnavailable) as raised:
+        postgresql.run(raise_sqlstate, state)
+    assert (raised.value.status, raised.value.headers["Retry-After"]) == (503, "2")
+    assert not isinstance(raised.value, DatabaseReadOnly)
+    assert cause_of(raised.value) == "from a trigger"
+
+
+@pytest.mark.parametrize("state", ["22001", "22003", "22008", "22021", "22P02", "22P05", "54000"])
+def test_value_that_cannot_be_stored_is_invalid(postgresql: Database, state: str) -> None:
+    with pytest.raises(Invalid) as raised:
+        postgresql.run(raise_sqlstate, state)
+    assert raised.value.status == 422
+
+
+@pytest.mark.parametrize("state", ["0A000", "22012", "25P02", "42703", "54001", "P0001", "XX000", "XX001"])
+def test_other_errors_are_bugs(postgresql: Database, state: str) -> None:
+    with pytest.raises(DBAPIError) as raised:
+        postgresql.run(raise_sqlstate, state)
+    assert raised.value.orig is not None
+    assert postgresql.run(count_users) == 0
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01"])
+@pytest.mark.parametrize("conflicts", [0, 1, MAX_ATTEMPTS - 1, MAX_ATTEMPTS])
+def test_conflict_is_retried_a_few_times(postgresql: Database, state: str, conflicts: int) -> None:
+    attempts = 0
+
+    def conflict(connection: Connection) -> str:
+        nonlocal attempts
+        attempts += 1
+        if attempts <= conflicts:
+            raise_sqlstate(connection, state)
+        return "committed"
+
+    if conflicts < MAX_ATTEMPTS:
+        assert postgresql.run_within(10, conflict) == "committed"
+    else:
+        with pytest.raises(DatabaseUnavailable):
+            postgresql.run_within(10, conflict)
+    assert attempts == min(conflicts + 1, MAX_ATTEMPTS)
+
+
+def test_entry_too_large_for_an_index_names_its_column(postgresql: Database) -> None:
+    url = "".join(chr(0x4E00 + secrets.randbelow(20_000)) for _ in range(1200))
+    values = {"url": url, "name": "x", "created_at": datetime.now(UTC), "due_at": datetime.now(UTC)}
+    with pytest.raises(Invalid) as raised:
+        postgresql.run(lambda connection: connection.execute(insert(repositories).values(values)))
+    assert [error["field"] for error in raised.value.errors] == ["url"]
+
+
+# A server that accepts no changes.
+
+
+def pid_of(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+@pytest.fixture
+def become_read_only(postgresql: Database) -> Iterator[Callable[[bool], None]]:
+    """Make the next connections read-only, as those to a standby are, and this one too."""
+    name = postgresql.url.rpartition("/")[2]
+    other = Database(postgresql.url, 1, "operator")
+
+    def change(value: bool) -> None:
+        def alter(connection: Connection) -> None:
+            connection.execute(text("SET TRANSACTION READ WRITE"))
+            connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = {'on' if value else 'off'}"))
+
+        other.run(alter)
+        if value:
+            postgresql.engine.dispose()
+
+    yield change
+    change(False)
+    other.close()
+
+
+def test_read_only_server_serves_reads_and_refuses_writes(postgresql: Database, become_read_only: Callable[[bool], None]) -> None:
+    become_read_only(True)
+    assert postgresql.run(count_users) == 0
+    with pytest.raises(DatabaseReadOnly) as raised:
+        postgresql.run(users_store.add, "ada@example.org", "hash")
+    assert (raised.value.status, raised.value.headers["Retry-After"]) == (503, "2")
+    assert "read-only transaction" in cause_of(raised.value)
+
+
+def test_connection_to_a_read_only_server_is_dropped(postgresql: Database, become_read_only: Callable[[bool], None]) -> None:
+    become_read_only(True)
+    first = postgresql.run(pid_of)
+    assert postgresql.run(pid_of) == first
+    with pytest.raises(DatabaseReadOnly):
+        postgresql.run(users_store.add, "ada@example.org", "hash")
+    assert postgresql.run(pid_of) != first
+    become_read_only(False)
+    with pytest.raises(DatabaseReadOnly):
+        postgresql.run(users_store.add, "ada@example.org", "hash")
+    assert postgresql.run(users_store.add, "ada@example.org", "hash").id
+
+
+def test_check_for_a_read_only_server_drops_its_connection(
+    postgresql: Database, become_read_only: Callable[[bool], None]
+) -> None:
+    assert postgresql.run(is_read_only) is False
+    become_read_only(True)
+    first = postgresql.run(pid_of)
+    assert postgresql.run(is_read_only) is True
+    become_read_only(False)
+    assert postgresql.run(pid_of) != first
+    assert postgresql.run(is_read_only) is False
+
+
+def test_sqlite_is_not_read_only(database: Database) -> None:
+    assert database.run(is_read_only) is False
+
+
+# What the log and the metrics say about the pool.
+
+
+def test_cause_names_the_pool_if_no_connection_was_free(postgresql: Database) -> None:
+    def need_another(connection: Connection) -> str:
+        assert count_of("reporadar_database_connections_in_use") == 1
+        with pytest.raises(DatabaseUnavailable) as raised:
+            postgresql.run_within(0.1, count_users)
+        return cause_of(raised.value)
+
+    waits = count_of("reporadar_database_pool_wait_seconds_count")
+    assert postgresql.run(need_another).startswith("all 1 connections of this process were in use for 0.1 s")
+    assert count_of("reporadar_database_connections_in_use") == 0
+    assert count_of("reporadar_database_pool_wait_seconds_count") == waits + 2
+
+
+def test_cause_does_not_blame_the_host_name_if_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: gevent.sleep(1))
+    with cooperative.deadline(0), pytest.raises(psycopg2.OperationalError, match="no time was left"):
+        cooperative.resolve_host(None, None, None, {"host": "localhost"})
