@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from sqlalchemy import UniqueConstraint
+from sqlalchemy import Index, UniqueConstraint
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from app.database.schema import metadata
@@ -58,6 +58,7 @@ def column_of(error: DBAPIError) -> str | None:
     table = metadata.tables.get(diagnostics.table_name or "")
     if table is None:
         return None
-    indexes = [*table.indexes, *(constraint for constraint in table.constraints if isinstance(constraint, UniqueConstraint))]
+    indexes: list[Index | UniqueConstraint] = [*table.indexes]
+    indexes += [constraint for constraint in table.constraints if isinstance(constraint, UniqueConstraint)]
     columns = [index.columns.keys() for index in indexes if index.name == diagnostics.constraint_name]
     return columns[0][-1] if columns else None
