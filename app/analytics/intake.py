@@ -65,13 +65,16 @@ class RedisIntake:
         consent_key, changes_key = _keys(person)
         with _translate_errors():
             cached, is_changing = self._multiplexed.execute_all(("GET", consent_key), ("EXISTS", changes_key))
+            self._multiplexed.checked(int, is_changing)
+            if cached is not None:
+                self._multiplexed.checked(bytes, cached)
         return _decode(cached) if cached and not is_changing else None
 
     def accept(self, person: Person, consent: ConsentState | None, batch: Sequence[Event]) -> str:
         consent_in_sql: list[Any] = [_encode(consent), _ttl_ms(consent)] if consent else ["", 0]
         arguments = [*consent_in_sql, MAX_BACKLOG, *map(msgspec.json.encode, batch)]
         with _translate_errors():
-            outcome: bytes = self._multiplexed.run_script(self._accept, [*_keys(person), STREAM], arguments)
+            outcome = self._multiplexed.run_script(bytes, self._accept, [*_keys(person), STREAM], arguments)
         return outcome.decode()
 
     def begin_consent_change(self, person: Person, timeout_seconds: float) -> None:

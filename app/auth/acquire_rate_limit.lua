@@ -1,4 +1,4 @@
--- Add a token to all buckets (sorted sets by time in microseconds) and return '0'. If a bucket is full, add nothing and return
+-- Add a token to all buckets (sorted sets by time in microseconds) and return 0. If a bucket is full, add nothing and return
 -- the microseconds until each has room.
 local buckets = KEYS
 local token = ARGV[1]
@@ -15,9 +15,9 @@ for i, bucket in ipairs(buckets) do
     wait = math.max(wait, oldest[2] + window - now, 1)
   end
 end
-if wait > 0 then return string.format('%.0f', wait) end
+if wait > 0 then return wait end
 for i, bucket in ipairs(buckets) do
   redis.call('ZADD', bucket, string.format('%.0f', now), token)
   redis.call('PEXPIRE', bucket, math.ceil(window_of(i) / 1000))
 end
-return '0'
+return 0

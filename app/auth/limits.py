@@ -17,7 +17,7 @@ import redis
 
 from app.core.config_parsers import RateLimit
 from app.core.keyring import Keyring
-from app.redis.client import available
+from app.redis.client import PooledRedis, available
 from app.redis.scripts import load_script
 
 Buckets = Mapping[str, RateLimit]  # name, such as "login:account:ada@example.org" -> limit
@@ -32,7 +32,7 @@ class RateLimiter(Protocol):
 
 class RedisRateLimiter:
     def __init__(self, client: redis.Redis, signing: Keyring) -> None:
-        self._client = client
+        self._commands = PooledRedis(client)
         self._signing = signing
         self._acquire = client.register_script(load_script(__file__, "acquire_rate_limit"))
 
@@ -41,14 +41,12 @@ class RedisRateLimiter:
         for limit in buckets.values():
             arguments += [limit.limit, limit.seconds * 1_000_000]
         with available():
-            microseconds = int(self._acquire(keys=[self._key(name) for name in buckets], args=arguments))
+            microseconds = self._commands.run_script(int, self._acquire, [self._key(name) for name in buckets], arguments)
         return math.ceil(microseconds / 1_000_000)
 
     def release(self, buckets: Buckets, token: str) -> None:
-        with available(), self._client.pipeline(transaction=False) as pipeline:
-            for name in buckets:
-                pipeline.zrem(self._key(name), token)
-            pipeline.execute()
+        with available():
+            self._commands.execute_all(*[("ZREM", self._key(name), token) for name in buckets])
 
     def _key(self, name: str) -> str:
         # Hashed, because a name contains an IP or e-mail address. All instances have the same active key.

@@ -4,7 +4,7 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
@@ -14,6 +14,8 @@ from redis.retry import Retry
 
 from app.core.config import Config
 from app.core.errors import Unavailable
+
+T = TypeVar("T")
 
 MAX_CONNECTIONS = 50
 POOL_TIMEOUT_SECONDS = 0.3  # for a free connection; with the socket timeout, an unresponsive Redis delays a request by 1.3 s
@@ -71,15 +73,27 @@ class RedisCommands(ABC):
         """Send all commands in one round trip. Commands of other callers may run between them."""
 
     @abstractmethod
+    def drop(self) -> None:
+        """Close the connections that are open now. Called when a reply can't be the one to its command."""
+
+    @abstractmethod
     def close(self) -> None: ...
 
-    def run_script(self, script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
+    def checked(self, kind: type[T], reply: Any) -> T:
+        """Return a reply that has the type that its command replies with. Otherwise drop the connection and raise."""
+        if isinstance(reply, kind):
+            return reply
+        self.drop()
+        raise redis.InvalidResponse("unexpected reply from Redis")
+
+    def run_script(self, kind: type[T], script: Script, keys: Sequence[Any], arguments: Sequence[Any]) -> T:
         command = ["EVALSHA", script.sha, len(keys), *keys, *arguments]
         try:
-            return self.execute(*command)
+            reply = self.execute(*command)
         except NoScriptError:
             self.execute("SCRIPT", "LOAD", script.script)
-            return self.execute(*command)
+            reply = self.execute(*command)
+        return self.checked(kind, reply)
 
 
 class PooledRedis(RedisCommands):
@@ -98,6 +112,9 @@ class PooledRedis(RedisCommands):
             pipeline.execute_command(*command)
         replies: list[Any] = pipeline.execute()
         return replies
+
+    def drop(self) -> None:
+        self._client.connection_pool.disconnect(inuse_connections=False)
 
     def close(self) -> None:
         self._client.close()

@@ -50,6 +50,10 @@ class MultiplexedRedis(RedisCommands):
         connection = self._connection or self._connect()
         return [_wait_for_reply(waiter) for waiter in [connection.send(command) for command in commands]]
 
+    def drop(self) -> None:
+        if self._connection:
+            self._connection.close(redis.InvalidResponse("unexpected reply from Redis"))
+
     def close(self) -> None:
         if self._attempt:
             self._attempt.kill()

@@ -16,7 +16,8 @@ from flask_session.base import ServerSideSessionInterface
 from app.core.config import Config
 from app.core.keyring import Keyring
 from app.sessions import cookie
-from app.sessions.records import SessionRecords
+from app.sessions.cipher import CorruptRecord
+from app.sessions.records import Record, SessionRecords
 from app.sessions.session import Session
 from app.sessions.store import Fields, Owner, SessionStore
 
@@ -111,7 +112,10 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
 
     def describe(self, key: str, encrypted: Fields) -> dict[str, Any] | None:
         """Return created_at, last_seen_at (seconds since 1970), ip and user_agent; None if the record is corrupt or too old."""
-        record = self.records.decrypt(key, encrypted)
+        try:
+            record: Record | None = self.records.decrypt(key, encrypted)
+        except CorruptRecord:
+            record = self.records.load(key)
         if record is None or self.records.is_too_old(record):
             return None
         return {"created_at": record.created_at, "last_seen_at": record.seen_at, **record.client}

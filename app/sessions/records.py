@@ -72,33 +72,39 @@ class SessionRecords:
         self._max_age = config.session_max_age
 
     def load(self, key: str) -> Record | None:
-        """Return a valid record, or None. A record that is corrupt or too old is removed."""
-        try:
-            encrypted = self.store.load(key)
-        except CorruptRecord as error:
+        """Return a valid record, or None. A record that is too old, or corrupt in two reads, is removed."""
+        encrypted, record, error = self._read(key, self.store.load)
+        if error:
+            again, record, error = self._read(key, self.store.load_again)
+            if error and again != encrypted:
+                raise Unavailable("The session store gives contradictory replies. Please try again in a moment.")
+        if error:
             self._reject(key, error)
-            return None
-        record = self.decrypt(key, encrypted) if encrypted else None
         if record and self.is_too_old(record):
             self.store.destroy(key)
             return None
         return record
 
-    def decrypt(self, key: str, encrypted: Fields) -> Record | None:
-        """Return the decrypted record; remove it and return None if it is corrupt."""
+    def _read(self, key: str, load: Callable[[str], Fields | None]) -> tuple[Fields | None, Record | None, CorruptRecord | None]:
+        encrypted = None
+        try:
+            encrypted = load(key)
+            return encrypted, self.decrypt(key, encrypted) if encrypted else None, None
+        except CorruptRecord as error:
+            return encrypted, None, error
+
+    def decrypt(self, key: str, encrypted: Fields) -> Record:
+        """Return the decrypted record. Raises CorruptRecord."""
         cipher = RecordCipher(self._encryption, key)
         try:
             plain = {name: cipher.decrypt(name, value) for name, value in encrypted.items() if name != SIGNED}
-            if CREATED not in plain or SEEN not in plain:
-                raise CorruptRecord("incomplete")
-            return Record(encrypted, plain)
         except UnknownKey as unknown:
             if self._is_key_of_fleet(str(unknown)):
                 raise Unavailable("This session was written with a key that this instance does not hold yet.") from None
-            self._reject(key, CorruptRecord("unknown key"))
-        except CorruptRecord as error:
-            self._reject(key, error)
-        return None
+            raise CorruptRecord("unknown key") from None
+        if CREATED not in plain or SEEN not in plain:
+            raise CorruptRecord("incomplete")
+        return Record(encrypted, plain)
 
     def create(
         self,

@@ -4,13 +4,13 @@ Every change is one Lua call and therefore atomic across instances: a destroyed 
 different fields do not overwrite each other.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import redis
 
-from app.redis.client import RedisCommands, available
+from app.redis.client import PooledRedis, RedisCommands, available
 from app.redis.scripts import load_script
 from app.sessions.cipher import CorruptRecord
 from app.sessions.store import KEY_PREFIX, MAX_SESSIONS_PER_USER, FieldChange, Fields, Owner, key_ids
@@ -23,6 +23,7 @@ class RedisSessionStore:
         """`max_age`: maximum life of a session in seconds; the index of a user's sessions has to live as long."""
         self._client = client
         self._commands = commands
+        self._pooled = PooledRedis(client)
         self._max_age = max_age
         self._create = client.register_script(load_script(__file__, "create_session"))
         self._merge = client.register_script(load_script(__file__, "merge_session"))
@@ -30,52 +31,54 @@ class RedisSessionStore:
 
     def load(self, key: str) -> Fields | None:
         with available():
-            try:
-                record = self._commands.execute("HGETALL", key)
-                return _decode_names(zip(record[::2], record[1::2], strict=True)) or None
-            except redis.ResponseError as error:
-                if str(error).startswith("WRONGTYPE"):
-                    raise CorruptRecord("type") from None
-                raise
+            fields = _load(self._commands, key)
+            if not fields and (fields := _load(self._pooled, key)):  # the empty reply belonged to another command
+                self._commands.drop()
+        return fields or None
+
+    def load_again(self, key: str) -> Fields | None:
+        self._commands.drop()
+        self._pooled.drop()
+        with available():
+            return _load(self._pooled, key) or None
 
     def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
         owner_keys = _owner_keys(owner.user_id) if owner else ["", ""]
         version = owner.password_version if owner else ""
         arguments = [ttl, self._max_age, version, MAX_SESSIONS_PER_USER, *(part for pair in fields.items() for part in pair)]
         with available():
-            return bool(self._create(keys=[key, replaces or "", *owner_keys], args=arguments))
+            return bool(self._pooled.run_script(int, self._create, [key, replaces or "", *owner_keys], arguments))
 
     def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None) -> bool:
         arguments: list[Any] = ["" if ttl is None else ttl]
         for name, change in changes.items():
             arguments += [name, *_optional(change.expected), *_optional(change.value)]
         with available():
-            return bool(self._commands.run_script(self._merge, [key], arguments))
+            return bool(self._commands.run_script(int, self._merge, [key], arguments))
 
     def destroy(self, key: str) -> None:
         with available():
-            self._commands.execute("DEL", key)
+            self._commands.checked(int, self._commands.execute("DEL", key))
 
     def existing(self, keys: Sequence[str]) -> set[str]:
         found: set[str] = set()
         with available():
             for batch in _batches(keys):
-                with self._client.pipeline(transaction=False) as pipeline:
-                    for key in batch:
-                        pipeline.exists(key)
-                    found.update(key for key, exists in zip(batch, pipeline.execute(), strict=True) if exists)
+                replies = self._pooled.execute_all(*[("EXISTS", key) for key in batch])
+                found.update(key for key, exists in zip(batch, replies, strict=True) if self._pooled.checked(int, exists))
         return found
 
     def records_of_user(self, user_id: int) -> dict[str, Fields]:
         with available():
-            keys = [key.decode() for key in cast(list[bytes], self._client.zrange(_owner_keys(user_id)[0], 0, -1))]
+            found = self._pooled.checked(list, self._pooled.execute("ZRANGE", _owner_keys(user_id)[0], 0, -1))
+            keys = [self._pooled.checked(bytes, key).decode() for key in found]
             records = self._load_many(keys)
         return {key: record for key, record in zip(keys, records, strict=True) if record}
 
     def destroy_all(self, user_id: int, *, keep: str | None, password_version: int | None = None) -> int:
         version = "" if password_version is None else password_version
         with available():
-            return int(self._destroy_all(keys=[*_owner_keys(user_id), keep or ""], args=[version, self._max_age]))
+            return self._pooled.run_script(int, self._destroy_all, [*_owner_keys(user_id), keep or ""], [version, self._max_age])
 
     def key_ids_in_use(self) -> Iterator[frozenset[str]]:
         with available():
@@ -85,11 +88,36 @@ class RedisSessionStore:
                     yield key_ids(record)
 
     def _load_many(self, keys: Sequence[str | bytes]) -> list[Fields]:
-        """Return the records in the order of the keys; a missing one has no fields."""
-        with self._client.pipeline(transaction=False) as pipeline:
-            for key in keys:
-                pipeline.hgetall(key)
-            return [_fields(record) for record in pipeline.execute(raise_on_error=False)]
+        """Return the records in the order of the keys; a missing one, and a key of another type, has no fields."""
+        try:
+            replies = self._pooled.execute_all(*[("HGETALL", key) for key in keys])
+        except redis.ResponseError:
+            return [self._load_or_empty(key) for key in keys]
+        return [_fields(self._pooled, reply) for reply in replies]
+
+    def _load_or_empty(self, key: str | bytes) -> Fields:
+        try:
+            return _load(self._pooled, key)
+        except CorruptRecord:
+            return {}
+
+
+def _load(commands: RedisCommands, key: str | bytes) -> Fields:
+    """Return no fields if there is no record. Raises CorruptRecord if the key has another type."""
+    try:
+        return _fields(commands, commands.execute("HGETALL", key))
+    except redis.ResponseError as error:
+        if str(error).startswith("WRONGTYPE"):
+            raise CorruptRecord("type") from None
+        raise
+
+
+def _fields(commands: RedisCommands, reply: Any) -> Fields:
+    parts = [commands.checked(bytes, part) for part in commands.checked(list, reply)]
+    if len(parts) % 2:
+        commands.checked(dict, reply)
+    # This application writes only UTF-8 names; a field under any other name fails to decrypt.
+    return {name.decode(errors="replace"): value for name, value in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -98,16 +126,6 @@ def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _owner_keys(user_id: int) -> list[str]:
     return [f"user:{user_id}:sessions", f"user:{user_id}:password-version"]
-
-
-def _fields(record: Any) -> Fields:
-    # A key of another type than a hash is returned as an exception.
-    return _decode_names(record.items()) if isinstance(record, dict) else {}
-
-
-def _decode_names(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
-    # This application writes only UTF-8 names; a field under any other name fails to decrypt.
-    return {name.decode(errors="replace"): value for name, value in fields}
 
 
 def _optional(value: bytes | None) -> tuple[str, bytes]:

@@ -18,6 +18,8 @@ class SqlSessionStore:
     def load(self, key: str) -> Fields | None:
         return self._database.run(_load, key)
 
+    load_again = load  # a reply of the database can't belong to another statement
+
     def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
         return self._database.run(_create, key, fields, ttl, owner, replaces)
 

@@ -59,6 +59,9 @@ class SessionStore(Protocol):
     def load(self, key: str) -> Fields | None:
         """Return a record, or None if there is none. Raises CorruptRecord if the key holds data of another type."""
 
+    def load_again(self, key: str) -> Fields | None:
+        """Like `load`, on a new connection: the reply on the other one may have belonged to another command."""
+
     def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
         """Store a new record and destroy the one that it replaces. `ttl` in seconds.
 

@@ -195,7 +195,7 @@ def test_error_of_one_command_is_raised_by_execute_all(commands: RedisCommands) 
 def test_unknown_script_is_loaded(commands: RedisCommands, other: redis.Redis) -> None:
     script = other.register_script("return {KEYS[1], ARGV[1]}")
     other.script_flush()
-    assert [commands.run_script(script, ["key"], [number]) for number in (1, 2)] == [[b"key", b"1"], [b"key", b"2"]]
+    assert [commands.run_script(list, script, ["key"], [number]) for number in (1, 2)] == [[b"key", b"1"], [b"key", b"2"]]
 
 
 @both_clients

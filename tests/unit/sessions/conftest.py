@@ -55,6 +55,10 @@ class RecordingStore:
         self._record("load")
         return self.inner.load(key)
 
+    def load_again(self, key: str) -> Fields | None:
+        self._record("load_again")
+        return self.inner.load_again(key)
+
     def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
         self._record("create")
         return self.inner.create(key, fields, ttl, owner, replaces)

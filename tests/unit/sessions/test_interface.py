@@ -488,12 +488,43 @@ def test_corrupt_record_starts_a_new_session_and_is_counted(site: Site, kind: st
         site.store.inner.merge(key, {name: FieldChange(value)}, None)
     before = count_of("reporadar_session_integrity_failures_total", reason=reason)
     assert site.see(all_values) == {}
-    assert site.calls == ["load", "destroy"]
+    assert site.calls == ["load", "load_again", "destroy"]
     assert count_of("reporadar_session_integrity_failures_total", reason=reason) == before + 1
     assert site.store.inner.load(key) is None
     assert reason in caplog.text
     site.visit(remember())
     assert site.key != key
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_record_that_is_valid_in_the_second_read_is_kept(
+    site: Site, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage, _ = DAMAGES[kind]
+    site.visit(remember())
+    wrong = site.record | damage(site)
+    monkeypatch.setattr(site.store.inner, "load", lambda _: wrong)
+    assert site.see(all_values) == {"name": "ada"}
+    assert site.calls == ["load", "load_again"]
+    assert "rejected" not in caplog.text
+
+
+def test_record_is_kept_if_two_reads_contradict_each_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.visit(remember())
+    key, right = site.key, site.record
+    monkeypatch.setattr(site.store.inner, "load", lambda _: {"name": b"one"})
+    monkeypatch.setattr(site.store.inner, "load_again", lambda _: {"name": b"another"})
+    assert site.visit(all_values).status_code == 503
+    assert site.calls == ["load", "load_again"]
+    monkeypatch.undo()
+    assert site.store.inner.load(key) == right
+
+
+def test_listed_record_that_is_valid_when_read_alone_is_kept(site: Site) -> None:
+    site.visit(remember())
+    wrong = site.record | {"name": b"wrong"}
+    assert site.interface.describe(site.key, wrong)
+    assert site.see(all_values) == {"name": "ada"}
 
 
 @pytest.mark.parametrize("name", [".created", ".seen"])
