@@ -108,7 +108,8 @@ def run(request: dict[str, Any], folder: Path, output: Output) -> dict[str, Any]
         return {"error": OUT_OF_MEMORY, "permanent": True}
     except GitError as error:
         sys.stderr.write(f"git: {error.stderr}\n")
-        return {"error": UNEXPECTED, "permanent": False}
+        unreadable = clone.unreadable(error.stderr, folder)
+        return {"error": str(unreadable), "permanent": unreadable.permanent}
     except Exception:
         traceback.print_exc()
         return {"error": UNEXPECTED, "permanent": False}

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from app.analysis.local import LocalRepository
 
 MAX_LENGTH = 2000
 MAX_NAME_LENGTH = 255
@@ -31,6 +33,7 @@ class Address:
     name: str
     host: str = ""  # without brackets; empty for a local repository
     port: int = HTTPS_PORT
+    repository: LocalRepository | None = field(default=None, compare=False)
 
     @property
     def is_local(self) -> bool:
@@ -98,22 +101,14 @@ def _refuse_host() -> NoReturn:
 
 def _parse_local(text: str, roots: Sequence[Path]) -> Address:
     try:
-        path = Path(text).resolve(strict=True)
-        is_repository = _is_repository(path, [root.resolve() for root in roots])
+        path = Path(text)
+        path = (path.parent if path.name == ".git" else path).resolve(strict=True)
+        repository = LocalRepository(path, roots) if str(path).isprintable() else None
     except (OSError, RuntimeError, ValueError):
-        is_repository = False
+        repository = None
     # One text for all cases, which reveals nothing about other files of this machine.
-    if not is_repository or not str(path).isprintable():
+    if repository is None:
         raise AddressRefused("There is no git repository at this path, or the path is not below an allowed folder.")
-    if path.name == ".git":
-        path = path.parent
     if len(str(path).encode()) > MAX_LENGTH:
         raise AddressRefused(f"The path must not be longer than {MAX_LENGTH} bytes.")
-    return Address(str(path), path.name.removesuffix(".git")[:MAX_NAME_LENGTH] or str(path))
-
-
-def _is_repository(path: Path, roots: Sequence[Path]) -> bool:
-    """Check for a bare repository or a work tree. A symbolic link or file named `.git` could point outside of the roots."""
-    folder = path / ".git" if (path / ".git").exists() else path
-    is_below = any(folder.resolve(strict=True).is_relative_to(root) for root in roots)
-    return is_below and path.is_dir() and (folder / "HEAD").is_file() and (folder / "objects").is_dir()
+    return Address(str(path), path.name.removesuffix(".git")[:MAX_NAME_LENGTH] or str(path), repository=repository)

@@ -5,6 +5,7 @@ The rules of `git fsck` are not enforced: many old but harmless histories violat
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ import psutil
 from app.analysis import git, remote
 from app.analysis.address import Address
 from app.analysis.failures import AnalysisError
+from app.analysis.local import LocalRepository, too_large
 from app.analysis.network import IP, Network
 
 POLL_SECONDS = 0.1
@@ -45,6 +47,8 @@ TOO_SLOW = re.compile(r"Operation too slow|transfer closed|timed out")
 TOO_LARGE = re.compile(r"File too large|died of signal 25\b")  # SIGXFSZ: a file exceeded RLIMIT_FSIZE
 OUT_OF_MEMORY = re.compile(r"[Oo]ut of memory|Cannot allocate memory")
 
+SHORT_OF_RESOURCES = re.compile(r"No space left|Input/output error|[Cc]annot fork|temporarily unavailable|Too many open files")
+
 OUT_OF_MEMORY_TEXT = "Fetching this repository exceeded the memory limit."
 
 ReportProgress = Callable[[float, str], None]  # progress from 0 to 1, and the step
@@ -55,10 +59,40 @@ def fetch(
 ) -> git.GitRepository:
     """Clone a repository with all branches and tags into the folder. Raises AnalysisError."""
     progress(0, "Connecting")
-    if address.is_local:
-        return _clone(address.url, folder, ["file"], {}, max_bytes, progress)
+    if address.repository:
+        return _clone_local(address.repository, folder, max_bytes, progress)
     address, addresses = remote.resolve_redirects(address, allowed)
-    return _clone(address.url, folder, ["https"], pin(address, addresses), max_bytes, progress)
+    try:
+        return _clone(address.url, folder, "https", pin(address, addresses), max_bytes, progress)
+    except git.GitError as error:
+        raise _error(error.stderr) from None
+
+
+def _clone_local(
+    repository: LocalRepository, folder: Path, max_bytes: int, progress: ReportProgress
+) -> git.GitRepository:
+    """Clone a copy of a local repository. The copy does not change, so an error of git is permanent."""
+    source = folder / "source"
+    try:
+        repository.copy(source, max_bytes)
+        return _clone(str(source), folder, "file", {}, max_bytes, progress)
+    except FileNotFoundError as error:
+        sys.stderr.write(f"{error}\n")
+        raise AnalysisError("The repository changed while it was read.", permanent=False) from None
+    except PermissionError as error:
+        sys.stderr.write(f"{error}\n")
+        raise AnalysisError("This repository leads out of the allowed folders.", permanent=True) from None
+    except git.GitError as error:
+        is_partial = any(source.glob("objects/pack/*.promisor"))
+        raise unreadable(error.stderr, folder, "partial clone" if is_partial else "repository") from None
+    finally:
+        shutil.rmtree(source, ignore_errors=True)
+
+
+def unreadable(stderr: str, folder: Path, kind: str = "repository") -> AnalysisError:
+    """Return an error with the reason of git, without the path of our own folder."""
+    reason = git.reason(stderr.replace(f"{folder}{os.sep}", ""))
+    return AnalysisError(f"git can't read this {kind}: {reason}", permanent=not SHORT_OF_RESOURCES.search(stderr))
 
 
 def pin(address: Address, addresses: Sequence[IP]) -> dict[str, str]:
@@ -104,7 +138,7 @@ _SETTINGS = """\
 
 
 def _clone(
-    url: str, folder: Path, protocols: Sequence[str], options: dict[str, str], max_bytes: int, progress: ReportProgress
+    url: str, folder: Path, protocol: str, options: dict[str, str], max_bytes: int, progress: ReportProgress
 ) -> git.GitRepository:
     path = folder / "repository"
     settings = folder / "gitconfig"
@@ -113,19 +147,18 @@ def _clone(
     command = ["git", *arguments, "clone", "--bare", "--no-local", "--template=", "--progress", "--", url, str(path)]
     variables = git.environment() | {
         "GIT_CONFIG_GLOBAL": str(settings),
-        "GIT_ALLOW_PROTOCOL": ":".join(protocols),
+        "GIT_ALLOW_PROTOCOL": protocol,
         "GIT_NO_LAZY_FETCH": "1",
     }
     if ca_file := remote.ca_file():
         variables["GIT_SSL_CAINFO"] = ca_file
-    too_large = AnalysisError(f"The repository is larger than {max_bytes / 1024**2:g} MB.", permanent=True)
     with git.popen(command, variables) as process:
         assert process.stderr is not None
         reader = _StderrReader(process.stderr, progress)
         try:
             while process.poll() is None:
                 if disk_usage_bytes(path) > max_bytes:
-                    raise too_large
+                    raise too_large(max_bytes)
                 if memory_bytes(process.pid) > MAX_MEMORY_BYTES:
                     raise AnalysisError(OUT_OF_MEMORY_TEXT, permanent=True)
                 time.sleep(POLL_SECONDS)
@@ -134,10 +167,15 @@ def _clone(
                 _kill(process)
             reader.join(KILL_TIMEOUT_SECONDS)
     if process.returncode != 0:
-        sys.stderr.write(f"git: {git.printable(reader.stderr)}\n")
-        raise too_large if TOO_LARGE.search(reader.stderr.decode(errors="replace")) else _error(reader.stderr)
+        stderr = git.printable(reader.stderr.replace(b"\r", b"\n"))
+        sys.stderr.write(f"git: {stderr}\n")
+        if TOO_LARGE.search(stderr):
+            raise too_large(max_bytes)
+        if OUT_OF_MEMORY.search(stderr):  # "remote:" lines count too: the remote side of a local clone runs on this machine
+            raise AnalysisError(OUT_OF_MEMORY_TEXT, permanent=True)
+        raise git.GitError(stderr)
     if disk_usage_bytes(path) > max_bytes:
-        raise too_large
+        raise too_large(max_bytes)
     progress(1, "Fetched")
     return git.GitRepository(path)
 
@@ -188,12 +226,9 @@ class _StderrReader(threading.Thread):
             self._progress(self._last, step.decode().removeprefix("remote: "))
 
 
-def _error(stderr: bytes) -> AnalysisError:
+def _error(stderr: str) -> AnalysisError:
     """Return an error with our own text: messages of git contain local paths and text from the server."""
-    text = stderr.decode(errors="replace")
-    if OUT_OF_MEMORY.search(text):  # "remote:" lines count too: the remote side of a local clone runs on this machine
-        return AnalysisError(OUT_OF_MEMORY_TEXT, permanent=True)
-    own_lines = "\n".join(line for line in re.split(r"[\r\n]+", text) if not line.startswith("remote:"))
+    own_lines = "\n".join(line for line in stderr.splitlines() if not line.startswith("remote:"))
     if NOT_FOUND.search(own_lines):
         return AnalysisError("There is no public repository at this address.", permanent=True)
     if TOO_SLOW.search(own_lines):

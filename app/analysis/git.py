@@ -1,6 +1,7 @@
 """Runs git without a shell, without the configuration of any user, and without executing anything from the repository."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from typing import IO
 from app.analysis.failures import AnalysisError
 
 MAX_STDERR_BYTES = 2000
+MAX_REASON_LENGTH = 300
 MAX_RECORD_BYTES = 1024**2
 MAX_NAME_LENGTH = 4096  # PATH_MAX of Linux
 CHUNK_BYTES = 1 << 16
@@ -37,6 +39,21 @@ def environment() -> dict[str, str]:
         "GIT_ASKPASS": "false",
         "GIT_OPTIONAL_LOCKS": "0",
     }
+
+
+def run(*arguments: str) -> bytes:
+    """Return the output of a git command outside of any repository. Raises GitError."""
+    done = subprocess.run(["git", *arguments], env=environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise GitError(printable(done.stderr))
+    return done.stdout
+
+
+def reason(stderr: str) -> str:
+    """Return the first error in the error output of git, in one line."""
+    lines = [line.removeprefix("remote: ").strip() for line in re.sub(r":\n\t", ": ", stderr).splitlines()]
+    errors = [line for line in lines if line.startswith(("fatal: ", "error: "))]
+    return (errors or lines or [""])[0][:MAX_REASON_LENGTH]
 
 
 class GitRepository:

@@ -24,6 +24,7 @@ from harness.processes import wait_until
 from harness.servers import ROOT, base_environment
 
 MEGABYTE = 1024**2
+NO_SPACE = "git can't read this repository: fatal: No space left on device"
 
 
 def request_for(url: str | Path, **changes: Any) -> dict[str, Any]:
@@ -171,7 +172,8 @@ def alive(process: psutil.Process) -> bool:
     ("error", "outcome"),
     [
         (MemoryError(), {"error": module.OUT_OF_MEMORY, "permanent": True}),
-        (GitError("unexpected"), {"error": module.UNEXPECTED, "permanent": False}),
+        (GitError("fatal: bad object"), {"error": "git can't read this repository: fatal: bad object", "permanent": True}),
+        (GitError("fatal: No space left on device"), {"error": NO_SPACE, "permanent": False}),
         (RuntimeError("/a/path"), {"error": module.UNEXPECTED, "permanent": False}),
     ],
 )

@@ -1,0 +1,203 @@
+"""Local repositories: everything that git would open is below a root, whatever leads to it."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.analysis import clone
+from app.analysis.address import AddressRefused, parse
+from app.analysis.failures import AnalysisError
+from app.analysis.git import GitRepository
+from harness.git_server import create_repository, git
+
+MEGABYTE = 1024**2
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    return create_repository(tmp_path / "outside", commits=2)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+def fetch(path: Path, root: Path) -> GitRepository:
+    folder = root.parent / "scratch"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    repository = clone.fetch(parse(str(path), [root]), folder, [], 64 * MEGABYTE, lambda *_: None)
+    assert sorted(entry.name for entry in folder.iterdir()) == ["gitconfig", "repository"]
+    return repository
+
+
+def head_of(path: Path) -> str:
+    return git(path, "rev-parse", "HEAD")
+
+
+def replace(path: Path, target: Path) -> None:
+    """Move a part of a repository away, and put a link to it in its place."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(target)
+    path.symlink_to(target)
+
+
+def leads_by_commondir(path: Path, elsewhere: Path) -> None:
+    (path / "objects").mkdir(parents=True)
+    (path / "HEAD").write_text("ref: refs/heads/main\n")
+    (path / "commondir").write_text(f"{elsewhere}\n")
+
+
+def leads_by_alternates(path: Path, elsewhere: Path) -> None:
+    create_repository(path)
+    (path / "objects" / "info" / "alternates").write_text(f"# a comment\n{elsewhere}/objects\n")
+
+
+def leads_by_alternates_of_alternates(path: Path, elsewhere: Path) -> None:
+    between = path.parent / "between"
+    leads_by_alternates(between, elsewhere)
+    leads_by_alternates(path, between)
+
+
+def leads_by_gitfile(path: Path, elsewhere: Path) -> None:
+    path.mkdir()
+    (path / ".git").write_text(f"gitdir: {elsewhere}\n")
+
+
+def leads_by_git_link(path: Path, elsewhere: Path) -> None:
+    path.mkdir()
+    (path / ".git").symlink_to(elsewhere)
+
+
+def linked(*names: str) -> list[Callable[[Path, Path], None]]:
+    def make(name: str) -> Callable[[Path, Path], None]:
+        def leads_by_link(path: Path, elsewhere: Path) -> None:
+            create_repository(path)
+            git(path, "pack-refs", "--all")
+            git(path, "repack", "-adq")
+            (path / "shallow").touch()
+            (path / "objects" / "ab").mkdir(exist_ok=True)
+            part = next(path.glob(name))
+            replace(part, elsewhere / "part" / part.name)
+
+        leads_by_link.__name__ = f"leads_by_link_at_{name}"
+        return leads_by_link
+
+    return [make(name) for name in names]
+
+
+WAYS = [
+    *(leads_by_commondir, leads_by_alternates, leads_by_alternates_of_alternates, leads_by_gitfile, leads_by_git_link),
+    *linked("HEAD", "objects", "objects/ab", "objects/info", "objects/pack", "objects/pack/*.pack", "objects/pack/*.idx"),
+    *linked("refs", "packed-refs", "config", "shallow"),
+]
+
+
+@pytest.mark.parametrize("lead", WAYS)
+def test_nothing_outside_of_the_roots_is_read(lead: Callable[[Path, Path], None], root: Path, outside: Path) -> None:
+    lead(root / "it", outside)
+    with pytest.raises(AddressRefused, match="not below an allowed folder"):
+        parse(str(root / "it"), [root])
+    assert fetch_with_both_roots(root / "it", root)  # control: analysed if the target is below a root
+
+
+def fetch_with_both_roots(path: Path, root: Path) -> str:
+    return head_of(fetch(path, root.parent).path)
+
+
+@pytest.mark.parametrize("name", ["refs/heads", "refs/heads/main"])
+def test_links_of_single_branches_are_checked_when_they_are_read(name: str, root: Path, outside: Path) -> None:
+    path = create_repository(root / "it")
+    before = head_of(path)
+    replace(path / name, outside / "part")
+    with pytest.raises(AnalysisError, match=r"^This repository leads out of the allowed folders\.$") as caught:
+        fetch(path, root)
+    assert caught.value.permanent
+    assert fetch_with_both_roots(path, root) == before
+
+
+def test_link_that_appears_after_the_check_is_refused(root: Path, outside: Path) -> None:
+    path = create_repository(root / "it")
+    address = parse(str(path), [root])
+    replace(path / "objects", outside / "part")
+    (root.parent / "scratch").mkdir()
+    with pytest.raises(AnalysisError, match="leads out of the allowed folders"):
+        clone.fetch(address, root.parent / "scratch", [], MEGABYTE, lambda *_: None)
+
+
+def test_name_with_git_appended_is_not_tried(root: Path, outside: Path) -> None:
+    (root / "it").mkdir()
+    (root / "it.git").symlink_to(outside)
+    with pytest.raises(AddressRefused):
+        parse(str(root / "it"), [root])
+    (root / "it.git").unlink()
+    create_repository(root / "it.git")
+    with pytest.raises(AddressRefused):
+        parse(str(root / "it"), [root])
+
+
+def test_linked_work_tree_submodule_and_old_head_are_analysed(root: Path) -> None:
+    source = create_repository(root / "source", commits=3)
+    git(root, "clone", "--quiet", "source", "main")
+    git(root / "main", "worktree", "add", "--quiet", "--detach", str(root / "linked"), "HEAD~1")
+    assert head_of(fetch(root / "linked", root).path) == head_of(root / "linked") != head_of(source)
+    assert parse(f"{root}/linked/.git", [root]).url == f"{root}/linked"
+
+    git(root / "main", "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(source), "part")
+    assert (root / "main" / "part" / ".git").is_file()
+    assert head_of(fetch(root / "main" / "part", root).path) == head_of(source)
+
+    (source / "HEAD").unlink()
+    (source / "HEAD").symlink_to("refs/heads/main")
+    assert git(fetch(source, root).path, "symbolic-ref", "HEAD") == "refs/heads/main\n"
+
+
+def test_repository_that_git_cannot_clone_fails_for_good_with_its_reason(root: Path) -> None:
+    source = create_repository(root / "source", commits=3)
+    git(source, "config", "uploadpack.allowFilter", "true")
+    git(root, "clone", "--quiet", "--bare", "--filter=blob:none", f"file://{source}", "partial")
+    assert permanent_error(root / "partial", root).startswith("git can't read this partial clone: fatal: unable to read ")
+
+    path = create_repository(root / "reftable")
+    git(path, "config", "core.repositoryFormatVersion", "1")
+    git(path, "config", "extensions.refStorage", "reftable")
+    assert "fatal: unknown repository extension found: refstorage" in permanent_error(path, root)
+
+    (source / "info").mkdir(exist_ok=True)
+    (source / "info" / "grafts").write_text(head_of(source))
+    assert permanent_error(source, root) == "This repository has grafts (info/grafts), which git can't clone."
+
+    path = create_repository(root / "incomplete", commits=3)
+    lost = git(path, "commit-tree", "-m", "lost", "main^{tree}").strip()
+    (path / "refs" / "tags" / "lost").write_text(f"{lost}\n")
+    (path / "objects" / lost[:2] / lost[2:]).unlink()
+    assert permanent_error(path, root).startswith("git can't read this repository: ")
+
+
+def permanent_error(path: Path, root: Path) -> str:
+    with pytest.raises(AnalysisError) as caught:
+        fetch(path, root)
+    assert caught.value.permanent
+    assert str(root.parent) not in str(caught.value)
+    return str(caught.value)
+
+
+def test_copy_is_limited_in_size(root: Path) -> None:
+    path = create_repository(root / "it")
+    (path / "packed-refs").write_bytes(b"#" * 2 * MEGABYTE)
+    (root.parent / "scratch").mkdir()
+    with pytest.raises(AnalysisError, match=r"^The repository is larger than 1 MB\.$"):
+        clone.fetch(parse(str(path), [root]), root.parent / "scratch", [], MEGABYTE, lambda *_: None)
+
+
+def test_loops_and_special_files_end(root: Path) -> None:
+    path = create_repository(root / "it")
+    (path / "refs" / "loop").symlink_to(path / "refs")
+    (path / "objects" / "info" / "alternates").write_text("../objects\n")
+    subprocess.run(["mkfifo", str(path / "refs" / "heads" / "pipe")], check=True)
+    assert head_of(fetch(path, root).path) == head_of(path)
