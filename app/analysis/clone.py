@@ -68,9 +68,7 @@ def fetch(
         raise _error(error.stderr) from None
 
 
-def _clone_local(
-    repository: LocalRepository, folder: Path, max_bytes: int, progress: ReportProgress
-) -> git.GitRepository:
+def _clone_local(repository: LocalRepository, folder: Path, max_bytes: int, progress: ReportProgress) -> git.GitRepository:
     """Clone a copy of a local repository. The copy does not change, so an error of git is permanent."""
     source = folder / "source"
     try:
@@ -167,7 +165,7 @@ def _clone(
                 _kill(process)
             reader.join(KILL_TIMEOUT_SECONDS)
     if process.returncode != 0:
-        stderr = git.printable(reader.stderr.replace(b"\r", b"\n"))
+        stderr = git.printable(reader.stderr.replace(b"\r", b"\n").replace(b":\n\t", b": "))
         sys.stderr.write(f"git: {stderr}\n")
         if TOO_LARGE.search(stderr):
             raise too_large(max_bytes)

@@ -1,7 +1,6 @@
 """Runs git without a shell, without the configuration of any user, and without executing anything from the repository."""
 
 import os
-import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -51,7 +50,7 @@ def run(*arguments: str) -> bytes:
 
 def reason(stderr: str) -> str:
     """Return the first error in the error output of git, in one line."""
-    lines = [line.removeprefix("remote: ").strip() for line in re.sub(r":\n\t", ": ", stderr).splitlines()]
+    lines = [line.removeprefix("remote: ").strip() for line in stderr.splitlines()]
     errors = [line for line in lines if line.startswith(("fatal: ", "error: "))]
     return (errors or lines or [""])[0][:MAX_REASON_LENGTH]
 

@@ -1,7 +1,7 @@
 """Finds and copies local repositories.
 
-git follows symbolic links, `.git` files, `commondir` and `objects/info/alternates`. Here each file is opened first, and the path of
-the opened file must be below one of the roots. git gets a copy, so a repository that changes meanwhile can't lead it elsewhere.
+git follows symbolic links, `.git` files, `commondir` and `objects/info/alternates`. Here each file is opened first, and the path
+of the opened file must be below one of the roots. git gets a copy, so later changes can't lead it elsewhere.
 """
 
 import os
@@ -65,7 +65,7 @@ class LocalRepository:
 
     @contextmanager
     def open(self, path: Path) -> Iterator[Path]:
-        """Yield a path that leads to the file or folder as it was when it was checked. Raises OSError if it is not below a root."""
+        """Yield a path that leads to the checked file or folder, whatever changes. Raises OSError if it is not below a root."""
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
             opened = Path(f"/proc/self/fd/{descriptor}")
@@ -77,7 +77,7 @@ class LocalRepository:
 
     def names(self, path: Path) -> list[str]:
         with self.open(path) as opened:
-            return os.listdir(opened)
+            return [entry.name for entry in opened.iterdir()]
 
     def _check(self, path: Path) -> None:
         with self.open(path):
@@ -101,7 +101,7 @@ class LocalRepository:
 
     def _read_head(self, path: Path) -> bytes:
         """Old versions of git made a symbolic link of HEAD, to a branch that may not exist yet."""
-        if path.is_symlink() and (branch := os.readlink(path)).startswith("refs/"):
+        if path.is_symlink() and (branch := str(path.readlink())).startswith("refs/"):
             return os.fsencode(f"ref: {branch}\n")
         return os.fsencode(self._read(path))
 
@@ -158,7 +158,7 @@ class _Copy:
             if not stat.S_ISDIR(status.st_mode) or opened.readlink() in self._folders:
                 return
             self._folders.add(opened.readlink())
-            names = os.listdir(opened)
+            names = [entry.name for entry in opened.iterdir()]
         target.mkdir(exist_ok=True)
         for name in names:
             if not name.startswith("tmp_") and not name.endswith(".lock"):
