@@ -33,6 +33,7 @@ worker_connections = settings.max_sockets + 1000
 # The master kills the worker after this time; the worker gives up 2 s earlier (app.server.stop_sequence).
 graceful_timeout = settings.shutdown_timeout
 keepalive = 5
+sendfile = False  # gevent has none, and app.server.connection limits the time of each write
 timeout = 30  # of the event loop; a slow request does not stop its heartbeat
 
 # Only TRUSTED_PROXIES decides which forwarded headers are trusted.

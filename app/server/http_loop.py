@@ -8,7 +8,7 @@ import gevent
 from gunicorn.http import get_parser
 
 from app.server import plain_http
-from app.server.connection import ClientConnection
+from app.server.connection import DRAIN_BYTES, ClientConnection
 from app.server.plain_http import PlainRequest, PlainResponse
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ RECEIVE_BYTES = 8192
 def serve_connection(worker: InstanceWorker, connection: ClientConnection, server_name: Any, address: Any) -> None:
     """Serve requests until the connection ends. gunicorn raises StopIteration after a request that has to be the last one."""
     client = connection.socket
-    parser = get_parser(worker.cfg, client, address)
-    environ = plain_http.connection_environ(worker.cfg, client, server_name, address)
+    parser = get_parser(worker.cfg, connection, address)
+    environ = plain_http.connection_environ(worker.cfg, connection, server_name, address)
     data = b""
     while True:
         if not data:
@@ -42,8 +42,11 @@ def serve_connection(worker: InstanceWorker, connection: ClientConnection, serve
             return
         _prepare(worker, request)
         with connection.serving(request):
-            worker.handle_request(server_name, request, client, address)
-        if not parser.finish_body():
+            worker.handle_request(server_name, request, connection, address)
+        is_drained = False
+        with connection.draining(request):
+            is_drained = parser.finish_body(max_bytes=DRAIN_BYTES)
+        if not is_drained:
             return
         data = parser.unreader.take_buffered()
 
@@ -57,7 +60,7 @@ def _prepare(worker: InstanceWorker, request: Any) -> None:
 def _serve_plain(worker: InstanceWorker, request: PlainRequest, connection: ClientConnection) -> bool:
     """Return whether the connection can serve another request."""
     _prepare(worker, request)
-    response = PlainResponse(request, connection.socket, worker.cfg)
+    response = PlainResponse(request, connection, worker.cfg)
     body: Any = None
     with connection.serving(request):
         try:

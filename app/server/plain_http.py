@@ -146,9 +146,7 @@ class PlainResponse:
             return self._send_by_gunicorn(body)
         content = b"".join(body)[:length]
         data = _encode_head(self._head, self._request.must_close) + content
-        sent = self._sock.send(data)  # usually everything; gevent's sendall would first ask the kernel for its buffer size
-        if sent < len(data):
-            self._sock.sendall(data[sent:])
+        self._sock.sendall(data)
         return len(content) == length and not self._request.must_close
 
     def _send_by_gunicorn(self, body: Iterable[bytes]) -> bool:

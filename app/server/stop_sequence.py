@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.server import StreamServer
@@ -63,14 +63,17 @@ class StopSequence:
     def _finish_requests(self, phase: StopPhase, deadline: float) -> None:
         connections = self._worker.connections
         phase.count = len(connections.serving())
+        cut_off: list[Any] = []
         websocket_deadline = time.monotonic() + WEBSOCKET_CLOSE_SECONDS
         while (connections or self._is_waiting_for_websockets(websocket_deadline)) and time.monotonic() < deadline:
             connections.close_idle()
+            cut_off += connections.close_draining()
             gevent.sleep(POLL_SECONDS)
-        if unfinished := connections.serving():
-            phase.cut_off = f"{len(unfinished)} cut off"
-            for connection in unfinished:
-                self._worker.log.warning("cut off: %s %s", connection.request.method, connection.request.path)
+        cut_off += [connection.request for connection in connections.serving()]
+        if cut_off:
+            phase.cut_off = f"{len(cut_off)} cut off"
+            for request in cut_off:
+                self._worker.log.warning("cut off: %s %s", request.method, request.path)
 
     def _is_waiting_for_websockets(self, deadline: float) -> bool:
         return self._worker.lifecycle.count_websockets() > 0 and time.monotonic() < deadline

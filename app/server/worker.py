@@ -88,6 +88,8 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
             serve_connection(self, connection, server_name, address)
         except (StopIteration, NoMoreData):
             pass
+        except TimeoutError:
+            self.log.info("closed the connection of a slow client: %s %s", connection.request.method, connection.request.path)
         except OSError as error:
             if error.errno not in CONNECTION_CLOSED:
                 self.log.exception("Socket error processing request.")

@@ -1,0 +1,137 @@
+"""The time limits of transfers, on socket pairs, and which connections are closed first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from typing import Any
+
+import gevent
+import pytest
+from gevent.socket import create_connection, socket, socketpair
+
+from app.server import connection as connection_module
+from app.server.connection import MIN_BYTES_PER_SECOND, ClientConnection, OpenConnections
+
+LIMIT = 0.3
+
+
+@pytest.fixture(autouse=True)
+def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "TRANSFER_SECONDS", LIMIT)
+    monkeypatch.setattr(connection_module, "CHECK_SECONDS", 0.05)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[ClientConnection, Any]]:
+    ours, theirs = socketpair()
+    with closing(ours), closing(theirs):
+        yield ClientConnection(ours), theirs
+
+
+def test_client_that_sends_a_body_too_slowly_times_out(pair: tuple[ClientConnection, Any]) -> None:
+    connection, client = pair
+    sender = gevent.spawn(lambda: [(client.sendall(b"x"), gevent.sleep(0.02)) for _ in range(1000)])
+    began = time.monotonic()
+    with pytest.raises(TimeoutError), connection.serving(object()):
+        while True:
+            connection.recv(100)
+    assert LIMIT * 0.9 < time.monotonic() - began < LIMIT * 5
+    sender.kill()
+
+
+def test_client_above_the_minimum_rate_may_take_any_time(pair: tuple[ClientConnection, Any]) -> None:
+    connection, client = pair
+    part = bytes(MIN_BYTES_PER_SECOND // 5)  # 0.2 s
+    sender = gevent.spawn(lambda: [(client.sendall(part), gevent.sleep(0.03)) for _ in range(20)])
+    began, received = time.monotonic(), 0
+    with connection.serving(object()):
+        while received < 20 * len(part):
+            received += len(connection.recv(1000))
+    assert time.monotonic() - began > LIMIT
+    sender.join()
+
+
+def test_time_in_the_application_does_not_count(pair: tuple[ClientConnection, Any]) -> None:
+    connection, client = pair
+    with connection.serving(object()):
+        gevent.sleep(LIMIT * 2)
+        client.sendall(b"a")
+        assert connection.recv(10) == b"a"
+
+
+def test_client_that_does_not_receive_times_out(pair: tuple[ClientConnection, Any]) -> None:
+    connection, _ = pair
+    began = time.monotonic()
+    with pytest.raises(TimeoutError), connection.serving(object()):
+        connection.sendall(bytes(10_000_000))
+    assert time.monotonic() - began < LIMIT * 10
+
+
+def test_slow_but_steady_receiver_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel reports the socket as writable only after a large part of its buffer is free."""
+    monkeypatch.setattr(connection_module, "TRANSFER_SECONDS", 1.0)
+    with ExitStack() as stack:
+        listener = stack.enter_context(closing(socket()))
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        client = stack.enter_context(closing(create_connection(listener.getsockname())))
+        server, _ = listener.accept()
+        stack.enter_context(closing(server))
+        size = 6_000_000
+
+        def receive() -> int:
+            received = 0
+            while received < size:
+                received += len(client.recv(65_536))
+                gevent.sleep(0.01)
+            return received
+
+        receiver = gevent.spawn(receive)
+        connection = ClientConnection(server)
+        with connection.serving(object()):
+            connection.sendall(bytes(size))
+        assert receiver.get(timeout=20) == size
+
+
+def test_connection_with_the_least_progress_is_closed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "TRANSFER_SECONDS", 20.0)
+    with ExitStack() as stack:
+        connections, clients, receivers = OpenConnections(2), [], []
+        ended: list[int] = []
+
+        def receive(number: int, connection: ClientConnection) -> None:
+            with suppress(OSError), connection.serving(object()):
+                while connection.recv(1000):
+                    pass
+            ended.append(number)
+
+        for number in range(2):
+            ours, theirs = socketpair()
+            stack.enter_context(closing(ours))
+            clients.append(stack.enter_context(closing(theirs)))
+            receivers.append(gevent.spawn(receive, number, connections.add(ours)))
+        gevent.sleep(0.2)
+        clients[0].sendall(bytes(5000))  # the older one makes progress
+        gevent.sleep(0.05)
+        assert ended == []
+        ours, theirs = socketpair()
+        stack.enter_context(closing(ours))
+        stack.enter_context(closing(theirs))
+        connections.add(ours)
+        gevent.sleep(0.05)
+        assert ended == [1]
+        gevent.killall(receivers)
+
+
+def test_rest_of_a_body_is_received_for_a_limited_time(monkeypatch: pytest.MonkeyPatch, pair: tuple[ClientConnection, Any]) -> None:
+    monkeypatch.setattr(connection_module, "DRAIN_SECONDS", 0.1)
+    connection, _ = pair
+    with connection.serving("request"):
+        pass
+    is_complete = False
+    with connection.draining("request"):
+        connection.recv(10)
+        is_complete = True
+    assert not is_complete
