@@ -228,8 +228,13 @@ def _error_in_post(environ: WSGIEnvironment) -> tuple[str, str] | None:
     length = environ.get("CONTENT_LENGTH") or "0"
     if not length.isdecimal() or int(length) > MAX_MESSAGE_BYTES:
         return TOO_LARGE, f"A message must not be larger than {MAX_MESSAGE_BYTES} bytes."
-    body = environ["wsgi.input"].read(int(length))
-    environ["wsgi.input"] = BytesIO(body)
+    is_chunked = "HTTP_TRANSFER_ENCODING" in environ
+    body = environ["wsgi.input"].read(MAX_MESSAGE_BYTES + 1 if is_chunked else int(length))
+    if len(body) > MAX_MESSAGE_BYTES:
+        return TOO_LARGE, f"A message must not be larger than {MAX_MESSAGE_BYTES} bytes."
+    if not is_chunked and len(body) < int(length):
+        return BAD_REQUEST, "The body is incomplete."
+    environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(body), str(len(body))  # Engine.IO reads only a known length
     if body.count(b"\x1e") >= MAX_PACKETS_PER_POST:
         return TOO_LARGE, f"A request must not contain more than {MAX_PACKETS_PER_POST} packets."
     return None if is_valid_payload(body) else (BAD_REQUEST, "The body is not a valid Engine.IO payload.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from gunicorn.http import get_parser
+from gunicorn.http.errors import InvalidHeader
 
 from app.server import plain_http
 from app.server.connection import DRAIN_BYTES, ClientConnection
@@ -40,6 +41,7 @@ def serve_connection(worker: InstanceWorker, connection: ClientConnection, serve
             request = next(parser)
         if request is None:
             return
+        _check_host(request)
         _prepare(worker, request)
         with connection.serving(request):
             worker.handle_request(server_name, request, connection, address)
@@ -49,6 +51,13 @@ def serve_connection(worker: InstanceWorker, connection: ClientConnection, serve
         if not is_drained:
             return
         data = parser.unreader.take_buffered()
+
+
+def _check_host(request: Any) -> None:
+    """RFC 9112, section 3.2. gunicorn leaves this check to the application, which sees repeated headers as one."""
+    hosts = [name for name, _ in request.headers].count("HOST")
+    if hosts > 1 or (not hosts and request.version >= (1, 1)):
+        raise InvalidHeader("Host", req=request)
 
 
 def _prepare(worker: InstanceWorker, request: Any) -> None:

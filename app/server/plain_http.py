@@ -94,7 +94,7 @@ def read(data: bytes, shared_environ: dict[str, Any]) -> tuple[PlainRequest, byt
         if key is None or not colon or key in environ:
             return None
         environ[key] = value.strip(" \t")
-    if environ.get("HTTP_CONNECTION", KEEP_ALIVE).lower() != KEEP_ALIVE:
+    if "HTTP_HOST" not in environ or environ.get("HTTP_CONNECTION", KEEP_ALIVE).lower() != KEEP_ALIVE:
         return None
     return PlainRequest(uri, environ), data[end + 4 :]
 

@@ -68,6 +68,7 @@ PRIVATE_APIS = [
     PrivateApi("gunicorn.http.parser:Parser", HTTP_LOOP, "unreader and finish_body are used between requests", "3a9c06e348c7"),
     PrivateApi("gunicorn.http.unreader:Unreader", HTTP_LOOP,
                "unread and take_buffered hand received bytes over and back", "84aaa8f91fcd"),
+    PrivateApi("gunicorn.http.errors:InvalidHeader", HTTP_LOOP, "answered with 400", "01f859af6509"),
     PrivateApi("gunicorn.http.errors:NoMoreData", WORKER, "raised when the client has closed the connection", "549d75f9be34"),
     PrivateApi("gunicorn.http.message:Message", HTTP_LOOP, "force_close and should_close", "1998788a8a48"),
     PrivateApi("gunicorn.http.wsgi:base_environ", PLAIN, "part of the environ of plain requests", "942494574f2c"),

@@ -159,6 +159,17 @@ def test_invalid_and_too_large_payloads_are_refused(guarded: GuardedServer, body
     assert guarded.request("sid=x", body, "POST")[0] == status
 
 
+def test_chunked_post_is_passed_on_with_its_length(guarded: GuardedServer) -> None:
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
+    assert guarded.request("sid=x", b"4abc", "POST", chunked)[0] == "200"
+    assert (guarded.environ["CONTENT_LENGTH"], guarded.environ["wsgi.input"].read()) == ("4", b"4abc")
+    assert guarded.request("sid=x", b"4" + bytes(MAX_MESSAGE_BYTES), "POST", chunked)[0] == "413"
+
+
+def test_incomplete_post_is_refused(guarded: GuardedServer) -> None:
+    assert guarded.request("sid=x", b"4abc", "POST", {"CONTENT_LENGTH": "5"})[0] == "400"
+
+
 @pytest.mark.parametrize("length", ["-1", "x", "1.5"])
 def test_invalid_content_length_is_refused(guarded: GuardedServer, length: str) -> None:
     guarded.open("x")

@@ -125,7 +125,9 @@ def test_connection_with_the_least_progress_is_closed_first(monkeypatch: pytest.
         gevent.killall(receivers)
 
 
-def test_rest_of_a_body_is_received_for_a_limited_time(monkeypatch: pytest.MonkeyPatch, pair: tuple[ClientConnection, Any]) -> None:
+def test_rest_of_a_body_is_received_for_a_limited_time(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[ClientConnection, Any]
+) -> None:
     monkeypatch.setattr(connection_module, "DRAIN_SECONDS", 0.1)
     connection, _ = pair
     with connection.serving("request"):

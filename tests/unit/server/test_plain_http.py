@@ -39,6 +39,7 @@ PLAIN = [
 ]
 LEFT_TO_GUNICORN = {
     "incomplete": b"GET / HTTP/1.1\r\nHost: a\r\n",
+    "no Host": b"GET / HTTP/1.1\r\nX: a\r\n\r\n",
     "another method": b"POST / HTTP/1.1\r\nHost: a\r\n\r\n",
     "HTTP/1.0": b"GET / HTTP/1.0\r\nHost: a\r\n\r\n",
     "absolute target": b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
