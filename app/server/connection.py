@@ -82,7 +82,7 @@ class ClientConnection:
             try:
                 sent: int = self.socket.send(data)
             except TimeoutError:
-                # The socket becomes writable only when a large part of its buffer is free, so a slow client's progress shows here.
+                # The socket becomes writable only when a large part of its buffer is free. This shows a slow client's progress.
                 before, queued = queued, _unacknowledged_bytes(self.socket)
                 self._count_transfer(time.monotonic() - began, before - queued if before is not None else 0)
             else:
