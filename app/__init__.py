@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from flask import Flask
 
 from app.adapters import Adapters, choose, connect_redis, redis_probes
+from app.analytics import commands as analytics_commands
 from app.analytics import sockets as analytics_sockets
 from app.analytics import tracking
 from app.analytics import views as analytics_views
@@ -188,6 +189,7 @@ def register_views(app: Flask, config: Config) -> None:
 def register_commands(app: Flask) -> None:
     app.cli.add_command(database_commands.schema)
     app.cli.add_command(auth_commands.users)
+    app.cli.add_command(analytics_commands.events)
     app.cli.add_command(notifications_commands.notify)
     app.cli.add_command(doctor_commands.doctor)
     app.cli.add_command(rehearsal_commands.rehearse)

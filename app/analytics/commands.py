@@ -1,0 +1,66 @@
+"""`flask events`: analytics events that workers could not store."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import redis
+from flask import current_app
+from flask.cli import with_appcontext
+
+from app.analytics.event_stream import DEAD_LETTERS, STREAM, decode_entry
+from app.core import instance
+from app.core.config import Config
+from app.core.logs import escape_control_characters
+from app.core.timestamps import iso
+from app.redis.client import connect
+
+
+@click.group()
+def events() -> None:
+    """Inspect analytics events."""
+
+
+@events.command("dead-letters")
+@click.option("--replay", is_flag=True, help="Put the events back into the stream, so that a worker tries to store them again.")
+@with_appcontext
+def dead_letters(*, replay: bool) -> None:
+    """List the dead-lettered events: time, name of the event and reason."""
+    config: Config = current_app.config["REPORADAR"]
+    if not config.use_redis_sessions:
+        raise click.ClickException("there are no dead letters in embedded mode: an embedded instance stores events at once")
+    client = connect(config, instance.current().instance_id)
+    try:
+        for line in _list(client, replay=replay):
+            click.echo(escape_control_characters(line))
+    except redis.RedisError as error:
+        raise click.ClickException(f"Redis does not answer: {error}") from None
+    finally:
+        client.close()
+
+
+def _list(client: redis.Redis, *, replay: bool) -> Iterator[str]:
+    entries: Any = client.xrange(DEAD_LETTERS)
+    replayed = 0
+    for entry_id, fields in entries:
+        reason = fields.pop(b"reason", b"unknown reason").decode(errors="replace")
+        time = iso(datetime.fromtimestamp(int(entry_id.split(b"-")[0]) / 1000, UTC))
+        try:
+            name = decode_entry(fields).event.name
+        except ValueError:
+            yield f"{time}  (not an event)  {reason}"
+            continue
+        if replay:
+            _replay(client, entry_id, fields)
+            replayed += 1
+        yield f"{time}  {name}  {reason}"
+    yield f"{len(entries)} dead letters, {replayed} put back into the stream" if replay else f"{len(entries)} dead letters"
+
+
+def _replay(client: redis.Redis, entry_id: bytes, fields: dict[Any, Any]) -> None:
+    """Move the event in one transaction. Storing is idempotent, so two concurrent replays do no harm."""
+    with client.pipeline() as pipeline:
+        pipeline.xadd(STREAM, fields)
+        pipeline.xdel(DEAD_LETTERS, entry_id)
+        pipeline.execute()
