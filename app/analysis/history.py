@@ -51,6 +51,11 @@ def find_head(repository: GitRepository) -> str | None:
     return repository.output("rev-parse", "--verify", "HEAD^{commit}").decode().strip()
 
 
+def is_shallow(repository: GitRepository) -> bool:
+    """Return whether the history is cut off, so that parents of some commits are missing."""
+    return repository.output("rev-parse", "--is-shallow-repository") == b"true\n"
+
+
 def count_commits(repository: GitRepository, head: str) -> int:
     return int(repository.output("rev-list", "--count", head, "--"))
 

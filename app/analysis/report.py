@@ -23,6 +23,7 @@ def build(repository: GitRepository, as_of: datetime, progress: Callable[[float,
     numbers = {
         "head": head,
         "as_of": iso(int(as_of.timestamp())),
+        "is_shallow": history.is_shallow(repository),
         "tags": releases.count_tags(repository),
         "releases": releases.summarize_releases(repository),
     }

@@ -55,14 +55,25 @@ def scores(numbers: Numbers) -> dict[str, Score]:
     if not numbers["commits"]:
         return {name: Score(None, ["The repository has no commits."]) for name in (*SCORE_NAMES, "overall")}
     found = {
-        "activity": activity(numbers),
-        "community": community(numbers),
-        "continuity": continuity(numbers),
-        "releases": releases(numbers),
+        **(_without_history() if numbers["is_shallow"] else _of_history(numbers)),
         "documentation": _practices(numbers, DOCUMENTATION),
         "engineering": _practices(numbers, ENGINEERING),
     }
     return found | {"overall": overall(found)}
+
+
+def _of_history(numbers: Numbers) -> dict[str, Score]:
+    return {
+        "activity": activity(numbers),
+        "community": community(numbers),
+        "continuity": continuity(numbers),
+        "releases": releases(numbers),
+    }
+
+
+def _without_history() -> dict[str, Score]:
+    reason = "The history of the repository is cut off (a shallow clone)."
+    return {name: Score(None, [reason]) for name in ("activity", "community", "continuity", "releases")}
 
 
 def activity(numbers: Numbers) -> Score:
@@ -129,7 +140,9 @@ def _without_release(tags: int, versions: int) -> str:
 
 
 def overall(found: dict[str, Score]) -> Score:
-    values = {name: found[name].score or 0 for name in SCORE_NAMES}
+    values = {name: score for name in SCORE_NAMES if (score := found[name].score) is not None}
+    if len(values) < len(SCORE_NAMES):
+        return Score(None, ["Without the scores of the history there is no mean."])
     listed = ", ".join(f"{name} {value}" for name, value in values.items())
     return Score(rounded(sum(values.values()) / len(values)), [f"The mean of the six scores: {listed}."])
 

@@ -26,7 +26,8 @@ def drafts_of_success(
     about = {"repository_id": repository.id, "analysis_id": analysis.id, "name": repository.name}
     scores = _scores(report)
     overall = scores["overall"]
-    result = "no score, because it has no commits" if overall is None else f"overall score {overall} of 100"
+    reason = "its history is cut off" if report["commits"] else "it has no commits"
+    result = f"no score, because {reason}" if overall is None else f"overall score {overall} of 100"
     title = f"Analysis of {repository.name} finished: {result}"
     drafts = [NotificationDraft("analysis.succeeded", title, {**about, "scores": scores})]
     if previous is None:

@@ -31,6 +31,7 @@ def of_head(repository: Path, as_of: datetime) -> dict[str, Any]:
     authors = Counter(name for name, timestamp in zip(names, timestamps, strict=True) if timestamp >= last - 365 * DAY)
     return {
         "head": git(repository, "rev-parse", "HEAD").decode().strip(),
+        "is_shallow": (repository / ".git" / "shallow").exists() or (repository / "shallow").exists(),
         "commits": int(git(repository, "rev-list", "--count", "HEAD")),
         "contributors": len(lines_of(repository, "shortlog", "-sne", "HEAD")),
         "first_commit_at": iso(min(timestamps)),

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from app.analysis import clone
+from app.analysis.address import parse
 from app.analysis.failures import AnalysisError
 from app.analysis.git import CHUNK_BYTES, MAX_RECORD_BYTES, GitRepository
 from app.analysis.report import build as report_of
@@ -40,7 +42,7 @@ BOB = b"Bob <bob@example.org>"
 FIELDS = {
     *("head", "as_of", "commits", "contributors", "first_commit_at", "last_commit_at", "commits_90d", "commits_365d"),
     *("authors_last_year", "contributor_absence_factor", "tags", "releases", "files", "languages", "hotspots", "practices"),
-    *("scores", "license", "activity"),
+    *("scores", "license", "activity", "is_shallow"),
 }
 PRACTICES = [
     *("readme", "license", "contributing", "code_of_conduct", "security", "changelog"),
@@ -383,3 +385,22 @@ def test_records_of_any_length(size: int, tmp_path: Path) -> None:
     for text in (b"x" * size + b"\n\ny\n", b"a\n" + b"x" * size + b"\ny"):
         name = add_blob(tmp_path, text)
         assert b"\n".join(repository.records("cat-file", "blob", name, end=b"\n")) == text.removesuffix(b"\n")
+
+
+def test_shallow_clone_has_no_scores_that_rest_on_history(tmp_path: Path) -> None:
+    build(tmp_path / "full", [Commit(ago(10 - day), files={b"README.md": b"%d\n" % day}) for day in range(5)])
+    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{tmp_path}/full", "shallow")
+    full, shallow = (fetched_report(tmp_path, name) for name in ("full", "shallow"))
+    assert (full["is_shallow"], full["commits"], shallow["is_shallow"], shallow["commits"]) == (False, 5, True, 1)
+    assert [name for name in SCORES if full["scores"][name]["score"] is None] == []
+    without = ["activity", "community", "continuity", "releases", "overall"]
+    assert [name for name in SCORES if shallow["scores"][name]["score"] is None] == without
+    assert shallow["scores"]["documentation"] == full["scores"]["documentation"]
+    assert shallow["scores"]["activity"]["evidence"] == ["The history of the repository is cut off (a shallow clone)."]
+
+
+def fetched_report(folder: Path, name: str) -> dict[str, Any]:
+    """Return the report of a clone, as the analysis makes it."""
+    (folder / f"clone of {name}").mkdir()
+    address = parse(f"{folder}/{name}", [folder])
+    return report_of(clone.fetch(address, folder / f"clone of {name}", [], 64 * 1024**2, lambda *_: None), NOW, lambda *_: None)

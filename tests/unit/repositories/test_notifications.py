@@ -27,9 +27,11 @@ def test_success_notification_contains_the_scores() -> None:
     assert draft.data == {**ABOUT, "scores": {**scores, "releases": None, "overall": 83}}
 
 
-def test_success_notification_of_a_repository_without_commits() -> None:
-    (draft,) = drafts_of_success(REPOSITORY, ANALYSIS, report(overall=None), None)
+def test_success_notification_without_score_has_the_reason() -> None:
+    (draft,) = drafts_of_success(REPOSITORY, ANALYSIS, report(overall=None) | {"commits": 0}, None)
     assert draft.title == "Analysis of pallets/flask finished: no score, because it has no commits"
+    (draft,) = drafts_of_success(REPOSITORY, ANALYSIS, report(overall=None), None)
+    assert draft.title == "Analysis of pallets/flask finished: no score, because its history is cut off"
 
 
 @pytest.mark.parametrize(("before", "after", "is_notified"), [(80, 71, False), (80, 70, True), (80, 89, False), (80, 90, True)])
