@@ -37,6 +37,7 @@ from app.health.service import PROBE_TIMEOUT_SECONDS, Probe, latencies
 from app.http import openapi, security
 from app.http.api import MAX_BODY_BYTES, IdConverter
 from app.http.proxies import TrustedProxies
+from app.http.repeated import EqualHeaders
 from app.http.security import SecurityHeaders
 from app.http.tracing import Tracing
 from app.job_wiring import create_worker_pool
@@ -147,7 +148,7 @@ def create_flask(config: Config, parts: Infrastructure, services: Services) -> F
     app = Flask(__name__, static_folder="web/static", template_folder="web/templates")
     app.config.update(
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
-        SESSION_COOKIE_NAME="__Host-session" if config.is_production else "session",
+        SESSION_COOKIE_NAME="__Host-session" if config.is_production else "reporadar_session",
         SESSION_COOKIE_SECURE=config.is_production,
         REPORADAR=config,
     )
@@ -222,7 +223,7 @@ def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, serv
 
 def add_middleware(app: Flask, config: Config, load: Load) -> None:
     """Wrap the WSGI application. The last wrapper sees a request first."""
-    app.wsgi_app = SecurityHeaders(app.wsgi_app, config)  # type: ignore[method-assign]
+    app.wsgi_app = EqualHeaders(SecurityHeaders(app.wsgi_app, config))  # type: ignore[method-assign]
     if config.trusted_proxies:
         app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]
     app.wsgi_app = Tracing(app.wsgi_app, load.response_times.observe)  # type: ignore[method-assign]

@@ -74,7 +74,7 @@ def _line(cookies: dict[str, str]) -> str:
 
 def session_of(user: User) -> dict[str, str]:
     """Return the session cookie without the opt-out cookie, so that only the opt-out of the account protects the user."""
-    return {"session": user.cookie}
+    return {"reporadar_session": user.cookie}
 
 
 @contextmanager

@@ -61,4 +61,4 @@ class User:
 
     @property
     def cookie(self) -> str:
-        return self.client.cookies["session"]
+        return self.client.cookies["reporadar_session"]

@@ -271,11 +271,11 @@ def _address_and_user_agent() -> tuple[str, str]:
 
 def has_gpc() -> bool:
     """Whether the browser sends Global Privacy Control. Only the value "1" counts, see https://www.w3.org/TR/gpc/."""
-    return request.headers.get("Sec-GPC") == "1"
+    return "1" in [value.strip() for value in request.headers.get("Sec-GPC", "").split(",")]  # the line may be repeated
 
 
 def _has_opt_out_cookie() -> bool:
-    return request.cookies.get(current_app.config["ANALYTICS_COOKIE_NAME"]) == OPTED_OUT
+    return OPTED_OUT in request.cookies.getlist(current_app.config["ANALYTICS_COOKIE_NAME"])
 
 
 def _set_cookie(value: str, max_age: int) -> None:

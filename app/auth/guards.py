@@ -191,7 +191,8 @@ def _device_cookie_name() -> str:
 
 
 def _device() -> tuple[int, str] | None:
-    signed = cookie.read_signed(_interface().signing, request.cookies.get(_device_cookie_name(), ""), "device")
+    cookies = request.cookies.getlist(_device_cookie_name())[: cookie.MAX_OF_ONE_NAME]
+    signed = next(filter(None, (cookie.read_signed(_interface().signing, text, "device") for text in cookies)), None)
     user_id, _, name = signed.value.partition(".") if signed else ("", "", "")
     return (int(user_id), name) if user_id.isdecimal() else None
 

@@ -42,6 +42,7 @@ def serve_connection(worker: InstanceWorker, connection: ClientConnection, serve
         if request is None:
             return
         _check_host(request)
+        request.headers = _join_cookie_lines(request.headers)
         _prepare(worker, request)
         with connection.serving(request):
             worker.handle_request(server_name, request, connection, address)
@@ -58,6 +59,14 @@ def _check_host(request: Any) -> None:
     hosts = [name for name, _ in request.headers].count("HOST")
     if hosts > 1 or (not hosts and request.version >= (1, 1)):
         raise InvalidHeader("Host", req=request)
+
+
+def _join_cookie_lines(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Several `Cookie` lines are one header (RFC 9113, 8.2.3). gunicorn would join them by a comma, which is part of a value."""
+    lines = [value for name, value in headers if name == "COOKIE"]
+    if len(lines) < 2:
+        return headers
+    return [*(header for header in headers if header[0] != "COOKIE"), ("COOKIE", "; ".join(lines))]
 
 
 def _prepare(worker: InstanceWorker, request: Any) -> None:

@@ -4,12 +4,15 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
 from itsdangerous import BadSignature, Signer
 
 from app.core.keyring import Keyring
+
+MAX_OF_ONE_NAME = 5  # a browser may send several cookies of one name, of other paths or domains
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -36,6 +39,12 @@ def read_signed(keyring: Keyring, text: str, purpose: str = "session") -> Signed
         except (BadSignature, UnicodeError):
             continue
     return None
+
+
+def read_session_ids(keyring: Keyring, texts: Iterable[str]) -> list[SignedValue]:
+    """Return the valid ones of several cookies, without duplicates."""
+    texts = list(dict.fromkeys(texts))[:MAX_OF_ONE_NAME]
+    return [found for text in texts if (found := read_session_id(keyring, text))]
 
 
 def read_session_id(keyring: Keyring, text: str) -> SignedValue | None:

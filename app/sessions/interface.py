@@ -58,7 +58,7 @@ class SessionInterface(ServerSideSessionInterface):  # type: ignore[misc] # Flas
 
     def open_session(self, app: Flask, request: Request) -> Session:
         name = self.get_cookie_name(app)
-        return Session(self.records, lambda: cookie.read_session_id(self.signing, request.cookies.get(name, "")))
+        return Session(self.records, lambda: cookie.read_session_ids(self.signing, request.cookies.getlist(name)))
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         assert isinstance(session, Session)

@@ -17,10 +17,10 @@ class Session(SessionMixin):
 
     permanent = True
 
-    def __init__(self, records: SessionRecords, read_cookie: Callable[[], SignedValue | None]) -> None:
-        """`read_cookie` returns the verified session ID of the request's cookie."""
+    def __init__(self, records: SessionRecords, read_cookies: Callable[[], list[SignedValue]]) -> None:
+        """`read_cookies` returns the verified session IDs of the request's cookies."""
         self._records = records
-        self._read_cookie = read_cookie
+        self._read_cookies = read_cookies
         self.is_ended = False  # the browser's cookie is to be deleted
         self._reset()
 
@@ -31,7 +31,11 @@ class Session(SessionMixin):
 
     @cached_property
     def _cookie(self) -> SignedValue | None:
-        return self._read_cookie()
+        """The browser's cookie; of several with the same name, the first that has a record."""
+        found = self._read_cookies()
+        if len(found) > 1:
+            found = [one for one in found if self._records.load(record_key(one.value))] or found
+        return found[0] if found else None
 
     @property
     def session_id(self) -> str | None:

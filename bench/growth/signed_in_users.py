@@ -34,4 +34,4 @@ def _sign_in(user: User) -> str:
     with current_app.test_request_context():
         guards.sign_in(user)
         cookies = current_app.process_response(Response()).headers.getlist("Set-Cookie")
-    return next(cookie.partition(";")[0] for cookie in cookies if cookie.startswith("session="))
+    return next(cookie.partition(";")[0] for cookie in cookies if cookie.startswith("reporadar_session="))

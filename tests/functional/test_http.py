@@ -13,6 +13,7 @@ from contextlib import closing
 import pytest
 
 from harness.servers import Instance, embedded_environment, migrate, wait_until
+from harness.users import User
 
 HOST = b"Host: 127.0.0.1\r\n"
 PLAIN = b"GET /health/live HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -128,3 +129,12 @@ def test_long_response_is_complete(instance: Instance) -> None:
     with closing(http.client.HTTPConnection("127.0.0.1", instance.port, timeout=20)) as connection:
         connection.request("GET", "/long")
         assert len(connection.getresponse().read()) == PART_BYTES * PARTS
+
+
+def test_several_cookie_lines_are_one_header(instance: Instance) -> None:
+    user = User(instance).register()
+    lines = f"Cookie: theme=dark\r\nCookie: reporadar_session=stale\r\nCookie: reporadar_session={user.cookie}\r\n".encode()
+    request = b"GET /api/auth/me HTTP/1.1\r\n" + HOST + lines + b"Sec-GPC: 1\r\nSec-GPC: 1\r\nConnection: close\r\n\r\n"
+    connection = connect(instance)
+    connection.sendall(request)
+    assert statuses(connection) == [200]

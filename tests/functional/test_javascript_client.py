@@ -31,7 +31,7 @@ async (transports) => {
 
 def listen(chromium: Browser, url: str, user: User, transports: list[str] | None) -> Page:
     context = chromium.new_context(base_url=url)
-    context.add_cookies([{"name": "session", "value": user.cookie, "url": url}])
+    context.add_cookies([{"name": "reporadar_session", "value": user.cookie, "url": url}])
     page = context.new_page()
     page.goto("/health/live")
     page.evaluate(LISTEN, transports)

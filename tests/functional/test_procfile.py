@@ -71,7 +71,7 @@ def test_two_workers_are_two_instances_that_share_sessions(platform: Honcho) -> 
     answering: set[str] = set()
 
     def both_have_answered() -> bool:
-        answer = web.get(f"{platform.url}/api/auth/me", cookies={"session": cookie})
+        answer = web.get(f"{platform.url}/api/auth/me", cookies={"reporadar_session": cookie})
         assert answer.status_code == 200
         answering.add(answer.headers["X-Instance-Id"])
         return answering == instances
@@ -81,7 +81,7 @@ def test_two_workers_are_two_instances_that_share_sessions(platform: Honcho) -> 
 
 def test_browsers_use_only_websockets_with_two_workers(platform: Honcho, chromium: Browser) -> None:
     context = chromium.new_context(base_url=platform.url)
-    context.add_cookies([{"name": "session", "value": registered(platform), "url": platform.url}])
+    context.add_cookies([{"name": "reporadar_session", "value": registered(platform), "url": platform.url}])
     page = context.new_page()
     polls: list[Request] = []
     sockets: list[str] = []
@@ -117,7 +117,7 @@ def registered(platform: Honcho) -> str:
     account = {"email": "ada@example.org", "password": PASSWORD}
     answer = web.post(f"{platform.url}/api/auth/register", json=account)
     assert answer.status_code == 201, answer.text
-    return answer.cookies["session"]
+    return answer.cookies["reporadar_session"]
 
 
 @pytest.mark.parametrize(("unit", "line"), [("reporadar@.service", "web"), ("reporadar-worker.service", "worker")])

@@ -51,7 +51,7 @@ class Race:
 
     def run(self, cookie: str, slow_path: str, fast: Callable[[dict[str, str]], httpx.Response]) -> httpx.Response:
         """Let the slow request read the session before the fast one begins and save it after the fast one ends."""
-        ticket, headers = uuid.uuid4().hex, {"Cookie": f"session={cookie}"}
+        ticket, headers = uuid.uuid4().hex, {"Cookie": f"reporadar_session={cookie}"}
         slow = self.executor.submit(self.slow.post, f"{slow_path}/{ticket}", content="value", headers=headers)
         assert self.redis.blpop([f"test:reached:{ticket}"], 10)
         answer = fast(headers)
@@ -60,14 +60,14 @@ class Race:
         return answer
 
     def fields(self, cookie: str) -> set[str]:
-        answer = self.fast.get("/fields", headers={"Cookie": f"session={cookie}"})
+        answer = self.fast.get("/fields", headers={"Cookie": f"reporadar_session={cookie}"})
         assert answer.status_code == 200
         return set(answer.json())
 
 
 def session_cookie(answer: httpx.Response) -> str:
     cookies = SimpleCookie("; ".join(answer.headers.get_list("set-cookie")))
-    return cookies["session"].value
+    return cookies["reporadar_session"].value
 
 
 def lost_writes(race: Race, number: int) -> bool:

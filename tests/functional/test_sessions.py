@@ -45,7 +45,7 @@ def test_reading_a_session_takes_one_round_trip_and_no_write(start_fleet: StartF
 def test_invalid_cookie_causes_no_redis_command(start_fleet: StartFleet, redis_server: RedisServer) -> None:
     (instance,) = start_fleet(1)
     user, inventor = User(instance), User(instance)
-    inventor.client.cookies["session"] = "A" * 43 + ".AAAA"
+    inventor.client.cookies["reporadar_session"] = "A" * 43 + ".AAAA"
     with redis_server.commands() as commands:
         for path in ("/api/auth/me", "/", "/health", "/health/ready", "/health/live"):
             user.get(path)
@@ -115,7 +115,7 @@ def test_login_and_password_change_replace_the_session_id(start_fleet: StartFlee
         assert user.cookie != before
         assert user.is_signed_in()
         holder_of_the_old = User(*instances)
-        holder_of_the_old.client.cookies["session"] = before
+        holder_of_the_old.client.cookies["reporadar_session"] = before
         assert [holder_of_the_old.is_signed_in() for _ in instances] == [False, False]
 
 
@@ -125,12 +125,12 @@ def test_password_change_does_not_sign_out_a_browser_that_loads_a_page(start_fle
     user = User(*instances).register()
     with ThreadPoolExecutor(4) as executor:
         for number in range(10):
-            old = {"Cookie": f"session={user.cookie}"}
+            old = {"Cookie": f"reporadar_session={user.cookie}"}
             pages = [executor.submit(web.get, one.url + "/api/auth/me", headers=old) for one in instances * 4]
             before, after = (PASSWORD if number == 0 else f"a good password {number}"), f"a good password {number + 1}"
             answer = user.post("/api/auth/password", current_password=before, new_password=after)
             assert answer.status_code == 204
-            assert not [page for page in pages if "session=;" in page.result().headers.get("Set-Cookie", "")]
+            assert not [page for page in pages if "reporadar_session=;" in page.result().headers.get("Set-Cookie", "")]
     assert user.is_signed_in()
 
 
@@ -138,7 +138,7 @@ def test_id_of_a_cookie_without_a_record_is_not_reused(start_fleet: StartFleet) 
     user = User(*start_fleet(2)).register()
     old = user.cookie
     assert user.post("/api/auth/logout").status_code == 204
-    user.client.cookies["session"] = old
+    user.client.cookies["reporadar_session"] = old
     answer = user.log_in()
     assert answer.status_code == 200
     assert old.split(".")[0] not in answer.headers["Set-Cookie"]

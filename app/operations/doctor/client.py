@@ -12,7 +12,7 @@ from app.operations.doctor.findings import Finding, fail, ok, warn
 from app.operations.doctor.site import Site, Unreachable
 from app.sessions.store import SessionStore, record_key
 
-COOKIES = ("__Host-session", "session")
+COOKIES = ("__Host-session", "reporadar_session")
 FORGED_ADDRESS = "203.0.113.7"  # reserved for documentation: RFC 5737
 REPEATS_PER_INSTANCE = 3
 

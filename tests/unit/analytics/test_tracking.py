@@ -124,7 +124,7 @@ class TestChoice:
         client.put("/api/analytics/opt-out")
         monkeypatch.setattr(app.extensions["analytics"], "opt_out", unavailable)
         answer = client.post("/api/auth/login", json={"email": "ada@example.org", "password": PASSWORD})
-        assert (answer.status_code, client.get_cookie("session")) == (503, None)
+        assert (answer.status_code, client.get_cookie("reporadar_session")) == (503, None)
 
     def test_cookie_has_host_prefix_in_production(self, make_app: MakeApp) -> None:
         client = make_app(APP_ENV="production").test_client()
@@ -235,7 +235,7 @@ class TestEvents:
         database: Database = app.extensions["database"]
         rows = database.run(lambda connection: [str(row) for row in connection.execute(select(events))])
         assert len(rows) == 2
-        session = client.get_cookie("session")
+        session = client.get_cookie("reporadar_session")
         assert session is not None
         secret = session.value.partition(".")[0]
         assert not any(word in row for row in rows for word in ("203.0.113", "Telltale", "ada@", secret))

@@ -43,7 +43,7 @@ def test_operations_with_401_declare_the_session_cookie(document: dict[str, Any]
     paths = document["paths"]
     assert paths["/api/auth/me"]["get"]["security"] == [{"session": []}]
     assert "security" not in paths["/api/auth/register"]["post"]
-    assert document["components"]["securitySchemes"]["session"]["name"] == "session"
+    assert document["components"]["securitySchemes"]["session"]["name"] == "reporadar_session"
 
 
 def test_operations_with_a_body_declare_its_errors(document: dict[str, Any]) -> None:

@@ -140,7 +140,7 @@ def test_policy_forbids_inline_scripts_and_styles() -> None:
 
 def test_development_cookies_work_over_plain_http(client: FlaskClient) -> None:
     cookies = morsels(client.post("/api/auth/register", json=ACCOUNT))
-    assert set(cookies) == {"session", "device"}
+    assert set(cookies) == {"reporadar_session", "reporadar_device"}
     for cookie in cookies.values():
         assert (cookie["secure"], cookie["httponly"], cookie["samesite"]) == ("", True, "Lax")
         assert (cookie["path"], cookie["domain"]) == ("/", "")
@@ -156,7 +156,7 @@ def test_production_cookies_are_secure_and_bound_to_the_host(production: FlaskCl
 
 def test_cookie_max_age_equals_session_max_age(client: FlaskClient) -> None:
     cookies = morsels(client.post("/api/auth/register", json=ACCOUNT))
-    assert 2_592_000 - 60 <= int(cookies["session"]["max-age"]) <= 2_592_000
+    assert 2_592_000 - 60 <= int(cookies["reporadar_session"]["max-age"]) <= 2_592_000
 
 
 def test_logout_deletes_the_cookie_with_its_original_attributes(production: FlaskClient) -> None:

@@ -28,7 +28,7 @@ BROWSER = (
     b"Accept-Language:  de-DE \t\r\n"
     b"X-Forwarded-For: 203.0.113.7, 10.0.0.1\r\n"
     b"Sec-Fetch-Site: same-origin\r\n"
-    b"Cookie: session=abc.def; name=\xe4\r\n"
+    b"Cookie: reporadar_session=abc.def; name=\xe4\r\n"
     b"\r\n"
 )
 PLAIN = [

@@ -375,6 +375,35 @@ def test_old_secret_signs_until_the_fleet_has_switched(make_site: MakeSite) -> N
     assert cookie.read_session_id(Keyring("signing", (OLD,)), site.cookie)
 
 
+def cookies_of(*values: str) -> dict[str, str]:
+    return {"Cookie": "; ".join(f"session={value}" for value in values)}
+
+
+def test_cookie_that_has_a_session_counts_among_several(site: Site) -> None:
+    site.visit(remember())
+    valid, unknown = site.cookie, cookie.sign(site.signing, cookie.new_session_id())
+    client = site.client.application.test_client(use_cookies=False)
+    site.view = all_values
+    for values in ([unknown, valid], [valid, unknown], ["invalid", unknown, valid], [valid, valid]):
+        response = client.get("/api/view", headers=cookies_of(*values))
+        assert response.json == {"name": "ada"}
+        assert response.headers.getlist("Set-Cookie") == []
+    site.calls.clear()
+    assert client.get("/api/view", headers=cookies_of(valid, valid)).json == {"name": "ada"}
+    assert site.calls == ["load"]
+    assert client.get("/api/view", headers=cookies_of(unknown, "invalid")).json == {}
+    assert client.get("/api/view", headers=cookies_of(*[unknown[::-1] + str(n) for n in range(9)], valid)).json == {}
+
+
+def test_sign_out_ends_the_session_that_counts(site: Site) -> None:
+    site.visit(remember())
+    key, unknown = site.key, cookie.sign(site.signing, cookie.new_session_id())
+    site.view = lambda: site.interface.end(current())
+    client = site.client.application.test_client(use_cookies=False)
+    client.get("/api/view", headers=cookies_of(unknown, site.cookie))
+    assert site.store.inner.load(key) is None
+
+
 # Signing in and out.
 
 
