@@ -12,13 +12,13 @@ LATE_SECONDS = 0.3
 store_all = EventConsumer._store_all
 
 
-def acknowledge_first(self: EventConsumer, batch: Sequence[tuple[bytes, AcceptedEvent]]) -> None:
+def acknowledge_first(self: EventConsumer, batch: Sequence[tuple[bytes, AcceptedEvent]]) -> Exception | None:
     if batch:
         ids = [entry_id for entry_id, _ in batch]
         self._client.xack(STREAM, GROUP, *ids)
         self._client.xdel(STREAM, *ids)
         time.sleep(LATE_SECONDS)
-    store_all(self, batch)
+    return store_all(self, batch)
 
 
 EventConsumer._store_all = acknowledge_first  # type: ignore[method-assign]

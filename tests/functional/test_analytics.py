@@ -453,6 +453,18 @@ def test_read_only_database_serves_reads_and_loses_no_event(fleet: EventFleet) -
         assert client.xlen("analytics:poison") == dead_letters
 
 
+def test_events_dead_lettered_by_an_outage_are_lost(start: StartFleet) -> None:
+    """The negative control of the test above."""
+    fleet = start(worker="tests.faults.outages_dead_lettered")
+    user = fleet.user()
+    accept(user, fleet.instances[0])
+    fleet.stored()
+    with read_only(fleet.database_url), fleet.redis.client() as client:
+        ids = accept(user, fleet.instances[0], 5)
+        wait_until(lambda: client.xlen("analytics:poison") == 5, 10, "the events to be dead-lettered")
+    assert ids.isdisjoint(fleet.stored())
+
+
 def test_locked_user_row_delays_no_other_user(fleet: EventFleet) -> None:
     ada, bob = fleet.user(), fleet.user()
     for user in (ada, bob):

@@ -6,9 +6,12 @@ import os
 import re
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import httpx
+import psycopg2
 import pytest
 from playwright.sync_api import Browser, Request, expect
 
@@ -94,6 +97,18 @@ def test_browsers_use_only_websockets_with_two_workers(platform: Honcho, chromiu
     assert len(sockets) == 5
     assert polls == []
     assert web.get(f"{platform.url}/socket.io/?EIO=4&transport=polling").status_code == 400
+
+
+def test_release_of_older_code_succeeds_and_serves(redis_url: str, empty_database_url: str) -> None:
+    """After a rollback, the database has a migration that the code does not know."""
+    environment = fleet_environment(redis_url, empty_database_url, WEB_CONCURRENCY="2", DYNO="web.1")
+    release = partial(run, [*HONCHO, "start", "release"], environment=base_environment() | environment, directory=ROOT)
+    assert "The schema is up to date." in release()
+    with closing(psycopg2.connect(empty_database_url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE users ADD COLUMN nickname TEXT; UPDATE alembic_version SET version_num = '9999'")
+    assert "The schema (revision 9999) is newer than this code" in release()
+    with Honcho(environment) as honcho:
+        assert registered(honcho)
 
 
 @pytest.mark.parametrize("number", RECEIVED)
