@@ -79,7 +79,9 @@ def _clone_local(repository: LocalRepository, folder: Path, max_bytes: int, prog
         raise AnalysisError("The repository changed while it was read.", permanent=False) from None
     except PermissionError as error:
         sys.stderr.write(f"{error}\n")
-        raise AnalysisError("This repository leads out of the allowed folders.", permanent=True) from None
+        raise AnalysisError(
+            "This repository leads out of the allowed folders, or a file of it is not readable.", permanent=True
+        ) from None
     except git.GitError as error:
         is_partial = any(source.glob("objects/pack/*.promisor"))
         raise unreadable(error.stderr, folder, "partial clone" if is_partial else "repository") from None

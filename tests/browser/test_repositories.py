@@ -144,6 +144,14 @@ def test_empty_repository_has_a_page(page: Page, make_repository: MakeRepository
     expect(page.get_by_role("main")).to_contain_text("no overall score")
 
 
+def test_page_of_a_shallow_clone_says_that_its_history_is_cut_off(page: Page, make_repository: MakeRepository) -> None:
+    path = make_repository()
+    git(path.parent, "clone", "--quiet", "--depth=1", f"file://{path}", f"shallow-{path.name}")
+    analysed(page, path.parent / f"shallow-{path.name}")
+    expect(page.get_by_role("main")).to_contain_text("The history of this repository is cut off")
+    expect(page.get_by_role("main")).to_contain_text("no overall score")
+
+
 def test_analysis_is_cancelled_on_the_page(page: Page, make_repository: MakeRepository, held_git: HeldGit) -> None:
     add(page, make_repository())
     press(page, "Cancel")

@@ -115,7 +115,7 @@ def test_links_of_single_branches_are_checked_when_they_are_read(name: str, root
     path = create_repository(root / "it")
     before = head_of(path)
     replace(path / name, outside / "part")
-    with pytest.raises(AnalysisError, match=r"^This repository leads out of the allowed folders\.$") as caught:
+    with pytest.raises(AnalysisError, match="This repository leads out of the allowed folders") as caught:
         fetch(path, root)
     assert caught.value.permanent
     assert fetch_with_both_roots(path, root) == before

@@ -116,6 +116,16 @@ def test_local_repository_must_be_below_a_root(
         repositories.add(ada, str(tmp_path / "inside" / ".."))
 
 
+def test_local_path_that_is_too_long_for_the_database_is_invalid(
+    both: Database, notifications: Notifications, embedded: dict[str, str], ada: int, tmp_path: Path
+) -> None:
+    path = tmp_path.joinpath(*["\N{CJK UNIFIED IDEOGRAPH-8CC7}" * 84] * 14)
+    subprocess.run(["git", "init", "--quiet", "--bare", str(path)], check=True)
+    repositories = Repositories(config.load({**embedded, "REPOSITORY_ROOTS": str(tmp_path)}), both, notifications, lambda _: None)
+    with pytest.raises(Invalid, match="must not be longer than 2000 bytes"):
+        repositories.add(ada, str(path))
+
+
 def test_followed_repositories_per_user_are_limited(
     repositories: Repositories, ada: int, bob: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
