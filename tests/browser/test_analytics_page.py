@@ -34,6 +34,12 @@ class Counted(NamedTuple):
     publish: Publish
 
 
+@pytest.fixture
+def expected_complaints() -> tuple[str, ...]:
+    """A test disconnects the browser from the network."""
+    return ("net::ERR_INTERNET_DISCONNECTED",)
+
+
 @pytest.fixture(scope="module")
 def started(postgres_server: PostgresServer) -> Iterator[Counted]:
     with RedisServer() as redis:

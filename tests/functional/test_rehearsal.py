@@ -40,6 +40,7 @@ FAULTS = {
     "stop_that_hangs": "instance-1 stop",
     "session_written_back": "logouts",
 }
+TIMED_FAULTS = {"all_sockets_at_once", "session_written_back"}  # a busy machine may hide them
 
 
 # Keys in Redis that the rehearsal did not create, or that expire soon.
@@ -100,7 +101,11 @@ def test_fleet_without_faults_passes(postgres_server: PostgresServer, tmp_path: 
         assert left_behind(fleet) == ([], 0)
 
 
-@pytest.mark.parametrize(("fault", "red"), FAULTS.items(), ids=FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "red"),
+    [pytest.param(*item, marks=[pytest.mark.serial] if item[0] in TIMED_FAULTS else []) for item in FAULTS.items()],
+    ids=FAULTS,
+)
 def test_each_fault_turns_its_line_red(postgres_server: PostgresServer, tmp_path: Path, fault: str, red: str) -> None:
     application = f"tests.faults.{fault}:app"
     with SupervisedFleet(tmp_path, postgres_server, size=2, application=application, settings=SETTINGS) as fleet:
