@@ -34,7 +34,7 @@ from app.fleet.vitals import Vitals
 from app.health import views as health_views
 from app.health.load import Load
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe, latencies
-from app.http import openapi, security
+from app.http import openapi, ranges, security
 from app.http.api import MAX_BODY_BYTES, IdConverter
 from app.http.proxies import TrustedProxies
 from app.http.repeated import EqualHeaders
@@ -175,6 +175,7 @@ def create_flask(config: Config, parts: Infrastructure, services: Services) -> F
 def register_views(app: Flask, config: Config) -> None:
     errors.init_app(app)
     security.init_app(app, config)
+    ranges.init_app(app)
     app.register_blueprint(health_views.blueprint)
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(analytics_views.blueprint)
