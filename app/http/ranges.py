@@ -17,4 +17,4 @@ def init_app(app: Flask) -> None:
 def _is_supported(header: str) -> bool:
     """Return whether it is a single, valid range of bytes."""
     found = _SINGLE.fullmatch(header)
-    return bool(found) and not (found[2] and int(found[1]) > int(found[2]))
+    return found is not None and not (found[2] and int(found[1]) > int(found[2]))
