@@ -36,6 +36,7 @@ from app.health.load import Load
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe, latencies
 from app.http import openapi, ranges, security
 from app.http.api import MAX_BODY_BYTES, IdConverter
+from app.http.hosts import TrustedHosts
 from app.http.proxies import TrustedProxies
 from app.http.repeated import EqualHeaders
 from app.http.security import SecurityHeaders
@@ -224,6 +225,8 @@ def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, serv
 
 def add_middleware(app: Flask, config: Config, load: Load) -> None:
     """Wrap the WSGI application. The last wrapper sees a request first."""
+    if config.trusted_hosts:
+        app.wsgi_app = TrustedHosts(app.wsgi_app, config.trusted_hosts)  # type: ignore[method-assign]
     app.wsgi_app = EqualHeaders(SecurityHeaders(app.wsgi_app, config))  # type: ignore[method-assign]
     if config.trusted_proxies:
         app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]

@@ -140,6 +140,12 @@ class Config:
     trusted_proxies: int = _setting(
         parsers.integer(0, 10), "0", "number of reverse proxies whose `X-Forwarded-*` headers are trusted"
     )
+    trusted_hosts: tuple[str, ...] = _setting(
+        parsers.hosts,
+        lambda values: "" if values["app_env"] == "production" else f"localhost,127.0.0.1,[::1],{values['host'] or ''}",
+        "host names of the site, comma-separated; a request for another host is answered with 400",
+        shown_default="any in production, else `localhost,127.0.0.1,[::1]` and `HOST`",
+    )
     allowed_origins: tuple[str, ...] = _setting(
         parsers.origins,
         "",
@@ -188,6 +194,7 @@ _PER_INSTANCE = {
     "instance_id",
     "host",
     "port",
+    "trusted_hosts",  # the default contains HOST
     "web_concurrency",
     "log_format",
     "log_level",

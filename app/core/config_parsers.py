@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -68,6 +68,21 @@ def host(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\]|[0-9a-fA-F:.]+", text):
         raise ValueError("must be a host name or an address")
     return text.strip("[]")
+
+
+def hosts(text: str) -> tuple[str, ...]:
+    found = tuple(normalized_host(part.strip()) for part in text.split(",") if part.strip())
+    if not all(found):
+        raise ValueError("must be a comma-separated list of host names or addresses without ports, such as radar.example.org")
+    return found
+
+
+def normalized_host(text: str) -> str:
+    """Return a host in one spelling: lower case, without the final dot, IPv6 without brackets. Empty if it is not a host."""
+    try:
+        return str(ip_address(text[1:-1] if text.startswith("[") and text.endswith("]") else text))
+    except ValueError:
+        return text.lower().removesuffix(".") if re.fullmatch(r"[A-Za-z0-9._-]+", text) else ""
 
 
 def redis_url(text: str) -> str:

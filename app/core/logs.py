@@ -5,7 +5,9 @@ User input can't forge a line: control characters are escaped, and each line of 
 
 import json
 import logging
+import math
 import sys
+import time
 from contextvars import ContextVar
 
 from gunicorn import glogging
@@ -71,6 +73,20 @@ def configure(log_format: str, log_level: str) -> None:
 def _is_relevant(record: logging.LogRecord) -> bool:
     """Drop the error that Engine.IO logs if a polling client sends its ID from before a restart; the client then reconnects."""
     return not str(record.msg).startswith("Invalid session")
+
+
+class ThrottledLog:
+    """Writes at most one line per second for each reason, so that clients can't fill the log."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._written_at: dict[str, float] = {}
+
+    def info(self, reason: str, message: str, *values: object) -> None:
+        now = time.monotonic()
+        if now - self._written_at.get(reason, -math.inf) >= 1:
+            self._written_at[reason] = now
+            self._log.info(message, *values)
 
 
 class GunicornLogger(glogging.Logger):  # type: ignore[misc] # gunicorn has no type hints

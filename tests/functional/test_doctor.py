@@ -148,7 +148,7 @@ class Proxy(Server):
 
 @pytest.fixture(scope="module")
 def fleet(postgres_server: PostgresServer) -> Iterator[Fleet]:
-    with Fleet(postgres_server, settings={"TRUSTED_PROXIES": "1"}) as fleet:
+    with Fleet(postgres_server, settings={"TRUSTED_PROXIES": "1", "TRUSTED_HOSTS": "127.0.0.1, all"}) as fleet:
         yield fleet
 
 

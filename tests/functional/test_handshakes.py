@@ -1,4 +1,4 @@
-"""Who may open and use a socket, and what the log says about refusals."""
+"""A socket is opened and used by one session of a trusted host. The log says why another one is refused."""
 
 from __future__ import annotations
 
@@ -54,6 +54,15 @@ def test_a_connection_belongs_to_the_session_that_opened_it(instance: Instance) 
         refused = use(instance, intruder, sid)
         assert refused == use(instance, intruder, "instance-1.unknown") == [(400, '"Invalid session "')] * 2 + [(400, "")]
     assert [status for status, _ in use(instance, owner, sid)] == [200, 200, 101]
+
+
+@pytest.mark.parametrize("path", ["/login", f"{HANDSHAKE}polling", "/api/auth/logout"])
+def test_foreign_host_is_refused_before_sockets_and_pages(instance: Instance, path: str) -> None:
+    foreign = {"Host": f"evil.example:{instance.port}", "Origin": f"http://evil.example:{instance.port}"}
+    method = "POST" if path.startswith("/api/") else "GET"
+    assert httpx.request(method, f"{instance.url}{path}", headers=foreign, trust_env=False).status_code == 400
+    assert httpx.request(method, f"{instance.url}{path}", trust_env=False).status_code in (200, 204)
+    assert httpx.get(f"{instance.url}/health/live", headers=foreign, trust_env=False).status_code == 200
 
 
 @pytest.mark.parametrize("transports", [["polling"], ["polling", "websocket"], ["websocket"]])

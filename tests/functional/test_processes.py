@@ -35,7 +35,7 @@ from tests.functional.conftest import StartFleet
 EX_CONFIG = 78
 KEEPALIVE_SECONDS = 5  # gunicorn.conf.py
 HALF_A_REQUEST = b"""POST /api/auth/login HTTP/1.1\r
-Host: example.org\r
+Host: localhost\r
 Content-Type: application/json\r
 Content-Length: 100\r
 \r

@@ -411,7 +411,7 @@ def test_connection_without_the_announced_body_is_closed(start_fleet: StartFleet
     (instance,) = start_fleet(1, application=application, SHUTDOWN_TIMEOUT="4")
     with socket.create_connection(("127.0.0.1", instance.port), timeout=10 if is_ended else 3) as connection:
         connection.sendall(
-            b"POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+            b"POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
         )
         try:
             while connection.recv(4096):

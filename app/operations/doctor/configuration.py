@@ -20,6 +20,11 @@ def examine(config: Config) -> Iterator[Finding]:
     yield ok(f"configuration: {mode}, {config.app_env}; all settings are valid")
     if config.use_redis_sessions:
         yield from _redis_access(config)
+    if config.is_production and not config.trusted_hosts:
+        yield warn(
+            "configuration: requests for any host name are served (TRUSTED_HOSTS is not set)",
+            "Set TRUSTED_HOSTS to the names of the site: this protects against DNS rebinding",
+        )
 
 
 def _redis_access(config: Config) -> Iterator[Finding]:

@@ -78,6 +78,8 @@ def _origins(site: Site) -> Iterator[Finding]:
     own = site.post(HARMLESS_POST, Origin=site.origin)
     if own.status_code == 403:
         yield _own_origin_rejected(site)
+    elif own.status_code == 400:
+        yield fail(f"{site.url}: requests for this host are refused", f"Add {site.host} to TRUSTED_HOSTS")
     elif own.ok:
         yield ok(f"{site.url}: a request of its own pages is accepted (Origin, Host with its port)")
     else:

@@ -20,7 +20,9 @@ def morsels(response: TestResponse) -> dict[str, Morsel[str]]:
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
-    return with_faults(make_app(ALLOWED_ORIGINS="https://friend.example"))
+    return with_faults(
+        make_app(ALLOWED_ORIGINS="https://friend.example", TRUSTED_HOSTS="app.example, localhost, 127.0.0.1, [::1]")
+    )
 
 
 @pytest.fixture
