@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ from gevent.lock import Semaphore
 
 from app.core import metrics
 from app.core.errors import Problem
+from app.core.logs import ThrottledLog
 from app.realtime.connections import IDENTITY, OPENED_AT, OPENED_BY, Identity
 from app.realtime.packets import is_valid_payload
 from app.realtime.transport import MAX_PACKETS_PER_POST
@@ -23,6 +25,8 @@ from app.realtime.websocket import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+log = ThrottledLog(logging.getLogger(__name__))
 
 PATH = "/socket.io/"
 RETRY_AFTER_SECONDS = 5
@@ -35,7 +39,7 @@ WEBSOCKET_KEY_BYTES, WEBSOCKET_VERSION = 16, "13"  # RFC 6455
 ANONYMOUS_SHARE = 10  # at most one in ten connections may be one that is about to be refused
 
 Identify = Callable[["WSGIEnvironment"], Identity | None]  # raises Problem if a store is unavailable
-ReadSessionKey = Callable[["WSGIEnvironment"], str | None]  # the store key of the session in the cookie; asks no store
+ReadSessionKeys = Callable[["WSGIEnvironment"], tuple[str, ...]]  # store keys of the signed session cookies; asks no store
 
 
 class HandshakeTable(dict[str, dict[str, Any]]):
@@ -76,7 +80,7 @@ class HandshakeGuard:
         server: socketio.Server,
         is_draining: Callable[[], bool],
         identify: Identify,
-        read_session_key: ReadSessionKey,
+        read_session_keys: ReadSessionKeys,
         *,
         allowed_origins: Iterable[str],
         max_sockets: int,
@@ -92,7 +96,7 @@ class HandshakeGuard:
         # When another instance ends, hundreds of clients arrive at once. Requests need database connections meanwhile.
         self._identification_slots = Semaphore(CONCURRENT_IDENTIFICATIONS)
         self._identify = identify
-        self._read_session_key = read_session_key
+        self._read_session_keys = read_session_keys
         self._allowed_origins = frozenset(allowed_origins)
         self._max_sockets = max_sockets
         self._max_sockets_per_user = max_sockets_per_user
@@ -131,24 +135,31 @@ class HandshakeGuard:
     def _refusal(self, environ: WSGIEnvironment) -> str | None:
         """Return why the handshake cannot be accepted now, or None after storing the identity in the environ."""
         if self._is_draining():
+            log.info("draining", "refused a socket: this instance is draining")
             return DRAINING
         if not self._identification_slots.acquire(timeout=IDENTIFICATION_QUEUE_SECONDS):
+            log.info("opening", "refused a socket: too many are being opened")
             return "Too many sockets are being opened on this instance. Try again."
         try:
             identity = self._identify(environ)
         except Problem as problem:
+            log.info("store", "refused a socket: %s", problem.detail)
             return problem.detail
         finally:
             self._identification_slots.release()
         # From here on nothing yields to other greenlets, so two handshakes cannot both take the last place.
         if self._is_draining():  # the drain may have begun during the identification
+            log.info("draining", "refused a socket: this instance is draining")
             return DRAINING
         if len(self._handshakes) >= self._max_sockets:
+            log.info("limit", "refused a socket: this instance has reached MAX_SOCKETS (%d)", self._max_sockets)
             return "This instance has reached its limit of sockets."
         if self._handshakes.count(identity) >= self._limit(identity):
+            who = f"user {identity.user_id}" if identity else "clients without a session"
+            log.info("user limit", "refused a socket: %s reached the limit of %d", who, self._limit(identity))
             return "You have reached the limit of sockets per user on this instance."
         environ[IDENTITY], environ[OPENED_AT] = identity, time.monotonic()
-        environ[OPENED_BY] = self._read_session_key(environ)
+        environ[OPENED_BY] = self._read_session_keys(environ)
         return None
 
     def _is_own_connection(self, environ: WSGIEnvironment) -> bool:
@@ -160,7 +171,12 @@ class HandshakeGuard:
         if environ["REQUEST_METHOD"] == "OPTIONS":
             return True
         handshake = self._handshakes.get(_sid(environ))
-        return handshake is not None and handshake[OPENED_BY] == self._read_session_key(environ)
+        if handshake is None:
+            return False
+        is_own = bool(handshake[OPENED_BY] == self._read_session_keys(environ))
+        if not is_own:
+            log.info("session", "refused a request of socket %s: another session opened it", _sid(environ))
+        return is_own
 
     def _is_upgrading(self, environ: WSGIEnvironment) -> bool:
         socket = self._engine.sockets.get(_sid(environ))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from app.auth import guards
 from app.core.config import Config
 from app.core.errors import Problem, Unavailable
 from app.core.instance import Instance
+from app.core.logs import ThrottledLog
 from app.core.messages import ALL_INSTANCES, Message, user_room
 from app.http.security import is_cross_site
 from app.realtime import transport
@@ -24,10 +26,14 @@ from app.realtime.message_queue import MessageQueue
 from app.realtime.packets import ClientPacket
 from app.realtime.websocket import MAX_MESSAGE_BYTES
 from app.server.lifecycle import Lifecycle
+from app.sessions.cookie import read_session_ids
 from app.sessions.interface import SessionInterface
+from app.sessions.store import record_key
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+
+log = ThrottledLog(logging.getLogger(__name__))
 
 PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS = 25, 20  # below the idle timeout of proxies, which is 55 s and more
 
@@ -67,7 +73,7 @@ def init_app(
         socketio.server,
         is_draining=lambda: lifecycle.is_draining,
         identify=functools.partial(_identify, app, frozenset(config.allowed_origins)),
-        read_session_key=functools.partial(_read_session_key, app),
+        read_session_keys=functools.partial(_read_session_keys, app),
         allowed_origins=config.allowed_origins,
         max_sockets=config.max_sockets,
         max_sockets_per_user=config.max_sockets_per_user,
@@ -172,14 +178,20 @@ def _parse_after(auth: Any) -> int | None:
 
 def _identify(app: Flask, allowed_origins: frozenset[str], environ: WSGIEnvironment) -> Identity | None:
     with app.request_context(environ):
-        user = None if is_cross_site(allowed_origins) else guards.current_user()
-        key = guards.session_key()
+        if is_cross_site(allowed_origins):
+            origin = environ.get("HTTP_ORIGIN", "")
+            log.info("origin", "refused a socket: its Origin %.200s is neither this site nor in ALLOWED_ORIGINS", origin)
+            return None
+        user, key = guards.current_user(), guards.session_key()
+        if not user:
+            log.info("no session", "refused a socket: it has no valid session")
         return Identity(user.id, user.password_version, key) if user and key else None
 
 
-def _read_session_key(app: Flask, environ: WSGIEnvironment) -> str | None:
-    session = _interface(app).open_session(app, app.request_class(environ))
-    return session.key
+def _read_session_keys(app: Flask, environ: WSGIEnvironment) -> tuple[str, ...]:
+    interface = _interface(app)
+    cookies = app.request_class(environ).cookies.getlist(interface.get_cookie_name(app))
+    return tuple(sorted(record_key(signed.value) for signed in read_session_ids(interface.signing, cookies)))
 
 
 def _valid_identities(app: Flask, identities: list[Identity]) -> set[Identity]:

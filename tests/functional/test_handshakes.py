@@ -65,6 +65,17 @@ def test_foreign_host_is_refused_before_sockets_and_pages(instance: Instance, pa
     assert httpx.get(f"{instance.url}/health/live", headers=foreign, trust_env=False).status_code == 200
 
 
+def test_log_says_why_a_socket_was_refused(instance: Instance) -> None:
+    user = User(instance).register()
+    url = f"{instance.url}{HANDSHAKE}polling"
+    before = instance.log().count("refused a socket: its Origin https://evil.example")
+    for _ in range(5):
+        httpx.get(url, headers={**cookie_of(user), "Origin": "https://evil.example"}, trust_env=False)
+    httpx.get(url, trust_env=False)
+    wait_until(lambda: "refused a socket: it has no valid session" in instance.log(), what="the reason")
+    assert 1 <= instance.log().count("refused a socket: its Origin https://evil.example") - before < 5
+
+
 @pytest.mark.parametrize("transports", [["polling"], ["polling", "websocket"], ["websocket"]])
 def test_client_whose_session_is_replaced_opens_a_new_connection(instance: Instance, transports: list[str]) -> None:
     user = User(instance).register()

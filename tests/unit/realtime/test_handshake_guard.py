@@ -36,7 +36,7 @@ class GuardedServer:
             self.server,
             lambda: self.is_draining,
             self._identify,
-            lambda environ: environ.get("HTTP_COOKIE"),
+            lambda environ: tuple(environ.get("HTTP_COOKIE", "")),
             allowed_origins=["https://allowed.example"],
             max_sockets=20,
             max_sockets_per_user=3,
@@ -44,7 +44,7 @@ class GuardedServer:
         )
 
     def open(self, engine_sid: str) -> None:
-        self.guard._handshakes[engine_sid] = {IDENTITY: ADA, OPENED_AT: 0.0, OPENED_BY: None}
+        self.guard._handshakes[engine_sid] = {IDENTITY: ADA, OPENED_AT: 0.0, OPENED_BY: ()}
 
     def _identify(self, _: Any) -> Identity | None:
         if isinstance(self.identity, Exception):
@@ -161,6 +161,7 @@ def test_invalid_and_too_large_payloads_are_refused(guarded: GuardedServer, body
 
 def test_chunked_post_is_passed_on_with_its_length(guarded: GuardedServer) -> None:
     chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
+    guarded.open("x")
     assert guarded.request("sid=x", b"4abc", "POST", chunked)[0] == "200"
     assert (guarded.environ["CONTENT_LENGTH"], guarded.environ["wsgi.input"].read()) == ("4", b"4abc")
     assert guarded.request("sid=x", b"4" + bytes(MAX_MESSAGE_BYTES), "POST", chunked)[0] == "413"
