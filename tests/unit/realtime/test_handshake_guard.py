@@ -160,6 +160,7 @@ def test_invalid_and_too_large_payloads_are_refused(guarded: GuardedServer, body
 
 
 def test_chunked_post_is_passed_on_with_its_length(guarded: GuardedServer) -> None:
+    guarded.open("x")
     chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
     guarded.open("x")
     assert guarded.request("sid=x", b"4abc", "POST", chunked)[0] == "200"
@@ -168,6 +169,7 @@ def test_chunked_post_is_passed_on_with_its_length(guarded: GuardedServer) -> No
 
 
 def test_incomplete_post_is_refused(guarded: GuardedServer) -> None:
+    guarded.open("x")
     assert guarded.request("sid=x", b"4abc", "POST", {"CONTENT_LENGTH": "5"})[0] == "400"
 
 
