@@ -158,3 +158,14 @@ def test_spoiled_replies_neither_end_nor_mix_up_sessions(lying: tuple[LyingProxy
                 assert proxy.has_lied
                 assert set(client.keys("session:*")) == sessions, (kind, position)
         assert [ask(user)[:2] for user in users] == [(200, user.email) for user in users]
+
+
+def test_single_read_would_end_a_session(lying: tuple[LyingProxy, RedisServer], database_url: str) -> None:
+    proxy, server = lying
+    environment = fleet_environment(f"redis://127.0.0.1:{proxy.port}/0", database_url, **NO_RATE_LIMITS)
+    with Instance(environment, application="tests.faults.one_read_decides:app") as instance, server.client() as client:
+        user = User(instance).register()
+        before = set(client.keys("session:*"))
+        proxy.spoil("wrong type", 1)
+        assert not user.is_signed_in()
+        assert len(before - set(client.keys("session:*"))) == 1
