@@ -35,13 +35,13 @@ from tests.functional.conftest import StartFleet
 
 GATED_GIT = """#!/bin/sh
 while [ -e {folder}/shut ]; do touch {folder}/waiting; sleep 0.05; done
-case "$*" in *poison*) kill -9 $PPID;; esac
+for argument; do if [ -e "$argument/refs/heads/poison" ]; then kill -9 $PPID; fi; done
 exec {git} "$@"
 """
 
 
 class Workshop:
-    """Small repositories, and a git that waits while the gate is shut, and that kills its caller for the repository `poison`."""
+    """Small repositories, and a git that waits while the gate is shut, and that kills its caller for the branch `poison`."""
 
     def __init__(self, folder: Path) -> None:
         self.roots = folder / "roots"
@@ -59,7 +59,7 @@ class Workshop:
         path = self.roots / name
         identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
         for arguments in (
-            ["init", "-q", str(path)],
+            ["init", "-q", f"--initial-branch={name}", str(path)],
             ["-C", str(path), *identity, "commit", "-q", "--allow-empty", "-m", "first"],
         ):
             subprocess.run([self._real_git, *arguments], check=True)
