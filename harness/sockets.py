@@ -119,12 +119,12 @@ class Listener:
 
     def connect(self, server: Reachable, *, ready: bool = True, retry: bool = False, **headers: str) -> Self:
         """Connect and wait for `ready`. `retry`: try again until the server accepts the connection."""
-        cookie = self.user.cookie
-        self._http.headers["Cookie"] = f"reporadar_session={cookie}"  # the client sends `headers` with its first request only
+        cookie = self.user.cookie_header
+        self._http.headers["Cookie"] = cookie  # the client sends `headers` with its first request only
         self.client.connect(
             server.url,
             # A function, because the client removes the cookie from a dictionary at the first attempt.
-            headers=lambda: {"Cookie": f"reporadar_session={cookie}", **headers},
+            headers=lambda: {"Cookie": cookie, **headers},
             retry=retry,
             auth=lambda: {} if self.after is None else {"after": self.after},
             transports=self.transports,
@@ -196,7 +196,7 @@ class WebSocket:
             "Upgrade": "websocket",
             "Sec-WebSocket-Version": "13",
             "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-            **({"Cookie": f"reporadar_session={user.cookie}"} if user else {}),
+            **({"Cookie": user.cookie_header} if user else {}),
             **(headers or {}),
         }
         lines = [f"GET {HANDSHAKE}websocket{query} {protocol}", *(f"{name}: {value}" for name, value in fields.items() if value)]

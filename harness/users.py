@@ -62,3 +62,8 @@ class User:
     @property
     def cookie(self) -> str:
         return self.client.cookies["reporadar_session"]
+
+    @property
+    def cookie_header(self) -> str:
+        """The value of a `Cookie` header that carries the session."""
+        return f"reporadar_session={self.cookie}"

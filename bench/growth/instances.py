@@ -109,7 +109,7 @@ class MeasuredInstances:
         """Send requests to one instance. Return the CPU time beyond idling, and the factor to microseconds per request."""
         started = time.monotonic()
         with self._spent() as cpu:
-            count = load(self.instances[0], "/api/auth/me", f"reporadar_session={self.user.cookie}", LOAD_SECONDS, CONNECTIONS)
+            count = load(self.instances[0], "/api/auth/me", self.user.cookie_header, LOAD_SECONDS, CONNECTIONS)
         return _above_idle(cpu, resting, time.monotonic() - started), 1e6 / count
 
     def measure_messages(self, resting: Cpu) -> tuple[Cpu, float]:

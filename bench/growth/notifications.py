@@ -72,7 +72,7 @@ def with_notifications(servers: MeasuredFleet, instance: Instance, count: int) -
 
 def _read(servers: MeasuredFleet, instance: Instance, user: User, path: str) -> float:
     with spent(instance.pid, servers.postgres.pid) as cpu:
-        count = load(instance, path, f"reporadar_session={user.cookie}", SECONDS, CONNECTIONS)
+        count = load(instance, path, user.cookie_header, SECONDS, CONNECTIONS)
     return sum(cpu) * 1e6 / count
 
 

@@ -75,7 +75,7 @@ class FleetWithSessions:
 
     def read(self) -> list[float]:
         with spent(self.instance.pid, self.servers.redis.pid) as cpu:
-            count = load(self.instance, "/bench/read", f"reporadar_session={self.user.cookie}", SECONDS)
+            count = load(self.instance, "/bench/read", self.user.cookie_header, SECONDS)
         return [seconds * 1e6 / count for seconds in cpu]
 
     def look_up(self) -> float:

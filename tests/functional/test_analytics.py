@@ -77,7 +77,7 @@ Ids = set[str]
 def send(user: User | httpx.Client, instance: Instance, count: int = 1) -> tuple[httpx.Response, Ids]:
     """Send events without the opt-out cookie, so that only the opt-out of the account protects the user."""
     batch = batch_of(count)
-    headers = {"Cookie": f"reporadar_session={user.cookie}"} if isinstance(user, User) else user.headers
+    headers = {"Cookie": user.cookie_header} if isinstance(user, User) else user.headers
     url = f"{instance.url}/api/analytics/events"
     answer = web.post(url, json={"events": batch}, headers=headers, timeout=10)
     return answer, {event["id"] for event in batch}

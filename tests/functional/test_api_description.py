@@ -70,7 +70,7 @@ def test_api_keeps_its_description_for_a_user(tmp_path: Path) -> None:
         user = User(instance).register()
         excluded = [word for name in ENDING for word in ("--exclude-name", name)]
         excluded += ["--exclude-checks", REQUIRING_MORE]
-        search(instance, tmp_path, "--header", f"Cookie: reporadar_session={user.cookie}", *excluded)
+        search(instance, tmp_path, "--header", f"Cookie: {user.cookie_header}", *excluded)
         assert user.is_signed_in(), instance.log()
         assert "Traceback" not in instance.log()
 
@@ -81,7 +81,7 @@ def test_api_keeps_its_description_for_an_administrator(tmp_path: Path) -> None:
         user = User(instance).register()
         promote(instance.environment, user.email)
         options = ["--include-path-regex", "^/api/analytics/exports", "--exclude-checks", REQUIRING_MORE]
-        search(instance, tmp_path, "--header", f"Cookie: reporadar_session={user.cookie}", *options)
+        search(instance, tmp_path, "--header", f"Cookie: {user.cookie_header}", *options)
         assert len(user.get("/api/analytics/exports").json()["exports"]) > 1  # it got in
         assert "Traceback" not in instance.log()
 

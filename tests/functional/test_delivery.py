@@ -113,7 +113,7 @@ def test_no_notification_is_lost_during_kills_and_redis_outages(postgres_server:
         wait_until(lambda: all(listener.seqs for listener in listeners), timeout=30, what="the first notifications")
         fleet[0].kill()
         redis.freeze()
-        refused = web.get(f"{fleet[2].url}{HANDSHAKE}polling", headers={"Cookie": f"reporadar_session={users[0].cookie}"})
+        refused = web.get(f"{fleet[2].url}{HANDSHAKE}polling", headers={"Cookie": users[0].cookie_header})
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
         fleet[0].start(wait_ready=False)
         fleet[1].send(signal.SIGTERM)

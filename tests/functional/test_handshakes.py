@@ -21,7 +21,7 @@ def instance(postgres_server: PostgresServer) -> Iterator[Instance]:
 
 
 def cookie_of(user: User | None) -> dict[str, str]:
-    return {"Cookie": f"reporadar_session={user.cookie}"} if user else {}
+    return {"Cookie": user.cookie_header} if user else {}
 
 
 def open_by_polling(instance: Instance, user: User) -> str:

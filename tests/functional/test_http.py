@@ -133,7 +133,7 @@ def test_long_response_is_complete(instance: Instance) -> None:
 
 def test_several_cookie_lines_are_one_header(instance: Instance) -> None:
     user = User(instance).register()
-    lines = f"Cookie: theme=dark\r\nCookie: reporadar_session=stale\r\nCookie: reporadar_session={user.cookie}\r\n".encode()
+    lines = f"Cookie: theme=dark\r\nCookie: reporadar_session=stale\r\nCookie: {user.cookie_header}\r\n".encode()
     request = b"GET /api/auth/me HTTP/1.1\r\n" + HOST + lines + b"Sec-GPC: 1\r\nSec-GPC: 1\r\nConnection: close\r\n\r\n"
     connection = connect(instance)
     connection.sendall(request)

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harness.event_senders import Sender, await_all_stored, running, session_of, stored
+from harness.event_senders import Sender, await_all_stored, running, stored
 from harness.fleet import NO_RATE_LIMITS, start_together
 from harness.scale import FULL
 from harness.servers import ROOT, Instance, PostgresServer, RedisServer, Worker, flask, fleet_environment, release
@@ -26,6 +26,7 @@ EARLIER = "5fc2ed8"
 SIZE = 3
 NOTIFICATIONS, PER_SECOND = 1500, 25
 ANALYSES_PER_STEP = 4
+SESSION_COOKIES = ("session", "reporadar_session")
 
 pytestmark = [pytest.mark.serial, pytest.mark.skipif(not FULL, reason="takes minutes: make test-full runs it")]
 
@@ -42,6 +43,17 @@ def earlier_release(tmp_path: Path) -> Path:
     return folder
 
 
+def keep_both_session_cookies(user: User) -> None:
+    """Send the session under both names: the releases differ in its name in development mode, which plain http needs."""
+
+    def copy(response: httpx.Response) -> None:
+        for name, other in (SESSION_COOKIES, SESSION_COOKIES[::-1]):
+            if value := response.cookies.get(name):
+                user.client.cookies.set(other, value, domain="127.0.0.1")
+
+    user.client.event_hooks["response"].append(copy)
+
+
 class Visitor(User):
     """A signed-in user who keeps reading and writing through the balancer."""
 
@@ -49,7 +61,12 @@ class Visitor(User):
 
     def __init__(self, balancer: Balancer) -> None:
         super().__init__(balancer)
+        keep_both_session_cookies(self)
         self.failures: list[str] = []
+
+    @property
+    def cookie_header(self) -> str:
+        return "; ".join(f"{name}={self.cookie}" for name in SESSION_COOKIES)
 
     def keep_visiting(self, over: threading.Event) -> None:
         while not over.is_set():
@@ -98,8 +115,10 @@ def test_rolling_upgrade_loses_nothing(postgres_server: PostgresServer, earlier_
         listeners = [stack.enter_context(Listener(visitor, transports=["websocket"])) for visitor in visitors[:2]]
         for listener in listeners:
             listener.connect(balancer)
-        senders = [Sender(session_of(visitor), [balancer], count=5, pause=0.05) for visitor in visitors]
-        analyst = User(balancer).register()
+        senders = [
+            Sender(dict.fromkeys(SESSION_COOKIES, visitor.cookie), [balancer], count=5, pause=0.05) for visitor in visitors
+        ]
+        analyst = Visitor(balancer).register()
         repositories: list[str] = []
 
         def analyse() -> None:

@@ -125,7 +125,7 @@ def test_password_change_does_not_sign_out_a_browser_that_loads_a_page(start_fle
     user = User(*instances).register()
     with ThreadPoolExecutor(4) as executor:
         for number in range(10):
-            old = {"Cookie": f"reporadar_session={user.cookie}"}
+            old = {"Cookie": user.cookie_header}
             pages = [executor.submit(web.get, one.url + "/api/auth/me", headers=old) for one in instances * 4]
             before, after = (PASSWORD if number == 0 else f"a good password {number}"), f"a good password {number + 1}"
             answer = user.post("/api/auth/password", current_password=before, new_password=after)

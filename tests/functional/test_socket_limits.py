@@ -44,14 +44,14 @@ def _no_traceback(instance: Instance) -> Iterator[None]:
 
 
 def handshake(instance: Instance, user: User | None, **headers: str) -> httpx.Response:
-    cookie = {"Cookie": f"reporadar_session={user.cookie}"} if user else {}
+    cookie = {"Cookie": user.cookie_header} if user else {}
     return web.get(f"{instance.url}{HANDSHAKE}polling", headers={**cookie, **headers})
 
 
 def polling(instance: Instance, user: User) -> tuple[str, dict[str, str]]:
     """Open a socket by polling; return its URL and headers."""
     opened = json.loads(handshake(instance, user).text[1:])
-    url, headers = f"{instance.url}{HANDSHAKE}polling&sid={opened['sid']}", {"Cookie": f"reporadar_session={user.cookie}"}
+    url, headers = f"{instance.url}{HANDSHAKE}polling&sid={opened['sid']}", {"Cookie": user.cookie_header}
     assert web.post(url, headers=headers, content="40").status_code == 200
     return url, headers
 
