@@ -24,7 +24,7 @@ def test_pages_during_an_outage_of_the_session_store(visit: Visit, database_url:
                 answer = signed_in.goto(path)
                 assert answer
                 assert answer.status == 503
-                expect(signed_in.get_by_role("main")).to_contain_text("Try again in a moment. It is safe")
+                expect(signed_in.get_by_role("main")).to_contain_text("Try again in a moment.")
 
             redis.start()
             signed_in.goto("/")
