@@ -283,5 +283,6 @@ def test_page_after_an_opt_out_fits_and_is_legible(visit: Visit, scheme: str, gp
     press(page, "Opt out here too" if gpc else NO)
     press(page, ERASE)
     expect(page.get_by_role("status")).to_contain_text("erased")
+    page.wait_for_load_state()  # colours come from the stylesheet
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     assert page.evaluate(LEGIBILITY) == []
