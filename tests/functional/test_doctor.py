@@ -148,7 +148,9 @@ class Proxy(Server):
 
 @pytest.fixture(scope="module")
 def fleet(postgres_server: PostgresServer) -> Iterator[Fleet]:
-    with Fleet(postgres_server, settings={"TRUSTED_PROXIES": "1", "TRUSTED_HOSTS": "127.0.0.1, all"}) as fleet:
+    # Without a Host header of its own, nginx sends the name of the upstream.
+    hosts = "127.0.0.1, all, instance-1, instance-2"
+    with Fleet(postgres_server, settings={"TRUSTED_PROXIES": "1", "TRUSTED_HOSTS": hosts}) as fleet:
         yield fleet
 
 
