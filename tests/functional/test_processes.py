@@ -91,7 +91,7 @@ def test_second_embedded_instance_on_the_same_data_is_refused(embedded: Instance
     with closing(Instance(embedded.environment)) as second:
         second.start(wait_ready=False)
         assert second.wait() == EX_CONFIG
-        assert "another embedded instance runs on the data" in second.log()
+        assert "another embedded instance already uses the data" in second.log()
     assert User(embedded).get("/health/ready").status_code == 200
 
 
