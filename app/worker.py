@@ -39,10 +39,10 @@ def main() -> None:
     pool.start()
     log.info("Worker waiting for jobs")
     os.read(stop_reader, 1)
-    log.info("worker stopping: releasing running jobs")
+    log.info("stopping: releasing running jobs")
     pool.stop(settings.shutdown_timeout - STOP_MARGIN_SECONDS)
     database.close()
-    log.info("worker stopped")
+    log.info("stopped")
 
 
 def create_pool(settings: Config, database: Database, instance_id: str) -> WorkerPool:
