@@ -12,8 +12,8 @@ from harness import web
 from harness.servers import wait_until
 from tests.functional.conftest import StartFleet
 
-LOGIN = b"POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
-UNREAD = b"POST /nope HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000000\r\n\r\n"
+LOGIN = b"POST /api/auth/login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+UNREAD = b"POST /nope HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000000000\r\n\r\n"
 
 
 @pytest.mark.serial
