@@ -1,4 +1,4 @@
-// Sends events about the use of the page, unless the user has opted out.
+// Sends usage events unless the user opted out.
 
 let events = [];
 let off, shown = 0;
