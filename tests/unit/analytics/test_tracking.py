@@ -184,7 +184,7 @@ class TestGlobalPrivacyControl:
         client.put("/api/analytics/opt-out", headers=GPC)
         assert choice(client, headers=GPC)["reason"] == "user"
 
-    @pytest.mark.parametrize("value", ["0", "true", "", "1.0", "1, 0", "yes"])
+    @pytest.mark.parametrize("value", ["0", "true", "", "1.0", "11", "yes"])
     def test_other_values_of_gpc_have_no_effect(self, client: FlaskClient, value: str) -> None:
         assert choice(client, headers={"Sec-GPC": value})["opted_out"] is False
 
