@@ -1,4 +1,4 @@
-"""Many WebSockets in one thread, which record when they are told to drain and when they are closed."""
+"""Many WebSockets in one thread, which record when they receive `draining` and when they are closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `flask` commands that use the database have in common."""
+"""Access to the database for `flask` commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

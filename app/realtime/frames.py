@@ -43,7 +43,7 @@ class FrameReader:
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Yield the opcode and payload of each frame that is now complete. Raises WebSocketError.
 
-        Of a fragmented message, all frames but the last yield CONTINUATION without a payload; the last yields the whole message.
+        In a fragmented message, all frames but the last yield CONTINUATION without a payload; the last yields the whole message.
         """
         self._buffer += data
         while frame := self._next_frame():

@@ -208,7 +208,7 @@ class OptOut:
 
 
 def opt_out_under_load(fleet: EventFleet) -> tuple[list[OptOut], list[Sender], float]:
-    """Let eight users send events, of whom six opt out at random times at random instances.
+    """Let eight users send events. Six of them opt out at random times at random instances.
 
     Return their opt-outs, the senders of the others, and the number of events per second.
     """

@@ -15,12 +15,11 @@ from app.server.http_loop import serve_connection
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-@pytest.mark.parametrize(("plain_http", "served_by"), [(True, "plain"), (False, "gunicorn")])
-def test_plain_requests_can_be_left_to_gunicorn(plain_http: bool, served_by: str) -> None:
-    served: list[str] = []
+def serve(data: bytes, served: list[tuple[str, str]], *, plain_http: bool) -> None:
+    """Serve the requests of one connection; append who served each one, "plain" or "gunicorn", and its path to `served`."""
 
-    def wsgi(_: dict[str, Any], start_response: Any) -> list[bytes]:
-        served.append("plain")
+    def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        served.append(("plain", environ["PATH_INFO"]))
         start_response("200 OK", [("Content-Length", "0")])
         return []
 
@@ -30,14 +29,21 @@ def test_plain_requests_can_be_left_to_gunicorn(plain_http: bool, served_by: str
         alive=True,
         wsgi=wsgi,
         yield_to_other_connections=lambda: None,
-        handle_request=lambda *_: served.append("gunicorn"),
+        handle_request=lambda _, request, *__: served.append(("gunicorn", request.path)),
     )
     ours, theirs = socketpair()
     with closing(ours), closing(theirs):
-        theirs.sendall(REQUEST * 2)
+        theirs.sendall(data)
         theirs.shutdown(1)
-        serve_connection(worker, ClientConnection(ours), ("127.0.0.1", 80), ("127.0.0.1", 12345))
-    assert served == [served_by] * 2
+        with suppress(StopIteration):  # gunicorn's way to end a connection
+            serve_connection(worker, ClientConnection(ours), ("127.0.0.1", 80), ("127.0.0.1", 12345))
+
+
+@pytest.mark.parametrize(("plain_http", "served_by"), [(True, "plain"), (False, "gunicorn")])
+def test_plain_requests_can_be_left_to_gunicorn(plain_http: bool, served_by: str) -> None:
+    served: list[tuple[str, str]] = []
+    serve(REQUEST * 2, served, plain_http=plain_http)
+    assert served == [(served_by, "/")] * 2
 
 
 @pytest.mark.parametrize(
@@ -52,25 +58,7 @@ def test_plain_requests_can_be_left_to_gunicorn(plain_http: bool, served_by: str
 )
 @pytest.mark.parametrize("plain_http", [True, False])
 def test_request_needs_one_host(head: str, is_valid: bool, plain_http: bool) -> None:
-    served: list[str] = []
-
-    def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        served.append(environ["PATH_INFO"])
-        start_response("200 OK", [("Content-Length", "0")])
-        return []
-
-    worker: Any = SimpleNamespace(
-        cfg=Config(),
-        plain_http=plain_http,
-        alive=True,
-        wsgi=wsgi,
-        yield_to_other_connections=lambda: None,
-        handle_request=lambda _, request, *__: served.append(request.path),
-    )
-    ours, theirs = socketpair()
-    with closing(ours), closing(theirs):
-        theirs.sendall(f"GET /a {head}\r\n".encode())
-        theirs.shutdown(1)
-        with nullcontext() if is_valid else pytest.raises(InvalidHeader), suppress(StopIteration):
-            serve_connection(worker, ClientConnection(ours), ("127.0.0.1", 80), ("127.0.0.1", 12345))
-    assert served == ["/a"] * is_valid
+    served: list[tuple[str, str]] = []
+    with nullcontext() if is_valid else pytest.raises(InvalidHeader):
+        serve(f"GET /a {head}\r\n".encode(), served, plain_http=plain_http)
+    assert [path for _, path in served] == ["/a"] * is_valid
