@@ -49,8 +49,12 @@ def run(*arguments: str) -> bytes:
 
 
 def reason(stderr: str) -> str:
-    """Return the first error in the error output of git, in one line."""
-    lines = [line.removeprefix("remote: ").strip() for line in stderr.splitlines()]
+    """Return the first error in the error output of git, in one line.
+
+    The remote side wrote its own errors before it failed, but they may arrive after those that report this failure.
+    """
+    lines = sorted(stderr.splitlines(), key=lambda line: not line.startswith("remote: "))
+    lines = [line.removeprefix("remote: ").strip() for line in lines]
     errors = [line for line in lines if line.startswith(("fatal: ", "error: "))]
     return (errors or lines or [""])[0][:MAX_REASON_LENGTH]
 
