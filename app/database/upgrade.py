@@ -1,11 +1,7 @@
 """Schema migrations, and the check whether the schema is up to date."""
 
-import functools
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from app.database.engine import Database
@@ -13,14 +9,10 @@ from app.database.engine import Database
 # An arbitrary number that nothing else in the database uses. It serializes instances that start at the same time.
 _ADVISORY_LOCK = 7_267_332_717
 
-
-def _alembic() -> AlembicConfig:
-    configuration = AlembicConfig()
-    configuration.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return configuration
-
-
 UPGRADE_TIMEOUT_SECONDS = 3600.0
+_MIGRATIONS = Path(__file__).parent / "migrations"
+# The revisions that this code contains, newest first. The name of each file begins with its revision.
+_REVISIONS = tuple(sorted((path.name[:4] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py")), reverse=True))
 
 
 def upgrade(database: Database) -> str | None:
@@ -35,12 +27,21 @@ def _upgrade(connection: Connection) -> str | None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ADVISORY_LOCK})
     current = _current_revision(connection)
-    if current is not None and current not in _revisions():
+    if current is not None and current not in _REVISIONS:
         return current
-    configuration = _alembic()
+    _run_migrations(connection)
+    return None
+
+
+def _run_migrations(connection: Connection) -> None:
+    # Imported here because it takes a tenth of the start of an instance, which only compares revisions.
+    from alembic import command
+    from alembic.config import Config
+
+    configuration = Config()
+    configuration.set_main_option("script_location", str(_MIGRATIONS))
     configuration.attributes["connection"] = connection
     command.upgrade(configuration, "head")
-    return None
 
 
 def _current_revision(connection: Connection) -> str | None:
@@ -48,12 +49,6 @@ def _current_revision(connection: Connection) -> str | None:
         return None
     revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     return revision
-
-
-@functools.cache
-def _revisions() -> tuple[str, ...]:
-    """Return the revisions that this code contains, newest first."""
-    return tuple(script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions())
 
 
 def find_encoding_error(connection: Connection) -> str | None:
@@ -74,6 +69,6 @@ def find_schema_error(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return "the schema is missing; run: flask --app wsgi schema upgrade"
     current = _current_revision(connection)
-    if current is None or current in _revisions()[1:]:
+    if current is None or current in _REVISIONS[1:]:
         return "the schema is older than the code; run: flask --app wsgi schema upgrade"
     return None

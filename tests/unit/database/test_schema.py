@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, insert, inspect, select, text
 
@@ -130,6 +132,13 @@ def set_version(database: Database, version: str | None) -> None:
     database.run(change)
 
 
+def test_file_names_of_migrations_begin_with_their_revision() -> None:
+    configuration = AlembicConfig()
+    configuration.set_main_option("script_location", str(upgrading._MIGRATIONS))
+    scripts = ScriptDirectory.from_config(configuration).walk_revisions()
+    assert tuple(script.revision for script in scripts) == upgrading._REVISIONS
+
+
 def test_missing_schema_is_reported(empty: Database) -> None:
     assert empty.run(find_schema_error) == "the schema is missing; run: flask --app wsgi schema upgrade"
 
@@ -139,8 +148,8 @@ def test_current_schema_is_accepted(migrated: Database) -> None:
 
 
 def test_outdated_schema_is_reported(migrated: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    newer = ("next", *upgrading._revisions())
-    monkeypatch.setattr(upgrading, "_revisions", lambda: newer)
+    newer = ("next", *upgrading._REVISIONS)
+    monkeypatch.setattr(upgrading, "_REVISIONS", newer)
     for version in (*newer[1:], None):
         set_version(migrated, version)
         assert migrated.run(find_schema_error) == "the schema is older than the code; run: flask --app wsgi schema upgrade"
