@@ -355,6 +355,17 @@ class PostgresServer(Server):
             cursor.execute(f"LOCK TABLE {table}")
             yield
 
+    @contextmanager
+    def read_only(self, url: str) -> Iterator[None]:
+        """Make a database read-only for new connections during the block and close the others, as a demoted primary does."""
+        name = url.rpartition("/")[2]
+        self._execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        self._execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", name)
+        try:
+            yield
+        finally:
+            self._execute(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+
     def _execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         with closing(psycopg2.connect(self.url, connect_timeout=5)) as connection:
             connection.autocommit = True

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.core.errors import Unavailable, cause_of
 from app.core.instance import Instance
-from app.database.engine import Database
+from app.database.engine import Database, DatabaseReadOnly
 from app.fleet import sql_heartbeat
 from app.fleet.sql_heartbeat import SqlHeartbeat
 from app.fleet.store import Peer
@@ -42,6 +42,7 @@ class ConsistencyCheck:
         self._database = database
         self._peers: list[Peer] = []
         self._heartbeats: list[SqlHeartbeat] | None = None  # None: not compared yet
+        self._is_read_only = False  # the database: instances that started since then have no heartbeat in it
         self._duplicate: dict[str, Any] | None = None
         self._connection_limit = 0
         self._exceeds_limit = False
@@ -58,7 +59,7 @@ class ConsistencyCheck:
         try:
             if not self._connection_limit:
                 self._connection_limit = self._database.run(sql_heartbeat.connection_limit)
-            self._heartbeats = self._database.run(sql_heartbeat.record, own)
+            self._heartbeats = self._exchange(own)
         except Unavailable as error:  # the probe of the database logs it
             log.debug("could not store the SQL heartbeat: %s", cause_of(error))
         except DBAPIError as error:  # the schema is too old
@@ -68,6 +69,16 @@ class ConsistencyCheck:
         else:
             self._is_failing = False
             self._check_connections()
+
+    def _exchange(self, own: SqlHeartbeat) -> list[SqlHeartbeat]:
+        """Store the heartbeat if the database accepts it, and return those of all instances."""
+        try:
+            found = self._database.run(sql_heartbeat.record, own)
+        except DatabaseReadOnly:
+            self._is_read_only = True
+            return self._database.run(sql_heartbeat.read)
+        self._is_read_only = False
+        return found
 
     def on_heartbeat(self, peers: list[Peer], duplicate: dict[str, Any] | None) -> None:
         """Take over what the registry answered to a heartbeat."""
@@ -83,7 +94,7 @@ class ConsistencyCheck:
         if self._heartbeats is None:
             return (
                 "this instance has not yet compared its database with that of the others:"
-                " check that the database accepts writes and has the table heartbeats"
+                " check that the database answers and has the table heartbeats"
             )
         blocking = [*self._duplicate_id(), *self._other_database(), *self._other_redis()]
         return blocking[0].message if blocking else None
@@ -115,7 +126,7 @@ class ConsistencyCheck:
         # A stale heartbeat counts too: a slow database is not another database.
         nonces = {heartbeat.nonce for heartbeat in self._heartbeats or []}
         others = [peer.instance_id for peer in self._peers if peer.status == READY and peer.nonce not in nonces]
-        is_comparable = self._heartbeats is not None and self._lifecycle.phase == STARTING
+        is_comparable = self._heartbeats is not None and not self._is_read_only and self._lifecycle.phase == STARTING
         return self._other_store("database", "database", others) if is_comparable else []
 
     def _other_redis(self) -> list[ConfigMismatch]:

@@ -22,14 +22,19 @@ class SqlHeartbeat:
 
 
 def record(connection: Connection, own: SqlHeartbeat) -> list[SqlHeartbeat]:
-    """Store the own heartbeat and return those of the last hour, except of instances that signed off."""
+    """Store the own heartbeat, delete old ones, and return the others as `read` does."""
     current = now(connection)
     values = {"nonce": own.nonce, "instance_id": own.instance_id, "is_ready": own.is_ready, "seen_at": current}
     connection.execute(
         postgresql.insert(heartbeats).values(values).on_conflict_do_update(index_elements=["nonce"], set_=values),
     )
     connection.execute(delete(heartbeats).where(heartbeats.c.seen_at < current - KEPT))
-    is_fresh = heartbeats.c.seen_at > current - FRESH
+    return read(connection)
+
+
+def read(connection: Connection) -> list[SqlHeartbeat]:
+    """Return the heartbeats of the last hour, except of instances that signed off."""
+    is_fresh = heartbeats.c.seen_at > now(connection) - FRESH
     rows = select(heartbeats.c.nonce, heartbeats.c.instance_id, heartbeats.c.is_ready, is_fresh)
     return [SqlHeartbeat(*row) for row in connection.execute(rows)]
 

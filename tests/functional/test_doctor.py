@@ -504,10 +504,8 @@ def test_refusing_and_read_only_databases_are_found(redis_url: str) -> None:
         url = postgres.create_database()
         environment = fleet_environment(redis_url, url)
         refused = examine({**environment, "DATABASE_URL": url.replace(PASSWORD, f"not-{PASSWORD}")})
-        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-            connection.autocommit = True
-            cursor.execute(f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
-        read_only = examine(environment)
+        with postgres.read_only(url):
+            read_only = examine(environment)
     (fault,) = refused.lines("fail")
     assert fault.startswith("database does not answer: ")
     assert "password authentication failed" in fault

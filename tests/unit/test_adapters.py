@@ -58,7 +58,7 @@ def test_fleet_instance_becomes_ready_after_reaching_the_registry(fleet_config: 
     adapters.refresh_keys()
     not_compared = (
         "this instance has not yet compared its database with that of the others:"
-        " check that the database accepts writes and has the table heartbeats"
+        " check that the database answers and has the table heartbeats"
     )
     assert set(lifecycle.check_readiness()) == {not_subscribed, not_compared}  # which takes the greenlets of an instance
     assert lifecycle.stop(lifecycle.drain(), 1)

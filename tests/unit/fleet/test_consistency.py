@@ -15,7 +15,7 @@ from app.fleet.consistency import ConsistencyCheck, settings_mismatches
 from app.fleet.sql_heartbeat import SqlHeartbeat
 from app.fleet.store import Peer
 from app.server.lifecycle import Lifecycle
-from harness.servers import wait_until
+from harness.servers import PostgresServer, wait_until
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_instance_is_not_ready_before_its_first_comparison(postgresql: Database)
     check, _, _ = member(postgresql, "one")
     assert check.not_ready_reason() == (
         "this instance has not yet compared its database with that of the others:"
-        " check that the database accepts writes and has the table heartbeats"
+        " check that the database answers and has the table heartbeats"
     )
     check.compare()
     assert check.not_ready_reason() is None
@@ -103,6 +103,31 @@ def test_duplicate_is_named_with_its_process_and_host(postgresql: Database) -> N
     check.on_heartbeat([], {"hostname": "server-1", "pid": 4711})
     assert check.not_ready_reason() == ("INSTANCE_ID one is in use by process 4711 on server-1: give each instance its own")
     assert kinds(check) == ["instance_id"]
+
+
+def test_instance_that_starts_on_a_read_only_database_becomes_ready(
+    database_url: str, postgresql: Database, postgres_server: PostgresServer
+) -> None:
+    check, lifecycle, _ = member(postgresql, "one")
+    with postgres_server.read_only(database_url):
+        check.compare()
+        check.on_heartbeat([Peer("nonce", "started-before-it", "ready", 5)], None)  # which could not store its heartbeat either
+        assert (check.not_ready_reason(), check.mismatches()) == (None, [])
+        assert lifecycle.check_readiness() == []
+    check.compare()  # drops the last connection to the read-only server
+    check.compare()
+    assert [heartbeat.instance_id for heartbeat in postgresql.run(sql_heartbeat.read)] == ["one"]
+
+
+def test_another_redis_is_detected_on_a_read_only_database(
+    database_url: str, postgresql: Database, postgres_server: PostgresServer
+) -> None:
+    ready(postgresql, "older")
+    check, _, _ = member(postgresql, "one")
+    with postgres_server.read_only(database_url):
+        check.compare()
+    check.on_heartbeat([], None)
+    assert check.not_ready_reason() == "this instance uses another Redis than older: compare REDIS_URL"
 
 
 def test_heartbeat_of_a_dead_instance_becomes_stale(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
