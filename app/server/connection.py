@@ -1,6 +1,7 @@
 """The open client connections of a worker: the time that each may take, and which of them are closed first."""
 
 import fcntl
+import logging
 import struct
 import termios
 import time
@@ -12,6 +13,8 @@ from typing import Any
 import gevent
 
 from app.server.listener import is_readable
+
+log = logging.getLogger(__name__)
 
 # As in Apache's mod_reqtimeout: a client may take this time to send a body or to receive a response. Transferred bytes extend it.
 TRANSFER_SECONDS = 20.0
@@ -150,6 +153,8 @@ class OpenConnections:
     def __init__(self, limit: int) -> None:
         self.accepted = 0
         self._limit = limit
+        self._evicted = 0  # connections of slow clients, not logged yet
+        self._timed_out: list[str] = []  # the requests of clients that exceeded their time, not logged yet
         self._connections: dict[ClientConnection, None] = {}
 
     def __len__(self) -> int:
@@ -197,3 +202,16 @@ class OpenConnections:
         left = [(seconds, connection) for connection in self._connections if (seconds := connection.seconds_left()) is not None]
         if left:
             min(left, key=lambda pair: pair[0])[1].shut_down()
+            self._evicted += 1
+
+    def add_timeout(self, request: Any) -> None:
+        """Note for the log that the connection of this request is closed because its client is too slow."""
+        self._timed_out.append(f"{request.method} {request.path}")
+
+    def log_slow_clients(self) -> None:
+        """Write how many connections of slow clients were closed since the last call. One line for each could fill the log."""
+        if self._evicted:
+            log.warning("all %d connections were in use: closed %d of slow clients", self._limit, self._evicted)
+        if self._timed_out:
+            log.info("closed %d connections of slow clients, the last one during %s", len(self._timed_out), self._timed_out[-1])
+        self._evicted, self._timed_out = 0, []

@@ -80,6 +80,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
         while True:
             self.notify()
             self.connections.close_idle(self.cfg.keepalive)
+            self.connections.log_slow_clients()
             gevent.sleep(HEARTBEAT_SECONDS)
 
     def handle(self, server_name: Any, client: Any, address: Any) -> None:
@@ -89,7 +90,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
         except (StopIteration, NoMoreData):
             pass
         except TimeoutError:
-            self.log.info("closed the connection of a slow client: %s %s", connection.request.method, connection.request.path)
+            self.connections.add_timeout(connection.request)
         except OSError as error:
             if error.errno not in CONNECTION_CLOSED:
                 self.log.exception("Socket error processing request.")

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import psycopg2
 import pytest
+import yaml
 from playwright.sync_api import Browser, Request, expect
 
 from app.core.config import SETTINGS
@@ -109,6 +110,13 @@ def test_release_of_older_code_succeeds_and_serves(redis_url: str, empty_databas
     assert "The schema (revision 9999) is newer than this code" in release()
     with Honcho(environment) as honcho:
         assert registered(honcho)
+
+
+def test_compose_and_make_run_upgrade_the_schema_as_the_procfile_does() -> None:
+    _, *arguments = procfile_command("release")
+    compose = yaml.safe_load((ROOT / "deploy" / "docker" / "compose.yaml").read_text())
+    assert compose["services"]["release"]["command"] == ["flask", *arguments]
+    assert f"\t@.venv/bin/flask {' '.join(arguments)}\n\t@exec " in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.parametrize("number", RECEIVED)

@@ -1,4 +1,4 @@
-"""A rolling deployment from an earlier release loses nothing: both versions run side by side on one Redis and one database."""
+"""Earlier code with the current schema: a rolling deployment loses nothing, and a release can be rolled back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harness.event_senders import Sender, await_all_stored, running, stored
+from harness.event_senders import Sender, await_all_stored, batch_of, running, stored
 from harness.fleet import NO_RATE_LIMITS, start_together
 from harness.scale import FULL
 from harness.servers import ROOT, Instance, PostgresServer, RedisServer, Worker, flask, fleet_environment, release
@@ -23,21 +23,26 @@ from harness.users import User
 from tests.functional.test_jobs import Rows, Workshop
 
 EARLIER = "5fc2ed8"
+PREVIOUS = "HEAD^"
 SIZE = 3
 NOTIFICATIONS, PER_SECOND = 1500, 25
 ANALYSES_PER_STEP = 4
 SESSION_COOKIES = ("session", "reporadar_session")
+PAGES = ("/", "/notifications", "/settings", "/privacy")
 
 pytestmark = [pytest.mark.serial, pytest.mark.skipif(not FULL, reason="takes minutes: make test-full runs it")]
 
 
 @pytest.fixture
 def earlier_release(tmp_path: Path) -> Path:
-    """A folder with the code of the earlier release."""
-    archive = subprocess.run(["git", "archive", EARLIER], cwd=ROOT, capture_output=True, check=False)
+    return code_of(EARLIER, tmp_path / "earlier")
+
+
+def code_of(commit: str, folder: Path) -> Path:
+    """Write the code of a commit to the folder and return it. Skips the test if the history is missing."""
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
     if archive.returncode:
-        pytest.skip(f"the history of this checkout lacks commit {EARLIER}")
-    folder = tmp_path / "earlier"
+        pytest.skip(f"the history of this checkout lacks commit {commit}")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(folder, filter="data")
     return folder
@@ -167,3 +172,26 @@ def test_rolling_upgrade_loses_nothing(postgres_server: PostgresServer, earlier_
         assert found - accepted - unknown == set()
         assert len(accepted) > 1000
         assert all("Traceback" not in process.log() for process in (*before, *after, *old_workers))
+
+
+@pytest.mark.parametrize("commit", [PREVIOUS, EARLIER])
+def test_earlier_code_serves_with_the_current_schema(
+    redis_server: RedisServer, postgres_server: PostgresServer, tmp_path: Path, commit: str
+) -> None:
+    earlier = code_of(commit, tmp_path / "earlier")
+    redis_server.flush()
+    environment = fleet_environment(redis_server.url, postgres_server.create_database(), **NO_RATE_LIMITS)
+    if commit == PREVIOUS:
+        assert "The schema" in release(environment, earlier)  # is up to date, or is newer than that code: both are no error
+    with ExitStack() as stack:
+        instance, worker = Instance(environment, earlier), Worker(environment, earlier)
+        start_together(stack, [instance, worker])
+        user = User(instance).register()
+        assert {path: user.get(path).status_code for path in PAGES} == dict.fromkeys(PAGES, 200)
+        batch = batch_of(5)
+        assert user.post("/api/analytics/events", events=batch).status_code == 202
+        flask(environment, "notify", user.email, "hello", directory=earlier)
+        assert [item["type"] for item in user.get("/api/notifications").json()["items"]] == ["message"]
+        await_all_stored(redis_server)
+        assert stored(environment["DATABASE_URL"]).keys() == {event["id"] for event in batch}
+        assert all("Traceback" not in process.log() for process in (instance, worker))

@@ -404,7 +404,7 @@ def test_sockets_do_not_use_the_connections_of_requests(start_fleet: StartFleet)
         assert get(instance, f"{HANDSHAKE}polling").status_code == 503
 
 
-@pytest.mark.parametrize(("application", "is_ended"), [("tests.faults.short_body_timeout:app", True), ("wsgi:app", False)])
+@pytest.mark.parametrize(("application", "is_ended"), [("tests.faults.short_transfers:app", True), ("wsgi:app", False)])
 def test_connection_without_the_announced_body_is_closed(start_fleet: StartFleet, application: str, is_ended: bool) -> None:
     (instance,) = start_fleet(1, application=application, SHUTDOWN_TIMEOUT="4")
     with socket.create_connection(("127.0.0.1", instance.port), timeout=10 if is_ended else 3) as connection:

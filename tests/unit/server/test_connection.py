@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -94,7 +95,9 @@ def test_slow_but_steady_receiver_gets_everything(monkeypatch: pytest.MonkeyPatc
         assert receiver.get(timeout=20) == size
 
 
-def test_connection_with_the_least_progress_is_closed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_with_the_least_progress_is_closed_first(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(connection_module, "TRANSFER_SECONDS", 20.0)
     with ExitStack() as stack:
         connections, clients, receivers = OpenConnections(2), [], []
@@ -122,6 +125,19 @@ def test_connection_with_the_least_progress_is_closed_first(monkeypatch: pytest.
         gevent.sleep(0.05)
         assert ended == [1]
         gevent.killall(receivers)
+    for _ in range(2):
+        connections.log_slow_clients()
+    assert caplog.messages == ["all 2 connections were in use: closed 1 of slow clients"]
+
+
+def test_timeouts_of_slow_clients_are_one_line_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    connections = OpenConnections(2)
+    for path in ("/a", "/b"):
+        connections.add_timeout(SimpleNamespace(method="POST", path=path))
+    for _ in range(2):
+        connections.log_slow_clients()
+    assert caplog.messages == ["closed 2 connections of slow clients, the last one during POST /b"]
 
 
 def test_rest_of_a_body_is_received_for_a_limited_time(
