@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -24,6 +25,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from app import create_app
+from app.core import config
+from app.server.lifecycle import Lifecycle
 from harness.fleet import Fleet
 from harness.servers import (
     ROOT,
@@ -72,12 +76,28 @@ def flask(environment: Mapping[str, str], *arguments: str) -> subprocess.Complet
     )
 
 
-def examine(environment: Mapping[str, str], *urls: str) -> Examination:
+def examine_as_process(environment: Mapping[str, str], *urls: str) -> Examination:
     started = time.monotonic()
     ended = flask(environment, "doctor", *(word for url in urls for word in ("--url", url)))
     assert ended.stderr == ""
     assert "\x1b" not in ended.stdout
-    found = Examination(ended.returncode, ended.stdout, time.monotonic() - started)
+    return checked(Examination(ended.returncode, ended.stdout, time.monotonic() - started))
+
+
+def examine(environment: Mapping[str, str], *urls: str) -> Examination:
+    """Run the command in this process, which saves the start of another."""
+    app = create_app(config.load(environment))
+    started = time.monotonic()
+    try:
+        ended = app.test_cli_runner().invoke(args=["doctor", *(word for url in urls for word in ("--url", url))])
+        return checked(Examination(ended.exit_code, ended.output, time.monotonic() - started))
+    finally:
+        logging.disable(logging.NOTSET)
+        lifecycle: Lifecycle = app.extensions["lifecycle"]
+        lifecycle.stop(lifecycle.drain(), 1)
+
+
+def checked(found: Examination) -> Examination:
     assert found.status == (1 if found.all_lines("fail") else 0), found.output
     return found
 
@@ -170,7 +190,7 @@ def accounts_of_the_doctor(database_url: str) -> int:
 def test_healthy_fleet_and_proxy_have_no_findings(fleet: Fleet) -> None:
     one, two = fleet.instances
     with Proxy(fleet.instances, {}) as proxy:
-        found = examine(fleet.environment, one.url, two.url, proxy.url)
+        found = examine_as_process(fleet.environment, one.url, two.url, proxy.url)
     assert (found.status, found.lines("fail"), found.lines("warn")) == (0, [], []), found.output
     good = found.lines("ok")
     for line in (
@@ -326,7 +346,7 @@ def test_https_with_a_private_certificate_authority(fleet: Fleet, tmp_path: Path
     changes = {"location = ": f"ssl_certificate {certificate}; ssl_certificate_key {key}; location = "}
     with Instance(environment) as instance, Proxy([instance], changes, tls=True) as proxy:
         untrusted = examine(environment, proxy.url)
-        found = examine({**environment, "REQUESTS_CA_BUNDLE": str(certificate)}, proxy.url)
+        found = examine_as_process({**environment, "REQUESTS_CA_BUNDLE": str(certificate)}, proxy.url)
     assert untrusted.lines("fail") == [f"{proxy.url} does not answer: the certificate is not trusted: self-signed certificate"]
     assert untrusted.advice(f"{proxy.url} does not answer").startswith("For a private authority: REQUESTS_CA_BUNDLE=")
     assert found.lines("fail") == [], found.output
@@ -521,7 +541,7 @@ def test_missing_schema_is_found(redis_url: str, empty_database_url: str) -> Non
 
 def test_all_configuration_errors_are_listed_without_values(fleet: Fleet) -> None:
     faulty = {**fleet.environment, "LOG_FORMAT": "hunter2", "SESSION_SECRET": "hunter2", "DATABASE_URL": "hunter2://hunter2"}
-    found = examine(faulty, fleet.instances[0].url)
+    found = examine_as_process(faulty, fleet.instances[0].url)
     names = [line.split(":")[1].strip() for line in found.lines("fail")]
     assert sorted(names) == ["DATABASE_URL", "LOG_FORMAT", "SESSION_SECRET"], found.output
     assert f"{fleet.instances[0].url}: ready" in found.lines("ok")
