@@ -16,7 +16,7 @@ from app.auth.store import EmailTaken, User
 from app.core import metrics
 from app.core.callbacks import do_nothing
 from app.core.config import Config
-from app.core.errors import Conflict, Invalid, NotSignedIn, Problem, TooMany, Unavailable
+from app.core.errors import Conflict, Invalid, NotSignedIn, Problem, TooMany
 from app.database.engine import Database
 
 # What <input type=email> accepts, by the HTML standard: https://html.spec.whatwg.org/#valid-e-mail-address
@@ -83,12 +83,16 @@ class Accounts:
         email = normalize_email(email)
         if complaint := find_weakness(password, email):
             raise Invalid.field("password", complaint)
-        self._acquire({f"register:{_network(client.address)}": self._register_limit}, email, client, "registration")
+        buckets: Buckets = {f"register:{_network(client.address)}": self._register_limit}
+        token = self._acquire(buckets, email, client, "registration")
         try:
             user = self._database.run(store.add, email, self._passwords.hash(password))
         except EmailTaken:
             audit.log_event("registration.refused", client.address, account=audit.account_digest(email), reason="taken")
             raise Conflict("An account with this e-mail address exists already.") from None
+        except BaseException:  # nothing was registered and nothing revealed
+            self._limiter.release(buckets, token)
+            raise
         metrics.attempts.labels("registration", "succeeded").inc()
         audit.log_event("registration.succeeded", client.address, user=user.id)
         return user
@@ -144,12 +148,14 @@ class Accounts:
 
     @contextmanager
     def _attempt(self, user: User | None, email: str, client: Client, kind: str) -> Iterator[None]:
-        """Count an attempt in advance; release it on success, or if the password could not be checked."""
+        """Count an attempt in advance, and release it unless the password was wrong."""
         buckets = self._login_buckets(user, email, client)
         token = self._acquire(buckets, email, client, kind)
         try:
             yield
-        except Unavailable:
+        except (WrongPassword, NotConfirmed):
+            raise
+        except BaseException:  # the password could not be checked
             self._limiter.release(buckets, token)
             raise
         self._limiter.release(buckets, token)

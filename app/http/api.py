@@ -48,11 +48,17 @@ Timestamp = Annotated[
 ]
 
 
+def parse_id(digits: str) -> int:
+    """Return the number, or MAX_ID, which no row has, if it is larger. `int` refuses more than 4,300 digits."""
+    significant = digits.lstrip("0") or "0"
+    return MAX_ID if len(significant) > len(str(MAX_ID)) else min(int(significant), MAX_ID)
+
+
 class IdConverter(IntegerConverter):
-    """`<id:name>` in a route: a number. A number above MAX_ID becomes MAX_ID, which no row has."""
+    """`<id:name>` in a route: a number. A number above MAX_ID becomes MAX_ID."""
 
     def to_python(self, value: str) -> int:
-        return min(int(value), MAX_ID)
+        return parse_id(value)
 
 
 class Query(BaseModel):

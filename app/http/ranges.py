@@ -1,20 +1,35 @@
-"""Which `Range` headers are processed. Others are ignored, as RFC 9110 (section 14.2) allows; Werkzeug answers them with 416."""
+"""Which headers of conditional and range requests are processed. Others are ignored, as RFC 9110 (13.1.3, 14.2) allows.
+
+Werkzeug answers an unsupported range with 416, and fails for a date whose year is too large.
+"""
 
 import re
 
 from flask import Flask, request
+from werkzeug.http import parse_date
 
 _SINGLE = re.compile(r"bytes=[ \t]*(?:(\d{1,18})-(\d{0,18})|-\d{1,18})[ \t]*", re.IGNORECASE | re.ASCII)
 
 
 def init_app(app: Flask) -> None:
     @app.before_request
-    def ignore_unsupported_range() -> None:
+    def ignore_unsupported_headers() -> None:
         if not _is_supported(request.environ.get("HTTP_RANGE", "")):
             request.environ.pop("HTTP_RANGE", None)
+        for name in ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_RANGE"):
+            if _has_impossible_year(request.environ.get(name)):
+                del request.environ[name]
 
 
 def _is_supported(header: str) -> bool:
     """Return whether it is a single, valid range of bytes."""
     found = _SINGLE.fullmatch(header)
     return found is not None and not (found[2] and int(found[1]) > int(found[2]))
+
+
+def _has_impossible_year(header: str | None) -> bool:
+    try:
+        parse_date(header)
+    except OverflowError:
+        return True
+    return False

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 # Fields that describe the session itself. Names that begin with a dot are reserved for them.
 CREATED, SEEN, CLIENT = ".created", ".seen", ".client"
+USER_ID = "user_id"  # the field that a signed-in session has
 
 REFRESHES_PER_LIFETIME = 24
 
@@ -41,6 +42,11 @@ class Record:
     def seen_at(self) -> int:
         """Seconds since 1970; at most a 24th of the idle lifetime old while the session is in use."""
         return int(_decode(self.plain[SEEN]))
+
+    @property
+    def user_id(self) -> int | None:
+        """The signed-in user, or None."""
+        return int(_decode(self.plain[USER_ID])) if USER_ID in self.plain else None
 
     @property
     def client(self) -> dict[str, str]:
@@ -141,6 +147,8 @@ class SessionRecords:
         if time.time() - record.seen_at >= self._ttl / REFRESHES_PER_LIFETIME:
             ttl = self._ttl_from(record.created_at)
             merged[SEEN] = FieldChange(cipher.encrypt(SEEN, _encode(int(time.time()))), expected=record.encrypted[SEEN])
+        if ttl is not None and record.user_id is not None:
+            return self.store.merge(key, merged, ttl, record.user_id)
         return not merged or self.store.merge(key, merged, ttl)
 
     def expires_at(self, record: Record) -> int:

@@ -49,12 +49,13 @@ class RedisSessionStore:
         with available():
             return bool(self._pooled.run_script(int, self._create, [key, replaces or "", *owner_keys], arguments))
 
-    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None) -> bool:
-        arguments: list[Any] = ["" if ttl is None else ttl]
+    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None, user_id: int | None = None) -> bool:
+        index = "" if user_id is None else _owner_keys(user_id)[0]
+        arguments: list[Any] = ["" if ttl is None else ttl, self._max_age]
         for name, change in changes.items():
             arguments += [name, *_optional(change.expected), *_optional(change.value)]
         with available():
-            return bool(self._commands.run_script(int, self._merge, [key], arguments))
+            return bool(self._commands.run_script(int, self._merge, [key, index], arguments))
 
     def destroy(self, key: str) -> None:
         with available():

@@ -23,7 +23,8 @@ class SqlSessionStore:
     def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
         return self._database.run(_create, key, fields, ttl, owner, replaces)
 
-    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None) -> bool:
+    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None, user_id: int | None = None) -> bool:
+        del user_id  # a column of the record
         return self._database.run(_merge, key, changes, ttl)
 
     def destroy(self, key: str) -> None:

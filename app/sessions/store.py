@@ -68,10 +68,10 @@ class SessionStore(Protocol):
         Return False and store nothing if the owner's password has changed since.
         """
 
-    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None) -> bool:
+    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None, user_id: int | None = None) -> bool:
         """Apply changes to an existing record and leave other fields alone; False if the record no longer exists.
 
-        `ttl`: new remaining life in seconds, None to keep it.
+        `ttl`: new remaining life in seconds, None to keep it. `user_id`: the owner, in whose list a record with a new life stays.
         """
 
     def destroy(self, key: str) -> None: ...

@@ -16,7 +16,7 @@ class UnguardedStore(RedisSessionStore):
         self.request.fields = super().load(key) or {}
         return self.request.fields or None
 
-    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None) -> bool:
+    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None, user_id: int | None = None) -> bool:
         fields = {**self.request.fields, **{name: change.value for name, change in changes.items()}}
         self._client.delete(key)
         self._client.hset(key, mapping={name: value for name, value in fields.items() if value is not None})

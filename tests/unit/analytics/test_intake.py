@@ -223,3 +223,10 @@ def test_visitors_and_accounts_have_distinct_keys() -> None:
 
 def test_in_flight_period_is_shorter_than_the_cache() -> None:
     assert timedelta(seconds=intake.CONSENT_CACHE_SECONDS) > IN_FLIGHT
+
+
+def test_short_change_does_not_shorten_the_mark_of_a_longer_one(redis_client: redis.Redis, multiplexed: MultiplexedRedis) -> None:
+    place = RedisIntake(redis_client, multiplexed)
+    place.begin_consent_change(ADA, 100)
+    place.begin_consent_change(ADA, 1)
+    assert redis_client.ttl("analytics:changing:account:7") > 99

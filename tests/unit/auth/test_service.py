@@ -135,6 +135,22 @@ def test_failed_and_successful_registrations_are_limited_by_address(accounts: Ac
     assert accounts.register("bob@example.org", PASSWORD, Client("192.0.2.2")).email == "bob@example.org"
 
 
+@pytest.mark.parametrize("error", [Unavailable("The database does not answer."), Invalid("no such text"), ZeroDivisionError()])
+@pytest.mark.parametrize("part", ["_passwords", "_database"])
+def test_registration_that_did_not_happen_does_not_count(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch, part: str, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(getattr(accounts, part), "hash" if part == "_passwords" else "run", fail)
+    for _ in range(2 * REGISTER_LIMIT):
+        with pytest.raises(type(error)):
+            accounts.register(EMAIL, PASSWORD, CLIENT)
+    monkeypatch.undo()
+    assert accounts.register(EMAIL, PASSWORD, CLIENT).email == EMAIL
+
+
 # Login.
 
 
@@ -182,13 +198,17 @@ def test_successful_logins_are_not_limited(accounts: Accounts, ada: User) -> Non
         assert accounts.log_in(EMAIL, PASSWORD, CLIENT) == ada
 
 
-def test_unchecked_attempt_does_not_count(accounts: Accounts, ada: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    def overloaded(*_: object) -> bool:
-        raise Unavailable("Too many users are signing in at this moment.")
+@pytest.mark.parametrize("error", [Unavailable("Too many users are signing in at this moment."), ZeroDivisionError()])
+def test_unchecked_attempt_does_not_count(
+    accounts: Accounts, ada: User, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> bool:
+        raise error
 
-    monkeypatch.setattr(accounts._passwords, "verify", overloaded)
+    monkeypatch.setattr(accounts._passwords, "verify", fail)
     for _ in range(3 * LOGIN_LIMIT):
-        assert isinstance(problem_of(lambda: accounts.log_in(EMAIL, PASSWORD, CLIENT)), Unavailable)
+        with pytest.raises(type(error)):
+            accounts.log_in(EMAIL, PASSWORD, CLIENT)
     monkeypatch.undo()
     assert accounts.log_in(EMAIL, PASSWORD, CLIENT) == ada
 

@@ -63,9 +63,9 @@ class RecordingStore:
         self._record("create")
         return self.inner.create(key, fields, ttl, owner, replaces)
 
-    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None) -> bool:
+    def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None, user_id: int | None = None) -> bool:
         self._record("merge")
-        return self.inner.merge(key, changes, ttl)
+        return self.inner.merge(key, changes, ttl, user_id)
 
     def destroy(self, key: str) -> None:
         self._record("destroy")

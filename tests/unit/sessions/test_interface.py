@@ -20,6 +20,7 @@ from app.sessions import cookie
 from app.sessions.cipher import RecordCipher, encryption_key_id
 from app.sessions.interface import SessionInterface
 from app.sessions.records import Record
+from app.sessions.redis_store import RedisSessionStore
 from app.sessions.session import Session
 from app.sessions.store import SIGNED, FieldChange, Fields, Owner, record_key
 from tests.unit.conftest import Clock, count_of
@@ -409,6 +410,18 @@ def test_sign_out_ends_the_session_that_counts(site: Site) -> None:
 
 def start(site: Site, owner: Owner, **values: object) -> View:
     return lambda: site.interface.start(current(), owner, {"ip": "192.0.2.1"}, values)
+
+
+def test_used_session_can_be_listed_and_ended_after_its_list_expired(site: Site, backend: Backend, clock: Clock) -> None:
+    owner = backend.new_owner()
+    assert site.see(start(site, owner, user_id=owner.user_id)) is True
+    if isinstance(backend.store, RedisSessionStore):
+        backend.store._client.delete(f"user:{owner.user_id}:sessions")
+    clock.now += REFRESH_AFTER + 1
+    assert site.see(all_values) == {"user_id": owner.user_id}
+    assert list(backend.store.records_of_user(owner.user_id)) == [site.key]
+    assert backend.store.destroy_all(owner.user_id, keep=None) == 1
+    assert site.see(all_values) == {}
 
 
 def test_started_session_has_a_new_id_and_the_old_one_is_destroyed(site: Site, backend: Backend) -> None:

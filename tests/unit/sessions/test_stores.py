@@ -319,6 +319,27 @@ def test_new_session_extends_the_ttl_of_the_index(redis_store: RedisSessionStore
     assert redis_client.ttl("user:7:sessions") > TTL
 
 
+def test_renewed_session_extends_the_ttl_of_the_index(
+    redis_store: RedisSessionStore, redis_client: redis.Redis, multiplexed: MultiplexedRedis
+) -> None:
+    """The index may have been written by an instance with a shorter SESSION_MAX_AGE, or have expired already."""
+    earlier = RedisSessionStore(redis_client, multiplexed, TTL)
+    create(earlier, ONE, owner=Owner(7, 1))
+    assert redis_store.merge(ONE, {"name": FieldChange(b"other")}, 2 * TTL, 7)
+    assert redis_client.ttl("user:7:sessions") > redis_client.ttl(ONE) > TTL
+    assert earlier.merge(ONE, {"name": FieldChange(b"another")}, TTL, 7)
+    assert redis_client.ttl("user:7:sessions") > 2 * TTL  # never shortened
+    redis_client.delete("user:7:sessions")
+    assert redis_store.merge(ONE, {"name": FieldChange(b"other")}, TTL, 7)
+    assert list(redis_store.records_of_user(7)) == [ONE]
+    assert redis_store.destroy_all(7, keep=None) == 1
+
+
+def test_renewal_does_not_list_a_destroyed_session(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
+    assert not redis_store.merge(ONE, {"name": FieldChange(b"other")}, TTL, 7)
+    assert not redis_client.exists("user:7:sessions")
+
+
 def test_index_does_not_grow_with_destroyed_sessions(redis_store: RedisSessionStore, redis_client: redis.Redis) -> None:
     create_and_end(redis_store, Owner(7, 1), 2 * MAX_SESSIONS_PER_USER)
     assert redis_client.zcard("user:7:sessions") <= MAX_SESSIONS_PER_USER
