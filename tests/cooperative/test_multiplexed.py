@@ -489,3 +489,29 @@ def test_invalid_replies_close_the_connection(invalid: bytes) -> None:
         until(lambda: shared._connection is None)
         assert shared.execute("PING") == b"OK"
         assert len(connected) == 2
+
+
+@both_clients
+def test_reply_of_a_wrong_type_drops_the_connection(commands: RedisCommands, other: redis.Redis) -> None:
+    assert commands.checked(bytes, commands.execute("ECHO", "a")) == b"a"
+    before = connections(other)
+    with pytest.raises(redis.InvalidResponse, match="unexpected reply from Redis"):
+        commands.checked(list, commands.execute("ECHO", "a"))
+    until(lambda: not connections(other))
+    assert commands.execute("ECHO", "b") == b"b"
+    assert len(connections(other)) == len(before) == 1
+    assert connections(other) != before
+
+
+def test_dropped_connection_ends_the_commands_in_flight(shared: MultiplexedRedis, other: redis.Redis) -> None:
+    waiting = block_replies(shared, other)
+    late = gevent.spawn(result, echo(shared, "late"))
+    gevent.sleep(0)
+    shared.drop()
+    assert types([waiting.get(), late.get()]) == {redis.InvalidResponse}
+    assert shared.execute("ECHO", "next") == b"next"
+
+
+def test_drop_without_a_connection_does_nothing(shared: MultiplexedRedis) -> None:
+    shared.drop()
+    assert shared.execute("ECHO", "a") == b"a"

@@ -76,6 +76,17 @@ def test_log_says_why_a_socket_was_refused(instance: Instance) -> None:
     assert 1 <= instance.log().count("refused a socket: its Origin https://evil.example") - before < 5
 
 
+@pytest.mark.parametrize(("second", "reply"), [("http://127.0.0.1:{port}", "40"), ("https://evil.example", "44")])
+def test_equal_origin_lines_of_a_socket_count_as_one(instance: Instance, second: str, reply: str) -> None:
+    """Socket.IO answers a connection with 40, or with 44 if it refuses it."""
+    origins = [("Origin", origin.format(port=instance.port)) for origin in ("http://127.0.0.1:{port}", second)]
+    url = f"{instance.url}{HANDSHAKE}polling"
+    with httpx.Client(headers=[*cookie_of(User(instance).register()).items(), *origins], trust_env=False) as client:
+        url += f"&sid={json.loads(client.get(url).text[1:])['sid']}"
+        assert client.post(url, content="40").status_code == 200
+        assert client.get(url).text[:2] == reply
+
+
 @pytest.mark.parametrize("transports", [["polling"], ["polling", "websocket"], ["websocket"]])
 def test_client_whose_session_is_replaced_opens_a_new_connection(instance: Instance, transports: list[str]) -> None:
     user = User(instance).register()

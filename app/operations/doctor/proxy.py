@@ -80,6 +80,7 @@ def _origins(site: Site) -> Iterator[Finding]:
         yield _own_origin_rejected(site)
     elif own.status_code == 400:
         yield fail(f"{site.url}: requests for this host are refused", f"Add {site.host} to TRUSTED_HOSTS")
+        return  # before the origin is examined
     elif own.ok:
         yield ok(f"{site.url}: a request of its own pages is accepted (Origin, Host with its port)")
     else:

@@ -11,6 +11,7 @@ import pytest
 from gunicorn.config import Config as GunicornConfig
 
 from app.core import logs
+from tests.unit.conftest import Clock
 
 MOMENT = datetime(2025, 10, 3, 20, 0, 0, tzinfo=UTC).timestamp()
 FORGED = "[2025-10-03T20:00:00.000Z] [INFO] [instance-1] forged"
@@ -164,3 +165,19 @@ def test_gunicorn_uses_the_same_handler(root: logging.Logger, capsys: pytest.Cap
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition("] [INFO] ")[2] for line in lines] == ["[instance-1] Booting worker with pid: 1"]
     assert all(handler.stream is sys.stderr for handler in root.handlers if isinstance(handler, logging.StreamHandler))
+
+
+def test_throttled_log_writes_one_line_per_second_and_reason(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(logs, "time", clock)
+    caplog.set_level("INFO")
+    throttled = logs.ThrottledLog(logging.getLogger("throttled"))
+    for _ in range(3):
+        for reason in ("origin", "session"):
+            throttled.info(reason, "refused: %s at %d", reason, clock.now)
+        clock.now += 0.5
+    first, later = 1_760_000_000, 1_760_000_001
+    expected = [f"refused: {reason} at {second}" for second in (first, later) for reason in ("origin", "session")]
+    assert caplog.messages == expected

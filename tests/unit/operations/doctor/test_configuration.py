@@ -23,3 +23,17 @@ def test_insecure_access_to_redis_warns(url: str, more: dict[str, str], expected
     findings = list(configuration.examine(config.load(fleet_environment(url, UNUSED_DATABASE_URL, **more))))
     assert [finding.status for finding in findings] == expected
     assert "secret-of-redis" not in "".join(map(str, findings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_warned"),
+    [
+        ({"APP_ENV": "production"}, True),
+        ({"APP_ENV": "production", "TRUSTED_HOSTS": "app.example"}, False),
+        ({"APP_ENV": "development"}, False),  # which serves only the names of this machine by default
+    ],
+)
+def test_production_without_trusted_hosts_warns(settings: dict[str, str], is_warned: bool) -> None:
+    loaded = config.load(fleet_environment("redis://127.0.0.1", UNUSED_DATABASE_URL, **settings))
+    found = [finding.text for finding in configuration.examine(loaded) if finding.status == "warn"]
+    assert found == ["configuration: requests for any host name are served (TRUSTED_HOSTS is not set)"] * is_warned

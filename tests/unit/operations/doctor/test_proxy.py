@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from app.operations.doctor.proxy import _compare_addresses
+from app.operations.doctor.findings import Finding
+from app.operations.doctor.proxy import _compare_addresses, _origins
 from app.operations.doctor.site import Site
 
 
@@ -20,3 +23,11 @@ from app.operations.doctor.site import Site
 )
 def test_client_address_is_compared_with_our_own(own: str, seen: str, status: str) -> None:
     assert _compare_addresses(Site("http://x", own_address=own), seen, 1).status == status
+
+
+def test_refused_host_is_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Site, "post", lambda *_, **__: SimpleNamespace(status_code=400, ok=False))
+    (found,) = _origins(Site("http://app.example:8080"))
+    assert found == Finding(
+        "fail", "http://app.example:8080: requests for this host are refused", "Add app.example to TRUSTED_HOSTS"
+    )
