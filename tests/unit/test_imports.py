@@ -36,6 +36,7 @@ PACKAGES = [
     "app.operations",
     "app.adapters",
     "app.job_wiring",
+    "app.factory",
     "app",  # create_app
     "app.worker",
     "app.rehearsal",

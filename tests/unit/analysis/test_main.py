@@ -99,6 +99,11 @@ def start(tmp_path: Path, server: GitServer) -> Iterator[Callable[[], Child]]:
         child.close()
 
 
+def test_process_of_an_analysis_does_not_load_the_web_application() -> None:
+    program = "import sys, app.analysis.__main__; print({'flask', 'gevent', 'redis', 'sqlalchemy'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True) == "set()\n"
+
+
 def test_progress_is_followed_by_the_report(start: Callable[[], Child], server: GitServer) -> None:
     create_repository(server.folder / "it.git", commits=3)
     child = start()

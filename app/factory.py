@@ -1,0 +1,230 @@
+"""The application factory. Read `build` to see of which parts the application consists, and what each of them needs."""
+
+from dataclasses import dataclass
+
+from flask import Flask
+
+from app.adapters import Adapters, choose, connect_redis, redis_probes
+from app.analytics import commands as analytics_commands
+from app.analytics import sockets as analytics_sockets
+from app.analytics import tracking
+from app.analytics import views as analytics_views
+from app.analytics.catalogue import FUNNELS, PAGE_VIEWED
+from app.analytics.exports import sockets as exports_sockets
+from app.analytics.exports import views as exports_views
+from app.analytics.exports.service import Exports
+from app.analytics.reports import sockets as reports_sockets
+from app.analytics.reports import views as reports_views
+from app.analytics.reports.service import AnalyticsReports
+from app.analytics.service import Analytics
+from app.auth import commands as auth_commands
+from app.auth import views as auth_views
+from app.auth.passwords import Passwords
+from app.auth.service import Accounts
+from app.core import errors, instance
+from app.core.config import Config
+from app.core.instance import Instance
+from app.core.keyring import Keyring
+from app.database import commands as database_commands
+from app.database.engine import READ_ONLY_WARNING, Database, is_read_only
+from app.database.upgrade import find_schema_error
+from app.fleet import views as fleet_views
+from app.fleet.vitals import Vitals
+from app.health import views as health_views
+from app.health.load import Load
+from app.health.service import PROBE_TIMEOUT_SECONDS, Probe, latencies
+from app.http import openapi, ranges, security
+from app.http.api import MAX_BODY_BYTES, IdConverter
+from app.http.hosts import TrustedHosts
+from app.http.proxies import TrustedProxies
+from app.http.repeated import EqualHeaders
+from app.http.security import SecurityHeaders
+from app.http.tracing import Tracing
+from app.job_wiring import create_worker_pool
+from app.jobs.broker import JobQueues
+from app.notifications import commands as notifications_commands
+from app.notifications import sockets as notifications_sockets
+from app.notifications import views as notifications_views
+from app.notifications.service import Notifications
+from app.operations.doctor import commands as doctor_commands
+from app.operations.rehearsal import commands as rehearsal_commands
+from app.realtime import sockets as realtime_sockets
+from app.realtime.connections import Connections
+from app.repositories import sockets as repositories_sockets
+from app.repositories import views as repositories_views
+from app.repositories.service import Repositories
+from app.server.lifecycle import Lifecycle
+from app.sessions.interface import SessionInterface
+from app.sessions.key_usage import KeyUsage
+from app.web import views as web_views
+
+
+@dataclass(frozen=True)
+class Infrastructure:
+    """The parts that depend on the environment rather than on a feature."""
+
+    instance: Instance
+    lifecycle: Lifecycle
+    database: Database
+    encryption: Keyring
+    signing: Keyring
+    load: Load
+    probes: list[Probe]
+    vitals: Vitals
+    adapters: Adapters
+
+
+@dataclass(frozen=True)
+class Services:
+    """One service for each feature."""
+
+    accounts: Accounts
+    analytics: Analytics
+    exports: Exports
+    analytics_reports: AnalyticsReports
+    notifications: Notifications
+    job_queues: JobQueues
+    repositories: Repositories
+
+
+def build(config: Config) -> Flask:
+    infrastructure = create_infrastructure(config)
+    services = create_services(config, infrastructure)
+    app = create_flask(config, infrastructure, services)
+    register_views(app, config)
+    register_commands(app)
+    register_sockets(app, config, infrastructure, services)
+    add_background_tasks(app, config, infrastructure, services)
+    add_middleware(app, config, infrastructure.load)
+    return app
+
+
+def create_infrastructure(config: Config) -> Infrastructure:
+    me = instance.current()
+    lifecycle = Lifecycle()
+    database = Database(config.database_url, config.database_pool_size, me.instance_id)
+    lifecycle.add("database", close=database.close)
+    encryption = Keyring("encryption", config.session_encryption_key)
+    signing = Keyring("signing", tuple(secret.encode() for secret in config.session_secret))
+    redis = connect_redis(config, me.instance_id, lifecycle)
+    load = Load()
+    probes = [
+        Probe(
+            "database",
+            lambda: database.run_within(PROBE_TIMEOUT_SECONDS, find_schema_error),
+            find_warning=lambda: READ_ONLY_WARNING if database.run_within(PROBE_TIMEOUT_SECONDS, is_read_only) else None,
+        ),
+        *redis_probes(redis),
+    ]
+    vitals = Vitals(
+        me,
+        lifecycle,
+        config.fingerprint,
+        measure=lambda: load.describe() | latencies(probes) | {"connections": lifecycle.count_connections()},
+    )
+    adapters = choose(config, me, database, redis, [encryption, signing], lifecycle, vitals)
+    return Infrastructure(me, lifecycle, database, encryption, signing, load, probes, vitals, adapters)
+
+
+def create_services(config: Config, parts: Infrastructure) -> Services:
+    database, publish = parts.database, parts.adapters.message_queue.publish
+    analytics = Analytics(config, database, parts.adapters.intake, publish)
+    notifications = Notifications(database, publish)
+    queues = JobQueues(parts.adapters.broker)
+    return Services(
+        accounts=Accounts(config, database, Passwords(), parts.adapters.limiter, on_delete=analytics.erase_account),
+        analytics=analytics,
+        exports=Exports(database, queues.exports.send),
+        analytics_reports=AnalyticsReports(database, PAGE_VIEWED, FUNNELS),
+        notifications=notifications,
+        job_queues=queues,
+        repositories=Repositories(config, database, notifications, queues.analyses.send),
+    )
+
+
+def create_flask(config: Config, parts: Infrastructure, services: Services) -> Flask:
+    app = Flask(__package__, static_folder="web/static", template_folder="web/templates")
+    app.config.update(
+        MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
+        SESSION_COOKIE_NAME="__Host-session" if config.is_production else "reporadar_session",
+        SESSION_COOKIE_SECURE=config.is_production,
+        REPORADAR=config,
+    )
+    app.extensions.update(
+        accounts=services.accounts,
+        database=parts.database,
+        exports=services.exports,
+        fleet=parts.adapters.fleet,
+        analytics_reports=services.analytics_reports,
+        lifecycle=parts.lifecycle,
+        load=parts.load,
+        notifications=services.notifications,
+        notifications_of_commands=Notifications(parts.database, parts.adapters.publish_from_command),
+        probes=parts.probes,
+        repositories=services.repositories,
+    )
+    app.url_map.converters["id"] = IdConverter
+    app.session_interface = SessionInterface(
+        app, config, parts.adapters.sessions, parts.encryption, parts.signing, parts.adapters.refresh_keys
+    )
+    return app
+
+
+def register_views(app: Flask, config: Config) -> None:
+    errors.init_app(app)
+    security.init_app(app, config)
+    ranges.init_app(app)
+    app.register_blueprint(health_views.blueprint)
+    app.register_blueprint(openapi.blueprint)
+    app.register_blueprint(analytics_views.blueprint)
+    app.register_blueprint(auth_views.blueprint)
+    app.register_blueprint(exports_views.blueprint)
+    app.register_blueprint(fleet_views.blueprint)
+    app.register_blueprint(reports_views.blueprint)
+    app.register_blueprint(notifications_views.blueprint)
+    app.register_blueprint(repositories_views.blueprint)
+    app.register_blueprint(web_views.blueprint)
+
+
+def register_commands(app: Flask) -> None:
+    app.cli.add_command(database_commands.schema)
+    app.cli.add_command(auth_commands.users)
+    app.cli.add_command(analytics_commands.events)
+    app.cli.add_command(notifications_commands.notify)
+    app.cli.add_command(doctor_commands.doctor)
+    app.cli.add_command(rehearsal_commands.rehearse)
+
+
+def register_sockets(app: Flask, config: Config, parts: Infrastructure, services: Services) -> None:
+    queue = parts.adapters.message_queue
+    socketio = realtime_sockets.init_app(app, config, parts.instance, queue, services.notifications, parts.lifecycle)
+    connections: Connections = app.extensions["connections"]
+    parts.vitals.count_sockets = lambda: len(connections)
+    analytics_sockets.init_app(queue, connections)
+    exports_sockets.init_app(queue, connections)
+    notifications_sockets.init_app(socketio, queue, connections, services.notifications)
+    repositories_sockets.init_app(socketio, queue, connections, services.repositories)
+    reports_sockets.init_app(socketio, queue, connections, services.accounts)
+
+
+def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, services: Services) -> None:
+    lifecycle = parts.lifecycle
+    for probe in parts.probes:
+        lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.not_ready_reason)
+    tracking.init_app(app, config, services.analytics, services.accounts, lifecycle)
+    if parts.adapters.runs_jobs:
+        pool = create_worker_pool(config, parts.database, services.notifications, services.job_queues, size=1, is_embedded=True)
+        lifecycle.add("jobs", background=pool.start, on_stop_begin=pool.stop)
+    lifecycle.add("load", background=parts.load.run)
+    lifecycle.add("vitals", background=parts.vitals.run)
+    lifecycle.add("key usage", background=KeyUsage(parts.adapters.sessions, [parts.encryption, parts.signing]).run)
+
+
+def add_middleware(app: Flask, config: Config, load: Load) -> None:
+    """Wrap the WSGI application. The last wrapper sees a request first."""
+    if config.trusted_hosts:
+        app.wsgi_app = TrustedHosts(app.wsgi_app, config.trusted_hosts)  # type: ignore[method-assign]
+    app.wsgi_app = EqualHeaders(SecurityHeaders(app.wsgi_app, config))  # type: ignore[method-assign]
+    if config.trusted_proxies:
+        app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]
+    app.wsgi_app = Tracing(app.wsgi_app, load.response_times.observe)  # type: ignore[method-assign]
