@@ -47,21 +47,29 @@ class HandshakeTable(dict[str, dict[str, Any]]):
 
     def __init__(self) -> None:
         super().__init__()
+        self._places: dict[str, int | None] = {}  # user IDs; a connection leaves the table when it ends, and its place later
         self._counts: Counter[int | None] = Counter()
 
     def __setitem__(self, engine_sid: str, environ: dict[str, Any]) -> None:
-        self._counts[_user_id(environ[IDENTITY])] += 1
+        user_id = self._places[engine_sid] = _user_id(environ[IDENTITY])
+        self._counts[user_id] += 1
         super().__setitem__(engine_sid, {name: environ[name] for name in (IDENTITY, OPENED_AT, OPENED_BY)})
 
-    def __delitem__(self, engine_sid: str) -> None:
-        user_id = _user_id(self[engine_sid][IDENTITY])
-        super().__delitem__(engine_sid)
+    def release_place(self, engine_sid: str) -> None:
+        if engine_sid not in self._places:
+            return
+        user_id = self._places.pop(engine_sid)
         self._counts[user_id] -= 1
         if not self._counts[user_id]:
             del self._counts[user_id]
 
+    @property
+    def places(self) -> int:
+        """The number of places that connections take."""
+        return len(self._places)
+
     def count(self, identity: Identity | None) -> int:
-        """Return the number of connections of the same user, or of all anonymous ones."""
+        """Return the number of places of the same user, or of all anonymous clients."""
         return self._counts[_user_id(identity)]
 
 
@@ -92,6 +100,7 @@ class HandshakeGuard:
         self._socketio_app = socketio_app
         self._handshakes = server.environ = HandshakeTable()
         self._engine = server.eio
+        self._engine.release_place = self._handshakes.release_place
         self._is_draining = is_draining
         # When another instance ends, hundreds of clients arrive at once. Requests need database connections meanwhile.
         self._identification_slots = Semaphore(CONCURRENT_IDENTIFICATIONS)
@@ -114,10 +123,13 @@ class HandshakeGuard:
             if refusal := self._refusal(environ):
                 return _respond(start_response, UNAVAILABLE, refusal)
         elif not self._is_own_connection(environ):
-            return _respond(start_response, BAD_REQUEST, json.dumps(f"Invalid session {_sid(environ)}"))
-        elif environ["REQUEST_METHOD"] == "POST" and (error := _error_in_post(environ)):
-            return _respond(start_response, *error)
-        if "HTTP_UPGRADE" in environ and self._is_upgrading(environ):
+            return _respond(start_response, BAD_REQUEST, _unknown(environ))
+        elif environ["REQUEST_METHOD"] == "POST":
+            if error := _error_in_post(environ):
+                return _respond(start_response, *error)
+            if _sid(environ) not in self._handshakes:  # it may have ended while the body was received
+                return _respond(start_response, BAD_REQUEST, _unknown(environ))
+        if "HTTP_UPGRADE" in environ and self._has_websocket(environ):
             return _respond(start_response, BAD_REQUEST, "Another upgrade of this connection is in progress.")
         return self._poll(environ, start_response) if _is_poll(environ) else self._socketio_app(environ, start_response)
 
@@ -151,7 +163,7 @@ class HandshakeGuard:
         if self._is_draining():  # the drain may have begun during the identification
             log.info("draining", "refused a socket: this instance is draining")
             return DRAINING
-        if len(self._handshakes) >= self._max_sockets:
+        if self._handshakes.places >= self._max_sockets:
             log.info("limit", "refused a socket: this instance has reached MAX_SOCKETS (%d)", self._max_sockets)
             return "This instance has reached its limit of sockets."
         if self._handshakes.count(identity) >= self._limit(identity):
@@ -178,9 +190,9 @@ class HandshakeGuard:
             log.info("session", "refused a request of socket %s: another session opened it", _sid(environ))
         return is_own
 
-    def _is_upgrading(self, environ: WSGIEnvironment) -> bool:
+    def _has_websocket(self, environ: WSGIEnvironment) -> bool:
         socket = self._engine.sockets.get(_sid(environ))
-        return bool(socket and socket.upgrading)
+        return bool(socket and socket.websocket)
 
     def _limit(self, identity: Identity | None) -> int:
         return self._max_sockets_per_user if identity else max(1, self._max_sockets // ANONYMOUS_SHARE)
@@ -200,6 +212,10 @@ def _sid(environ: WSGIEnvironment) -> str:
     """Return the Engine.IO ID of the connection, or an empty string for a handshake."""
     sids: list[str] = parse_qs(environ.get("QUERY_STRING", "")).get("sid", [""])
     return sids[0]
+
+
+def _unknown(environ: WSGIEnvironment) -> str:
+    return json.dumps(f"Invalid session {_sid(environ)}")
 
 
 def _user_id(identity: Identity | None) -> int | None:

@@ -136,6 +136,14 @@ def _handle_connections(
     valid_identities: ValidIdentities,
 ) -> None:
     def connect(sid: str, handshake: dict[str, Any], auth: Any = None) -> None:
+        try:
+            accept(sid, handshake, auth)
+        except BaseException:
+            connections.remove(sid)
+            socketio.server.manager.disconnect(sid, "/", ignore_queue=True)  # Socket.IO does so only after a refusal
+            raise
+
+    def accept(sid: str, handshake: dict[str, Any], auth: Any) -> None:
         identity: Identity | None = handshake[IDENTITY]
         if identity is None:
             raise ConnectionRefusedError("unauthorized")
@@ -154,7 +162,7 @@ def _handle_connections(
         with suppress(Unavailable):
             if identity not in valid_identities([identity]):
                 connections.remove(sid)
-        if connection not in connections:
+        if connection not in connections or connection.engine_sid not in socketio.server.environ:  # the client has left
             raise ConnectionRefusedError("unauthorized")
         socketio.server.enter_room(sid, room)
         delivery.start()  # its greenlet runs after this handler has returned and Socket.IO has accepted the client

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import engineio
@@ -36,11 +36,40 @@ Payload.max_decode_packets = MAX_PACKETS_PER_POST
 
 
 class _EngineSocket(engineio.server.socket.Socket):  # type: ignore[misc] # no type hints
-    """Limits the packets of one poll, and needs no greenlet over a WebSocket."""
+    """Limits the packets of one poll, needs no greenlet over a WebSocket, and leaves nothing behind when it ends."""
 
     queue: Any  # Engine.IO's queue of packets while polling, an _OutgoingQueue over a WebSocket
     last_ping: float | None  # None after the client has answered
     connected: bool
+    upgrading: bool
+    closing: bool
+    closed: bool
+    websocket: WebSocket | None = None  # until it has ended: also one that is being probed or closed
+
+    def receive(self, packet: Packet) -> None:
+        """Raises SocketIsClosedError for a packet that follows the end of the connection, in the same body or in another."""
+        if self.closing or self.closed:
+            raise SocketIsClosedError
+        super().receive(packet)
+
+    def close(self, wait: bool = True, abort: bool = False, reason: str | None = None) -> None:
+        """End the connection and what belongs to it. Never waits: a client could keep the caller waiting by not polling."""
+        super().close(wait=False, abort=abort, reason=reason)
+        if self.closed:
+            self.server.sockets.pop(self.sid, None)
+            self.server.pings.cancel(self)
+            if self.upgrading and self.websocket:
+                self.websocket.abort()
+            self._release_place()
+
+    def on_websocket_end(self) -> None:
+        self.websocket = None
+        self._release_place()
+
+    def _release_place(self) -> None:
+        """A WebSocket counts until it has ended, because its client decides when it answers the close frame."""
+        if self.closed and not self.websocket:
+            self.server.release_place(self.sid)
 
     # Polling
 
@@ -67,12 +96,12 @@ class _EngineSocket(engineio.server.socket.Socket):  # type: ignore[misc] # no t
 
     def _upgrade_websocket(self, environ: WSGIEnvironment, _: Any) -> NoReturn:
         """Upgrade a polling connection, or begin a new one."""
-        websocket = WebSocket(environ["gunicorn.socket"], environ["HTTP_SEC_WEBSOCKET_KEY"], self.server.websockets)
+        self.websocket = WebSocket(environ["gunicorn.socket"], environ["HTTP_SEC_WEBSOCKET_KEY"], self.server.websockets)
         if self.connected:
-            _Upgrade(self, websocket)
+            _Upgrade(self, self.websocket)
         else:
             self.connected = True
-            self.move_to(websocket)
+            self.move_to(self.websocket)
         raise StopIteration  # tells gunicorn that the connection is no longer its own
 
     def move_to(self, websocket: WebSocket) -> None:
@@ -101,8 +130,8 @@ class _EngineSocket(engineio.server.socket.Socket):  # type: ignore[misc] # no t
         self.queue.put(None)
 
     def _on_close(self) -> None:
-        self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
-        self.server.sockets.pop(self.sid, None)
+        self.close(abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
+        self.on_websocket_end()
 
     # Pings
 
@@ -129,14 +158,14 @@ class _Upgrade:
         self._timer = gevent.spawn_later(UPGRADE_TIMEOUT_SECONDS, self._cancel)
         self._is_over = False
         socket.upgrading = True
-        websocket.set_handlers(self._on_probe, self._cancel)
+        websocket.set_handlers(self._on_probe, self._on_close)
 
     def _on_probe(self, message: str | bytes) -> None:
         packet = parse_engine_packet(message)
         if packet is None or packet.packet_type != PING or packet.data != "probe":
             self._cancel()
             return
-        self._websocket.set_handlers(self._on_upgrade, self._cancel)
+        self._websocket.set_handlers(self._on_upgrade, self._on_close)
         self._websocket.send(Packet(PONG, "probe").encode())
         self._socket.queue.put(Packet(NOOP))  # ends the waiting poll
 
@@ -152,6 +181,11 @@ class _Upgrade:
         if not self._is_over:
             self._finish()
             self._websocket.close()
+
+    def _on_close(self) -> None:
+        if not self._is_over:
+            self._finish()
+        self._socket.on_websocket_end()
 
     def _finish(self) -> None:
         self._is_over = True
@@ -185,20 +219,27 @@ class _PingScheduler:
 
     def __init__(self, engine: engineio.Server) -> None:
         self._engine = engine
-        self._due: deque[tuple[float, _EngineSocket]] = deque()
+        self._due: OrderedDict[_EngineSocket, float] = OrderedDict()
         self._greenlet: gevent.Greenlet | None = None
 
+    def __len__(self) -> int:
+        return len(self._due)
+
     def schedule(self, socket: _EngineSocket) -> None:
-        self._due.append((time.monotonic() + self._engine.ping_interval, socket))
+        self._due[socket] = time.monotonic() + self._engine.ping_interval
         if not self._greenlet:
             self._greenlet = gevent.spawn(self._run)
 
+    def cancel(self, socket: _EngineSocket) -> None:
+        self._due.pop(socket, None)
+
     def _run(self) -> None:
         while self._due:
-            due, socket = self._due[0]
-            gevent.sleep(max(0.0, due - time.monotonic()))
-            self._due.popleft()
-            socket.ping()
+            socket, due = next(iter(self._due.items()))
+            if (seconds := due - time.monotonic()) > 0:
+                gevent.sleep(seconds)
+            elif self._due.pop(socket, None):
+                socket.ping()
 
 
 def apply_limits(engine: engineio.Server, instance_id: str) -> None:
@@ -228,6 +269,7 @@ def apply_limits(engine: engineio.Server, instance_id: str) -> None:
     engine.send_packet = send_limited
     engine.pings = _PingScheduler(engine)
     engine.websockets = set()  # open ones, including those that are being closed
+    engine.release_place = lambda sid: None  # called when a connection and its WebSocket have ended; HandshakeGuard sets it
 
 
 def backlog(engine: engineio.Server, sid: str) -> int:

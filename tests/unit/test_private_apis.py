@@ -79,11 +79,13 @@ PRIVATE_APIS = [
     PrivateApi("gunicorn.glogging:Logger.setup", "app/core/logs.py", "overridden: records go to the root logger", "549605395cad"),
     PrivateApi("engineio.base_socket:BaseSocket", TRANSPORT, "its attributes hold the state of a connection", "d787ee3666d0"),
     PrivateApi("engineio.socket:Socket", TRANSPORT,
-               "the class that the application's own replaces in the module engineio.server", "4d25e75b891e"),
-    PrivateApi("engineio.socket:Socket.poll", TRANSPORT, "overridden: limits the packets of one poll", "bb6db10b822e"),
-    PrivateApi("engineio.socket:Socket.schedule_ping", TRANSPORT, "overridden: one greenlet for all sockets", "34ce5fb78dd1"),
+               "the class that the application's own replaces in the module engineio.server", "275926e45771"),
+    PrivateApi("engineio.socket:Socket.receive", TRANSPORT, "overridden: refuses packets after the end", "0d340a38a442"),
+    PrivateApi("engineio.socket:Socket.close", TRANSPORT, "overridden: ends what belongs to a connection", "0545fa24f1fc"),
+    PrivateApi("engineio.socket:Socket.poll", TRANSPORT, "overridden: limits the packets of one poll", "426c7d6fa27a"),
+    PrivateApi("engineio.socket:Socket.schedule_ping", TRANSPORT, "overridden: one greenlet for all sockets", "ce99733916e9"),
     PrivateApi("engineio.socket:Socket._upgrade_websocket", TRANSPORT,
-               "overridden: the application's own WebSocket", "9ef71fbb911b"),
+               "overridden: the application's own WebSocket", "7da93efe8f53"),
     PrivateApi("engineio.server:Server.send_packet", TRANSPORT, "replaced: disconnects clients that do not read", "6f243be7bde1"),
     PrivateApi("engineio.server:Server.handle_request", TRANSPORT, "creates sockets of the class in its module", "a7a76a9ee2ec"),
     PrivateApi("engineio.base_server:BaseServer.__init__", TRANSPORT,
@@ -160,6 +162,8 @@ def find(name: str) -> Any:
     found: Any = importlib.import_module(module)
     for part in path.split("."):
         found = inspect.getattr_static(found, part) if inspect.isclass(found) else getattr(found, part)
+        if inspect.isclass(found) and found.__module__.startswith("app."):  # the application's class has replaced it
+            found = found.__base__
     return found.__func__ if isinstance(found, staticmethod | classmethod) else found
 
 

@@ -81,8 +81,16 @@ def test_sockets_per_user_and_anonymous_sockets_are_limited(guarded: GuardedServ
     assert [guarded.request()[0] for _ in range(4)] == ["200"] * 3 + ["503"]
     guarded.identity = None
     assert [guarded.request()[0] for _ in range(3)] == ["200"] * 2 + ["503"]
-    del guarded.server.environ["3"]
-    assert guarded.request()[0] == "200"
+
+
+def test_place_is_taken_until_the_websocket_of_the_connection_has_ended(guarded: GuardedServer) -> None:
+    for _ in range(3):
+        guarded.request()
+    del guarded.server.environ["1"]  # the connection has ended
+    assert guarded.request()[0] == "503"
+    for _ in range(2):
+        guarded.server.eio.release_place("1")
+    assert [guarded.request()[0] for _ in range(2)] == ["200", "503"]
 
 
 def test_second_concurrent_poll_of_a_connection_is_refused(guarded: GuardedServer) -> None:
@@ -168,6 +176,17 @@ def test_chunked_post_is_passed_on_with_its_length(guarded: GuardedServer) -> No
     assert guarded.request("sid=x", b"4" + bytes(MAX_MESSAGE_BYTES), "POST", chunked)[0] == "413"
 
 
+def test_post_to_a_connection_that_ends_while_the_body_is_received_is_refused(guarded: GuardedServer) -> None:
+    class Body(BytesIO):
+        def read(self, *arguments: Any) -> bytes:
+            del guarded.server.environ["x"]
+            return super().read(*arguments)
+
+    guarded.server.environ = guarded.guard._handshakes
+    guarded.open("x")
+    assert guarded.request("sid=x", b"3", "POST", {"wsgi.input": Body(b"3")})[0] == "400"  # type: ignore[dict-item]
+
+
 def test_incomplete_post_is_refused(guarded: GuardedServer) -> None:
     guarded.open("x")
     assert guarded.request("sid=x", b"4abc", "POST", {"CONTENT_LENGTH": "5"})[0] == "400"
@@ -225,7 +244,7 @@ def test_only_http_1_1_gets_become_websockets(
 
 
 def test_second_concurrent_upgrade_of_a_connection_is_refused(guarded: GuardedServer) -> None:
-    guarded.server.eio.sockets = {"x": SimpleNamespace(upgrading=True), "y": SimpleNamespace(upgrading=False)}
+    guarded.server.eio.sockets = {"x": SimpleNamespace(websocket=object()), "y": SimpleNamespace(websocket=None)}
     guarded.open("x")
     guarded.open("y")
     assert [guarded.request(f"sid={sid}", headers=UPGRADE)[0] for sid in ("x", "y")] == ["400", "200"]
@@ -270,5 +289,5 @@ def test_handshake_table_counts_connections_of_each_user() -> None:
         table[str(number)] = {IDENTITY: None if number % 3 == 0 else ADA, OPENED_AT: 0.0, OPENED_BY: None}
     assert (table.count(ADA), table.count(Identity(1, 2, "b")), table.count(None)) == (4, 4, 2)
     for number in range(6):
-        del table[str(number)]
-    assert (table.count(ADA), table.count(None), dict(table._counts)) == (0, 0, {})
+        table.release_place(str(number))
+    assert (table.places, table.count(ADA), table.count(None), dict(table._counts)) == (0, 0, 0, {})

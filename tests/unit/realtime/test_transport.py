@@ -4,6 +4,7 @@ import gc
 import itertools
 import json
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Any
 
 import engineio
@@ -23,7 +24,7 @@ from tests.unit.realtime.test_websocket import KEY
 
 @pytest.fixture
 def engine() -> engineio.Server:
-    server = engineio.Server(async_mode="gevent", ping_interval=0.01, ping_timeout=0.01)
+    server = engineio.Server(async_mode="gevent", async_handlers=False, ping_interval=0.01, ping_timeout=0.01)
     server.on("message", lambda *_: None)
     apply_limits(server, "instance-7")
     return server
@@ -71,6 +72,25 @@ def test_client_that_does_not_read_is_disconnected(slow_engine: engineio.Server)
     assert client.closed
 
 
+def test_packets_after_the_end_are_refused_and_the_connection_leaves_the_tables(slow_engine: engineio.Server) -> None:
+    client = Client(slow_engine)
+    client.poll()
+    released: list[str] = []
+    slow_engine.release_place = released.append
+    assert client.post("4before\x1e1\x1e4after") == "400"
+    assert slow_engine.received == ["before"]
+    assert (slow_engine.sockets, len(slow_engine.pings), released) == ({}, 0, [client.sid])
+    assert client.post("4later") == "400"
+
+
+def test_end_of_a_polling_connection_does_not_wait_for_its_client(slow_engine: engineio.Server) -> None:
+    client = Client(slow_engine)
+    client.poll()
+    slow_engine.send(client.sid, "never polled")
+    with gevent.Timeout(1):
+        slow_engine.disconnect(client.sid)
+
+
 # Over WebSocket
 
 
@@ -97,6 +117,15 @@ class Client:
         packets: list[str] = body.decode().split("\x1e")
         self.sid = self.sid or json.loads(packets[0][1:])["sid"]
         return packets
+
+    def post(self, body: str) -> str:
+        """Return the status of the response."""
+        statuses: list[str] = []
+        request = environ(f"&sid={self.sid}") | {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": str(len(body))}
+        self.engine.handle_request(
+            request | {"wsgi.input": BytesIO(body.encode())}, lambda status, _: statuses.append(status[:3])
+        )
+        return statuses[0]
 
     def open_websocket(self) -> None:
         ours, self.socket = socketpair()
@@ -187,6 +216,33 @@ def test_failed_upgrade_does_not_cancel_a_later_one(slow_engine: engineio.Server
     earlier.close()
     until(lambda: len(slow_engine.websockets) == 1)
     assert slow_engine.sockets[client.sid].upgrading
+
+
+@pytest.mark.parametrize("sent", [[], ["2probe"]])
+def test_upgrade_ends_with_its_connection(slow_engine: engineio.Server, client: Client, sent: list[str]) -> None:
+    released: list[str] = []
+    slow_engine.release_place = released.append
+    client.poll()
+    client.open_websocket()
+    for text in sent:
+        client.send(text)
+        client.receive()
+    assert client.post("1") == "200"
+    assert released == []
+    assert client.socket.recv(1) == b""
+    until(lambda: not slow_engine.websockets)
+    assert released == [client.sid]
+
+
+def test_place_is_released_when_the_client_has_answered_the_close_frame(slow_engine: engineio.Server, client: Client) -> None:
+    released: list[str] = []
+    slow_engine.release_place = released.append
+    client.open_websocket()
+    sid = json.loads(client.receive()[1:])["sid"]
+    client.send("1")
+    assert (client.receive(), released, slow_engine.sockets) == ("closed", [], {})
+    client.socket.close()
+    until(lambda: released == [sid])
 
 
 def test_client_that_sends_an_invalid_packet_is_disconnected(slow_engine: engineio.Server, client: Client) -> None:
