@@ -10,6 +10,7 @@ import os
 
 gc.disable()  # imports create many objects and hardly any garbage: without collections the start takes a sixth less
 
+import app.factory  # noqa: F401 - so that workers share its memory and start quickly
 from app.core import instance, logs
 from app.core.config import from_environment_or_exit
 from app.server import data_lock, exit_status
