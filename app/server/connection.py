@@ -34,6 +34,7 @@ class ClientConnection:
         self._opened_at = time.monotonic()
         self._has_sent_request = False
         self._waiting_since: float | None = None
+        self._head_deadline: float | None = None  # while the rest of a request's head is received
         self._transfer_began: float | None = None  # while a transfer waits for the client
         self._seconds_left = TRANSFER_SECONDS
         self._is_closing = False
@@ -63,10 +64,25 @@ class ClientConnection:
         finally:
             self._waiting_since = None
 
+    @contextmanager
+    def receiving_head(self, seconds: float) -> Iterator[None]:
+        """Receive the rest of a head for a limited time. It has begun, although the kernel may have nothing left to read."""
+        self.socket.settimeout(None)
+        self._head_deadline = time.monotonic() + seconds
+        try:
+            with gevent.Timeout(seconds, False):
+                yield
+        finally:
+            self._head_deadline = None
+
+    @property
+    def is_receiving_head(self) -> bool:
+        return self._head_deadline is not None
+
     # The parts of a socket that gunicorn and the WebSocket use
 
     def recv(self, size: int) -> bytes:
-        if self._waiting_since is not None:
+        if self._waiting_since is not None or self.is_receiving_head:
             return self.socket.recv(size)  # type: ignore[no-any-return]
         self.socket.settimeout(max(0.001, self._seconds_left))
         began = self._transfer_began = time.monotonic()
@@ -118,8 +134,12 @@ class ClientConnection:
         return not is_new and not is_readable(self.socket)
 
     def seconds_left(self) -> float | None:
-        """Return how long the client may still take for a transfer, or None if the connection does not wait for the client."""
-        if self._is_closing or self._transfer_began is None:
+        """Return how long the client may still take for a head or a transfer, or None if the connection waits for neither."""
+        if self._is_closing:
+            return None
+        if self._head_deadline is not None:
+            return self._head_deadline - time.monotonic()
+        if self._transfer_began is None:
             return None
         return self._seconds_left - (time.monotonic() - self._transfer_began)
 
@@ -173,6 +193,9 @@ class OpenConnections:
 
     def serving(self) -> list[ClientConnection]:
         return [connection for connection in self._connections if connection.request is not None]
+
+    def receiving_heads(self) -> int:
+        return sum(connection.is_receiving_head for connection in self._connections)
 
     def close_idle(self, seconds: float = 0.0) -> None:
         """Close all that have been idle for that long."""

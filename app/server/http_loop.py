@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import gevent
 from gunicorn.http import get_parser
 from gunicorn.http.errors import InvalidHeader
 
@@ -37,7 +36,7 @@ def serve_connection(worker: InstanceWorker, connection: ClientConnection, serve
             continue
         parser.unreader.unread(data)
         request = None
-        with connection.waiting(), gevent.Timeout(worker.cfg.keepalive, False):
+        with connection.receiving_head(worker.cfg.keepalive):
             request = next(parser)
         if request is None:
             return

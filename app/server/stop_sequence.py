@@ -62,7 +62,8 @@ class StopSequence:
 
     def _finish_requests(self, phase: StopPhase, deadline: float) -> None:
         connections = self._worker.connections
-        phase.count = len(connections.serving())
+        gevent.sleep(0)  # the greenlets of the connections that were accepted last begin
+        phase.count = len(connections.serving()) + connections.receiving_heads()
         cut_off: list[Any] = []
         websocket_deadline = time.monotonic() + WEBSOCKET_CLOSE_SECONDS
         while (connections or self._is_waiting_for_websockets(websocket_deadline)) and time.monotonic() < deadline:
@@ -70,10 +71,12 @@ class StopSequence:
             cut_off += connections.close_draining()
             gevent.sleep(POLL_SECONDS)
         cut_off += [connection.request for connection in connections.serving()]
-        if cut_off:
-            phase.cut_off = f"{len(cut_off)} cut off"
-            for request in cut_off:
-                self._worker.log.warning("cut off: %s %s", request.method, request.path)
+        for request in cut_off:
+            self._worker.log.warning("cut off: %s %s", request.method, request.path)
+        if heads := connections.receiving_heads():
+            self._worker.log.warning("cut off: %d requests whose head was incomplete", heads)
+        if cut_off or heads:
+            phase.cut_off = f"{len(cut_off) + heads} cut off"
 
     def _is_waiting_for_websockets(self, deadline: float) -> bool:
         return self._worker.lifecycle.count_websockets() > 0 and time.monotonic() < deadline

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from types import SimpleNamespace
 from typing import Any
@@ -138,6 +138,42 @@ def test_timeouts_of_slow_clients_are_one_line_with_their_number(caplog: pytest.
     for _ in range(2):
         connections.log_slow_clients()
     assert caplog.messages == ["closed 2 connections of slow clients, the last one during POST /b"]
+
+
+def test_connection_whose_head_is_incomplete_is_not_idle_and_evicted_first(pair: tuple[ClientConnection, Any]) -> None:
+    connection, client = pair
+    receiver = gevent.spawn(receive_head, connection)
+    client.sendall(b"GET / HT")
+    until(lambda: connection.is_receiving_head)
+    assert not connection.is_idle()
+    left = connection.seconds_left()
+    assert left is not None
+    assert 1 < left <= 2
+    client.sendall(b"TP/1.1")
+    assert receiver.get(timeout=1) == b"GET / HTTP/1.1"
+    assert (connection.is_receiving_head, connection.seconds_left()) == (False, None)
+
+
+def test_head_is_received_for_a_limited_time(pair: tuple[ClientConnection, Any]) -> None:
+    connection, _ = pair
+    with connection.receiving_head(0.05):
+        connection.recv(10)
+        pytest.fail("nothing has been sent")
+    assert not connection.is_receiving_head
+
+
+def receive_head(connection: ClientConnection) -> bytes:
+    with connection.waiting():
+        data = connection.recv(8)
+    with connection.receiving_head(2):
+        return data + connection.recv(100)
+    return b"too late"
+
+
+def until(condition: Callable[[], object]) -> None:
+    with gevent.Timeout(5):
+        while not condition():
+            gevent.sleep(0.001)
 
 
 def test_rest_of_a_body_is_received_for_a_limited_time(
