@@ -3,11 +3,18 @@
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from harness.servers import PostgresServer, RedisServer
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Skip the files without a serial test when only those are wanted: to import all files takes seconds."""
+    wants_serial = config.option.markexpr == "serial" and collection_path.suffix == ".py"
+    return True if wants_serial and "mark.serial" not in collection_path.read_text() else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
