@@ -156,7 +156,8 @@ class _SharedConnection:
         if not self._timer.active:
             self._timer.start(self._check_timeout)
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Read once, at most BUFFER_BYTES. Return whether more may have arrived."""
         try:
             received = self._socket.recv(BUFFER_BYTES)
             if not received:
@@ -167,17 +168,21 @@ class _SharedConnection:
                     raise redis.InvalidResponse("unexpected reply from Redis")
                 self._deliver(reply)
         except _WOULD_BLOCK:
-            pass
+            return False
         except OSError as error:
             self.close(redis.ConnectionError(f"Error while reading from socket: {error}"))
+            return False
         except redis.InvalidResponse as error:
             self.close(error)
+            return False
+        return True
 
     def _check_timeout(self) -> None:
         if not self._in_flight:
             self._timer.stop()
         elif self._is_overdue:
-            self._receive()  # this process may have been blocked while the reply arrived
+            while self._is_overdue and self._receive():  # this process may have been blocked while replies arrived
+                pass
             if self._is_overdue:
                 self.close(redis.TimeoutError("Timeout reading from socket"))
 

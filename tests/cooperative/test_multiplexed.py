@@ -394,6 +394,18 @@ def test_reply_that_arrived_while_the_process_was_blocked_is_accepted(redis_url:
         assert sending.get() == b"text"
 
 
+def test_all_replies_that_arrived_while_the_process_was_blocked_are_accepted(redis_url: str) -> None:
+    """They are more than one read returns."""
+    with multiplexed(redis_url, SHORT_SECONDS) as shared:
+        shared.execute("PING")
+        value = "x" * (multiplexed_module.BUFFER_BYTES // 20)
+        waiting = [gevent.spawn(result, echo(shared, value)) for _ in range(100)]
+        gevent.sleep(0)
+        gevent.sleep(0)
+        block_the_loop(SHORT_SECONDS * 1.5)
+        assert [one.get() for one in waiting] == [value.encode()] * 100
+
+
 def test_connection_closed_by_redis_fails_all_callers_and_is_reopened(shared: MultiplexedRedis, other: redis.Redis) -> None:
     gate = block_replies(shared, other)
     waiting = [gevent.spawn(result, echo(shared, "text")) for _ in range(50)]
