@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -31,7 +32,9 @@ BLOCK_MS = 500  # must be less than the timeout of the Redis client
 BATCH = 500
 STORE_TIMEOUT_SECONDS = 10.0
 GATHER_SECONDS = 0.05  # pause after a small batch, so that single events are stored together
-RETRY_SECONDS = 0.5
+RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 5.0
+MAX_DEFECTS = 3  # in a batch of which nothing can be stored; then its other events are not tried one by one
+LOG_DEFECT_SECONDS = 60.0  # between two log entries about the same defect
 # Longer than a usual batch takes. A second consumer may claim entries of a slower one, which does no harm: storing is idempotent.
 STALE_MS = 5000
 CLAIM_INTERVAL_SECONDS = 1.0
@@ -54,6 +57,18 @@ def decode_entry(fields: Fields) -> AcceptedEvent:
         raise ValueError("not an event") from error
 
 
+@dataclass
+class BatchOutcome:
+    """What happened to a batch so far. A defect is an error of the code or the schema, which a fix can end."""
+
+    has_progress: bool = False
+    defects: list[Exception] = field(default_factory=list)
+
+    @property
+    def is_hopeless(self) -> bool:
+        return not self.has_progress and len(self.defects) >= MAX_DEFECTS
+
+
 class EventConsumer:
     """One consumer of the stream: reads entries, stores their events in batches, and acknowledges them after the commit."""
 
@@ -64,35 +79,47 @@ class EventConsumer:
         self._stop = threading.Event()
         self._pending: dict[bytes, Fields] = {}  # read, but not acknowledged yet
         self._claimed_at = self._cleaned_up_at = 0.0
+        self._reads_new_first = False  # after a defect, so that its events, claimed again and again, do not delay others
+        self._logged_defect, self._logged_defect_at = "", -math.inf
 
     def stop(self) -> None:
         self._stop.set()
 
     def run(self) -> None:
         """Process batches until `stop` is called."""
+        delay = RETRY_SECONDS
         while not self._stop.is_set():
             try:
                 count = self.process_batch()
             except (Unavailable, redis.RedisError) as error:
                 log.warning("cannot store events, retrying in %s s: %s", RETRY_SECONDS, cause_of(error) or type(error).__name__)
                 self._stop.wait(RETRY_SECONDS)
-            except Exception:  # must not end the thread: nothing would restart it
-                log.exception("event consumer failed, retrying in %s s", RETRY_SECONDS)
-                self._stop.wait(RETRY_SECONDS)
+            except Exception as error:  # must not end the thread: nothing would restart it
+                self._log_defect(error)
+                self._stop.wait(delay)
+                delay = min(2 * delay, MAX_RETRY_SECONDS)
             else:
+                delay = RETRY_SECONDS if count else delay
                 if count < BATCH:
                     self._stop.wait(GATHER_SECONDS)
 
     def process_batch(self) -> int:
-        """Read, store and acknowledge a batch. Returns how many entries were read."""
+        """Read, store and acknowledge a batch. Returns how many entries were read.
+
+        Raises a defect that seems to affect every event, and logs one that affects some. Their events stay in the stream.
+        """
         entries = self._read(BATCH - len(self._pending)) if len(self._pending) < BATCH else {}
         self._pending |= entries
         decoded = [(id_, event) for id_, fields in list(self._pending.items()) if (event := self._decode(id_, fields))]
-        failure = self._store_all(decoded)
-        if len(self._pending) == BATCH:  # all deferred, by locked rows: leave them to be claimed as stale, and go on
-            self._pending.clear()
-        if failure:
-            raise failure
+        outcome = BatchOutcome()
+        self._store_all(decoded, outcome)
+        self._reads_new_first = bool(outcome.defects)
+        if outcome.defects or len(self._pending) == BATCH:
+            self._pending.clear()  # failed, or deferred by locked rows: leave them to be claimed as stale, and go on with others
+        if outcome.is_hopeless:
+            raise outcome.defects[0]
+        if outcome.defects:
+            self._log_defect(outcome.defects[0])
         return len(entries)
 
     def _decode(self, entry_id: bytes, fields: Fields) -> AcceptedEvent | None:
@@ -102,13 +129,13 @@ class EventConsumer:
             self._dead_letter(entry_id, str(error))
             return None
 
-    def _store_all(self, batch: Sequence[tuple[bytes, AcceptedEvent]]) -> Exception | None:
+    def _store_all(self, batch: Sequence[tuple[bytes, AcceptedEvent]], outcome: BatchOutcome) -> None:
         """Store the batch. If that fails, bisect it to find the events that cannot be stored, so that the others can.
 
-        An event that the database refuses is dead-lettered. Any other error is returned, and its events stay pending.
+        An event that the database refuses is dead-lettered. Any other error is a defect, and its events stay pending.
         """
-        if not batch:
-            return None
+        if not batch or outcome.is_hopeless:
+            return
         try:
             deferred = self._store.store([event for _, event in batch], STORE_TIMEOUT_SECONDS)
         except Unavailable:
@@ -116,15 +143,24 @@ class EventConsumer:
         except Exception as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
-                failures = self._store_all(batch[:middle]), self._store_all(batch[middle:])
-                return failures[0] or failures[1]
-            if not isinstance(error, ERRORS_OF_AN_EVENT):
-                return error
-            self._dead_letter(batch[0][0], cause_of(error) or str(getattr(error, "orig", error)).partition("\n")[0])
-            return None
+                self._store_all(batch[:middle], outcome)
+                self._store_all(batch[middle:], outcome)
+            elif isinstance(error, ERRORS_OF_AN_EVENT):
+                self._dead_letter(batch[0][0], cause_of(error) or _first_line(error))
+                outcome.has_progress = True
+            else:
+                outcome.defects.append(error)
+            return
         deferred_ids = {id(event) for event in deferred}
         self._acknowledge([entry_id for entry_id, event in batch if id(event) not in deferred_ids])
-        return None
+        outcome.has_progress = True
+
+    def _log_defect(self, error: Exception) -> None:
+        """Write the traceback once, and again after LOG_DEFECT_SECONDS: the events are retried every few seconds."""
+        defect = f"{type(error).__name__}: {_first_line(error)}"
+        if defect != self._logged_defect or time.monotonic() - self._logged_defect_at > LOG_DEFECT_SECONDS:
+            self._logged_defect, self._logged_defect_at = defect, time.monotonic()
+            log.error("cannot store events, they stay in the stream: %s", defect, exc_info=error)
 
     def _acknowledge(self, ids: Sequence[bytes]) -> None:
         if not ids:
@@ -145,9 +181,12 @@ class EventConsumer:
         log.error("event %s dead-lettered: it cannot be stored: %s", entry_id.decode(), reason)
 
     def _read(self, count: int) -> dict[bytes, Fields]:
-        """Return stale entries of other consumers or else new ones. Blocks for BLOCK_MS at most."""
+        """Return stale entries, of other consumers too, or else new ones. Blocks for BLOCK_MS at most."""
+        first, second = self._claim_stale, self._read_new
+        if self._reads_new_first:
+            first, second = second, first
         try:
-            return self._claim_stale(count) or self._read_new(count)
+            return first(count) or second(count)
         except redis.ResponseError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
@@ -177,6 +216,10 @@ class EventConsumer:
         for consumer in self._client.xinfo_consumers(STREAM, GROUP):
             if consumer["pending"] == 0 and consumer["idle"] > IDLE_CONSUMER_MS:
                 self._client.xgroup_delconsumer(STREAM, GROUP, consumer["name"])
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", error)).partition("\n")[0]
 
 
 class StreamMonitor:

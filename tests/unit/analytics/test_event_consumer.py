@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
@@ -143,19 +144,59 @@ def test_event_that_cannot_be_stored_does_not_delay_others(
     assert redis_client.xlen(DEAD_LETTERS) == 2
 
 
+@pytest.fixture
+def claim_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pending entries are claimed again after 50 ms, without a wait for new ones."""
+    monkeypatch.setattr(event_stream, "BLOCK_MS", 10)
+    monkeypatch.setattr(event_stream, "STALE_MS", 50)
+    monkeypatch.setattr(event_stream, "CLAIM_INTERVAL_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("claim_soon")
 def test_error_that_is_not_the_events_own_leaves_it_in_the_stream(
-    consumer: EventConsumer, send: Callable[..., None], storage: Storage, redis_client: redis.Redis
+    consumer: EventConsumer,
+    send: Callable[..., None],
+    storage: Storage,
+    redis_client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    storage.poison, storage.error = {"c"}, RuntimeError("a defect")
-    send(*"abcd")
+    storage.poison, storage.error = set("cf"), RuntimeError("a defect")
+    send(*"abcdefgh")
+    with running(consumer):
+        wait_until(lambda: sorted(storage.stored) == list("abdegh"), 5, "the others to be stored")
+        send("i")
+        wait_until(lambda: "i" in storage.stored, 5, "a later one to be stored")
+        assert (waiting(redis_client), redis_client.xlen(DEAD_LETTERS)) == ((2, 2), 0)
+        storage.poison = set()
+        wait_until(lambda: waiting(redis_client) == (0, 0), 5, "the rest to be stored")
+    assert sorted(storage.stored) == list("abcdefghi")
+    assert caplog.messages == ["cannot store events, they stay in the stream: RuntimeError: a defect"]
+
+
+@pytest.mark.usefixtures("claim_soon")
+def test_batch_in_which_every_event_fails_is_not_tried_event_by_event(
+    consumer: EventConsumer,
+    send: Callable[..., None],
+    storage: Storage,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    names = [f"event-{number}" for number in range(100)]
+    storage.poison, storage.error = set(names), RuntimeError("a missing table")
+    send(*names)
     with pytest.raises(RuntimeError):
         consumer.process_batch()
-    assert sorted(storage.stored) == list("abd")
-    assert (waiting(redis_client), redis_client.xlen(DEAD_LETTERS)) == ((1, 1), 0)
-    storage.poison = set()
-    consumer.process_batch()
-    assert sorted(storage.stored) == list("abcd")
-    assert waiting(redis_client) == (0, 0)
+    assert len(storage.batches) < 20
+    assert (waiting(redis_client), redis_client.xlen(DEAD_LETTERS)) == ((100, 100), 0)
+    delays: list[float] = []
+    monkeypatch.setattr(consumer._stop, "wait", lambda seconds: (delays.append(seconds), time.sleep(0.06)))
+    with running(consumer):
+        wait_until(lambda: delays.count(event_stream.MAX_RETRY_SECONDS) > 1, 10, "the longest delay")
+        storage.poison = set()
+        wait_until(lambda: waiting(redis_client) == (0, 0), 10, "the events to be stored")
+    assert [seconds for seconds in delays if seconds != event_stream.GATHER_SECONDS][:5] == [0.5, 1, 2, 4, 5]
+    assert caplog.messages == ["cannot store events, they stay in the stream: RuntimeError: a missing table"]
 
 
 @pytest.mark.parametrize(
@@ -192,6 +233,7 @@ def test_deferred_event_is_retried(
     assert (storage.stored, waiting(redis_client)) == (["a", "c", "b"], (0, 0))
 
 
+@pytest.mark.usefixtures("claim_soon")
 def test_batch_of_deferred_events_does_not_delay_others(
     consumer: EventConsumer,
     send: Callable[..., None],
@@ -200,8 +242,6 @@ def test_batch_of_deferred_events_does_not_delay_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(event_stream, "BATCH", 2)
-    monkeypatch.setattr(event_stream, "STALE_MS", 50)
-    monkeypatch.setattr(event_stream, "CLAIM_INTERVAL_SECONDS", 0.05)
     storage.later = {"a", "b"}
     send("a", "b", "c")
     with running(consumer):
@@ -211,11 +251,10 @@ def test_batch_of_deferred_events_does_not_delay_others(
     assert storage.stored == ["c", "a", "b"]
 
 
+@pytest.mark.usefixtures("claim_soon")
 def test_stale_entries_of_another_consumer_are_claimed(
-    make: Callable[[str], EventConsumer], send: Callable[..., None], storage: Storage, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[str], EventConsumer], send: Callable[..., None], storage: Storage
 ) -> None:
-    monkeypatch.setattr(event_stream, "STALE_MS", 50)
-    monkeypatch.setattr(event_stream, "CLAIM_INTERVAL_SECONDS", 0.05)
     dead, alive = make("dead"), make("alive")
     send("a", "b")
     storage.down = True
