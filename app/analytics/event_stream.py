@@ -59,7 +59,7 @@ def decode_entry(fields: Fields) -> AcceptedEvent:
 
 @dataclass
 class BatchOutcome:
-    """What happened to a batch so far. A defect is an error of the code or the schema, which a fix can end."""
+    """The result of storing a batch, so far. A defect is an error of the code or the schema, which a fix can end."""
 
     has_progress: bool = False
     defects: list[Exception] = field(default_factory=list)

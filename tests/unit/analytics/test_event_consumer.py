@@ -190,7 +190,12 @@ def test_batch_in_which_every_event_fails_is_not_tried_event_by_event(
     assert len(storage.batches) < 20
     assert (waiting(redis_client), redis_client.xlen(DEAD_LETTERS)) == ((100, 100), 0)
     delays: list[float] = []
-    monkeypatch.setattr(consumer._stop, "wait", lambda seconds: (delays.append(seconds), time.sleep(0.06)))
+
+    def wait(seconds: float) -> None:
+        delays.append(seconds)
+        time.sleep(0.06)
+
+    monkeypatch.setattr(consumer._stop, "wait", wait)
     with running(consumer):
         wait_until(lambda: delays.count(event_stream.MAX_RETRY_SECONDS) > 1, 10, "the longest delay")
         storage.poison = set()
