@@ -68,6 +68,9 @@ def configure(log_format: str, log_level: str) -> None:
     logging.getLogger("engineio.server").addFilter(_is_relevant)
     for name in ("alembic", "dramatiq"):  # their INFO records do not help an operator
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
+    # These libraries give a logger without a level a handler of its own, which would write each record a second time.
+    for name in ("engineio.client", "engineio.server", "socketio.client", "socketio.server"):
+        logging.getLogger(name).setLevel(max(logging.ERROR, logging.root.level))
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import socketio
 from gunicorn.config import Config as GunicornConfig
 
 from app.core import logs
@@ -148,6 +149,22 @@ def test_info_records_of_libraries_are_dropped(root: logging.Logger, capsys: pyt
     logging.getLogger("alembic.runtime.migration").warning("something is wrong")
     assert "Context impl" not in (lines := capsys.readouterr().err)
     assert "something is wrong" in lines
+
+
+def test_errors_of_socket_libraries_are_written_once(
+    root: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["engineio.client", "engineio.server", "socketio.client", "socketio.server"]
+    for name in names:  # as in a new process
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET)
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+    logs.configure("json", "INFO")
+    socketio.Server(async_mode="threading")
+    socketio.Client(handle_sigint=False)
+    for name in names:
+        logging.getLogger(name).error("invalid")
+        logging.getLogger(name).warning("not asked for")
+    assert [json.loads(line)["logger"] for line in capsys.readouterr().err.splitlines()] == names
 
 
 def test_audit_log_is_independent_of_the_level(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
