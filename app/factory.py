@@ -131,14 +131,25 @@ def create_services(config: Config, parts: Infrastructure) -> Services:
     analytics = Analytics(config, database, parts.adapters.intake, publish)
     notifications = Notifications(database, publish)
     queues = JobQueues(parts.adapters.broker)
+    exports = Exports(database, queues.exports.send)
+    repositories = Repositories(config, database, notifications, queues.analyses.send)
+    accounts = Accounts(
+        config,
+        database,
+        Passwords(),
+        parts.adapters.limiter,
+        before_deletion=analytics.erase_account,
+        # In the order of locks: see app/database/locks.py.
+        on_deletion=[service.erase_account for service in (notifications, repositories, exports, analytics)],
+    )
     return Services(
-        accounts=Accounts(config, database, Passwords(), parts.adapters.limiter, on_delete=analytics.erase_account),
+        accounts=accounts,
         analytics=analytics,
-        exports=Exports(database, queues.exports.send),
+        exports=exports,
         analytics_reports=AnalyticsReports(database, PAGE_VIEWED, FUNNELS),
         notifications=notifications,
         job_queues=queues,
-        repositories=Repositories(config, database, notifications, queues.analyses.send),
+        repositories=repositories,
     )
 
 

@@ -24,7 +24,7 @@ from app.analytics.person import (
 )
 from app.core import metrics
 from app.core.config import Config
-from app.core.errors import Unavailable
+from app.core.errors import NotSignedIn, Unavailable
 from app.core.messages import Message, Publish, user_room
 from app.database.engine import SQL_TIMEOUT_SECONDS, Database
 
@@ -110,8 +110,8 @@ class Analytics:
         return ErasureResult(counts[-1], datetime.combine(datetime.now(UTC).date(), time(), UTC))
 
     def erase_account(self, connection: Connection, user_id: int) -> None:
-        """Erase the events of an account in the transaction that deletes the account."""
-        store.erase_account(connection, user_id)
+        """Erase the events of an account, before or in the transaction that deletes the account."""
+        store.erase(connection, AnalyticsAccount(user_id))
 
     def _change(self, person: Person, change: ConsentChange, timeout_seconds: float = SQL_TIMEOUT_SECONDS) -> ConsentState:
         """Change consent in SQL while no instance uses a cached one. Raises Unavailable; then nothing has changed."""
@@ -122,7 +122,7 @@ class Analytics:
             self._intake.abort_consent_change(person)
             raise
         if consent is None:
-            raise Unavailable("This account is being deleted.")
+            raise NotSignedIn("This account has been deleted.")
         with suppress(Unavailable):  # the change is saved; the mark expires, and consent is read from SQL again
             self._intake.commit_consent(person, consent)
         return consent

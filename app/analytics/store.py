@@ -124,12 +124,6 @@ def erase(connection: Connection, person: Person) -> tuple[int, ConsentState | N
     return count, _change(connection, row, **renamed)
 
 
-def erase_account(connection: Connection, user_id: int) -> None:
-    """Erase the events of an account that the same transaction then deletes. The lock keeps the row from being recreated."""
-    connection.execute(select(users.c.id).where(users.c.id == user_id).with_for_update())
-    erase(connection, AnalyticsAccount(user_id))
-
-
 def _delete_events(connection: Connection, pseudonym: str) -> Iterator[CountedEvent]:
     """Delete in batches: one large result would block the event loop for seconds."""
     batch = select(events.c.event_id).where(events.c.person == pseudonym).limit(ERASE_BATCH)

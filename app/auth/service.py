@@ -18,6 +18,7 @@ from app.core.callbacks import do_nothing
 from app.core.config import Config
 from app.core.errors import Conflict, Invalid, NotSignedIn, Problem, TooMany
 from app.database.engine import Database
+from app.database.locks import lock_user_for_deletion
 
 # What <input type=email> accepts, by the HTML standard: https://html.spec.whatwg.org/#valid-e-mail-address
 EMAIL = re.compile(
@@ -27,7 +28,7 @@ EMAIL = re.compile(
 MAX_EMAIL_LENGTH = 254
 DELETION_TIMEOUT_SECONDS = 20.0  # a user may have very many events
 
-OnDelete = Callable[[Connection, int], None]  # called with the user ID
+Erase = Callable[[Connection, int], None]  # called with the user ID
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,25 @@ class NotConfirmed(Problem):
 
 class Accounts:
     def __init__(
-        self, config: Config, database: Database, passwords: Passwords, limiter: RateLimiter, on_delete: OnDelete = do_nothing
+        self,
+        config: Config,
+        database: Database,
+        passwords: Passwords,
+        limiter: RateLimiter,
+        before_deletion: Erase = do_nothing,
+        on_deletion: Sequence[Erase] = (),
     ) -> None:
-        """`on_delete` deletes other data of the account, in the same transaction."""
+        """`on_deletion` deletes other data of an account in the transaction that deletes the account.
+
+        `before_deletion` does what takes long in a transaction of its own, because the deletion locks rows of other users.
+        """
         self._login_limit = config.rate_limit_login
         self._register_limit = config.rate_limit_register
         self._database = database
         self._passwords = passwords
         self._limiter = limiter
-        self._on_delete = on_delete
+        self._before_deletion = before_deletion
+        self._on_deletion = on_deletion
         self.before_sign_in: list[Callable[[int], None]] = []  # called with the user ID
 
     def get(self, user_id: int) -> User | None:
@@ -127,15 +138,18 @@ class Accounts:
 
     def delete(self, user: User, password: str, client: Client) -> None:
         self._confirm(user, password, client, "password")
-        self._database.run_within(DELETION_TIMEOUT_SECONDS, self._remove, user.id)
+        self.delete_without_password(user.id)
         audit.log_event("account.deleted", client.address, user=user.id)
 
     def delete_without_password(self, user_id: int) -> None:
         """Delete an account that a command of an operator has created."""
+        self._database.run_within(DELETION_TIMEOUT_SECONDS, self._before_deletion, user_id)
         self._database.run_within(DELETION_TIMEOUT_SECONDS, self._remove, user_id)
 
     def _remove(self, connection: Connection, user_id: int) -> None:
-        self._on_delete(connection, user_id)
+        lock_user_for_deletion(connection, user_id)
+        for erase in self._on_deletion:
+            erase(connection, user_id)
         store.remove(connection, user_id)
 
     def _confirm(self, user: User, password: str, client: Client, field: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from app.core.errors import Unavailable
 from app.database.engine import Database
-from app.jobs.failures import JobFailed, JobStopped
+from app.jobs.failures import JobFailed, JobStopped, LeaseLost
 from app.jobs.leases import PICKUP_TIMEOUT, AlreadyLeased, Lease, Leases
 from app.jobs.periodic import INTERVAL_SECONDS
 
@@ -52,12 +52,12 @@ class JobRunner(ABC, Generic[LeaseType]):
         """Do the job and return its outcome. Raises JobFailed, and JobStopped if this process stops or the lease is lost."""
 
     @abstractmethod
-    def succeed(self, connection: Connection, lease: LeaseType, outcome: Any) -> list[Any] | None:
-        """Save the outcome. Return the notifications to push, or None if the lease is lost."""
+    def succeed(self, connection: Connection, lease: LeaseType, outcome: Any) -> list[Any]:
+        """Save the notifications and then the outcome, in the order of locks. Return the notifications. Raises LeaseLost."""
 
     @abstractmethod
-    def fail(self, connection: Connection, lease: LeaseType, error: str) -> list[Any] | None:
-        """Save the failure. Return the notifications to push, or None if the lease is lost."""
+    def fail(self, connection: Connection, lease: LeaseType, error: str) -> list[Any]:
+        """Save the notifications and then the failure, in the order of locks. Return the notifications. Raises LeaseLost."""
 
     @abstractmethod
     def release(self, connection: Connection, lease: LeaseType, *, attempts: int, delay: timedelta) -> bool:
@@ -122,19 +122,19 @@ class JobRunner(ABC, Generic[LeaseType]):
             self._send(lease.job_id, delay.total_seconds())
         return is_released
 
-    def _save_outcome(self, lease: LeaseType, save: Callable[..., list[Any] | None], outcome: Any) -> None:
+    def _save_outcome(self, lease: LeaseType, save: Callable[..., list[Any]], outcome: Any) -> None:
         """Save the outcome in one transaction, retried until the database accepts it or the lease is lost."""
         while True:
             try:
                 notifications = self._database.run_within(SAVE_TIMEOUT_SECONDS, save, lease, outcome)
                 break
+            except LeaseLost:
+                log.info("%s %d lost its lease before its outcome was saved", self.kind, lease.job_id)
+                return
             except Unavailable:
                 log.warning("outcome of %s %d not saved yet: the database is unavailable", self.kind, lease.job_id)
                 if self._stop.wait(DATABASE_RETRY_SECONDS):
                     return
-        if notifications is None:
-            log.info("%s %d lost its lease before its outcome was saved", self.kind, lease.job_id)
-            return
         log.info("outcome of %s %d saved", self.kind, lease.job_id)
         self._publish_state(lease)
         self._push(notifications)

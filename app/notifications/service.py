@@ -75,6 +75,10 @@ class Notifications:
     def mark_read(self, user_id: int, up_to: int) -> None:
         self._database.run(store.mark_read, user_id, up_to)
 
+    def erase_account(self, connection: Connection, user_id: int) -> None:
+        """Delete all notifications of an account in the transaction that deletes the account."""
+        store.delete_all(connection, user_id)
+
     def purge(self) -> int:
         """Delete one batch of expired notifications and return their number."""
         return self._database.run(store.purge, PURGE_BATCH)

@@ -124,6 +124,11 @@ def mark_read(connection: Connection, user_id: int, up_to: int) -> None:
     connection.execute(update(inboxes).where(*behind, inboxes.c.head < up_to).values(read_up_to=inboxes.c.head))
 
 
+def delete_all(connection: Connection, user_id: int) -> None:
+    connection.execute(delete(inboxes).where(inboxes.c.user_id == user_id))
+    connection.execute(delete(notifications).where(notifications.c.user_id == user_id))
+
+
 def purge(connection: Connection, limit: int) -> int:
     """Delete up to `limit` expired notifications and return their number."""
     expired = (

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from app.core.config import Config
 from app.core.errors import Unavailable
 from app.database.engine import Database
+from app.jobs.failures import LeaseLost
 from app.jobs.leases import AlreadyLeased
 from app.jobs.runner import BATCH_SIZE, PROGRESS_INTERVAL_SECONDS, RENEWAL_INTERVAL_SECONDS, JobRunner, Send
 from app.notifications.service import Notification, Notifications
@@ -45,16 +46,18 @@ class AnalysisRunner(JobRunner[AnalysisLease]):
         request = AnalysisRequest.create(lease.repository.url, self._config)
         return self._analyse(request, reporter.report_progress, reporter.heartbeat)
 
-    def succeed(self, connection: Connection, lease: AnalysisLease, outcome: dict[str, Any]) -> list[Notification] | None:
+    def succeed(self, connection: Connection, lease: AnalysisLease, outcome: dict[str, Any]) -> list[Notification]:
         previous = store.last_report(connection, lease.repository.id)
+        added = self._notify(connection, lease, drafts_of_success(lease.repository, lease.analysis, outcome, previous))
         if not store.succeed(connection, lease, outcome):
-            return None
-        return self._notify(connection, lease, drafts_of_success(lease.repository, lease.analysis, outcome, previous))
+            raise LeaseLost
+        return added
 
-    def fail(self, connection: Connection, lease: AnalysisLease, error: str) -> list[Notification] | None:
+    def fail(self, connection: Connection, lease: AnalysisLease, error: str) -> list[Notification]:
+        added = self._notify(connection, lease, drafts_of_failure(lease.repository, lease.analysis, error))
         if not store.fail(connection, lease, error):
-            return None
-        return self._notify(connection, lease, drafts_of_failure(lease.repository, lease.analysis, error))
+            raise LeaseLost
+        return added
 
     def release(self, connection: Connection, lease: AnalysisLease, *, attempts: int, delay: timedelta) -> bool:
         step = "Waiting for a retry" if delay else "Waiting"

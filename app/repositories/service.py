@@ -13,6 +13,7 @@ from app.core.config import Config
 from app.core.errors import Conflict, Invalid, NotFound, TooMany
 from app.database import clock
 from app.database.engine import Database
+from app.database.locks import lock_user
 from app.jobs.leases import SUCCEEDED
 from app.notifications.service import Notifications
 from app.repositories import store
@@ -79,8 +80,12 @@ class Repositories:
 
     def unfollow(self, user_id: int, repository_id: int) -> None:
         """Without other followers, the analysis of the repository is cancelled, and the repository is deleted within a day."""
-        if cancelled := self._database.run(_unfollow, user_id, repository_id):
+        for cancelled in self._database.run(_unfollow, user_id, repository_id):
             self._notifications.publish_analysis([user_id], cancelled.state)
+
+    def erase_account(self, connection: Connection, user_id: int) -> None:
+        """Stop following all repositories in the transaction that deletes the account."""
+        store.cancel_unfollowed(connection, store.unfollow_all(connection, user_id))
 
     def analyse(self, user_id: int, repository_id: int) -> Analysis:
         """Start an analysis, or return the one that is waiting or running."""
@@ -100,6 +105,7 @@ class Repositories:
 
 
 def _add(connection: Connection, user_id: int, url: str, name: str) -> tuple[Repository, Analysis, bool]:
+    lock_user(connection, user_id)
     repository = store.add_repository(connection, url, name)
     if not store.is_followed(connection, user_id, repository.id):
         if store.count_followed(connection, user_id) >= MAX_FOLLOWED:
@@ -148,19 +154,19 @@ def _get_with_reports(connection: Connection, user_id: int, repository_ids: Sequ
     return [_get_with_report(connection, user_id, repository_id) for repository_id in repository_ids]
 
 
-def _unfollow(connection: Connection, user_id: int, repository_id: int) -> Analysis | None:
+def _unfollow(connection: Connection, user_id: int, repository_id: int) -> Sequence[Analysis]:
     """Return the analysis that was cancelled, if any."""
     store.lock_repository(connection, repository_id)
     if not store.unfollow(connection, user_id, repository_id):
         raise _unknown_repository()
-    latest = store.latest_analysis(connection, repository_id)
-    if latest and not store.followers(connection, repository_id) and store.cancel(connection, latest.id):
-        return store.get_analysis(connection, latest.id)
-    return None
+    return store.cancel_unfollowed(connection, [repository_id])
 
 
 def _analyse(connection: Connection, user_id: int, repository_id: int) -> tuple[Analysis, bool]:
-    _get(connection, user_id, repository_id)
+    lock_user(connection, user_id)
+    store.lock_repository(connection, repository_id)
+    if not store.is_followed(connection, user_id, repository_id):
+        raise _unknown_repository()
     return _start(connection, user_id, repository_id)
 
 

@@ -90,14 +90,14 @@ _LIVE = analyses.c.finished_at.is_(None)
 
 
 def add_repository(connection: Connection, url: str, name: str) -> Repository:
-    """Return the repository of a URL, which is created if necessary and can't be deleted until this transaction ends."""
+    """Return the repository of a URL, which is created if necessary and locked."""
     timestamp = now(connection)
     values = {"url": url, "name": name, "created_at": timestamp, "due_at": timestamp + ANALYSIS_INTERVAL}
     found = None
     while found is None:  # it may be deleted between the two statements
         connection.execute(insert_into(connection, repositories).values(values).on_conflict_do_nothing())
         this = select(repositories.c.id, repositories.c.url, repositories.c.name).where(repositories.c.url == url)
-        found = connection.execute(this.with_for_update(read=True, key_share=True)).first()
+        found = connection.execute(this.with_for_update()).first()
     return Repository(*found)
 
 
@@ -116,7 +116,7 @@ def is_followed(connection: Connection, user_id: int, repository_id: int) -> boo
 
 
 def lock_repository(connection: Connection, repository_id: int) -> None:
-    """Prevent new followers until this transaction ends."""
+    """Prevent changes of the followers and new analyses until this transaction ends."""
     connection.execute(select(repositories.c.id).where(repositories.c.id == repository_id).with_for_update())
 
 
@@ -129,6 +129,15 @@ def count_live_analyses(connection: Connection, user_id: int) -> int:
 def unfollow(connection: Connection, user_id: int, repository_id: int) -> bool:
     this = (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)
     return connection.execute(delete(follows).where(this)).rowcount == 1
+
+
+def unfollow_all(connection: Connection, user_id: int) -> list[int]:
+    """Stop following all repositories, which are locked. Return their IDs."""
+    followed = select(follows.c.repository_id).where(follows.c.user_id == user_id)
+    locked = select(repositories.c.id).where(repositories.c.id.in_(followed)).order_by(repositories.c.id).with_for_update()
+    ids = list(connection.execute(locked).scalars())
+    connection.execute(delete(follows).where(follows.c.user_id == user_id))
+    return ids
 
 
 def followers(connection: Connection, repository_id: int) -> list[int]:
@@ -192,13 +201,13 @@ def history(connection: Connection, repository_id: int) -> list[PastAnalysis]:
 
 def cancel(connection: Connection, analysis_id: int) -> bool:
     """Cancel an analysis. Return False if it has already finished."""
-    values = {"status": CANCELLED, "finished_at": now(connection), "lease": None, "leased_until": None}
-    cancelled = update(analyses).where(analyses.c.id == analysis_id, _LIVE).values(values).returning(analyses.c.repository_id)
-    repository_id = connection.execute(cancelled).scalar()
-    if repository_id is None:
-        return False
-    _delete_oldest(connection, repository_id)
-    return True
+    return bool(_cancel(connection, analyses.c.id == analysis_id))
+
+
+def cancel_unfollowed(connection: Connection, repository_ids: Sequence[int]) -> list[Analysis]:
+    """Cancel the live analyses of those of the repositories that nobody follows, and return them. The caller has locked them."""
+    has_followers = exists().where(follows.c.repository_id == analyses.c.repository_id)
+    return _cancel(connection, analyses.c.repository_id.in_(repository_ids) & ~has_followers)
 
 
 # Functions for workers.
@@ -279,6 +288,15 @@ def _finish(connection: Connection, lease: AnalysisLease, values: dict[str, Any]
         return False
     _delete_oldest(connection, lease.repository.id)
     return True
+
+
+def _cancel(connection: Connection, condition: ColumnElement[bool]) -> list[Analysis]:
+    values = {"status": CANCELLED, "finished_at": now(connection), "lease": None, "leased_until": None}
+    statement = update(analyses).where(condition, _LIVE).values(values).returning(*_ANALYSIS)
+    cancelled = [Analysis(*row) for row in connection.execute(statement)]
+    for analysis in cancelled:
+        _delete_oldest(connection, analysis.repository_id)
+    return cancelled
 
 
 def _delete_oldest(connection: Connection, repository_id: int) -> None:

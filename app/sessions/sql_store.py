@@ -62,9 +62,10 @@ def _existing(connection: Connection, keys: Sequence[str]) -> set[str]:
 
 
 def _create(connection: Connection, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
-    connection.execute(delete(sessions).where(sessions.c.expires_at <= datetime.now(UTC)))
     if owner and not _has_password_version(connection, owner):
         return False
+    expired = select(sessions.c.key).where(sessions.c.expires_at <= datetime.now(UTC)).with_for_update(skip_locked=True)
+    connection.execute(delete(sessions).where(sessions.c.key.in_(expired)))
     if replaces:
         _destroy(connection, replaces)
     if owner:
@@ -82,7 +83,9 @@ def _end_oldest(connection: Connection, user_id: int) -> None:
 
 
 def _has_password_version(connection: Connection, owner: Owner) -> bool:
-    version = connection.execute(select(users.c.password_version).where(users.c.id == owner.user_id)).scalar()
+    statement = select(users.c.password_version).where(users.c.id == owner.user_id)
+    # The lock prevents the deletion of the account before the transaction ends.
+    version = connection.execute(statement.with_for_update(read=True, key_share=True)).scalar()
     return version == owner.password_version
 
 

@@ -12,7 +12,7 @@ from app.analytics.exports.file import CsvFile, ExportedEvent
 from app.analytics.exports.store import Export, ExportLease
 from app.core.errors import Unavailable
 from app.database.engine import Database
-from app.jobs.failures import JobFailed, JobStopped
+from app.jobs.failures import JobFailed, JobStopped, LeaseLost
 from app.jobs.leases import LEASE_DURATION, RUNNING, AlreadyLeased
 from app.jobs.runner import DATABASE_RETRY_SECONDS, PROGRESS_INTERVAL_SECONDS, JobRunner, Send
 from app.notifications.service import Notification, Notifications
@@ -51,19 +51,20 @@ class ExportRunner(JobRunner[ExportLease]):
         self._add_part(lease, file, progress=99)
         return file.rows
 
-    def succeed(self, connection: Connection, lease: ExportLease, outcome: int) -> list[Notification] | None:
-        if not store.succeed(connection, lease, outcome):
-            return None
+    def succeed(self, connection: Connection, lease: ExportLease, outcome: int) -> list[Notification]:
         title = f"Your export of {outcome:,} event{'' if outcome == 1 else 's'} is ready"
         data = {"export_id": lease.job_id, "rows": outcome}
-        return self._notifications.add(connection, [lease.export.user_id], "export.ready", title, data)
+        added = self._notifications.add(connection, [lease.export.user_id], "export.ready", title, data)
+        if not store.succeed(connection, lease, outcome):
+            raise LeaseLost
+        return added
 
-    def fail(self, connection: Connection, lease: ExportLease, error: str) -> list[Notification] | None:
+    def fail(self, connection: Connection, lease: ExportLease, error: str) -> list[Notification]:
+        title = "Your export of events failed"
+        added = self._notifications.add(connection, [lease.export.user_id], "message", title, {"error": error})
         if not store.fail(connection, lease, error):
-            return None
-        return self._notifications.add(
-            connection, [lease.export.user_id], "message", "Your export of events failed", {"error": error}
-        )
+            raise LeaseLost
+        return added
 
     def release(self, connection: Connection, lease: ExportLease, *, attempts: int, delay: timedelta) -> bool:
         return store.leases.release(connection, lease, attempts=attempts, delay=delay)

@@ -10,6 +10,7 @@ from app.analytics.exports import file, store
 from app.analytics.exports.store import Export
 from app.core.errors import Conflict, Invalid, NotFound, TooMany
 from app.database.engine import Database
+from app.database.locks import lock_user
 from app.jobs.leases import SUCCEEDED
 
 __all__ = ["Export", "Exports"]
@@ -48,6 +49,10 @@ class Exports:
         export, parts = self._database.run(_find_finished, user_id, export_id)
         return Download(export, (self._part(export_id, number) for number in range(parts)))
 
+    def erase_account(self, connection: Connection, user_id: int) -> None:
+        """Delete all exports of an account in the transaction that deletes the account."""
+        store.delete_all(connection, user_id)
+
     def _part(self, export_id: int, number: int) -> bytes:
         content = self._database.run(store.part, export_id, number)
         if content is None:  # an aborted download is better than a file that looks complete
@@ -56,7 +61,7 @@ class Exports:
 
 
 def _add(connection: Connection, user_id: int, since: datetime, until: datetime) -> Export:
-    store.lock_user(connection, user_id)
+    lock_user(connection, user_id)
     if store.count_active(connection, user_id) >= MAX_ACTIVE:
         message = f"{MAX_ACTIVE} of your exports are waiting or running. Wait until one of them has finished."
         raise TooMany(message, RETRY_AFTER_SECONDS)

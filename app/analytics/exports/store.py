@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 from app.analytics.exports.file import ExportedEvent
 from app.core.timestamps import DAY, HOUR, floor
 from app.database.clock import now
-from app.database.schema import events, export_parts, exports, rollups, users
+from app.database.schema import events, export_parts, exports, rollups
 from app.database.upsert import insert_into
 from app.jobs.leases import FAILED, SUCCEEDED, AlreadyLeased, Lease, Leases
 
@@ -54,11 +54,6 @@ _EXPORT = tuple(exports.c[name] for name in Export.__dataclass_fields__)
 # Requests of administrators.
 
 
-def lock_user(connection: Connection, user_id: int) -> None:
-    """Keep concurrent transactions from adding exports of this user."""
-    connection.execute(select(users.c.id).where(users.c.id == user_id).with_for_update(key_share=True))
-
-
 def count_active(connection: Connection, user_id: int) -> int:
     conditions = exports.c.user_id == user_id, exports.c.finished_at.is_(None)
     return connection.execute(select(func.count()).select_from(exports).where(*conditions)).scalar_one()
@@ -67,6 +62,12 @@ def count_active(connection: Connection, user_id: int) -> int:
 def add(connection: Connection, user_id: int, since: datetime, until: datetime) -> Export:
     values = {"user_id": user_id, "since": since, "until": until, **leases.new(connection)}
     return Export(*connection.execute(insert(exports).values(values).returning(*_EXPORT)).one())
+
+
+def delete_all(connection: Connection, user_id: int) -> None:
+    own = exports.c.user_id == user_id
+    connection.execute(select(exports.c.id).where(own).order_by(exports.c.id).with_for_update())
+    connection.execute(delete(exports).where(own))
 
 
 def list_by_user(connection: Connection, user_id: int) -> list[Export]:

@@ -16,6 +16,7 @@ from app.analytics.store import IN_FLIGHT, StoreResult
 from app.auth import store as accounts
 from app.core.timestamps import iso
 from app.database.engine import Database
+from app.database.locks import lock_user_for_deletion
 from app.database.schema import events, people, visitor_keys
 from tests.unit.analytics.conftest import (
     LONG_AGO,
@@ -211,7 +212,8 @@ class TestTogether:
         ada, found = new_account(both), list[ConsentState | None]()
 
         def delete_account(connection: Connection) -> None:
-            store.erase_account(connection, ada.user_id)
+            lock_user_for_deletion(connection, ada.user_id)
+            store.erase(connection, ada)
             accounts.remove(connection, ada.user_id)
 
         with under_way(both, delete_account):
@@ -323,7 +325,8 @@ class TestErasing:
         keep(both, before, event())
 
         def delete_account(connection: Connection) -> None:
-            store.erase_account(connection, ada.user_id)
+            lock_user_for_deletion(connection, ada.user_id)
+            store.erase(connection, ada)
             accounts.remove(connection, ada.user_id)
 
         both.run(delete_account)

@@ -350,7 +350,7 @@ def test_deletion_deletes_other_data_in_the_same_transaction(
         assert store.by_id(connection, user_id)
         forgotten.append(user_id)
 
-    accounts = Accounts(config.load(embedded), database, passwords, MemoryRateLimiter(), on_delete=delete_other_data)
+    accounts = Accounts(config.load(embedded), database, passwords, MemoryRateLimiter(), on_deletion=[delete_other_data])
     ada, bob = (accounts.add_without_limit(email, PASSWORD) for email in (EMAIL, "bob@example.org"))
     accounts.delete(ada, PASSWORD, CLIENT)
     accounts.delete_without_password(bob.id)

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection
 
 from app.analysis import network
 from app.analysis.address import Address, AddressRefused
+from app.auth import store as accounts
 from app.core import config
-from app.core.errors import Conflict, Invalid, NotFound, TooMany
+from app.core.errors import Conflict, Invalid, NotFound, NotSignedIn, TooMany
 from app.database.engine import Database
 from app.notifications.service import Notifications
 from app.repositories import service, store
@@ -78,6 +83,50 @@ def test_live_analyses_per_user_are_limited(
     assert len(repositories.list(ada)) == len(sent) == 2  # the refused one was rolled back
     assert repositories.analyse(ada, followed.id).id == sent[0]  # a running one does not count again
     repositories.add(bob, f"{CLICK}/third")
+
+
+@pytest.mark.parametrize("both", ["postgresql"], indirect=True)  # SQLite runs one transaction after the other
+def test_limit_of_followed_repositories_holds_for_concurrent_requests(
+    repositories: Repositories, ada: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAX_FOLLOWED", 2)
+    repositories.add(ada, FLASK)
+    counted, count_followed = threading.Barrier(2), store.count_followed
+
+    def count_at_the_same_time(connection: Connection, user_id: int) -> int:
+        number = count_followed(connection, user_id)
+        with suppress(threading.BrokenBarrierError):
+            counted.wait(0.3)
+        return number
+
+    monkeypatch.setattr(store, "count_followed", count_at_the_same_time)
+    with ThreadPoolExecutor(2) as threads:
+        attempts = [threads.submit(repositories.add, ada, f"{CLICK}/{number}") for number in range(2)]
+    assert [type(attempt.exception()) for attempt in attempts].count(Invalid) == 1
+    assert len(repositories.list(ada)) == 2
+
+
+def test_deleted_account_adds_nothing(both: Database, repositories: Repositories, ada: int) -> None:
+    """The account may be deleted after the request has been authenticated."""
+    repository, _ = repositories.add(ada, FLASK)
+    both.run(accounts.remove, ada)
+    for attempt in (lambda: repositories.add(ada, CLICK), lambda: repositories.analyse(ada, repository.id)):
+        with pytest.raises(NotSignedIn):
+            attempt()
+
+
+def test_deletion_of_an_account_cancels_the_analyses_that_nobody_else_waits_for(
+    both: Database, repositories: Repositories, ada: int, bob: int
+) -> None:
+    _, alone = repositories.add(ada, FLASK)
+    _, shared = repositories.add(ada, CLICK)
+    repositories.add(bob, CLICK)
+    lease = claimed(both, alone)
+    both.run(repositories.erase_account, ada)
+    assert not both.run(store.leases.renew, lease)
+    found = [both.run(store.get_analysis, analysis.id) for analysis in (alone, shared)]
+    assert [analysis.status for analysis in found if analysis] == ["cancelled", "queued"]
+    assert repositories.list(ada) == []
 
 
 def test_adding_after_a_failure_starts_an_analysis(both: Database, repositories: Repositories, ada: int) -> None:

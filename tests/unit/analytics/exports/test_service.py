@@ -6,7 +6,8 @@ from app.analytics.exports import file, jobs, store
 from app.analytics.exports.jobs import ExportRunner
 from app.analytics.exports.service import MAX_ACTIVE, Exports
 from app.analytics.exports.store import RETENTION
-from app.core.errors import Conflict, Invalid, NotFound, TooMany
+from app.auth import store as accounts
+from app.core.errors import Conflict, Invalid, NotFound, NotSignedIn, TooMany
 from app.database.engine import Database
 from app.notifications.service import Notifications
 from tests.unit.analytics.exports.conftest import DAY, NOON, claimed, event, keep, let_time_pass, new_user, rows_of
@@ -51,6 +52,13 @@ def test_active_exports_of_an_administrator_are_limited(both: Database, exports:
     both.run(store.fail, claimed(both, ordered[0]), "no")
     exports.request(ada, NOON, NOON + DAY)
     assert len(sent) == MAX_ACTIVE + 2
+
+
+def test_deleted_account_requests_no_export(both: Database, exports: Exports, ada: int) -> None:
+    """The account may be deleted after the request has been authenticated."""
+    both.run(accounts.remove, ada)
+    with pytest.raises(NotSignedIn):
+        exports.request(ada, NOON, NOON + DAY)
 
 
 def test_download_reads_part_by_part(
