@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ SOCKETS = count(100, 300)
 MANY_SOCKETS = {"sockets": SOCKETS, "bystanders": 0, "requests_per_second": 20, "notifications_per_second": 50}
 
 
+@pytest.fixture(scope="module")
+def fleet(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SupervisedFleet]:
+    """A fleet that starts again what a test has ended."""
+    with SupervisedFleet(tmp_path_factory.mktemp("fleet"), postgres_server, size=3, settings=SETTINGS) as fleet:
+        yield fleet
+
+
 def measure(
     fleet: SupervisedFleet, scenario: str, load: dict[str, Any], redis_outage: str | None = None, instances: int | None = None
 ) -> dict[str, Any]:
@@ -40,9 +48,8 @@ def measure(
     return found
 
 
-def test_rolling_restarts_under_load_fail_no_request(postgres_server: PostgresServer, tmp_path: Path) -> None:
-    with SupervisedFleet(tmp_path, postgres_server, size=3, settings=SETTINGS) as fleet:
-        found = measure(fleet, "Rolling", FEW_SOCKETS)
+def test_rolling_restarts_under_load_fail_no_request(fleet: SupervisedFleet) -> None:
+    found = measure(fleet, "Rolling", FEW_SOCKETS)
     assert found["restarts"] >= RESTARTS
     assert found["requests"] >= REQUESTS
     assert found["posts"] > REQUESTS * 4 / 9
@@ -57,12 +64,11 @@ def test_requests_that_are_cut_off_count_as_failed(postgres_server: PostgresServ
     with SupervisedFleet(
         tmp_path, postgres_server, size=2, application="tests.faults.requests_cut_off:app", settings=SETTINGS
     ) as fleet:
-        assert measure(fleet, "RollingOnce", FEW_SOCKETS, instances=1)["failed"] > 0
+        assert measure(fleet, "RollingOnce", {**FEW_SOCKETS, "sockets": 5}, instances=1)["failed"] > 0
 
 
-def test_sigkill_of_an_instance_with_many_sockets_loses_nothing(postgres_server: PostgresServer, tmp_path: Path) -> None:
-    with SupervisedFleet(tmp_path, postgres_server, size=3, settings=SETTINGS) as fleet:
-        found = measure(fleet, "Killing", MANY_SOCKETS)
+def test_sigkill_of_an_instance_with_many_sockets_loses_nothing(fleet: SupervisedFleet) -> None:
+    found = measure(fleet, "Killing", MANY_SOCKETS)
     assert found["sockets"] == SOCKETS
     assert found["accepted"] > 200
     assert (found["lost"], found["doubled"], found["disordered"]) == (0, 0, 0)
@@ -72,16 +78,13 @@ def test_sigkill_of_an_instance_with_many_sockets_loses_nothing(postgres_server:
 
 
 @pytest.mark.parametrize(("how", "seconds"), [("stopped", count(5, 10)), ("frozen", count(5, 8))], ids=["stopped", "frozen"])
-def test_redis_outage_under_load_is_answered_quickly_and_loses_nothing(
-    postgres_server: PostgresServer, tmp_path: Path, how: str, seconds: int
-) -> None:
-    with SupervisedFleet(tmp_path, postgres_server, size=3, settings=SETTINGS) as fleet:
-        pid = fleet.pid_files["redis"].read_text()
-        commands = {
-            "stopped": f"touch {tmp_path}/redis.away; kill {pid}; sleep {seconds}; rm {tmp_path}/redis.away",
-            "frozen": f"kill -STOP {pid}; sleep {seconds}; kill -CONT {pid}",
-        }
-        found = measure(fleet, "RedisAway", {**FEW_SOCKETS, "requests_per_second": 50}, commands[how])
+def test_redis_outage_under_load_is_answered_quickly_and_loses_nothing(fleet: SupervisedFleet, how: str, seconds: int) -> None:
+    pid, away = fleet.pid_files["redis"].read_text(), fleet.folder / "redis.away"
+    commands = {
+        "stopped": f"touch {away}; kill {pid}; sleep {seconds}; rm {away}",
+        "frozen": f"kill -STOP {pid}; sleep {seconds}; kill -CONT {pid}",
+    }
+    found = measure(fleet, "RedisAway", {**FEW_SOCKETS, "requests_per_second": 50}, commands[how])
     assert found["failed"] > 100
     assert found["unanswered"] == 0, found["why"]
     assert found["slowest"] <= 2 + found["stall"]
