@@ -1,12 +1,14 @@
 """Closes a listening socket without resetting clients that are connecting."""
 
 import ctypes
+import fcntl
 import os
 import select
 import socket
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gevent import monkey
@@ -23,12 +25,52 @@ _DROP_SYN = [
 ]
 
 
-def drain_and_close(listener: socket.socket, close: Callable[[], None], sleep: Callable[[float], None], seconds: float) -> bool:
+class ListenerUsers:
+    """The workers of one gunicorn that have a listening socket open. They share the filter of that socket.
+
+    Created by the master. Each worker holds a lock on the same file, which the kernel releases even if the worker is killed.
+    """
+
+    _TURN = 0  # the byte that a leaving worker locks; the number of the descriptor is the byte that all users share
+
+    def __init__(self) -> None:
+        self._descriptor, path = tempfile.mkstemp()  # open as long as the process
+        Path(path).unlink()
+
+    def enter(self, listener: socket.socket) -> None:
+        self._lock(fcntl.LOCK_SH, listener.fileno())
+
+    @contextmanager
+    def leaving(self, listener: socket.socket) -> Iterator[bool]:
+        """Yield whether this worker is the last user. No other worker leaves meanwhile."""
+        user = listener.fileno()
+        self._lock(fcntl.LOCK_EX, self._TURN)
+        try:
+            yield self._is_only(user)
+        finally:
+            self._lock(fcntl.LOCK_UN, user)
+            self._lock(fcntl.LOCK_UN, self._TURN)
+
+    def _is_only(self, user: int) -> bool:
+        try:
+            self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, user)
+        except OSError:
+            return False
+        return True
+
+    def _lock(self, operation: int, byte: int) -> None:
+        fcntl.lockf(self._descriptor, operation, 1, byte)
+
+
+def drain_and_close(
+    listener: socket.socket, close: Callable[[], None], sleep: Callable[[float], None], seconds: float, users: ListenerUsers
+) -> bool:
     """Wait until all queued connections are accepted, then call `close`. Return False if some were left after the timeout.
 
     When a listening socket is closed, the kernel resets the connections in its accept queue, although their clients are already
     connected and may have sent a request. Therefore new SYNs are dropped first: such a client retries within a second and is
     refused then, which a load balancer takes as "try the next instance", whatever the request. Meanwhile the queue empties.
+    The filter belongs to the socket, not to this process: only the last of several workers removes it.
     """
     drop_new_connections(listener)
     for _ in range(max(1, int(seconds / QUIET_SECONDS))):
@@ -36,8 +78,10 @@ def drain_and_close(listener: socket.socket, close: Callable[[], None], sleep: C
         if not is_readable(listener):
             break
     is_empty = not is_readable(listener)
-    _accept_new_connections(listener)  # for another process that has this socket open
-    close()
+    with users.leaving(listener) as is_last:
+        if is_last:
+            _accept_new_connections(listener)  # for a program other than this gunicorn that has the socket open
+        close()
     return is_empty
 
 

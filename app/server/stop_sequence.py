@@ -50,7 +50,7 @@ class StopSequence:
         for server in self._servers:
             if self._is_held_by_master(server):
                 server.close()  # the master keeps the socket and its accept queue for the next worker
-            elif not drain_and_close(server.socket, server.close, gevent.sleep, seconds):
+            elif not drain_and_close(server.socket, server.close, gevent.sleep, seconds, self._worker.listener_users):
                 phase.cut_off = "the accept queue was not empty"
         phase.count = self._worker.connections.accepted - before
 

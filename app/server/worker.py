@@ -25,6 +25,7 @@ from app.server.connection import OpenConnections
 from app.server.exit_status import exit_process
 from app.server.http_loop import serve_connection
 from app.server.lifecycle import Lifecycle
+from app.server.listener import ListenerUsers
 from app.server.stop_sequence import StopSequence
 
 HEARTBEAT_SECONDS = 1.0
@@ -38,6 +39,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     number: int
     clean_stop: mmap.mmap  # one byte shared with the master, which otherwise learns only the exit status
     lifecycle: Lifecycle
+    listener_users = ListenerUsers()  # shared by all workers: the master imports this class before it forks
     plain_http = True
     shutdown_delay = 0
 
@@ -68,6 +70,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
 
     def _listen(self, listener: Any) -> StreamServer:
         listener.setblocking(1)
+        self.listener_users.enter(listener)
         # The name is read now, because the listener may be closed before its last connection is served.
         handle = partial(self.handle, listener.getsockname())
         server = StreamServer(listener, handle=handle, spawn=Pool(self.worker_connections))
