@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import Flask, Response, json, render_template, request
 from flask.globals import request_ctx
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from app.core import instance, logs
@@ -91,6 +92,7 @@ def cause_of(error: BaseException) -> str:
 def init_app(app: Flask) -> None:
     app.register_error_handler(Problem, _problem)
     app.register_error_handler(HTTPException, _http_exception)
+    app.register_error_handler(ParseException, _malformed_body)
 
 
 def _problem(problem: Problem) -> Response:
@@ -107,6 +109,11 @@ def _http_exception(error: HTTPException) -> Response:
     headers = {name: value for name, value in error.get_headers() if name not in ("Content-Type", "Content-Length")}
     message = MESSAGES.get(error.code or 500, error.description or "")
     return _render(Problem(message, status=error.code, headers=headers))
+
+
+def _malformed_body(_: ParseException) -> Response:
+    """Answer a body with a malformed chunk or trailer, which gunicorn finds when a view reads it. It closes the connection."""
+    return _render(Problem("The request body is malformed.", status=400))
 
 
 def _unexpected(error: BaseException) -> Response:

@@ -1,8 +1,12 @@
 """PostgreSQL errors, classified by SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
+import math
+import re
+from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
-from sqlalchemy import Index, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, String, UniqueConstraint
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from app.database.schema import metadata
@@ -51,10 +55,15 @@ def classify(error: DBAPIError) -> ErrorClass:
 
 
 def column_of(error: DBAPIError) -> str | None:
-    """Return the column that the server names, or the last one of the index that it names; None if it names neither."""
+    """Return the column that the server names, or else that of the index that it names, or one whose value does not fit."""
     diagnostics = getattr(error.orig, "diag", None)
     if diagnostics is None or diagnostics.column_name:
         return diagnostics and diagnostics.column_name
+    return _column_of_index(diagnostics) or _column_without_room(error)
+
+
+def _column_of_index(diagnostics: Any) -> str | None:
+    """Return the last column of the index that the server names."""
     table = metadata.tables.get(diagnostics.table_name or "")
     if table is None:
         return None
@@ -62,3 +71,24 @@ def column_of(error: DBAPIError) -> str | None:
     indexes += [constraint for constraint in table.constraints if isinstance(constraint, UniqueConstraint)]
     columns = [index.columns.keys() for index in indexes if index.name == diagnostics.constraint_name]
     return columns[0][-1] if columns else None
+
+
+def _column_without_room(error: DBAPIError) -> str | None:
+    """Return the column whose value is too long or too large: the server does not name it."""
+    words = set(re.findall(r"\w+", error.statement or ""))
+    columns = {column.name: column for table in metadata.tables.values() if table.name in words for column in table.c}
+    parameters: Mapping[str, Any] = error.params if isinstance(error.params, Mapping) else {}
+    for name, value in parameters.items():
+        column = columns.get(re.sub(r"_m\d+$", "", name))  # SQLAlchemy numbers the rows of a statement
+        if column is not None and not _has_room(column, value):
+            return column.name
+    return None
+
+
+def _has_room(column: Column[Any], value: Any) -> bool:
+    if isinstance(column.type, String) and isinstance(value, str):
+        return len(value) <= (column.type.length or math.inf)
+    if isinstance(column.type, Integer) and isinstance(value, int):
+        bits = 63 if isinstance(column.type, BigInteger) else 31
+        return bool(-(2**bits) <= value < 2**bits)
+    return True

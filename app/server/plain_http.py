@@ -31,7 +31,13 @@ _FOR_GUNICORN = frozenset(
 _HEADER_LINES = re.compile(r"(?:[A-Za-z0-9!#$%&'*+.^_`|~-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
 _STATUS = re.compile(r"[2-5][0-9]{2} [\t\x20-\x7e]*")
 _WITHOUT_BODY = ("204", "304")
-_HOP_BY_HOP = frozenset(("connection", KEEP_ALIVE, "proxy-authenticate", "te", "trailer", "transfer-encoding", "upgrade"))
+# Headers of the application that gunicorn drops, because it sends its own or manages the connection.
+_DROPPED_BY_GUNICORN = frozenset(
+    (
+        *("connection", KEEP_ALIVE, "proxy-authenticate", "proxy-authorization"),
+        *("te", "trailers", "transfer-encoding", "upgrade", "server", "date"),
+    )
+)
 
 
 class PlainRequest:
@@ -171,7 +177,7 @@ def _plain_length(head: ResponseHead) -> int | None:
     """Return the length of the body, or None if the response is not plain."""
     values = {name.lower(): value for name, value in head.headers}
     length = values.get("content-length", "")
-    is_plain = _STATUS.fullmatch(head.status) and head.status[:3] not in _WITHOUT_BODY and _HOP_BY_HOP.isdisjoint(values)
+    is_plain = _STATUS.fullmatch(head.status) and head.status[:3] not in _WITHOUT_BODY and _DROPPED_BY_GUNICORN.isdisjoint(values)
     return int(length) if is_plain and length.isdecimal() and int(length) <= MAX_BODY_BYTES else None
 
 

@@ -111,6 +111,17 @@ def test_idle_connection_is_closed(instance: Instance, sent: bytes) -> None:
     assert KEEP_ALIVE_SECONDS - 1 < time.monotonic() - began < KEEP_ALIVE_SECONDS + 4
 
 
+@pytest.mark.parametrize("malformed", [b"2\r\n{}x", b"x\r\n", b"0\r\nContent-Length: 1\r\n\r\n"], ids=["end", "size", "trailer"])
+@pytest.mark.parametrize("path", [b"/api/auth/login", b"/login"])
+def test_malformed_chunk_is_answered_with_400_and_ends_the_connection(instance: Instance, malformed: bytes, path: bytes) -> None:
+    kind = b"application/json" if path.startswith(b"/api/") else b"application/x-www-form-urlencoded"
+    head = b"POST %b HTTP/1.1\r\n%bContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % (path, HOST, kind)
+    connection = connect(instance)
+    connection.sendall(head + b"2\r\n  \r\n" + malformed + PLAIN)
+    assert statuses(connection) == [400]
+    assert "Traceback" not in instance.log()
+
+
 def test_client_that_disconnects_during_a_response_is_no_error(instance: Instance) -> None:
     connection = connect(instance)
     connection.sendall(b"GET /long HTTP/1.1\r\n" + HOST + b"\r\n")

@@ -70,6 +70,8 @@ PRIVATE_APIS = [
                "unread and take_buffered hand received bytes over and back", "84aaa8f91fcd"),
     PrivateApi("gunicorn.http.errors:InvalidHeader", HTTP_LOOP, "answered with 400", "01f859af6509"),
     PrivateApi("gunicorn.http.errors:NoMoreData", WORKER, "raised when the client has closed the connection", "549d75f9be34"),
+    PrivateApi("gunicorn.http.errors:ParseException", "app/core/errors.py",
+               "a malformed body, answered with 400", "e95735be2b89"),
     PrivateApi("gunicorn.http.message:Message", HTTP_LOOP, "force_close and should_close", "1998788a8a48"),
     PrivateApi("gunicorn.http.wsgi:base_environ", PLAIN, "part of the environ of plain requests", "942494574f2c"),
     PrivateApi("gunicorn.http.wsgi:create", PLAIN, "the environ that plain requests must equal", "2c35d4a2dc62"),

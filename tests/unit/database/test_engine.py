@@ -3,11 +3,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import gevent
 import psycopg2
 import pytest
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, Executable, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from app.auth import store as users_store
@@ -184,6 +185,27 @@ def test_entry_too_large_for_an_index_names_its_column(postgresql: Database) -> 
     with pytest.raises(Invalid) as raised:
         postgresql.run(lambda connection: connection.execute(insert(repositories).values(values)))
     assert [error["field"] for error in raised.value.errors] == ["url"]
+
+
+LONG, LARGE = "x" * 256, 2**31
+USER: dict[str, Any] = {"email": "ada@example.org", "password_hash": "hash", "created_at": datetime(2026, 1, 1, tzinfo=UTC)}
+
+
+@pytest.mark.parametrize(
+    ("statement", "field"),
+    [
+        (insert(users).values(USER | {"email": LONG}), "email"),
+        (insert(users).values([USER, USER | {"password_hash": LONG}]), "password_hash"),
+        (insert(users).values(USER | {"password_version": LARGE}), "password_version"),
+        (insert(users).values(USER | {"id": 2**63}), "id"),
+        (update(users).values(password_version=LARGE).where(users.c.email == LONG), "password_version"),
+    ],
+)
+def test_value_without_room_names_its_column(postgresql: Database, statement: Executable, field: str) -> None:
+    postgresql.run(users_store.add, LONG[:254], "hash")
+    with pytest.raises(Invalid) as raised:
+        postgresql.run(lambda connection: connection.execute(statement))
+    assert [error["field"] for error in raised.value.errors] == [field]
 
 
 # A server that accepts no changes.

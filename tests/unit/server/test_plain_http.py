@@ -12,6 +12,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http import get_parser
 from gunicorn.http.wsgi import FileWrapper, create
+from gunicorn.util import hop_headers
 
 from app.server import plain_http
 from app.server.plain_http import PlainRequest, PlainResponse
@@ -187,6 +188,12 @@ def test_response_of_a_stopping_instance_closes_the_connection(pair: ResponsePai
         ("204 No Content", [], [], b"Connection: keep-alive\r\n\r\n"),
         ("304 Not Modified", [("ETag", '"a"')], [], b'ETag: "a"\r\n\r\n'),
         ("200 OK", [("Content-Length", "70000")], [b"a" * 35_000] * 2, b"a" * 70_000),
+        (
+            "200 OK",
+            [("Date", "x"), ("Server", "y"), ("Content-Length", "1")],
+            [b"a"],
+            b"Connection: keep-alive\r\nContent-Length: 1\r\n\r\na",
+        ),
     ],
 )
 def test_other_responses_are_written_by_gunicorn(
@@ -196,6 +203,10 @@ def test_other_responses_are_written_by_gunicorn(
     response.start_response(status, headers)
     assert response.send(body)
     assert pair.received().endswith(end)
+
+
+def test_headers_that_gunicorn_drops_are_left_to_it() -> None:
+    assert hop_headers == plain_http._DROPPED_BY_GUNICORN
 
 
 def test_file_is_sent(pair: ResponsePair, tmp_path: Any) -> None:
