@@ -1,6 +1,7 @@
 """Password rules, and hashing that does not block the event loop."""
 
 import contextlib
+import functools
 import os
 import threading
 import unicodedata
@@ -75,10 +76,10 @@ class Passwords:
     """Argon2id in its own native threads. Hashing releases the GIL, so the event loop continues."""
 
     def __init__(self) -> None:
-        self._hasher = PasswordHasher(PASSES, MEMORY_KIB, LANES)
+        self._hasher = _hasher()
         self._threads = NativeThreads(THREADS)
         self._queue_slots = threading.BoundedSemaphore(MAX_WAITING)
-        self._dummy_hash = self._hasher.hash(os.urandom(16).hex())
+        self._dummy_hash = _dummy_hash()
 
     def hash(self, password: str) -> str:
         return self._run_in_thread(lambda: self._hasher.hash(normalize(password)))
@@ -114,6 +115,16 @@ class Passwords:
             return self._threads.run(_at_low_priority, work)
         finally:
             self._queue_slots.release()
+
+
+def _hasher() -> PasswordHasher:
+    return PasswordHasher(PASSES, MEMORY_KIB, LANES)
+
+
+@functools.cache
+def _dummy_hash() -> str:
+    """The hash of a random password, made once per process."""
+    return _hasher().hash(os.urandom(16).hex())
 
 
 def _at_low_priority(work: Callable[[], T]) -> T:

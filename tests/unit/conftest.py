@@ -20,7 +20,8 @@ from app.database.engine import Database
 from app.redis.client import connect
 from app.redis.multiplexed import MultiplexedRedis
 from app.server.lifecycle import Lifecycle
-from harness.servers import embedded_environment, fleet_environment, migrate
+from harness.servers import PostgresServer, ReusableDatabase, embedded_environment, fleet_environment, migrate
+from tests.unit.compiled import keep_compiled_rules, keep_compiled_templates
 
 MakeApp = Callable[..., Flask]
 
@@ -42,6 +43,14 @@ class Clock:
 def count_of(metric: str, **labels: str) -> float:
     """Return the value of a counter of this process, 0 if it does not exist."""
     return REGISTRY.get_sample_value(metric, labels) or 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keep_compiled() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        keep_compiled_rules(monkeypatch)
+        keep_compiled_templates(monkeypatch)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +98,19 @@ def database(embedded: dict[str, str]) -> Iterator[Database]:
     database = Database(embedded["DATABASE_URL"], 5, "test")
     yield database
     database.close()
+
+
+@pytest.fixture(scope="session")
+def reusable_database(postgres_server: PostgresServer) -> Iterator[ReusableDatabase]:
+    with ReusableDatabase(postgres_server.create_database()) as database:
+        yield database
+
+
+@pytest.fixture
+def database_url(reusable_database: ReusableDatabase) -> Iterator[str]:
+    """A PostgreSQL database with the current schema and no rows. The next test uses it too, so its schema must stay."""
+    yield reusable_database.url
+    reusable_database.empty()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
