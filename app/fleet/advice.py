@@ -174,11 +174,12 @@ class _ThresholdWatch:
         self._samples.append((at, seconds, value))
         while self._samples[0][0] <= at - self._window:
             self._samples.popleft()
-        if sum(seconds for _, seconds, _ in self._samples) < self._window * FULL_SHARE:
+        covered = sum([seconds for _, seconds, _ in self._samples])
+        if covered < self._window * FULL_SHARE:
             return
-        by_value = sorted((value, seconds) for _, seconds, value in self._samples)
-        self.value = _quantile(by_value, BEGIN_QUANTILE)
-        high_value = _quantile(by_value, END_QUANTILE)
+        by_value = sorted([(value, seconds) for _, seconds, value in self._samples])
+        self.value = _quantile(by_value, covered * BEGIN_QUANTILE)
+        high_value = _quantile(by_value, covered * END_QUANTILE)
         if self.value > self.threshold:
             self.is_high, self.last_high_at, self.last_high = True, at, self.value
         elif high_value < self.threshold * END_SHARE:
@@ -187,9 +188,8 @@ class _ThresholdWatch:
             self.value = high_value
 
 
-def _quantile(by_value: list[tuple[float, float]], share: float) -> float:
-    """Return the value that is not exceeded during this share of the covered time, from sorted pairs of value and seconds."""
-    left = share * sum(seconds for _, seconds in by_value)
+def _quantile(by_value: list[tuple[float, float]], left: float) -> float:
+    """Return the value that is not exceeded during this many seconds, from sorted pairs of value and seconds."""
     for value, seconds in by_value:
         left -= seconds
         if left <= 0:

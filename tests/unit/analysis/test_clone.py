@@ -358,6 +358,7 @@ def test_endless_list_of_refs_exceeds_the_memory_limit(server: GitServer, fetch:
 
 def test_fetch_stops_when_the_size_limit_is_exceeded(server: GitServer, tmp_path: Path) -> None:
     path = create_repository(server.folder / "it.git")
+    git(path, "config", "core.compression", "0")  # it would only take time
     blob = git(path, "hash-object", "-w", "--stdin", input=os.urandom(24 * MEGABYTE)).strip()
     git(path, "tag", "large", blob)
     address = parse(server.url("it"), roots=())

@@ -229,8 +229,9 @@ def test_progress_of_the_same_step_is_throttled(capsys: pytest.CaptureFixture[st
 
 
 def test_file_size_is_limited(tmp_path: Path) -> None:
-    large = f"open({str(tmp_path / 'x')!r}, 'wb').write(bytes({65 * MEGABYTE}))"
-    code = f"from app.analysis.__main__ import set_limits; set_limits({MEGABYTE}); {large}"
+    limit = module.MIN_FILE_SIZE_LIMIT_BYTES
+    write = f"file = open({str(tmp_path / 'x')!r}, 'wb', 0); file.truncate({limit}); file.seek({limit}); file.write(b'x')"
+    code = f"from app.analysis.__main__ import set_limits; set_limits({MEGABYTE}); {write}"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ), stderr=subprocess.PIPE, check=False)
     assert (done.returncode, b"File too large" in done.stderr) == (1, True)
-    assert (tmp_path / "x").stat().st_size == module.MIN_FILE_SIZE_LIMIT_BYTES
+    assert (tmp_path / "x").stat().st_size == limit

@@ -22,6 +22,7 @@ from app.fleet.advice import (
     Advisor,
     Sample,
 )
+from harness.scale import count
 
 IDLE = Sample(
     at=0.0,
@@ -170,11 +171,11 @@ def test_values_around_the_threshold_begin_and_end_advice_once(instance: Instanc
     chance = random.Random(7)  # noqa: S311
     threshold = THRESHOLDS[metric]
     instance.observe(FIVE_MINUTES)
-    for _ in range(10):
+    for _ in range(count(3, 10)):
         instance.observe(60, **{metric: lambda: threshold * chance.uniform(1 - spread, 1 + spread)})
     assert instance.changes in ([], [(metric, True)])
     instance.observe(FIVE_MINUTES, **{metric: threshold * 1.02})
-    for _ in range(10):
+    for _ in range(count(3, 10)):
         instance.observe(60, **{metric: lambda: threshold * chance.uniform(1 - spread, 1 + spread)})
     assert instance.changes == [(metric, True)]
     instance.observe(FIVE_MINUTES)
