@@ -157,7 +157,7 @@ def test_stopping_kills_git_and_removes_the_clone(server: GitServer, temporary: 
     with pytest.raises(JobStopped):
         run_analysis(request_for(server.url("it", "127.0.0.1")), ignore, heartbeat)
     assert len(seen) >= 3  # the analysis, and at least two git processes
-    assert niceness == {psutil.Process().nice() + analysis_process.NICENESS}
+    assert niceness == {min(psutil.Process().nice() + analysis_process.NICENESS, 19)}  # the lowest priority that exists
     wait_until(lambda: not any(map(alive, seen)), what="all processes to end")
     assert remaining_clones(temporary) == []
 
