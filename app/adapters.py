@@ -22,6 +22,7 @@ from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
 from app.jobs.broker import local_broker, redis_broker
+from app.jobs.task_record import SharedTaskRecord
 from app.realtime.message_queue import LocalMessageQueue, MessageQueue, RedisMessageQueue
 from app.realtime.publisher import RedisPublisher
 from app.redis.client import PooledRedis, RedisCommands, connect
@@ -71,7 +72,12 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
     if clients is None:
         return []
     client = clients.with_long_timeout
-    return [Probe("redis", lambda: None if client.ping() else "no answer", find_warning=StreamMonitor(client).find_warning)]
+    stream, tasks = StreamMonitor(client), SharedTaskRecord(client)
+
+    def find_warning() -> str | None:
+        return tasks.find_warning() or stream.find_warning()
+
+    return [Probe("redis", lambda: None if client.ping() else "no answer", find_warning=find_warning)]
 
 
 def choose(

@@ -10,6 +10,7 @@ from app.database.engine import Database
 from app.jobs.broker import JobQueues
 from app.jobs.periodic import PeriodicTasks
 from app.jobs.pool import BackgroundWorker, WorkerPool
+from app.jobs.task_record import TaskRecord
 from app.notifications.service import Notifications
 from app.repositories.jobs import AnalysisRunner
 
@@ -22,14 +23,21 @@ def create_worker_pool(
     size: int,
     *,
     background_workers: Sequence[BackgroundWorker] = (),
+    task_record: TaskRecord | None = None,
     is_embedded: bool = False,
 ) -> WorkerPool:
     analyses = AnalysisRunner(config, database, notifications, queues.analyses.send)
     exports = ExportRunner(database, notifications, queues.exports.send)
     queues.analyses.handler, queues.exports.handler = analyses.run, exports.run
+    # Each runs for a limited time and continues with the next call.
     purge_analytics = partial(purge_events, database, config.analytics_retention_days)
     periodic_tasks = PeriodicTasks(
-        frequent=[analyses.requeue_lost, analyses.start_due, exports.requeue_lost],
-        hourly=[notifications.purge, exports.purge, purge_analytics],
+        frequent={
+            "requeue_analyses": analyses.requeue_lost,
+            "start_daily_analyses": analyses.start_due,
+            "requeue_exports": exports.requeue_lost,
+        },
+        hourly={"purge_notifications": notifications.purge, "purge_exports": exports.purge, "purge_analytics": purge_analytics},
+        record=task_record,
     )
     return WorkerPool(queues.broker, [analyses, exports], [periodic_tasks, *background_workers], size, is_embedded=is_embedded)

@@ -14,6 +14,7 @@ from app.database.engine import Database
 from app.job_wiring import create_worker_pool
 from app.jobs.broker import JobQueues, redis_broker
 from app.jobs.pool import WorkerPool
+from app.jobs.task_record import SharedTaskRecord
 from app.notifications.service import Notifications
 from app.realtime.publisher import RedisPublisher
 from app.redis.client import connect
@@ -52,7 +53,15 @@ def create_pool(settings: Config, database: Database, instance_id: str) -> Worke
     store = EventStore(database, publish, settings.analytics_retention_days)
     consumer = EventConsumer(store, redis, f"{instance_id}-{secrets.token_hex(4)}")
     queues, size = JobQueues(redis_broker(redis)), min(MAX_CONCURRENT_JOBS, os.cpu_count() or 1)
-    return create_worker_pool(settings, database, Notifications(database, publish), queues, size, background_workers=[consumer])
+    return create_worker_pool(
+        settings,
+        database,
+        Notifications(database, publish),
+        queues,
+        size,
+        background_workers=[consumer],
+        task_record=SharedTaskRecord(redis),
+    )
 
 
 if __name__ == "__main__":

@@ -4,17 +4,20 @@ Concurrent transactions write rows in the same order, which avoids deadlocks.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import ARRAY, Column, Connection, Table, delete, func, literal, select, tuple_
+from sqlalchemy import ARRAY, Column, Connection, Select, Table, delete, exists, func, literal, select, tuple_
 from sqlalchemy.dialects import postgresql
 
 from app.core.timestamps import LENGTHS, floor
-from app.database.schema import rollups, visitors, visits
+from app.database.batches import delete_batch
+from app.database.schema import events, rollups, visitors, visits
 from app.database.upsert import insert_into
+
+T = TypeVar("T")
 
 ROWS_PER_STATEMENT = 500
 
@@ -50,13 +53,31 @@ def remove_person(connection: Connection, person: str) -> None:
     _decrease(connection, visitors, Counter((row.grain, row.start) for row in connection.execute(removed)), "visitors")
 
 
-def drop_before(connection: Connection, oldest: datetime) -> None:
-    """Delete the counts of whole hours and days before `oldest`. Locked rows are skipped; the next run deletes them."""
-    for table in (rollups, visits, visitors):
-        key = tuple_(*table.primary_key)
-        for grain in LENGTHS:
-            old = select(*table.primary_key).where(table.c.grain == grain, table.c.start < floor(oldest, grain))
-            connection.execute(delete(table).where(key.in_(old.with_for_update(skip_locked=True))))
+def drop_before(connection: Connection, oldest: datetime, limit: int) -> int:
+    """Delete counts of the time before `oldest`, whose events have been deleted: up to `limit` rows of each kind.
+
+    Returns how many rows of the most frequent kind were deleted. Locked rows are skipped; a later run deletes them.
+    """
+    numbers = []
+    for grain in LENGTHS:
+        start = floor(oldest, grain)
+        for table in (rollups, visits, visitors):
+            numbers.append(delete_batch(connection, table, limit, table.c.grain == grain, table.c.start < start))
+        numbers.append(_drop_visits_without_events(connection, grain, start, limit))
+    return max(numbers)
+
+
+def _drop_visits_without_events(connection: Connection, grain: str, start: datetime, limit: int) -> int:
+    """Uncount the visits of persons who have no events left in an hour or day of which only a part has been deleted."""
+    counted = select(visitors.c.visitors).where(visitors.c.grain == grain, visitors.c.start == start)
+    if connection.execute(counted.with_for_update(skip_locked=True)).first() is None:
+        return 0
+    is_within = events.c.occurred_at >= start, events.c.occurred_at < start + LENGTHS[grain]
+    has_events = exists().where(events.c.person == visits.c.person, *is_within)
+    number = delete_batch(connection, visits, limit, visits.c.grain == grain, visits.c.start == start, ~has_events)
+    if number:
+        _decrease(connection, visitors, Counter({(grain, start): number}), "visitors")
+    return number
 
 
 def _by_kind(events: Iterable[CountedEvent]) -> Counter[tuple[Any, ...]]:
@@ -71,10 +92,9 @@ def _visits(events: Iterable[CountedEvent]) -> list[tuple[str, datetime, str]]:
 
 def _increase(connection: Connection, table: Table, counted: Counter[tuple[Any, ...]], column: str) -> None:
     """Upsert the counts in batches: clients choose the names of events, so there may be a hundred thousand rows."""
-    columns, ordered = [*table.primary_key, table.c[column]], sorted(counted.items())
-    for start in range(0, len(ordered), ROWS_PER_STATEMENT):
-        rows = [(*key, number) for key, number in ordered[start : start + ROWS_PER_STATEMENT]]
-        statement, values = _with_rows(insert_into(connection, table), columns, rows)
+    columns = [*table.primary_key, table.c[column]]
+    for batch in _batches(sorted(counted.items())):
+        statement, values = _with_rows(insert_into(connection, table), columns, [(*key, number) for key, number in batch])
         total = {column: table.c[column] + statement.excluded[column]}
         connection.execute(statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=total), values)
 
@@ -82,8 +102,13 @@ def _increase(connection: Connection, table: Table, counted: Counter[tuple[Any, 
 def _decrease(connection: Connection, table: Table, counted: Counter[tuple[Any, ...]], column: str) -> None:
     """A count that retention has deleted already reappears below zero, and is deleted here."""
     _increase(connection, table, Counter({key: -number for key, number in counted.items()}), column)
-    if counted:
-        connection.execute(delete(table).where(table.c[column] <= 0))
+    for keys in _batches(sorted(counted)):
+        is_counted = tuple_(*table.primary_key).in_(_keys(connection, list(table.primary_key), keys))
+        connection.execute(delete(table).where(is_counted, table.c[column] <= 0))
+
+
+def _batches(rows: list[T]) -> Iterator[list[T]]:
+    return (rows[start : start + ROWS_PER_STATEMENT] for start in range(0, len(rows), ROWS_PER_STATEMENT))
 
 
 def _insert_new(connection: Connection, rows: list[tuple[str, datetime, str]]) -> list[tuple[str, datetime, str]]:
@@ -101,5 +126,13 @@ def _with_rows(insert: Any, columns: Sequence[Column[Any]], rows: Sequence[tuple
     parameters, it takes many times longer."""
     if not isinstance(insert, postgresql.Insert):
         return insert, [dict(zip((column.name for column in columns), row, strict=True)) for row in rows]
+    return insert.from_select(columns, _unnested(columns, rows)), None
+
+
+def _keys(connection: Connection, columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Any:
+    return _unnested(columns, rows) if connection.dialect.name == "postgresql" else rows
+
+
+def _unnested(columns: Sequence[Column[Any]], rows: Sequence[tuple[Any, ...]]) -> Select[Any]:
     arrays = [literal(list(values), ARRAY(column.type)) for column, values in zip(columns, zip(*rows, strict=True), strict=True)]
-    return insert.from_select(columns, select(*map(func.unnest, arrays))), None
+    return select(*map(func.unnest, arrays))

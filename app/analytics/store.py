@@ -18,6 +18,7 @@ from app.analytics.events import Event
 from app.analytics.person import AnalyticsAccount, ConsentState, Person, is_visitor, new_pseudonym
 from app.analytics.rollups import CountedEvent
 from app.core.messages import ANALYTICS_ROOM, Message, Publish
+from app.database.batches import delete_batch, is_in_batch, run_batches
 from app.database.clock import now
 from app.database.engine import Database
 from app.database.schema import events, people, users, visitor_keys
@@ -30,7 +31,8 @@ ERASE_BATCH = 1000  # events
 # The cookie in a visitor's browser records the opt-out. Requests that were sent before it arrived come without the cookie.
 IN_FLIGHT = timedelta(seconds=2)
 VISITOR_ROW_RETENTION = timedelta(days=7)  # by then none of the visitor's events can still be queued
-PURGE_SECONDS, PURGE_BATCH = 10.0, 10_000
+PURGE_SECONDS, PURGE_BATCH = 10.0, 2000
+COUNTS_PER_EVENT = 4  # a batch of events leaves at most this many counts of a kind to delete for each event
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,10 @@ class EventStore:
         return result.deferred
 
 
-def purge_events(database: Database, retention_days: int) -> None:
-    """Delete the events, counts and keys that are older than the retention period."""
+def purge_events(database: Database, retention_days: int) -> bool:
+    """Delete what is older than the retention period for a while. Return whether the next call has to continue."""
     oldest = datetime.now(UTC) - timedelta(days=retention_days)
-    while database.run_within(PURGE_SECONDS, purge_batch, oldest, PURGE_BATCH) == PURGE_BATCH:
-        log.info("deleted %d events older than %d days", PURGE_BATCH, retention_days)
+    return run_batches(lambda: database.run_within(PURGE_SECONDS, purge_batch, oldest, PURGE_BATCH) == PURGE_BATCH)
 
 
 # Consent.
@@ -263,16 +264,19 @@ def visitor_key(connection: Connection, day: str) -> bytes:
 
 
 def purge_batch(connection: Connection, oldest: datetime, limit: int) -> int:
-    """Delete up to `limit` events before `oldest`, and old keys, visitor rows and counts. Returns the number of events."""
+    """Delete up to `limit` events before `oldest`, and old keys, visitor rows and counts.
+
+    Returns the number of deleted events, or `limit` if there may be more to delete of any kind.
+    """
     current = now(connection)
     connection.execute(delete(visitor_keys).where(visitor_keys.c.day < current.date().isoformat()))
-    connection.execute(delete(people).where(people.c.user_id.is_(None), people.c.created_at < current - VISITOR_ROW_RETENTION))
-    old = select(events.c.person, events.c.event_id).where(events.c.occurred_at < oldest)
-    # Skips events that a concurrent erasure has locked: waiting for them could deadlock.
-    batch = old.order_by(events.c.occurred_at).limit(limit).with_for_update(skip_locked=True).subquery()
-    condition = (events.c.person == batch.c.person) & (events.c.event_id == batch.c.event_id)
-    is_in_batch = select(literal(1)).select_from(batch).where(condition).correlate(events).exists()
-    deleted = [CountedEvent(*row) for row in connection.execute(delete(events).where(is_in_batch).returning(*_COUNTED))]
+    is_old = people.c.user_id.is_(None), people.c.created_at < current - VISITOR_ROW_RETENTION
+    deleted_people = delete_batch(connection, people, limit, *is_old)
+    old = select(*events.primary_key).where(events.c.occurred_at < oldest).order_by(events.c.occurred_at).limit(limit)
+    statement = delete(events).where(is_in_batch(events, old)).returning(*_COUNTED)
+    deleted = [CountedEvent(*row) for row in connection.execute(statement)]
     rollups.subtract(connection, deleted)
-    rollups.drop_before(connection, oldest)
-    return len(deleted)
+    all_deleted_before = oldest if len(deleted) < limit else max(event.occurred_at for event in deleted)
+    deleted_counts = rollups.drop_before(connection, all_deleted_before, COUNTS_PER_EVENT * limit)
+    has_more = deleted_people == limit or deleted_counts == COUNTS_PER_EVENT * limit
+    return limit if has_more else len(deleted)

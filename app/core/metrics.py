@@ -67,3 +67,10 @@ events_unrecorded = Counter(
 )
 events_waiting = Gauge("reporadar_events_waiting", "Accepted events that no worker has stored yet")
 events_put_aside = Gauge("reporadar_events_put_aside", "Dead-lettered events: they can't be stored and are kept")
+
+task_last_success = Gauge(
+    "reporadar_task_last_success_timestamp_seconds",
+    "When a periodic task last succeeded; scope `fleet`: a task of the workers, the same on every instance; `instance`: its own",
+    ["scope", "task"],
+)
+task_interval = Gauge("reporadar_task_interval_seconds", "How often a periodic task runs", ["scope", "task"])

@@ -6,11 +6,13 @@ from datetime import timedelta
 from sqlalchemy import Connection, delete, select, text
 from sqlalchemy.dialects import postgresql
 
+from app.database.batches import delete_batch
 from app.database.clock import now
 from app.database.schema import heartbeats
 
 FRESH = timedelta(seconds=2.5)  # shorter than the registry's SILENT_SECONDS: a dead instance becomes stale here first
 KEPT = timedelta(hours=1)
+DELETED_PER_HEARTBEAT = 100  # old heartbeats of others
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ def record(connection: Connection, own: SqlHeartbeat) -> list[SqlHeartbeat]:
     connection.execute(
         postgresql.insert(heartbeats).values(values).on_conflict_do_update(index_elements=["nonce"], set_=values),
     )
-    connection.execute(delete(heartbeats).where(heartbeats.c.seen_at < current - KEPT))
+    delete_batch(connection, heartbeats, DELETED_PER_HEARTBEAT, heartbeats.c.seen_at < current - KEPT)
     return read(connection)
 
 

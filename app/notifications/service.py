@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.core.messages import Message, Publish, user_room
+from app.database.batches import run_batches
 from app.database.engine import Database
 from app.notifications import store
 from app.notifications.delivery import Emit, NotificationDelivery
@@ -15,7 +16,7 @@ from app.notifications.store import Inbox, Notification, Page
 __all__ = ["Inbox", "Notification", "Notifications", "Page"]
 
 PAGE_SIZE = 100
-PURGE_BATCH = 10_000
+PURGED_USERS, PURGE_BATCH, PURGE_SECONDS = 200, 2000, 5.0
 CONCURRENT_CATCH_UPS = 2
 
 
@@ -24,6 +25,7 @@ class Notifications:
         """`publish` is best effort: the maintenance loop of each instance finds notifications whose message was lost."""
         self._database = database
         self._publish = publish
+        self._purged_up_to = 0  # the ID of a user
         # When many clients reconnect at once, requests need database connections too.
         self._catch_up_slots = threading.BoundedSemaphore(CONCURRENT_CATCH_UPS)
 
@@ -79,9 +81,16 @@ class Notifications:
         """Delete all notifications of an account in the transaction that deletes the account."""
         store.delete_all(connection, user_id)
 
-    def purge(self) -> int:
-        """Delete one batch of expired notifications and return their number."""
-        return self._database.run(store.purge, PURGE_BATCH)
+    def purge(self) -> bool:
+        """Delete expired notifications for a while. Return whether the next call has to continue."""
+        return run_batches(self._purge_batch)
+
+    def _purge_batch(self) -> bool:
+        arguments = self._purged_up_to, PURGED_USERS, PURGE_BATCH
+        count, last_user = self._database.run_within(PURGE_SECONDS, store.purge_next, *arguments)
+        if count < PURGE_BATCH:
+            self._purged_up_to = last_user or 0
+        return last_user is not None
 
 
 def _message(user_id: int, kind: str, **data: Any) -> Message:

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from app.core.timestamps import iso
+from app.database.batches import is_in_batch
 from app.database.schema import inboxes, notifications, users
 from app.database.upsert import insert_into
 
 MIN_KEPT_PER_USER = 1000
 RETENTION = timedelta(days=7)
 USERS_PER_STATEMENT = 1000
+MAX_ID = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -129,16 +131,26 @@ def delete_all(connection: Connection, user_id: int) -> None:
     connection.execute(delete(notifications).where(notifications.c.user_id == user_id))
 
 
-def purge(connection: Connection, limit: int) -> int:
-    """Delete up to `limit` expired notifications and return their number."""
+def purge_next(connection: Connection, after_user: int, users: int, limit: int) -> tuple[int, int | None]:
+    """Delete up to `limit` expired notifications of the next `users` users.
+
+    Returns the number of deleted notifications, and the ID of the last of these users, or None if there is no other user.
+    """
+    following = select(inboxes.c.user_id).where(inboxes.c.user_id > after_user).order_by(inboxes.c.user_id).limit(users)
+    last_user: int | None = connection.execute(select(func.max(following.subquery().c.user_id))).scalar()
+    return (purge(connection, limit, after_user, last_user), last_user) if last_user is not None else (0, None)
+
+
+def purge(connection: Connection, limit: int, after_user: int = 0, last_user: int = MAX_ID) -> int:
+    """Delete up to `limit` expired notifications, of the users in this range of IDs, and return their number."""
     expired = (
         select(notifications.c.user_id, notifications.c.seq)
         .join(inboxes, inboxes.c.user_id == notifications.c.user_id)
+        .where(inboxes.c.user_id > after_user, inboxes.c.user_id <= last_user)
+        .where(notifications.c.user_id > after_user, notifications.c.user_id <= last_user)
         .where(notifications.c.created_at < datetime.now(UTC) - RETENTION)
         .where(notifications.c.seq <= inboxes.c.head - MIN_KEPT_PER_USER)
         .order_by(notifications.c.user_id, notifications.c.seq)
         .limit(limit)
     )
-    return connection.execute(
-        delete(notifications).where(tuple_(notifications.c.user_id, notifications.c.seq).in_(expired))
-    ).rowcount
+    return connection.execute(delete(notifications).where(is_in_batch(notifications, expired))).rowcount

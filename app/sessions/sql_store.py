@@ -6,9 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, update
 
+from app.database.batches import delete_batch
 from app.database.engine import Database
 from app.database.schema import session_fields, sessions, users
 from app.sessions.store import MAX_SESSIONS_PER_USER, FieldChange, Fields, Owner, key_ids
+
+EXPIRED_PER_SIGN_IN = 100  # expired sessions that a new one removes: more than are added, and few enough for a request
 
 
 class SqlSessionStore:
@@ -64,8 +67,7 @@ def _existing(connection: Connection, keys: Sequence[str]) -> set[str]:
 def _create(connection: Connection, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
     if owner and not _has_password_version(connection, owner):
         return False
-    expired = select(sessions.c.key).where(sessions.c.expires_at <= datetime.now(UTC)).with_for_update(skip_locked=True)
-    connection.execute(delete(sessions).where(sessions.c.key.in_(expired)))
+    delete_batch(connection, sessions, EXPIRED_PER_SIGN_IN, sessions.c.expires_at <= datetime.now(UTC))
     if replaces:
         _destroy(connection, replaces)
     if owner:

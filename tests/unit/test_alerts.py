@@ -44,6 +44,8 @@ MUTATIONS = [
     Mutation("events", "unless resets(reporadar_events_waiting[2m]) > 0", ""),
     Mutation("events", "or reporadar_events_waiting > 50000", ""),
     Mutation("events", "for: 3m", "for: 0s"),
+    Mutation("periodic tasks", "> 3 * max by", "> 2 * max by"),
+    Mutation("periodic tasks", 'last_success_timestamp_seconds{scope="instance"}', 'last_success_timestamp_seconds{scope="no"}'),
     Mutation("events", "max by (job) (reporadar_events_put_aside) > 0", "max by (job) (reporadar_events_put_aside) > 1"),
 ]
 
@@ -109,7 +111,7 @@ def test_changed_rule_fails_its_tests(outcomes: list[str], number: int) -> None:
 
 def test_each_alert_is_tested() -> None:
     alerts = set(re.findall(r"alert: (\w+)", RULES))
-    assert len(alerts) == 14
+    assert len(alerts) == 15
     assert {alert for alert in alerts if alert not in TESTS} == set()
 
 

@@ -11,6 +11,7 @@ from app.analytics.exports import store
 from app.analytics.exports.file import CsvFile, ExportedEvent
 from app.analytics.exports.store import Export, ExportLease
 from app.core.errors import Unavailable
+from app.database.batches import run_batches
 from app.database.engine import Database
 from app.jobs.failures import JobFailed, JobStopped, LeaseLost
 from app.jobs.leases import LEASE_DURATION, RUNNING, AlreadyLeased
@@ -73,10 +74,9 @@ class ExportRunner(JobRunner[ExportLease]):
         if export := self._database.run(store.find, job_id):
             self._notifications.publish_export(export.user_id, export.state)
 
-    def purge(self) -> None:
-        """Delete expired exports and the parts of failed ones."""
-        while not self._stop.is_set() and self._database.run(store.purge, DELETE_BATCH):
-            pass
+    def purge(self) -> bool:
+        """Delete expired exports and the parts of failed ones for a while. Return whether the next call has to continue."""
+        return run_batches(lambda: not self._stop.is_set() and self._database.run(store.purge, DELETE_BATCH) > 0)
 
     def _pages(self, export: Export) -> Iterator[list[ExportedEvent]]:
         events, cursor = self._retry(store.read_page, export, None, PAGE_SIZE)

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 
 from app.analytics.exports.file import ExportedEvent
 from app.core.timestamps import DAY, HOUR, floor
+from app.database.batches import delete_batch
 from app.database.clock import now
 from app.database.schema import events, export_parts, exports, rollups
 from app.database.upsert import insert_into
@@ -113,7 +114,9 @@ def find(connection: Connection, export_id: int) -> Export | None:
 
 def discard_parts(connection: Connection, lease: ExportLease, limit: int) -> int:
     """Delete up to `limit` parts that an earlier attempt left. Returns the number of deleted parts."""
-    return _delete_parts(connection, export_parts.c.export_id == lease.job_id, limit) if leases.renew(connection, lease) else 0
+    if not leases.renew(connection, lease):
+        return 0
+    return delete_batch(connection, export_parts, limit, export_parts.c.export_id == lease.job_id)
 
 
 def estimate_rows(connection: Connection, export: Export) -> int:
@@ -168,10 +171,10 @@ def fail(connection: Connection, lease: ExportLease, error: str) -> bool:
 
 
 def purge(connection: Connection, limit: int) -> int:
-    """Delete up to `limit` parts of failed and expired exports, or else the expired exports. Returns how many."""
+    """Delete up to `limit` parts of failed and expired exports, or else up to `limit` expired exports. Returns how many."""
     useless = select(exports.c.id).where(_is_expired(connection) | (exports.c.status == FAILED))
-    parts = _delete_parts(connection, export_parts.c.export_id.in_(useless), limit)
-    return parts or connection.execute(delete(exports).where(_is_expired(connection))).rowcount
+    parts = delete_batch(connection, export_parts, limit, export_parts.c.export_id.in_(useless))
+    return parts or delete_batch(connection, exports, limit, _is_expired(connection))
 
 
 def _is_expired(connection: Connection) -> ColumnElement[bool]:
@@ -181,9 +184,3 @@ def _is_expired(connection: Connection) -> ColumnElement[bool]:
 def _read(connection: Connection, limit: int, *conditions: ColumnElement[bool]) -> list[Any]:
     order = events.c.occurred_at, events.c.person, events.c.event_id
     return list(connection.execute(select(events).where(*conditions).order_by(*order).limit(limit)))
-
-
-def _delete_parts(connection: Connection, condition: ColumnElement[bool], limit: int) -> int:
-    key = tuple_(export_parts.c.export_id, export_parts.c.number)
-    batch = select(export_parts.c.export_id, export_parts.c.number).where(condition).limit(limit)
-    return connection.execute(delete(export_parts).where(key.in_(batch))).rowcount

@@ -3,10 +3,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.event import listen
 
 from app.analytics import store
@@ -17,7 +17,7 @@ from app.auth import store as accounts
 from app.core.timestamps import iso
 from app.database.engine import Database
 from app.database.locks import lock_user_for_deletion
-from app.database.schema import events, people, visitor_keys
+from app.database.schema import events, people, rollups, visitor_keys, visits
 from tests.unit.analytics.conftest import (
     LONG_AGO,
     NOW,
@@ -358,6 +358,57 @@ class TestRetention:
         assert stored() == 2
         times = both.run(lambda connection: connection.execute(select(events.c.occurred_at)).scalars().all())
         assert sorted(map(iso, times)) == [iso(oldest), iso(NOW)]
+
+    @pytest.mark.parametrize("limit", [2, 100])
+    def test_visitors_are_those_of_the_remaining_events(self, both: Database, stored: Stored, limit: int) -> None:
+        """Also of the hour and the day of which only a part is deleted."""
+        oldest = (NOW - timedelta(days=30)).replace(hour=12, minute=30, second=0)
+        for number, minutes in enumerate((-2000, -100, -20, -10, -5, 5)):
+            visitor = HashedVisitor(f"v{number:031}")
+            keep(both, consent_of(both, visitor), event(at=oldest + timedelta(minutes=minutes)))
+        stays = HashedVisitor("v" + "9" * 31)
+        times = oldest - timedelta(minutes=1), oldest + timedelta(minutes=1)
+        keep(both, consent_of(both, stays), *(event(at=at) for at in times))
+        while both.run(store.purge_batch, oldest, limit) == limit:
+            assert counted_visitors(both)
+        assert stored() == 2
+        assert counted_visitors(both) == {"day": [2], "hour": [2]}
+
+    def test_each_batch_is_limited(self, both: Database) -> None:
+        """A lower retention period leaves any number of old rows of each kind."""
+        start, rows = datetime(2026, 3, 4, tzinfo=UTC), range(50)
+        weeks_ago = NOW - timedelta(days=8)
+
+        def fill(connection: Connection) -> None:
+            person = {"opted_out": False, "version": 0, "created_at": weeks_ago}
+            connection.execute(insert(people), [{"pseudonym": f"v{row}", **person} for row in rows])
+            connection.execute(insert(visits), [{"grain": "day", "start": start, "person": f"v{row}"} for row in rows])
+            kind = {"name": "", "category": "", "events": 1}
+            connection.execute(insert(rollups), [{"grain": "day", "start": start, "path": f"/{row}", **kind} for row in rows])
+
+        def count(connection: Connection) -> list[int]:
+            tables = people, visits, rollups
+            return [connection.execute(select(func.count()).select_from(table)).scalar_one() for table in tables]
+
+        both.run(fill)
+        assert both.run(store.purge_batch, NOW, 10) == 10
+        assert both.run(count) == [40, 10, 10]
+        assert both.run(store.purge_batch, NOW, 10) == 10
+        assert both.run(count) == [30, 0, 0]
+        while both.run(store.purge_batch, NOW, 10) == 10:
+            pass
+        assert both.run(count) == [0, 0, 0]
+
+    def test_count_that_reaches_zero_is_deleted(self, both: Database, stored: Stored) -> None:
+        """Only the counts of deleted events are looked at: a search for all empty counts would read the whole table."""
+        keep(both, consent_of(both, VISITOR), event())
+        statements: list[str] = []
+        listen(both.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
+        both.run(store.erase, VISITOR)
+        emptied = [text for text in statements if "<= " in text and text.startswith("DELETE FROM analytics_rollups")]
+        assert len(emptied) == 1
+        assert " IN (" in emptied[0]
+        assert stored() == 0
 
     def test_purge_deletes_old_visitor_rows(self, both: Database) -> None:
         ada = new_account(both)
