@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, tex
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from app.core import metrics
-from app.core.errors import Invalid, Problem, Unavailable
+from app.core.errors import Invalid, Problem, Unavailable, cause_of
 from app.core.threads import NativeThreads
 from app.database import cooperative
 from app.database.sqlstate import ErrorClass, classify, column_of
@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 SQL_TIMEOUT_SECONDS = 1.2  # of a transaction, including the wait for a free connection and connecting
 READ_ONLY_WARNING = "read-only: reads succeed and writes are answered with 503 until DATABASE_URL leads to a primary"
+LONG_WAIT_SECONDS = 0.3  # for a free connection; longer waits are part of the cause of an outage
 MAX_ATTEMPTS = 3  # of a transaction that conflicts with others
 
 
@@ -99,15 +100,18 @@ class Database:
         # The pool's own wait would not count towards the deadline of the transaction.
         started = time.monotonic()
         is_free = self._free_connections.acquire(timeout=cooperative.remaining_seconds())
-        metrics.database_pool_wait.observe(time.monotonic() - started)
+        seconds = time.monotonic() - started
+        metrics.database_pool_wait.observe(seconds)
+        wait = f"all {self._pool_size} connections of this process were in use for {seconds:.1f} s: see DATABASE_POOL_SIZE"
         if not is_free:
-            seconds = time.monotonic() - started
-            raise DatabaseUnavailable from NoFreeConnection(
-                f"all {self._pool_size} connections of this process were in use for {seconds:.1f} s: see DATABASE_POOL_SIZE"
-            )
+            raise DatabaseUnavailable from NoFreeConnection(wait)
         metrics.database_connections_in_use.inc()
         try:
             yield
+        except DatabaseUnavailable as error:
+            if seconds > LONG_WAIT_SECONDS:  # the statement had little time left, so its time-out would mislead
+                raise type(error) from NoFreeConnection(f"{wait}; then: {cause_of(error)}")
+            raise
         finally:
             metrics.database_connections_in_use.dec()
             self._free_connections.release()

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection
 
-from app.core.errors import Unavailable
+from app.core.errors import Unavailable, cause_of
 from app.database.engine import Database
 from app.jobs.failures import JobFailed, JobStopped, LeaseLost
 from app.jobs.leases import PICKUP_TIMEOUT, AlreadyLeased, Lease, Leases
@@ -114,8 +114,8 @@ class JobRunner(ABC, Generic[LeaseType]):
     def _release(self, lease: LeaseType, *, attempts: int, delay: timedelta) -> bool:
         try:
             is_released = self._database.run(self.release, lease, attempts=attempts, delay=delay)
-        except Unavailable:
-            log.warning("%s %d not released: the database is unavailable, its lease will expire", self.kind, lease.job_id)
+        except Unavailable as error:
+            log.warning("%s %d not released, its lease will expire: %s", self.kind, lease.job_id, cause_of(error) or error)
             return False
         if is_released:
             self._publish_state(lease)
@@ -131,8 +131,8 @@ class JobRunner(ABC, Generic[LeaseType]):
             except LeaseLost:
                 log.info("%s %d lost its lease before its outcome was saved", self.kind, lease.job_id)
                 return
-            except Unavailable:
-                log.warning("outcome of %s %d not saved yet: the database is unavailable", self.kind, lease.job_id)
+            except Unavailable as error:
+                log.warning("outcome of %s %d not saved yet: %s", self.kind, lease.job_id, cause_of(error) or error)
                 if self._stop.wait(DATABASE_RETRY_SECONDS):
                     return
         log.info("outcome of %s %d saved", self.kind, lease.job_id)

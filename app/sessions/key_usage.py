@@ -8,7 +8,7 @@ from itertools import chain
 import gevent
 
 from app.core import metrics
-from app.core.errors import Unavailable
+from app.core.errors import Unavailable, cause_of
 from app.core.keyring import Keyring
 from app.sessions.store import SessionStore
 
@@ -33,8 +33,8 @@ class KeyUsage:
             started = time.monotonic()
             try:
                 self.count()
-            except Unavailable:
-                log.warning("could not count the session records by key: the session store is unavailable")
+            except Unavailable as error:
+                log.warning("could not count the session records by key: %s", cause_of(error) or error)
             gevent.sleep(max(MIN_PAUSE_SECONDS, PAUSE_PER_COUNTING_SECOND * (time.monotonic() - started)))
 
     def count(self) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from app.core.errors import Invalid, cause_of
 from app.database import cooperative
 from app.database.engine import MAX_ATTEMPTS, Database, DatabaseReadOnly, DatabaseUnavailable, is_read_only
 from app.database.schema import repositories, session_fields, users
-from harness.servers import free_port
+from harness.servers import free_port, wait_until
 from tests.unit.conftest import count_of
 from tests.unit.database.test_schema import postgresql_url
 
@@ -287,6 +288,21 @@ def test_cause_names_the_pool_if_no_connection_was_free(postgresql: Database) ->
     assert postgresql.run(need_another).startswith("all 1 connections of this process were in use for 0.1 s")
     assert count_of("reporadar_database_connections_in_use") == 0
     assert count_of("reporadar_database_pool_wait_seconds_count") == waits + 2
+
+
+def test_cause_names_the_pool_if_the_wait_for_it_used_up_the_time(postgresql: Database) -> None:
+    def sleep(connection: Connection, seconds: float) -> None:
+        connection.execute(text(f"SELECT pg_sleep({seconds})"))
+
+    with ThreadPoolExecutor(1) as executor:
+        holder = executor.submit(postgresql.run, sleep, 0.6)
+        wait_until(lambda: postgresql._free_connections._value == 0)
+        with pytest.raises(DatabaseUnavailable) as raised:
+            postgresql.run_within(0.8, sleep, 60)
+        holder.result()
+    cause = cause_of(raised.value)
+    assert cause.startswith("all 1 connections of this process were in use for 0.")
+    assert cause.endswith("; then: PostgreSQL did not answer in time")
 
 
 def test_cause_does_not_blame_the_host_name_if_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
