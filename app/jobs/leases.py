@@ -2,19 +2,26 @@
 
 The row is the truth about its job. A worker claims it with a lease, which has a random token and expires unless it is renewed.
 Every later change names that token, so a worker that has lost its lease changes nothing.
+
+A message only wakes a worker up. The worker then claims the job that is next, whatever the ID in the message. So the order of
+jobs does not depend on the order of messages, and a lost message delays no particular job.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, select, update
 
 from app.database.clock import now
 
 LEASE_DURATION = timedelta(seconds=20)
-PICKUP_TIMEOUT = timedelta(seconds=20)  # the message of a job that nobody has claimed by then counts as lost
-BACKLOG_PICKUP_TIMEOUT = timedelta(minutes=2)  # for jobs that are older than this: more likely there is a backlog
+# A job that waits is announced again after this pause, and then after as long as it has waited. Its message may be lost, but if
+# there is a backlog it is not, and more messages would only fill Redis.
+PICKUP_TIMEOUT = timedelta(seconds=20)
+MAX_PICKUP_TIMEOUT = timedelta(minutes=10)
+CONTENTION_DELAY = timedelta(seconds=1)
 
 QUEUED, RUNNING, SUCCEEDED, FAILED = "queued", "running", "succeeded", "failed"
 
@@ -31,16 +38,18 @@ class Lease:
 
 
 @dataclass(frozen=True)
-class AlreadyLeased:
-    """Another worker holds the lease of the job, which expires after `seconds` unless it is renewed."""
+class NotYet:
+    """No job can be claimed, but the one of the message may be after `seconds`: its retry is due, or a lease has expired."""
 
     seconds: float
 
 
 class Leases:
-    def __init__(self, table: Table, **queued_values: Any) -> None:
-        """`queued_values` are the values of the table's own columns while a job waits."""
+    def __init__(self, table: Table, order: Sequence[ColumnElement[Any]] = (), **queued_values: Any) -> None:
+        """Jobs start in this order, and otherwise the oldest first. `queued_values` are the values of the table's own columns
+        while a job waits."""
         self._table = table
+        self._order = order
         self._live = table.c.finished_at.is_(None)
         self._queued = {"status": QUEUED, "progress": 0, **queued_values}
 
@@ -49,19 +58,20 @@ class Leases:
         timestamp = now(connection)
         return {**self._queued, "attempts": 0, "requested_at": timestamp, "dispatched_at": timestamp}
 
-    def claim(self, connection: Connection, /, job_id: int, token: str, **values: Any) -> Lease | AlreadyLeased | None:
-        """Lease a job and set further column `values`. Return None if the job has finished."""
-        jobs = self._table
-        live = select(jobs.c.status, jobs.c.attempts, jobs.c.leased_until).where(jobs.c.id == job_id, self._live)
-        row = connection.execute(live.with_for_update()).first()
+    def claim(self, connection: Connection, /, job_id: int, token: str, **values: Any) -> Lease | NotYet | None:
+        """Lease the job that is next and set further column `values`. `job_id` is the job of the message that caused this.
+
+        Return None if no job waits and the one of the message has finished.
+        """
+        jobs, timestamp = self._table, now(connection)
+        # Rows that another worker is claiming are skipped.
+        following = self._in_order(timestamp).add_columns(jobs.c.attempts).limit(1).with_for_update(skip_locked=True)
+        row = connection.execute(following).first()
         if row is None:
-            return None
-        timestamp = now(connection)
-        if row.status == RUNNING and row.leased_until > timestamp:
-            return AlreadyLeased((row.leased_until - timestamp).total_seconds())
+            return self._not_yet(connection, job_id, timestamp)
         running = {"status": RUNNING, "attempts": row.attempts + 1, "lease": token, "leased_until": timestamp + LEASE_DURATION}
-        connection.execute(update(jobs).where(jobs.c.id == job_id).values(self._queued | running | values))
-        return Lease(job_id, token, row.attempts + 1)
+        connection.execute(update(jobs).where(jobs.c.id == row.id).values(self._queued | running | values))
+        return Lease(row.id, token, row.attempts + 1)
 
     def renew(self, connection: Connection, /, lease: Lease, **values: Any) -> bool:
         """Extend a lease. Return False if it is lost."""
@@ -77,13 +87,17 @@ class Leases:
         return self._change(connection, lease, {"finished_at": now(connection), **_NO_LEASE, **values})
 
     def take_lost(self, connection: Connection, limit: int) -> list[int]:
-        """Return jobs that were not picked up in time or whose lease has expired, and record them as enqueued again."""
+        """Return those of the next `limit` jobs that were not picked up in time, and record them as enqueued again.
+
+        The other jobs need no message yet: each message lets the next job start, and then further jobs are among the next.
+        """
         jobs, timestamp = self._table, now(connection)
-        is_new = jobs.c.requested_at > timestamp - BACKLOG_PICKUP_TIMEOUT
-        is_overdue = jobs.c.dispatched_at < timestamp - BACKLOG_PICKUP_TIMEOUT
-        is_lost = ((jobs.c.status == QUEUED) & (is_new | is_overdue)) | (jobs.c.leased_until < timestamp)
-        lost = select(jobs.c.id).where(self._live, is_lost, jobs.c.dispatched_at < timestamp - PICKUP_TIMEOUT)
-        ids = list(connection.execute(lost.order_by(jobs.c.id).limit(limit).with_for_update(skip_locked=True)).scalars())
+        columns = jobs.c.status, jobs.c.requested_at, jobs.c.dispatched_at, jobs.c.leased_until
+        rows = connection.execute(self._in_order(timestamp).add_columns(*columns).limit(limit))
+        overdue = [row.id for row in rows if timestamp - row.dispatched_at > _pause(row)]
+        # Another process may have found them too.
+        lost = select(jobs.c.id).where(jobs.c.id.in_(overdue), jobs.c.dispatched_at < timestamp - PICKUP_TIMEOUT, self._live)
+        ids = list(connection.execute(lost.order_by(jobs.c.id).with_for_update(skip_locked=True)).scalars())
         connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(dispatched_at=timestamp))
         return ids
 
@@ -93,9 +107,32 @@ class Leases:
         connection.execute(update(jobs).where(self._live).values(released))
         return list(connection.execute(select(jobs.c.id).where(self._live).order_by(jobs.c.id)).scalars())
 
+    def _in_order(self, timestamp: datetime) -> Select[tuple[int]]:
+        """Return a query for the IDs of the jobs that can be claimed, the next one first."""
+        jobs = self._table
+        is_queued = (jobs.c.status == QUEUED) & (jobs.c.dispatched_at <= timestamp)
+        is_abandoned = (jobs.c.status == RUNNING) & (jobs.c.leased_until < timestamp)
+        return select(jobs.c.id).where(self._live, is_queued | is_abandoned).order_by(*self._order, jobs.c.id)
+
+    def _not_yet(self, connection: Connection, job_id: int, timestamp: datetime) -> NotYet | None:
+        jobs = self._table
+        statement = select(jobs.c.status, jobs.c.dispatched_at, jobs.c.leased_until).where(jobs.c.id == job_id, self._live)
+        row = connection.execute(statement).first()
+        if row is None:
+            return None
+        claimable_at = row.leased_until if row.status == RUNNING else row.dispatched_at
+        return NotYet(max(claimable_at - timestamp, CONTENTION_DELAY).total_seconds())
+
     def _change(self, connection: Connection, lease: Lease, values: dict[str, Any]) -> bool:
         return connection.execute(update(self._table).where(self._holds(lease)).values(values)).rowcount == 1
 
     def _holds(self, lease: Lease) -> ColumnElement[bool]:
         jobs = self._table
         return (jobs.c.id == lease.job_id) & (jobs.c.lease == lease.token) & (jobs.c.status == RUNNING)
+
+
+def _pause(row: Row[Any]) -> timedelta:
+    """Return the pause after which a job is announced again: as long as it had waited when it was last announced."""
+    waiting_since: datetime = row.leased_until if row.status == RUNNING else row.requested_at
+    dispatched_at: datetime = row.dispatched_at
+    return min(max(dispatched_at - waiting_since, PICKUP_TIMEOUT), MAX_PICKUP_TIMEOUT)

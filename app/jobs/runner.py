@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from app.core.errors import Unavailable, cause_of
 from app.database.engine import Database
 from app.jobs.failures import JobFailed, JobStopped, LeaseLost
-from app.jobs.leases import PICKUP_TIMEOUT, AlreadyLeased, Lease, Leases
+from app.jobs.leases import Lease, Leases, NotYet
 from app.jobs.periodic import INTERVAL_SECONDS
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ RENEWAL_INTERVAL_SECONDS = 1.0  # also the time within which a worker notices th
 SAVE_TIMEOUT_SECONDS = 10.0  # an outcome can come with the notifications of thousands of users
 DATABASE_RETRY_SECONDS = 1.0
 BATCH_SIZE = 100
+MAX_ANNOUNCED = 20  # jobs per sweep that are enqueued again
 
 Send = Callable[[int, float], None]  # job ID, delay in seconds
 PushNotifications = Callable[[list[Any]], None]
@@ -44,8 +45,8 @@ class JobRunner(ABC, Generic[LeaseType]):
         self._stop = threading.Event()
 
     @abstractmethod
-    def claim(self, connection: Connection, job_id: int, token: str) -> LeaseType | AlreadyLeased | None:
-        """Lease a job. Return None if it has finished."""
+    def claim(self, connection: Connection, job_id: int, token: str) -> LeaseType | NotYet | None:
+        """Lease the next job. Return None if none waits and the one of the message has finished."""
 
     @abstractmethod
     def work(self, lease: LeaseType) -> Any:
@@ -72,16 +73,16 @@ class JobRunner(ABC, Generic[LeaseType]):
         self._stop.set()
 
     def run(self, job_id: int) -> None:
-        """Run a job if no other worker does. Idempotent: the row of the job decides, so duplicate messages are harmless."""
+        """Run the job that is next, if any: the message of `job_id` only wakes this worker up, so duplicates are harmless."""
         try:
             lease = self._database.run(self.claim, job_id, secrets.token_hex(16))
         except Unavailable:
             self._send(job_id, INTERVAL_SECONDS)
             return
-        if isinstance(lease, AlreadyLeased):
+        if isinstance(lease, NotYet):
             self._send(job_id, lease.seconds)
         elif lease is not None:
-            log.info("%s %d started, attempt %d", self.kind, job_id, lease.attempt)
+            log.info("%s %d started, attempt %d", self.kind, lease.job_id, lease.attempt)
             self._execute(lease)
 
     def _execute(self, lease: LeaseType) -> None:
@@ -146,9 +147,8 @@ class JobRunner(ABC, Generic[LeaseType]):
             log.debug("state of %s %d not published: %s", self.kind, lease.job_id, error)
 
     def requeue_lost(self) -> None:
-        for job_id in self._database.run(self._leases.take_lost, BATCH_SIZE):
-            seconds = PICKUP_TIMEOUT.total_seconds()
-            log.info("%s %d re-enqueued: not picked up within %d s, or its lease expired", self.kind, job_id, seconds)
+        for job_id in self._database.run(self._leases.take_lost, MAX_ANNOUNCED):
+            log.info("%s %d re-enqueued: not picked up in time, or its lease expired", self.kind, job_id)
             self._send(job_id, 0)
 
     def requeue_all(self) -> None:

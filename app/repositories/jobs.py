@@ -14,7 +14,7 @@ from app.core.config import Config
 from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.jobs.failures import LeaseLost
-from app.jobs.leases import AlreadyLeased
+from app.jobs.leases import NotYet
 from app.jobs.runner import BATCH_SIZE, PROGRESS_INTERVAL_SECONDS, RENEWAL_INTERVAL_SECONDS, JobRunner, Send
 from app.notifications.service import Notification, Notifications
 from app.repositories import store
@@ -38,7 +38,7 @@ class AnalysisRunner(JobRunner[AnalysisLease]):
         self._config = config
         self._analyse = analyse
 
-    def claim(self, connection: Connection, job_id: int, token: str) -> AnalysisLease | AlreadyLeased | None:
+    def claim(self, connection: Connection, job_id: int, token: str) -> AnalysisLease | NotYet | None:
         return store.claim(connection, job_id, token)
 
     def work(self, lease: AnalysisLease) -> dict[str, Any]:

@@ -23,7 +23,7 @@ __all__ = ["Analysis", "FollowedRepository", "PastAnalysis", "Repositories", "Re
 
 MAX_FOLLOWED = 200  # repositories per user
 MAX_COMPARED = 4
-MAX_LIVE_ANALYSES = 50  # unfinished analyses of one user's repositories
+MAX_LIVE_ANALYSES = 50  # unfinished analyses that one user has requested
 RETRY_AFTER_SECONDS = 30
 FRESH = timedelta(seconds=60)  # adding a repository does not start an analysis if there is a report this young
 
@@ -55,8 +55,8 @@ class Repositories:
             network.refuse_private(parsed, self._allowed_networks)
         except AddressRefused as refused:
             raise Invalid.field("url", str(refused)) from None
-        repository, analysis, is_new = self._database.run(_add, user_id, parsed.url, parsed.name)
-        if is_new:
+        repository, analysis, to_enqueue = self._database.run(_add, user_id, parsed.url, parsed.name)
+        if to_enqueue:
             self._enqueue(analysis.id)
         return repository, analysis
 
@@ -89,8 +89,8 @@ class Repositories:
 
     def analyse(self, user_id: int, repository_id: int) -> Analysis:
         """Start an analysis, or return the one that is waiting or running."""
-        analysis, is_new = self._database.run(_analyse, user_id, repository_id)
-        if is_new:
+        analysis, to_enqueue = self._database.run(_analyse, user_id, repository_id)
+        if to_enqueue:
             self._enqueue(analysis.id)
         return analysis
 
@@ -119,12 +119,13 @@ def _add(connection: Connection, user_id: int, url: str, name: str) -> tuple[Rep
 
 
 def _start(connection: Connection, user_id: int, repository_id: int) -> tuple[Analysis, bool]:
-    """Raises TooMany, so that one user can't occupy all workers."""
-    analysis, is_new = store.start_analysis(connection, repository_id)
-    if is_new and store.count_live_analyses(connection, user_id) > MAX_LIVE_ANALYSES:
-        text = f"{MAX_LIVE_ANALYSES} of your analyses are waiting or running. Try again when one has finished."
-        raise TooMany(text, RETRY_AFTER_SECONDS)
-    return analysis, is_new
+    """Return the live analysis, and whether to enqueue it. Raises TooMany. The caller has locked the user and the repository."""
+    if store.count_requested_analyses(connection, user_id) < MAX_LIVE_ANALYSES:
+        return store.start_analysis(connection, repository_id, requested_by=user_id)
+    if live := store.live_analysis(connection, repository_id):
+        return live, False
+    text = f"{MAX_LIVE_ANALYSES} of your analyses are waiting or running. Try again when one has finished."
+    raise TooMany(text, RETRY_AFTER_SECONDS)
 
 
 def _is_fresh(connection: Connection, analysis: Analysis) -> bool:

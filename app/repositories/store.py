@@ -5,18 +5,18 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, case, delete, exists, func, select, update
 
 from app.database.clock import now
 from app.database.schema import analyses, follows, repositories
 from app.database.upsert import insert_into
-from app.jobs.leases import FAILED, SUCCEEDED, AlreadyLeased, Lease, Leases
+from app.jobs.leases import FAILED, QUEUED, SUCCEEDED, Lease, Leases, NotYet
 
 CANCELLED = "cancelled"
 ANALYSIS_INTERVAL = timedelta(days=1)
 KEPT_ANALYSES = 100  # per repository: as many successful ones, and as many others
 
-leases = Leases(analyses, step="Waiting")
+leases = Leases(analyses, order=(analyses.c.turn.is_(None), analyses.c.turn), step="Waiting")
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,9 @@ def lock_repository(connection: Connection, repository_id: int) -> None:
     connection.execute(select(repositories.c.id).where(repositories.c.id == repository_id).with_for_update())
 
 
-def count_live_analyses(connection: Connection, user_id: int) -> int:
-    """Count the unfinished analyses of the repositories that a user follows."""
-    followed = select(follows.c.repository_id).where(follows.c.user_id == user_id)
-    return connection.execute(select(func.count()).where(_LIVE, analyses.c.repository_id.in_(followed))).scalar_one()
+def count_requested_analyses(connection: Connection, user_id: int) -> int:
+    """Count the unfinished analyses that a user has requested."""
+    return connection.execute(select(func.count()).where(_LIVE, analyses.c.requested_by == user_id)).scalar_one()
 
 
 def unfollow(connection: Connection, user_id: int, repository_id: int) -> bool:
@@ -144,17 +143,35 @@ def followers(connection: Connection, repository_id: int) -> list[int]:
     return list(connection.execute(select(follows.c.user_id).where(follows.c.repository_id == repository_id)).scalars())
 
 
-def start_analysis(connection: Connection, repository_id: int) -> tuple[Analysis, bool]:
-    """Return the live analysis of a repository, and whether it was created by this call."""
-    values = {"repository_id": repository_id, **leases.new(connection)}
+def start_analysis(connection: Connection, repository_id: int, requested_by: int | None = None) -> tuple[Analysis, bool]:
+    """Return the live analysis of a repository, and whether to enqueue it. The caller has locked the repository.
+
+    It is enqueued if it is new, or if it was a daily one that a user now waits for.
+    """
+    request = {"requested_by": requested_by, "turn": _next_turn(connection, requested_by) if requested_by else None}
+    values = {"repository_id": repository_id, **request, **leases.new(connection)}
     insert = insert_into(connection, analyses).values(values).on_conflict_do_nothing().returning(analyses.c.id)
-    while True:  # the live analysis may finish between the two statements
-        created = connection.execute(insert).scalar()
-        live = connection.execute(select(*_ANALYSIS).where(analyses.c.repository_id == repository_id, _LIVE)).first()
-        if live:
+    waits_for_nobody = analyses.c.requested_by.is_(None) & (analyses.c.status == QUEUED)
+    adopt = update(analyses).where(analyses.c.repository_id == repository_id, waits_for_nobody).values(request)
+    while True:  # the live analysis may finish between the statements
+        is_created = connection.execute(insert).first() is not None
+        is_adopted = not is_created and requested_by is not None and connection.execute(adopt).rowcount == 1
+        if live := live_analysis(connection, repository_id):
             due_at = now(connection) + ANALYSIS_INTERVAL
             connection.execute(update(repositories).where(repositories.c.id == repository_id).values(due_at=due_at))
-            return Analysis(*live), created is not None
+            return live, is_created or is_adopted
+
+
+def _next_turn(connection: Connection, user_id: int) -> int:
+    """Return the turn after the user's last one. A user who has none joins the current turn of the others."""
+    own = case((analyses.c.requested_by == user_id, analyses.c.turn))
+    current, last = connection.execute(select(func.min(analyses.c.turn), func.max(own)).where(_LIVE)).one()
+    return max(current, last + 1) if last is not None else current or 0
+
+
+def live_analysis(connection: Connection, repository_id: int) -> Analysis | None:
+    row = connection.execute(select(*_ANALYSIS).where(analyses.c.repository_id == repository_id, _LIVE)).first()
+    return Analysis(*row) if row else None
 
 
 def latest_analysis(connection: Connection, repository_id: int) -> Analysis | None:
@@ -213,12 +230,12 @@ def cancel_unfollowed(connection: Connection, repository_ids: Sequence[int]) -> 
 # Functions for workers.
 
 
-def claim(connection: Connection, analysis_id: int, token: str) -> AnalysisLease | AlreadyLeased | None:
-    """Lease an analysis. Return None if it has finished."""
+def claim(connection: Connection, analysis_id: int, token: str) -> AnalysisLease | NotYet | None:
+    """Lease the next analysis. Return None if none waits and the one of the message has finished."""
     lease = leases.claim(connection, analysis_id, token, step="Starting")
     if not isinstance(lease, Lease):
         return lease
-    analysis = get_analysis(connection, analysis_id)
+    analysis = get_analysis(connection, lease.job_id)
     assert analysis is not None
     this = select(repositories.c.id, repositories.c.url, repositories.c.name).where(repositories.c.id == analysis.repository_id)
     return AnalysisLease(**vars(lease), analysis=analysis, repository=Repository(*connection.execute(this).one()))
@@ -284,14 +301,14 @@ def _latest_of_each(repository_ids: Sequence[int], condition: ColumnElement[bool
 
 
 def _finish(connection: Connection, lease: AnalysisLease, values: dict[str, Any]) -> bool:
-    if not leases.finish(connection, lease, **values):
+    if not leases.finish(connection, lease, requested_by=None, **values):
         return False
     _delete_oldest(connection, lease.repository.id)
     return True
 
 
 def _cancel(connection: Connection, condition: ColumnElement[bool]) -> list[Analysis]:
-    values = {"status": CANCELLED, "finished_at": now(connection), "lease": None, "leased_until": None}
+    values = {"status": CANCELLED, "finished_at": now(connection), "lease": None, "leased_until": None, "requested_by": None}
     statement = update(analyses).where(condition, _LIVE).values(values).returning(*_ANALYSIS)
     cancelled = [Analysis(*row) for row in connection.execute(statement)]
     for analysis in cancelled:

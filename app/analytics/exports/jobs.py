@@ -14,7 +14,7 @@ from app.core.errors import Unavailable
 from app.database.batches import run_batches
 from app.database.engine import Database
 from app.jobs.failures import JobFailed, JobStopped, LeaseLost
-from app.jobs.leases import LEASE_DURATION, RUNNING, AlreadyLeased
+from app.jobs.leases import LEASE_DURATION, RUNNING, NotYet
 from app.jobs.runner import DATABASE_RETRY_SECONDS, PROGRESS_INTERVAL_SECONDS, JobRunner, Send
 from app.notifications.service import Notification, Notifications
 
@@ -35,7 +35,7 @@ class ExportRunner(JobRunner[ExportLease]):
         super().__init__(database, store.leases, send, notifications.push)
         self._notifications = notifications
 
-    def claim(self, connection: Connection, job_id: int, token: str) -> ExportLease | AlreadyLeased | None:
+    def claim(self, connection: Connection, job_id: int, token: str) -> ExportLease | NotYet | None:
         return store.claim(connection, job_id, token)
 
     def work(self, lease: ExportLease) -> int:

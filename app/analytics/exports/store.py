@@ -12,7 +12,7 @@ from app.database.batches import delete_batch
 from app.database.clock import now
 from app.database.schema import events, export_parts, exports, rollups
 from app.database.upsert import insert_into
-from app.jobs.leases import FAILED, SUCCEEDED, AlreadyLeased, Lease, Leases
+from app.jobs.leases import FAILED, SUCCEEDED, Lease, Leases, NotYet
 
 RETENTION = timedelta(days=7)
 MAX_LISTED = 100
@@ -97,12 +97,12 @@ def part(connection: Connection, export_id: int, number: int) -> bytes | None:
 # Jobs.
 
 
-def claim(connection: Connection, export_id: int, token: str) -> ExportLease | AlreadyLeased | None:
-    """Return None if the job has finished."""
+def claim(connection: Connection, export_id: int, token: str) -> ExportLease | NotYet | None:
+    """Lease the next export. Return None if none waits and the one of the message has finished."""
     lease = leases.claim(connection, export_id, token)
     if not isinstance(lease, Lease):
         return lease
-    export = find(connection, export_id)
+    export = find(connection, lease.job_id)
     assert export is not None
     return ExportLease(**vars(lease), export=export)
 

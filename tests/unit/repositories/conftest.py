@@ -13,7 +13,7 @@ from app.auth import store as accounts
 from app.core.messages import Message, user_room
 from app.database.engine import Database
 from app.database.schema import analyses
-from app.jobs.leases import AlreadyLeased
+from app.jobs.leases import NotYet
 from app.notifications.service import Notifications
 from app.repositories import store
 from app.repositories.store import Analysis, AnalysisLease, Repository
@@ -67,9 +67,9 @@ def claimed(database: Database, analysis: Analysis, holder: str = "mine") -> Ana
     return lease
 
 
-def already_leased(database: Database, analysis: Analysis) -> AlreadyLeased:
+def not_yet(database: Database, analysis: Analysis) -> NotYet:
     found = database.run(store.claim, analysis.id, "late")
-    assert isinstance(found, AlreadyLeased), found
+    assert isinstance(found, NotYet), found
     return found
 
 

@@ -5,12 +5,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import redis
 from sqlalchemy import select, update
 
 from app.core import config
 from app.database.engine import Database, DatabaseUnavailable
 from app.database.schema import analyses, repositories
+from app.jobs import leases
 from app.jobs import runner as job_runner
+from app.jobs.broker import JobQueues, redis_broker
 from app.jobs.failures import JobStopped
 from app.jobs.leases import LEASE_DURATION, PICKUP_TIMEOUT
 from app.jobs.runner import MAX_ATTEMPTS
@@ -19,6 +22,7 @@ from app.repositories import jobs, store
 from app.repositories.analysis_process import AnalysisFailed, AnalysisRequest
 from app.repositories.jobs import AnalysisRunner
 from app.repositories.store import Analysis, Repository
+from harness.scale import count
 from tests.unit.repositories.conftest import URL, Published, claimed, let_time_pass, new_repository, new_user, report, started
 
 Heartbeat = Callable[[], bool]
@@ -169,6 +173,7 @@ def test_temporary_failure_is_retried_up_to_three_attempts(
     for expected in ("queued", "queued", "failed"):
         runner.run(analysis.id)
         assert row_of(both, analysis).status == expected
+        let_time_pass(both, analysis, timedelta(seconds=10), "dispatched_at")
     assert sent == [(analysis.id, 3.0), (analysis.id, 10.0)]
     assert row_of(both, analysis).error == "The server does not answer."
     assert notified(notifications, ada) == ["analysis.failed"]
@@ -353,6 +358,32 @@ def test_lost_job_is_enqueued_again(
     runner.requeue_lost()
     runner.requeue_lost()
     assert sent == [(analysis.id, 0)]
+
+
+@pytest.mark.parametrize("both", ["postgresql"], indirect=True)
+def test_backlog_in_redis_does_not_grow_and_new_requests_do_not_wait_for_it(
+    both: Database,
+    notifications: Notifications,
+    embedded: dict[str, str],
+    process: FakeProcess,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten minutes with many waiting analyses, while no worker is free."""
+    queue, ada, bob = JobQueues(redis_broker(redis_client)).analyses, new_user(both), new_user(both, "bob@example.org")
+    runner = AnalysisRunner(config.load(embedded), both, notifications, queue.send, process)
+    waiting = [both.run(store.add_repository, f"{URL}/{number}", "many") for number in range(count(100, 3000))]
+    for number, repository in enumerate(waiting):
+        queue.send(both.run(store.start_analysis, repository.id, ada if number < 50 else None)[0].id)
+    for seconds in range(0, 600, 5):
+        monkeypatch.setattr(leases, "now", lambda _, seconds=seconds: datetime.now(UTC) + timedelta(seconds=seconds))
+        runner.requeue_lost()
+    assert len(waiting) < redis_client.llen("dramatiq:analyses") <= len(waiting) + 5 * job_runner.MAX_ANNOUNCED
+    repository = new_repository(both, bob)
+    both.run(store.start_analysis, repository.id, bob)
+    runner.run(4711)
+    runner.run(4711)
+    assert [request.url for request in process.requests] == [waiting[0].url, repository.url]
 
 
 def test_due_analysis_is_started_and_unfollowed_repository_deleted(

@@ -85,6 +85,17 @@ def test_live_analyses_per_user_are_limited(
     repositories.add(bob, f"{CLICK}/third")
 
 
+def test_daily_analyses_do_not_count_as_requested(
+    both: Database, repositories: Repositories, ada: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAX_LIVE_ANALYSES", 1)
+    daily = [started(both, new_repository(both, ada, url=f"{CLICK}/{number}")) for number in range(3)]
+    repositories.add(ada, FLASK)
+    with pytest.raises(TooMany):
+        repositories.add(ada, CLICK)
+    assert repositories.analyse(ada, daily[0].repository_id).id == daily[0].id  # nothing new to start
+
+
 @pytest.mark.parametrize("both", ["postgresql"], indirect=True)  # SQLite runs one transaction after the other
 def test_limit_of_followed_repositories_holds_for_concurrent_requests(
     repositories: Repositories, ada: int, monkeypatch: pytest.MonkeyPatch

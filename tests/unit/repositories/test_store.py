@@ -8,10 +8,11 @@ from sqlalchemy import func, insert, select, update
 
 from app.database.engine import Database
 from app.database.schema import analyses, repositories
-from app.jobs.leases import BACKLOG_PICKUP_TIMEOUT, LEASE_DURATION, PICKUP_TIMEOUT
+from app.jobs import leases
+from app.jobs.leases import LEASE_DURATION, MAX_PICKUP_TIMEOUT, PICKUP_TIMEOUT
 from app.repositories import store
-from app.repositories.store import KEPT_ANALYSES, Analysis, FollowedRepository, Repository
-from tests.unit.repositories.conftest import already_leased, claimed, let_time_pass, new_repository, new_user, report, started
+from app.repositories.store import KEPT_ANALYSES, Analysis, AnalysisLease, FollowedRepository, Repository
+from tests.unit.repositories.conftest import claimed, let_time_pass, new_repository, new_user, not_yet, report, started
 
 SHORT_TIME = timedelta(seconds=5)
 
@@ -69,7 +70,7 @@ def test_leased_analysis_can_not_be_claimed(both: Database) -> None:
     analysis = started(both, new_repository(both))
     lease = claimed(both, analysis)
     assert (lease.attempt, lease.analysis.status, lease.repository.name) == (1, "running", "flask")
-    assert LEASE_DURATION.total_seconds() - 2 < already_leased(both, analysis).seconds <= LEASE_DURATION.total_seconds()
+    assert LEASE_DURATION.total_seconds() - 2 < not_yet(both, analysis).seconds <= LEASE_DURATION.total_seconds()
 
 
 def test_expired_lease_can_be_claimed_and_its_old_holder_changes_nothing(both: Database) -> None:
@@ -92,7 +93,7 @@ def test_renewed_lease_does_not_expire(both: Database) -> None:
     lease = claimed(both, analysis)
     let_time_pass(both, analysis, LEASE_DURATION + SHORT_TIME, "leased_until")
     assert both.run(store.leases.renew, lease, progress=40, step="Counting")
-    already_leased(both, analysis)
+    not_yet(both, analysis)
     row = row_of(both, analysis)
     assert (row["progress"], row["step"]) == (40, "Counting")
 
@@ -130,6 +131,7 @@ def test_released_analysis_is_queued_again(both: Database) -> None:
     row = row_of(both, analysis)
     assert (row["status"], row["attempts"], row["lease"]) == ("queued", 0, None)
     assert row["dispatched_at"] > row["requested_at"] + timedelta(seconds=8)
+    let_time_pass(both, analysis, timedelta(seconds=9), "dispatched_at")
     assert claimed(both, analysis, "other").attempt == 1
 
 
@@ -141,19 +143,82 @@ def test_queued_analysis_without_a_message_is_found_once(both: Database) -> None
     assert both.run(store.leases.take_lost, 10) == []
 
 
-def test_analysis_in_a_long_backlog_is_sent_less_often(both: Database) -> None:
+def test_pause_between_two_announcements_grows_with_the_wait(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    analysis, sweep = started(both, new_repository(both)), timedelta(seconds=20)
+    announced, waited = [], timedelta(0)
+    while waited < 3 * MAX_PICKUP_TIMEOUT:
+        waited += sweep
+        monkeypatch.setattr(leases, "now", lambda _, waited=waited: analysis.requested_at + waited)
+        if both.run(store.leases.take_lost, 10):
+            announced.append(waited.total_seconds())
+    assert announced == [40, 100, 220, 460, 940, 1560]
+
+
+def test_only_the_next_analyses_are_announced_again(both: Database) -> None:
+    """Each message lets the next analysis start, so all others need none."""
+    waiting = [started(both, new_repository(both, url=f"https://example.org/{number}")) for number in range(5)]
+    for analysis in waiting:
+        let_time_pass(both, analysis, PICKUP_TIMEOUT + SHORT_TIME, "requested_at", "dispatched_at")
+    assert both.run(store.leases.take_lost, 2) == [analysis.id for analysis in waiting[:2]]
+    assert both.run(store.leases.take_lost, 2) == []
+    claimed(both, waiting[0])
+    assert both.run(store.leases.take_lost, 2) == [waiting[2].id]
+
+
+def test_requested_analyses_go_before_daily_ones_and_users_take_turns(both: Database) -> None:
+    """Each letter is the user who requested one of the analyses, in this order; "-" is a daily one."""
+    users = {"-": None, "a": new_user(both), "b": new_user(both, "bob@example.org"), "c": new_user(both, "eve@example.org")}
+    requested = "-aaaab-bc"
+    by_id = {
+        both.run(store.start_analysis, new_repository(both, url=f"https://example.org/{number}").id, users[letter])[0].id: letter
+        for number, letter in enumerate(requested)
+    }
+    order = []
+    for number in range(len(requested)):
+        lease = both.run(store.claim, 4711, str(number))
+        assert isinstance(lease, AnalysisLease)
+        order.append(by_id[lease.job_id])
+    assert "".join(order) == "abcabaa--"
+    assert both.run(store.claim, 4711, "late") is None
+
+
+def test_new_user_joins_the_current_turn(both: Database) -> None:
+    ada, bob = new_user(both), new_user(both, "bob@example.org")
+    repositories = [new_repository(both, url=f"https://example.org/{number}") for number in range(5)]
+    for repository in repositories[:4]:
+        both.run(store.start_analysis, repository.id, ada)
+    for holder in ("one", "two"):
+        lease = both.run(store.claim, 4711, holder)
+        assert isinstance(lease, AnalysisLease)
+        both.run(store.fail, lease, "no")
+    both.run(store.claim, 4711, "three")
+    requested, _ = both.run(store.start_analysis, repositories[4].id, bob)
+    assert claimed(both, requested).job_id == requested.id
+
+
+def test_requesting_a_daily_analysis_that_waits_makes_it_a_requested_one(both: Database) -> None:
+    ada = new_user(both)
+    other, repository = new_repository(both, url="https://example.org/other"), new_repository(both)
+    started(both, other)
+    daily = started(both, repository)
+    assert both.run(store.start_analysis, repository.id, ada) == (daily, True)
+    assert both.run(store.start_analysis, repository.id, ada) == (daily, False)
+    assert both.run(store.count_requested_analyses, ada) == 1
+    assert claimed(both, daily).job_id == daily.id
+    both.run(store.cancel, daily.id)
+    assert both.run(store.count_requested_analyses, ada) == 0
+
+
+def test_retry_that_is_not_due_is_not_claimed(both: Database) -> None:
     analysis = started(both, new_repository(both))
-    let_time_pass(both, analysis, BACKLOG_PICKUP_TIMEOUT + SHORT_TIME, "requested_at")
-    let_time_pass(both, analysis, PICKUP_TIMEOUT + SHORT_TIME, "dispatched_at")
-    assert both.run(store.leases.take_lost, 10) == []
-    let_time_pass(both, analysis, BACKLOG_PICKUP_TIMEOUT, "dispatched_at")
-    assert both.run(store.leases.take_lost, 10) == [analysis.id]
+    both.run(store.leases.release, claimed(both, analysis), attempts=1, delay=timedelta(seconds=9), step="Waiting")
+    assert 7 < not_yet(both, analysis).seconds <= 9
 
 
 def test_running_analysis_of_a_dead_worker_is_found(both: Database) -> None:
     analysis = started(both, new_repository(both))
     claimed(both, analysis)
-    let_time_pass(both, analysis, BACKLOG_PICKUP_TIMEOUT, "dispatched_at")
+    let_time_pass(both, analysis, PICKUP_TIMEOUT + SHORT_TIME, "dispatched_at")
     assert both.run(store.leases.take_lost, 10) == []  # it is running
     let_time_pass(both, analysis, LEASE_DURATION + SHORT_TIME, "leased_until")
     assert both.run(store.leases.take_lost, 10) == [analysis.id]

@@ -251,6 +251,7 @@ def test_long_database_outage_uses_an_attempt(
     begin_outage(both, 1, monkeypatch, exporter)
     exporter.run(export.id)
     assert (now(both, export).status, sent) == ("queued", [(export.id, 3.0)])
+    let_time_pass(both, export, timedelta(seconds=3), "dispatched_at")
     exporter.run(export.id)
     assert (now(both, export).status, ids(both, export)) == ("succeeded", ALL)
 
@@ -268,6 +269,7 @@ def test_third_long_outage_fails_the_job(
     for _ in range(3):
         begin_outage(both, 1, monkeypatch, exporter)
         exporter.run(export.id)
+        let_time_pass(both, export, timedelta(seconds=10), "dispatched_at")
     assert (now(both, export).status, now(both, export).error) == ("failed", "The database did not answer for a while.")
     assert [kind for kind, _, _ in told(notifications, ada)] == ["message"]
     exporter.purge()

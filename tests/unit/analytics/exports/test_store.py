@@ -10,7 +10,7 @@ from app.analytics.exports import store
 from app.analytics.exports.store import RETENTION, Cursor, Export
 from app.database.engine import Database
 from app.database.schema import events, export_parts, exports, users
-from app.jobs.leases import LEASE_DURATION, PICKUP_TIMEOUT, AlreadyLeased
+from app.jobs.leases import LEASE_DURATION, PICKUP_TIMEOUT, NotYet
 from tests.unit.analytics.exports.conftest import DAY, NOON, claimed, event, keep, let_time_pass, new_user, ordered
 
 SECOND = timedelta(seconds=1)
@@ -58,7 +58,7 @@ def test_only_one_worker_gets_the_lease(both: Database, ada: int) -> None:
     claim = claimed(both, export)
     assert (claim.attempt, claim.export.status) == (1, "running")
     late = both.run(store.claim, export.id, "late")
-    assert isinstance(late, AlreadyLeased)
+    assert isinstance(late, NotYet)
     assert 0 < late.seconds <= LEASE_DURATION.total_seconds()
 
 
@@ -86,8 +86,9 @@ def test_part_written_twice_is_stored_once(both: Database, ada: int) -> None:
 
 
 def test_next_attempt_discards_parts(both: Database, ada: int) -> None:
-    export, other = ordered(both, ada), claimed(both, ordered(both, ada))
-    for claim in (claimed(both, export), other):
+    export = ordered(both, ada)
+    first, other = claimed(both, export), claimed(both, ordered(both, ada))
+    for claim in (first, other):
         for number in range(5):
             both.run(store.add_part, claim, number, b"x", progress=50, rows=7)
     let_time_pass(both, export, LEASE_DURATION + SECOND, "leased_until")
