@@ -3,12 +3,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from app.auth import store as accounts
+from app.core.callbacks import do_nothing
 from app.database.engine import Database
 from app.database.schema import inboxes, notifications
-from app.notifications import store
+from app.notifications import service, store
+from app.notifications.service import Notifications
 from app.notifications.store import Inbox
 
 
@@ -102,6 +104,32 @@ def test_purge_keeps_the_last_thousand_and_recent_notifications(both: Database) 
     assert both.run(remaining) == [7, *range(11, 1011)]
     assert both.run(store.page, ada, 3, 10).recovered is False
     assert both.run(store.page, ada, 10, 10).recovered is True
+
+
+def test_purge_continues_with_the_next_users(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "PURGED_USERS", 2)
+    monkeypatch.setattr(service, "PURGE_BATCH", 3)
+    users = [new_user(both, f"{number}@example.org") for number in range(5)]
+    expired = {"type": "message", "title": "", "data": {}, "created_at": datetime.now(UTC) - timedelta(days=8)}
+
+    def fill(connection: Connection) -> None:
+        for user in users:
+            connection.execute(insert(inboxes).values(user_id=user, head=1004, read_up_to=0))
+            connection.execute(insert(notifications), [{"user_id": user, "seq": seq, **expired} for seq in range(1, 1005)])
+
+    def count(connection: Connection) -> list[int]:
+        counts = (
+            select(func.count()).select_from(notifications).group_by(notifications.c.user_id).order_by(notifications.c.user_id)
+        )
+        return list(connection.execute(counts).scalars())
+
+    both.run_within(10, fill)
+    purger = Notifications(both, do_nothing)
+    assert [purger._purge_batch() for _ in range(2)] == [True, True]
+    assert both.run(count) == [1000, 1002, 1004, 1004, 1004]
+    assert purger.purge() is False
+    assert both.run(count) == [1000] * 5
+    assert purger.purge() is False  # it has started over
 
 
 def test_deleting_the_account_deletes_its_notifications(both: Database) -> None:
