@@ -76,10 +76,11 @@ class Passwords:
     """Argon2id in its own native threads. Hashing releases the GIL, so the event loop continues."""
 
     def __init__(self) -> None:
-        self._hasher = _hasher()
+        parameters = (PASSES, MEMORY_KIB, LANES)
+        self._hasher = PasswordHasher(*parameters)
         self._threads = NativeThreads(THREADS)
         self._queue_slots = threading.BoundedSemaphore(MAX_WAITING)
-        self._dummy_hash = _dummy_hash()
+        self._dummy_hash = _dummy_hash(*parameters)
 
     def hash(self, password: str) -> str:
         return self._run_in_thread(lambda: self._hasher.hash(normalize(password)))
@@ -117,14 +118,10 @@ class Passwords:
             self._queue_slots.release()
 
 
-def _hasher() -> PasswordHasher:
-    return PasswordHasher(PASSES, MEMORY_KIB, LANES)
-
-
 @functools.cache
-def _dummy_hash() -> str:
+def _dummy_hash(passes: int, memory_kib: int, lanes: int) -> str:
     """The hash of a random password, made once per process."""
-    return _hasher().hash(os.urandom(16).hex())
+    return PasswordHasher(passes, memory_kib, lanes).hash(os.urandom(16).hex())
 
 
 def _at_low_priority(work: Callable[[], T]) -> T:

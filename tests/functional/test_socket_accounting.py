@@ -116,7 +116,7 @@ def is_held(connection: socket.socket) -> bool:
 
 
 def beginning(connection: socket.socket) -> bytes:
-    """What has been received, at most the status line and the headers of a handshake."""
+    """The bytes received so far, at most the status line and the headers of a handshake."""
     return b"" if is_held(connection) else connection.recv(2000, socket.MSG_PEEK)
 
 

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from prometheus_client import REGISTRY
 
 from app import create_app
+from app.auth import passwords
 from app.core import config, instance
 from app.core.config import Config
 from app.database.engine import Database
@@ -50,6 +51,15 @@ def keep_compiled() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         keep_compiled_rules(monkeypatch)
         keep_compiled_templates(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_hashes() -> Iterator[None]:
+    """Hash passwords with little work. The tests of the hashes themselves use the real parameters."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(passwords, "PASSES", 1)
+        monkeypatch.setattr(passwords, "MEMORY_KIB", 8)
         yield
 
 

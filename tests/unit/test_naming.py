@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,7 +19,12 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 def sources(*folders: str) -> dict[str, ast.Module]:
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py") if "versions" not in path.parts]
-    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in paths}
+    return {str(path.relative_to(ROOT)): parse(path) for path in paths}
+
+
+@functools.cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def public_classes(trees: dict[str, ast.Module]) -> dict[str, list[str]]:

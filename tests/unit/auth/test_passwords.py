@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
+from collections.abc import Iterator
 
 import gevent
 import pytest
@@ -13,6 +14,17 @@ from app.core.errors import Unavailable
 
 EMAIL = "grace.hopper@example.org"
 GOOD = "correct horse battery"
+
+
+REAL_PARAMETERS = {name: getattr(passwords, name) for name in ("PASSES", "MEMORY_KIB")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def real_parameters(cheap_hashes: None) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name, value in REAL_PARAMETERS.items():
+            monkeypatch.setattr(passwords, name, value)
+        yield
 
 
 class CountingHasher(PasswordHasher):
