@@ -82,11 +82,12 @@ def purge_events(database: Database, retention_days: int) -> bool:
 
 def consent(connection: Connection, person: Person) -> ConsentState | None:
     """Return the person's consent, or None for a deleted account."""
-    if isinstance(person, AnalyticsAccount):
-        _add_account(connection, person.user_id)
-        row = _row(connection, person)
-        return _consent(row) if row else None
     row = _row(connection, person)
+    if isinstance(person, AnalyticsAccount):
+        if row is None:  # reads of the others also work on a read-only database
+            _add_account(connection, person.user_id)
+            row = _row(connection, person)
+        return _consent(row) if row else None
     if row is None:
         return ConsentState(person.pseudonym, version=0, is_granted=True)
     is_in_flight = row.fenced_at is not None and now(connection) < row.fenced_at + IN_FLIGHT
