@@ -111,4 +111,5 @@ def _parse_local(text: str, roots: Sequence[Path]) -> Address:
         raise AddressRefused("There is no git repository at this path, or the path is not below an allowed folder.")
     if len(str(path).encode()) > MAX_LENGTH:
         raise AddressRefused(f"The path must not be longer than {MAX_LENGTH} bytes.")
-    return Address(str(path), path.name.removesuffix(".git")[:MAX_NAME_LENGTH] or str(path), repository=repository)
+    name = path.name.removesuffix(".git") or path.parent.name or str(path)  # a link may lead to a folder ".git"
+    return Address(str(path), name[:MAX_NAME_LENGTH], repository=repository)

@@ -6,6 +6,7 @@ import click
 from flask.cli import with_appcontext
 
 from app.auth.service import Accounts
+from app.core.errors import NotFound
 from app.core.extensions import extension
 from app.database.cli import UnknownAccount, Utf8Text, database_of_command
 from app.notifications.service import Notifications
@@ -29,4 +30,7 @@ def notify(email: str, message: str, count: int, rate: float | None) -> None:
         for number in range(count):
             if rate:
                 time.sleep(max(0.0, started + number / rate - time.monotonic()))
-            click.echo(notifications.send(user.id, "message", message, {}).seq)
+            try:
+                click.echo(notifications.send(user.id, "message", message, {}).seq)
+            except NotFound:  # deleted in the meantime
+                raise UnknownAccount(email) from None

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from app.core.errors import NotFound
 from app.core.messages import Message, Publish, user_room
 from app.database.batches import run_batches
 from app.database.engine import Database
@@ -47,10 +48,12 @@ class Notifications:
         self._publish([_message(user_id, "export", export=export)])
 
     def send(self, user_id: int, type: str, title: str, data: dict[str, Any]) -> Notification:
-        """Store and push one notification."""
-        (notification,) = self._database.run(store.add, [user_id], type, title, data)
-        self.push([notification])
-        return notification
+        """Store and push one notification. Raises NotFound if the account has been deleted."""
+        added = self._database.run(store.add, [user_id], type, title, data)
+        if not added:
+            raise NotFound("This account has been deleted.")
+        self.push(added)
+        return added[0]
 
     def inbox(self, user_id: int) -> Inbox:
         return self._database.run(store.inbox, user_id)

@@ -171,6 +171,12 @@ def test_local_path_is_limited_in_bytes(tmp_path: Path) -> None:
     assert error_of(f"{tmp_path}/link", [tmp_path]) == f"The path must not be longer than {MAX_LENGTH} bytes."
 
 
+def test_name_of_a_linked_git_folder_is_the_folder_above_it(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet", "project")
+    (tmp_path / "link").symlink_to(tmp_path / "project" / ".git")
+    assert parse(f"{tmp_path}/link", [tmp_path]).name == "project"
+
+
 def test_error_of_a_local_path_reveals_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")

@@ -32,6 +32,16 @@ def test_unknown_account_gives_one_line(app: Flask, command: list[str]) -> None:
     assert (result.exit_code, result.output) == (1, expected)
 
 
+def test_account_that_is_deleted_while_it_is_notified_gives_one_line(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    accounts = app.extensions["accounts"]
+    found = accounts.by_email(EMAIL)
+    accounts.delete_without_password(found.id)
+    monkeypatch.setattr(accounts, "by_email", lambda _: found)
+    result = app.test_cli_runner().invoke(args=["notify", EMAIL, "message"])
+    expected = f"Error: there is no account with the e-mail address {EMAIL}; check the spelling\n"
+    assert (result.exit_code, result.output) == (1, expected)
+
+
 def test_text_beyond_ascii_is_accepted(app: Flask) -> None:
     result = app.test_cli_runner().invoke(args=["notify", EMAIL, "größer 🐎"])
     assert (result.exit_code, result.output) == (0, "1\n")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -180,6 +181,15 @@ def test_requested_analyses_go_before_daily_ones_and_users_take_turns(both: Data
         order.append(by_id[lease.job_id])
     assert "".join(order) == "abcabaa--"
     assert both.run(store.claim, 4711, "late") is None
+
+
+@pytest.mark.parametrize("both", ["postgresql"], indirect=True)  # SQLite runs one transaction after the other
+def test_concurrent_workers_claim_different_analyses(both: Database) -> None:
+    waiting = {started(both, new_repository(both, url=f"https://example.org/{number}")).id for number in range(20)}
+    with ThreadPoolExecutor(5) as workers:
+        leases = list(workers.map(lambda number: both.run(store.claim, 4711, str(number)), range(25)))
+    assert {lease.job_id for lease in leases if isinstance(lease, AnalysisLease)} == waiting
+    assert leases.count(None) == 5
 
 
 def test_new_user_joins_the_current_turn(both: Database) -> None:
