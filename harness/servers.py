@@ -361,7 +361,7 @@ class PostgresServer(Server):
         """Make a database read-only for new connections during the block and close the others, as a demoted primary does."""
         name = url.rpartition("/")[2]
         self._execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        self._execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", name)
+        self._execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", name)
         try:
             yield
         finally:

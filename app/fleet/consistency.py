@@ -8,8 +8,9 @@ from typing import Any
 import gevent
 from sqlalchemy.exc import DBAPIError
 
-from app.core.errors import Unavailable, cause_of
+from app.core.errors import Unavailable
 from app.core.instance import Instance
+from app.core.tasks import InstanceTask
 from app.database.engine import Database, DatabaseReadOnly
 from app.fleet import sql_heartbeat
 from app.fleet.sql_heartbeat import SqlHeartbeat
@@ -46,7 +47,7 @@ class ConsistencyCheck:
         self._duplicate: dict[str, Any] | None = None
         self._connection_limit = 0
         self._exceeds_limit = False
-        self._is_failing = False
+        self._task = InstanceTask("sql heartbeat", HEARTBEAT_SECONDS)
 
     def run(self) -> None:
         while self._lifecycle.phase != STOPPED:
@@ -60,14 +61,10 @@ class ConsistencyCheck:
             if not self._connection_limit:
                 self._connection_limit = self._database.run(sql_heartbeat.connection_limit)
             self._heartbeats = self._exchange(own)
-        except Unavailable as error:  # the probe of the database logs it
-            log.debug("could not store the SQL heartbeat: %s", cause_of(error))
-        except DBAPIError as error:  # the schema is too old
-            if not self._is_failing:
-                log.warning("could not store the SQL heartbeat: %s", str(error.orig).partition("\n")[0])
-            self._is_failing = True
+        except (Unavailable, DBAPIError) as error:  # DBAPIError: the schema is too old
+            self._task.fail(error)
         else:
-            self._is_failing = False
+            self._task.succeed()
             self._check_connections()
 
     def _exchange(self, own: SqlHeartbeat) -> list[SqlHeartbeat]:

@@ -11,6 +11,7 @@ from app.core import metrics
 from app.core.errors import NotFound, Unavailable
 from app.core.instance import Instance
 from app.core.keyring import Keyring
+from app.core.tasks import InstanceTask
 from app.core.timestamps import iso
 from app.fleet.consistency import ConfigMismatch, ConsistencyCheck, settings_mismatches
 from app.fleet.store import Registry
@@ -49,6 +50,7 @@ class FleetMembership:
         self._has_left = False
         self._reported_drained = False
         self._stops: dict[str, int] | None = None
+        self._task = InstanceTask("registry", HEARTBEAT_SECONDS)
 
     def run(self) -> None:
         while not self._has_left:
@@ -62,8 +64,10 @@ class FleetMembership:
         try:
             with self._sending:
                 self.refresh(self._registry)
-        except Unavailable:
+        except Unavailable as error:
+            self._task.fail(error)
             return False
+        self._task.succeed()
         return True
 
     def refresh(self, registry: Registry) -> None:

@@ -9,6 +9,7 @@ import gevent
 
 from app.core import metrics
 from app.core.instance import Instance
+from app.core.tasks import InstanceTask
 from app.core.version import VERSION
 from app.fleet.advice import METRICS, Advisor, Sample
 from app.server.lifecycle import Lifecycle
@@ -31,6 +32,7 @@ class Vitals:
         self._measure = measure
         self.count_sockets: Callable[[], int] = lambda: 0  # set when the socket server has been built
         self._advisor = Advisor()
+        self._task = InstanceTask("vitals", SAMPLE_EVERY_SECONDS)
 
     def run(self) -> None:
         while True:
@@ -42,6 +44,7 @@ class Vitals:
         current = {advice.metric for advice in self._advisor.advice()}
         for metric in METRICS:
             metrics.advice.labels(metric).set(metric in current)
+        self._task.succeed()
 
     def describe(self) -> dict[str, Any]:
         advice = [{"instance_id": self._instance.instance_id, **asdict(advice)} for advice in self._advisor.advice()]

@@ -6,6 +6,7 @@ import gevent
 import psutil
 
 from app.core import metrics
+from app.core.tasks import InstanceTask
 from app.health import memory
 from app.health.latency import ResponseTimes
 
@@ -17,6 +18,7 @@ class Load:
 
     def __init__(self) -> None:
         self._process = psutil.Process()
+        self._task = InstanceTask("load", SAMPLE_EVERY_SECONDS)
         self.response_times = ResponseTimes()
         self.cpu_percent = 0.0
         self.memory_percent = 0.0
@@ -42,6 +44,7 @@ class Load:
         metrics.cpu_percent.set(self.cpu_percent)
         metrics.memory_percent.set(self.memory_percent)
         metrics.loop_delay.set(loop_lag_seconds)
+        self._task.succeed()
 
     def describe(self) -> dict[str, float | None]:
         p95 = self.p95_ms

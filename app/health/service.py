@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import gevent
 
 from app.core import metrics
+from app.core.tasks import InstanceTask
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ class Probe:
     _started_at: float | None = None  # of the probe in progress
     _failing_since: float | None = None
     _has_answered: bool = False
+
+    def __post_init__(self) -> None:
+        self._task = InstanceTask(f"probe of {self.name}", PROBE_EVERY_SECONDS)
 
     def run(self) -> None:
         while True:
@@ -104,6 +108,7 @@ class Probe:
             log.info("%s answers again after %.1f s", self.name, self.failing_for)
         self.latency, self._failing_since, self._has_answered = self._waiting, None, True
         metrics.dependency_up.labels(self.name).set(1)
+        self._task.succeed()
         metrics.dependency_latency.labels(self.name).set(self.latency)
 
     def _on_failure(self, error: Exception) -> None:

@@ -13,6 +13,7 @@ import socketio
 from app.core import metrics
 from app.core.errors import Unavailable
 from app.core.messages import user_room
+from app.core.tasks import InstanceTask
 from app.realtime import packets, transport
 from app.realtime.token_bucket import TokenBucket
 
@@ -104,6 +105,7 @@ class Connections:
         self._drain_rate = drain_rate
         self._rooms = rooms
         self._by_sid: dict[str, Connection] = {}
+        self._task = InstanceTask("maintenance of sockets", MAINTENANCE_SECONDS)
         self._by_user: ConnectionIndex[int] = ConnectionIndex()
         self._by_session: ConnectionIndex[str] = ConnectionIndex()
 
@@ -191,8 +193,10 @@ class Connections:
                 if time.monotonic() - sessions_checked_at > SESSION_CHECK_SECONDS:
                     sessions_checked_at = time.monotonic()
                     self.end_invalid_sessions(valid_identities)
-            except Unavailable:
-                log.debug("skipped a check of the sockets: a store is unavailable")
+            except Unavailable as error:
+                self._task.fail(error)
+            else:
+                self._task.succeed()
             self.remove_stale()
 
     def compare_heads(self, heads: Heads) -> None:

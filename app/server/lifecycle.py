@@ -9,6 +9,7 @@ import gevent
 
 from app.core import metrics
 from app.core.errors import Unavailable, cause_of
+from app.core.tasks import InstanceTask
 from app.server.stop_report import CLEAN, StopReport
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class Lifecycle:
     def watch(self) -> None:
         """Update the metric and log each change of readiness until the instance stops."""
         last_logged: str | None = None
+        task = InstanceTask("readiness watch", WATCH_SECONDS)
         gevent.sleep(WATCH_SECONDS)
         while self.phase in (STARTING, READY):
             reasons = "; ".join(self.check_readiness())
@@ -120,6 +122,7 @@ class Lifecycle:
                 else:
                     log.info("instance is ready")
             last_logged = without_durations
+            task.succeed()
             gevent.sleep(WATCH_SECONDS)
 
     def start(self) -> None:

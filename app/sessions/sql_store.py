@@ -11,6 +11,7 @@ from app.database.engine import Database
 from app.database.schema import session_fields, sessions, users
 from app.sessions.store import MAX_SESSIONS_PER_USER, FieldChange, Fields, Owner, key_ids
 
+SCAN_BATCH = 500  # sessions read in one transaction
 EXPIRED_PER_SIGN_IN = 100  # expired sessions that a new one removes: more than are added, and few enough for a request
 
 
@@ -46,7 +47,10 @@ class SqlSessionStore:
         return self._database.run(_destroy_all, user_id, keep)
 
     def key_ids_in_use(self) -> Iterator[frozenset[str]]:
-        return map(key_ids, self._database.run(_records, sessions.c.expires_at > datetime.now(UTC)).values())
+        last = ""
+        while keys := self._database.run(_live_keys_after, last, SCAN_BATCH):
+            last = keys[-1]
+            yield from map(key_ids, self._database.run(_records, sessions.c.key.in_(keys)).values())
 
 
 def _expiry(ttl: int) -> datetime:
@@ -62,6 +66,11 @@ def _load(connection: Connection, key: str) -> Fields | None:
 def _existing(connection: Connection, keys: Sequence[str]) -> set[str]:
     live = sessions.c.key.in_(keys) & (sessions.c.expires_at > datetime.now(UTC))
     return set(connection.execute(select(sessions.c.key).where(live)).scalars())
+
+
+def _live_keys_after(connection: Connection, key: str, limit: int) -> Sequence[str]:
+    following = select(sessions.c.key).where(sessions.c.key > key, sessions.c.expires_at > datetime.now(UTC))
+    return connection.execute(following.order_by(sessions.c.key).limit(limit)).scalars().all()
 
 
 def _create(connection: Connection, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:

@@ -10,6 +10,7 @@ import redis
 
 from app.core.keyring import Keyring, key_id
 from app.redis.multiplexed import MultiplexedRedis
+from app.sessions import sql_store
 from app.sessions.cipher import CorruptRecord, RecordCipher
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.store import (
@@ -253,6 +254,13 @@ def test_key_ids_in_use_are_listed_per_record(store: SessionStore) -> None:
     store.create(TWO, {"name": sealed(old)}, TTL, None, None)
     expected = [{key_id(old)}, {key_id(new), key_id(old), signing}]
     assert sorted(store.key_ids_in_use(), key=len) == expected
+
+
+def test_key_ids_are_read_in_batches(sqlite_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_store, "SCAN_BATCH", 2)
+    for number in range(5):
+        create(sqlite_backend.store, record_key(str(number)))
+    assert len(list(sqlite_backend.store.key_ids_in_use())) == 5
 
 
 def test_garbage_has_no_key_ids() -> None:
