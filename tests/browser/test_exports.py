@@ -1,15 +1,13 @@
 """Exports on an open page: requested, awaited and downloaded, with and without scripts."""
 
 from pathlib import Path
-from typing import Literal
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from harness.servers import Instance, promote
 from tests.browser.conftest import ANALYSIS_MS, HeldGit, MakeRepository, Visit, open_account
 from tests.browser.test_live import expect_live
-from tests.browser.test_pages import GROUND, LEGIBILITY, PHONE
+from tests.browser.test_pages import assert_fits_a_phone, assert_legible_in_light_and_dark
 
 ORDER = {"from": "2026-01-01", "to": "2026-02-01", "format": "csv"}
 HEADER = "id,occurred_at,name,category,properties"
@@ -75,13 +73,11 @@ def test_export_is_requested_without_scripts(visit: Visit, instance: Instance) -
     expect(page.get_by_role("listitem")).to_contain_text("1 February 2026")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_exports_page_is_legible_and_fits_a_phone(visit: Visit, instance: Instance, scheme: Literal["light", "dark"]) -> None:
-    page = visit(viewport=PHONE, color_scheme=scheme)
+def test_exports_page_is_legible_and_fits_a_phone(visit: Visit, instance: Instance) -> None:
+    page = visit()
     open_exports(page, instance)
     order(page)
     page.reload()
     expect(page.get_by_role("listitem")).to_have_count(1)
-    expect(page.locator("body")).to_have_css("background-color", GROUND[scheme])
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    assert page.evaluate(LEGIBILITY) == []
+    assert_fits_a_phone(page)
+    assert_legible_in_light_and_dark(page)

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, ViewportSize, expect
 
 from tests.browser.conftest import PASSWORD, MakeRepository, Visit, analysed, new_email, open_account
 
 LEGIBILITY = Path(__file__).with_name("legibility.js").read_text()
-PHONE = {"width": 360, "height": 740}
+PHONE: ViewportSize = {"width": 360, "height": 740}
 LONG_NAME = "averylongnamewithoutaplacewherealinecouldbreak"
 UNLABELLED = "fields => fields.filter(field => field.labels.length === 0).map(field => field.name)"
 
 Go = Callable[[Page], object]
+Scheme = Literal["light", "dark"]
 
 
 def go_to(path: str) -> Go:
@@ -75,42 +77,20 @@ PAGES = {
     "error": go_to("/nowhere"),
 }
 
-GROUND = {"light": "rgb(243, 247, 245)", "dark": "rgb(10, 21, 19)"}
-
-every_page = pytest.mark.parametrize("go", PAGES.values(), ids=PAGES.keys())
+GROUND: dict[Scheme, str] = {"light": "rgb(243, 247, 245)", "dark": "rgb(10, 21, 19)"}
 
 
-@every_page
-def test_page_fits_a_phone(visit: Visit, go: Go) -> None:
-    page = visit(viewport=PHONE)
-    go(page)
-    page.wait_for_load_state()  # of a page that a form led to; with its stylesheet
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-
-
-@every_page
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_is_legible_in_light_and_dark(visit: Visit, go: Go, scheme: str) -> None:
-    page = visit(color_scheme=scheme)
-    go(page)
-    expect(page.locator("body")).to_have_css("background-color", GROUND[scheme])
-    assert page.evaluate(LEGIBILITY) == []
-
-
-@every_page
-def test_page_has_landmarks_one_heading_and_labels(visit: Visit, go: Go) -> None:
+@pytest.mark.parametrize("go", PAGES.values(), ids=PAGES.keys())
+def test_page_is_accessible_and_fits_a_phone(visit: Visit, go: Go) -> None:
     page = visit()
     go(page)
     for landmark in ("banner", "main", "contentinfo"):
         expect(page.get_by_role(landmark)).to_have_count(1)
     expect(page.get_by_role("heading", level=1)).to_have_count(1)
-    assert page.locator("input:visible").evaluate_all(UNLABELLED) == []
-
-
-@every_page
-def test_skip_link_is_the_first_stop_of_the_keyboard(visit: Visit, go: Go) -> None:
-    page = visit()
-    go(page)
+    page.wait_for_load_state()  # of a page that a form led to; with its stylesheet
+    assert_legible_in_light_and_dark(page)
+    assert_fits_a_phone(page)
+    assert_fields_have_labels(page)
     skip = page.get_by_role("link", name="Skip to content")
     skip.focus()
     expect(skip).to_be_in_viewport()
@@ -118,19 +98,38 @@ def test_skip_link_is_the_first_stop_of_the_keyboard(visit: Visit, go: Go) -> No
     expect(page.get_by_role("main")).to_be_focused()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_with_reports_fit_and_are_legible(visit: Visit, make_repository: MakeRepository, scheme: str) -> None:
-    page = visit(viewport=PHONE, color_scheme=scheme)
+def assert_legible_in_light_and_dark(page: Page) -> None:
+    for scheme, ground in GROUND.items():
+        page.emulate_media(color_scheme=scheme)
+        expect(page.locator("body")).to_have_css("background-color", ground)
+        assert page.evaluate(LEGIBILITY) == [], f"{page.url}, {scheme}"
+
+
+def assert_fits_a_phone(page: Page) -> None:
+    assert_fits(page, PHONE)
+
+
+def assert_fits(page: Page, size: ViewportSize) -> None:
+    page.set_viewport_size(size)
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], page.url
+
+
+def assert_fields_have_labels(page: Page) -> None:
+    assert page.locator("input:visible, select:visible").evaluate_all(UNLABELLED) == [], page.url
+
+
+def test_pages_with_reports_are_accessible_and_fit_a_phone(visit: Visit, make_repository: MakeRepository) -> None:
+    page = visit()
     open_account(page)
     analysed(page, make_repository())
     one = page.url.rpartition("/")[2]
-    analysed(page, make_repository(f"{LONG_NAME}{LONG_NAME}-{scheme}"))
+    analysed(page, make_repository(LONG_NAME * 2))
     other = page.url.rpartition("/")[2]
     for path in ("/", f"/repositories/{other}", f"/compare?ids={one},{other}", "/notifications"):
         page.goto(path)
-        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
-        assert page.evaluate(LEGIBILITY) == [], path
-        assert page.locator("input:visible, select:visible").evaluate_all(UNLABELLED) == [], path
+        assert_fits_a_phone(page)
+        assert_legible_in_light_and_dark(page)
+        assert_fields_have_labels(page)
 
 
 def test_reduced_motion_is_respected(visit: Visit) -> None:
