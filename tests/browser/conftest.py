@@ -170,6 +170,7 @@ def _complaint(message: ConsoleMessage, also_expected: tuple[str, ...]) -> list[
         "the server responded with a status of",
         "net::ERR_CONNECTION_",
         "closed before the connection is established",
+        "Connection closed before receiving a handshake response",
         "Error during WebSocket handshake: Unexpected response code: 50",  # a proxy's, in the place of such an instance
     )
     is_expected = any(words in message.text for words in (*expected, *also_expected))
