@@ -42,7 +42,7 @@ def hopping(users: list[Hopper]) -> Iterator[list[str]]:
     over = threading.Event()
 
     def hop(user: Hopper) -> None:
-        while not over.wait(0.02):
+        while not over.wait(0.1):
             answer = user.get("/api/auth/me")
             if answer.status_code != 200:
                 faults.append(f"{answer.headers['X-Instance-Id']}: {answer.status_code} {answer.text}")

@@ -77,8 +77,8 @@ class Reader:
             r"^redis-server ": f"redis-server --bind 127.0.0.1 --port {redis} ",
             # What the test run has installed already.
             r"\bmake (run|fleet)\b": r"make --old-file=installed \1",
-            # Tests that ran tests would take twice as long: here they are only found.
-            r'\bmake test ARGS="(.+)"': r"pytest --collect-only --quiet \1",
+            # Tests that ran tests would take twice as long: here they only have to exist.
+            r'\bmake test ARGS="(.+)"': r"ls \1",
             # test_rehearsal.py runs it; here it takes as long as all the rest.
             r"\brehearse$": "rehearse" if FULL else "rehearse --help",
         }.items():
