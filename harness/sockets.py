@@ -188,7 +188,6 @@ class WebSocket:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(10)
-        self.socket.connect(("127.0.0.1", server.port))
         self._read = b""
         fields = {
             "Host": f"127.0.0.1:{server.port}",
@@ -200,8 +199,9 @@ class WebSocket:
             **(headers or {}),
         }
         lines = [f"GET {HANDSHAKE}websocket{query} {protocol}", *(f"{name}: {value}" for name, value in fields.items() if value)]
-        self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
         try:
+            self.socket.connect(("127.0.0.1", server.port))
+            self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
             self.head = self._until(b"\r\n\r\n").decode()
         except BaseException:
             self.socket.close()

@@ -27,6 +27,7 @@ HEAD_SECONDS = 20.0
 HANDSHAKE_TIMEOUT_SECONDS = 10.0  # from the start of a connection to its Socket.IO connect
 OPENED_AT = "reporadar.opened_at"  # key in a handshake's environ: the start of the connection on the monotonic clock
 IDENTITY = "reporadar.identity"  # key in a handshake's environ: an Identity, or None
+RATE = "reporadar.rate"  # key in a handshake's environ: the TokenBucket of the client's events and Socket.IO connects
 OPENED_BY = "reporadar.opened_by"  # key in a handshake's environ: the store keys of its session cookies
 SESSION_END_GRACE_SECONDS = 2.0  # for the client to disconnect by itself after `session_ended`
 PLANNED_SHARE = 0.85  # of the time for a drain; clients that remain then are disconnected at once

@@ -20,10 +20,21 @@ from app.core.logs import ThrottledLog
 from app.core.messages import ALL_INSTANCES, Message, user_room
 from app.http.security import is_cross_site
 from app.realtime import transport
-from app.realtime.connections import IDENTITY, Connection, Connections, Delivery, Identity, ValidIdentities
+from app.realtime.connections import (
+    CLIENT_EVENTS_BURST,
+    CLIENT_EVENTS_PER_SECOND,
+    IDENTITY,
+    RATE,
+    Connection,
+    Connections,
+    Delivery,
+    Identity,
+    ValidIdentities,
+)
 from app.realtime.handshake_guard import HandshakeGuard
 from app.realtime.message_queue import MessageQueue
 from app.realtime.packets import ClientPacket
+from app.realtime.token_bucket import TokenBucket
 from app.realtime.websocket import MAX_MESSAGE_BYTES
 from app.server.lifecycle import Lifecycle
 from app.sessions.cookie import read_session_ids
@@ -36,6 +47,8 @@ if TYPE_CHECKING:
 log = ThrottledLog(logging.getLogger(__name__))
 
 PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS = 25, 20  # below the idle timeout of proxies, which is 55 s and more
+
+TOO_MANY_MESSAGES = "Too many messages. Wait a moment and try again."
 
 ClientEventHandler = Callable[[Connection, Any], dict[str, Any]]  # takes the data of the event, returns the acknowledgement
 
@@ -102,7 +115,7 @@ def on_client_event(socketio: SocketIO, event: str, handler: ClientEventHandler)
     def acknowledge(sid: str, data: Any = None, *_: Any) -> dict[str, Any]:
         connection = connections[sid]
         if not connection.rate.take() or connections.is_congested(connection):
-            return {"ok": False, "error": "Too many messages. Wait a moment and try again."}
+            return {"ok": False, "error": TOO_MANY_MESSAGES}
         try:
             return handler(connection, data)
         except Problem as problem:
@@ -147,8 +160,13 @@ def _handle_connections(
         identity: Identity | None = handshake[IDENTITY]
         if identity is None:
             raise ConnectionRefusedError("unauthorized")
+        # It belongs to the Engine.IO connection: a client that disconnects and connects over it again does not get a new one.
+        rate = handshake.setdefault(RATE, TokenBucket(CLIENT_EVENTS_PER_SECOND, CLIENT_EVENTS_BURST))
+        if not rate.take():
+            raise ConnectionRefusedError(TOO_MANY_MESSAGES)
         room = user_room(identity.user_id)
         connection = connections.create(sid, identity)
+        connection.rate = rate
         delivery = notifications.create_delivery(
             identity.user_id,
             _parse_after(auth),

@@ -5,13 +5,20 @@ from __future__ import annotations
 import gc
 import os
 from typing import Any
+from urllib.parse import urlsplit
 
+import engineio
 import gevent
+import psutil
 
 from app import create_app
 from app.core import config, logs
 from app.realtime import websocket
+from app.realtime.connections import Connection
 from app.realtime.handshake_guard import HandshakeGuard
+from app.realtime.websocket import WebSocket
+
+EngineSocket = engineio.server.socket.Socket
 
 settings = config.from_environment_or_exit()
 logs.configure(settings.log_format, settings.log_level)
@@ -51,17 +58,38 @@ def tables() -> dict[str, int]:
     }
 
 
+def remains() -> dict[str, int]:
+    """0 some time after the last client: rooms are left after 5 s, and Engine.IO goes through a copy of its table for 20 s."""
+    queue = app.extensions["socketio"].server.manager
+    return {
+        "subscriptions.state": len(queue._subscriptions._state) - 1,
+        "objects.Connection": alive(Connection),
+        "objects.WebSocket": alive(WebSocket),
+        "objects.EngineSocket": max(0, alive(EngineSocket) - 1),  # the monitor of Engine.IO keeps the last one in a variable
+    }
+
+
+def alive(kind: type[Any]) -> int:
+    return sum(type(one) is kind for one in gc.get_objects())
+
+
 def process() -> dict[str, int]:
     """Numbers that are not 0 in an idle instance. The request that asks has a connection and a greenlet."""
     greenlets = [one for one in gc.get_objects() if isinstance(one, gevent.Greenlet) and not one.dead]
     return {
         "greenlets": len(greenlets),
-        "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
+        "descriptors": len(os.listdir("/proc/self/fd")) - pooled_connections(),  # noqa: PTH208
         "connections": app.extensions["lifecycle"].count_connections(),
     }
+
+
+def pooled_connections() -> int:
+    """Connections to Redis and the database, whose number the pools limit."""
+    stores = {urlsplit(url).port for url in (settings.redis_url or "", settings.database_url)}
+    return sum(bool(one.raddr) and one.raddr.port in stores for one in psutil.Process().net_connections("tcp"))
 
 
 @app.get("/counts")
 def counts() -> dict[str, Any]:
     gc.collect()
-    return {"tables": tables(), "process": process()}
+    return {"tables": tables(), "remains": remains(), "process": process()}

@@ -68,15 +68,33 @@ def user(instance: Instance) -> User:
 def _nothing_is_left(instance: Instance) -> Iterator[None]:
     tracebacks = instance.log().count("Traceback")
     yield
-    wait_until(lambda: not any(tables(instance).values()), timeout=15, what=f"empty tables: {tables(instance)}")
+    wait_until_nothing_is_left(instance, 15, "tables")
     assert instance.log().count("Traceback") == tracebacks, instance.log()[-3000:]
 
 
-def tables(instance: Instance) -> dict[str, int]:
+def wait_until_nothing_is_left(instance: Instance, timeout: float, *groups: str) -> None:
+    left: dict[str, int] = {}
+
+    def is_empty() -> bool:
+        left.clear()
+        left.update({name: size for name, size in counts(instance, *groups).items() if size})
+        return not left
+
+    try:
+        wait_until(is_empty, timeout)
+    except AssertionError:
+        raise AssertionError(f"left: {left}") from None
+
+
+def counts(instance: Instance, *groups: str) -> dict[str, int]:
     response = web.get(f"{instance.url}/counts")
     assert response.status_code == 200, instance.log()[-3000:]
-    counts: dict[str, int] = response.json()["tables"]
-    return counts
+    found = response.json()
+    return {name: size for group in groups for name, size in found[group].items()}
+
+
+def tables(instance: Instance) -> dict[str, int]:
+    return counts(instance, "tables")
 
 
 class Client:
@@ -96,6 +114,9 @@ class Client:
     def post(self, body: str) -> int:
         url = f"{self.instance.url}/socket.io/?EIO=4&transport=polling{self.query}"
         return web.post(url, headers=self.cookie, content=body).status_code
+
+    def poll(self) -> str:
+        return web.get(f"{self.instance.url}/socket.io/?EIO=4&transport=polling{self.query}", headers=self.cookie).text
 
     def upgrade(self, *texts: str) -> WebSocket:
         websocket = WebSocket(self.instance, self.user, self.query)
@@ -158,6 +179,14 @@ def test_each_handshake_takes_a_place_whatever_its_headers(instance: Instance, u
                 url = f"{instance.url}/socket.io/?EIO=4&transport=polling&sid={sid}"
                 assert web.post(url, content="1", headers={"Cookie": user.cookie_header} if owner else {}).status_code == 200
         wait_until(lambda: not tables(instance)["handshakes.places"], what="the places")
+
+
+def test_connecting_again_does_not_renew_the_rate_of_events(instance: Instance, user: User) -> None:
+    client = Client(instance, user)
+    for _ in range(2):
+        assert client.post("\x1e".join(["40", "41"] * 50)) == 200
+    wait_until(lambda: '44{"message":"Too many messages' in client.poll(), what="a refused connect")
+    assert client.post("1") == 200
 
 
 def post_both_ways(client: Client) -> None:
