@@ -64,12 +64,13 @@ TAKES_LOCKS = re.compile(r"INSERT|UPDATE|DELETE|FOR (KEY )?SHARE")
 
 @dataclass
 class Scene:
-    """Rows that the operations of a pair compete for. Ada and Bob follow `shared`; only Ada follows `own`."""
+    """Rows that the operations of a pair compete for. Ada and Bob follow `shared`; only Ada follows `own` and `idle`."""
 
     ada: int
     bob: int
     shared: Repository
     own: Repository
+    idle: Repository  # without a live analysis
     analysis: AnalysisLease  # of `shared`
     queued_analysis: int  # of `own`
     export: ExportLease  # of Ada
@@ -131,8 +132,9 @@ def _session_of(user_id: int) -> str:
 OPERATIONS: dict[str, Operation] = {
     "add a repository": lambda side, scene: side.repositories.add(scene.bob, scene.own.url),
     "add a new repository": lambda side, scene: side.repositories.add(scene.ada, f"{scene.own.url}/new"),
-    "analyse": lambda side, scene: side.repositories.analyse(scene.ada, scene.shared.id),
-    "unfollow": lambda side, scene: side.repositories.unfollow(scene.ada, scene.shared.id),
+    "analyse": lambda side, scene: side.repositories.analyse(scene.ada, scene.idle.id),
+    "unfollow": lambda side, scene: side.repositories.unfollow(scene.ada, scene.idle.id),
+    "unfollow a shared repository": lambda side, scene: side.repositories.unfollow(scene.ada, scene.shared.id),
     "cancel": lambda side, scene: side.repositories.cancel(scene.ada, scene.queued_analysis),
     "start daily analyses": lambda side, _: side.analyses.start_due(),
     "claim an analysis": lambda side, scene: side.database.run(side.analyses.claim, scene.queued_analysis, "other"),
@@ -168,7 +170,14 @@ OPERATIONS: dict[str, Operation] = {
     "delete the other account": lambda side, scene: side.accounts.delete_without_password(scene.bob),
 }
 # They take the locks of another operation of the list.
-SIMILAR = ("add a new repository", "analysis fails", "opt in", "delete the other account", "write a part of an export")
+SIMILAR = (
+    "add a new repository",
+    "unfollow a shared repository",
+    "analysis fails",
+    "opt in",
+    "delete the other account",
+    "write a part of an export",
+)
 
 
 def _change_password(connection: Connection, user_id: int) -> None:
@@ -178,8 +187,9 @@ def _change_password(connection: Connection, user_id: int) -> None:
 
 def build(database: Database) -> Scene:
     ada, bob = (database.run(accounts.add, f"{name}@example.org", "hash").id for name in ("ada", "bob"))
-    shared, own = (database.run(repositories.add_repository, f"https://example.org/{name}", name) for name in ("shared", "own"))
-    for user_id, repository in ((ada, shared), (bob, shared), (ada, own)):
+    names = ("shared", "own", "idle")
+    shared, own, idle = (database.run(repositories.add_repository, f"https://example.org/{name}", name) for name in names)
+    for user_id, repository in ((ada, shared), (bob, shared), (ada, own), (ada, idle)):
         database.run(repositories.follow, user_id, repository.id)
     lease = claimed(database, started(database, shared))
     queued = started(database, own)
@@ -187,7 +197,7 @@ def build(database: Database) -> Scene:
     database.run(inbox.add, [ada, bob], "message", "Hello", {})
     consent = database.run(analytics.consent, AnalyticsAccount(ada))
     assert consent is not None
-    scene = Scene(ada, bob, shared, own, lease, queued.id, export, consent)
+    scene = Scene(ada, bob, shared, own, idle, lease, queued.id, export, consent)
     old = [AcceptedEvent(consent.pseudonym, consent.version, scene.event(NOW - timedelta(days=40))) for _ in range(2)]
     database.run(analytics.store_events, old, LONG_AGO)
     store = SqlSessionStore(database)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
@@ -18,7 +19,7 @@ from app.core.errors import Conflict, Invalid, NotFound, NotSignedIn, TooMany
 from app.database.engine import Database
 from app.notifications.service import Notifications
 from app.repositories import service, store
-from app.repositories.service import MAX_COMPARED, Repositories
+from app.repositories.service import MAX_COMPARED, Analysis, Repositories
 from tests.unit.repositories.conftest import Published, claimed, let_time_pass, new_repository, new_user, report, started
 
 FLASK, CLICK = "https://example.org/pallets/flask", "https://example.org/pallets/click"
@@ -115,6 +116,26 @@ def test_limit_of_followed_repositories_holds_for_concurrent_requests(
         attempts = [threads.submit(repositories.add, ada, f"{CLICK}/{number}") for number in range(2)]
     assert [type(attempt.exception()) for attempt in attempts].count(Invalid) == 1
     assert len(repositories.list(ada)) == 2
+
+
+@pytest.mark.parametrize("both", ["postgresql"], indirect=True)
+def test_no_analysis_is_left_if_its_repository_is_unfollowed_when_it_starts(
+    both: Database, repositories: Repositories, ada: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, start_analysis = new_repository(both, ada), store.start_analysis
+    unfollowing = threading.Thread(target=repositories.unfollow, args=(ada, repository.id))
+
+    def unfollow_and_start(*arguments: Any, **options: Any) -> tuple[Analysis, bool]:
+        unfollowing.start()
+        unfollowing.join(0.2)
+        return start_analysis(*arguments, **options)
+
+    monkeypatch.setattr(store, "start_analysis", unfollow_and_start)
+    started = repositories.analyse(ada, repository.id)
+    unfollowing.join()
+    analysis = both.run(store.get_analysis, started.id)
+    assert analysis is not None
+    assert analysis.status == "cancelled"
 
 
 def test_deleted_account_adds_nothing(both: Database, repositories: Repositories, ada: int) -> None:
