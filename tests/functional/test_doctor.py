@@ -473,8 +473,7 @@ def test_slow_redis_is_found(own_redis: RedisServer, database_url: str, seconds:
     with delayed(own_redis.port, seconds) as port:
         environment = fleet_environment(f"redis://127.0.0.1:{port}", database_url)
         found = examine(environment)
-    (line,) = found.lines(status)
-    assert line.startswith("redis answers: "), found.output
+    (line,) = [line for line in found.lines(status) if line.startswith("redis answers: ")]
     assert float(line.split()[2]) >= seconds * 1000
 
 
