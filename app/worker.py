@@ -51,7 +51,8 @@ def create_pool(settings: Config, database: Database, instance_id: str) -> Worke
     signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
     publish = RedisPublisher(redis, signing).publish
     store = EventStore(database, publish, settings.analytics_retention_days)
-    consumer = EventConsumer(store, redis, f"{instance_id}-{secrets.token_hex(4)}")
+    record = SharedTaskRecord(redis)
+    consumer = EventConsumer(store, redis, f"{instance_id}-{secrets.token_hex(4)}", record)
     queues, size = JobQueues(redis_broker(redis)), min(MAX_CONCURRENT_JOBS, os.cpu_count() or 1)
     return create_worker_pool(
         settings,
@@ -60,7 +61,7 @@ def create_pool(settings: Config, database: Database, instance_id: str) -> Worke
         queues,
         size,
         background_workers=[consumer],
-        task_record=SharedTaskRecord(redis),
+        task_record=record,
     )
 
 

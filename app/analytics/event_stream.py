@@ -21,6 +21,7 @@ from app.analytics.events import Event
 from app.analytics.store import AcceptedEvent, EventStore
 from app.core import metrics
 from app.core.errors import Invalid, Unavailable, cause_of
+from app.jobs.task_record import LocalTaskRecord, TaskRecord
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ STREAM, GROUP = "analytics:events", "workers"
 DEAD_LETTERS = "analytics:poison"  # entries that can never be stored, for an operator to inspect
 MAX_DEAD_LETTERS = 1000
 DEAD_LETTERS_TTL_SECONDS = 7 * 86_400  # after the last one
+TASK, RECORD_INTERVAL_SECONDS = "store_events", 5.0
 BLOCK_MS = 500  # must be less than the timeout of the Redis client
 BATCH = 500
 STORE_TIMEOUT_SECONDS = 10.0
@@ -72,8 +74,10 @@ class BatchOutcome:
 class EventConsumer:
     """One consumer of the stream: reads entries, stores their events in batches, and acknowledges them after the commit."""
 
-    def __init__(self, store: EventStore, client: redis.Redis, name: str) -> None:
+    def __init__(self, store: EventStore, client: redis.Redis, name: str, record: TaskRecord | None = None) -> None:
         self._store = store
+        self._record = record or LocalTaskRecord()
+        self._recorded_at = -math.inf
         self._client = client
         self._name = name
         self._stop = threading.Event()
@@ -87,10 +91,12 @@ class EventConsumer:
 
     def run(self) -> None:
         """Process batches until `stop` is called."""
+        self._record.start(TASK, RECORD_INTERVAL_SECONDS)
         delay = RETRY_SECONDS
         while not self._stop.is_set():
             try:
                 count = self.process_batch()
+                self._record_success()
             except (Unavailable, redis.RedisError) as error:
                 log.warning("cannot store events, retrying in %s s: %s", RETRY_SECONDS, cause_of(error) or type(error).__name__)
                 self._stop.wait(RETRY_SECONDS)
@@ -102,6 +108,11 @@ class EventConsumer:
                 delay = RETRY_SECONDS if count else delay
                 if count < BATCH:
                     self._stop.wait(GATHER_SECONDS)
+
+    def _record_success(self) -> None:
+        if time.monotonic() - self._recorded_at > RECORD_INTERVAL_SECONDS:
+            self._recorded_at = time.monotonic()
+            self._record.succeed(TASK, RECORD_INTERVAL_SECONDS)
 
     def process_batch(self) -> int:
         """Read, store and acknowledge a batch. Returns how many entries were read.

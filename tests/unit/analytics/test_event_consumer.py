@@ -307,3 +307,22 @@ def test_idle_consumers_are_deleted(
     make("alive")
     names = {consumer["name"] for consumer in redis_client.xinfo_consumers(STREAM, GROUP)}
     assert b"ended" not in names
+
+
+def test_last_success_is_recorded(connect_redis: Callable[[], redis.Redis], storage: Storage) -> None:
+    record = FakeTaskRecord()
+    consumer = EventConsumer(storage, connect_redis(), "one", record)  # type: ignore[arg-type]
+    with running(consumer):
+        wait_until(lambda: record.calls[-1:] == ["succeed store_events"], 10, "the first batch")
+    assert record.calls[0] == "start store_events"
+
+
+class FakeTaskRecord:
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def start(self, task: str, interval: float) -> None:
+        self.calls.append(f"start {task}")
+
+    def succeed(self, task: str, interval: float) -> None:
+        self.calls.append(f"succeed {task}")

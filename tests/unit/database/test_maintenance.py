@@ -39,6 +39,8 @@ LONG_AGO = OLDEST - timedelta(days=365)
 # period or a pause of all workers.
 FILL = """
 SET LOCAL session_replication_role = replica;
+SET LOCAL jit = off;
+SET LOCAL default_statistics_target = 10;
 INSERT INTO sessions (key, user_id, created_at, expires_at)
   SELECT 'session:' || n, n, now(), now() + interval '1 second' * (:middle - n) FROM generate_series(:first, :last) n;
 INSERT INTO inboxes (user_id, head, read_up_to) SELECT n, 10, 0 FROM generate_series(:first, :last) n
@@ -57,10 +59,10 @@ INSERT INTO heartbeats (nonce, instance_id, is_ready, seen_at)
 INSERT INTO analytics_people (pseudonym, opted_out, version, created_at)
   SELECT 'v' || n, false, 0, now() - interval '14 days' * n / :last FROM generate_series(:first, :last) n;
 INSERT INTO analytics_events (person, event_id, name, category, path, properties, occurred_at)
-  SELECT 'v' || n % 1000, n, 'kind', 'test', '/' || n % 50, '{}', :oldest + interval '1 minute' * (n - :middle)
+  SELECT 'v' || n % 100, n, 'kind', 'test', '/' || n % 50, '{}', :oldest + interval '1 minute' * (n - :middle)
   FROM generate_series(:first, :last) n;
 INSERT INTO analytics_visits (grain, start, person)
-  SELECT grain, date_trunc(grain, :oldest + interval '1 minute' * (n - :middle), 'UTC'), 'v' || n % 1000
+  SELECT grain, date_trunc(grain, :oldest + interval '1 minute' * (n - :middle), 'UTC'), 'v' || n % 100
   FROM generate_series(:first, :last) n, unnest(ARRAY['hour', 'day']) grain ON CONFLICT DO NOTHING;
 INSERT INTO analytics_visitors (grain, start, visitors)
   SELECT grain, start, count(*) FROM analytics_visits GROUP BY 1, 2 ON CONFLICT DO NOTHING;
