@@ -171,7 +171,7 @@ def test_probe_rate_is_independent_of_the_request_rate(fleet: StoreFleet) -> Non
         for _ in range(200):
             assert user.get("/health").status_code == 200
         seconds = time.monotonic() - started
-    assert sum(command.text == "PING" for command in commands) <= seconds / 0.5 + 1
+    assert sum(command.text == "PING" for command in commands) <= seconds / 0.5 + 2  # the message queue sends one as well
 
 
 def test_connections_carry_the_instance_name(fleet: StoreFleet) -> None:
