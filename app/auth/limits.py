@@ -9,16 +9,21 @@ import hashlib
 import hmac
 import math
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import redis
 
 from app.core.config_parsers import RateLimit
+from app.core.errors import Unavailable
 from app.core.keyring import Keyring
 from app.redis.client import PooledRedis, available
 from app.redis.scripts import load_script
+
+MAX_UNANSWERED = 1000  # attempts whose outcome Redis did not tell; kept until it answers again
 
 Buckets = Mapping[str, RateLimit]  # name, such as "login:account:ada@example.org" -> limit
 
@@ -35,18 +40,41 @@ class RedisRateLimiter:
         self._commands = PooledRedis(client)
         self._signing = signing
         self._acquire = client.register_script(load_script(__file__, "acquire_rate_limit"))
+        self._unanswered: deque[tuple[Buckets, str]] = deque(maxlen=MAX_UNANSWERED)
 
     def acquire(self, buckets: Buckets, token: str) -> int:
         arguments: list[str | int] = [token]
         for limit in buckets.values():
             arguments += [limit.limit, limit.seconds * 1_000_000]
-        with available():
-            microseconds = self._commands.run_script(int, self._acquire, [self._key(name) for name in buckets], arguments)
+        self._release_unanswered()
+        try:
+            with available():
+                microseconds = self._commands.run_script(int, self._acquire, [self._key(name) for name in buckets], arguments)
+        except Unavailable:
+            self._unanswered.append((buckets, token))
+            raise
         return math.ceil(microseconds / 1_000_000)
 
     def release(self, buckets: Buckets, token: str) -> None:
+        try:
+            self._remove([(buckets, token)])
+        except Unavailable:
+            self._unanswered.append((buckets, token))
+            raise
+
+    def _release_unanswered(self) -> None:
+        """Release the attempts of an outage: a frozen Redis carries out later what it has received."""
+        if not self._unanswered:
+            return
+        unanswered = list(self._unanswered)
+        self._remove(unanswered)
+        for attempt in unanswered:
+            with suppress(ValueError):  # a concurrent request has removed it
+                self._unanswered.remove(attempt)
+
+    def _remove(self, attempts: Sequence[tuple[Buckets, str]]) -> None:
         with available():
-            self._commands.execute_all(*[("ZREM", self._key(name), token) for name in buckets])
+            self._commands.execute_all(*[("ZREM", self._key(name), token) for buckets, token in attempts for name in buckets])
 
     def _key(self, name: str) -> str:
         # Hashed, because a name contains an IP or e-mail address. All instances have the same active key.

@@ -11,6 +11,7 @@ import redis
 
 from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter, _Bucket
 from app.core.config_parsers import RateLimit
+from app.core.errors import Unavailable
 from app.core.keyring import Keyring
 from harness.servers import RedisServer, wait_until
 from tests.unit.conftest import Clock
@@ -195,3 +196,31 @@ def test_bucket_names_are_not_readable_in_redis(redis_limiter: RateLimiter, redi
     redis_limiter.acquire(rate, token())
     redis_limiter.release(rate, token())
     assert b"grace@example.org" not in redis_server.dump()
+
+
+@pytest.mark.parametrize("call", ["run_script", "execute_all"])
+def test_attempt_whose_reply_is_lost_does_not_count(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """A frozen Redis carries out the commands that it has received, after the requests have been answered with 503."""
+    limiter, limit = RedisRateLimiter(redis_client, RING), {"a": RateLimit(5, HOUR)}
+    send = getattr(limiter._commands, call)
+
+    def lose_reply(*arguments: object) -> None:
+        if call == "run_script":
+            send(*arguments)
+        raise redis.TimeoutError
+
+    monkeypatch.setattr(limiter._commands, call, lose_reply)
+
+    def attempt() -> None:
+        one = token()
+        limiter.acquire(limit, one)
+        limiter.release(limit, one)
+
+    for _ in range(20):
+        with pytest.raises(Unavailable):
+            attempt()
+    monkeypatch.undo()
+    assert taken(limiter, "a", limit["a"], 10) == 5
+    assert not limiter._unanswered
