@@ -20,12 +20,13 @@ from app.fleet.sql_heartbeat import SqlHeartbeat
 from app.notifications import store as notifications
 from app.repositories import store as repositories
 from app.sessions import sql_store
+from harness.scale import count
 from harness.schema import open_database
 from harness.servers import PostgresServer
 
-SMALL, LARGE = 10_000, 100_000  # rows of each table
+SMALL, LARGE = count(3_000, 10_000), count(30_000, 100_000)  # rows of each table
 MAX_GROWTH = 1.3 * LARGE / SMALL  # sorting grows a little faster than the rows
-MIN_COST = 500.0  # of the planner; below that, the costs are mostly constant
+MIN_COST = LARGE / 200  # of the planner; below that, the costs are mostly constant
 
 QUADRATIC = """
     DELETE FROM notifications a WHERE 1000 <= (SELECT count(*) FROM notifications b WHERE b.user_id = a.user_id AND b.seq > a.seq)
