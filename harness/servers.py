@@ -466,7 +466,11 @@ BEGIN
     SET LOCAL session_replication_role = replica;
     FOR name IN SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
         -- TRUNCATE takes longer than DELETE, unless there were many rows: they would slow down the next tests.
-        EXECUTE CASE WHEN pg_relation_size(name) > 1000000 THEN format('TRUNCATE %s CASCADE', name) ELSE 'DELETE FROM ' || name END;
+        IF pg_relation_size(name) > 1000000 THEN
+            EXECUTE format('TRUNCATE %s CASCADE', name);
+        ELSE
+            EXECUTE 'DELETE FROM ' || name;
+        END IF;
     END LOOP;
     PERFORM setval(quote_ident(sequencename)::regclass, start_value, false) FROM pg_sequences;
 END
