@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, Table, select, up
 from app.database.clock import now
 
 LEASE_DURATION = timedelta(seconds=20)
-# A job that waits is announced again after this pause, and then after as long as it has waited. Its message may be lost, but if
+# A job that waits is enqueued again after this pause, and then after as long as it has waited. Its message may be lost, but if
 # there is a backlog it is not, and more messages would only fill Redis.
 PICKUP_TIMEOUT = timedelta(seconds=20)
 MAX_PICKUP_TIMEOUT = timedelta(minutes=10)
@@ -132,7 +132,7 @@ class Leases:
 
 
 def _pause(row: Row[Any]) -> timedelta:
-    """Return the pause after which a job is announced again: as long as it had waited when it was last announced."""
+    """Return the pause after which a job is enqueued again: as long as it had waited when it was last enqueued."""
     waiting_since: datetime = row.leased_until if row.status == RUNNING else row.requested_at
     dispatched_at: datetime = row.dispatched_at
     return min(max(dispatched_at - waiting_since, PICKUP_TIMEOUT), MAX_PICKUP_TIMEOUT)

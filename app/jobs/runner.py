@@ -25,7 +25,7 @@ RENEWAL_INTERVAL_SECONDS = 1.0  # also the time within which a worker notices th
 SAVE_TIMEOUT_SECONDS = 10.0  # an outcome can come with the notifications of thousands of users
 DATABASE_RETRY_SECONDS = 1.0
 BATCH_SIZE = 100
-MAX_ANNOUNCED = 20  # jobs per sweep that are enqueued again
+MAX_REQUEUED = 20  # jobs per sweep that are enqueued again
 
 Send = Callable[[int, float], None]  # job ID, delay in seconds
 PushNotifications = Callable[[list[Any]], None]
@@ -147,7 +147,7 @@ class JobRunner(ABC, Generic[LeaseType]):
             log.debug("state of %s %d not published: %s", self.kind, lease.job_id, error)
 
     def requeue_lost(self) -> None:
-        for job_id in self._database.run(self._leases.take_lost, MAX_ANNOUNCED):
+        for job_id in self._database.run(self._leases.take_lost, MAX_REQUEUED):
             log.info("%s %d re-enqueued: not picked up in time, or its lease expired", self.kind, job_id)
             self._send(job_id, 0)
 

@@ -378,7 +378,7 @@ def test_backlog_in_redis_does_not_grow_and_new_requests_do_not_wait_for_it(
     for seconds in range(0, 600, 5):
         monkeypatch.setattr(leases, "now", lambda _, seconds=seconds: datetime.now(UTC) + timedelta(seconds=seconds))
         runner.requeue_lost()
-    assert len(waiting) < redis_client.llen("dramatiq:analyses") <= len(waiting) + 5 * job_runner.MAX_ANNOUNCED
+    assert len(waiting) < redis_client.llen("dramatiq:analyses") <= len(waiting) + 5 * job_runner.MAX_REQUEUED
     repository = new_repository(both, bob)
     both.run(store.start_analysis, repository.id, bob)
     runner.run(4711)

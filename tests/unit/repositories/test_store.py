@@ -144,18 +144,18 @@ def test_queued_analysis_without_a_message_is_found_once(both: Database) -> None
     assert both.run(store.leases.take_lost, 10) == []
 
 
-def test_pause_between_two_announcements_grows_with_the_wait(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pause_before_an_analysis_is_enqueued_again_grows_with_the_wait(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     analysis, sweep = started(both, new_repository(both)), timedelta(seconds=20)
-    announced, waited = [], timedelta(0)
+    enqueued, waited = [], timedelta(0)
     while waited < 3 * MAX_PICKUP_TIMEOUT:
         waited += sweep
         monkeypatch.setattr(leases, "now", lambda _, waited=waited: analysis.requested_at + waited)
         if both.run(store.leases.take_lost, 10):
-            announced.append(waited.total_seconds())
-    assert announced == [40, 100, 220, 460, 940, 1560]
+            enqueued.append(waited.total_seconds())
+    assert enqueued == [40, 100, 220, 460, 940, 1560]
 
 
-def test_only_the_next_analyses_are_announced_again(both: Database) -> None:
+def test_only_the_next_analyses_are_enqueued_again(both: Database) -> None:
     """Each message lets the next analysis start, so all others need none."""
     waiting = [started(both, new_repository(both, url=f"https://example.org/{number}")) for number in range(5)]
     for analysis in waiting:
