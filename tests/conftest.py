@@ -4,12 +4,15 @@ import gc
 import os
 import shutil
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from xdist.scheduler import LoadScopeScheduling
 
-from harness.servers import PostgresServer, RedisServer
+from harness.servers import ROOT, PostgresServer, RedisServer
 
 
 @pytest.hookimpl(wrapper=True)
@@ -29,16 +32,25 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if wants_serial and "mark.serial" not in collection_path.read_text() else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that share a module's servers in one process, so that the servers are started once."""
-    for item in items:
-        if isinstance(item, pytest.Function) and _has_module_fixture(item):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "_ModuleScheduling":
+    return _ModuleScheduling(config, log)
 
 
-def _has_module_fixture(item: pytest.Function) -> bool:
-    definitions = item._fixtureinfo.name2fixturedefs.values()
-    return any(fixture.scope == "module" for fixtures in definitions for fixture in fixtures)
+class _ModuleScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps the tests that share a module's servers in one process, so that the servers are started once.
+
+    The `xdist_group` mark would do the same, but xdist 3.8 adds it to an attribute that pytest 9.2 no longer has.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if _has_module_fixture(path) else nodeid
+
+
+@cache
+def _has_module_fixture(path: str) -> bool:
+    return 'scope="module"' in (ROOT / path).read_text()
 
 
 @pytest.fixture(scope="session")

@@ -29,3 +29,4 @@ def test_pages_during_an_outage_of_the_session_store(visit: Visit, database_url:
             redis.start()
             signed_in.goto("/")
             expect(signed_in.get_by_role("heading", level=1)).to_have_text("Your repositories")
+            signed_in.goto("about:blank")  # an open connection would miss the instance, and say so on the console
