@@ -372,10 +372,10 @@ def test_backlog_in_redis_does_not_grow_and_new_requests_do_not_wait_for_it(
     """Ten minutes with many waiting analyses, while no worker is free."""
     queue, ada, bob = JobQueues(redis_broker(redis_client)).analyses, new_user(both), new_user(both, "bob@example.org")
     runner = AnalysisRunner(config.load(embedded), both, notifications, queue.send, process)
-    waiting = [both.run(store.add_repository, f"{URL}/{number}", "many") for number in range(count(100, 3000))]
+    waiting = [both.run(store.add_repository, f"{URL}/{number}", "many") for number in range(count(60, 3000))]
     for number, repository in enumerate(waiting):
         queue.send(both.run(store.start_analysis, repository.id, ada if number < 50 else None)[0].id)
-    for seconds in range(0, 600, 5):
+    for seconds in range(0, 600, 10):
         monkeypatch.setattr(leases, "now", lambda _, seconds=seconds: datetime.now(UTC) + timedelta(seconds=seconds))
         runner.requeue_lost()
     assert len(waiting) < redis_client.llen("dramatiq:analyses") <= len(waiting) + 5 * job_runner.MAX_REQUEUED
