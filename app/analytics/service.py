@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -34,6 +34,7 @@ ERASE_TIMEOUT_SECONDS = 20.0  # enough for a person with 100,000 events
 FULL_RETRY_SECONDS = 5
 MAX_CLOCK_DIFFERENCE = timedelta(seconds=1)
 
+PersonType = TypeVar("PersonType", bound=Person)
 ConsentChange = Callable[[Connection, Person], ConsentState | None]
 
 
@@ -57,7 +58,8 @@ class Analytics:
     def opt_out_status(self, person: Person, *, has_cookie: bool, has_gpc: bool) -> OptOutStatus:
         """An opt-out of the account, by the cookie or by the Sec-GPC header suffices. Raises Unavailable."""
         if isinstance(person, AnalyticsAccount):
-            consent = self.consent(person)
+            # An account without stored consent has never opted out. None is stored here, because the database may be read-only.
+            consent = self._read_consent(person, store.find_consent)
             if consent and not consent.is_granted:
                 return OptOutStatus(True, USER, consent.opted_out_at)
         if has_cookie:
@@ -69,9 +71,14 @@ class Analytics:
 
     def consent(self, person: Person) -> ConsentState | None:
         """Return the person's consent, or None for a deleted account. Raises Unavailable."""
+        return self._read_consent(person, store.consent)
+
+    def _read_consent(
+        self, person: PersonType, read: Callable[[Connection, PersonType], ConsentState | None]
+    ) -> ConsentState | None:
         if cached := self._intake.cached_consent(person):
             return cached
-        consent = self._database.run(store.consent, person)
+        consent = self._database.run(read, person)
         if consent:
             self._intake.accept(person, consent, [])  # caches it
         return consent

@@ -81,17 +81,23 @@ def purge_events(database: Database, retention_days: int) -> bool:
 
 
 def consent(connection: Connection, person: Person) -> ConsentState | None:
-    """Return the person's consent, or None for a deleted account."""
-    row = _row(connection, person)
+    """Return the person's consent, or None for a deleted account. Creates the row of an account."""
     if isinstance(person, AnalyticsAccount):
-        if row is None:  # reads of the others also work on a read-only database
+        found = find_consent(connection, person)
+        if found is None:
             _add_account(connection, person.user_id)
-            row = _row(connection, person)
-        return _consent(row) if row else None
+        return found or find_consent(connection, person)
+    row = _row(connection, person)
     if row is None:
         return ConsentState(person.pseudonym, version=0, is_granted=True)
     is_in_flight = row.fenced_at is not None and now(connection) < row.fenced_at + IN_FLIGHT
     return ConsentState(row.pseudonym, row.version, is_granted=not is_in_flight, opted_out_at=row.fenced_at)
+
+
+def find_consent(connection: Connection, account: AnalyticsAccount) -> ConsentState | None:
+    """Return the stored consent of an account, or None if there is none yet."""
+    row = _row(connection, account)
+    return _consent(row) if row else None
 
 
 def opt_out(connection: Connection, person: Person) -> ConsentState | None:

@@ -424,7 +424,8 @@ def test_read_only_database_serves_reads_and_loses_no_event(fleet: EventFleet) -
             for number in range(30):
                 ids |= accept(user, fleet.instances[number % 3], 5)
             assert web.get(health).status_code == web.get(f"{first.url}/health/ready").status_code == 200
-            assert user.client.get(f"{first.url}/notifications").status_code == 200
+            for path in ("/notifications", "/api/analytics/opt-out"):
+                assert user.client.get(first.url + path).status_code == 200
             refused = user.client.post(f"{first.url}/api/repositories", json={"url": "https://github.com/pallets/flask"})
             assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
             for server in (fleet.instances[2], fleet.workers[0]):  # both start and do what they can

@@ -82,5 +82,6 @@ def test_greedy_connection_does_not_block_others(tmp_path: Path) -> None:
     assert answers_beside_a_greedy_connection(embedded_environment(tmp_path), "wsgi:app") > 10
 
 
+@pytest.mark.serial
 def test_greedy_connection_without_yielding_is_detected(tmp_path: Path) -> None:
     assert answers_beside_a_greedy_connection(embedded_environment(tmp_path), "tests.faults.greedy_connections:app") < 5

@@ -71,13 +71,14 @@ class TestStanding:
         assert ada[0] == bob[0] == "a"
         assert ada != bob
 
-    def test_consent_of_a_known_account_is_read_without_a_write(self, both: Database) -> None:
+    def test_consent_is_found_without_a_write(self, both: Database) -> None:
         """So it can be read on a read-only database."""
-        person = new_account(both)
+        person, unknown = new_account(both), new_account(both, "bob@example.org")
         consent = consent_of(both, person)
         statements: list[str] = []
         listen(both.engine, "before_cursor_execute", lambda *call: statements.append(call[2]))
-        assert consent_of(both, person) == consent
+        assert both.run(store.consent, person) == both.run(store.find_consent, person) == consent
+        assert both.run(store.find_consent, unknown) is None
         assert [text for text in statements if not text.startswith(("SELECT", "BEGIN"))] == []
 
     def test_deleted_account_has_no_consent(self, both: Database) -> None:

@@ -155,8 +155,8 @@ class TestChoice:
         client.put("/api/analytics/opt-out")
         app.extensions["analytics"]._intake._cache.clear()  # as after a while
         asked: list[object] = []
-        standing = store.consent
-        monkeypatch.setattr(store, "consent", lambda *args: asked.append(args) or standing(*args))  # type: ignore[func-returns-value]
+        find = store.find_consent
+        monkeypatch.setattr(store, "find_consent", lambda *args: asked.append(args) or find(*args))  # type: ignore[func-returns-value]
         for _ in range(3):
             assert choice(client)["reason"] == "user"
         assert len(asked) == 1
