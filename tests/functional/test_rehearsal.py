@@ -41,6 +41,7 @@ FAULTS = {
     "session_written_back": "logouts",
 }
 TIMED_FAULTS = {"all_sockets_at_once", "session_written_back"}  # a busy machine may hide them
+LOADS = {"all_sockets_at_once": {"sockets": 80}}  # so many that it exceeds the allowed rate clearly
 
 
 # Keys in Redis that the rehearsal did not create, or that expire soon.
@@ -111,7 +112,7 @@ def test_fleet_without_faults_passes(postgres_server: PostgresServer, tmp_path: 
 def test_each_fault_turns_its_line_red(postgres_server: PostgresServer, tmp_path: Path, fault: str, red: str) -> None:
     application = f"tests.faults.{fault}:app"
     with SupervisedFleet(tmp_path, postgres_server, size=2, application=application, settings=SETTINGS) as fleet:
-        status, card, output = rehearse(fleet, ROLLING_RESTART, restarted=RESTARTED)
+        status, card, output = rehearse(fleet, ROLLING_RESTART, restarted=RESTARTED, **LOADS.get(fault, {}))
         assert (status, card["verdict"]) == (1, "red"), output
         (line,) = [line for line in card["lines"] if line["name"] == red]
         assert not line["ok"], output
