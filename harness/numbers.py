@@ -18,7 +18,7 @@ from app.operations.rehearsal.plan import ROLLING_RESTART, SIGKILL, Plan
 from app.operations.rehearsal.scenario import AFTER_REDIS_SECONDS, Scenario
 from harness.scale import count
 
-REQUESTS, RESTARTS = count(2_000, 18_000), count(1, 3)
+REQUESTS, RESTARTS = count(1_200, 18_000), count(1, 3)
 BEFORE = 500  # requests before all instances were ready, which do not count
 
 

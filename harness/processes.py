@@ -1,5 +1,6 @@
 """Processes that tests start. Signals can reach all descendants, and no process outlives the test run."""
 
+import atexit
 import fcntl
 import os
 import pwd
@@ -250,13 +251,21 @@ class _Guard:
             os.write(self._popen.stdin.fileno(), line.encode())
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
+        guard = subprocess.Popen(
             [sys.executable, "-I", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        atexit.register(_close_guard, guard)
+        return guard
+
+
+def _close_guard(guard: "subprocess.Popen[bytes]") -> None:
+    """End the guard, or Python would warn at its own end that a process is still running."""
+    with suppress(subprocess.TimeoutExpired):
+        guard.communicate(timeout=10)
 
 
 _guard = _Guard()

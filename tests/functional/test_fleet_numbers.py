@@ -18,8 +18,6 @@ from harness.numbers import REQUESTS, RESTARTS
 from harness.scale import ENVIRONMENT, count
 from harness.servers import ROOT, PostgresServer, base_environment
 
-pytestmark = pytest.mark.serial
-
 SETTINGS = {"TRUSTED_PROXIES": "1", "SHUTDOWN_DELAY": "1"}
 FEW_SOCKETS = {"sockets": 30, "requests_per_second": 100, "notifications_per_second": 10}
 SOCKETS = count(100, 300)
@@ -48,6 +46,7 @@ def measure(
     return found
 
 
+@pytest.mark.serial
 def test_rolling_restarts_under_load_fail_no_request(fleet: SupervisedFleet) -> None:
     found = measure(fleet, "Rolling", FEW_SOCKETS)
     assert found["restarts"] >= RESTARTS
@@ -67,6 +66,7 @@ def test_requests_that_are_cut_off_count_as_failed(postgres_server: PostgresServ
         assert measure(fleet, "RollingOnce", {**FEW_SOCKETS, "sockets": 5}, instances=1)["failed"] > 0
 
 
+@pytest.mark.serial
 def test_sigkill_of_an_instance_with_many_sockets_loses_nothing(fleet: SupervisedFleet) -> None:
     found = measure(fleet, "Killing", MANY_SOCKETS)
     assert found["sockets"] == SOCKETS
@@ -77,6 +77,7 @@ def test_sigkill_of_an_instance_with_many_sockets_loses_nothing(fleet: Supervise
     assert sum(seconds <= 3 + found["stall"] for seconds in back) >= 0.95 * len(back), back
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize(("how", "seconds"), [("stopped", count(5, 10)), ("frozen", count(5, 8))], ids=["stopped", "frozen"])
 def test_redis_outage_under_load_is_answered_quickly_and_loses_nothing(fleet: SupervisedFleet, how: str, seconds: int) -> None:
     pid, away = fleet.pid_files["redis"].read_text(), fleet.folder / "redis.away"
