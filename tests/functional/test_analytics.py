@@ -23,7 +23,7 @@ from harness.scale import count
 from harness.servers import Instance, Worker, embedded_environment, migrate
 from harness.users import PASSWORD, User
 
-KILLS, ACCEPTED = count(20, 100), count(200, 1000)
+KILLS, ACCEPTED = count(12, 100), count(200, 1000)
 
 
 class EventFleet(Fleet):

@@ -17,6 +17,7 @@ import pytest
 from harness import web
 from harness.fleet import Fleet
 from harness.processes import run
+from harness.scale import count
 from harness.servers import (
     ROOT,
     Instance,
@@ -29,7 +30,7 @@ from harness.servers import (
 from harness.sockets import HANDSHAKE, NO_FAULTS, Listener, delivery_faults
 from harness.users import User
 
-COUNT, PER_SECOND = 600, 150
+COUNT, PER_SECOND = count(400, 600), count(100, 150)
 
 
 def notify(instance: Instance, user: User, count: int = 1, title: str = "hello", application: str = "wsgi") -> None:

@@ -48,7 +48,7 @@ def measure(
 
 @pytest.mark.serial
 def test_rolling_restarts_under_load_fail_no_request(fleet: SupervisedFleet) -> None:
-    found = measure(fleet, "Rolling", FEW_SOCKETS)
+    found = measure(fleet, "Rolling", FEW_SOCKETS, instances=count(2, 3))
     assert found["restarts"] >= RESTARTS
     assert found["requests"] >= REQUESTS
     assert found["posts"] > REQUESTS * 4 / 9

@@ -288,7 +288,7 @@ def test_analysis_ends_when_its_last_follower_leaves(
 
 
 def test_data_loss_in_redis_loses_no_accepted_analysis(database_url: str, workshop: Workshop, rows: Rows) -> None:
-    total = count(12, 30)
+    total = count(6, 30)
     urls = [workshop.repository(f"repository-{number}") for number in range(total)]
     with RedisServer() as redis:
         environment = fleet_environment(redis.url, database_url, **workshop.environment)

@@ -21,9 +21,9 @@ from harness.servers import ROOT, PostgresServer, base_environment, procfile_com
 
 # A load that leaves the instances enough time on a busy machine with two processors.
 GENTLE = {
-    "sockets": 40,
+    "sockets": count(24, 40),
     "bystanders": 0,
-    "requests_per_second": 30,
+    "requests_per_second": count(20, 30),
     "notifications_per_second": 15,
     "event_batches_per_second": 8,
 }

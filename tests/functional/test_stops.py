@@ -418,14 +418,14 @@ def test_connection_without_the_announced_body_is_closed(start_fleet: StartFleet
 
 
 def test_stops_are_classified_as_clean_forced_or_crashed(start_fleet: StartFleet, redis_server: RedisServer) -> None:
-    witness, *fleet = start_fleet(6, application=HELD, SHUTDOWN_TIMEOUT="4")
+    witness, *fleet = start_fleet(count(4, 6), application=HELD, SHUTDOWN_TIMEOUT="4")
     admin = User(witness).register()
     promote(witness.environment, admin.email)
     due: list[tuple[str, str]] = []
     turns = count(2, 5)
     for turn in range(turns):
-        kinds = [("clean", "forced", "crashed")[(turn + number) % 3] for number in range(5)]
-        with ThreadPoolExecutor(5) as pool:
+        kinds = [("clean", "forced", "crashed")[(turn + number) % 3] for number in range(len(fleet))]
+        with ThreadPoolExecutor(len(fleet)) as pool:
             list(pool.map(lambda instance, kind: end(instance, kind, redis_server), fleet, kinds))
         due += [(instance.environment["INSTANCE_ID"], kind) for instance, kind in zip(fleet, kinds, strict=True)]
         if turn < turns - 1:
