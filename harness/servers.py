@@ -358,14 +358,16 @@ class PostgresServer(Server):
 
     @contextmanager
     def read_only(self, url: str) -> Iterator[None]:
-        """Make a database read-only for new connections during the block and close the others, as a demoted primary does."""
-        name = url.rpartition("/")[2]
-        self._execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        self._execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", name)
+        """Make a database read-only during the block, and close its connections before and after: a primary is demoted."""
+        self._set_read_only(url.rpartition("/")[2], "on")
         try:
             yield
         finally:
-            self._execute(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+            self._set_read_only(url.rpartition("/")[2], "off")
+
+    def _set_read_only(self, name: str, value: str) -> None:
+        self._execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")  # for new connections
+        self._execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", name)
 
     def _execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         with closing(psycopg2.connect(self.url, connect_timeout=5)) as connection:
