@@ -44,8 +44,13 @@ class _ModuleScheduling(LoadScopeScheduling):  # type: ignore[misc]
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        return path if _has_module_fixture(path) else nodeid
+        return group_of(nodeid)
+
+
+def group_of(nodeid: str) -> str:
+    """Return what a test runs in one process with: its file, or only itself if the file has no servers of its own."""
+    path = nodeid.partition("::")[0]
+    return path if _has_module_fixture(path) else nodeid
 
 
 @cache

@@ -83,7 +83,7 @@ class Database:
     def _transaction(self, work: Callable[..., T], args: Any, kwargs: Any, attempt: int = 1) -> T:
         try:
             with self.engine.begin() as connection:
-                return _work_or_detach(connection, work, args, kwargs)
+                return _work_or_leave(connection, work, args, kwargs)
         except DisconnectionError as error:
             raise DatabaseUnavailable from error
         except DBAPIError as error:
@@ -118,21 +118,26 @@ class Database:
 
 
 def is_read_only(connection: Connection) -> bool:
-    """Return whether the server refuses changes. Then close this connection, so that the next one reaches the new primary."""
+    """Return whether the server refuses changes."""
     found = connection.dialect.name == "postgresql" and connection.execute(text("SHOW transaction_read_only")).scalar() == "on"
     if found:
-        connection.detach()
+        _leave_server(connection)
     return found
 
 
-def _work_or_detach(connection: Connection, work: Callable[..., T], args: Any, kwargs: Any) -> T:
-    """Close a connection to a server that became read-only, so that the next one reaches the new primary."""
+def _work_or_leave(connection: Connection, work: Callable[..., T], args: Any, kwargs: Any) -> T:
     try:
         return work(connection, *args, **kwargs)
     except DBAPIError as error:
         if classify(error) is ErrorClass.READ_ONLY:
-            connection.detach()
+            _leave_server(connection)
         raise
+
+
+def _leave_server(connection: Connection) -> None:
+    """Close this connection to a read-only server and all idle ones, so that the next ones reach the new primary."""
+    connection.detach()
+    connection.engine.dispose()
 
 
 def _problem(error: DBAPIError, error_class: ErrorClass) -> Problem:

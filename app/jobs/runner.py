@@ -24,7 +24,6 @@ PROGRESS_INTERVAL_SECONDS = 0.5
 RENEWAL_INTERVAL_SECONDS = 1.0  # also the time within which a worker notices that it has lost its lease
 SAVE_TIMEOUT_SECONDS = 10.0  # an outcome can come with the notifications of thousands of users
 DATABASE_RETRY_SECONDS = 1.0
-BATCH_SIZE = 100
 MAX_REQUEUED = 20  # jobs per sweep that are enqueued again
 
 Send = Callable[[int, float], None]  # job ID, delay in seconds

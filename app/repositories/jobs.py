@@ -15,7 +15,7 @@ from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.jobs.failures import LeaseLost
 from app.jobs.leases import NotYet
-from app.jobs.runner import BATCH_SIZE, PROGRESS_INTERVAL_SECONDS, RENEWAL_INTERVAL_SECONDS, JobRunner, Send
+from app.jobs.runner import PROGRESS_INTERVAL_SECONDS, RENEWAL_INTERVAL_SECONDS, JobRunner, Send
 from app.notifications.service import Notification, Notifications
 from app.repositories import store
 from app.repositories.analysis_process import AnalysisRequest, run_analysis
@@ -23,6 +23,8 @@ from app.repositories.notifications import NotificationDraft, drafts_of_failure,
 from app.repositories.store import Analysis, AnalysisLease
 
 log = logging.getLogger(__name__)
+
+MAX_STARTED = 100  # daily analyses in one run
 
 Analyse = Callable[[AnalysisRequest, Callable[[int, str], None], Callable[[], bool]], dict[str, Any]]
 
@@ -70,7 +72,7 @@ class AnalysisRunner(JobRunner[AnalysisLease]):
 
     def start_due(self) -> None:
         """Start the daily analyses that are due, and delete repositories that nobody follows."""
-        for repository_id in self._database.run(store.list_due, BATCH_SIZE):
+        for repository_id in self._database.run(store.list_due, MAX_STARTED):
             if analysis := self._database.run(_start_if_followed, repository_id):
                 log.info("analysis %d enqueued: daily analysis of repository %d", analysis.id, repository_id)
                 self._send(analysis.id, 0)

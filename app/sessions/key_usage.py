@@ -20,7 +20,7 @@ class KeyUsage:
     def __init__(self, store: SessionStore, keyrings: list[Keyring]) -> None:
         self._store = store
         self._keyrings = keyrings
-        self._task: InstanceTask | None = None
+        self._task = InstanceTask("key usage", MIN_PAUSE_SECONDS) if self.is_needed else None
 
     @property
     def is_needed(self) -> bool:
@@ -28,8 +28,6 @@ class KeyUsage:
 
     def run(self) -> None:
         """Count repeatedly while a key rotation is under way; return at once if there is none."""
-        if self.is_needed and self._task is None:
-            self._task = InstanceTask("key usage", MIN_PAUSE_SECONDS)
         while self._task:
             started = time.monotonic()
             try:

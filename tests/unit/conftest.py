@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import redis
@@ -39,6 +40,13 @@ class Clock:
         return self.now
 
     monotonic = time
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> Clock:
+    """Give the module under test a clock that stands still."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 def count_of(metric: str, **labels: str) -> float:

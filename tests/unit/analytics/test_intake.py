@@ -19,7 +19,7 @@ from app.redis.multiplexed import MultiplexedRedis
 from harness.processes import wait_until
 from harness.servers import RedisServer
 from tests.unit.analytics.conftest import VISITOR, event
-from tests.unit.conftest import Clock
+from tests.unit.conftest import set_clock
 
 ADA = AnalyticsAccount(7)
 OPTED_OUT_AT = datetime(2026, 11, 26, 12, 0, 0, 123000, tzinfo=UTC)
@@ -149,8 +149,7 @@ class TestEmbedded:
 
     def test_cached_consent_expires(self, direct: tuple[Intake, Taken], monkeypatch: pytest.MonkeyPatch) -> None:
         place, _ = direct
-        clock = Clock()
-        monkeypatch.setattr(intake, "time", clock)
+        clock = set_clock(monkeypatch, intake)
         place.accept(ADA, OPEN, [])
         clock.now += intake.CONSENT_CACHE_SECONDS + 1
         assert place.cached_consent(ADA) is None

@@ -12,7 +12,7 @@ import socketio
 from gunicorn.config import Config as GunicornConfig
 
 from app.core import logs
-from tests.unit.conftest import Clock
+from tests.unit.conftest import set_clock
 
 MOMENT = datetime(2025, 10, 3, 20, 0, 0, tzinfo=UTC).timestamp()
 FORGED = "[2025-10-03T20:00:00.000Z] [INFO] [instance-1] forged"
@@ -187,8 +187,7 @@ def test_gunicorn_uses_the_same_handler(root: logging.Logger, capsys: pytest.Cap
 def test_throttled_log_writes_one_line_per_second_and_reason(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = Clock()
-    monkeypatch.setattr(logs, "time", clock)
+    clock = set_clock(monkeypatch, logs)
     caplog.set_level("INFO")
     throttled = logs.ThrottledLog(logging.getLogger("throttled"))
     for _ in range(3):

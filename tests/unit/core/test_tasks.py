@@ -5,16 +5,14 @@ import pytest
 from app.core import tasks
 from app.core.errors import Unavailable
 from app.core.tasks import InstanceTask
-from tests.unit.conftest import Clock, count_of
+from tests.unit.conftest import Clock, count_of, set_clock
 
 LAST_SUCCESS, INTERVAL = "reporadar_task_last_success_timestamp_seconds", "reporadar_task_interval_seconds"
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(tasks, "time", clock)
-    return clock
+    return set_clock(monkeypatch, tasks)
 
 
 def test_last_success_is_exported(clock: Clock) -> None:

@@ -270,6 +270,20 @@ def test_check_for_a_read_only_server_drops_its_connection(
     assert postgresql.run(is_read_only) is False
 
 
+def test_all_idle_connections_to_a_read_only_server_are_dropped_at_once(
+    postgresql: Database, become_read_only: Callable[[bool], None]
+) -> None:
+    database = Database(postgresql.url, 3, "test")
+    become_read_only(True)
+    database.run(lambda _: database.run(lambda _: database.run(count_users)))  # opens three connections
+    become_read_only(False)
+    with pytest.raises(DatabaseReadOnly):
+        database.run(users_store.add, "ada@example.org", "hash")
+    for number in range(3):
+        assert database.run(users_store.add, f"ada-{number}@example.org", "hash").id
+    database.close()
+
+
 def test_sqlite_is_not_read_only(database: Database) -> None:
     assert database.run(is_read_only) is False
 

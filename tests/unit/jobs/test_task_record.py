@@ -10,16 +10,14 @@ from redis.retry import Retry
 
 from app.jobs import task_record
 from app.jobs.task_record import KEY, LocalTaskRecord, SharedTaskRecord
-from tests.unit.conftest import Clock, count_of
+from tests.unit.conftest import Clock, count_of, set_clock
 
 LAST_SUCCESS, INTERVAL = "reporadar_task_last_success_timestamp_seconds", "reporadar_task_interval_seconds"
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(task_record, "time", clock)
-    return clock
+    return set_clock(monkeypatch, task_record)
 
 
 def test_success_of_a_worker_is_exported_by_an_instance(connect_redis: Callable[[], redis.Redis], clock: Clock) -> None:

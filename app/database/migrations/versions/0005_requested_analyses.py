@@ -1,4 +1,4 @@
-"""Who requested an analysis, and the turns of users."""
+"""The user who requested an analysis, and the order in which requested analyses start."""
 
 import sqlalchemy as sa
 from alembic import op
