@@ -117,6 +117,7 @@ analyses = Table(
     Column("as_of", UtcDateTime),
     Column("scores", JSON(none_as_null=True)),  # copied from the report, so that lists need not load it
     Column("report", JSON(none_as_null=True)),
+    Column("formula_version", Integer),  # copied from the report; reports of before there were versions have none
     # The user who requested a live analysis, null for a daily one. Without a foreign key: other followers may wait for it too.
     Column("requested_by", Identifier),
     # Requested analyses start in the order of their turns, in which users alternate. Daily ones have none and start after them.

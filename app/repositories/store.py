@@ -14,6 +14,7 @@ from app.jobs.leases import FAILED, QUEUED, SUCCEEDED, Lease, Leases, NotYet
 
 CANCELLED = "cancelled"
 ANALYSIS_INTERVAL = timedelta(days=1)
+FIRST_FORMULA_VERSION = 1  # of reports that do not name the version of their formulas
 KEPT_ANALYSES = 100  # per repository: as many successful ones, and as many others
 
 leases = Leases(analyses, order=(analyses.c.turn.is_(None), analyses.c.turn), step="Waiting")
@@ -51,6 +52,7 @@ class PastAnalysis:
     analysis_id: int
     as_of: datetime
     scores: dict[str, int | None]
+    formula_version: int = FIRST_FORMULA_VERSION  # only scores of the same version can be compared
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class FollowedRepository:
         return self.last_success.scores if self.last_success else None
 
     @property
+    def formula_version(self) -> int | None:
+        return self.last_success.formula_version if self.last_success else None
+
+    @property
     def as_of(self) -> datetime | None:
         return self.last_success.as_of if self.last_success else None
 
@@ -82,7 +88,13 @@ class AnalysisLease(Lease):
 
 
 _ANALYSIS = tuple(analyses.c[name] for name in Analysis.__dataclass_fields__)
-_PAST_ANALYSIS = (analyses.c.repository_id, analyses.c.id.label("analysis_id"), analyses.c.as_of, analyses.c.scores)
+_PAST_ANALYSIS = (
+    analyses.c.repository_id,
+    analyses.c.id.label("analysis_id"),
+    analyses.c.as_of,
+    analyses.c.scores,
+    func.coalesce(analyses.c.formula_version, FIRST_FORMULA_VERSION).label("formula_version"),
+)
 _LIVE = analyses.c.finished_at.is_(None)
 
 
@@ -250,6 +262,7 @@ def succeed(connection: Connection, lease: AnalysisLease, report: dict[str, Any]
         "as_of": datetime.fromisoformat(report["as_of"]),
         "scores": {name: result["score"] for name, result in report["scores"].items()},
         "report": report,
+        "formula_version": report.get("formula_version"),
     }
     return _finish(connection, lease, values)
 
@@ -289,7 +302,7 @@ def delete_if_unfollowed(connection: Connection, repository_id: int) -> bool:
 
 
 def _past_analysis(row: Any) -> PastAnalysis:
-    return PastAnalysis(row.analysis_id, row.as_of, row.scores)
+    return PastAnalysis(row.analysis_id, row.as_of, row.scores, row.formula_version)
 
 
 def _latest_of_each(repository_ids: Sequence[int], condition: ColumnElement[bool] | None, columns: Iterable[Any]) -> Any:

@@ -59,6 +59,7 @@ class FollowedRepositoryView(RepositoryView):
     followed_at: str
     analysis: LatestAnalysisView | None
     scores: Scores | None
+    formula_version: int | None
     as_of: str | None
 
 
@@ -70,6 +71,7 @@ class PastAnalysisView(BaseModel):
     analysis_id: int
     as_of: str
     scores: Scores
+    formula_version: int
 
 
 class RepositoryDetailView(FollowedRepositoryView):
@@ -126,7 +128,10 @@ def compare(query: CompareQuery) -> Response:
 def get(repository_id: int) -> Response:
     found = service().get(require_user().id, repository_id)
     history = [
-        PastAnalysisView(analysis_id=past.analysis_id, as_of=iso(past.as_of), scores=past.scores) for past in found.history
+        PastAnalysisView(
+            analysis_id=past.analysis_id, as_of=iso(past.as_of), scores=past.scores, formula_version=past.formula_version
+        )
+        for past in found.history
     ]
     return json_response(RepositoryDetailView(**vars(_followed(found)), report=found.report, history=history))
 
@@ -181,6 +186,7 @@ def _followed(repository: FollowedRepository) -> FollowedRepositoryView:
         followed_at=iso(repository.followed_at),
         analysis=_latest(repository.analysis) if repository.analysis else None,
         scores=repository.scores,
+        formula_version=repository.formula_version,
         as_of=iso(repository.as_of) if repository.as_of else None,
     )
 

@@ -291,6 +291,15 @@ def test_history_is_newest_first(both: Database) -> None:
     assert [(past.analysis_id, past.scores["overall"]) for past in found] == [(ids[1], 20), (ids[0], 10)]
 
 
+def test_history_names_the_version_of_the_formulas(both: Database) -> None:
+    ada = new_user(both)
+    repository = new_repository(both, ada)
+    for versioned in ({}, {"formula_version": 2}):
+        both.run(store.succeed, claimed(both, started(both, repository)), report() | versioned)
+    assert [past.formula_version for past in both.run(store.history, repository.id)] == [2, 1]
+    assert [found.formula_version for found in both.run(store.list_followed, ada)] == [2]
+
+
 @pytest.mark.parametrize(("status", "left"), [("succeeded", KEPT_ANALYSES), ("failed", KEPT_ANALYSES)])
 def test_oldest_analyses_of_each_kind_are_deleted(both: Database, status: str, left: int) -> None:
     repository = new_repository(both)
@@ -315,4 +324,4 @@ def test_oldest_analyses_of_each_kind_are_deleted(both: Database, status: str, l
 
 def test_repository_without_a_success_has_no_scores() -> None:
     repository = FollowedRepository(1, "https://example.org/a", "a", datetime.now(UTC), None, None)
-    assert (repository.scores, repository.as_of) == (None, None)
+    assert (repository.scores, repository.formula_version, repository.as_of) == (None, None, None)
