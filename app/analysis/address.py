@@ -1,4 +1,7 @@
-"""Parses addresses of repositories: https URLs, and paths of local repositories below the allowed folders."""
+"""Parses addresses of repositories: what people copy from a browser or a terminal, and paths below the allowed folders.
+
+All addresses of one repository on a well-known forge become the same URL, so that it is stored and analysed once.
+"""
 
 import re
 from collections.abc import Sequence
@@ -20,6 +23,50 @@ _NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)(\.(0x[0-9a-f]*|[0-9]+))*")
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]+)(:[0-9]*)?", re.IGNORECASE)
 _UNQUOTED_IN_PATHS = "%!$&'()*+,;=:@-._~"  # RFC 3986: characters that need no escape, and "%", as escapes stay as they are
 
+_URL = re.compile(r"(?:git\+)?([a-z]+)://([^/?#]*)(.*)", re.IGNORECASE)
+_SSH_AUTHORITY = re.compile(r"(?:[^@:]*@)?(\[[0-9a-f:.]+\]|[^@\[\]:]+)(?::[0-9]*)?", re.IGNORECASE)
+# The form `user@host:path`. Without a user, the host must have a dot, and the path must not begin with a port.
+_SCP = re.compile(r"(?:[^@:/]+@|(?=[^@:/]*\.))([^@:/\[\]]+):(?![0-9]+(?:/|$))/*([^:]+)")
+_OWNER_AND_NAME = re.compile(r"[a-z0-9][a-z0-9-]*/[\w.-]+(/.*)?", re.IGNORECASE)  # of GitHub
+_EXAMPLE = "for example https://github.com/pallets/flask"
+
+
+@dataclass(frozen=True)
+class _Forge:
+    """How a well-known site builds its addresses: `/owner/name`, then the page of the repository, which is left out."""
+
+    has_subgroups: bool = False  # GitLab: any number of groups before the name
+    ignores_case: bool = False
+
+
+_GITEA = _BITBUCKET = _SOURCEHUT = _Forge()
+_GITLAB = _Forge(has_subgroups=True)
+_FORGES = {
+    "github.com": _Forge(ignores_case=True),
+    "gitlab.com": _GITLAB,
+    "gitlab.gnome.org": _GITLAB,
+    "gitlab.freedesktop.org": _GITLAB,
+    "salsa.debian.org": _GITLAB,
+    "invent.kde.org": _GITLAB,
+    "framagit.org": _GITLAB,
+    "bitbucket.org": _BITBUCKET,
+    "codeberg.org": _GITEA,
+    "gitea.com": _GITEA,
+    "git.sr.ht": _SOURCEHUT,
+}
+_OTHER_NAMES = {
+    "www.github.com": "github.com",
+    "ssh.github.com": "github.com",
+    "raw.githubusercontent.com": "github.com",
+    "www.gitlab.com": "gitlab.com",
+    "altssh.gitlab.com": "gitlab.com",
+    "www.bitbucket.org": "bitbucket.org",
+    "altssh.bitbucket.org": "bitbucket.org",
+    "www.codeberg.org": "codeberg.org",
+}
+# What can follow the name in old addresses of GitLab, which had no `/-/` before it. No project can have such a name.
+_OLD_GITLAB_PAGES = {"tree", "blob", "blame", "raw", "commits", "edit", "builds", "files", "refs", "wikis"}
+
 
 class AddressRefused(ValueError):
     """The address is invalid or not allowed. The text is shown to users."""
@@ -27,7 +74,7 @@ class AddressRefused(ValueError):
 
 @dataclass(frozen=True)
 class Address:
-    """`url` is normalised; it is stored, shown and fetched. A trailing `.git` is kept, since many servers require it."""
+    """`url` is normalised; it is stored, shown and fetched. A trailing `.git` is kept for hosts that may require it."""
 
     url: str
     name: str
@@ -45,21 +92,75 @@ class Address:
 
 
 def parse(text: str, roots: Sequence[Path]) -> Address:
-    """Parse an https URL, or the absolute path of a repository below one of the `roots`. Raises AddressRefused."""
+    """Parse the address of a repository, or the absolute path of one below one of the `roots`. Raises AddressRefused.
+
+    Addresses for SSH and `git://`, of pages of a repository, and without `https://` lead to the same https URL. `owner/name` is
+    a repository on GitHub.
+    """
     text = text.strip(" ")
     if not text or len(text) > MAX_LENGTH:
         raise AddressRefused(f"The address must have 1 to {MAX_LENGTH} characters.")
     is_path = text.startswith("/")
     if not text.isprintable() or (" " in text and not is_path):
         raise AddressRefused("The address must not contain spaces or invisible characters.")
-    return _parse_local(text, roots) if is_path else _parse_remote(text)
+    return _parse_local(text, roots) if is_path else _parse_remote(_as_https(text))
+
+
+def _as_https(text: str) -> str:
+    """Return the https URL of an address in one of the other forms that people copy."""
+    if url := _URL.fullmatch(text):
+        return _change_scheme(url[1].lower(), url[2], url[3])
+    if scp := _SCP.fullmatch(text):
+        return f"https://{scp[1]}/{scp[2]}"
+    if _OWNER_AND_NAME.fullmatch(text):
+        return f"https://github.com/{text}"
+    if "." in text.partition("/")[0] and not text.startswith("."):
+        return f"https://{text}"
+    raise AddressRefused(f"Enter the address of a repository, {_EXAMPLE} or pallets/flask.")
+
+
+def _change_scheme(scheme: str, authority: str, rest: str) -> str:
+    match scheme:
+        case "https":
+            return f"https://{authority}{rest}"
+        case "http" if re.search(r":[0-9]+$", authority) and not authority.endswith(":80"):
+            raise AddressRefused("Repositories are fetched with https only. Enter the address that begins with https://.")
+        case "http":
+            return f"https://{authority.removesuffix(':80')}{rest}"
+        case "ssh" | "git":
+            if host := _SSH_AUTHORITY.fullmatch(authority):  # its port is not the one of https
+                return f"https://{host[1]}{rest}"
+            _refuse_host()
+    raise AddressRefused(f"The address must begin with https://, {_EXAMPLE}.")
+
+
+def parse_url(text: str) -> Address:
+    """Parse an https URL as it stands, such as the target of a redirect. Raises AddressRefused."""
+    _refuse_query(text)
+    return _address(*_split(text))
 
 
 def _parse_remote(text: str) -> Address:
+    """Parse an https URL, and reduce it to the repository as the site builds its addresses."""
+    host, port, segments = _split(text)
+    host = _OTHER_NAMES.get(host, host)
+    if forge := _FORGES.get(host):
+        return _address(host, HTTPS_PORT, _find_repository(forge, segments))
+    _refuse_query(text)
+    return _address(host, port, _without_page(segments))
+
+
+def _refuse_query(text: str) -> None:
+    if "?" in text or "#" in text:
+        raise AddressRefused("The address must not contain “?” or “#”.")
+
+
+def _split(text: str) -> tuple[str, int, list[str]]:
+    """Return the host, the port and the segments of the path of an https URL, without its query."""
     if not text.lower().startswith("https://"):
-        raise AddressRefused("The address must begin with https://, for example https://github.com/pallets/flask.")
-    if "?" in text or "#" in text or "\\" in text:
-        raise AddressRefused("The address must not contain “?”, “#” or “\\”.")
+        raise AddressRefused(f"The address must begin with https://, {_EXAMPLE}.")
+    if "\\" in text:
+        raise AddressRefused("The address must not contain “\\”.")
     try:
         parts = urlsplit(text)
         port = HTTPS_PORT if parts.port is None else parts.port
@@ -73,11 +174,35 @@ def _parse_remote(text: str) -> Address:
     segments = [quote(segment, safe=_UNQUOTED_IN_PATHS) for segment in parts.path.split("/") if segment]
     if not segments or any(unquote(segment) in (".", "..") for segment in segments):
         raise AddressRefused("The address has no valid path of a repository.")
+    return host, port, segments
+
+
+def _address(host: str, port: int, segments: list[str]) -> Address:
     authority = (f"[{host}]" if ":" in host else host) + ("" if port == HTTPS_PORT else f":{port}")
     url = f"https://{authority}/{'/'.join(segments)}"
     if len(url) > MAX_LENGTH:
         raise AddressRefused(f"The address must have 1 to {MAX_LENGTH} characters.")
     return Address(url, "/".join(segments[-2:]).removesuffix(".git")[-MAX_NAME_LENGTH:], host, port)
+
+
+def _without_page(segments: list[str]) -> list[str]:
+    """Remove the page of a repository, which begins with `/-/` in addresses of GitLab, on any host."""
+    return segments[: segments.index("-", 2)] if "-" in segments[2:] else segments
+
+
+def _find_repository(forge: _Forge, segments: list[str]) -> list[str]:
+    """Return the owner and the name of a repository on a well-known forge, from the address of it or of one of its pages."""
+    length = 2
+    if forge.has_subgroups:
+        segments = _without_page(segments)
+        pages = (number for number, segment in enumerate(segments) if number >= 2 and segment in _OLD_GITLAB_PAGES)
+        length = next(pages, len(segments))
+    *groups, name = segments[:length]
+    name = name.removesuffix(".git")
+    if not groups or not name:
+        raise AddressRefused(f"The address must name an owner and a repository, {_EXAMPLE}.")
+    found = [*groups, name]
+    return [segment.lower() for segment in found] if forge.ignores_case else found
 
 
 def _parse_host(parts: SplitResult) -> str:

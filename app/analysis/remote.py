@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from urllib.parse import urljoin
 
 from app.analysis import network
-from app.analysis.address import Address, AddressRefused, parse
+from app.analysis.address import Address, AddressRefused, parse_url
 from app.analysis.failures import AnalysisError
 from app.analysis.network import IP, HostNotFound, Network
 
@@ -57,7 +57,7 @@ def _redirect_target(address: Address, location: str) -> Address:
         target = urljoin(address.url + SERVICE, location)
         if not target.endswith(SERVICE):
             raise AddressRefused("redirect to a page, for example to the login")
-        return parse(target.removesuffix(SERVICE), roots=())
+        return parse_url(target.removesuffix(SERVICE))
     except ValueError:  # AddressRefused is a ValueError
         raise AnalysisError("This address redirects to one that is not a repository.", permanent=True) from None
 

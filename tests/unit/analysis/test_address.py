@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.analysis.address import MAX_LENGTH, Address, AddressRefused, parse
+from app.analysis.address import MAX_LENGTH, Address, AddressRefused, parse, parse_url
 from harness.git_server import create_repository, git
 
 
@@ -17,11 +17,11 @@ def remote(text: str) -> Address:
     [
         ("https://github.com/pallets/flask", "https://github.com/pallets/flask", "pallets/flask"),
         ("  https://github.com/pallets/flask ", "https://github.com/pallets/flask", "pallets/flask"),
-        ("HTTPS://GitHub.com/Pallets/Flask", "https://github.com/Pallets/Flask", "Pallets/Flask"),
+        ("HTTPS://Example.org/Pallets/Flask", "https://example.org/Pallets/Flask", "Pallets/Flask"),
         ("https://github.com:443/pallets/flask//", "https://github.com/pallets/flask", "pallets/flask"),
         ("https://github.com:/pallets/flask", "https://github.com/pallets/flask", "pallets/flask"),
         ("https://github.com./pallets/flask", "https://github.com/pallets/flask", "pallets/flask"),
-        ("https://github.com/pallets/flask.git/", "https://github.com/pallets/flask.git", "pallets/flask"),
+        ("https://example.org/pallets/flask.git/", "https://example.org/pallets/flask.git", "pallets/flask"),
         ("https://example.org:8443//a/b/c.git", "https://example.org:8443/a/b/c.git", "b/c"),
         ("https://example.org/c", "https://example.org/c", "c"),
         ("https://example.org/~ada/-x", "https://example.org/~ada/-x", "~ada/-x"),
@@ -38,6 +38,71 @@ def test_address_is_normalised(text: str, url: str, name: str) -> None:
     assert remote(address.url) == address
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pallets/flask",
+        "Pallets/Flask/",
+        "github.com/pallets/flask",
+        "www.github.com/pallets/flask",
+        "https://github.com/pallets/flask/",
+        "https://github.com/pallets/flask.git",
+        "https://github.com/pallets/flask/tree/main/src",
+        "https://github.com/pallets/flask/blob/main/src/flask/app.py#L10",
+        "https://github.com/pallets/flask/issues/1",
+        "https://github.com/pallets/flask?tab=readme-ov-file#contributing",
+        "https://raw.githubusercontent.com/pallets/flask/main/README.md",
+        "git@github.com:pallets/flask.git",
+        "git@github.com:/pallets/flask",
+        "github.com:pallets/flask.git",
+        "ssh://git@github.com/pallets/flask.git",
+        "ssh://git@ssh.github.com:443/pallets/flask.git",
+        "git+ssh://git@github.com/pallets/flask.git",
+        "git+https://github.com/pallets/flask.git",
+        "git://github.com/pallets/flask",
+        "http://github.com/pallets/flask",
+        "http://www.github.com:80/pallets/flask.git",
+        "HTTPS://GitHub.com/Pallets/Flask.git",
+    ],
+)
+def test_all_addresses_of_one_repository_are_the_same(text: str) -> None:
+    assert remote(text).url == "https://github.com/pallets/flask"
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("https://gitlab.com/Group/sub/Project/-/tree/main/src?ref_type=heads", "https://gitlab.com/Group/sub/Project"),
+        ("https://gitlab.com/group/project.git", "https://gitlab.com/group/project"),
+        ("https://gitlab.com/group/project/tree/master", "https://gitlab.com/group/project"),
+        ("git@gitlab.com:group/sub/project.git", "https://gitlab.com/group/sub/project"),
+        ("https://gitlab.gnome.org/GNOME/gimp/-/issues/1#note_2", "https://gitlab.gnome.org/GNOME/gimp"),
+        ("https://gitlab.example/group/project/-/issues/1", "https://gitlab.example/group/project"),
+        ("https://bitbucket.org/Owner/name/src/master/", "https://bitbucket.org/Owner/name"),
+        ("https://codeberg.org/forgejo/forgejo/src/branch/forgejo", "https://codeberg.org/forgejo/forgejo"),
+        ("https://git.sr.ht/~sircmpwn/scdoc/tree/master/item/src", "https://git.sr.ht/~sircmpwn/scdoc"),
+        ("http://example.org/a/B.git", "https://example.org/a/B.git"),
+        ("ssh://git@example.org:2222/a/B.git", "https://example.org/a/B.git"),
+        ("ssh://git@[2001:db8::1]:22/a/b", "https://[2001:db8::1]/a/b"),
+        ("git@example.org:a/B.git", "https://example.org/a/B.git"),
+        ("example.org:8443/a/tree/main", "https://example.org:8443/a/tree/main"),
+        ("example.org/a", "https://example.org/a"),
+    ],
+)
+def test_addresses_of_other_forges_and_servers(text: str, url: str) -> None:
+    address = remote(text)
+    assert address.url == url
+    assert remote(address.url) == address
+
+
+def test_target_of_a_redirect_is_not_changed() -> None:
+    """GitLab redirects to the address with `.git`: without it, the redirects would never end."""
+    assert parse_url("https://gitlab.com/group/project.git").url == "https://gitlab.com/group/project.git"
+    for text in ("http://gitlab.com/group/project", "gitlab.com/group/project", "https://gitlab.com/group/project?x"):
+        with pytest.raises(AddressRefused):
+            parse_url(text)
+
+
 def test_host_port_and_path() -> None:
     address = remote("https://[2001:db8::1]:8443/a/b")
     assert (address.host, address.port, address.path) == ("2001:db8::1", 8443, "/a/b")
@@ -48,11 +113,24 @@ def test_host_port_and_path() -> None:
     [
         "",
         " ",
-        "github.com/pallets/flask",
-        "http://github.com/pallets/flask",
-        "git://github.com/pallets/flask",
-        "ssh://git@github.com/pallets/flask",
-        "git@github.com:pallets/flask",
+        "flask",
+        "./flask",
+        "../pallets/flask",
+        "~/flask",
+        "-/flask",
+        "github.com",
+        "github.com/pallets",
+        "https://gitlab.com/group",
+        "http://github.com:3000/a/b",
+        "ssh://git:secret@github.com/a/b",
+        "git@github.com:",
+        "git@github.com:22/a/b",
+        "ssh://git@127.1/a/b",
+        "git@127.1:a/b",
+        "ftp://example.org/a/b",
+        "https://example.org/a/b?x=1",
+        "https://example.org/a/b?",
+        "https://example.org/a/b#readme",
         "file:///etc",
         "ext::sh -c touch% /tmp/x",
         "ext::sh",
@@ -65,9 +143,6 @@ def test_host_port_and_path() -> None:
         "https://user:password@github.com/a/b",
         "https://@github.com/a/b",
         "https://:@github.com/a/b",
-        "https://github.com/a/b?x=1",
-        "https://github.com/a/b?",
-        "https://github.com/a/b#readme",
         "https://github.com\\@example.org/a/b",
         "https://github.com/a b",
         "https://github.com/a\nb",
@@ -121,7 +196,7 @@ def test_invalid_address_is_refused(text: str) -> None:
 
 
 def test_address_of_maximum_length_is_accepted() -> None:
-    text = "https://github.com/".ljust(MAX_LENGTH, "a")
+    text = "https://example.org/".ljust(MAX_LENGTH, "a")
     assert remote(text).url == text
 
 
