@@ -152,6 +152,20 @@ class Config:
         "other origins that may open sockets or send state-changing requests, comma-separated",
         shown_default="same origin",
     )
+    public_url: str | None = _setting(
+        parsers.public_url,
+        None,
+        "address of the site for its users, such as `https://radar.example.org`; links in mails begin with it",
+    )
+    smtp_url: str | None = _setting(
+        parsers.smtp_url,
+        None,
+        "mail server, `smtp://` or `smtps://user:password@host:port`; requires `PUBLIC_URL`; without it, no mail is sent",
+        secret=True,
+    )
+    mail_from: str | None = _setting(
+        parsers.mail_from, None, "sender of mails", shown_default="`reporadar@` and the host of `PUBLIC_URL`"
+    )
     plain_http: bool = _setting(
         parsers.boolean, "true", "`false` turns off the hand-written HTTP reader: gunicorn parses and writes everything"
     )
@@ -316,6 +330,8 @@ def _combination_faults(values: Values, names_with_faults: set[str]) -> list[str
             faults.append("WEB_CONCURRENCY: must be 1 unless USE_REDIS_SESSIONS is true")
     if (values["web_concurrency"] or 1) > 1 and "polling" in (values["socket_transports"] or ()):
         faults.append("SOCKET_TRANSPORTS: must be websocket when WEB_CONCURRENCY is above 1: polling needs one worker per port")
+    if values["smtp_url"] is not None and values["public_url"] is None and "PUBLIC_URL" not in names_with_faults:
+        faults.append("PUBLIC_URL: is required when SMTP_URL is set, because mails contain links")
     delay, timeout = values["shutdown_delay"], values["shutdown_timeout"]
     if delay is not None and timeout is not None and delay > timeout - 2:
         faults.append("SHUTDOWN_DELAY: must be at least 2 seconds less than SHUTDOWN_TIMEOUT")

@@ -4,6 +4,8 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from email.errors import HeaderParseError
+from email.headerregistry import Address
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
@@ -178,6 +180,42 @@ def _origin(text: str) -> str:
     scheme, host, port = match.groups()
     default = {"http": ":80", "https": ":443"}[scheme]
     return f"{scheme}://{host}" + (port if port and port != default else "")
+
+
+def public_url(text: str) -> str:
+    """Parse the address of the site. It has no path, because cookies and links of the pages belong to a whole host."""
+    try:
+        return _origin(text)
+    except ValueError:
+        raise ValueError("must be the address of a site without a path, such as https://radar.example.org") from None
+
+
+def smtp_url(text: str) -> str:
+    parts = _split_url(text)
+    if parts.scheme not in ("smtp", "smtps"):
+        raise ValueError("must begin with smtp:// or smtps://")
+    if not parts.hostname:
+        raise ValueError("contains no host")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("contains more than user, password, host and port; write special characters as %XX")
+    if (not parts.username) != (not parts.password):
+        raise ValueError("must contain a user and a password, or neither")
+    _refuse_placeholder(parts.password, "contains a placeholder instead of a password")
+    return text
+
+
+def mail_from(text: str) -> str:
+    """Parse a sender: `radar@example.org` or `RepoRadar <radar@example.org>`."""
+    match = re.fullmatch(r'"?([^"<>]*?)"? *<([^<>\s]+)>|([^<>\s]+)', text)
+    try:
+        if not match or not text.isprintable():
+            raise ValueError
+        sender = Address(match[1] or "", addr_spec=match[2] or match[3])
+        if not (sender.username and sender.domain and sender.addr_spec.isascii()):
+            raise ValueError
+    except (ValueError, IndexError, HeaderParseError):
+        raise ValueError("must be an e-mail address such as radar@example.org or RepoRadar <radar@example.org>") from None
+    return str(sender)
 
 
 def folders(text: str) -> tuple[Path, ...]:

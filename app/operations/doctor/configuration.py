@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from app.core.config import Config
+from app.core.config_parsers import normalized_host
 from app.operations.doctor.findings import Finding, fail, ok, warn
 
 
@@ -24,6 +25,21 @@ def examine(config: Config) -> Iterator[Finding]:
         yield warn(
             "configuration: requests for any host name are served (TRUSTED_HOSTS is not set)",
             "Set TRUSTED_HOSTS to the names of the site: this protects against DNS rebinding",
+        )
+    if config.public_url:
+        yield from _public_url(config, urlsplit(config.public_url))
+
+
+def _public_url(config: Config, url: SplitResult) -> Iterator[Finding]:
+    if config.trusted_hosts and normalized_host(url.hostname or "") not in config.trusted_hosts:
+        yield warn(
+            "configuration: requests for the host of PUBLIC_URL are refused",
+            "Links in mails lead there: add this host to TRUSTED_HOSTS, or correct PUBLIC_URL",
+        )
+    if config.is_production and url.scheme == "http":
+        yield warn(
+            "configuration: PUBLIC_URL begins with http",
+            "Nobody can sign in over http in production: begin it with https, or set APP_ENV=development",
         )
 
 

@@ -13,7 +13,7 @@ from app.core.config import Config
 from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.notifications.service import Notifications
-from app.operations.doctor import configuration, fleet, messages, proxy, store
+from app.operations.doctor import configuration, fleet, mail, messages, proxy, store
 from app.operations.doctor import database as databases
 from app.operations.doctor import redis as redises
 from app.operations.doctor.client import FORGED_ADDRESS, SignedInSession, SignInRefused, TestClient, sessions_are_shared
@@ -48,6 +48,7 @@ class Doctor:
         database_works = yield from databases.examine(self.config, self.database, max(1, len(live)))
         if report:
             yield from fleet.examine(report)
+        yield from mail.examine(self.config)
         yield from self._visit([Site(url) for url in urls], live, stores_work=redis_answers and database_works)
 
     def _reach_redis(self) -> Generator[Finding, None, bool]:

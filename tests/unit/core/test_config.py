@@ -39,6 +39,9 @@ CONTRACT_NAMES = [
     "TRUSTED_PROXIES",
     "TRUSTED_HOSTS",
     "ALLOWED_ORIGINS",
+    "PUBLIC_URL",
+    "SMTP_URL",
+    "MAIL_FROM",
     "PLAIN_HTTP",
     "SHARED_REDIS_CONNECTION",
     "LOG_FORMAT",
@@ -49,7 +52,8 @@ CONTRACT_NAMES = [
     "REPOSITORY_TIMEOUT",
     "ANALYTICS_RETENTION_DAYS",
 ]
-SECRET_NAMES = ["REDIS_URL", "SESSION_ENCRYPTION_KEY", "SESSION_SECRET", "DATABASE_URL"]
+REQUIRED_NAMES = ["REDIS_URL", "SESSION_ENCRYPTION_KEY", "SESSION_SECRET", "DATABASE_URL"]
+SECRET_NAMES = [*REQUIRED_NAMES, "SMTP_URL"]
 
 KEY = "9f" * 8 + "1c4e07d2ab5830f6" * 3
 SECRET = "k3vJ8sQ2xZ7mN4bT9wL6yH1rD5gF0pCa"
@@ -89,6 +93,9 @@ FAULTY = {
     "TRUSTED_PROXIES": MARK,
     "TRUSTED_HOSTS": f"{MARK}/x",
     "ALLOWED_ORIGINS": MARK,
+    "PUBLIC_URL": f"https://example.org/{MARK}",
+    "SMTP_URL": f"http://{MARK}",
+    "MAIL_FROM": MARK,
     "PLAIN_HTTP": MARK,
     "SHARED_REDIS_CONNECTION": MARK,
     "LOG_FORMAT": MARK,
@@ -234,11 +241,11 @@ def test_all_faults_are_reported_at_once() -> None:
 
 def test_fleet_mode_reports_each_missing_setting() -> None:
     found = faults({"USE_REDIS_SESSIONS": "true"})
-    assert sorted(names(found)) == sorted(SECRET_NAMES)
+    assert sorted(names(found)) == sorted(REQUIRED_NAMES)
     assert all(fault.endswith("is required when USE_REDIS_SESSIONS is true") for fault in found)
 
 
-@pytest.mark.parametrize("name", SECRET_NAMES)
+@pytest.mark.parametrize("name", REQUIRED_NAMES)
 def test_fleet_mode_reports_a_single_missing_setting(name: str) -> None:
     assert names(faults({**FLEET, name: ""})) == [name]
 
@@ -252,6 +259,12 @@ def test_redis_url_without_fleet_mode_is_rejected(embedded: dict[str, str]) -> N
         found = faults({**embedded, **unset, "REDIS_URL": f"redis://:{MARK}@127.0.0.1"})
         assert names(found) == ["REDIS_URL"]
         assert MARK not in found[0]
+
+
+def test_mail_requires_the_address_of_the_site() -> None:
+    assert names(faults({**FLEET, "SMTP_URL": "smtp://mail.example.org"})) == ["PUBLIC_URL"]
+    loaded = load({**FLEET, "SMTP_URL": "smtp://mail.example.org", "PUBLIC_URL": "https://Radar.example.org/"})
+    assert (loaded.public_url, loaded.mail_from) == ("https://radar.example.org", None)
 
 
 def test_embedded_mode_allows_one_worker(embedded: dict[str, str]) -> None:
@@ -345,21 +358,23 @@ def test_invalid_list_of_keys_is_rejected(name: str, value: str) -> None:
 
 # Secrets in files.
 
+WITH_ALL_SECRETS = {**FLEET, "SMTP_URL": "smtps://radar:mailpass@mail.example.org", "PUBLIC_URL": "https://radar.example.org"}
+
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
 def test_each_secret_can_be_read_from_a_file(name: str, tmp_path: Path) -> None:
     file = tmp_path / "secret"
-    file.write_text(FLEET[name] + "\n")
-    assert load({**FLEET, name: "", f"{name}_FILE": str(file)}) == load(FLEET)
+    file.write_text(WITH_ALL_SECRETS[name] + "\n")
+    assert load({**WITH_ALL_SECRETS, name: "", f"{name}_FILE": str(file)}) == load(WITH_ALL_SECRETS)
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
 def test_secret_given_by_value_and_file_is_rejected(name: str, tmp_path: Path) -> None:
     file = tmp_path / MARK
-    file.write_text(FLEET[name])
-    found = faults({**FLEET, f"{name}_FILE": str(file)})
+    file.write_text(WITH_ALL_SECRETS[name])
+    found = faults({**WITH_ALL_SECRETS, f"{name}_FILE": str(file)})
     assert names(found) == [name]
-    assert FLEET[name] not in found[0]
+    assert WITH_ALL_SECRETS[name] not in found[0]
     assert MARK not in found[0]
 
 

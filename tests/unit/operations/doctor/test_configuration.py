@@ -37,3 +37,19 @@ def test_production_without_trusted_hosts_warns(settings: dict[str, str], is_war
     loaded = config.load(fleet_environment("redis://127.0.0.1", UNUSED_DATABASE_URL, **settings))
     found = [finding.text for finding in configuration.examine(loaded) if finding.status == "warn"]
     assert found == ["configuration: requests for any host name are served (TRUSTED_HOSTS is not set)"] * is_warned
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"PUBLIC_URL": "https://app.example"}, []),
+        ({"PUBLIC_URL": "https://APP.example:8443"}, []),
+        ({"PUBLIC_URL": "https://other.example"}, ["configuration: requests for the host of PUBLIC_URL are refused"]),
+        ({"PUBLIC_URL": "http://app.example"}, ["configuration: PUBLIC_URL begins with http"]),
+        ({"PUBLIC_URL": "http://app.example", "APP_ENV": "development"}, []),
+    ],
+)
+def test_links_that_nobody_can_use_warn(settings: dict[str, str], expected: list[str]) -> None:
+    environment = fleet_environment("redis://127.0.0.1", UNUSED_DATABASE_URL, TRUSTED_HOSTS="app.example", APP_ENV="production")
+    found = configuration.examine(config.load({**environment, **settings}))
+    assert [finding.text for finding in found if finding.status == "warn"] == expected
