@@ -50,6 +50,7 @@ from app.operations.doctor import commands as doctor_commands
 from app.operations.rehearsal import commands as rehearsal_commands
 from app.realtime import sockets as realtime_sockets
 from app.realtime.connections import Connections
+from app.repositories import commands as repositories_commands
 from app.repositories import sockets as repositories_sockets
 from app.repositories import views as repositories_views
 from app.repositories.service import Repositories
@@ -202,6 +203,7 @@ def register_commands(app: Flask) -> None:
     app.cli.add_command(auth_commands.users)
     app.cli.add_command(analytics_commands.events)
     app.cli.add_command(notifications_commands.notify)
+    app.cli.add_command(repositories_commands.analyse)
     app.cli.add_command(doctor_commands.doctor)
     app.cli.add_command(rehearsal_commands.rehearse)
 

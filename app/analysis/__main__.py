@@ -24,6 +24,7 @@ from app.analysis import clone, report, scratch
 from app.analysis.address import AddressRefused, parse
 from app.analysis.failures import AnalysisError
 from app.analysis.git import GitError
+from app.analysis.rewind import rewind
 
 MAX_MEMORY_BYTES = 2 * 1024**3  # address space of this process, and of each git process
 MAX_OPEN_FILES = 256
@@ -125,8 +126,11 @@ def analyse(request: dict[str, Any], folder: Path, output: Output) -> dict[str, 
     def on_report_progress(fraction: float, step: str) -> None:
         output.progress(FETCH_PERCENT + fraction * REPORT_PERCENT, step)
 
+    as_of = datetime.fromisoformat(request["as_of"])
     repository = clone.fetch(address, folder, allowed, request["max_bytes"], on_fetch_progress)
-    return report.build(repository, datetime.fromisoformat(request["as_of"]), on_report_progress)
+    if request.get("is_past"):
+        rewind(repository, as_of)
+    return report.build(repository, as_of, on_report_progress)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from app.analysis.local import LocalRepository
 MAX_LENGTH = 2000
 MAX_NAME_LENGTH = 255
 HTTPS_PORT = 443
+ANYWHERE = Path("/")  # as a root: any local repository is allowed
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # Some resolvers accept these as IPv4 addresses: decimal, octal and hexadecimal numbers with at most three dots.
@@ -231,6 +232,8 @@ def _parse_local(text: str, roots: Sequence[Path]) -> Address:
         repository = LocalRepository(path, roots) if str(path).isprintable() else None
     except (OSError, RuntimeError, ValueError):
         repository = None
+    if repository is None and ANYWHERE in roots:
+        raise AddressRefused("There is no git repository at this path.")
     # One text for all cases, which reveals nothing about other files of this machine.
     if repository is None:
         raise AddressRefused("There is no git repository at this path, or the path is not below an allowed folder.")

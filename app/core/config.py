@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -241,14 +241,29 @@ def load(environ: Mapping[str, str]) -> Config:
 @functools.cache
 def from_environment() -> Config:
     """Return the configuration of this process, cached. In development, `.env` supplies variables that the environment lacks."""
-    environ = _original_environment()
+    environ = original_environment()
     fleet = environ.get("USE_REDIS_SESSIONS", "").strip().lower() in ("true", "1", "yes")
     production = (environ.get("APP_ENV", "").strip() or ("production" if fleet else "development")) == "production"
     file = {} if production else dotenv_values(PROJECT_ROOT / ".env")
     return load({**{name: value for name, value in file.items() if value is not None}, **environ})
 
 
-def _original_environment() -> Mapping[str, str]:
+def read_settings(names: Container[str]) -> Values:
+    """Return some settings from the environment, for a command that needs no others. Raises ConfigError for faults of theirs."""
+    values: Values = {}
+    faults: list[str] = []
+    for setting in SETTINGS:
+        if setting.name in names:
+            try:
+                values[setting.name] = _read(setting, original_environment(), values)
+            except ValueError as fault:
+                faults.append(f"{setting.name.upper()}: {fault}")
+    if faults:
+        raise ConfigError(faults)
+    return values
+
+
+def original_environment() -> Mapping[str, str]:
     """Return the environment without what the `flask` command added from `.env`, which it reads in production too."""
     if "FLASK_RUN_FROM_CLI" not in os.environ:
         return os.environ

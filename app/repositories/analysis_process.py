@@ -50,6 +50,7 @@ class AnalysisRequest:
     allowed_networks: list[str]
     max_bytes: int
     timeout_seconds: int
+    is_past: bool = False  # analyse the repository as it was at `as_of`
 
     @classmethod
     def create(cls, url: str, config: Config) -> AnalysisRequest:
