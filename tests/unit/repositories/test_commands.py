@@ -99,7 +99,7 @@ def test_markdown_is_not_changed_by_the_content(analyse: Analyse) -> None:
 
 
 def test_reports_of_shallow_and_empty_repositories(analyse: Analyse) -> None:
-    changes = {"head": None, "is_shallow": True, "verdict": {"headline": None, "bands": {}}}
+    changes: dict[str, Any] = {"head": None, "is_shallow": True, "verdict": {"headline": None, "bands": {}}}
     text = analyse("pallets/flask", outcome=REPORT | changes).stdout
     assert text.splitlines()[1:4] == [
         "No commits, as of 2025-10-03T20:00:00Z",
@@ -116,7 +116,7 @@ def test_status_says_whether_the_minimum_is_reached(minimum: str, status: int, a
 
 
 def test_missing_overall_score_is_no_success(analyse: Analyse) -> None:
-    scores = {"overall": {"score": None, "evidence": [], "advice": None}}
+    scores: dict[str, Any] = {"overall": {"score": None, "evidence": [], "advice": None}}
     assert analyse("pallets/flask", outcome=REPORT | {"scores": scores}).exit_code == 0
     result = analyse("pallets/flask", "--min", "0", outcome=REPORT | {"scores": scores})
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
