@@ -20,12 +20,13 @@ def build(repository: GitRepository, as_of: datetime, progress: Callable[[float,
     """Return the report of HEAD, or one without commits if HEAD names no commit. Raises GitError and RepositoryTooLarge."""
     as_of = as_of.astimezone(UTC).replace(microsecond=0)
     head = history.find_head(repository)
+    tags = releases.read_tags(repository)
     numbers = {
         "head": head,
         "as_of": iso(int(as_of.timestamp())),
         "is_shallow": history.is_shallow(repository),
-        "tags": releases.count_tags(repository),
-        "releases": releases.summarize_releases(repository),
+        "tags": tags.count,
+        "releases": releases.summarize(tags.releases, int(as_of.timestamp())),
     }
     reporter = Progress(progress)
     numbers |= _fields(repository, head, as_of, reporter) if head else _fields_without_commits()

@@ -16,12 +16,12 @@ from harness.repositories import git
 DAY = 86_400
 
 # The tags of these tests that are versions.
-VERSION = re.compile(r"(v|release-|app-|pkg/v)?\d+(\.\d+)+(-rc\d+)?|v\d+")
+VERSION = re.compile(r"(v|release-|app-|pkg/v)?\d+(\.\d+)+(-rc\d+)?|v\d+|2025-10-01")
 
 
 def numbers(repository: Path, as_of: datetime) -> dict[str, Any]:
     """Return all fields except languages, practices, licence and scores."""
-    return {**of_head(repository, as_of), **of_tags(repository)}
+    return {**of_head(repository, as_of), **of_tags(repository, as_of)}
 
 
 def of_head(repository: Path, as_of: datetime) -> dict[str, Any]:
@@ -46,22 +46,31 @@ def of_head(repository: Path, as_of: datetime) -> dict[str, Any]:
     }
 
 
-def of_tags(repository: Path) -> dict[str, Any]:
+def of_tags(repository: Path, as_of: datetime) -> dict[str, Any]:
     tags = [line.decode() for line in lines_of(repository, "tag")]
     versions = [tag for tag in tags if VERSION.fullmatch(tag)]
-    dated = [(int(date), tag) for tag in versions if (date := creation(repository, tag))]
-    timestamps = sorted(date for date, _ in dated)
+    regular = [tag for tag in versions if "-rc" not in tag] or versions
+    dated = sorted((int(date), order(tag), tag) for tag in regular if (date := creation(repository, tag)))
+    timestamps = separate_timestamps([(date, tag) for date, _, tag in dated])
     days = [(later - earlier) / DAY for earlier, later in pairwise(timestamps)]
-    latest = max(dated, key=lambda item: (item[0], order(item[1])), default=None)
+    recent = [{"name": tag, "at": iso(date)} for date, _, tag in reversed(dated) if date >= as_of.timestamp() - 1830 * DAY]
     return {
         "tags": len(tags),
         "releases": {
             "count": len(versions),
-            "latest": latest[1] if latest else None,
-            "latest_at": iso(latest[0]) if latest else None,
+            "latest": dated[-1][2] if dated else None,
+            "latest_at": iso(dated[-1][0]) if dated else None,
             "median_days_between": round(statistics.median(days), 2) if days else None,
+            "recent": recent[:100],
         },
     }
+
+
+def separate_timestamps(dated: list[tuple[int, str]]) -> list[int]:
+    """On a day with releases of several packages, only the last one counts."""
+    package = {tag: re.split(r"\d", tag)[0].removesuffix("v").removeprefix("release-") for _, tag in dated}
+    days = [[(at, package[tag]) for at, tag in dated if at // DAY == day] for day in sorted({at // DAY for at, _ in dated})]
+    return [at for day in days for at, _ in (day if len({name for _, name in day}) == 1 else day[-1:])]
 
 
 def creation(repository: Path, tag: str) -> str:

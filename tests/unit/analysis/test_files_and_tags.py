@@ -1,4 +1,4 @@
-"""Versions, languages, practices and licences are recognised by names."""
+"""Languages, practices and licences are recognised by names."""
 
 from __future__ import annotations
 
@@ -12,45 +12,10 @@ from app.analysis import practices
 from app.analysis.counts import BoundedCounter, RepositoryTooLarge
 from app.analysis.git import GitError, GitRepository
 from app.analysis.languages import language_of, spdx_id
-from app.analysis.releases import version_order
 from app.analysis.report import build as report_of
 from harness.repositories import NOW, SYMLINK, Commit, ago, build
 
 MIT = (Path(__file__).parents[3] / "LICENSE").read_bytes()
-
-
-@pytest.mark.parametrize(
-    "tag",
-    [
-        "1.2",
-        "v1.2.3-rc.1",
-        "release-2024.05",
-        "jq-1.7",
-        "go1.21",
-        "REL_15_2",
-        "v4",
-        "V2",
-        "foo/v2.0.1",
-        "@foo/bar@2.0.1",
-        "OpenSSL_1_1_1w",
-        "1.0.0+build",
-        "v.1.2",
-    ],
-)
-def test_tag_is_a_version(tag: str) -> None:
-    assert version_order(tag) is not None
-
-
-@pytest.mark.parametrize(
-    "tag", ["nightly", "build-7", "2024-01-15", "20240115", "7", "v", "release-x", "1.0 beta", "ü1.0", "1." * 60]
-)
-def test_tag_is_not_a_version(tag: str) -> None:
-    assert version_order(tag) is None
-
-
-def test_versions_are_ordered() -> None:
-    tags = ["v1.10.1", "v1.9", "v1.10", "v1.10-rc1"]
-    assert sorted(tags, key=lambda tag: version_order(tag) or ((), False, "")) == ["v1.9", "v1.10-rc1", "v1.10", "v1.10.1"]
 
 
 @pytest.mark.parametrize(

@@ -263,7 +263,7 @@ def test_repository_without_commits_has_zeros_and_nulls(make: Make, tags: int, t
     assert report["practices"] == dict.fromkeys(PRACTICES)
     assert [(name, score["score"]) for name, score in report["scores"].items()] == [(name, None) for name in SCORES]
     assert report["tags"] == tags
-    assert {name: report[name] for name in ("tags", "releases")} == literal.of_tags(path)
+    assert {name: report[name] for name in ("tags", "releases")} == literal.of_tags(path, NOW)
 
 
 def test_lines_exclude_binary_files_and_links(tmp_path: Path) -> None:
