@@ -119,5 +119,5 @@ def test_releases_until_a_time_in_the_past(tmp_path: Path) -> None:
     releases = read_tags(GitRepository(build(tmp_path / "x.git", [Commit(ago(99))], tags))).releases
     assert summarize(released_until(releases, ago(60)), ago(60))["latest"] == "v1.1"
     assert summarize(released_until(releases, ago(60) - 1), ago(60) - 1)["latest"] == "v1.0"
-    nothing = {"count": 0, "latest": None, "latest_at": None, "median_days_between": None, "recent": []}
+    nothing: dict[str, Any] = {"count": 0, "latest": None, "latest_at": None, "median_days_between": None, "recent": []}
     assert summarize(released_until(releases, ago(91)), ago(91)) == nothing
