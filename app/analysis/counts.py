@@ -15,6 +15,30 @@ class RepositoryTooLarge(AnalysisError):
         super().__init__(text, permanent=True)
 
 
+class NumberedNames:
+    """Numbers distinct names from 0. `kind` names the named things in the error message, in the plural."""
+
+    def __init__(self, kind: str, max_bytes: int = MAX_COUNTER_BYTES) -> None:
+        self._kind = kind
+        self._remaining_bytes = max_bytes
+        self._numbers: dict[bytes, int] = {}
+
+    def number(self, name: bytes) -> int:
+        """Return the number of the name. Raises RepositoryTooLarge if the memory limit is exceeded."""
+        found = self._numbers.get(name)
+        if found is not None:
+            return found
+        self._remaining_bytes -= len(name) + BYTES_PER_NAME
+        if self._remaining_bytes < 0:
+            raise RepositoryTooLarge(f"This repository has too many {self._kind} to be analysed: over {len(self._numbers):,}.")
+        self._numbers[name] = len(self._numbers)
+        return len(self._numbers) - 1
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the names in the order of their numbers."""
+        return iter(self._numbers)
+
+
 class BoundedCounter:
     """Counts how often each name occurs. `kind` names the counted things in the error message, in the plural."""
 

@@ -98,9 +98,9 @@ class GitRepository:
             if process.wait() != 0 and not left_early:
                 raise GitError(printable(stderr.text))
 
-    def records(self, *arguments: str, end: bytes) -> Iterator[bytes]:
+    def records(self, *arguments: str, end: bytes, input: Iterator[bytes] | None = None) -> Iterator[bytes]:
         """Yield the output of a git command in records. `end` is the byte that ends each record. Raises AnalysisError."""
-        with self.stream(*arguments) as output:
+        with self.stream(*arguments, input=input) as output:
             begin: list[bytes] = []  # of a record whose end was not read yet
             length = 0
             while chunk := output.read1(CHUNK_BYTES):  # type: ignore[attr-defined]

@@ -1,43 +1,27 @@
 """Reads the commits: their number, dates, authors and most frequently changed files."""
 
 import heapq
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 
-from app.analysis.counts import BoundedCounter
+from app.analysis import people
+from app.analysis.counts import BoundedCounter, NumberedNames, RepositoryTooLarge
+from app.analysis.dates import QUARTER_SECONDS, YEAR_SECONDS, first_day, parse_timestamp, week_number
 from app.analysis.git import GitError, GitRepository, decode_name
+from app.analysis.people import People, number_since, smallest_majority
 from app.analysis.progress import Progress
 
-DAY_SECONDS = 86_400
-YEAR_DAYS = 365
-RECENT_DAYS = 90
-ACTIVITY_MONTHS = 60
+WEEKS = 261  # five years
+QUARTERS = 8
 MAX_HOTSPOTS = 10
+MAX_COMMITS = 5_000_000  # each takes about 20 bytes for good, and 100 while its history is evaluated
+UNKNOWN_COMMITS = 20_000  # the number of commits is not known before the end; with so many, half of the progress is shown
 
-MAX_TIMESTAMP = 253_402_300_799  # 9999-12-31T23:59:59Z, the maximum of `datetime`
-
-
-def iso(timestamp: int) -> str:
-    """Format a Unix timestamp as `2025-10-03T20:00:00Z`. Later dates than the year 9999 become the end of that year."""
-    return datetime.fromtimestamp(min(timestamp, MAX_TIMESTAMP), UTC).strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")
-
-
-def parse_timestamp(text: bytes) -> int:
-    """Parse a Unix timestamp from git. Dates that git can't read count as 0, as they do in git itself."""
-    return int(text) if text.isdigit() else 0
-
-
-@dataclass
-class CommitDates:
-    """Statistics of the committer dates. `first` and `last` are Unix timestamps."""
-
-    first: int = 0
-    last: int = 0
-    within_90_days: int = 0
-    within_365_days: int = 0
-    months: Counter[int] = field(default_factory=Counter)  # by number of the month since the year 0
+MAX_STORED_TIMESTAMP = 2**62
 
 
 def find_head(repository: GitRepository) -> str | None:
@@ -56,112 +40,140 @@ def is_shallow(repository: GitRepository) -> bool:
     return repository.output("rev-parse", "--is-shallow-repository") == b"true\n"
 
 
-def count_commits(repository: GitRepository, head: str) -> int:
-    return int(repository.output("rev-list", "--count", head, "--"))
-
-
-def count_contributors(repository: GitRepository, head: str) -> int:
-    return sum(1 for _ in repository.records("shortlog", "-sne", head, "--", end=b"\n"))
-
-
-def read_dates(repository: GitRepository, head: str, as_of: datetime, commits: int, progress: Progress) -> CommitDates:
-    now = int(as_of.timestamp())
-    until = month_number(as_of)
-    oldest_month = datetime(1, 1, 1, tzinfo=UTC) if until < ACTIVITY_MONTHS else first_day(until - ACTIVITY_MONTHS + 1)
-    first_shown, end_of_shown = oldest_month.timestamp(), first_day(until + 1).timestamp()
-    dates = CommitDates()
-    for done, line in enumerate(repository.records("log", "--format=%ct", head, "--", end=b"\n"), 1):
-        progress.advance(done, commits)
-        timestamp = parse_timestamp(line)
-        dates.first = timestamp if done == 1 else min(dates.first, timestamp)
-        dates.last = max(dates.last, timestamp)
-        dates.within_90_days += timestamp >= now - RECENT_DAYS * DAY_SECONDS
-        dates.within_365_days += timestamp >= now - YEAR_DAYS * DAY_SECONDS
-        if first_shown <= timestamp < end_of_shown:
-            dates.months[month_number(datetime.fromtimestamp(timestamp, UTC))] += 1
-    return dates
-
-
-def activity(months: Counter[int]) -> list[dict[str, str | int]]:
-    """Return the commits of each month from the first month with commits to the last, including months without commits."""
-    if not months:
-        return []
-    return [
-        {"month": f"{month // 12:04}-{month % 12 + 1:02}", "commits": months[month]}
-        for month in range(min(months), max(months) + 1)
-    ]
-
-
-def month_number(date: datetime) -> int:
-    return date.year * 12 + date.month - 1
-
-
-def first_day(month: int) -> datetime:
-    return datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC)
+def quarter_ends(as_of: datetime) -> list[int]:
+    """Return the last seconds, as Unix timestamps, of the eight quarters that ended before `as_of`, the latest first."""
+    quarter = as_of.year * 4 + (as_of.month - 1) // 3
+    starts = (datetime(number // 4, number % 4 * 3 + 1, 1, tzinfo=UTC) for number in range(quarter, quarter - QUARTERS, -1))
+    return [int(start.timestamp()) - 1 for start in starts]
 
 
 @dataclass(frozen=True)
-class AuthorCounts:
-    """Statistics of the 365 days before the last commit."""
+class State:
+    """The numbers of the history that one commit leads to, as of the Unix timestamp `as_of`."""
 
-    count: int
+    as_of: int
+    commits: int
+    contributors: int  # authors of all commits, bots included
+    first: int  # committer date as a Unix timestamp, like `last`
+    last: int
+    within_90_days: int
+    within_365_days: int
+    authors_last_year: int  # in the last active year, bots included
     absence_factor: int
-    commits_without_merges: int
+    people: People
 
 
-def read_authors(repository: GitRepository, head: str, last: int, commits: int, progress: Progress) -> AuthorCounts:
-    authors = BoundedCounter("authors")
-    without_merges = 0
-    command = ("log", "--format=%ct %P%x00%aN <%aE>", head, "--")
+@dataclass
+class History:
+    """All commits of a history in compact form.
+
+    The age of a commit is the largest n for which the head of the n-th quarter end before now leads to it, or 0 if
+    only HEAD does. The head of a quarter end is the commit that `git rev-list -1 --first-parent --before=…` prints.
+    """
+
+    authors: NumberedNames = field(default_factory=lambda: NumberedNames("authors"))
+    timestamps: "array[int]" = field(default_factory=lambda: array("q"))
+    author_numbers: "array[int]" = field(default_factory=lambda: array("l"))
+    ages: bytearray = field(default_factory=bytearray)
+    heads: int = 0  # the number of quarter ends that have a head
+    recent_timestamps: "array[int]" = field(
+        default_factory=lambda: array("q")
+    )  # of commits that may belong to the last active year,
+    recent_ids: bytearray = field(default_factory=bytearray)  # without merges; each ID ends with a line feed
+
+    def state(self, age: int, as_of: int) -> State:
+        """Return the numbers of the commits of at least that age, which is at most `heads`, as of the Unix timestamp."""
+        commits = sorted((self.timestamps[n], self.author_numbers[n]) for n, other in enumerate(self.ages) if other >= age)
+        last = commits[-1][0]
+        authors = Counter(author for _, author in commits[-number_since(commits, last - YEAR_SECONDS) :])
+        return State(
+            as_of=as_of,
+            commits=len(commits),
+            contributors=len({author for _, author in commits}),
+            first=commits[0][0],
+            last=last,
+            within_90_days=number_since(commits, as_of - QUARTER_SECONDS),
+            within_365_days=number_since(commits, as_of - YEAR_SECONDS),
+            authors_last_year=len(authors),
+            absence_factor=smallest_majority(list(authors.values())),
+            people=people.count(commits, authors, self.bots, as_of),
+        )
+
+    @cached_property
+    def bots(self) -> frozenset[int]:
+        """Return the numbers of the authors that are programs."""
+        return frozenset(number for number, author in enumerate(self.authors) if people.is_bot(author))
+
+    def weekly(self, as_of: int) -> list[dict[str, str | int]]:
+        """Return the commits of each of the 261 weeks, which begin on Mondays in UTC, that end with the week of `as_of`."""
+        last = week_number(as_of)
+        commits = Counter(week_number(timestamp) for timestamp in self.timestamps)
+        return [{"start": first_day(week), "commits": commits[week]} for week in range(last - WEEKS + 1, last + 1)]
+
+    def changed_paths(self, repository: GitRepository, last: int, progress: Progress) -> Iterator[bytes]:
+        """Yield the paths of each commit of the last active year. A path occurs once for each commit that changed it."""
+        since = last - YEAR_SECONDS
+        length = len(self.recent_ids) // max(1, len(self.recent_timestamps))
+        chosen = [number for number, timestamp in enumerate(self.recent_timestamps) if timestamp >= since]
+        if not chosen:
+            return  # without IDs, git would start at HEAD
+        ids = (bytes(self.recent_ids[number * length : (number + 1) * length]) for number in chosen)
+        # git prints an empty record before the header of each commit, and a line break before its first path.
+        command = ("log", "--no-walk=unsorted", "--stdin", "--no-renames", "--name-only", "-z", "--format=%x00%H")
+        is_header = is_first = False
+        done = 0
+        for record in repository.records(*command, end=b"\0", input=ids):
+            if not record:
+                is_header = True
+            elif is_header:
+                is_header, is_first = False, True
+                done += 1
+                progress.advance(done, len(chosen))
+            else:
+                yield record[1:] if is_first else record
+                is_first = False
+
+
+def read(repository: GitRepository, head: str, ends: list[int], progress: Progress) -> History:
+    """Read the history of a commit. `ends` are the quarter ends, the latest first. Raises GitError and RepositoryTooLarge."""
+    history = History()
+    ages: dict[bytes, int] = {}  # of parents that have not been read yet
+    first_parent = head.encode()
+    last = 0
+    # In topological order, a commit comes after all of its children.
+    command = ("log", "--topo-order", "--format=%H %ct%x00%P%x00%aN <%aE>", head, "--")
     for done, line in enumerate(repository.records(*command, end=b"\n"), 1):
-        progress.advance(done, commits)
-        numbers, _, author = line.partition(b"\0")
-        timestamp, *parents = numbers.split(b" ")
-        if parse_timestamp(timestamp) >= last - YEAR_DAYS * DAY_SECONDS:
-            authors.add(author)
-            without_merges += len(parents) < 2
-    commits_by_author = authors.values()
-    return AuthorCounts(len(commits_by_author), absence_factor(commits_by_author), without_merges)
+        progress.advance(done, done + UNKNOWN_COMMITS)
+        if done > MAX_COMMITS or len(ages) > MAX_COMMITS:
+            raise RepositoryTooLarge(f"This repository has too many commits to be analysed: over {MAX_COMMITS:,}.")
+        begin, parent_ids, author = line.split(b"\0", 2)
+        commit, _, date = begin.partition(b" ")
+        parents = parent_ids.split()
+        timestamp = min(parse_timestamp(date), MAX_STORED_TIMESTAMP)
+        age = ages.pop(commit, 0)
+        if commit == first_parent:
+            # git passes over a date that it can't read when it searches for the head of a time.
+            while date and history.heads < len(ends) and timestamp <= ends[history.heads]:
+                history.heads += 1
+            age = history.heads
+            first_parent = parents[0] if parents else b""
+        for parent in parents:
+            if ages.get(parent, -1) < age:
+                ages[parent] = age
+        history.timestamps.append(timestamp)
+        history.author_numbers.append(history.authors.number(author))
+        history.ages.append(age)
+        last = max(last, timestamp)
+        if len(parents) < 2 and timestamp >= last - YEAR_SECONDS:
+            history.recent_timestamps.append(timestamp)
+            history.recent_ids += commit + b"\n"
+    return history
 
 
-def absence_factor(commits_by_author: list[int]) -> int:
-    """Return the smallest number of authors who together made at least half of the commits."""
-    half = sum(commits_by_author) / 2
-    total = 0
-    for factor, commits in enumerate(sorted(commits_by_author, reverse=True), 1):
-        total += commits
-        if total >= half:
-            return factor
-    return 0
-
-
-def find_hotspots(
-    repository: GitRepository, head: str, last: int, expected: int, progress: Progress
-) -> list[dict[str, str | int]]:
+def find_hotspots(repository: GitRepository, history: History, last: int, progress: Progress) -> list[dict[str, str | int]]:
+    """Return the ten files that most commits of the last active year changed. Raises GitError and RepositoryTooLarge."""
     paths = BoundedCounter("changed files")
-    for path in changed_paths(repository, head, last - YEAR_DAYS * DAY_SECONDS, expected, progress):
+    for path in history.changed_paths(repository, last, progress):
         paths.add(path)
     most = heapq.nsmallest(MAX_HOTSPOTS, paths.items(), key=lambda item: (-item[1], item[0]))
     return [{"path": decode_name(path), "commits": commits} for path, commits in most]
-
-
-def changed_paths(repository: GitRepository, head: str, since: int, expected: int, progress: Progress) -> Iterator[bytes]:
-    """Yield the paths of each commit since the timestamp. A path occurs once for each commit that changed it."""
-    # git prints an empty record before the header of each commit, and a line break before its first path.
-    # Unlike --since, --since-as-filter does not stop at the first older commit: dates are not always in order.
-    command = ["log", "--no-merges", "--no-renames", "--name-only", "-z", "--format=%x00%H %ct"]
-    if since > 0:
-        command.append(f"--since-as-filter=@{since} +0000")
-    is_header = is_recent = is_first = False
-    done = 0
-    for record in repository.records(*command, head, "--", end=b"\0"):
-        if not record:
-            is_header = True
-        elif is_header:
-            is_recent = parse_timestamp(record.partition(b" ")[2]) >= since
-            is_header, is_first = False, True
-            done += 1
-            progress.advance(done, expected)
-        elif is_recent:
-            yield record[1:] if is_first else record
-            is_first = False

@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any
 
 from app.analysis.counts import RepositoryTooLarge
+from app.analysis.dates import DAY_SECONDS, iso, parse_timestamp
 from app.analysis.git import GitRepository, decode_name
-from app.analysis.history import DAY_SECONDS, iso, parse_timestamp
 
 MAX_RELEASES = 500_000
 MAX_NAME_LENGTH = 100  # a longer tag is not a version; also bounds the time of the regular expressions

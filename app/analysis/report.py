@@ -1,19 +1,25 @@
 """Builds the report of a repository. `docs/analysis.md` defines each number by a git command."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from app.analysis import history, releases, scores, tree
+from app.analysis import history, people, releases, scores, tree, verdict
+from app.analysis.dates import iso
 from app.analysis.git import GitRepository, decode_name
-from app.analysis.history import iso
+from app.analysis.history import History, State
+from app.analysis.people import People
 from app.analysis.progress import Progress
+from app.analysis.releases import Tags
 from app.analysis.tree import TreeFiles
 
 # The steps and their shares of the progress.
-DATES, AUTHORS, HOTSPOTS, FILES, LINES = 0.2, 0.25, 0.2, 0.05, 0.3
+HISTORY, HOTSPOTS, FILES, LINES = 0.45, 0.2, 0.05, 0.3
+
+WITHOUT_SCORES: dict[str, int | None] = dict.fromkeys((*scores.SCORE_NAMES, "overall"))
 
 
 def build(repository: GitRepository, as_of: datetime, progress: Callable[[float, str], None]) -> dict[str, Any]:
@@ -22,6 +28,7 @@ def build(repository: GitRepository, as_of: datetime, progress: Callable[[float,
     head = history.find_head(repository)
     tags = releases.read_tags(repository)
     numbers = {
+        "formula_version": scores.FORMULA_VERSION,
         "head": head,
         "as_of": iso(int(as_of.timestamp())),
         "is_shallow": history.is_shallow(repository),
@@ -29,13 +36,16 @@ def build(repository: GitRepository, as_of: datetime, progress: Callable[[float,
         "releases": releases.summarize(tags.releases, int(as_of.timestamp())),
     }
     reporter = Progress(progress)
-    numbers |= _fields(repository, head, as_of, reporter) if head else _fields_without_commits()
-    results = {name: asdict(score) for name, score in scores.scores(numbers).items()}
+    numbers |= _fields(repository, head, as_of, tags, reporter) if head else _fields_without_commits(as_of)
+    if numbers["is_shallow"]:
+        numbers["past"] = _past_without_scores(as_of)
+    numbers["scores"] = {name: asdict(score) for name, score in scores.scores(numbers).items()}
+    numbers["verdict"] = verdict.judge(numbers)
     reporter.finish()
-    return numbers | {"scores": results}
+    return numbers
 
 
-def _fields_without_commits() -> dict[str, Any]:
+def _fields_without_commits(as_of: datetime) -> dict[str, Any]:
     return {
         "commits": 0,
         "contributors": 0,
@@ -45,36 +55,75 @@ def _fields_without_commits() -> dict[str, Any]:
         "commits_365d": 0,
         "authors_last_year": 0,
         "contributor_absence_factor": 0,
+        **_people_fields(people.count([], Counter(), frozenset(), int(as_of.timestamp()))),
         "hotspots": [],
-        "activity": [],
+        "weekly": History().weekly(int(as_of.timestamp())),
+        "past": _past_without_scores(as_of),
         **_file_fields(TreeFiles(), {}, None),
     }
 
 
-def _fields(repository: GitRepository, head: str, as_of: datetime, progress: Progress) -> dict[str, Any]:
-    return {**_commit_fields(repository, head, as_of, progress), **_tree_fields(repository, head, progress)}
+def _fields(repository: GitRepository, head: str, as_of: datetime, tags: Tags, progress: Progress) -> dict[str, Any]:
+    return {**_commit_fields(repository, head, as_of, tags, progress), **_tree_fields(repository, head, progress)}
 
 
-def _commit_fields(repository: GitRepository, head: str, as_of: datetime, progress: Progress) -> dict[str, Any]:
-    commits = history.count_commits(repository, head)
-    progress.begin("Reading the history", DATES)
-    dates = history.read_dates(repository, head, as_of, commits, progress)
-    progress.begin("Reading the authors", AUTHORS)
-    authors = history.read_authors(repository, head, dates.last, commits, progress)
-    contributors = history.count_contributors(repository, head)
+def _commit_fields(repository: GitRepository, head: str, as_of: datetime, tags: Tags, progress: Progress) -> dict[str, Any]:
+    now, ends = int(as_of.timestamp()), history.quarter_ends(as_of)
+    progress.begin("Reading the history", HISTORY)
+    commits = history.read(repository, head, ends, progress)
+    state = commits.state(0, now)
     progress.begin("Finding hotspots", HOTSPOTS)
     return {
-        "commits": commits,
-        "contributors": contributors,
-        "first_commit_at": iso(dates.first),
-        "last_commit_at": iso(dates.last),
-        "commits_90d": dates.within_90_days,
-        "commits_365d": dates.within_365_days,
-        "authors_last_year": authors.count,
-        "contributor_absence_factor": authors.absence_factor,
-        "hotspots": history.find_hotspots(repository, head, dates.last, authors.commits_without_merges, progress),
-        "activity": history.activity(dates.months),
+        **_state_fields(state),
+        "hotspots": history.find_hotspots(repository, commits, state.last, progress),
+        "weekly": commits.weekly(now),
+        "past": [_past(end, _scores_at(commits, age, end, tags)) for age, end in reversed(list(enumerate(ends, 1)))],
     }
+
+
+def _state_fields(state: State) -> dict[str, Any]:
+    return {
+        "commits": state.commits,
+        "contributors": state.contributors,
+        "first_commit_at": iso(state.first),
+        "last_commit_at": iso(state.last),
+        "commits_90d": state.within_90_days,
+        "commits_365d": state.within_365_days,
+        "authors_last_year": state.authors_last_year,
+        "contributor_absence_factor": state.absence_factor,
+        **_people_fields(state.people),
+    }
+
+
+def _people_fields(people: People) -> dict[str, Any]:
+    numbers = asdict(people)
+    last = numbers.pop("last_commit")
+    return {
+        "author_shares": numbers.pop("shares"),
+        "bots": {"authors": numbers.pop("bots"), "commits": numbers.pop("bot_commits")},
+        "people": {"last_commit_at": None if last is None else iso(last), **numbers},
+    }
+
+
+def _scores_at(commits: History, age: int, end: int, tags: Tags) -> dict[str, int | None]:
+    """Return the scores of a quarter end. Those that need the contents of files are null."""
+    if age > commits.heads:
+        return WITHOUT_SCORES
+    then = {
+        "as_of": iso(end),
+        "tags": tags.count,
+        "releases": releases.summarize(releases.released_until(tags.releases, end), end),
+        **_state_fields(commits.state(age, end)),
+    }
+    return WITHOUT_SCORES | {name: score.score for name, score in scores.of_history(then).items()}
+
+
+def _past_without_scores(as_of: datetime) -> list[dict[str, Any]]:
+    return [_past(end, WITHOUT_SCORES) for end in reversed(history.quarter_ends(as_of))]
+
+
+def _past(end: int, scores: dict[str, int | None]) -> dict[str, Any]:
+    return {"at": iso(end), "scores": scores}
 
 
 def _tree_fields(repository: GitRepository, head: str, progress: Progress) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Computes six scores and their mean from the numbers of the report, with the evidence for each.
+"""Computes six scores and their mean from the numbers of the report, with evidence and advice for each.
 
 `docs/analysis.md` lists the formulas and their sources.
 """
@@ -8,20 +8,28 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-DAY_SECONDS = 86_400
-HALF = 50  # points; most scores consist of two halves
+from app.analysis.dates import DAY_SECONDS
 
-# activity: age of the last commit; commits of the last 365 days
+FORMULA_VERSION = 2  # scores of different versions are never compared
+
+# activity: days since the last commit; commits and weeks with commits of a year
+ACTIVITY_POINTS = {"days": 40, "commits": 30, "weeks": 30}
 FRESH_COMMIT_DAYS, STALE_COMMIT_DAYS = 30, 365
-MANY_COMMITS = 200
-# community: all contributors; authors of the last active year
-MANY_CONTRIBUTORS, MANY_AUTHORS = 100, 20
-# continuity: contributor absence factor; age of the project
-ABSENCE_POINTS, SAFE_ABSENCE_FACTOR = 80, 8
-AGE_POINTS, FULL_AGE_DAYS = 20, 5 * 365
-# releases: age of the latest release; time between releases
+MANY_COMMITS, WEEKS = 1000, 52
+# community: newcomers of a year; people of this year and the year before
+COMMUNITY_POINTS = {"newcomers": 50, "returning": 50}
+MANY_NEWCOMERS, MANY_RETURNING = 100, 50
+# continuity: share of the top author; people behind half of the commits; newcomers who stayed; years with commits
+CONTINUITY_POINTS = {"share": 40, "half": 20, "stayed": 25, "years": 15}
+SMALL_SHARE, LARGE_SHARE = 0.2, 0.8
+SAFE_HALF, MANY_STAYED, YEARS = 8, 20, 5
+ALIVE_DAYS, ABANDONED_DAYS = 365, 730
+# releases: age of the latest release; releases of two years
+RELEASES_POINTS = {"days": 50, "releases": 50}
 FRESH_RELEASE_DAYS, STALE_RELEASE_DAYS = 90, 730
-SHORT_CADENCE_DAYS, LONG_CADENCE_DAYS = 60, 365
+RHYTHM_DAYS, MANY_RELEASES = 730, 12
+
+ADVICE_POINTS = 10  # advice prefers the smallest change that is worth so many points
 
 DOCUMENTATION = {"readme": 30, "license": 25, "contributing": 15, "changelog": 15, "security": 10, "code_of_conduct": 5}
 ENGINEERING = {"tests": 30, "ci": 30, "dependencies": 15, "linter": 15, "lock_file": 10}
@@ -42,27 +50,33 @@ PRACTICE_NAMES = {
 SCORE_NAMES = ("activity", "community", "continuity", "releases", "documentation", "engineering")
 
 
+HISTORY_SCORES = SCORE_NAMES[:4]
+
+
 @dataclass(frozen=True)
 class Score:
     score: int | None
     evidence: list[str]
+    advice: str | None = None  # what would raise the score, in one sentence
 
 
 Numbers = dict[str, Any]  # the report without its scores
+Change = tuple[str, float]  # a sentence with `{}` for the score that the change would lead to, and its points
 
 
 def scores(numbers: Numbers) -> dict[str, Score]:
     if not numbers["commits"]:
         return {name: Score(None, ["The repository has no commits."]) for name in (*SCORE_NAMES, "overall")}
     found = {
-        **(_without_history() if numbers["is_shallow"] else _of_history(numbers)),
+        **(_without_history() if numbers["is_shallow"] else of_history(numbers)),
         "documentation": _practices(numbers, DOCUMENTATION),
         "engineering": _practices(numbers, ENGINEERING),
     }
     return found | {"overall": overall(found)}
 
 
-def _of_history(numbers: Numbers) -> dict[str, Score]:
+def of_history(numbers: Numbers) -> dict[str, Score]:
+    """Return the scores that do not need the contents of files."""
     return {
         "activity": activity(numbers),
         "community": community(numbers),
@@ -73,62 +87,149 @@ def _of_history(numbers: Numbers) -> dict[str, Score]:
 
 def _without_history() -> dict[str, Score]:
     reason = "The history of the repository is cut off (a shallow clone)."
-    return {name: Score(None, [reason]) for name in ("activity", "community", "continuity", "releases")}
+    return {name: Score(None, [reason]) for name in HISTORY_SCORES}
 
 
 def activity(numbers: Numbers) -> Score:
-    days = whole_days(numbers["last_commit_at"], numbers["as_of"])
-    year, quarter = numbers["commits_365d"], numbers["commits_90d"]
-    points = HALF * falling(days, FRESH_COMMIT_DAYS, STALE_COMMIT_DAYS) + HALF * logarithmic(year, MANY_COMMITS)
-    return Score(
-        rounded(points),
+    people = numbers["people"]
+    commits, weeks = people["commits_365d"], people["active_weeks"]
+    if people["last_commit_at"] is None:
+        return Score(0, ["All commits were made by bots."], "Commits by people would raise this.")
+    days = whole_days(people["last_commit_at"], numbers["as_of"])
+    changes = [
+        ("A commit today would bring this to {}.", activity_points(0, commits + 1, weeks + (weeks < WEEKS and days >= 7))),
+        ("A commit in each week of a year would bring this to {}.", activity_points(0, max(commits, WEEKS), WEEKS)),
+        (
+            f"{MANY_COMMITS} commits in a year, some in each week, would bring this to {{}}.",
+            activity_points(0, MANY_COMMITS, WEEKS),
+        ),
+    ]
+    return _score(
+        activity_points(days, commits, weeks),
         [
             f"The last commit was made {ago(days)}.",
-            f"{quantity(year, 'commit was', 'commits were')} made in the last 365 days, {quarter} of them in the last 90 days.",
+            f"{quantity(commits, 'commit was', 'commits were')} made in the last 365 days, "
+            f"{people['commits_90d']} of them in the last 90 days.",
+            f"{weeks} of the last 52 weeks had commits.",
         ],
+        changes,
+    )
+
+
+def activity_points(days: int, commits: int, weeks: int) -> float:
+    return (
+        ACTIVITY_POINTS["days"] * falling(days, FRESH_COMMIT_DAYS, STALE_COMMIT_DAYS)
+        + ACTIVITY_POINTS["commits"] * logarithmic(commits, MANY_COMMITS)
+        + ACTIVITY_POINTS["weeks"] * weeks / WEEKS
     )
 
 
 def community(numbers: Numbers) -> Score:
-    contributors, authors = numbers["contributors"], numbers["authors_last_year"]
-    points = HALF * logarithmic(contributors - 1, MANY_CONTRIBUTORS - 1) + HALF * logarithmic(authors - 1, MANY_AUTHORS - 1)
-    return Score(
-        rounded(points),
+    people = numbers["people"]
+    newcomers, returning = people["newcomers"], people["returning"]
+    changes = [
+        *(
+            (f"{more(extra, 'newcomer')} in a year would bring this to {{}}.", community_points(newcomers + extra, returning))
+            for extra in (1, 2, 5, 10, 20, 50, 100)
+        ),
+        *(
+            (
+                f"{more(extra, 'person', 'people')} with commits in two years running would bring this to {{}}.",
+                community_points(newcomers, returning + extra),
+            )
+            for extra in (1, 2, 5, 10, 20, 50)
+        ),
+    ]
+    return _score(
+        community_points(newcomers, returning),
         [
-            f"{quantity(contributors, 'person has', 'people have')} contributed in total.",
-            f"{quantity(authors, 'author')} made commits in the 365 days before the last commit.",
+            f"{quantity(people['active'], 'person', 'people')} made commits in the last 365 days.",
+            f"{quantity(newcomers, 'of them is a newcomer', 'of them are newcomers')}.",
+            f"{quantity(returning, 'of them', 'of them')} also made commits in the 365 days before.",
         ],
+        changes,
+    )
+
+
+def community_points(newcomers: int, returning: int) -> float:
+    return COMMUNITY_POINTS["newcomers"] * logarithmic(newcomers, MANY_NEWCOMERS) + COMMUNITY_POINTS["returning"] * logarithmic(
+        returning - 1, MANY_RETURNING - 1
     )
 
 
 def continuity(numbers: Numbers) -> Score:
-    factor = numbers["contributor_absence_factor"]
-    days = whole_days(numbers["first_commit_at"], numbers["last_commit_at"])
-    points = ABSENCE_POINTS * logarithmic(factor - 1, SAFE_ABSENCE_FACTOR - 1) + AGE_POINTS * min(1.0, days / FULL_AGE_DAYS)
-    return Score(
-        rounded(points),
+    people, shares = numbers["people"], numbers["author_shares"]
+    if not shares:
+        return Score(0, ["All commits of the last active year were made by bots."], "Commits by people would raise this.")
+    days = whole_days(people["last_commit_at"], numbers["as_of"])
+    half, stayed, years = people["half"], people["newcomers_who_stayed"], people["active_years"]
+
+    def points(shares: list[float], half: int, days: int = days, stayed: int = stayed, years: int = years) -> float:
+        return continuity_points(shares[0], half, days, stayed, years)
+
+    changes = []
+    if days > ALIVE_DAYS:
+        changes.append(("New commits by the same people would bring this to {}.", points(shares, half, 0, years=max(1, years))))
+    for number, text in (
+        (1, "A second person" if len(shares) == 1 else "One more person"),
+        (2, "Two more people"),
+        (3, "Three more people"),
+    ):
+        shared = sorted([*(share * (1 - number / 4) for share in shares), *[0.25] * number], reverse=True)
+        each = "a quarter of the commits" if number == 1 else "a quarter of the commits each"
+        changes.append((f"{text} with {each} would bring this to {{}}.", points(shared, max(half, half_of(shared)))))
+    return _score(
+        points(shares, half),
         [
-            f"{quantity(factor, 'author')} together made at least half of the commits in the 365 days before the last commit."
-            if factor > 1
-            else "1 author made at least half of the commits in the 365 days before the last commit.",
-            f"The last commit was {quantity(days, 'day')} after the first.",
+            f"The top author made {percent(shares[0])} of the commits in the 365 days before the last commit.",
+            "1 person made at least half of them." if half == 1 else f"{half} people together made at least half of them.",
+            f"{quantity(stayed, 'person', 'people')} who joined one to five years ago made commits in the last 365 days.",
+            f"{years} of the last five years had commits.",
         ],
+        changes,
     )
+
+
+def continuity_points(top_share: float, half: int, days: int, stayed: int, years: int) -> float:
+    shared = CONTINUITY_POINTS["share"] * falling(top_share, SMALL_SHARE, LARGE_SHARE) + CONTINUITY_POINTS["half"] * logarithmic(
+        half - 1, SAFE_HALF - 1
+    )
+    return (
+        shared * falling(days, ALIVE_DAYS, ABANDONED_DAYS)
+        + CONTINUITY_POINTS["stayed"] * logarithmic(stayed, MANY_STAYED)
+        + CONTINUITY_POINTS["years"] * years / YEARS
+    )
+
+
+def half_of(shares: list[float]) -> int:
+    """Return how many of the shares, the largest first, make half of the whole."""
+    return next((count for count in range(1, len(shares) + 1) if sum(shares[:count]) >= 0.5), len(shares))
 
 
 def releases(numbers: Numbers) -> Score:
     found = numbers["releases"]
     if found["latest_at"] is None:
-        return Score(0, [_without_release(numbers["tags"], found["count"])])
-    days, between = whole_days(found["latest_at"], numbers["as_of"]), found["median_days_between"]
-    points = HALF * falling(days, FRESH_RELEASE_DAYS, STALE_RELEASE_DAYS)
-    evidence = [f"The latest of {quantity(found['count'], 'release')}, {found['latest']}, was published {ago(days)}."]
-    if between is None:
-        evidence.append("Only one release has a date, so there is no time between releases.")
-    else:
-        points += HALF * falling(between, SHORT_CADENCE_DAYS, LONG_CADENCE_DAYS)
+        changes = [("A tagged release today would bring this to {}.", releases_points(0, 1))]
+        return _score(0, [_without_release(numbers["tags"], found["count"])], changes)
+    days, as_of = whole_days(found["latest_at"], numbers["as_of"]), numbers["as_of"]
+    recent = sum(whole_days(release["at"], as_of) < RHYTHM_DAYS for release in found["recent"])
+    evidence = [
+        f"The latest of {quantity(found['count'], 'release')}, {found['latest']}, was published {ago(days)}.",
+        f"{quantity(recent, 'release was', 'releases were')} published in the last {RHYTHM_DAYS} days.",
+    ]
+    if (between := found["median_days_between"]) is not None:
         evidence.append(f"The median time between releases is {between} {'day' if between == 1 else 'days'}.")
-    return Score(rounded(points), evidence)
+    changes = [
+        ("A release today would bring this to {}.", releases_points(0, recent + 1)),
+        (f"{MANY_RELEASES} releases in {RHYTHM_DAYS} days would bring this to {{}}.", releases_points(0, MANY_RELEASES)),
+    ]
+    return _score(releases_points(days, recent), evidence, changes)
+
+
+def releases_points(days: int, recent: int) -> float:
+    return RELEASES_POINTS["days"] * falling(days, FRESH_RELEASE_DAYS, STALE_RELEASE_DAYS) + RELEASES_POINTS[
+        "releases"
+    ] * logarithmic(recent, MANY_RELEASES)
 
 
 def _without_release(tags: int, versions: int) -> str:
@@ -144,7 +245,16 @@ def overall(found: dict[str, Score]) -> Score:
     if len(values) < len(SCORE_NAMES):
         return Score(None, ["Without the scores of the history there is no mean."])
     listed = ", ".join(f"{name} {value}" for name, value in values.items())
-    return Score(rounded(sum(values.values()) / len(values)), [f"The mean of the six scores: {listed}."])
+    weakest = min(values, key=values.__getitem__)
+    changes = [
+        (
+            f"Raising {weakest}, the lowest score, to {target} would bring this to {{}}.",
+            sum((values | {weakest: target}).values()) / len(values),
+        )
+        for target in (40, 70, 100)
+        if target > values[weakest]
+    ]
+    return _score(sum(values.values()) / len(values), [f"The mean of the six scores: {listed}."], changes)
 
 
 def _practices(numbers: Numbers, points: dict[str, int]) -> Score:
@@ -152,11 +262,37 @@ def _practices(numbers: Numbers, points: dict[str, int]) -> Score:
     missing = [name for name in points if numbers["practices"][name] is None]
     evidence = [f"Found {len(found)} of {len(points)}{': ' if found else ''}{_listed(found, points)}."]
     evidence += [f"Missing: {_listed(missing, points)}."] if missing else []
-    return Score(sum(points[name] for name in found), evidence)
+    score = sum(points[name] for name in found)
+    changes = [
+        (f"{_capitalized(PRACTICE_NAMES[name])} would bring this to {{}}.", float(score + points[name])) for name in missing
+    ]
+    return _score(score, evidence, changes)
 
 
 def _listed(names: list[str], points: dict[str, int]) -> str:
     return ", ".join(f"{PRACTICE_NAMES[name]} ({points[name]} points)" for name in names)
+
+
+def _score(points: float, evidence: list[str], changes: list[Change]) -> Score:
+    """Choose as advice the first change that is worth ten points, or else the one that is worth most."""
+    score = rounded(points)
+    results = [(text, rounded(changed)) for text, changed in changes]
+    useful = [result for result in results if result[1] >= score + ADVICE_POINTS]
+    best = useful[0] if useful else max(results, key=lambda result: result[1], default=None)
+    advice = best[0].format(best[1]) if best and best[1] > score else None
+    return Score(score, evidence, advice)
+
+
+def _capitalized(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def more(count: int, singular: str, plural: str | None = None) -> str:
+    return f"One more {singular}" if count == 1 else f"{count} more {plural or singular + 's'}"
+
+
+def percent(share: float) -> str:
+    return f"{rounded(share * 100)} %"
 
 
 def falling(value: float, full: float, none: float) -> float:

@@ -32,7 +32,8 @@ def drafts_of_success(
     drafts = [NotificationDraft("analysis.succeeded", title, {**about, "scores": scores})]
     if previous is None:
         return drafts
-    if changes := _changes(_scores(previous), scores):
+    is_comparable = report.get("formula_version") == previous.get("formula_version")
+    if is_comparable and (changes := _changes(_scores(previous), scores)):
         title = f"{repository.name}: {_describe(changes)}"
         drafts.append(NotificationDraft("score.changed", title, {**about, "changes": changes}))
     new, old = report["releases"], previous["releases"]

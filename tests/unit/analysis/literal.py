@@ -6,7 +6,7 @@ import math
 import re
 import statistics
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,35 +20,90 @@ VERSION = re.compile(r"(v|release-|app-|pkg/v)?\d+(\.\d+)+(-rc\d+)?|v\d+|2025-10
 
 
 def numbers(repository: Path, as_of: datetime) -> dict[str, Any]:
-    """Return all fields except languages, practices, licence and scores."""
-    return {**of_head(repository, as_of), **of_tags(repository, as_of)}
-
-
-def of_head(repository: Path, as_of: datetime) -> dict[str, Any]:
-    timestamps = [int(line or 0) for line in lines_of(repository, "log", "--format=%ct", "HEAD")]
-    now, last = as_of.timestamp(), max(timestamps)
-    names = lines_of(repository, "log", "--format=%aN <%aE>", "HEAD")
-    authors = Counter(name for name, timestamp in zip(names, timestamps, strict=True) if timestamp >= last - 365 * DAY)
+    """Return all fields except languages, practices, licence, scores and past."""
     return {
         "head": git(repository, "rev-parse", "HEAD").decode().strip(),
         "is_shallow": (repository / ".git" / "shallow").exists() or (repository / "shallow").exists(),
-        "commits": int(git(repository, "rev-list", "--count", "HEAD")),
-        "contributors": len(lines_of(repository, "shortlog", "-sne", "HEAD")),
+        "files": len(lines_of(repository, "ls-tree", "-r", "HEAD")),
+        **of_history(repository, "HEAD", as_of),
+        **of_tags(repository, as_of),
+    }
+
+
+def of_history(repository: Path, head: str, as_of: datetime) -> dict[str, Any]:
+    timestamps = [int(line or 0) for line in lines_of(repository, "log", "--format=%ct", head)]
+    now, last = int(as_of.timestamp()), max(timestamps)
+    names = lines_of(repository, "log", "--format=%aN <%aE>", head)
+    commits = list(zip(timestamps, names, strict=True))
+    authors = Counter(name for timestamp, name in commits if timestamp >= last - 365 * DAY)
+    shares = sorted((count for name, count in authors.items() if b"[bot]" not in name), reverse=True)
+    return {
+        "commits": int(git(repository, "rev-list", "--count", head)),
+        "contributors": len(lines_of(repository, "shortlog", "-sne", head)),
         "first_commit_at": iso(min(timestamps)),
         "last_commit_at": iso(last),
         "commits_90d": sum(timestamp >= now - 90 * DAY for timestamp in timestamps),
         "commits_365d": sum(timestamp >= now - 365 * DAY for timestamp in timestamps),
         "authors_last_year": len(authors),
         "contributor_absence_factor": absence_factor(authors),
-        "files": len(lines_of(repository, "ls-tree", "-r", "HEAD")),
-        "hotspots": hotspots(repository, last - 365 * DAY),
-        "activity": activity(timestamps, as_of),
+        "author_shares": [round(share / sum(shares), 6) for share in shares],
+        "bots": {
+            "authors": sum(b"[bot]" in name for name in authors),
+            "commits": sum(count for name, count in authors.items() if b"[bot]" in name),
+        },
+        "people": people([commit for commit in commits if b"[bot]" not in commit[1]], last, now),
+        "hotspots": hotspots(repository, last - 365 * DAY, head),
+        "weekly": weekly(timestamps, as_of),
     }
 
 
-def of_tags(repository: Path, as_of: datetime) -> dict[str, Any]:
+def people(commits: list[tuple[int, bytes]], last: int, now: int) -> dict[str, Any]:
+    """Count people and their commits, without bots."""
+    of_year: list[set[bytes]] = [set() for _ in range(5)]
+    for timestamp, name in commits:
+        for year in range(5):
+            if now - (year + 1) * 365 * DAY <= timestamp and (year == 0 or timestamp < now - year * 365 * DAY):
+                of_year[year].add(name)
+    first: dict[bytes, int] = {}
+    for timestamp, name in sorted(commits):
+        first.setdefault(name, timestamp)
+    authors = Counter(name for timestamp, name in commits if timestamp >= last - 365 * DAY)
+    weeks = [(now - (week + 1) * 7 * DAY, now - week * 7 * DAY if week else math.inf) for week in range(52)]
+    return {
+        "half": absence_factor(authors) if authors else 0,
+        "commits_last_year": authors.total(),
+        "last_commit_at": iso(max(timestamp for timestamp, _ in commits)) if commits else None,
+        "commits_90d": sum(timestamp >= now - 90 * DAY for timestamp, _ in commits),
+        "commits_365d": sum(timestamp >= now - 365 * DAY for timestamp, _ in commits),
+        "active_weeks": sum(any(begin <= timestamp < end for timestamp, _ in commits) for begin, end in weeks),
+        "active_years": sum(bool(names) for names in of_year),
+        "active": len(of_year[0]),
+        "newcomers": sum(first[name] >= now - 365 * DAY for name in of_year[0]),
+        "returning": len(of_year[0] & of_year[1]),
+        "newcomers_who_stayed": sum(now - 5 * 365 * DAY <= first[name] < now - 365 * DAY for name in of_year[0]),
+    }
+
+
+def past(repository: Path, ends: list[datetime]) -> list[dict[str, Any]]:
+    """Return the scores of the history at each of the given times."""
+    found = []
+    for end in ends:
+        at = end.strftime("%Y-%m-%dT%H:%M:%SZ")
+        head = git(repository, "rev-list", "-1", "--first-parent", f"--before={at}", "HEAD").decode().strip()
+        without: dict[str, int | None] = dict.fromkeys(
+            ("activity", "community", "continuity", "releases", "documentation", "engineering", "overall")
+        )
+        if head:
+            without |= history_scores(
+                of_history(repository, head, end) | of_tags(repository, end, end.timestamp()) | {"as_of": at}
+            )
+        found.append({"at": at, "scores": without})
+    return found
+
+
+def of_tags(repository: Path, as_of: datetime, until: float = math.inf) -> dict[str, Any]:
     tags = [line.decode() for line in lines_of(repository, "tag")]
-    versions = [tag for tag in tags if VERSION.fullmatch(tag)]
+    versions = [tag for tag in tags if VERSION.fullmatch(tag) and is_until(creation(repository, tag), until)]
     regular = [tag for tag in versions if "-rc" not in tag] or versions
     dated = sorted((int(date), order(tag), tag) for tag in regular if (date := creation(repository, tag)))
     timestamps = separate_timestamps([(date, tag) for date, _, tag in dated])
@@ -73,6 +128,10 @@ def separate_timestamps(dated: list[tuple[int, str]]) -> list[int]:
     return [at for day in days for at, _ in (day if len({name for _, name in day}) == 1 else day[-1:])]
 
 
+def is_until(date: str, until: float) -> bool:
+    return int(date) <= until if date else until == math.inf
+
+
 def creation(repository: Path, tag: str) -> str:
     return git(repository, "for-each-ref", "--format=%(creatordate:unix)", f"refs/tags/{tag}").decode().strip()
 
@@ -86,11 +145,11 @@ def absence_factor(authors: Counter[bytes]) -> int:
     return next(number for number in range(1, len(counts) + 1) if sum(counts[:number]) * 2 >= sum(counts))
 
 
-def hotspots(repository: Path, since: int) -> list[dict[str, Any]]:
+def hotspots(repository: Path, since: int, head: str = "HEAD") -> list[dict[str, Any]]:
     """Count the paths of each commit. git quotes unusual paths."""
     paths: Counter[bytes] = Counter()
     is_recent = False
-    for line in lines_of(repository, "log", "--no-merges", "--no-renames", "--name-only", "--format=COMMIT %H %ct", "HEAD"):
+    for line in lines_of(repository, "log", "--no-merges", "--no-renames", "--name-only", "--format=COMMIT %H %ct", head):
         if line.startswith(b"COMMIT "):
             is_recent = int(line.split(b" ")[2] or 0) >= since
         elif line and is_recent:
@@ -108,16 +167,11 @@ def unquoted(line: bytes) -> bytes:
     )
 
 
-def activity(timestamps: list[int], as_of: datetime) -> list[dict[str, Any]]:
-    end = as_of.year * 12 + as_of.month
-    months = Counter(
-        date.year * 12 + date.month for date in (datetime.fromtimestamp(min(m, 253402300799), UTC) for m in timestamps)
-    )
-    shown = [month for month in months if end - 60 < month <= end]
-    if not shown:
-        return []
-    between = range(min(shown), max(shown) + 1)
-    return [{"month": f"{(month - 1) // 12}-{(month - 1) % 12 + 1:02d}", "commits": months[month]} for month in between]
+def weekly(timestamps: list[int], as_of: datetime) -> list[dict[str, Any]]:
+    monday = as_of.date() - timedelta(days=as_of.weekday())
+    weeks = [monday - timedelta(weeks=week) for week in range(260, -1, -1)]
+    days = Counter(datetime.fromtimestamp(min(timestamp, 253402300799), UTC).date() for timestamp in timestamps)
+    return [{"start": week.isoformat(), "commits": sum(days[week + timedelta(days=day)] for day in range(7))} for week in weeks]
 
 
 def lines_of(repository: Path, *arguments: str) -> list[bytes]:
@@ -131,27 +185,34 @@ def iso(timestamp: int) -> str:
 
 def scores(report: dict[str, Any], found: set[str]) -> dict[str, int]:
     """Apply the formulas of docs/analysis.md to the numbers of this module and the names of the found practices."""
-    as_of = timestamp_of(report["as_of"])
-    commit_days = max(0, int((as_of - timestamp_of(report["last_commit_at"])) // DAY))
-    history_days = max(0, int((timestamp_of(report["last_commit_at"]) - timestamp_of(report["first_commit_at"])) // DAY))
-    values = {
-        "activity": 50 * line(commit_days, 30, 365) + 50 * log(report["commits_365d"], 200),
-        "community": 50 * log(report["contributors"] - 1, 99) + 50 * log(report["authors_last_year"] - 1, 19),
-        "continuity": 80 * log(report["contributor_absence_factor"] - 1, 7) + 20 * min(1, history_days / 1825),
-        "releases": release_points(report["releases"], as_of),
+    six = history_scores(report) | {
         "documentation": points(found, readme=30, license=25, contributing=15, changelog=15, security=10, code_of_conduct=5),
         "engineering": points(found, tests=30, ci=30, dependencies=15, linter=15, lock_file=10),
     }
-    six = {name: int(value + 0.5) for name, value in values.items()}
     return {**six, "overall": int(sum(six.values()) / 6 + 0.5)}
+
+
+def history_scores(report: dict[str, Any]) -> dict[str, int]:
+    as_of, people = timestamp_of(report["as_of"]), report["people"]
+    days = max(0, int((as_of - timestamp_of(people["last_commit_at"] or report["as_of"])) // DAY))
+    share = report["author_shares"][0] if report["author_shares"] else 1
+    values = {
+        "activity": 40 * line(days, 30, 365) + 30 * log(people["commits_365d"], 1000) + 30 * people["active_weeks"] / 52,
+        "community": 50 * log(people["newcomers"], 100) + 50 * log(people["returning"] - 1, 49),
+        "continuity": (40 * line(share, 0.2, 0.8) + 20 * log(people["half"] - 1, 7)) * line(days, 365, 730)
+        + 25 * log(people["newcomers_who_stayed"], 20)
+        + 15 * people["active_years"] / 5,
+        "releases": release_points(report["releases"], as_of),
+    }
+    return {name: int(value + 0.5) for name, value in values.items()}
 
 
 def release_points(releases: dict[str, Any], as_of: float) -> float:
     if releases["latest_at"] is None:
         return 0
     days = max(0, int((as_of - timestamp_of(releases["latest_at"])) // DAY))
-    between = releases["median_days_between"]
-    return 50 * line(days, 90, 730) + (0 if between is None else 50 * line(between, 60, 365))
+    recent = sum((as_of - timestamp_of(release["at"])) // DAY < 730 for release in releases["recent"])
+    return 50 * line(days, 90, 730) + 50 * log(recent, 12)
 
 
 def points(found: set[str], **worth: int) -> int:
@@ -163,7 +224,7 @@ def line(value: float, full: float, none: float) -> float:
 
 
 def log(value: int, full: int) -> float:
-    return min(1, math.log(1 + value) / math.log(1 + full))
+    return min(1, math.log(1 + max(0, value)) / math.log(1 + full))
 
 
 def timestamp_of(text: str) -> float:

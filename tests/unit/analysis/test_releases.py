@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from app.analysis.dates import iso
 from app.analysis.git import GitRepository
-from app.analysis.history import iso
 from app.analysis.releases import parse_version, read_tags, released_until, summarize
 from harness.repositories import NOW, Commit, Tag, ago, build
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ BOB = b"Bob <bob@example.org>"
 FIELDS = {
     *("head", "as_of", "commits", "contributors", "first_commit_at", "last_commit_at", "commits_90d", "commits_365d"),
     *("authors_last_year", "contributor_absence_factor", "tags", "releases", "files", "languages", "hotspots", "practices"),
-    *("scores", "license", "activity", "is_shallow"),
+    *("scores", "license", "weekly", "past", "author_shares", "bots", "people", "verdict", "formula_version", "is_shallow"),
 }
 PRACTICES = [
     *("readme", "license", "contributing", "code_of_conduct", "security", "changelog"),
@@ -259,7 +259,11 @@ def test_repository_without_commits_has_zeros_and_nulls(make: Make, tags: int, t
     assert [report[name] for name in ("commits", "contributors", "commits_90d", "commits_365d", "files")] == [0] * 5
     assert [report[name] for name in ("authors_last_year", "contributor_absence_factor")] == [0] * 2
     assert [report[name] for name in ("head", "first_commit_at", "last_commit_at", "license")] == [None] * 4
-    assert (report["languages"], report["hotspots"], report["activity"]) == ({}, [], [])
+    assert (report["languages"], report["hotspots"], report["author_shares"]) == ({}, [], [])
+    assert report["bots"] == {"authors": 0, "commits": 0}
+    assert set(report["people"].values()) == {0, None}
+    assert report["weekly"] == literal.weekly([], NOW)
+    assert [set(quarter["scores"].values()) for quarter in report["past"]] == [{None}] * 8
     assert report["practices"] == dict.fromkeys(PRACTICES)
     assert [(name, score["score"]) for name, score in report["scores"].items()] == [(name, None) for name in SCORES]
     assert report["tags"] == tags
@@ -304,12 +308,22 @@ def test_year_includes_its_boundary(tmp_path: Path) -> None:
     assert (report["authors_last_year"], report["commits_365d"], report["commits"]) == (2, 2, 3)
 
 
-def test_activity_includes_months_without_commits(tmp_path: Path) -> None:
-    commits = [Commit(int((NOW - timedelta(days=days)).timestamp())) for days in (60 * 31, 1700, 64, 1, -40)]
-    activity = report_for(build(tmp_path / "x.git", commits))["activity"]
-    assert (activity[0]["month"], activity[-1]["month"]) == ("2021-02", "2025-10")
-    assert len(activity) == 57
-    assert sum(month["commits"] for month in activity) == 3
+def test_weeks_end_with_the_week_of_the_report(tmp_path: Path) -> None:
+    commits = [Commit(int((NOW - timedelta(days=days)).timestamp())) for days in (5 * 366, 5 * 364, 64, 1, -40)]
+    weeks = report_for(build(tmp_path / "x.git", commits))["weekly"]
+    assert (len(weeks), weeks[0]["start"], weeks[-1]) == (261, "2020-10-05", {"start": "2025-09-29", "commits": 1})
+    assert sum(week["commits"] for week in weeks) == 3
+
+
+QUARTER_ENDS = [datetime(2025, month, day, 23, 59, 59, tzinfo=UTC) for month, day in ((3, 31), (6, 30), (9, 30))]
+QUARTER_ENDS = [
+    datetime(2024, month, day, 23, 59, 59, tzinfo=UTC) for month, day in ((3, 31), (6, 30), (9, 30), (12, 31))
+] + QUARTER_ENDS
+QUARTER_ENDS = [datetime(2023, 12, 31, 23, 59, 59, tzinfo=UTC), *QUARTER_ENDS]
+
+
+def test_past_scores_are_those_of_the_commits_of_that_time(repository: Path) -> None:
+    assert report_for(repository)["past"] == literal.past(repository, QUARTER_ENDS)
 
 
 @pytest.fixture
@@ -326,12 +340,11 @@ def test_progress_increases_to_1(tmp_path: Path, reported: list[tuple[float, str
     steps = list(dict.fromkeys(step for _, step in reported))
     assert steps == [
         "Reading the history",
-        "Reading the authors",
         "Finding hotspots",
         "Reading the list of files",
         "Counting lines",
     ]
-    assert all(sum(name == step for _, name in reported) > 50 for step in steps[:3])
+    assert all(sum(name == step for _, name in reported) > 50 for step in steps[:2])
 
 
 def test_progress_is_throttled(tmp_path: Path, reported: list[tuple[float, str]]) -> None:
@@ -395,6 +408,7 @@ def test_shallow_clone_has_no_scores_that_rest_on_history(tmp_path: Path) -> Non
     assert [name for name in SCORES if full["scores"][name]["score"] is None] == []
     without = ["activity", "community", "continuity", "releases", "overall"]
     assert [name for name in SCORES if shallow["scores"][name]["score"] is None] == without
+    assert [set(quarter["scores"].values()) for quarter in shallow["past"]] == [{None}] * 8
     assert shallow["scores"]["documentation"] == full["scores"]["documentation"]
     assert shallow["scores"]["activity"]["evidence"] == ["The history of the repository is cut off (a shallow clone)."]
 

@@ -52,6 +52,12 @@ def test_score_that_appears_or_disappears_causes_no_notification(before: int | N
     assert other_drafts(report(activity=after), report(activity=before)) == []
 
 
+def test_scores_of_different_formulas_cause_no_notification() -> None:
+    old, new = report(activity=80), report(activity=50)
+    assert other_drafts(new | {"formula_version": 2}, old) == []
+    assert len(other_drafts(new | {"formula_version": 2}, old | {"formula_version": 2})) == 1
+
+
 def test_new_release_causes_a_notification() -> None:
     (draft,) = other_drafts(report("2.0", "2026-01-01T00:00:00Z"), report("1.0", "2025-01-01T00:00:00Z"))
     assert (draft.type, draft.title) == ("release.found", "pallets/flask released 2.0")

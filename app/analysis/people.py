@@ -1,0 +1,105 @@
+"""Counts the people behind the commits: who is there, who joined, who stayed, and how they share the work."""
+
+import re
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass
+
+from app.analysis.dates import QUARTER_SECONDS, WEEK_SECONDS, YEAR_SECONDS
+
+WEEKS, YEARS = 52, 5
+MAX_SHARES = 1000
+
+# Accounts of programs, in lower case. They are compared with the name and with the part of the e-mail address before the `@`,
+# of which GitHub's private addresses (`49699333+dependabot[bot]@users.noreply.github.com`) count after the `+`.
+BOT_NAMES = frozenset(
+    {
+        *("dependabot", "dependabot-preview", "renovate", "renovate bot", "renovatebot", "greenkeeper", "greenkeeperio-bot"),
+        *("github actions", "github-actions", "github action", "actions-user", "pyup.io bot", "imgbot", "readme bot"),
+        *("pre-commit-ci", "pre-commit ci", "allcontributors", "all-contributors", "semantic-release", "snyk bot", "codecov"),
+        *("weblate", "hosted weblate", "crowdin", "crowdin bot", "transifex", "translatewiki.net", "l10n daemon script"),
+        *("mergify", "bors", "homu", "travis ci", "travis-ci", "circleci", "jenkins", "copybara-service"),
+    }
+)
+BOT_NAME = re.compile(r".*\[bot\]|.+[-_]bot|bot")
+
+
+@dataclass(frozen=True)
+class People:
+    """Numbers of people, who are the authors that are no bots, and of their commits.
+
+    The last active year is the 365 days before the last commit; the other times are counted back from the time of the report.
+    """
+
+    shares: list[float]  # of the commits of the last active year by person, the largest first; at most 1,000
+    half: int  # the fewest people who together made at least half of these commits
+    bots: int  # bots with commits in the last active year
+    bot_commits: int  # their commits in the last active year
+    commits_last_year: int  # commits by people in the last active year
+    last_commit: int | None  # the largest committer date, a Unix timestamp
+    commits_90d: int
+    commits_365d: int
+    active_weeks: int  # of the last 52 times seven days, those with commits
+    active_years: int  # of the last five times 365 days, those with commits
+    active: int  # people with commits in the last 365 days
+    newcomers: int  # active people who made their first commit in the last 365 days
+    returning: int  # active people who also made commits in the 365 days before
+    newcomers_who_stayed: int  # active people who made their first commit between one and five years ago
+
+
+def is_bot(author: bytes) -> bool:
+    """Return whether `Name <e-mail>` is a program rather than a person, by the names that programs use."""
+    name, _, address = author.decode(errors="replace").casefold().rpartition(" <")
+    login = address.removesuffix(">").partition("@")[0].rpartition("+")[2]
+    return any(text in BOT_NAMES or BOT_NAME.fullmatch(text) for text in (name.strip(), login))
+
+
+def count(commits: list[tuple[int, int]], last_year: Counter[int], bots: frozenset[int], as_of: int) -> People:
+    """Count the people behind commits. `commits` has the timestamp and the author of each, sorted; `last_year` the number of
+    commits of the last active year by author.
+    """
+    by_people = [commit for commit in commits if commit[1] not in bots]
+    first: dict[int, int] = {}
+    active, year_before, weeks, years = set(), set(), set(), set()
+    for timestamp, author in by_people:
+        first.setdefault(author, timestamp)
+        age = max(0, as_of - timestamp - 1)  # a year includes its first second; dates in the future belong to the current one
+        weeks.add(age // WEEK_SECONDS)
+        years.add(age // YEAR_SECONDS)
+        if age < YEAR_SECONDS:
+            active.add(author)
+        elif age < 2 * YEAR_SECONDS:
+            year_before.add(author)
+    shares = sorted((number for author, number in last_year.items() if author not in bots), reverse=True)
+    return People(
+        shares=[round(number / sum(shares), 6) for number in shares[:MAX_SHARES]],
+        half=smallest_majority(shares),
+        bots=sum(author in bots for author in last_year),
+        bot_commits=sum(number for author, number in last_year.items() if author in bots),
+        commits_last_year=sum(shares),
+        last_commit=by_people[-1][0] if by_people else None,
+        commits_90d=number_since(by_people, as_of - QUARTER_SECONDS),
+        commits_365d=number_since(by_people, as_of - YEAR_SECONDS),
+        active_weeks=sum(week < WEEKS for week in weeks),
+        active_years=sum(year < YEARS for year in years),
+        active=len(active),
+        newcomers=sum(first[author] >= as_of - YEAR_SECONDS for author in active),
+        returning=len(active & year_before),
+        newcomers_who_stayed=sum(as_of - YEARS * YEAR_SECONDS <= first[author] < as_of - YEAR_SECONDS for author in active),
+    )
+
+
+def number_since(commits: list[tuple[int, int]], since: int) -> int:
+    """Return the number of commits, given in the order of time by timestamp and author, that are not older."""
+    return len(commits) - bisect_left(commits, (since, -1))
+
+
+def smallest_majority(numbers: list[int]) -> int:
+    """Return how many of the numbers, the largest first, add up to at least half of their sum."""
+    half = sum(numbers) / 2
+    total = 0
+    for count, number in enumerate(sorted(numbers, reverse=True), 1):
+        total += number
+        if total >= half:
+            return count
+    return 0

@@ -1,0 +1,170 @@
+"""Says in one sentence what the scores of a report mean. `docs/analysis.md` describes how the sentence is made."""
+
+from typing import Any
+
+from app.analysis.scores import SCORE_NAMES, percent, whole_days
+
+STRONG, FAIR = 70, 40  # the lowest scores of these bands; below is weak
+ABANDONED_DAYS = 730
+YEAR_DAYS = 365
+QUIET_DAYS = 90
+MANY_BOT_COMMITS = 0.4  # share of all commits of the last active year
+
+STRENGTHS = {
+    "activity": "well maintained",
+    "releases": "released often",
+    "continuity": "carried by several people",
+    "community": "open to newcomers",
+    "documentation": "well documented",
+    "engineering": "well engineered",
+}
+
+Report = dict[str, Any]
+Scores = dict[str, int]
+
+
+def judge(report: Report) -> dict[str, Any]:
+    """Return the headline and the band of each score of a report."""
+    scores = {name: result["score"] for name, result in report["scores"].items()}
+    return {"headline": headline(report), "bands": {name: band(score) for name, score in scores.items()}}
+
+
+def band(score: int | None) -> str | None:
+    if score is None:
+        return None
+    return "strong" if score >= STRONG else "fair" if score >= FAIR else "weak"
+
+
+def headline(report: Report) -> str:
+    if not report["commits"]:
+        return "There are no commits, so there is nothing to judge."
+    scores = {name: score for name in SCORE_NAMES if (score := report["scores"][name]["score"]) is not None}
+    sentence = _of_files(report, scores) if report["is_shallow"] else _of_everything(report, scores)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _of_files(report: Report, scores: Scores) -> str:
+    return f"the history is cut off, so only the files were judged: {_outcome(report, scores)}"
+
+
+def _of_everything(report: Report, scores: Scores) -> str:
+    last = report["people"]["last_commit_at"]
+    days = whole_days(last, report["as_of"]) if last else None
+    if days is not None and days >= ABANDONED_DAYS:
+        return f"no commit for {_years(days)}, so nobody is likely to fix faults"
+    return _outcome(report, scores)
+
+
+def _outcome(report: Report, scores: Scores) -> str:
+    """Return strengths, weaknesses, or both. `scores` has at least one."""
+    by_score = sorted(scores, key=lambda name: scores[name])
+    strong = [name for name in by_score if band(scores[name]) == "strong"]
+    weak = [name for name in by_score if band(scores[name]) == "weak"]
+    named = weak[:2] or [name for name in by_score[:1] if name not in strong]
+    if not named:
+        lowest = by_score[0]
+        return f"strong in everything that was measured, with {lowest} as the lowest score ({scores[lowest]})"
+    bots = _bots(report)
+    points = [weakness(name, report) for name in named[: 1 if bots else 2]] + bots
+    weaknesses = " and ".join(points)
+    if strong:
+        return f"{_strengths(strong)}, but {weaknesses}"
+    if not weak:
+        return f"fair, but nowhere strong: {weaknesses}"
+    if len(weak) == len(scores):
+        return f"weak in everything that was measured: {weaknesses}"
+    return weaknesses
+
+
+def _strengths(strong: list[str]) -> str:
+    """Name the two highest scores. `strong` has the lowest first."""
+    highest = strong[-2:]
+    return " and ".join(text for name, text in STRENGTHS.items() if name in highest)
+
+
+def _bots(report: Report) -> list[str]:
+    if report["is_shallow"]:
+        return []
+    commits, people = report["bots"]["commits"], report["people"]["commits_last_year"]
+    return (
+        [f"bots make {percent(commits / (commits + people))} of the commits"]
+        if commits and commits >= MANY_BOT_COMMITS * (commits + people)
+        else []
+    )
+
+
+def weakness(name: str, report: Report) -> str:
+    """Return what is weakest about that score, as a clause."""
+    return _WEAKNESSES[name](report)
+
+
+def _activity(report: Report) -> str:
+    people = report["people"]
+    if people["last_commit_at"] is None:
+        return "only bots make commits"
+    days = whole_days(people["last_commit_at"], report["as_of"])
+    if days > QUIET_DAYS:
+        return f"the last commit was made {days} days ago"
+    commits = people["commits_365d"]
+    return f"people made only {commits} {'commit' if commits == 1 else 'commits'} in a year"
+
+
+def _community(report: Report) -> str:
+    people = report["people"]
+    if people["newcomers"] == 0:
+        return "nobody new has joined for a year"
+    if people["returning"] <= 1:
+        return "hardly anybody stays for a second year"
+    return "few people join and stay"
+
+
+def _continuity(report: Report) -> str:
+    shares = report["author_shares"]
+    if not shares:
+        return "no person makes commits"
+    if report["people"]["half"] == 1:
+        return f"one person makes {percent(shares[0])} of the changes"
+    if report["people"]["half"] <= 3:
+        return f"{('two', 'three')[report['people']['half'] - 2]} people make half of the changes"
+    return "few newcomers stay"
+
+
+def _releases(report: Report) -> str:
+    releases = report["releases"]
+    if releases["latest_at"] is None:
+        return "there are no releases"
+    days = whole_days(releases["latest_at"], report["as_of"])
+    return f"there was no release for {_years(days)}" if days >= YEAR_DAYS else "releases are rare"
+
+
+def _documentation(report: Report) -> str:
+    for practice, text in (
+        ("license", "there is no licence"),
+        ("readme", "there is no README"),
+        ("changelog", "there is no changelog"),
+    ):
+        if report["practices"][practice] is None:
+            return text
+    return "the documentation is thin"
+
+
+def _engineering(report: Report) -> str:
+    for practice, text in (("tests", "there are no tests"), ("ci", "no continuous integration is set up")):
+        if report["practices"][practice] is None:
+            return text
+    return "few engineering practices are visible"
+
+
+_WEAKNESSES = {
+    "activity": _activity,
+    "community": _community,
+    "continuity": _continuity,
+    "releases": _releases,
+    "documentation": _documentation,
+    "engineering": _engineering,
+}
+
+
+def _years(days: int) -> str:
+    years = days // YEAR_DAYS
+    return "a year" if years == 1 else f"{years} years"
