@@ -27,7 +27,7 @@ def build(repository: GitRepository, as_of: datetime, progress: Callable[[float,
     as_of = as_of.astimezone(UTC).replace(microsecond=0)
     head = history.find_head(repository)
     tags = releases.read_tags(repository)
-    numbers = {
+    numbers: dict[str, Any] = {
         "formula_version": scores.FORMULA_VERSION,
         "head": head,
         "as_of": iso(int(as_of.timestamp())),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from app.analysis import history
+from app.analysis.dates import parse_timestamp
 from app.analysis.git import GitRepository
 
 NO_BRANCH = "refs/heads/reporadar/none"
@@ -36,5 +37,5 @@ def _later_tags(repository: GitRepository, timestamp: int) -> Iterator[bytes]:
     command = ("for-each-ref", "--format=%(refname)%00%(creatordate:unix)", "refs/tags")
     for line in repository.records(*command, end=b"\n"):
         tag, _, date = line.partition(b"\0")
-        if not date or history.parse_timestamp(date) > timestamp:
+        if not date or parse_timestamp(date) > timestamp:
             yield tag
