@@ -27,9 +27,9 @@ from app.analysis.git import GitError
 from app.analysis.rewind import rewind
 
 MAX_MEMORY_BYTES = 2 * 1024**3  # address space of this process, and of each git process
-MAX_OPEN_FILES = 256
+MAX_OPEN_FILES = 4096  # of a local repository, each large pack and its index are open
 MIN_FILE_SIZE_LIMIT_BYTES = 64 * 1024**2
-FETCH_PERCENT, REPORT_PERCENT = 60, 39  # shares of the total progress
+FETCH_PERCENT, OPEN_PERCENT = 60, 1  # share of the total progress before the report: of a clone, and of a local repository
 PROGRESS_INTERVAL_SECONDS = 0.2
 
 UNEXPECTED = "This repository could not be analysed because of an unexpected error."
@@ -120,11 +120,13 @@ def analyse(request: dict[str, Any], folder: Path, output: Output) -> dict[str, 
     address = parse(request["url"], [Path(root) for root in request["roots"]])
     allowed = [ip_network(text) for text in request["allowed_networks"]]
 
+    fetch_percent = OPEN_PERCENT if address.is_local else FETCH_PERCENT
+
     def on_fetch_progress(fraction: float, step: str) -> None:
-        output.progress(fraction * FETCH_PERCENT, step)
+        output.progress(fraction * fetch_percent, step)
 
     def on_report_progress(fraction: float, step: str) -> None:
-        output.progress(FETCH_PERCENT + fraction * REPORT_PERCENT, step)
+        output.progress(fetch_percent + fraction * (99 - fetch_percent), step)
 
     as_of = datetime.fromisoformat(request["as_of"])
     repository = clone.fetch(address, folder, allowed, request["max_bytes"], on_fetch_progress)

@@ -1,8 +1,9 @@
-"""Fetches a repository as a full bare clone. git connects only to IP addresses that were checked before.
+"""Makes a repository readable: a local one in place, another one as a bare clone. git connects only to checked IP addresses.
 
 The rules of `git fsck` are not enforced: many old but harmless histories violate them.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -57,10 +58,11 @@ ReportProgress = Callable[[float, str], None]  # progress from 0 to 1, and the s
 def fetch(
     address: Address, folder: Path, allowed: Sequence[Network], max_bytes: int, progress: ReportProgress
 ) -> git.GitRepository:
-    """Clone a repository with all branches and tags into the folder. Raises AnalysisError."""
-    progress(0, "Connecting")
+    """Return a bare repository in the folder, with all branches and tags. Raises AnalysisError."""
     if address.repository:
-        return _clone_local(address.repository, folder, max_bytes, progress)
+        progress(0, "Opening")
+        return _open_local(address.repository, folder, max_bytes)
+    progress(0, "Connecting")
     address, addresses = remote.resolve_redirects(address, allowed)
     try:
         return _clone(address.url, folder, "https", pin(address, addresses), max_bytes, progress)
@@ -68,12 +70,14 @@ def fetch(
         raise _error(error.stderr) from None
 
 
-def _clone_local(repository: LocalRepository, folder: Path, max_bytes: int, progress: ReportProgress) -> git.GitRepository:
-    """Clone a copy of a local repository. The copy does not change, so an error of git is permanent."""
-    source = folder / "source"
+def _open_local(repository: LocalRepository, folder: Path, max_bytes: int) -> git.GitRepository:
+    """Make a local repository readable, in a second attempt if it was repacked during the first one."""
     try:
-        repository.copy(source, max_bytes)
-        return _clone(str(source), folder, "file", {}, max_bytes, progress)
+        try:
+            return repository.make_readable(folder / "repository", max_bytes)
+        except FileNotFoundError:
+            shutil.rmtree(folder / "repository", ignore_errors=True)
+            return repository.make_readable(folder / "repository", max_bytes)
     except FileNotFoundError as error:
         sys.stderr.write(f"{error}\n")
         raise AnalysisError("The repository changed while it was read.", permanent=False) from None
@@ -82,11 +86,12 @@ def _clone_local(repository: LocalRepository, folder: Path, max_bytes: int, prog
         raise AnalysisError(
             "This repository leads out of the allowed folders, or a file of it is not readable.", permanent=True
         ) from None
+    except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise AnalysisError("This repository has too many packs. Run “git gc” in it.", permanent=True) from None
+        raise
     except git.GitError as error:
-        is_partial = any(source.glob("objects/pack/*.promisor"))
-        raise unreadable(error.stderr, folder, "partial clone" if is_partial else "repository") from None
-    finally:
-        shutil.rmtree(source, ignore_errors=True)
+        raise unreadable(error.stderr, folder) from None
 
 
 def unreadable(stderr: str, folder: Path, kind: str = "repository") -> AnalysisError:
@@ -167,7 +172,7 @@ def _clone(
                 _kill(process)
             reader.join(KILL_TIMEOUT_SECONDS)
     if process.returncode != 0:
-        stderr = git.printable(reader.stderr.replace(b"\r", b"\n").replace(b":\n\t", b": "))
+        stderr = git.printable(reader.stderr.replace(b"\r", b"\n"))
         sys.stderr.write(f"git: {stderr}\n")
         if TOO_LARGE.search(stderr):
             raise too_large(max_bytes)

@@ -16,6 +16,10 @@ MAX_RECORD_BYTES = 1024**2
 MAX_NAME_LENGTH = 4096  # PATH_MAX of Linux
 CHUNK_BYTES = 1 << 16
 
+# Packs may be larger than the memory limit of a process, and files larger than 8 MB are not held in memory.
+_MEMORY_SETTINGS = ("core.packedGitWindowSize=32m", "core.packedGitLimit=256m", "core.bigFileThreshold=8m")
+_MEMORY_OPTIONS = [option for setting in _MEMORY_SETTINGS for option in ("-c", setting)]
+
 
 class GitError(Exception):
     """git exited with an error. `stderr` is the end of its error output, printable."""
@@ -37,6 +41,7 @@ def environment() -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "false",
         "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_NO_LAZY_FETCH": "1",
     }
 
 
@@ -77,7 +82,7 @@ class GitRepository:
         `input` is written to the command by another thread. Raises GitError at the end if the command failed, and any exception
         of the `input` iterator.
         """
-        command = ["git", "--no-pager", f"--git-dir={self.path}", *arguments]
+        command = ["git", "--no-pager", *_MEMORY_OPTIONS, f"--git-dir={self.path}", *arguments]
         with popen(command, environment(), has_input=input is not None) as process:
             assert process.stdout is not None
             assert process.stderr is not None
@@ -168,6 +173,7 @@ def popen(command: Sequence[str], variables: Mapping[str, str], has_input: bool 
 
 def printable(text: bytes) -> str:
     """Decode untrusted text and replace control characters, which a terminal would interpret."""
+    text = text.replace(b":\n\t", b": ")  # git continues some errors in a second line
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text.decode(errors="replace")).strip()
 
 

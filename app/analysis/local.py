@@ -1,34 +1,37 @@
-"""Finds and copies local repositories.
+"""Finds local repositories, and makes them readable for git without a copy of their packs.
 
 git follows symbolic links, `.git` files, `commondir` and `objects/info/alternates`. Here each file is opened first, and the path
-of the opened file must be below one of the roots. git gets a copy, so later changes can't lead it elsewhere.
+of the opened file must be below one of the roots. git gets a bare repository of our own, so later changes can't lead it
+elsewhere: small files are copied, and large ones are links to the open files of this process, `/proc/PID/fd/N`.
 """
 
 import os
 import re
-import shutil
 import stat
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.analysis import git
 from app.analysis.failures import AnalysisError
+from app.analysis.git import GitRepository
 
 MAX_TEXT_BYTES = 65_536  # of HEAD, `.git`, commondir and alternates
 MAX_OBJECT_FOLDERS = 100
+MAX_COPIED_BYTES = 65_536  # of a file with objects; larger ones are linked
 
 _LOOSE_OBJECTS = re.compile("[0-9a-f]{2}")
-_PACK_FILES = re.compile(r"pack-[0-9a-f]+\.(pack|idx|promisor)")
 # Without partialclone, which names a remote from which git could fetch.
 _FORMAT_SETTING = re.compile(r"core\.repositoryformatversion|extensions\.(?!partialclone$).*")
+_PARTIAL_CLONE = re.compile(r"extensions\.partialclone|remote\..*\.promisor")
 
 
 class LocalRepository:
     """The files of a repository that git would read. Raises OSError or ValueError if it is none, or leads out of the roots."""
 
     def __init__(self, path: Path, roots: Sequence[Path]) -> None:
-        self._roots = [root.resolve() for root in roots]
+        self._roots = [str(root.resolve()) for root in roots]
         git_folder = self._find_git_folder(path)
         self._head = self._read_head(git_folder / "HEAD")
         common = self._read_optional(git_folder / "commondir")
@@ -41,39 +44,52 @@ class LocalRepository:
             self._check_links(folder)
             self._check_links(folder / "pack")
 
-    def copy(self, target: Path, max_bytes: int) -> None:
-        """Copy the files into a new bare repository. Raises OSError, GitError, and AnalysisError if they are too large."""
-        copied = _Copy(self, max_bytes)
+    def make_readable(self, target: Path, max_bytes: int) -> GitRepository:
+        """Create a bare repository with the refs and objects. It can be read as long as the returned object exists.
+
+        Raises OSError, GitError, and AnalysisError. FileNotFoundError: the repository was repacked meanwhile.
+        """
+        snapshot = _Snapshot(self, max_bytes)
+        repository = GitRepository(target)
+        weakref.finalize(repository, _close, snapshot.descriptors)
         (target / "objects" / "pack").mkdir(parents=True)
+        (target / "objects" / "info").mkdir()
         (target / "HEAD").write_bytes(self._head)
         # In the order in which git reads them, because the repository may change: objects move from files to packs.
-        copied.add(self._common / "refs", target / "refs")
+        snapshot.copy(self._common / "refs", target / "refs")
         for name in ("packed-refs", "shallow", "config"):
             if os.path.lexists(self._common / name):
-                copied.add(self._common / name, target / name)
+                snapshot.copy(self._common / name, target / name)
         for folder in self._object_folders:
-            for name in self.names(folder):
-                if _LOOSE_OBJECTS.fullmatch(name):
-                    copied.add(folder / name, target / "objects" / name)
+            snapshot.add_loose_objects(folder, target / "objects")
         for folder in self._object_folders:
-            for name in self.names(folder / "pack"):
-                if _PACK_FILES.fullmatch(name):
-                    copied.add(folder / "pack" / name, target / "objects" / "pack" / name)
-        _keep_format_settings(target / "config")
+            snapshot.add_packs(folder, target / "objects")
+            snapshot.add_commit_graph(folder, target / "objects")
+        is_partial = _keep_format_settings(target / "config")
         if self._read_optional(self._common / "info" / "grafts"):
             raise AnalysisError("This repository has grafts (info/grafts), which git can't clone.", permanent=True)
+        if is_partial:
+            _refuse_missing_objects(repository)
+        repository.output("rev-parse", "--git-dir")  # fails if git does not know an extension
+        return repository
 
     @contextmanager
     def open(self, path: Path) -> Iterator[Path]:
         """Yield a path that leads to the checked file or folder, whatever changes. Raises OSError if it is not below a root."""
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        descriptor = self.open_descriptor(path)
         try:
-            opened = Path(f"/proc/self/fd/{descriptor}")
-            if not any(opened.readlink().is_relative_to(root) for root in self._roots):
-                raise PermissionError("a local repository leads out of REPOSITORY_ROOTS")
-            yield opened
+            yield Path(f"/proc/self/fd/{descriptor}")
         finally:
             os.close(descriptor)
+
+    def open_descriptor(self, path: Path | str) -> int:
+        """Return a descriptor of a file or folder, which the caller closes. Raises OSError if it is not below a root."""
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        opened = os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - faster, and called for each object
+        if not any(opened == root or opened.startswith(root.rstrip("/") + "/") for root in self._roots):
+            os.close(descriptor)
+            raise PermissionError("a local repository leads out of REPOSITORY_ROOTS")
+        return descriptor
 
     def names(self, path: Path) -> list[str]:
         with self.open(path) as opened:
@@ -136,47 +152,113 @@ class LocalRepository:
         return list(found.values())
 
 
-class _Copy:
-    """Copies files and folders of a repository, each folder once and at most `max_bytes` in total."""
+class _Snapshot:
+    """Copies or links the files of a repository. At most `max_bytes` are copied in total."""
 
     def __init__(self, repository: LocalRepository, max_bytes: int) -> None:
+        self.descriptors: list[int] = []  # of linked files
         self._repository = repository
         self._max_bytes = max_bytes
         self._remaining = max_bytes
         self._folders: set[Path] = set()
 
-    def add(self, source: Path, target: Path) -> None:
+    def copy(self, source: Path, target: Path) -> None:
+        """Copy a file, or a folder with everything in it, each folder once."""
         with self._repository.open(source) as opened:
             status = opened.stat()
             if stat.S_ISREG(status.st_mode):
-                self._remaining -= status.st_size
-                if self._remaining < 0:
-                    raise too_large(self._max_bytes)
-                with opened.open("rb") as content, target.open("wb") as copied:
-                    shutil.copyfileobj(content, copied)
-                return
+                return self._copy_file(opened, status.st_size, target)
             if not stat.S_ISDIR(status.st_mode) or opened.readlink() in self._folders:
-                return
+                return None
             self._folders.add(opened.readlink())
             names = [entry.name for entry in opened.iterdir()]
         target.mkdir(exist_ok=True)
-        for name in names:
-            if not name.startswith("tmp_") and not name.endswith(".lock"):
-                self.add(source / name, target / name)
+        for name in _without_temporary(names):
+            self.copy(source / name, target / name)
+        return None
+
+    def add_loose_objects(self, source: Path, target: Path) -> None:
+        for name in self._repository.names(source):
+            if _LOOSE_OBJECTS.fullmatch(name):
+                (target / name).mkdir(exist_ok=True)
+                for file in _without_temporary(self._repository.names(source / name)):
+                    with suppress(FileNotFoundError):  # it is in a pack by now, and packs are read later
+                        self._add(source / name / file, target / name / file)
+
+    def add_packs(self, source: Path, target: Path) -> None:
+        for name in _without_temporary(self._repository.names(source / "pack")):
+            if name.endswith((".pack", ".idx")):
+                self._add(source / "pack" / name, target / "pack" / name)
+
+    def add_commit_graph(self, source: Path, target: Path) -> None:
+        """Add the files from which git reads a history faster: a single one, or a chain of them."""
+        if os.path.lexists(source / "info" / "commit-graph"):
+            self._add(source / "info" / "commit-graph", target / "info" / "commit-graph")
+        chain = Path("info", "commit-graphs")
+        if os.path.lexists(source / chain):
+            (target / chain).mkdir(exist_ok=True)
+            for name in _without_temporary(self._repository.names(source / chain)):
+                self._add(source / chain / name, target / chain / name)
+
+    def _add(self, source: Path, target: Path) -> None:
+        """Copy a small file, or link to a large one. Keep a file of this name from another folder: it has the same content."""
+        descriptor = self._repository.open_descriptor(source)
+        try:
+            opened = Path(f"/proc/self/fd/{descriptor}")
+            status = opened.stat()
+            if not stat.S_ISREG(status.st_mode) or os.path.lexists(target):
+                return
+            if status.st_size > MAX_COPIED_BYTES:
+                target.symlink_to(f"/proc/{os.readlink('/proc/self')}/fd/{descriptor}")  # noqa: PTH115
+                self.descriptors.append(descriptor)
+                descriptor = -1
+            else:
+                self._copy_file(opened, status.st_size, target)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def _copy_file(self, opened: Path, size: int, target: Path) -> None:
+        self._remaining -= size
+        if self._remaining < 0:
+            raise too_large(self._max_bytes)
+        with opened.open("rb", buffering=0) as content, target.open("wb", buffering=0) as copied:
+            while chunk := content.read(git.CHUNK_BYTES):
+                copied.write(chunk)
 
 
-def _keep_format_settings(config: Path) -> None:
-    """Remove all settings that do not describe the format of the repository, such as includes of other files."""
+def _without_temporary(names: Sequence[str]) -> Iterator[str]:
+    return (name for name in names if not name.startswith("tmp_") and not name.endswith(".lock"))
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _keep_format_settings(config: Path) -> bool:
+    """Remove all settings that do not describe the format of the repository, such as includes of other files.
+
+    Return whether objects may be missing, because git would fetch them when it needs them.
+    """
     source = config.rename(config.with_name("original-config")) if config.exists() else None
     config.write_text("[core]\n\tbare = true\n")
     if source is None:
-        return
+        return False
     arguments = ("--no-includes", "--null", "--list")
-    for entry in git.run("config", "--file", str(source), *arguments).split(b"\0"):
-        name, _, value = entry.partition(b"\n")
+    settings = [entry.partition(b"\n") for entry in git.run("config", "--file", str(source), *arguments).split(b"\0")]
+    for name, _, value in settings:
         if _FORMAT_SETTING.fullmatch(os.fsdecode(name)):
             git.run("config", "--file", str(config), os.fsdecode(name), os.fsdecode(value))
     source.unlink()
+    return any(_PARTIAL_CLONE.fullmatch(os.fsdecode(name)) for name, _, _ in settings)
+
+
+def _refuse_missing_objects(repository: GitRepository) -> None:
+    try:
+        repository.output("rev-list", "--objects", "--quiet", "--all")
+    except git.GitError as error:
+        raise AnalysisError(f"git can't read this partial clone: {git.reason(error.stderr)}", permanent=True) from None
 
 
 def too_large(max_bytes: int) -> AnalysisError:

@@ -152,7 +152,7 @@ def test_clone_equals_the_local_repository(shape: Callable[[Path], None], fetch:
     assert visible(fetch(f"{tmp_path}/it.git")) == visible(tmp_path / "it.git")
 
 
-def test_clone_of_a_work_tree_has_no_hard_links(fetch: Fetch, tmp_path: Path) -> None:
+def test_work_tree_is_read_without_hard_links(fetch: Fetch, tmp_path: Path) -> None:
     create_repository(tmp_path / "it.git", commits=2)
     git(tmp_path, "clone", "--quiet", "it.git", "tree")
     repository = fetch(f"{tmp_path}/tree")
@@ -460,7 +460,7 @@ def test_invalid_configuration_reveals_nothing(fetch: Fetch, tmp_path: Path) -> 
     assert visible(fetch(str(path)))["HEAD"]  # an included file is not read
     (path / "config").write_bytes(b"\0\x1b[31m")
     message = message_of(fetch, str(path))
-    assert message == "git can't read this repository: fatal: bad config line 1 in file source/original-config"
+    assert message == "git can't read this repository: fatal: bad config line 1 in file repository/original-config"
 
 
 def test_output_of_git_is_logged_but_not_shown(server: GitServer, fetch: Fetch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """Local repositories: everything that git would open is below a root, whatever leads to it."""
 
+import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.analysis import clone
+from app.analysis import clone, history, local
 from app.analysis.address import AddressRefused, parse
 from app.analysis.failures import AnalysisError
 from app.analysis.git import GitRepository
@@ -32,7 +34,7 @@ def fetch(path: Path, root: Path) -> GitRepository:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     repository = clone.fetch(parse(str(path), [root]), folder, [], 64 * MEGABYTE, lambda *_: None)
-    assert sorted(entry.name for entry in folder.iterdir()) == ["gitconfig", "repository"]
+    assert sorted(entry.name for entry in folder.iterdir()) == ["repository"]
     return repository
 
 
@@ -157,11 +159,11 @@ def test_linked_work_tree_submodule_and_old_head_are_analysed(root: Path) -> Non
     assert git(fetch(source, root).path, "symbolic-ref", "HEAD") == "refs/heads/main\n"
 
 
-def test_repository_that_git_cannot_clone_fails_for_good_with_its_reason(root: Path) -> None:
+def test_repository_that_git_cannot_read_fails_for_good_with_its_reason(root: Path) -> None:
     source = create_repository(root / "source", commits=3)
     git(source, "config", "uploadpack.allowFilter", "true")
     git(root, "clone", "--quiet", "--bare", "--filter=blob:none", f"file://{source}", "partial")
-    assert permanent_error(root / "partial", root).startswith("git can't read this partial clone: fatal: unable to read ")
+    assert permanent_error(root / "partial", root).startswith("git can't read this partial clone: fatal: missing blob object ")
 
     path = create_repository(root / "reftable")
     git(path, "config", "core.repositoryFormatVersion", "1")
@@ -172,12 +174,6 @@ def test_repository_that_git_cannot_clone_fails_for_good_with_its_reason(root: P
     (source / "info" / "grafts").write_text(head_of(source))
     assert permanent_error(source, root) == "This repository has grafts (info/grafts), which git can't clone."
 
-    path = create_repository(root / "incomplete", commits=3)
-    lost = git(path, "commit-tree", "-m", "lost", "main^{tree}").strip()
-    (path / "refs" / "tags" / "lost").write_text(f"{lost}\n")
-    (path / "objects" / lost[:2] / lost[2:]).unlink()
-    assert permanent_error(path, root).startswith("git can't read this repository: ")
-
 
 def permanent_error(path: Path, root: Path) -> str:
     with pytest.raises(AnalysisError) as caught:
@@ -187,7 +183,7 @@ def permanent_error(path: Path, root: Path) -> str:
     return str(caught.value)
 
 
-def test_copy_is_limited_in_size(root: Path) -> None:
+def test_copied_files_are_limited_in_size(root: Path) -> None:
     path = create_repository(root / "it")
     (path / "packed-refs").write_bytes(b"#" * 2 * MEGABYTE)
     (root.parent / "scratch").mkdir()
@@ -201,3 +197,68 @@ def test_loops_and_special_files_end(root: Path) -> None:
     (path / "objects" / "info" / "alternates").write_text("../objects\n")
     subprocess.run(["mkfifo", str(path / "refs" / "heads" / "pipe")], check=True)
     assert head_of(fetch(path, root).path) == head_of(path)
+
+
+def test_packs_are_read_in_place(root: Path) -> None:
+    """Large files are links to open files of this process: git reads them even if they are replaced or deleted meanwhile."""
+    path = create_repository(root / "it", commits=3)
+    content = os.urandom(2 * local.MAX_COPIED_BYTES)
+    packed = git(path, "hash-object", "-w", "--stdin", input=content).strip()
+    git(path, "tag", "packed", packed)
+    git(path, "repack", "-adq")
+    git(path, "commit-graph", "write", "--reachable", "--split")
+    loose = git(path, "hash-object", "-w", "--stdin", input=content + b"x").strip()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    repository = fetch(path, root)
+    links = [file for file in repository.path.rglob("*") if file.is_symlink()]
+    assert sorted(file.suffix for file in links) == ["", ".pack"]
+    assert clone.disk_usage_bytes(repository.path) < len(content)
+    assert list(repository.path.glob("objects/info/commit-graphs/*.graph"))
+    shutil.rmtree(path)
+    for name, size in [(packed, len(content)), (loose, len(content) + 1), ("HEAD:file", 2)]:
+        assert len(repository.output("cat-file", "blob", name)) == size
+    assert repository.output("rev-list", "--count", "HEAD") == b"3\n"
+    del repository
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_repository_that_is_repacked_meanwhile_is_read_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = create_repository(root / "it", commits=3)
+    git(path, "repack", "-adq")
+    original = local.LocalRepository.names
+    changes = iter(range(2))
+
+    def names(self: local.LocalRepository, folder: Path) -> list[str]:
+        found = original(self, folder)
+        if folder.name == "pack" and next(changes, None) is not None:
+            git(path, "tag", "new", git(path, "hash-object", "-w", "--stdin", input=str(found)).strip(), "--force")
+            git(path, "repack", "-adq")
+        return found
+
+    monkeypatch.setattr(local.LocalRepository, "names", names)
+    with pytest.raises(AnalysisError, match="changed while it was read") as caught:
+        fetch(path, root)
+    assert not caught.value.permanent
+    changes = iter(range(1))
+    assert head_of(fetch(path, root).path) == head_of(path)
+    assert next(changes, None) is None
+
+
+def test_shallow_clone_is_shallow(root: Path) -> None:
+    create_repository(root / "source", commits=5)
+    git(root, "clone", "--quiet", "--depth=1", f"file://{root}/source", "shallow")
+    repository = fetch(root / "shallow", root)
+    assert (history.count_commits(repository, "HEAD"), history.is_shallow(repository)) == (1, True)
+
+
+def test_too_many_packs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = create_repository(root / "it")
+    address = parse(str(path), [root])
+    (root.parent / "scratch").mkdir()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(local.LocalRepository, "open_descriptor", fail)
+    with pytest.raises(AnalysisError, match="too many packs"):
+        clone.fetch(address, root.parent / "scratch", [], MEGABYTE, lambda *_: None)
