@@ -18,9 +18,11 @@ from app.analytics.reports import views as reports_views
 from app.analytics.reports.service import AnalyticsReports
 from app.analytics.service import Analytics
 from app.auth import commands as auth_commands
+from app.auth import guards
 from app.auth import views as auth_views
 from app.auth.passwords import Passwords
 from app.auth.service import Accounts
+from app.auth.tokens import ApiTokens
 from app.core import errors, instance
 from app.core.config import Config
 from app.core.instance import Instance
@@ -80,6 +82,7 @@ class Services:
     """One service for each feature."""
 
     accounts: Accounts
+    tokens: ApiTokens
     analytics: Analytics
     exports: Exports
     analytics_reports: AnalyticsReports
@@ -145,6 +148,7 @@ def create_services(config: Config, parts: Infrastructure) -> Services:
     )
     return Services(
         accounts=accounts,
+        tokens=ApiTokens(database, parts.adapters.limiter),
         analytics=analytics,
         exports=exports,
         analytics_reports=AnalyticsReports(database, PAGE_VIEWED, FUNNELS),
@@ -164,6 +168,7 @@ def create_flask(config: Config, parts: Infrastructure, services: Services) -> F
     )
     app.extensions.update(
         accounts=services.accounts,
+        tokens=services.tokens,
         database=parts.database,
         exports=services.exports,
         fleet=parts.adapters.fleet,
@@ -184,6 +189,7 @@ def create_flask(config: Config, parts: Infrastructure, services: Services) -> F
 
 def register_views(app: Flask, config: Config) -> None:
     errors.init_app(app)
+    guards.init_app(app)
     security.init_app(app, config)
     ranges.init_app(app)
     app.register_blueprint(health_views.blueprint)

@@ -28,6 +28,7 @@ from app.core import metrics
 from app.core.config import Config
 from app.core.errors import Unavailable
 from app.core.extensions import extension
+from app.http.security import bearer_token
 from app.server.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
@@ -280,6 +281,8 @@ def _has_opt_out_cookie() -> bool:
 
 def _set_cookie(value: str, max_age: int) -> None:
     """The cookie is the same for everybody. It is readable by scripts, so that all open tabs stop recording at once."""
+    if bearer_token() is not None:  # a program, whose account remembers the choice
+        return
     name, secure = current_app.config["ANALYTICS_COOKIE_NAME"], current_app.config["SESSION_COOKIE_SECURE"]
 
     @after_this_request

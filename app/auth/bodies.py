@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -10,7 +10,10 @@ from pydantic_core import PydanticCustomError
 from app.auth.passwords import MAX_LENGTH, MIN_LENGTH, is_too_long
 from app.auth.service import EMAIL, MAX_EMAIL_LENGTH
 from app.auth.store import User
-from app.http.api import Body
+from app.auth.token_store import ApiToken
+from app.auth.tokens import MAX_NAME_LENGTH, READ
+from app.core.timestamps import iso
+from app.http.api import Body, Timestamp
 
 
 def _limit_length(password: str) -> str:
@@ -46,6 +49,14 @@ class PasswordChangeBody(Body):
 
 class PasswordConfirmationBody(Body):
     password: KnownPassword
+
+
+class TokenBody(Body):
+    """A new API token. Without `expires_at` it does not expire."""
+
+    name: str = Field(min_length=1, max_length=MAX_NAME_LENGTH)
+    scope: Literal["read", "write"] = READ
+    expires_at: Timestamp | None = None
 
 
 class UserView(BaseModel):
@@ -100,3 +111,38 @@ class SessionListView(BaseModel):
     """All sessions of the user, most recently used first."""
 
     sessions: list[SessionView]
+
+
+class TokenView(BaseModel):
+    id: int
+    name: str
+    scope: str
+    created_at: str
+    last_used_at: str | None
+    expires_at: str | None
+
+    @classmethod
+    def of(cls, found: ApiToken, **more: str) -> Self:
+        return cls.model_validate(
+            {
+                "id": found.id,
+                "name": found.name,
+                "scope": found.scope,
+                "created_at": iso(found.created_at),
+                "last_used_at": found.last_used_at and iso(found.last_used_at),
+                "expires_at": found.expires_at and iso(found.expires_at),
+                **more,
+            }
+        )
+
+
+class CreatedTokenView(TokenView):
+    """The new token. `token` is shown only this once."""
+
+    token: str
+
+
+class TokenListView(BaseModel):
+    """All API tokens of the user, newest first; `last_used_at` is exact to a minute."""
+
+    tokens: list[TokenView]

@@ -5,13 +5,15 @@ import secrets
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from flask import Response, after_this_request, current_app, g, request, session
+from flask import Flask, Response, after_this_request, current_app, g, request, session
 
 from app.auth import audit
 from app.auth.service import Accounts, Client, WrongPassword
 from app.auth.store import User
+from app.auth.tokens import WRITE, ApiTokens, InsufficientScope
 from app.core.errors import NotFound, NotSignedIn, Problem, Unavailable
 from app.core.extensions import extension
+from app.http.security import SAFE_METHODS, bearer_token
 from app.sessions import cookie
 from app.sessions.interface import SessionInterface
 from app.sessions.session import Session
@@ -23,8 +25,16 @@ DEVICE_COOKIE_SECONDS = 365 * 86_400
 MAX_USER_AGENT_LENGTH = 300
 
 
+def init_app(app: Flask) -> None:
+    app.before_request(_authenticate_token)
+
+
 def accounts() -> Accounts:
     return extension(Accounts, "accounts")
+
+
+def tokens() -> ApiTokens:
+    return extension(ApiTokens, "tokens")
 
 
 def current_user() -> User | None:
@@ -50,7 +60,14 @@ def login_required(view: View) -> View:
     return cast(View, guarded)
 
 
+def session_only(view: View) -> View:
+    """Mark a view as one that refuses API tokens: accounts, tokens and administration."""
+    view.session_only = True  # type: ignore[attr-defined]
+    return view
+
+
 def admin_required(view: View) -> View:
+    @session_only
     @functools.wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         user = require_user()
@@ -159,6 +176,25 @@ def describe_current_session() -> dict[str, Any]:
 def session_key() -> str | None:
     """Return the store key of the current session's record."""
     return _session().key
+
+
+def _authenticate_token() -> None:
+    """Sign in the user of an API token, for this request only. Raises InvalidToken, InsufficientScope and TooMany."""
+    secret = bearer_token()
+    if secret is None:
+        return
+    # A request is made in one name. Without cookies, nothing below can read or change a session, or set a cookie for one.
+    request.environ.pop("HTTP_COOKIE", None)
+    token, user = tokens().authenticate(secret, client().address)
+    if getattr(current_app.view_functions.get(request.endpoint or ""), "session_only", False):
+        refusal = Problem("API tokens cannot be used for accounts, tokens and administration. Sign in instead.", status=403)
+    elif request.method not in SAFE_METHODS and token.scope != WRITE:
+        refusal = InsufficientScope()
+    else:
+        g.user = user
+        return
+    audit.log_event("access.denied", client().address, user=user.id, token=token.id, path=request.path)
+    raise refusal
 
 
 def _user_of_session() -> User | None:

@@ -16,6 +16,7 @@ from app.core import instance, logs
 log = logging.getLogger(__name__)
 
 
+CHALLENGE = 'Bearer realm="RepoRadar"'  # RFC 9110 requires one for 401; unlike Basic, it opens no window in browsers
 MESSAGES = {
     404: "There is nothing at this address.",
     405: "This address does not support this request method.",
@@ -129,10 +130,12 @@ def _render(problem: Problem) -> Response:
         response = Response(problem.detail, problem.status, content_type="text/plain; charset=utf-8")
     elif request.path.startswith("/api/"):
         response = Response(json.dumps(_details(problem, title)), problem.status, content_type="application/problem+json")
+        if problem.status == 401:
+            response.headers["WWW-Authenticate"] = CHALLENGE
     else:
         page = render_template("error.html", problem=problem, title=title, request_id=logs.request_id.get())
         response = Response(page, problem.status, content_type="text/html; charset=utf-8")
-    response.headers.extend(problem.headers)
+    response.headers.update(problem.headers)
     return response
 
 

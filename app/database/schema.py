@@ -80,6 +80,31 @@ session_fields = Table(
     Column("sealed", LargeBinary, nullable=False),
 )
 
+# A program signs in with a token. Only its digest is stored.
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", Identifier, primary_key=True),
+    Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("name", String(100), nullable=False),
+    Column("scope", String(16), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime),
+    Column("expires_at", UtcDateTime),
+    sqlite_autoincrement=True,  # the ID of a revoked token is never reused
+)
+
+# One row per link under which a user sets a new password. A link is of no use once the password has changed.
+password_resets = Table(
+    "password_resets",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("password_version", Integer, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
 # One row per address, shared by all users who follow it.
 repositories = Table(
     "repositories",

@@ -77,6 +77,7 @@ class Operation:
     query: type[Query] | None = None
     returns: Mapping[int, type[BaseModel] | str | None] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
+    accepts_tokens: bool = True
 
 
 def operation(
@@ -98,7 +99,8 @@ def operation(
                 kwargs["query"] = read_query(query)
             return view(*args, **kwargs)
 
-        validated.operation = Operation(summary, body, query, returns, errors)  # type: ignore[attr-defined]
+        accepts_tokens = not getattr(view, "session_only", False)
+        validated.operation = Operation(summary, body, query, returns, errors, accepts_tokens)  # type: ignore[attr-defined]
         return validated
 
     return decorate

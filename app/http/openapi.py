@@ -17,6 +17,7 @@ PATH_SCHEMAS: dict[type, dict[str, Any]] = {
     UnicodeConverter: {"type": "string", "minLength": 1},
     IdConverter: {"type": "integer", "minimum": 0},
 }
+TOKENS = "An API token from the settings page. The scope `read` allows GET, the scope `write` everything that accepts tokens."
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -56,7 +57,10 @@ def describe(app: Flask) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components["$defs"],
-            "securitySchemes": {"session": {"type": "apiKey", "in": "cookie", "name": app.config["SESSION_COOKIE_NAME"]}},
+            "securitySchemes": {
+                "session": {"type": "apiKey", "in": "cookie", "name": app.config["SESSION_COOKIE_NAME"]},
+                "token": {"type": "http", "scheme": "bearer", "description": TOKENS},
+            },
         },
     }
 
@@ -83,7 +87,7 @@ def _describe(rule: Rule, method: str, found: Operation, references: dict[Any, A
         content = {"application/json": {"schema": references[found.body, "validation"]}}
         description["requestBody"] = {"required": True, "content": content}
     if 401 in found.errors:
-        description["security"] = [{"session": []}]
+        description["security"] = [{"session": []}, *([{"token": []}] if found.accepts_tokens else [])]
     return description
 
 
@@ -103,10 +107,13 @@ def _query_parameters(found: Operation) -> list[dict[str, Any]]:
 
 
 def _errors(method: str, found: Operation) -> list[int]:
-    """Return the errors of the view plus the implicit ones: unavailable store, cross-site request, invalid query or body."""
+    """Return the errors of the view plus the implicit ones: unavailable store, cross-site request, too many requests of one
+    token, invalid query or body."""
     errors = {*found.errors, 503}
     if method not in SAFE_METHODS:
         errors.add(403)
+    if 401 in errors and found.accepts_tokens:
+        errors.add(429)
     if found.query:
         errors.add(422)
     if found.body:

@@ -51,7 +51,8 @@ def init_app(app: Flask, config: Config) -> None:
 
     @app.before_request
     def reject_cross_site_requests() -> None:
-        if request.method not in SAFE_METHODS and is_cross_site(allowed):
+        # Browsers do not add a token by themselves, so another site cannot make them use it.
+        if request.method not in SAFE_METHODS and bearer_token() is None and is_cross_site(allowed):
             log.info("rejected cross-site request: %s from %s", request.path, request.remote_addr)
             raise Problem("This request comes from another site.", status=403)
 
@@ -78,6 +79,12 @@ class SecurityHeaders:
             )
 
         return self._wsgi_app(environ, start)
+
+
+def bearer_token() -> str | None:
+    """Return the token of a request to the API: `Authorization: Bearer …`. Other paths and other schemes have none."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and request.path.startswith("/api/") else None
 
 
 def is_cross_site(allowed: frozenset[str]) -> bool:

@@ -1,18 +1,23 @@
 """The pages for registering, signing in, and changing or deleting an account."""
 
 import contextlib
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import current_app, redirect, request, url_for
 from werkzeug import Response
 
 from app.auth import guards
-from app.auth.guards import accounts, client, require_user
+from app.auth.guards import accounts, client, require_user, tokens
 from app.auth.passwords import MIN_LENGTH
 from app.auth.service import MAX_EMAIL_LENGTH
+from app.auth.tokens import MAX_NAME_LENGTH, READ, WRITE
 from app.core.errors import Invalid, NotFound, Problem
 from app.web import forms, privacy
 from app.web.pages import SEE_OTHER, blueprint, current_notice, render, render_without_session, sign_in_required
+
+# Lifetimes of a token that the page offers, by their value in the form.
+TOKEN_DAYS = {"30": "in 30 days", "90": "in 90 days", "365": "in a year", "": "never"}
 
 # These two pages also work while the session store is unavailable, so they must not use the session.
 
@@ -87,6 +92,31 @@ def end_other_sessions() -> Response:
     return _settings_done("sessions")
 
 
+@blueprint.post("/settings/tokens")
+@sign_in_required
+def create_token() -> Response:
+    name, scope, days = forms.text("name"), forms.text("scope"), forms.text("days")
+    try:
+        if scope not in (READ, WRITE) or days not in TOKEN_DAYS:
+            raise Invalid("Choose what the token may do and when it expires.")
+        if len(name) > MAX_NAME_LENGTH:
+            raise Invalid.field("name", f"A name has at most {MAX_NAME_LENGTH} characters.")
+        expires_at = datetime.now(UTC) + timedelta(days=int(days)) if days else None
+        token, secret = tokens().create(require_user().id, name, scope, expires_at, client().address)
+    except Problem as problem:
+        return _settings(forms.correctable(problem), form="token", name=name)
+    # Not a redirect: the secret is stored nowhere, so the next page could not show it.
+    return _settings(created_token=token, secret=secret)
+
+
+@blueprint.post("/settings/tokens/<id:token_id>/revoke")
+@sign_in_required
+def revoke_token(token_id: int) -> Response:
+    with contextlib.suppress(NotFound):  # it was revoked while the page was open
+        tokens().revoke(require_user().id, token_id, client().address)
+    return _settings_done("token")
+
+
 @blueprint.post("/settings/account/delete")
 @sign_in_required
 def delete_account() -> Response:
@@ -99,9 +129,16 @@ def delete_account() -> Response:
 
 def _settings(problem: Problem | None = None, **context: Any) -> Response:
     user = require_user()
-    sessions = guards.list_sessions(user)
     return render(
-        "settings.html", problem, sessions=sessions, min_length=MIN_LENGTH, **privacy.consent_context("web.settings"), **context
+        "settings.html",
+        problem,
+        sessions=guards.list_sessions(user),
+        tokens=tokens().list(user.id),
+        token_days=TOKEN_DAYS,
+        now=datetime.now(UTC),
+        min_length=MIN_LENGTH,
+        **privacy.consent_context("web.settings"),
+        **context,
     )
 
 

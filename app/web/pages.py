@@ -26,6 +26,7 @@ NOTICES = {
     "password": "Your password was changed. All your other sessions were ended.",
     "session": "The session was ended.",
     "sessions": "All your other sessions were ended.",
+    "token": "The API token was revoked. It can no longer be used.",
     "account": "Your account and all its data were deleted.",
     "unfollowed": "You no longer follow this repository.",
     "cancelled": "The analysis was cancelled.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -80,6 +81,38 @@ def test_wrong_passwords_of_others_do_not_lock_the_owner_out(start_fleet: StartF
 
     # Attempts that are refused do not prolong the wait of the others.
     wait_until(lambda: stranger.log_in().status_code == 200, timeout=5, what="the stranger's right password to be accepted")
+
+
+def test_revoked_token_is_refused_by_every_instance_at_once(instances: list[Instance]) -> None:
+    """Programs use a token on all instances while it is revoked. No request that starts afterwards succeeds."""
+    user = user_at("198.51.100.11", instances)
+    created = user.client.post(f"{instances[0].url}/api/auth/tokens", json={"name": "build server", "scope": "read"}).json()
+    headers = {"Authorization": f"Bearer {created['token']}"}
+    revoked = threading.Event()
+
+    def use(instance: Instance) -> Counter[tuple[bool, int]]:
+        """Return how often each status came, by whether the request started after the revocation."""
+        found: Counter[tuple[bool, int]] = Counter()
+        with client_without_cookies() as client:
+            while found[True, 401] < 5 and (True, 200) not in found:
+                is_revoked = revoked.is_set()
+                response = client.get(f"{instance.url}/api/repositories", headers=headers)
+                assert "Set-Cookie" not in response.headers
+                found[is_revoked, response.status_code] += 1
+                if found[False, 200] == 5:
+                    in_use.release()
+        return found
+
+    in_use = threading.Semaphore(0)
+    with ThreadPoolExecutor(len(instances)) as executor:
+        futures = [executor.submit(use, instance) for instance in instances]
+        for _ in instances:
+            assert in_use.acquire(timeout=20)
+        assert user.client.delete(f"{instances[0].url}/api/auth/tokens/{created['id']}").status_code == 204
+        revoked.set()
+        for found in [future.result() for future in futures]:
+            assert {key for key in found if key[0]} == {(True, 401)}, found
+            assert {key for key in found if not key[0]} <= {(False, 200), (False, 401)}, found
 
 
 @pytest.mark.serial
