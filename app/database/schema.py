@@ -114,6 +114,7 @@ repositories = Table(
     Column("name", String(255), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("due_at", UtcDateTime, nullable=False, index=True),  # when the next periodic analysis starts
+    Column("told", JSON(none_as_null=True)),  # what its followers were last told, see app/repositories/notifications.py
     sqlite_autoincrement=True,
 )
 follows = Table(
@@ -122,6 +123,8 @@ follows = Table(
     Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     Column("repository_id", Identifier, ForeignKey("repositories.id", ondelete="CASCADE"), primary_key=True, index=True),
     Column("created_at", UtcDateTime, nullable=False),
+    # The types of notifications that are on and off for this follower, null for the user's default.
+    Column("subscription", JSON(none_as_null=True)),
 )
 analyses = Table(
     "analyses",
@@ -156,6 +159,13 @@ Index(
     postgresql_where=analyses.c.finished_at.is_(None),
     sqlite_where=analyses.c.finished_at.is_(None),
 )
+# The users who requested an analysis. `analyses.requested_by` has only the first of them.
+analysis_requests = Table(
+    "analysis_requests",
+    metadata,
+    Column("analysis_id", Identifier, ForeignKey("analyses.id", ondelete="CASCADE"), primary_key=True),
+    Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True),
+)
 
 # One row per user. Numbers are assigned under the lock of this row, so that commit order equals number order.
 inboxes = Table(
@@ -164,6 +174,8 @@ inboxes = Table(
     Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     Column("head", BigInteger, nullable=False, default=0),
     Column("read_up_to", BigInteger, nullable=False, default=0),
+    Column("also_read", JSON(none_as_null=True)),  # the numbers after `read_up_to` that were read, in order
+    Column("subscription", JSON(none_as_null=True)),  # the types of notifications that are on and off by default
 )
 notifications = Table(
     "notifications",

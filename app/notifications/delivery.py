@@ -83,22 +83,21 @@ class NotificationDelivery:
 
     def _open(self) -> None:
         """Send the missed notifications, then `ready`."""
-        if self._after is None:
-            cursor, recovered = self._read(MAX_SEQ).head, True
-        else:
-            cursor, recovered = self._send_missed(self._after)
-        self._cursor = cursor
-        self._emit("ready", {**self._ready_payload, "head": cursor, "recovered": recovered})
+        last = self._read(MAX_SEQ) if self._after is None else self._send_missed(self._after)
+        recovered = self._after is None or last.recovered
+        self._cursor = last.head
+        read = {"read_up_to": last.inbox.read_up_to, "also_read": list(last.inbox.also_read)}
+        self._emit("ready", {**self._ready_payload, "head": last.head, "recovered": recovered, **read})
 
-    def _send_missed(self, cursor: int) -> tuple[int, bool]:
-        """Return the new cursor, and False if some of the missed notifications have been purged."""
+    def _send_missed(self, cursor: int) -> Page:
+        """Send the notifications after a number. Return the last page: empty, or not recovered if some have been purged."""
         while not self._is_closed:
             page = self._read(cursor)
             if not page.recovered or not page.items:
-                return page.head, page.recovered
+                return page
             self._send_page(page)
             cursor = page.items[-1].seq
-        return cursor, True
+        return Page([], cursor, recovered=True)
 
     def _read(self, cursor: int) -> Page:
         """Wait until the client has taken what was sent before and the database answers, and return the next page."""

@@ -1,7 +1,7 @@
 """Notifications are stored first and then pushed. The row in SQL is authoritative, and a push is best effort."""
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -10,11 +10,13 @@ from app.core.errors import NotFound
 from app.core.messages import Message, Publish, user_room
 from app.database.batches import run_batches
 from app.database.engine import Database
+from app.database.locks import lock_user
 from app.notifications import store
 from app.notifications.delivery import Emit, NotificationDelivery
 from app.notifications.store import Inbox, Notification, Page
+from app.notifications.subscription import TYPES, Subscription
 
-__all__ = ["Inbox", "Notification", "Notifications", "Page"]
+__all__ = ["TYPES", "Inbox", "Notification", "Notifications", "Page", "Subscription"]
 
 PAGE_SIZE = 100
 PURGED_USERS, PURGE_BATCH, PURGE_SECONDS = 200, 2000, 5.0
@@ -35,6 +37,10 @@ class Notifications:
     ) -> list[Notification]:
         """Store notifications in the caller's transaction. The caller pushes them after the commit."""
         return store.add(connection, user_ids, type, title, data)
+
+    def lock(self, connection: Connection, user_ids: Iterable[int]) -> None:
+        """Lock the inboxes of all users to whom the caller's transaction adds notifications in several calls of `add`."""
+        store.lock(connection, user_ids)
 
     def push(self, notifications: Iterable[Notification]) -> None:
         self._publish([_message(one.user_id, "notification", item=one.payload()) for one in notifications])
@@ -78,7 +84,24 @@ class Notifications:
         return NotificationDelivery(read, after, emit, is_congested, ready_payload)
 
     def mark_read(self, user_id: int, up_to: int) -> None:
-        self._database.run(store.mark_read, user_id, up_to)
+        self._publish_read(user_id, self._database.run(store.mark_read, user_id, up_to))
+
+    def mark_opened(self, user_id: int, field: str, value: int) -> None:
+        """Mark the notifications about something as read, because the user has opened it: `field` of their data is `value`."""
+        self._publish_read(user_id, self._database.run(_mark_opened, user_id, field, value))
+
+    def default_subscriptions(self, connection: Connection, user_ids: Iterable[int]) -> dict[int, dict[str, bool]]:
+        """Return for each user which types of notifications are on by default."""
+        chosen = store.subscriptions(connection, list(user_ids))
+        return {user_id: Subscription.of(chosen.get(user_id), {}).types for user_id in user_ids}
+
+    def subscription(self, user_id: int) -> Subscription:
+        """Return which types of notifications a user gets by default."""
+        return self._database.run(_subscription, user_id)
+
+    def subscribe(self, user_id: int, types: Mapping[str, bool], *, inherit: bool) -> Subscription:
+        """Choose the types of notifications that a user gets by default. Raises Invalid."""
+        return self._database.run(_subscribe, user_id, types, inherit)
 
     def erase_account(self, connection: Connection, user_id: int) -> None:
         """Delete all notifications of an account in the transaction that deletes the account."""
@@ -88,12 +111,32 @@ class Notifications:
         """Delete expired notifications for a while. Return whether the next call has to continue."""
         return run_batches(self._purge_batch)
 
+    def _publish_read(self, user_id: int, inbox: Inbox | None) -> None:
+        if inbox:
+            self._publish([_message(user_id, "read", read=inbox.read_state())])
+
     def _purge_batch(self) -> bool:
         arguments = self._purged_up_to, PURGED_USERS, PURGE_BATCH
         count, last_user = self._database.run_within(PURGE_SECONDS, store.purge_next, *arguments)
         if count < PURGE_BATCH:
             self._purged_up_to = last_user or 0
         return last_user is not None
+
+
+def _mark_opened(connection: Connection, user_id: int, field: str, value: int) -> Inbox | None:
+    opened = store.find_unread(connection, user_id, field, value)
+    return store.mark_read(connection, user_id, 0, opened) if opened else None
+
+
+def _subscription(connection: Connection, user_id: int) -> Subscription:
+    return Subscription.of(store.subscriptions(connection, [user_id]).get(user_id), {})
+
+
+def _subscribe(connection: Connection, user_id: int, types: Mapping[str, bool], inherit: bool) -> Subscription:
+    lock_user(connection, user_id)
+    chosen = _subscription(connection, user_id).change(types, {}, inherit=inherit)
+    store.save_subscription(connection, user_id, None if chosen.inherited else chosen.types)
+    return chosen
 
 
 def _message(user_id: int, kind: str, **data: Any) -> Message:

@@ -16,6 +16,9 @@ def init_app(socketio: SocketIO, queue: MessageQueue, connections: Connections, 
         for connection in connections.of_user(data["user_id"]):
             connection.delivery.deliver(data["item"])
 
+    def on_read(data: dict[str, Any]) -> None:
+        connections.emit_to(connections.of_user(data["user_id"]), "read", data["read"])
+
     def sync(connection: Connection, data: Any) -> dict[str, Any]:
         after = data.get("after") if isinstance(data, dict) else None
         if type(after) is not int or not 0 <= after < 2**63:
@@ -24,4 +27,5 @@ def init_app(socketio: SocketIO, queue: MessageQueue, connections: Connections, 
         return {"items": [item.payload() for item in page.items], "head": page.head, "recovered": page.recovered}
 
     queue.on("notification", on_notification)
+    queue.on("read", on_read)
     on_client_event(socketio, "sync", sync)

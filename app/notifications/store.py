@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, String, cast, delete, func, insert, select, update
 
 from app.core.timestamps import iso
 from app.database.batches import is_in_batch
@@ -16,6 +16,7 @@ MIN_KEPT_PER_USER = 1000
 RETENTION = timedelta(days=7)
 USERS_PER_STATEMENT = 1000
 MAX_ID = 2**63 - 1
+MAX_ALSO_READ = 500  # beyond that, older notifications count as read
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,29 @@ class Notification:
 class Inbox:
     head: int = 0  # the number of the last notification
     read_up_to: int = 0
+    also_read: tuple[int, ...] = ()  # the numbers after `read_up_to` that were read, in order
 
     @property
     def unread(self) -> int:
-        return self.head - self.read_up_to
+        return self.head - self.read_up_to - len(self.also_read)
+
+    def has_read(self, seq: int) -> bool:
+        return seq <= self.read_up_to or seq in self.also_read
+
+    def read(self, up_to: int, opened: Iterable[int] = ()) -> "Inbox":
+        """Return the inbox after all notifications up to a number were read, and some others. A read one stays read."""
+        reached = max(self.read_up_to, min(up_to, self.head))
+        also_read = sorted({seq for seq in (*self.also_read, *opened) if reached < seq <= self.head})
+        if len(also_read) > MAX_ALSO_READ:
+            reached = also_read[-MAX_ALSO_READ - 1]
+            also_read = also_read[-MAX_ALSO_READ:]
+        while also_read and also_read[0] == reached + 1:
+            reached = also_read.pop(0)
+        return Inbox(self.head, reached, tuple(also_read))
+
+    def read_state(self) -> dict[str, Any]:
+        """Return the payload of the event `read`."""
+        return {"up_to": self.read_up_to, "also_read": list(self.also_read)}
 
 
 @dataclass(frozen=True)
@@ -55,6 +75,7 @@ class Page:
     items: list[Notification]
     head: int
     recovered: bool
+    inbox: Inbox = Inbox()
 
 
 def add(connection: Connection, user_ids: Iterable[int], type: str, title: str, data: dict[str, Any]) -> list[Notification]:
@@ -64,16 +85,27 @@ def add(connection: Connection, user_ids: Iterable[int], type: str, title: str, 
     transactions that notify the same users cannot deadlock.
     """
     now = datetime.now(UTC)
-    # The lock prevents the deletion of these accounts before the transaction ends.
-    existing = select(users.c.id).where(users.c.id.in_(user_ids)).order_by(users.c.id).with_for_update(read=True, key_share=True)
     added = [
         Notification(user_id, seq, type, title, data, now)
-        for batch in _batches(list(connection.execute(existing).scalars()))
+        for batch in _batches(_lock_existing(connection, user_ids))
         for user_id, seq in connection.execute(_next_numbers(connection, batch))
     ]
     if added:
         connection.execute(insert(notifications), [vars(notification) for notification in added])
     return added
+
+
+def lock(connection: Connection, user_ids: Iterable[int]) -> None:
+    """Lock the inboxes of those of the users who exist, in the order of user IDs, for several calls of `add`."""
+    for batch in _batches(_lock_existing(connection, user_ids)):
+        first = insert_into(connection, inboxes).values([{"user_id": user_id, "head": 0, "read_up_to": 0} for user_id in batch])
+        connection.execute(first.on_conflict_do_update(index_elements=["user_id"], set_={"head": inboxes.c.head}))
+
+
+def _lock_existing(connection: Connection, user_ids: Iterable[int]) -> list[int]:
+    """Return those of the users who exist. The lock prevents the deletion of their accounts before the transaction ends."""
+    existing = select(users.c.id).where(users.c.id.in_(user_ids)).order_by(users.c.id).with_for_update(read=True, key_share=True)
+    return list(connection.execute(existing).scalars())
 
 
 def _batches(user_ids: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -88,8 +120,16 @@ def _next_numbers(connection: Connection, user_ids: Sequence[int]) -> Any:
 
 
 def inbox(connection: Connection, user_id: int) -> Inbox:
-    row = connection.execute(select(inboxes.c.head, inboxes.c.read_up_to).where(inboxes.c.user_id == user_id)).first()
-    return Inbox(*row) if row else Inbox()
+    return _inbox(connection.execute(_select_inbox(user_id)).first())
+
+
+def _select_inbox(user_id: int) -> Select[Any]:
+    return select(inboxes.c.head, inboxes.c.read_up_to, inboxes.c.also_read).where(inboxes.c.user_id == user_id)
+
+
+def _inbox(row: Any) -> Inbox:
+    # An earlier version moves `read_up_to` without removing the numbers that it passes.
+    return Inbox(row.head, row.read_up_to).read(0, row.also_read or ()) if row else Inbox()
 
 
 def heads(connection: Connection, user_ids: Sequence[int]) -> dict[int, int]:
@@ -105,12 +145,12 @@ def after(connection: Connection, user_id: int, seq: int, limit: int) -> list[No
 
 
 def page(connection: Connection, user_id: int, seq: int, limit: int) -> Page:
-    head = inbox(connection, user_id).head
+    found = inbox(connection, user_id)
     items = after(connection, user_id, seq, limit)
     if items:
         has_no_gap = items[-1].seq - seq == len(items)
-        return Page(items, max(head, items[-1].seq), recovered=has_no_gap)
-    return Page([], head, recovered=seq == head)
+        return Page(items, max(found.head, items[-1].seq), recovered=has_no_gap, inbox=found)
+    return Page([], found.head, recovered=seq == found.head, inbox=found)
 
 
 def before(connection: Connection, user_id: int, seq: int, limit: int) -> list[Notification]:
@@ -119,11 +159,44 @@ def before(connection: Connection, user_id: int, seq: int, limit: int) -> list[N
     return [Notification(**row) for row in connection.execute(mine.order_by(notifications.c.seq.desc()).limit(limit)).mappings()]
 
 
-def mark_read(connection: Connection, user_id: int, up_to: int) -> None:
-    """Move the read mark forward, to the last notification at most. It never moves back."""
-    behind = inboxes.c.user_id == user_id, inboxes.c.read_up_to < up_to
-    connection.execute(update(inboxes).where(*behind, inboxes.c.head >= up_to).values(read_up_to=up_to))
-    connection.execute(update(inboxes).where(*behind, inboxes.c.head < up_to).values(read_up_to=inboxes.c.head))
+def mark_read(connection: Connection, user_id: int, up_to: int, opened: Iterable[int] = ()) -> Inbox | None:
+    """Mark all notifications up to a number as read, and those with the numbers `opened`.
+
+    Returns the inbox, or None if nothing has changed.
+    """
+    before = _inbox(connection.execute(_select_inbox(user_id).with_for_update()).first())
+    after = before.read(up_to, opened)
+    if after == before:
+        return None
+    values = {"read_up_to": after.read_up_to, "also_read": list(after.also_read) or None}
+    connection.execute(update(inboxes).where(inboxes.c.user_id == user_id).values(values))
+    return after
+
+
+def find_unread(connection: Connection, user_id: int, field: str, value: int) -> list[int]:
+    """Return the numbers of the unread notifications whose data contain a value, such as the ID of a repository."""
+    found = inbox(connection, user_id)
+    oldest = max(found.read_up_to, found.head - MIN_KEPT_PER_USER)
+    is_about = cast(notifications.c.data[field].as_string(), String) == str(value)  # SQLite extracts a number
+    mine = (notifications.c.user_id == user_id) & (notifications.c.seq > oldest)
+    seqs = connection.execute(select(notifications.c.seq).where(mine, is_about)).scalars()
+    return [seq for seq in seqs if not found.has_read(seq)]
+
+
+def subscriptions(connection: Connection, user_ids: Iterable[int]) -> dict[int, dict[str, bool]]:
+    """Return the default types of notifications of those of the users who have chosen some."""
+    chosen = inboxes.c.subscription.is_not(None)
+    rows = connection.execute(select(inboxes.c.user_id, inboxes.c.subscription).where(inboxes.c.user_id.in_(user_ids), chosen))
+    return {row.user_id: row.subscription for row in rows}
+
+
+def save_subscription(connection: Connection, user_id: int, types: dict[str, bool] | None) -> None:
+    """Save the default types of notifications of a user. The caller has locked the user."""
+    values = {"user_id": user_id, "head": 0, "read_up_to": 0, "subscription": types}
+    first = insert_into(connection, inboxes).values(values)
+    connection.execute(
+        first.on_conflict_do_update(index_elements=["user_id"], set_={"subscription": first.excluded.subscription})
+    )
 
 
 def delete_all(connection: Connection, user_id: int) -> None:

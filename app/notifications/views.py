@@ -36,6 +36,16 @@ class ReadBody(Body):
     up_to: int = Field(ge=0, le=MAX_ID)
 
 
+class SubscriptionView(BaseModel):
+    types: dict[str, bool]
+    inherited: bool
+
+
+class SubscriptionBody(Body):
+    types: dict[str, bool] = Field(default_factory=dict, max_length=20, description="The types to switch; others stay.")
+    inherited: bool = Field(False, description="Return to the default, unless one of the types differs from it.")
+
+
 def service() -> Notifications:
     return extension(Notifications, "notifications")
 
@@ -51,8 +61,7 @@ def service() -> Notifications:
 def list_notifications(query: NotificationsQuery) -> Response:
     user_id = require_user().id
     page = service().after(user_id, query.after, query.limit)
-    read_up_to = service().inbox(user_id).read_up_to
-    items = [NotificationView(**item.payload(), read=item.seq <= read_up_to) for item in page.items]
+    items = [NotificationView(**item.payload(), read=page.inbox.has_read(item.seq)) for item in page.items]
     return json_response(NotificationsView(items=items, head=page.head))
 
 
@@ -62,3 +71,23 @@ def list_notifications(query: NotificationsQuery) -> Response:
 def mark_read(body: ReadBody) -> Response:
     service().mark_read(require_user().id, body.up_to)
     return no_content()
+
+
+@blueprint.get("/subscription")
+@operation("Get which types of notifications you get by default", returns={200: SubscriptionView}, errors=(401,))
+@login_required
+def subscription() -> Response:
+    return json_response(SubscriptionView(**vars(service().subscription(require_user().id))))
+
+
+@blueprint.put("/subscription", endpoint="subscribe")
+@operation(
+    "Choose which types of notifications you get by default",
+    body=SubscriptionBody,
+    returns={200: SubscriptionView},
+    errors=(401,),
+)
+@login_required
+def subscribe(body: SubscriptionBody) -> Response:
+    chosen = service().subscribe(require_user().id, body.types, inherit=body.inherited)
+    return json_response(SubscriptionView(**vars(chosen)))

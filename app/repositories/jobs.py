@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -19,14 +19,21 @@ from app.jobs.runner import PROGRESS_INTERVAL_SECONDS, RENEWAL_INTERVAL_SECONDS,
 from app.notifications.service import Notification, Notifications
 from app.repositories import store
 from app.repositories.analysis_process import AnalysisRequest, run_analysis
-from app.repositories.notifications import NotificationDraft, drafts_of_failure, drafts_of_success
-from app.repositories.store import Analysis, AnalysisLease
+from app.repositories.notifications import NotificationDraft, Told, drafts_of_failure, drafts_of_success
+from app.repositories.store import Analysis, AnalysisLease, Audience
 
 log = logging.getLogger(__name__)
 
 MAX_STARTED = 100  # daily analyses in one run
 
 Analyse = Callable[[AnalysisRequest, Callable[[int, str], None], Callable[[], bool]], dict[str, Any]]
+
+
+class AudienceChanged(Unavailable):
+    """A user began or stopped to follow the repository in the meantime. The transaction is retried."""
+
+    def __init__(self) -> None:
+        super().__init__("The followers of the repository have changed.")
 
 
 class AnalysisRunner(JobRunner[AnalysisLease]):
@@ -50,13 +57,17 @@ class AnalysisRunner(JobRunner[AnalysisLease]):
 
     def succeed(self, connection: Connection, lease: AnalysisLease, outcome: dict[str, Any]) -> list[Notification]:
         previous = store.last_report(connection, lease.repository.id)
-        added = self._notify(connection, lease, drafts_of_success(lease.repository, lease.analysis, outcome, previous))
+        before, audience = self._before(connection, lease)
+        drafts, told = drafts_of_success(lease.repository, lease.analysis, outcome, previous, before, audience)
+        added = self._notify(connection, lease, drafts, told, audience)
         if not store.succeed(connection, lease, outcome):
             raise LeaseLost
         return added
 
     def fail(self, connection: Connection, lease: AnalysisLease, error: str) -> list[Notification]:
-        added = self._notify(connection, lease, drafts_of_failure(lease.repository, lease.analysis, error))
+        before, audience = self._before(connection, lease)
+        drafts, told = drafts_of_failure(lease.repository, lease.analysis, error, before, audience)
+        added = self._notify(connection, lease, drafts, told, audience)
         if not store.fail(connection, lease, error):
             raise LeaseLost
         return added
@@ -77,9 +88,34 @@ class AnalysisRunner(JobRunner[AnalysisLease]):
                 log.info("analysis %d enqueued: daily analysis of repository %d", analysis.id, repository_id)
                 self._send(analysis.id, 0)
 
-    def _notify(self, connection: Connection, lease: AnalysisLease, drafts: Iterable[NotificationDraft]) -> list[Notification]:
-        followers, add = store.followers(connection, lease.repository.id), self._notifications.add
-        return [added for draft in drafts for added in add(connection, followers, draft.type, draft.title, draft.data)]
+    def _before(self, connection: Connection, lease: AnalysisLease) -> tuple[Told, Audience]:
+        told = Told.from_json(store.told(connection, lease.repository.id))
+        return told, store.audience(connection, lease.analysis.id, lease.repository.id)
+
+    def _notify(
+        self, connection: Connection, lease: AnalysisLease, drafts: list[NotificationDraft], told: Told, audience: Audience
+    ) -> list[Notification]:
+        """Store the notifications for those recipients who want them, and what they now know."""
+        repository_id = lease.repository.id
+        recipients = frozenset[int]().union(*(draft.recipients for draft in drafts))
+        subscriptions = self._notifications.default_subscriptions(connection, recipients) | audience.subscriptions
+        self._notifications.lock(connection, recipients)
+        added = [
+            notification
+            for draft in drafts
+            for notification in self._notifications.add(
+                connection,
+                [user_id for user_id in draft.recipients if subscriptions[user_id].get(draft.type, True)],
+                draft.type,
+                draft.title,
+                draft.data,
+            )
+        ]
+        store.lock_repository(connection, repository_id)
+        if store.audience(connection, lease.analysis.id, repository_id) != audience:
+            raise AudienceChanged
+        store.save_told(connection, repository_id, told.to_json())
+        return added
 
 
 class _ProgressReporter:

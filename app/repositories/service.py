@@ -1,6 +1,6 @@
 """The repositories that a user follows, and their analyses. For a user, repositories that they do not follow do not exist."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from app.database import clock
 from app.database.engine import Database
 from app.database.locks import lock_user
 from app.jobs.leases import SUCCEEDED
-from app.notifications.service import Notifications
+from app.notifications.service import Notifications, Subscription
 from app.repositories import store
 from app.repositories.store import Analysis, FollowedRepository, PastAnalysis, Repository
 
@@ -78,6 +78,14 @@ class Repositories:
         if not self._database.run(store.is_followed, user_id, repository_id):
             raise _unknown_repository()
 
+    def subscription(self, user_id: int, repository_id: int) -> Subscription:
+        """Return which types of notifications a user gets about a repository."""
+        return self._database.run(self._subscription, user_id, repository_id)
+
+    def subscribe(self, user_id: int, repository_id: int, types: Mapping[str, bool], *, inherit: bool) -> Subscription:
+        """Choose the types of notifications about a repository, or inherit the user's default. Raises Invalid."""
+        return self._database.run(self._subscribe, user_id, repository_id, types, inherit)
+
     def unfollow(self, user_id: int, repository_id: int) -> None:
         """Without other followers, the analysis of the repository is cancelled, and the repository is deleted within a day."""
         for cancelled in self._database.run(_unfollow, user_id, repository_id):
@@ -103,6 +111,21 @@ class Repositories:
         self._notifications.publish_analysis([user_id], cancelled.state)
         return cancelled
 
+    def _subscription(self, connection: Connection, user_id: int, repository_id: int) -> Subscription:
+        if not store.is_followed(connection, user_id, repository_id):
+            raise _unknown_repository()
+        default = self._notifications.default_subscriptions(connection, [user_id])[user_id]
+        return Subscription.of(store.subscription(connection, user_id, repository_id), default)
+
+    def _subscribe(
+        self, connection: Connection, user_id: int, repository_id: int, types: Mapping[str, bool], inherit: bool
+    ) -> Subscription:
+        current = self._subscription(connection, user_id, repository_id)
+        default = self._notifications.default_subscriptions(connection, [user_id])[user_id]
+        chosen = current.change(types, default, inherit=inherit)
+        store.save_subscription(connection, user_id, repository_id, None if chosen.inherited else chosen.types)
+        return chosen
+
 
 def _add(connection: Connection, user_id: int, url: str, name: str) -> tuple[Repository, Analysis, bool]:
     lock_user(connection, user_id)
@@ -120,12 +143,16 @@ def _add(connection: Connection, user_id: int, url: str, name: str) -> tuple[Rep
 
 def _start(connection: Connection, user_id: int, repository_id: int) -> tuple[Analysis, bool]:
     """Return the live analysis, and whether to enqueue it. Raises TooMany. The caller has locked the user and the repository."""
+    to_enqueue = False
     if store.count_requested_analyses(connection, user_id) < MAX_LIVE_ANALYSES:
-        return store.start_analysis(connection, repository_id, requested_by=user_id)
-    if live := store.live_analysis(connection, repository_id):
-        return live, False
-    text = f"{MAX_LIVE_ANALYSES} of your analyses are waiting or running. Try again when one has finished."
-    raise TooMany(text, RETRY_AFTER_SECONDS)
+        live, to_enqueue = store.start_analysis(connection, repository_id, requested_by=user_id)
+    elif found := store.live_analysis(connection, repository_id):
+        live = found
+    else:
+        text = f"{MAX_LIVE_ANALYSES} of your analyses are waiting or running. Try again when one has finished."
+        raise TooMany(text, RETRY_AFTER_SECONDS)
+    store.record_request(connection, live.id, user_id)
+    return live, to_enqueue
 
 
 def _is_fresh(connection: Connection, analysis: Analysis) -> bool:

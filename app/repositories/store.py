@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, case, delete, exists, func, select, update
 
 from app.database.clock import now
-from app.database.schema import analyses, follows, repositories
+from app.database.schema import analyses, analysis_requests, follows, repositories
 from app.database.upsert import insert_into
 from app.jobs.leases import FAILED, QUEUED, SUCCEEDED, Lease, Leases, NotYet
 
@@ -174,6 +174,24 @@ def start_analysis(connection: Connection, repository_id: int, requested_by: int
             return live, is_created or is_adopted
 
 
+def record_request(connection: Connection, analysis_id: int, user_id: int) -> None:
+    """Record that a user waits for a live analysis. The caller has locked the repository."""
+    values = {"analysis_id": analysis_id, "user_id": user_id}
+    connection.execute(insert_into(connection, analysis_requests).values(values).on_conflict_do_nothing())
+
+
+def subscription(connection: Connection, user_id: int, repository_id: int) -> dict[str, bool] | None:
+    """Return which types of notifications a follower has chosen for a repository, or None for the user's default."""
+    this = (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)
+    found: dict[str, bool] | None = connection.execute(select(follows.c.subscription).where(this)).scalar()
+    return found
+
+
+def save_subscription(connection: Connection, user_id: int, repository_id: int, types: dict[str, bool] | None) -> None:
+    this = (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)
+    connection.execute(update(follows).where(this).values(subscription=types))
+
+
 def _next_turn(connection: Connection, user_id: int) -> int:
     """Return the turn after the user's last one. A user who has none joins the current turn of the others."""
     own = case((analyses.c.requested_by == user_id, analyses.c.turn))
@@ -270,6 +288,43 @@ def succeed(connection: Connection, lease: AnalysisLease, report: dict[str, Any]
 def fail(connection: Connection, lease: AnalysisLease, error: str) -> bool:
     """Save a failure. Return False if the lease is lost."""
     return _finish(connection, lease, {"status": FAILED, "error": error})
+
+
+@dataclass(frozen=True)
+class Audience:
+    """The followers of a repository for whom an analysis ends, by user ID."""
+
+    followers: frozenset[int]
+    requesters: frozenset[int]  # those who requested this analysis; empty for a daily one
+    newcomers: frozenset[int]  # the requesters who have not seen the previous report
+    subscriptions: dict[int, dict[str, bool]]  # of the followers who have chosen types of notifications for this repository
+
+
+def audience(connection: Connection, analysis_id: int, repository_id: int) -> Audience:
+    of_repository = analyses.c.repository_id == repository_id
+    last_success = select(func.max(analyses.c.finished_at)).where(of_repository, analyses.c.status == SUCCEEDED)
+    reported_at = connection.execute(last_success).scalar()
+    first = select(analyses.c.requested_by).where(analyses.c.id == analysis_id)
+    others = select(analysis_requests.c.user_id).where(analysis_requests.c.analysis_id == analysis_id)
+    requested = {*connection.execute(first).scalars(), *connection.execute(others).scalars()}
+    columns = follows.c.user_id, follows.c.created_at, follows.c.subscription
+    rows = connection.execute(select(*columns).where(follows.c.repository_id == repository_id)).all()
+    requesters = [row for row in rows if row.user_id in requested]
+    return Audience(
+        followers=frozenset(row.user_id for row in rows),
+        requesters=frozenset(row.user_id for row in requesters),
+        newcomers=frozenset(row.user_id for row in requesters if reported_at and row.created_at > reported_at),
+        subscriptions={row.user_id: row.subscription for row in rows if row.subscription is not None},
+    )
+
+
+def told(connection: Connection, repository_id: int) -> dict[str, Any]:
+    """Return what the followers of a repository were last told."""
+    return connection.execute(select(repositories.c.told).where(repositories.c.id == repository_id)).scalar() or {}
+
+
+def save_told(connection: Connection, repository_id: int, told: dict[str, Any]) -> None:
+    connection.execute(update(repositories).where(repositories.c.id == repository_id).values(told=told))
 
 
 def last_report(connection: Connection, repository_id: int) -> dict[str, Any] | None:

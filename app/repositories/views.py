@@ -93,6 +93,16 @@ class RepositoryReportView(RepositoryView):
     report: dict[str, Any] | None
 
 
+class RepositorySubscriptionView(BaseModel):
+    types: dict[str, bool]
+    inherited: bool
+
+
+class RepositorySubscriptionBody(Body):
+    types: dict[str, bool] = Field(default_factory=dict, max_length=20, description="The types to switch; others stay.")
+    inherited: bool = Field(False, description="Return to your default, unless one of the types differs from it.")
+
+
 class ComparisonView(BaseModel):
     repositories: list[RepositoryReportView]
 
@@ -142,6 +152,26 @@ def get(repository_id: int) -> Response:
 def unfollow(repository_id: int) -> Response:
     service().unfollow(require_user().id, repository_id)
     return no_content()
+
+
+@blueprint.get("/repositories/<id:repository_id>/subscription")
+@operation("Get which notifications you get about a repository", returns={200: RepositorySubscriptionView}, errors=(401, 404))
+@login_required
+def subscription(repository_id: int) -> Response:
+    return json_response(RepositorySubscriptionView(**vars(service().subscription(require_user().id, repository_id))))
+
+
+@blueprint.put("/repositories/<id:repository_id>/subscription")
+@operation(
+    "Choose which notifications you get about a repository",
+    body=RepositorySubscriptionBody,
+    returns={200: RepositorySubscriptionView},
+    errors=(401, 404),
+)
+@login_required
+def subscribe(repository_id: int, body: RepositorySubscriptionBody) -> Response:
+    chosen = service().subscribe(require_user().id, repository_id, body.types, inherit=body.inherited)
+    return json_response(RepositorySubscriptionView(**vars(chosen)))
 
 
 @blueprint.post("/repositories/<id:repository_id>/analyses")

@@ -13,8 +13,17 @@ from app.auth.passwords import MIN_LENGTH
 from app.auth.service import MAX_EMAIL_LENGTH
 from app.auth.tokens import MAX_NAME_LENGTH, READ, WRITE
 from app.core.errors import Invalid, NotFound, Problem
+from app.notifications.service import TYPES
 from app.web import forms, privacy
-from app.web.pages import SEE_OTHER, blueprint, current_notice, render, render_without_session, sign_in_required
+from app.web.pages import (
+    SEE_OTHER,
+    blueprint,
+    current_notice,
+    notifications,
+    render,
+    render_without_session,
+    sign_in_required,
+)
 
 # Lifetimes of a token that the page offers, by their value in the form.
 TOKEN_DAYS = {"30": "in 30 days", "90": "in 90 days", "365": "in a year", "": "never"}
@@ -137,6 +146,8 @@ def _settings(problem: Problem | None = None, **context: Any) -> Response:
         token_days=TOKEN_DAYS,
         now=datetime.now(UTC),
         min_length=MIN_LENGTH,
+        subscription=notifications().subscription(user.id),
+        notification_types=TYPES,
         **privacy.consent_context("web.settings"),
         **context,
     )

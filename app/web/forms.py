@@ -6,6 +6,7 @@ from flask import request
 
 from app.auth.passwords import MAX_LENGTH, is_too_long
 from app.core.errors import Invalid, Problem
+from app.notifications.service import TYPES
 
 # Only paths of this site. Browsers treat `//host` and `/\host` as other sites, and ignore tabs and line breaks.
 LOCAL_PATH = re.compile(r"/([^/\\\x00-\x20][^\\\x00-\x20]*)?")
@@ -21,6 +22,14 @@ def password(field: str) -> str:
     if is_too_long(entered):
         raise Invalid.field(field, f"A password has at most {MAX_LENGTH} characters.")
     return entered
+
+
+def notification_types() -> tuple[dict[str, bool], bool]:
+    """Return which types of notifications are switched on, and whether the user returns to the default instead."""
+    if "inherit" in request.form:
+        return {}, True
+    chosen = request.form.getlist("types")
+    return {name: name in chosen for name in TYPES}, False
 
 
 def correctable(problem: Problem) -> Problem:

@@ -1,4 +1,4 @@
-"""The page of notifications, newest first."""
+"""The page of notifications, newest first, and the forms that choose which ones a user gets."""
 
 from flask import redirect, request, url_for
 from werkzeug import Response
@@ -30,3 +30,11 @@ def mark_notifications_read() -> Response:
     if up_to.isdecimal():
         notifications().mark_read(require_user().id, parse_id(up_to))
     return redirect(url_for("web.show_notifications", done="read"), SEE_OTHER)
+
+
+@blueprint.post("/settings/notifications")
+@sign_in_required
+def subscribe() -> Response:
+    types, inherit = forms.notification_types()
+    notifications().subscribe(require_user().id, types, inherit=inherit)
+    return redirect(url_for("web.settings", done="subscription", _anchor="notifications"), SEE_OTHER)

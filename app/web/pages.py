@@ -8,7 +8,7 @@ from flask import Blueprint, g, make_response, redirect, render_template, reques
 from werkzeug import Response
 
 from app.analytics import tracking
-from app.auth.guards import admin_required, current_user
+from app.auth.guards import admin_required, current_user, require_user
 from app.core import instance, timestamps
 from app.core.errors import Problem
 from app.core.extensions import extension
@@ -31,6 +31,7 @@ NOTICES = {
     "unfollowed": "You no longer follow this repository.",
     "cancelled": "The analysis was cancelled.",
     "read": "All notifications are marked as read.",
+    "subscription": "Your choice of notifications was saved.",
     "export": "The export has started. You get a notification when it is ready.",
     "drain": "The instance starts draining within two seconds.",
     "call-back": "The instance is ready again within two seconds.",
@@ -110,6 +111,14 @@ def inbox() -> Inbox | None:
     if "inbox" not in g:
         g.inbox = notifications().inbox(user.id) if user else None
     return cast("Inbox | None", g.inbox)
+
+
+def mark_opened(field: str, value: int) -> None:
+    """Mark notifications as read because the user opens what they are about: `field` of their data is `value`."""
+    current = inbox()
+    if current and current.unread and tracking.is_visit():
+        notifications().mark_opened(require_user().id, field, value)
+        del g.inbox
 
 
 def render(template: str, problem: Problem | None = None, **context: Any) -> Response:

@@ -13,9 +13,10 @@ from app.analytics.catalogue import REPORT_VIEWED
 from app.auth.guards import current_user, require_user
 from app.core.errors import NotFound, Problem
 from app.core.extensions import extension
+from app.notifications.service import TYPES
 from app.repositories.service import MAX_COMPARED, FollowedRepository, Repositories
 from app.web import forms, reports
-from app.web.pages import SEE_OTHER, blueprint, current_notice, inbox, render, sign_in_required
+from app.web.pages import SEE_OTHER, blueprint, current_notice, inbox, mark_opened, render, sign_in_required
 
 IN_PROGRESS = ("queued", "running")
 SAMPLE_SCORES = (88, 41, 84, 63, 52, 91)  # radar chart of the landing page
@@ -53,6 +54,7 @@ def add_repository() -> Response:
 @blueprint.get(repository_route)
 @sign_in_required
 def repository(repository_id: int) -> Response:
+    mark_opened("repository_id", repository_id)
     return _render_report(repository_id, notice=current_notice())
 
 
@@ -81,6 +83,14 @@ def cancel(repository_id: int, analysis_id: int) -> Response:
 def unfollow(repository_id: int) -> Response:
     repositories().unfollow(require_user().id, repository_id)
     return redirect(url_for("web.home", done="unfollowed"), SEE_OTHER)
+
+
+@blueprint.post(f"{repository_route}/subscription")
+@sign_in_required
+def subscribe_to_repository(repository_id: int) -> Response:
+    types, inherit = forms.notification_types()
+    repositories().subscribe(require_user().id, repository_id, types, inherit=inherit)
+    return _redirect_to(repository_id, done="subscription")
 
 
 @blueprint.get(f"{repository_route}/report.json")
@@ -141,6 +151,8 @@ def _render_report(repository_id: int, problem: Problem | None = None, **context
         "repository.html",
         problem,
         entry=entry,
+        subscription=repositories().subscription(require_user().id, repository_id),
+        notification_types=TYPES,
         languages=reports.languages(entry.report) if entry.report else [],
         trends=reports.trends(past) if len(past) > 1 else [],
         practices=reports.PRACTICES,

@@ -59,6 +59,23 @@ def test_notification_list_grows_and_is_marked_as_read(visit: Visit, instance: I
     expect(page).to_have_title("Notifications – RepoRadar")
 
 
+def test_reading_in_one_tab_updates_the_others(visit: Visit, instance: Instance) -> None:
+    page = visit()
+    email = open_account(page)
+    notify(instance, email, "Number", count=3)
+    others = [page.context.new_page() for _ in range(2)]
+    for other, address in zip(others, ("/settings", "/notifications"), strict=True):
+        other.goto(address)
+        expect_live(other)
+        expect_unread(other, 3)
+    page.goto("/notifications")
+    notify(instance, email, "Number")
+    page.get_by_role("button", name="Mark all as read").click()
+    for other in others:
+        expect_unread(other, 1)
+    expect(others[1].get_by_role("main").get_by_text("new", exact=True)).to_have_count(1)
+
+
 def test_notifications_work_without_scripts(visit: Visit, instance: Instance) -> None:
     page = visit(java_script_enabled=False)
     email = open_account(page)

@@ -151,6 +151,13 @@ OPERATIONS: dict[str, Operation] = {
     "purge exports": lambda side, _: side.exporter.purge(),
     "send notifications": lambda side, scene: side.database.run(inbox.add, [scene.bob, scene.ada], "message", "Hello", {}),
     "mark as read": lambda side, scene: side.notifications.mark_read(scene.ada, 1),
+    "open a repository": lambda side, scene: side.notifications.mark_opened(scene.ada, "repository_id", scene.shared.id),
+    "choose notifications": lambda side, scene: side.notifications.subscribe(
+        scene.ada, {"release.found": False}, inherit=False
+    ),
+    "choose notifications about a repository": lambda side, scene: side.repositories.subscribe(
+        scene.ada, scene.shared.id, {"release.found": False}, inherit=False
+    ),
     "purge notifications": lambda side, _: side.notifications.purge(),
     "opt out": lambda side, scene: side.analytics.opt_out(AnalyticsAccount(scene.ada)),
     "opt in": lambda side, scene: side.analytics.opt_in(AnalyticsAccount(scene.ada)),
@@ -178,6 +185,8 @@ SIMILAR = (
     "opt in",
     "delete the other account",
     "write a part of an export",
+    "open a repository",
+    "choose notifications about a repository",
 )
 
 
@@ -195,7 +204,7 @@ def build(database: Database) -> Scene:
     lease = claimed(database, started(database, shared))
     queued = started(database, own)
     export = database.run(_running_export, ada)
-    database.run(inbox.add, [ada, bob], "message", "Hello", {})
+    database.run(inbox.add, [ada, bob], "message", "Hello", {"repository_id": shared.id})
     consent = database.run(analytics.consent, AnalyticsAccount(ada))
     assert consent is not None
     scene = Scene(ada, bob, shared, own, idle, lease, queued.id, export, consent)

@@ -11,6 +11,7 @@ from app.auth.guards import admin_required, log_action, require_user
 from app.core.extensions import extension
 from app.core.timestamps import iso
 from app.http.api import Body, Timestamp, json_response, operation
+from app.notifications.service import Notifications
 
 blueprint = Blueprint("exports", __name__, url_prefix="/api/analytics/exports")
 
@@ -64,6 +65,7 @@ def list_exports() -> Response:
 @admin_required
 def download(export_id: int) -> Response:
     found = service().download(require_user().id, export_id)
+    extension(Notifications, "notifications").mark_opened(require_user().id, "export_id", export_id)
     log_action("export.downloaded", export=export_id)
     name = f"reporadar-events-{_for_filename(found.export.since)}-to-{_for_filename(found.export.until)}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}

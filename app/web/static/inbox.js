@@ -8,7 +8,9 @@ const toasts = document.getElementById("toasts");
 const title = document.title;
 
 let last = Number(bell.dataset.head);
-let readUpTo = Number(bell.dataset.readUpTo);
+let readUpTo = 0;
+let alsoRead = []; // the numbers after `readUpTo` that were read
+setRead(stateOf(bell));
 
 /** The number of the last notification that this page has. */
 export const head = () => last;
@@ -28,8 +30,22 @@ export function skipTo(seq) {
   showUnread();
 }
 
+/** Shows which notifications were read, here or elsewhere. Returns false if this page knows it. What was read stays read. */
+export function setRead({ up_to = 0, also_read = [] }) {
+  const before = [readUpTo, ...alsoRead].join();
+  readUpTo = Math.max(readUpTo, up_to);
+  alsoRead = [...new Set([...alsoRead, ...also_read])].filter((seq) => seq > readUpTo).sort((a, b) => a - b);
+  showUnread();
+  return before !== [readUpTo, ...alsoRead].join();
+}
+
+/** What was read when the page of this bell was rendered. */
+function stateOf({ dataset }) {
+  return { up_to: Number(dataset.readUpTo), also_read: (dataset.alsoRead ?? "").split(" ").filter(Boolean).map(Number) };
+}
+
 function showUnread() {
-  const unread = Math.max(last - readUpTo, 0);
+  const unread = Math.max(last - readUpTo - alsoRead.filter((seq) => seq <= last).length, 0);
   const count = bell.querySelector(".count");
   count.hidden = unread === 0;
   count.firstElementChild.textContent = unread.toLocaleString("en");
@@ -70,8 +86,5 @@ function removeLater(box) {
 
 // Another page of this browser may have marked notifications as read.
 document.addEventListener("refreshed", ({ detail: page }) => {
-  readUpTo = Math.max(readUpTo, Number(page.getElementById("bell").dataset.readUpTo));
-  showUnread();
+  setRead(stateOf(page.getElementById("bell")));
 });
-
-showUnread();

@@ -17,8 +17,9 @@ export const socket = io({
 let hasEnded = false;
 let wasReady = false;
 
-socket.on("ready", async ({ head, recovered }) => {
+socket.on("ready", async ({ head, recovered, read_up_to, also_read }) => {
   indicator.live();
+  onRead({ up_to: read_up_to, also_read });
   if (!recovered) await reload(head);
   analyses.poll();
   exports.refreshUnfinished();
@@ -26,6 +27,7 @@ socket.on("ready", async ({ head, recovered }) => {
   wasReady = true;
 });
 socket.on("notification", onNotification);
+socket.on("read", onRead);
 socket.on("analysis", analyses.show);
 socket.on("export", exports.show);
 socket.on("head", ({ head }) => {
@@ -66,6 +68,11 @@ function onNotification(notification) {
   if (repositoryId) analyses.onNewReport(repositoryId);
   exports.refreshUnfinished();
   if (document.querySelector("[data-region=news]")) refreshSoon();
+}
+
+/** Another tab or device has read notifications. */
+function onRead(state) {
+  if (inbox.setRead(state) && document.querySelector("[data-region=news]")) refreshSoon();
 }
 
 /** Gets the missing notifications, page by page. */

@@ -81,6 +81,52 @@ def test_read_mark_moves_forward_up_to_the_head(both: Database) -> None:
     assert both.run(store.inbox, ada).unread == 0
 
 
+def read(head: int, up_to: int, *also_read: int) -> Inbox:
+    return Inbox(head, up_to, also_read)
+
+
+@pytest.mark.parametrize(
+    ("before", "up_to", "opened", "after"),
+    [
+        (read(9, 2), 0, [5], read(9, 2, 5)),
+        (read(9, 2, 5), 0, [7, 5], read(9, 2, 5, 7)),
+        (read(9, 2, 5), 0, [3, 4], read(9, 5)),
+        (read(9, 2, 4, 5, 7), 0, [3], read(9, 5, 7)),
+        (read(9, 2, 5, 7), 6, [], read(9, 7)),
+        (read(9, 2, 5), 99, [], read(9, 9)),
+        (read(9, 2), 0, [1, 10], read(9, 2)),
+    ],
+)
+def test_single_notifications_can_be_read(before: Inbox, up_to: int, opened: list[int], after: Inbox) -> None:
+    assert before.read(up_to, opened) == after
+    assert after.unread == sum(not after.has_read(seq) for seq in range(1, 10))
+
+
+def test_number_of_single_read_notifications_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MAX_ALSO_READ", 3)
+    assert read(99, 0).read(0, [10, 20, 30, 40, 50]) == read(99, 20, 30, 40, 50)
+
+
+def test_notifications_about_something_are_found_until_they_are_read(both: Database) -> None:
+    ada = new_user(both)
+    for data in ({"repository_id": 7}, {"repository_id": 77}, {}, {"repository_id": 7, "x": 1}, {"export_id": 7}):
+        both.run(store.add, [ada], "message", "news", data)
+    assert both.run(store.find_unread, ada, "repository_id", 7) == [1, 4]
+    assert both.run(store.mark_read, ada, 0, [1, 4]) == Inbox(5, 1, (4,)) == both.run(store.inbox, ada)
+    assert both.run(store.mark_read, ada, 0, [1, 4]) is None
+    assert both.run(store.find_unread, ada, "repository_id", 7) == []
+    assert both.run(store.find_unread, ada, "export_id", 7) == [5]
+
+
+def test_read_mark_that_an_earlier_version_moved_is_understood(both: Database) -> None:
+    ada = new_user(both)
+    for _ in range(5):
+        add(both, ada)
+    both.run(store.mark_read, ada, 0, [3, 5])
+    both.run(lambda connection: connection.execute(update(inboxes).values(read_up_to=4)))
+    assert both.run(store.inbox, ada) == Inbox(5, 5)
+
+
 def test_purge_keeps_the_last_thousand_and_recent_notifications(both: Database) -> None:
     ada = new_user(both)
     expired, recent = datetime.now(UTC) - timedelta(days=8), datetime.now(UTC) - timedelta(days=6)

@@ -75,8 +75,9 @@ def repository(both: Database, ada: int) -> Repository:
 
 
 @pytest.fixture
-def analysis(both: Database, repository: Repository) -> Analysis:
-    return started(both, repository)
+def analysis(both: Database, repository: Repository, ada: int) -> Analysis:
+    """An analysis that Ada has requested."""
+    return both.run(store.start_analysis, repository.id, requested_by=ada)[0]
 
 
 def row_of(database: Database, analysis: Analysis) -> Any:
@@ -124,8 +125,74 @@ def test_all_followers_are_notified_of_changes(
     runner.run(started(both, repository).id)
     process.does = lambda *_: report("2.0", "2026-01-01T00:00:00Z", overall=90)
     runner.run(started(both, repository).id)
-    kinds = ["analysis.succeeded", "analysis.succeeded", "score.changed", "release.found"]
+    kinds = ["analysis.succeeded", "score.changed", "release.found"]
     assert notified(notifications, ada) == notified(notifications, bob) == kinds
+
+
+def test_all_users_who_requested_an_analysis_are_told_that_it_succeeded(
+    both: Database, runner: AnalysisRunner, repository: Repository, analysis: Analysis, ada: int, notifications: Notifications
+) -> None:
+    bob, eve = new_user(both, "bob@example.org"), new_user(both, "eve@example.org")
+    runner.run(analysis.id)
+    for user_id in (bob, eve):
+        both.run(store.follow, user_id, repository.id)
+    requested, _ = both.run(store.start_analysis, repository.id, requested_by=ada)
+    both.run(store.record_request, requested.id, eve)
+    runner.run(requested.id)
+    assert [notified(notifications, user_id) for user_id in (ada, bob, eve)] == [
+        ["analysis.succeeded"] * 2,
+        [],
+        ["analysis.succeeded"],
+    ]
+
+
+def test_types_that_a_user_has_switched_off_are_not_notified(
+    both: Database,
+    runner: AnalysisRunner,
+    repository: Repository,
+    analysis: Analysis,
+    ada: int,
+    notifications: Notifications,
+    process: FakeProcess,
+) -> None:
+    users = [ada, *(new_user(both, f"{name}@example.org") for name in ("bob", "eve", "kim"))]
+    for user_id in users[1:]:
+        both.run(store.follow, user_id, repository.id)
+    _, bob, eve, kim = users
+    notifications.subscribe(bob, {"release.found": False}, inherit=False)
+    notifications.subscribe(kim, {"release.found": False}, inherit=False)
+    both.run(store.save_subscription, eve, repository.id, {"score.changed": False})
+    both.run(store.save_subscription, kim, repository.id, {"release.found": True})
+    runner.run(analysis.id)
+    process.does = lambda *_: report("2.0", "2026-01-01T00:00:00Z", overall=90)
+    runner.run(started(both, repository).id)
+    score, release = "score.changed", "release.found"
+    assert [notified(notifications, one)[1:] for one in users] == [[score, release], [score], [release], [score, release]]
+
+
+@pytest.mark.parametrize("both", ["postgresql"], indirect=True)
+def test_user_who_requests_an_analysis_while_its_outcome_is_saved_is_notified(
+    both: Database,
+    runner: AnalysisRunner,
+    repository: Repository,
+    analysis: Analysis,
+    ada: int,
+    notifications: Notifications,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(job_runner, "DATABASE_RETRY_SECONDS", 0.0)
+    runner.run(analysis.id)
+    requested, _ = both.run(store.start_analysis, repository.id, requested_by=ada)
+    bob, lock = new_user(both, "bob@example.org"), store.lock_repository
+
+    def lock_later(connection: Any, repository_id: int) -> None:
+        both.run(store.follow, bob, repository_id)
+        both.run(store.record_request, requested.id, bob)
+        lock(connection, repository_id)
+
+    monkeypatch.setattr(store, "lock_repository", lock_later)
+    runner.run(requested.id)
+    assert notified(notifications, bob) == ["analysis.succeeded"]
 
 
 def test_message_for_a_leased_job_is_sent_again_when_the_lease_expires(
