@@ -152,9 +152,7 @@ OPERATIONS: dict[str, Operation] = {
     "send notifications": lambda side, scene: side.database.run(inbox.add, [scene.bob, scene.ada], "message", "Hello", {}),
     "mark as read": lambda side, scene: side.notifications.mark_read(scene.ada, 1),
     "open a repository": lambda side, scene: side.notifications.mark_opened(scene.ada, "repository_id", scene.shared.id),
-    "choose notifications": lambda side, scene: side.notifications.subscribe(
-        scene.ada, {"release.found": False}, inherit=False
-    ),
+    "choose notifications": lambda side, scene: side.notifications.subscribe(scene.ada, {"release.found": False}, inherit=False),
     "choose notifications about a repository": lambda side, scene: side.repositories.subscribe(
         scene.ada, scene.shared.id, {"release.found": False}, inherit=False
     ),
