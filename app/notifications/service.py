@@ -2,11 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection
 
-from app.core.errors import NotFound
+from app.core.errors import NotFound, Unavailable
 from app.core.messages import Message, Publish, user_room
 from app.database.batches import run_batches
 from app.database.engine import Database
@@ -87,8 +88,12 @@ class Notifications:
         self._publish_read(user_id, self._database.run(store.mark_read, user_id, up_to))
 
     def mark_opened(self, user_id: int, field: str, value: int) -> None:
-        """Mark the notifications about something as read, because the user has opened it: `field` of their data is `value`."""
-        self._publish_read(user_id, self._database.run(_mark_opened, user_id, field, value))
+        """Mark the notifications about something as read, because the user opens it: `field` of their data is `value`.
+
+        Best effort: it can also be opened while the database is read-only.
+        """
+        with suppress(Unavailable):
+            self._publish_read(user_id, self._database.run(_mark_opened, user_id, field, value))
 
     def default_subscriptions(self, connection: Connection, user_ids: Iterable[int]) -> dict[int, dict[str, bool]]:
         """Return for each user which types of notifications are on by default."""

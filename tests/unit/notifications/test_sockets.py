@@ -22,7 +22,7 @@ def test_notification_goes_to_all_sockets_of_its_user(connections: Connections, 
 
 def test_all_sockets_of_a_user_learn_what_was_read(connections: Connections, socketio: SimpleNamespace) -> None:
     queue, sent = LocalMessageQueue(), []
-    connections.emit_to = lambda to, event, data: sent.append((list(to), event, data))  # type: ignore[method-assign]
+    connections.emit_to = lambda to, event, data: sent.append((list(to), event, data))  # type: ignore[method-assign, assignment]
     sockets.init_app(socketio, queue, connections, cast(Notifications, None))
     read = {"up_to": 3, "also_read": [5]}
     queue.publish([Message(user_room(1), "read", {"user_id": 1, "read": read})])

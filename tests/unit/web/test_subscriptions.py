@@ -9,7 +9,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.core.messages import Message
-from app.database.engine import Database
+from app.database.engine import Database, DatabaseUnavailable
+from app.notifications import store as inbox
 from app.notifications.service import TYPES, Notifications
 from app.repositories import store
 from app.repositories.store import Repository
@@ -105,6 +106,18 @@ def test_opening_a_repository_marks_its_notifications_as_read(
     database.run(store.unfollow, ADA, other.id)
     assert client.get(f"/repositories/{other.id}").status_code == 404
     assert all(item["read"] for item in client.get("/api/notifications").get_json()["items"])
+
+
+def test_repository_can_be_opened_while_the_database_is_read_only(
+    app: Flask, client: FlaskClient, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.extensions["notifications"].send(ADA, "release.found", "news", {"repository_id": repository.id})
+
+    def refuse(*_: object) -> None:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(inbox, "mark_read", refuse)
+    assert client.get(f"/repositories/{repository.id}").status_code == 200
 
 
 def test_notice_of_a_saved_choice_exists() -> None:
