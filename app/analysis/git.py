@@ -65,10 +65,11 @@ def reason(stderr: str) -> str:
 
 
 class GitRepository:
-    """A bare repository on disk."""
+    """A bare repository on disk. `variables` are additional environment variables for git."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, variables: Mapping[str, str] | None = None) -> None:
         self.path = path
+        self._variables = variables or {}
 
     def output(self, *arguments: str) -> bytes:
         """Return the whole output of a git command. Raises GitError."""
@@ -83,7 +84,7 @@ class GitRepository:
         of the `input` iterator.
         """
         command = ["git", "--no-pager", *_MEMORY_OPTIONS, f"--git-dir={self.path}", *arguments]
-        with popen(command, environment(), has_input=input is not None) as process:
+        with popen(command, {**environment(), **self._variables}, has_input=input is not None) as process:
             assert process.stdout is not None
             assert process.stderr is not None
             stderr = _StderrReader(process.stderr)

@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from app.analysis import history, people, releases, scores, tree, verdict
 from app.analysis.dates import iso
 from app.analysis.git import GitRepository, decode_name
 from app.analysis.history import History, State
+from app.analysis.lines import LineCounts, count_lines
 from app.analysis.people import People
 from app.analysis.progress import Progress
 from app.analysis.releases import Tags
@@ -59,7 +61,7 @@ def _fields_without_commits(as_of: datetime) -> dict[str, Any]:
         "hotspots": [],
         "weekly": History().weekly(int(as_of.timestamp())),
         "past": _past_without_scores(as_of),
-        **_file_fields(TreeFiles(), {}, None),
+        **_file_fields(TreeFiles(), LineCounts(), None),
     }
 
 
@@ -128,13 +130,20 @@ def _past(end: int, scores: dict[str, int | None]) -> dict[str, Any]:
 
 def _tree_fields(repository: GitRepository, head: str, progress: Progress) -> dict[str, Any]:
     progress.begin("Reading the list of files", FILES)
-    with tempfile.TemporaryFile() as texts:
-        files = tree.read_files(repository, head, texts)
+    with tempfile.NamedTemporaryFile() as regular, tempfile.TemporaryFile() as contents:
+        files = tree.read_files(repository, head, regular)
+        regular.flush()
         progress.begin("Counting lines", LINES)
-        lines = tree.count_lines_by_language(repository, texts, files.countable, progress)
+        lines = count_lines(repository, head, Path(regular.name), contents, progress)
     return _file_fields(files, lines, tree.find_license(repository, files))
 
 
-def _file_fields(files: TreeFiles, lines: dict[str, int], license: str | None) -> dict[str, Any]:
+def _file_fields(files: TreeFiles, lines: LineCounts, license: str | None) -> dict[str, Any]:
     practices = {name: None if path is None else decode_name(path) for name, path in files.practices.items()}
-    return {"files": files.count, "languages": lines, "practices": practices, "license": license}
+    return {
+        "files": files.count,
+        "languages": lines.by_size(),
+        "other_files": dict(lines.other_files),
+        "practices": practices,
+        "license": license,
+    }

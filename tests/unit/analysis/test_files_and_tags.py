@@ -11,32 +11,11 @@ import pytest
 from app.analysis import practices
 from app.analysis.counts import BoundedCounter, RepositoryTooLarge
 from app.analysis.git import GitError, GitRepository
-from app.analysis.languages import language_of, spdx_id
+from app.analysis.languages import spdx_id
 from app.analysis.report import build as report_of
 from harness.repositories import NOW, SYMLINK, Commit, ago, build
 
 MIT = (Path(__file__).parents[3] / "LICENSE").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("path", "language"),
-    [
-        ("src/a.py", "Python"),
-        ("Makefile", "Makefile"),
-        ("docker/Dockerfile", "Dockerfile"),
-        ("CMakeLists.txt", "CMake"),
-        ("a.h", "C"),
-        ("a.test.ts", "TypeScript"),
-        ("run.sh", "Shell"),
-        ("script.pl", "Perl"),
-        ("notes.txt", None),
-        ("LICENSE", None),
-        ("py", None),
-        ("a.unheard-of", None),
-    ],
-)
-def test_language_of_a_file_name(path: str, language: str | None) -> None:
-    assert language_of(path) == language
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,17 @@ from tests.unit.analysis import literal
 BOB = b"Bob <bob@example.org>"
 FIELDS = {
     *("head", "as_of", "commits", "contributors", "first_commit_at", "last_commit_at", "commits_90d", "commits_365d"),
-    *("authors_last_year", "contributor_absence_factor", "tags", "releases", "files", "languages", "hotspots", "practices"),
+    *(
+        "authors_last_year",
+        "contributor_absence_factor",
+        "tags",
+        "releases",
+        "files",
+        "languages",
+        "other_files",
+        "hotspots",
+        "practices",
+    ),
     *("scores", "license", "weekly", "past", "author_shares", "bots", "people", "verdict", "formula_version", "is_shallow"),
 }
 PRACTICES = [
