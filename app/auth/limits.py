@@ -8,11 +8,13 @@ the wait.
 import hashlib
 import hmac
 import math
+import re
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
 import redis
@@ -132,3 +134,15 @@ class MemoryRateLimiter:
             if not bucket.tokens:
                 del self._buckets[name]
         self._cleanup_size = max(self.MIN_BUCKETS_BEFORE_CLEANUP, 2 * len(self._buckets))
+
+
+def network_of(address: str) -> str:
+    """Return the network that counts as one client: an IPv4 address, or an IPv6 /64. A port that a proxy added is removed."""
+    host = re.sub(r"^\[(.*)\](:\d+)?$|^([^:]*):\d+$", r"\1\3", address)
+    try:
+        parsed = ip_address(host)
+    except ValueError:
+        return "unknown"
+    if isinstance(parsed, IPv6Address):
+        return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))
+    return str(parsed)

@@ -5,12 +5,11 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Address, ip_address
 
 from sqlalchemy import Connection
 
 from app.auth import audit, store
-from app.auth.limits import Buckets, RateLimiter
+from app.auth.limits import Buckets, RateLimiter, network_of
 from app.auth.passwords import Match, Passwords, find_weakness
 from app.auth.store import EmailTaken, User
 from app.core import metrics
@@ -26,6 +25,7 @@ EMAIL = re.compile(
     r"(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*"
 )
 MAX_EMAIL_LENGTH = 254
+LOGINS_PER_ADDRESS = 10  # times the limit of an account: many people of one office or one provider share an address
 DELETION_TIMEOUT_SECONDS = 20.0  # a user may have very many events
 
 Erase = Callable[[Connection, int], None]  # called with the user ID
@@ -68,6 +68,7 @@ class Accounts:
         `before_deletion` does what takes long in a transaction of its own, because the deletion locks rows of other users.
         """
         self._login_limit = config.rate_limit_login
+        self._login_limit_of_address = config.rate_limit_login.times(LOGINS_PER_ADDRESS)
         self._register_limit = config.rate_limit_register
         self._database = database
         self._passwords = passwords
@@ -94,7 +95,7 @@ class Accounts:
         email = normalize_email(email)
         if complaint := find_weakness(password, email):
             raise Invalid.field("password", complaint)
-        buckets: Buckets = {f"register:{_network(client.address)}": self._register_limit}
+        buckets: Buckets = {f"register:{network_of(client.address)}": self._register_limit}
         token = self._acquire(buckets, email, client, "registration")
         try:
             user = self._database.run(store.add, email, self._passwords.hash(password))
@@ -179,7 +180,10 @@ class Accounts:
         # https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies
         if user and client.device and client.device[0] == user.id:
             return {f"login:device:{client.device[1]}": self._login_limit}
-        return {f"login:account:{email}": self._login_limit, f"login:address:{_network(client.address)}": self._login_limit}
+        return {
+            f"login:account:{email}": self._login_limit,
+            f"login:address:{network_of(client.address)}": self._login_limit_of_address,
+        }
 
     def _acquire(self, buckets: Buckets, email: str, client: Client, kind: str) -> str:
         token = secrets.token_hex(8)
@@ -201,15 +205,3 @@ def normalize_email(text: str) -> str:
     if len(email) > MAX_EMAIL_LENGTH or not EMAIL.fullmatch(email):
         raise Invalid.field("email", "This is not an e-mail address.")
     return email
-
-
-def _network(address: str) -> str:
-    """Return the network that counts as one client: an IPv4 address, or an IPv6 /64. A port that a proxy added is removed."""
-    host = re.sub(r"^\[(.*)\](:\d+)?$|^([^:]*):\d+$", r"\1\3", address)
-    try:
-        parsed = ip_address(host)
-    except ValueError:
-        return "unknown"
-    if isinstance(parsed, IPv6Address):
-        return str(parsed.ipv4_mapped or IPv6Address(int(parsed) >> 64 << 64))
-    return str(parsed)

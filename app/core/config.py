@@ -132,7 +132,9 @@ class Config:
         shown_default="`5` in production, else `0`",
     )
     rate_limit_login: RateLimit = _setting(
-        parsers.rate_limit, "10/15min", "failed logins per account and per client address, on all instances together"
+        parsers.rate_limit,
+        "10/15min",
+        "failed logins per account, and ten times as many per client address, on all instances together",
     )
     rate_limit_register: RateLimit = _setting(
         parsers.rate_limit, "20/h", "registrations per client address, on all instances together"

@@ -1,5 +1,7 @@
 """Parsers for the text of settings. Each raises ValueError with a message that does not contain the value."""
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -20,6 +22,9 @@ class RateLimit:
 
     limit: int
     seconds: int
+
+    def times(self, factor: int) -> RateLimit:
+        return RateLimit(self.limit * factor, self.seconds)
 
     def __str__(self) -> str:
         # Config.fingerprint contains this text, and instances of different versions compare their fingerprints.

@@ -21,6 +21,7 @@ EMAIL, PASSWORD = "ada@example.org", "correct horse battery"
 NEW_PASSWORD = "staple paper clip"
 CLIENT = Client("192.0.2.1")
 LOGIN_LIMIT, REGISTER_LIMIT = 3, 4
+ADDRESS_LIMIT = 10 * LOGIN_LIMIT
 
 
 class RecordingLimiter(MemoryRateLimiter):
@@ -71,7 +72,7 @@ def problem_of(attempt: Callable[[], object]) -> Problem:
 
 def exhaust_limit(accounts: Accounts, email: str = EMAIL, client: Client | None = None) -> None:
     """Fill the bucket of an account, or of a client."""
-    for number in range(LOGIN_LIMIT):
+    for number in range(ADDRESS_LIMIT if client else LOGIN_LIMIT):
         who = f"nobody-{number}@example.org" if client else email
         with pytest.raises(WrongPassword):
             accounts.log_in(who, "wrong", client or Client(f"198.51.100.{number}"))
