@@ -81,9 +81,14 @@ class History:
     )  # of commits that may belong to the last active year,
     recent_ids: bytearray = field(default_factory=bytearray)  # without merges; each ID ends with a line feed
 
+    @cached_property
+    def by_date(self) -> list[tuple[int, int, int]]:
+        """The timestamp, author and age of each commit, the earliest first."""
+        return sorted(zip(self.timestamps, self.author_numbers, self.ages, strict=True))
+
     def state(self, age: int, as_of: int) -> State:
         """Return the numbers of the commits of at least that age, which is at most `heads`, as of the Unix timestamp."""
-        commits = sorted((self.timestamps[n], self.author_numbers[n]) for n, other in enumerate(self.ages) if other >= age)
+        commits = [(timestamp, author) for timestamp, author, other in self.by_date if other >= age]
         last = commits[-1][0]
         authors = Counter(author for _, author in commits[-number_since(commits, last - YEAR_SECONDS) :])
         return State(

@@ -59,10 +59,9 @@ def count(commits: list[tuple[int, int]], last_year: Counter[int], bots: frozens
     commits of the last active year by author.
     """
     by_people = [commit for commit in commits if commit[1] not in bots]
-    first: dict[int, int] = {}
+    first = {author: timestamp for timestamp, author in reversed(by_people)}
     active, year_before, weeks, years = set(), set(), set(), set()
-    for timestamp, author in by_people:
-        first.setdefault(author, timestamp)
+    for timestamp, author in by_people[len(by_people) - number_since(by_people, as_of - YEARS * YEAR_SECONDS) :]:
         age = max(0, as_of - timestamp - 1)  # a year includes its first second; dates in the future belong to the current one
         weeks.add(age // WEEK_SECONDS)
         years.add(age // YEAR_SECONDS)
@@ -81,7 +80,7 @@ def count(commits: list[tuple[int, int]], last_year: Counter[int], bots: frozens
         commits_90d=number_since(by_people, as_of - QUARTER_SECONDS),
         commits_365d=number_since(by_people, as_of - YEAR_SECONDS),
         active_weeks=sum(week < WEEKS for week in weeks),
-        active_years=sum(year < YEARS for year in years),
+        active_years=len(years),
         active=len(active),
         newcomers=sum(first[author] >= as_of - YEAR_SECONDS for author in active),
         returning=len(active & year_before),

@@ -20,8 +20,8 @@ MANY_COMMITS, WEEKS = 1000, 52
 COMMUNITY_POINTS = {"newcomers": 50, "returning": 50}
 MANY_NEWCOMERS, MANY_RETURNING = 100, 50
 # continuity: share of the top author; people behind half of the commits; newcomers who stayed; years with commits
-CONTINUITY_POINTS = {"share": 40, "half": 20, "stayed": 25, "years": 15}
-SMALL_SHARE, LARGE_SHARE = 0.2, 0.8
+CONTINUITY_POINTS = {"share": 40, "half": 30, "stayed": 20, "years": 10}
+SMALL_SHARE, LARGE_SHARE = 0.2, 0.7
 SAFE_HALF, MANY_STAYED, YEARS = 8, 20, 5
 ALIVE_DAYS, ABANDONED_DAYS = 365, 730
 # releases: age of the latest release; releases of two years
@@ -29,7 +29,8 @@ RELEASES_POINTS = {"days": 50, "releases": 50}
 FRESH_RELEASE_DAYS, STALE_RELEASE_DAYS = 90, 730
 RHYTHM_DAYS, MANY_RELEASES = 730, 12
 
-ADVICE_POINTS = 10  # advice prefers the smallest change that is worth so many points
+ADVICE_POINTS = 10  # advice prefers the smallest change that gains so many points
+QUARTER = 0.25  # the share of commits in the advice on continuity
 
 DOCUMENTATION = {"readme": 30, "license": 25, "contributing": 15, "changelog": 15, "security": 10, "code_of_conduct": 5}
 ENGINEERING = {"tests": 30, "ci": 30, "dependencies": 15, "linter": 15, "lock_file": 10}
@@ -97,23 +98,19 @@ def activity(numbers: Numbers) -> Score:
         return Score(0, ["All commits were made by bots."], "Commits by people would raise this.")
     days = whole_days(people["last_commit_at"], numbers["as_of"])
     changes = [
-        ("A commit today would bring this to {}.", activity_points(0, commits + 1, weeks + (weeks < WEEKS and days >= 7))),
-        ("A commit in each week of a year would bring this to {}.", activity_points(0, max(commits, WEEKS), WEEKS)),
+        ("A commit today would bring this to {}.", activity_points(0, commits + 1, weeks + (days >= 7 and weeks < WEEKS))),
+        ("Commits in each week of a year would bring this to {}.", activity_points(0, max(commits, WEEKS), WEEKS)),
         (
             f"{MANY_COMMITS} commits in a year, some in each week, would bring this to {{}}.",
             activity_points(0, MANY_COMMITS, WEEKS),
         ),
     ]
-    return _score(
-        activity_points(days, commits, weeks),
-        [
-            f"The last commit was made {ago(days)}.",
-            f"{quantity(commits, 'commit was', 'commits were')} made in the last 365 days, "
-            f"{people['commits_90d']} of them in the last 90 days.",
-            f"{weeks} of the last 52 weeks had commits.",
-        ],
-        changes,
-    )
+    evidence = [
+        f"The last commit by a person was made {ago(days)}.",
+        f"People made {quantity(commits, 'commit')} in the last 365 days, {people['commits_90d']} of them in the last 90 days.",
+        f"{quantity(weeks, 'week')} of the last {WEEKS} had commits.",
+    ]
+    return _score(activity_points(days, commits, weeks), evidence, changes)
 
 
 def activity_points(days: int, commits: int, weeks: int) -> float:
@@ -127,28 +124,18 @@ def activity_points(days: int, commits: int, weeks: int) -> float:
 def community(numbers: Numbers) -> Score:
     people = numbers["people"]
     newcomers, returning = people["newcomers"], people["returning"]
-    changes = [
-        *(
-            (f"{more(extra, 'newcomer')} in a year would bring this to {{}}.", community_points(newcomers + extra, returning))
-            for extra in (1, 2, 5, 10, 20, 50, 100)
-        ),
-        *(
-            (
-                f"{more(extra, 'person', 'people')} with commits in two years running would bring this to {{}}.",
-                community_points(newcomers, returning + extra),
-            )
-            for extra in (1, 2, 5, 10, 20, 50)
-        ),
-    ]
-    return _score(
-        community_points(newcomers, returning),
-        [
-            f"{quantity(people['active'], 'person', 'people')} made commits in the last 365 days.",
-            f"{quantity(newcomers, 'of them is a newcomer', 'of them are newcomers')}.",
-            f"{quantity(returning, 'of them', 'of them')} also made commits in the 365 days before.",
-        ],
-        changes,
-    )
+    changes = []
+    for extra in (1, 2, 3, 5, 10, 20, 50, 100):
+        joined, stayed = community_points(newcomers + extra, returning), community_points(newcomers, returning + extra)
+        changes.append((f"{more(extra, 'newcomer')} in a year would bring this to {{}}.", joined))
+        changes.append((f"{more(extra, 'person', 'people')} with commits in two years running would bring this to {{}}.", stayed))
+    evidence = [f"{quantity(people['active'], 'person', 'people')} made commits in the last 365 days."]
+    if people["active"]:
+        evidence += [
+            f"{newcomers} of them made their first commit in this time.",
+            f"{returning} of them also made commits in the 365 days before.",
+        ]
+    return _score(community_points(newcomers, returning), evidence, changes)
 
 
 def community_points(newcomers: int, returning: int) -> float:
@@ -161,33 +148,41 @@ def continuity(numbers: Numbers) -> Score:
     people, shares = numbers["people"], numbers["author_shares"]
     if not shares:
         return Score(0, ["All commits of the last active year were made by bots."], "Commits by people would raise this.")
-    days = whole_days(people["last_commit_at"], numbers["as_of"])
-    half, stayed, years = people["half"], people["newcomers_who_stayed"], people["active_years"]
-
-    def points(shares: list[float], half: int, days: int = days, stayed: int = stayed, years: int = years) -> float:
-        return continuity_points(shares[0], half, days, stayed, years)
-
+    days, half = whole_days(people["last_commit_at"], numbers["as_of"]), people["half"]
+    stayed, years = people["newcomers_who_stayed"], people["active_years"]
     changes = []
     if days > ALIVE_DAYS:
-        changes.append(("New commits by the same people would bring this to {}.", points(shares, half, 0, years=max(1, years))))
-    for number, text in (
-        (1, "A second person" if len(shares) == 1 else "One more person"),
-        (2, "Two more people"),
-        (3, "Three more people"),
-    ):
-        shared = sorted([*(share * (1 - number / 4) for share in shares), *[0.25] * number], reverse=True)
-        each = "a quarter of the commits" if number == 1 else "a quarter of the commits each"
-        changes.append((f"{text} with {each} would bring this to {{}}.", points(shared, max(half, half_of(shared)))))
-    return _score(
-        points(shares, half),
-        [
-            f"The top author made {percent(shares[0])} of the commits in the 365 days before the last commit.",
-            "1 person made at least half of them." if half == 1 else f"{half} people together made at least half of them.",
-            f"{quantity(stayed, 'person', 'people')} who joined one to five years ago made commits in the last 365 days.",
-            f"{years} of the last five years had commits.",
-        ],
-        changes,
+        text = "New commits by the same people would bring this to {}."
+        changes.append((text, continuity_points(shares[0], half, 0, stayed, max(1, years))))
+    for extra in (1, 2, 3):
+        shared = with_quarters(shares, extra)
+        text = f"{_people_with_quarters(shares, extra)} would bring this to {{}}."
+        changes.append((text, continuity_points(shared[0], half_of(shared), days, stayed, years)))
+    for extra in (1, 2, 3, 5, 10, 20):
+        text = f"{more(extra, 'newcomer')} who {'stays' if extra == 1 else 'stay'} for over a year would bring this to {{}}."
+        changes.append((text, continuity_points(shares[0], half, days, stayed + extra, years)))
+    changes.append(
+        (f"{SAFE_HALF * 2} people with equal shares, and {MANY_STAYED} newcomers who stay, would bring this to {{}}.", 100)
     )
+    evidence = [
+        f"The top author made {percent(shares[0])} of the commits in the 365 days before the last commit.",
+        "1 person made at least half of them." if half == 1 else f"{half} people together made at least half of them.",
+        f"{quantity(stayed, 'person', 'people')} who joined one to five years ago made commits in the last 365 days.",
+        f"{quantity(years, 'year')} of the last five had commits.",
+    ]
+    return _score(continuity_points(shares[0], half, days, stayed, years), evidence, changes)
+
+
+def _people_with_quarters(shares: list[float], extra: int) -> str:
+    if extra > 1:
+        return f"{('Two', 'Three')[extra - 2]} more people with a quarter of the commits each"
+    has_second = len(shares) > 1 and shares[1] >= QUARTER
+    return f"{'One more' if has_second or shares[0] < QUARTER else 'A second'} person with a quarter of the commits"
+
+
+def with_quarters(shares: list[float], extra: int) -> list[float]:
+    """Return the shares if so many more people made a quarter of the commits each, and the others the rest."""
+    return sorted([*(share * (1 - extra * QUARTER) for share in shares), *[QUARTER] * extra], reverse=True)
 
 
 def continuity_points(top_share: float, half: int, days: int, stayed: int, years: int) -> float:
@@ -247,14 +242,14 @@ def overall(found: dict[str, Score]) -> Score:
     listed = ", ".join(f"{name} {value}" for name, value in values.items())
     weakest = min(values, key=values.__getitem__)
     changes = [
-        (
-            f"Raising {weakest}, the lowest score, to {target} would bring this to {{}}.",
-            sum((values | {weakest: target}).values()) / len(values),
-        )
+        (f"Raising {weakest}, the lowest score, to {target} would bring this to {{}}.", _mean(values | {weakest: target}))
         for target in (40, 70, 100)
-        if target > values[weakest]
     ]
-    return _score(sum(values.values()) / len(values), [f"The mean of the six scores: {listed}."], changes)
+    return _score(_mean(values), [f"The mean of the six scores: {listed}."], changes, min_gain=1)
+
+
+def _mean(values: dict[str, int]) -> float:
+    return sum(values.values()) / len(values)
 
 
 def _practices(numbers: Numbers, points: dict[str, int]) -> Score:
@@ -273,14 +268,13 @@ def _listed(names: list[str], points: dict[str, int]) -> str:
     return ", ".join(f"{PRACTICE_NAMES[name]} ({points[name]} points)" for name in names)
 
 
-def _score(points: float, evidence: list[str], changes: list[Change]) -> Score:
-    """Choose as advice the first change that is worth ten points, or else the one that is worth most."""
+def _score(points: float, evidence: list[str], changes: list[Change], min_gain: int = ADVICE_POINTS) -> Score:
+    """Choose as advice the first change that gains enough points, or else the one that gains most."""
     score = rounded(points)
     results = [(text, rounded(changed)) for text, changed in changes]
-    useful = [result for result in results if result[1] >= score + ADVICE_POINTS]
-    best = useful[0] if useful else max(results, key=lambda result: result[1], default=None)
-    advice = best[0].format(best[1]) if best and best[1] > score else None
-    return Score(score, evidence, advice)
+    enough = [result for result in results if result[1] >= score + min_gain]
+    text, result = enough[0] if enough else max(results, key=lambda result: result[1], default=("", 0))
+    return Score(score, evidence, text.format(result) if result > score else None)
 
 
 def _capitalized(text: str) -> str:

@@ -10,6 +10,7 @@ YEAR_DAYS = 365
 QUIET_DAYS = 90
 MANY_BOT_COMMITS = 0.4  # share of all commits of the last active year
 
+# The headline names the first two.
 STRENGTHS = {
     "activity": "well maintained",
     "releases": "released often",
@@ -51,7 +52,8 @@ def _of_everything(report: Report, scores: Scores) -> str:
     last = report["people"]["last_commit_at"]
     days = whole_days(last, report["as_of"]) if last else None
     if days is not None and days >= ABANDONED_DAYS:
-        return f"no commit for {_years(days)}, so nobody is likely to fix faults"
+        has_bots = whole_days(report["last_commit_at"], report["as_of"]) < ABANDONED_DAYS
+        return f"no commit{' by a person' if has_bots else ''} for {_years(days)}, so nobody is likely to fix faults"
     return _outcome(report, scores)
 
 
@@ -77,20 +79,14 @@ def _outcome(report: Report, scores: Scores) -> str:
 
 
 def _strengths(strong: list[str]) -> str:
-    """Name the two highest scores. `strong` has the lowest first."""
-    highest = strong[-2:]
-    return " and ".join(text for name, text in STRENGTHS.items() if name in highest)
+    return " and ".join([text for name, text in STRENGTHS.items() if name in strong][:2])
 
 
 def _bots(report: Report) -> list[str]:
-    if report["is_shallow"]:
+    bots, people = report["bots"]["commits"], report["people"]["commits_last_year"]
+    if report["is_shallow"] or bots < MANY_BOT_COMMITS * (bots + people):
         return []
-    commits, people = report["bots"]["commits"], report["people"]["commits_last_year"]
-    return (
-        [f"bots make {percent(commits / (commits + people))} of the commits"]
-        if commits and commits >= MANY_BOT_COMMITS * (commits + people)
-        else []
-    )
+    return [f"bots make {percent(bots / (bots + people))} of the commits"]
 
 
 def weakness(name: str, report: Report) -> str:

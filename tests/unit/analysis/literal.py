@@ -199,9 +199,9 @@ def history_scores(report: dict[str, Any]) -> dict[str, int]:
     values = {
         "activity": 40 * line(days, 30, 365) + 30 * log(people["commits_365d"], 1000) + 30 * people["active_weeks"] / 52,
         "community": 50 * log(people["newcomers"], 100) + 50 * log(people["returning"] - 1, 49),
-        "continuity": (40 * line(share, 0.2, 0.8) + 20 * log(people["half"] - 1, 7)) * line(days, 365, 730)
-        + 25 * log(people["newcomers_who_stayed"], 20)
-        + 15 * people["active_years"] / 5,
+        "continuity": (40 * line(share, 0.2, 0.7) + 30 * log(people["half"] - 1, 7)) * line(days, 365, 730)
+        + 20 * log(people["newcomers_who_stayed"], 20)
+        + 10 * people["active_years"] / 5,
         "releases": release_points(report["releases"], as_of),
     }
     return {name: int(value + 0.5) for name, value in values.items()}

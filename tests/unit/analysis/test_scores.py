@@ -33,20 +33,20 @@ def test_evidence_contains_the_numbers(tmp_path: Path) -> None:
     found = scores_of(tmp_path / "a.git", [Commit(ago(day), person(author), README) for day, author in authors], tags)
     assert {name: score["evidence"] for name, score in found.items() if name != "overall"} == {
         "activity": [
-            "The last commit was made 40 days ago.",
-            "4 commits were made in the last 365 days, 4 of them in the last 90 days.",
-            "2 of the last 52 weeks had commits.",
+            "The last commit by a person was made 40 days ago.",
+            "People made 4 commits in the last 365 days, 4 of them in the last 90 days.",
+            "2 weeks of the last 52 had commits.",
         ],
         "community": [
             "2 people made commits in the last 365 days.",
-            "1 of them is a newcomer.",
+            "1 of them made their first commit in this time.",
             "1 of them also made commits in the 365 days before.",
         ],
         "continuity": [
             "The top author made 75 % of the commits in the 365 days before the last commit.",
             "1 person made at least half of them.",
             "1 person who joined one to five years ago made commits in the last 365 days.",
-            "2 of the last five years had commits.",
+            "2 years of the last five had commits.",
         ],
         "releases": [
             "The latest of 2 releases, v1.1, was published 201 days ago.",
@@ -69,8 +69,9 @@ def test_evidence_contains_the_numbers(tmp_path: Path) -> None:
 def test_evidence_uses_the_singular(tmp_path: Path) -> None:
     found = scores_of(tmp_path / "a.git", [Commit(ago(1), person(1), README)], [Tag("v1.0")])
     evidence = [sentence for score in found.values() for sentence in score["evidence"]]
-    assert "The last commit was made 1 day ago." in evidence
-    assert "1 commit was made in the last 365 days, 1 of them in the last 90 days." in evidence
+    assert "The last commit by a person was made 1 day ago." in evidence
+    assert "People made 1 commit in the last 365 days, 1 of them in the last 90 days." in evidence
+    assert "1 week of the last 52 had commits." in evidence
     assert "1 person made commits in the last 365 days." in evidence
     assert "The latest of 1 release, v1.0, was published 1 day ago." in evidence
 
