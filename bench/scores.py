@@ -53,8 +53,8 @@ def read(path: Path, as_of: datetime) -> dict[str, Any]:
 
 
 def interquartile_range(reports: Reports, name: str) -> float:
-    values = [found["scores"][name]["score"] for found in reports.values()]
-    lower, _, upper = statistics.quantiles((value for value in values if value is not None), n=4, method="inclusive")
+    values: list[int | None] = [found["scores"][name]["score"] for found in reports.values()]
+    lower, _, upper = statistics.quantiles([value for value in values if value is not None], n=4, method="inclusive")
     return upper - lower
 
 

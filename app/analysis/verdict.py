@@ -4,6 +4,7 @@ from typing import Any
 
 from app.analysis.scores import SCORE_NAMES, percent, whole_days
 
+MAX_SCORE = 100
 STRONG, FAIR = 70, 40  # the lowest scores of these bands; below is weak
 ABANDONED_DAYS = 730
 YEAR_DAYS = 365
@@ -65,7 +66,8 @@ def _outcome(report: Report, scores: Scores) -> str:
     named = weak[:2] or [name for name in by_score[:1] if name not in strong]
     if not named:
         lowest = by_score[0]
-        return f"strong in everything that was measured, with {lowest} as the lowest score ({scores[lowest]})"
+        rest = f", with {lowest} as the lowest score ({scores[lowest]})" if scores[lowest] < MAX_SCORE else ""
+        return f"strong in everything that was measured{rest}"
     bots = _bots(report)
     points = [weakness(name, report) for name in named[: 1 if bots else 2]] + bots
     weaknesses = " and ".join(points)
