@@ -17,9 +17,9 @@ from app.database.locks import lock_user
 from app.jobs.leases import SUCCEEDED
 from app.notifications.service import Notifications, Subscription
 from app.repositories import store
-from app.repositories.store import Analysis, FollowedRepository, PastAnalysis, Repository
+from app.repositories.store import FIRST_FORMULA_VERSION, Analysis, FollowedRepository, PastAnalysis, Repository
 
-__all__ = ["Analysis", "FollowedRepository", "PastAnalysis", "Repositories", "Repository"]
+__all__ = ["FIRST_FORMULA_VERSION", "Analysis", "FollowedRepository", "PastAnalysis", "Repositories", "Repository"]
 
 MAX_FOLLOWED = 200  # repositories per user
 MAX_COMPARED = 4

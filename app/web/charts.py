@@ -52,7 +52,14 @@ def bars(values: Sequence[int], width: float, height: float) -> list[Bar]:
     ]
 
 
-def shares(values: Sequence[int], width: float) -> list[Bar]:
+def columns(values: Sequence[int], height: float) -> str:
+    """Return a path of columns that are 1 wide. The largest value has the full height, and no positive value less than a fiftieth."""
+    largest = max(values, default=0)
+    tops = [height - max(height * value / largest, height / 50) if value else None for value in values]
+    return "".join(f"M{x} {height:g}V{_rounded(top):g}h1V{height:g}" for x, top in enumerate(tops) if top is not None)
+
+
+def shares(values: Sequence[float], width: float) -> list[Bar]:
     """Return the segments of one stacked bar of height 1."""
     total, x, parts = sum(values) or 1, 0.0, []
     for value in values:
@@ -62,7 +69,7 @@ def shares(values: Sequence[int], width: float) -> list[Bar]:
 
 
 def polylines(times: Sequence[float], scores: Sequence[int | None], width: float, height: float) -> list[str]:
-    """Return the `points` of a score over time, oldest first. A missing score splits the curve."""
+    """Return the `points` of a score over time, oldest first. A missing score splits the curve; a single score is a dot."""
     first, span = (times[0], times[-1] - times[0]) if times else (0, 0)
     curves: list[list[Point]] = [[]]
     for time, score in zip(times, scores, strict=True):
@@ -71,7 +78,7 @@ def polylines(times: Sequence[float], scores: Sequence[int | None], width: float
         else:
             x = width * (time - first) / span if span else 0
             curves[-1].append((_rounded(x), _rounded(height - height * score / MAX_SCORE)))
-    return [_points_attribute(curve) for curve in curves if curve]
+    return [_points_attribute(curve if len(curve) > 1 else curve * 2) for curve in curves if curve]
 
 
 def _points_attribute(points: Sequence[Point]) -> str:

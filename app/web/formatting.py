@@ -68,7 +68,7 @@ def quantity(count: int, unit: str) -> str:
     return f"{number(count)} {unit}{'' if count == 1 else 's'}"
 
 
-def percent(part: int, whole: int) -> str:
+def percent(part: float, whole: float) -> str:
     share = 100 * part / whole if whole else 0.0
     return "< 0.1 %" if 0 < share < 0.1 else f"{share:.1f} %"
 

@@ -8,6 +8,7 @@ from flask import Response as FlaskResponse
 from flask import current_app, json, redirect, request, url_for
 from werkzeug import Response
 
+from app.analysis import scores, verdict
 from app.analytics import tracking
 from app.analytics.catalogue import REPORT_VIEWED
 from app.auth.guards import current_user, require_user
@@ -15,11 +16,12 @@ from app.core.errors import NotFound, Problem
 from app.core.extensions import extension
 from app.notifications.service import TYPES
 from app.repositories.service import MAX_COMPARED, FollowedRepository, Repositories
-from app.web import forms, reports
+from app.web import comparison, forms, reports
 from app.web.pages import SEE_OTHER, blueprint, current_notice, inbox, mark_opened, render, sign_in_required
 
 IN_PROGRESS = ("queued", "running")
-SAMPLE_SCORES = (88, 41, 84, 63, 52, 91)  # radar chart of the landing page
+SAMPLE_SCORES = (88, 45, 24, 63, 52, 91)  # radar chart of the landing page
+SAMPLE_BANDS = {name: verdict.band(score) for name, score in zip(reports.AREAS, SAMPLE_SCORES, strict=True)}
 
 ORDERS = {"added": "Last added", "name": "Name", "score": "Score, best first", "analysed": "Last analysed"}
 SORT_KEYS: dict[str, Callable[[FollowedRepository], Any]] = {
@@ -35,7 +37,7 @@ repository_route = "/repositories/<id:repository_id>"
 @blueprint.get("/")
 def home() -> Response:
     if current_user() is None:
-        return render("landing.html", sample=SAMPLE_SCORES, notice=current_notice())
+        return render("landing.html", sample=SAMPLE_SCORES, bands=SAMPLE_BANDS, notice=current_notice())
     inbox()
     return _render_list(notice=current_notice())
 
@@ -108,16 +110,27 @@ def export(repository_id: int) -> Response:
 @blueprint.get("/compare")
 @sign_in_required
 def compare() -> Response:
-    """Accept `ids=1,2` from links and `ids=1&ids=2` from the form."""
+    """Accept `ids=1,2` from links and `ids=1&ids=2` from the form; `differences=1` leaves out rows whose values are all equal."""
     wanted = list(dict.fromkeys(re.findall(r"\d+", ",".join(request.args.getlist("ids")))))
     followed = sorted(repositories().list(require_user().id), key=SORT_KEYS["name"])
     by_id = {str(entry.id): entry for entry in followed}
     known = [by_id[number] for number in wanted if number in by_id]
-    chosen = known[:MAX_COMPARED]
-    reported = {entry.id: entry for entry in repositories().compare(require_user().id, [entry.id for entry in chosen])}
-    found = [reported[entry.id].report for entry in chosen] if chosen else []
-    rows = reports.side_by_side(found) if len(chosen) > 1 else []
-    return render("compare.html", followed=followed, chosen=chosen, rows=rows, too_many=len(known) > MAX_COMPARED)
+    chosen = repositories().compare(require_user().id, [entry.id for entry in known[:MAX_COMPARED]]) if known else []
+    comparable, outdated = comparison.comparable(chosen)
+    rows = comparison.side_by_side([entry.report for entry in comparable]) if len(comparable) > 1 else []
+    only_differences = request.args.get("differences") == "1"
+    return render(
+        "compare.html",
+        followed=followed,
+        chosen=chosen,
+        comparable=comparable,
+        outdated=outdated,
+        rows=[row for row in rows if row.differs or not only_differences],
+        only_differences=only_differences,
+        too_many=len(known) > MAX_COMPARED,
+        weekly_chart=reports.weekly_chart,
+        bands=reports.bands,
+    )
 
 
 def repositories() -> Repositories:
@@ -137,6 +150,7 @@ def _render_list(problem: Problem | None = None, url: str = "", **context: Any) 
         order=order,
         orders=ORDERS,
         in_progress=IN_PROGRESS,
+        band=_band,
         local_allowed=bool(current_app.config["REPORADAR"].repository_roots),
         **context,
     )
@@ -146,16 +160,14 @@ def _render_report(repository_id: int, problem: Problem | None = None, **context
     entry = repositories().get(require_user().id, repository_id)
     if entry.report and (tracking.is_visit() or request.headers.get("X-Awaited") == "report"):
         tracking.record(REPORT_VIEWED)
-    past = [(entry.as_of, entry.scores) for entry in reversed(entry.history)]
+    if entry.report:
+        context |= reports.context(entry.report, entry.history)
     return render(
         "repository.html",
         problem,
         entry=entry,
         subscription=repositories().subscription(require_user().id, repository_id),
         notification_types=TYPES,
-        languages=reports.languages(entry.report) if entry.report else [],
-        trends=reports.trends(past) if len(past) > 1 else [],
-        practices=reports.PRACTICES,
         in_progress=IN_PROGRESS,
         **context,
     )
@@ -166,6 +178,11 @@ def search_and_sort(entries: Sequence[FollowedRepository], search: str, order: s
     words = search.casefold().split()
     found = [entry for entry in entries if all(word in f"{entry.name} {entry.url}".casefold() for word in words)]
     return sorted(found, key=SORT_KEYS.get(order, SORT_KEYS["added"]))
+
+
+def _band(entry: FollowedRepository) -> str | None:
+    """Return the band of the overall score. Bands belong to the current formulas."""
+    return verdict.band(entry.scores["overall"]) if entry.scores and entry.formula_version == scores.FORMULA_VERSION else None
 
 
 def _overall(entry: FollowedRepository) -> int:

@@ -33,6 +33,10 @@ def press(page: Page, name: str) -> None:
     page.get_by_role("main").get_by_role("button", name=name, exact=True).click()
 
 
+def open_menu(page: Page) -> None:
+    page.get_by_role("main").get_by_text("More", exact=True).click()
+
+
 def reload_until(page: Page, heading: str) -> None:
     """Reload the page, as a user without scripts does."""
     for _ in range(100):
@@ -78,8 +82,8 @@ def test_repositories_work_without_scripts(plain_page: Page, make_repository: Ma
     add(plain_page, path)
     reload_until(plain_page, "In numbers")
     expect(plain_page.get_by_role("contentinfo")).to_contain_text("Not live")
+    open_menu(plain_page)
     expect(plain_page.get_by_role("button", name="Print")).to_be_hidden()
-
     plain_page.get_by_text("Stop following", exact=True).click()
     press(plain_page, "Stop following this repository")
     expect_heading(plain_page, "Your repositories")
@@ -115,13 +119,37 @@ def test_address_errors_are_shown_at_the_field(page: Page) -> None:
 def test_report_states_every_score_in_words(page: Page, make_repository: MakeRepository) -> None:
     analysed(page, make_repository(commits=4))
     radar = page.get_by_role("img", name=re.compile("^Scores of repository-"))
-    expect(radar).to_have_accessible_description(re.compile("Activity: (\\d+ of 100|no score). Community: .* Engineering: "))
-    assert page.get_by_role("term").filter(has_text=re.compile(f"^({'|'.join(AREAS)}) ")).count() == len(AREAS)
-    page.get_by_text("As a table").first.click()
-    table = page.get_by_role("table", name="Commits per month")
-    expect(table.get_by_role("row", name="October 2026 4")).to_be_visible()
+    expect(radar).to_have_accessible_description(re.compile("Activity: \\d+ of 100, (weak|fair|strong). Community: .* Engineering: "))
+    headings = page.get_by_role("region", name="Scores, weakest first").get_by_role("heading", level=3).all_inner_texts()
+    found = [re.fullmatch(r"(\w+) (\d+) (weak|fair|strong)", " ".join(heading.split())) for heading in headings]
+    assert sorted(match[1] for match in found if match) == sorted(AREAS)
+    points = [int(match[2]) for match in found if match]
+    assert points == sorted(points)
     expect(page.get_by_role("listitem").filter(has_text="Readme")).to_contain_text("README.md")
     expect(page.get_by_role("listitem").filter(has_text="Security policy")).to_contain_text("missing")
+
+
+def test_commits_are_read_week_by_week_with_the_keyboard(page: Page, make_repository: MakeRepository) -> None:
+    path = make_repository(commits=4)
+    git(path, "tag", "v1.0")
+    analysed(page, path)
+    page.get_by_text("Weeks as a table").click()
+    rows = page.get_by_role("table", name="Commits per week").locator("tbody tr").all_inner_texts()
+    weeks_ago = next(index for index, row in enumerate(rows) if row.split("\t") == ["28 September 2026", "4", "v1.0"])
+    slider = page.get_by_role("slider", name="Week")
+    slider.focus()
+    for _ in range(weeks_ago):
+        page.keyboard.press("ArrowLeft")
+    text = "of 28 September 2026: 4 commits, released v1.0"
+    expect(slider).to_have_attribute("aria-valuetext", text)
+    expect(page.get_by_role("status")).to_have_text(text)
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("status")).to_have_text("of 21 September 2026: 0 commits")
+    chart = page.locator(".weekly .columns")
+    box = chart.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * (len(rows) - weeks_ago - 0.5) / len(rows), box["y"] + 10)
+    expect(page.get_by_role("status")).to_have_text(text)
 
 
 def test_unusual_paths_are_escaped(visit: Visit, make_repository: MakeRepository) -> None:
@@ -183,7 +211,7 @@ def test_history_begins_with_the_second_analysis(page: Page, make_repository: Ma
     press(page, "Analyse again")
     history = page.get_by_role("region", name="History")
     expect(history.get_by_role("heading", level=3)).to_have_count(7, timeout=ANALYSIS_MS)
-    history.get_by_text("As a table").click()
+    history.get_by_text("Scores as a table").click()
     expect(history.get_by_role("table").get_by_role("row")).to_have_count(3)
 
 
@@ -219,9 +247,14 @@ def test_repositories_are_compared_side_by_side(plain_page: Page, make_repositor
     table = page.get_by_role("table", name="Scores and numbers of the selected repositories")
     newest, oldest = (re.compile(rf"\s*{path.name}\s*") for path in reversed(paths))
     expect(table.get_by_role("columnheader")).to_have_text([newest, oldest])
-    expect(table.get_by_role("row", name="Commits in a year")).to_have_text(re.compile(r"Commits in a year\s*5\s*best\s*2\s*"))
+    expect(table.get_by_role("row", name="Commits in a year")).to_have_text(re.compile(r"Commits in a year\s*best\s*5\s*2\s*"))
+    charts = page.get_by_role("list", name="Charts").get_by_role("listitem")
     for path in paths:
-        expect(page.get_by_role("listitem").filter(has_text=path.name)).to_be_visible()
+        expect(charts.filter(has_text=path.name).get_by_role("img")).to_have_accessible_name(f"Scores of {path.name}")
+    expect(table.get_by_role("row", name="Files")).to_be_visible()
+    page.get_by_role("link", name="Show only differences").click()
+    expect(table.get_by_role("row", name="Files")).to_have_count(0)
+    expect(table.get_by_role("row", name="Commits in a year")).to_be_visible()
 
     page.goto("/compare")
     expect(page.get_by_role("heading", name="Choose two to four repositories")).to_be_visible()
@@ -250,6 +283,7 @@ def test_report_is_downloaded_and_printed(visit: Visit, make_repository: MakeRep
     open_account(page)
     path = make_repository(commits=20)
     analysed(page, path)
+    open_menu(page)
     with page.expect_download() as download:
         page.get_by_role("link", name="Export JSON").click()
     assert download.value.suggested_filename == f"reporadar-{path.name}.json"

@@ -38,6 +38,15 @@ def test_no_bars_and_empty_bars() -> None:
     assert charts.bars([0], 300, 80) == [Bar(0, 80, 240, 0)]
 
 
+def test_columns_stand_side_by_side() -> None:
+    assert charts.columns([10, 0, 5], 100) == "M0 100V0h1V100" "M2 100V50h1V100"
+    assert charts.columns([1, 10_000], 100) == "M0 100V98h1V100" "M1 100V0h1V100"
+
+
+def test_no_columns_and_empty_columns() -> None:
+    assert charts.columns([], 100) == charts.columns([0, 0], 100) == ""
+
+
 def test_shares_fill_the_width() -> None:
     assert charts.shares([3, 1], 400) == [Bar(0, 0, 300, 1), Bar(300, 0, 100, 1)]
     assert charts.shares([0, 0], 400) == [Bar(0, 0, 0, 1), Bar(0, 0, 0, 1)]
@@ -49,10 +58,10 @@ def test_polyline_follows_time() -> None:
 
 
 def test_missing_score_splits_the_polyline() -> None:
-    assert charts.polylines([0, 1, 2, 4], [10, None, 20, 30], 400, 100) == ["0,90", "200,80 400,70"]
+    assert charts.polylines([0, 1, 2, 4], [10, None, 20, 30], 400, 100) == ["0,90 0,90", "200,80 400,70"]
 
 
 def test_polylines_of_one_time_and_of_none() -> None:
-    assert charts.polylines([5], [40], 400, 100) == ["0,60"]
+    assert charts.polylines([5], [40], 400, 100) == ["0,60 0,60"]
     assert charts.polylines([5, 5], [40, 60], 400, 100) == ["0,60 0,40"]
     assert charts.polylines([], [], 400, 100) == []
