@@ -53,7 +53,7 @@ def bars(values: Sequence[int], width: float, height: float) -> list[Bar]:
 
 
 def columns(values: Sequence[int], height: float) -> str:
-    """Return a path of columns that are 1 wide. The largest value has the full height, and no positive value less than a fiftieth."""
+    """Return a path of columns that are 1 wide. The largest has the full height, other positive ones at least a fiftieth."""
     largest = max(values, default=0)
     tops = [height - max(height * value / largest, height / 50) if value else None for value in values]
     return "".join(f"M{x} {height:g}V{_rounded(top):g}h1V{height:g}" for x, top in enumerate(tops) if top is not None)

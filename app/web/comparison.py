@@ -73,7 +73,7 @@ UNRANKED: list[tuple[str, Callable[[Report], str]]] = [
     ("First commit", lambda report: formatting.day(report["first_commit_at"]) if report["first_commit_at"] else "–"),
     ("Commits", lambda report: formatting.number(report["commits"])),
     ("Contributors", lambda report: formatting.number(report["contributors"])),
-    ("Most active author", lambda report: formatting.percent(max(report["author_shares"]), 1) if report.get("author_shares") else "–"),
+    ("Most active author", lambda report: formatting.percent(shares[0], 1) if (shares := report.get("author_shares")) else "–"),
     ("Releases", lambda report: formatting.number(report["releases"]["count"])),
     ("Files", lambda report: formatting.number(report["files"])),
     ("Main language", lambda report: max(report["languages"], key=report["languages"].get, default="–")),

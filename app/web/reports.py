@@ -95,6 +95,10 @@ class TrendPoint:
     scores: Scores
     is_analysis: bool  # else computed from the history of git
 
+    @property
+    def has_scores(self) -> bool:
+        return any(score is not None for score in self.scores.values())
+
 
 @dataclass(frozen=True)
 class Trend:
@@ -206,8 +210,8 @@ def timeline(report: Report, history: Sequence[PastAnalysis]) -> list[TrendPoint
     """
     version = formula_version(report)
     analyses = [TrendPoint(past.as_of, past.scores, True) for past in reversed(history) if past.formula_version == version]
-    past = [TrendPoint(_time(quarter["at"]), quarter["scores"], False) for quarter in report.get("past", [])]
-    return [point for point in past if point.at < analyses[0].at and any(score is not None for score in point.scores.values())] + analyses
+    quarters = [TrendPoint(_time(quarter["at"]), quarter["scores"], False) for quarter in report.get("past", [])]
+    return [quarter for quarter in quarters if quarter.at < analyses[0].at and quarter.has_scores] + analyses
 
 
 def trends(points: Sequence[TrendPoint]) -> list[Trend]:

@@ -63,13 +63,17 @@ def judged_report(**changes: Any) -> dict[str, Any]:
         "formula_version": 2,
         "author_shares": [0.5, 0.3, 0.2],
         "bots": {"authors": 1, "commits": 12},
-        "weekly": [{"start": str(LAST_MONDAY - timedelta(weeks=age)), "commits": 5 if age > 30 else 0} for age in range(260, -1, -1)],
+        "weekly": [week(age, 5 if age > 30 else 0) for age in range(260, -1, -1)],
         "past": [quarter("2025-06-30T23:59:59Z", 10), quarter("2025-09-30T23:59:59Z", None)],
         "other_files": {"vendored": 1200, "generated": 0, "documentation": 40},
         "licenses": [{"path": "LICENSE", "spdx_id": "MIT"}, {"path": "COPYING", "spdx_id": None}],
         "verdict": {"headline": "Many people take part, but the last commit is old.", "bands": bands},
         **changes,
     }
+
+
+def week(age: int, commits: int) -> dict[str, Any]:
+    return {"start": str(LAST_MONDAY - timedelta(weeks=age)), "commits": commits}
 
 
 def quarter(at: str, score: int | None) -> dict[str, Any]:

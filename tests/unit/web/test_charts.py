@@ -39,8 +39,8 @@ def test_no_bars_and_empty_bars() -> None:
 
 
 def test_columns_stand_side_by_side() -> None:
-    assert charts.columns([10, 0, 5], 100) == "M0 100V0h1V100" "M2 100V50h1V100"
-    assert charts.columns([1, 10_000], 100) == "M0 100V98h1V100" "M1 100V0h1V100"
+    assert charts.columns([10, 0, 5], 100) == "M0 100V0h1V100M2 100V50h1V100"
+    assert charts.columns([1, 10_000], 100) == "M0 100V98h1V100M1 100V0h1V100"
 
 
 def test_no_columns_and_empty_columns() -> None:

@@ -38,7 +38,11 @@ def test_eight_languages_are_not_combined() -> None:
 
 
 def test_author_shares_are_combined_if_there_are_many() -> None:
-    assert reports.author_shares(judged_report()) == [Segment("Author 1", 0.5), Segment("Author 2", 0.3), Segment("Author 3", 0.2)]
+    assert reports.author_shares(judged_report()) == [
+        Segment("Author 1", 0.5),
+        Segment("Author 2", 0.3),
+        Segment("Author 3", 0.2),
+    ]
     shown = reports.author_shares(judged_report(author_shares=[0.2] + [0.1] * 8))
     assert [segment.label for segment in shown] == [*(f"Author {place}" for place in range(1, 8)), "2 others"]
     assert shown[-1].size == 0.2

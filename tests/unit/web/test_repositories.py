@@ -9,10 +9,24 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import Undefined
 
+from app.analysis import scores
 from app.repositories.service import FollowedRepository, Repositories
 from app.web.reports import AREAS
 from tests.unit.web.samples import AS_OF, EMPTY, judged_report, past, report
+
+
+class UnknownValue(Undefined):
+    """A name that a template writes but nobody defines is an error."""
+
+    def __str__(self) -> str:
+        raise AssertionError(self._undefined_message)
+
+
+@pytest.fixture(autouse=True)
+def unknown_values_are_errors(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app.jinja_env, "undefined", UnknownValue)
 
 
 @pytest.fixture
@@ -109,6 +123,18 @@ def test_each_score_has_a_definition(signed_in: FlaskClient, follow: Any, client
     definitions = client.get("/about/scores").text
     for _, anchor in links:
         assert f'id="{anchor}"' in definitions
+
+
+def test_definitions_name_every_number_of_the_formulas(app: Flask) -> None:
+    assert app.jinja_env.loader
+    template, _, _ = app.jinja_env.loader.get_source(app.jinja_env, "about_scores.html")
+    constants = {name for name in vars(scores) if name.isupper()} - {
+        "DAY_SECONDS",
+        "ADVICE_POINTS",
+        "SCORE_NAMES",
+        "HISTORY_SCORES",
+    }
+    assert {name for name in constants if f"formulas.{name}" not in template} == set()
 
 
 def test_only_differences_are_compared(signed_in: FlaskClient, follow: Any) -> None:
