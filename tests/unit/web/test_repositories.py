@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from jinja2 import Undefined
 
 from app.analysis import scores
+from app.notifications.subscription import Subscription
 from app.repositories.service import FollowedRepository, Repositories
 from app.web.reports import AREAS
 from tests.unit.web.samples import AS_OF, EMPTY, judged_report, past, report
@@ -52,6 +53,7 @@ def follow(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Any:
         service: Repositories = app.extensions["repositories"]
         monkeypatch.setattr(service, "list", lambda _user: list(entries))
         monkeypatch.setattr(service, "get", lambda _user, number: by_id[number])
+        monkeypatch.setattr(service, "subscription", lambda _user, _number: Subscription.of(None, {}))
         monkeypatch.setattr(service, "compare", lambda _user, numbers: [by_id[number] for number in numbers])
 
     return replace
