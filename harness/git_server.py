@@ -103,6 +103,7 @@ class _Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: _Server
     protocol_version = "HTTP/1.1"
+    sent_bytes = 0  # in the body of the response
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -124,6 +125,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
+        self.sent_bytes = len(body)
 
 
 def redirect(status: int, location: str) -> Answer:

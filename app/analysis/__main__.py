@@ -24,7 +24,6 @@ from app.analysis import clone, report, scratch
 from app.analysis.address import AddressRefused, parse
 from app.analysis.failures import AnalysisError
 from app.analysis.git import GitError
-from app.analysis.rewind import rewind
 
 MAX_MEMORY_BYTES = 2 * 1024**3  # address space of this process, and of each git process
 MAX_OPEN_FILES = 4096  # of a local repository, each large pack and its index are open
@@ -129,9 +128,8 @@ def analyse(request: dict[str, Any], folder: Path, output: Output) -> dict[str, 
         output.progress(fetch_percent + fraction * (99 - fetch_percent), step)
 
     as_of = datetime.fromisoformat(request["as_of"])
-    repository = clone.fetch(address, folder, allowed, request["max_bytes"], on_fetch_progress)
-    if request.get("is_past"):
-        rewind(repository, as_of)
+    until = as_of if request.get("is_past") else None
+    repository = clone.fetch(address, folder, allowed, request["max_bytes"], on_fetch_progress, until)
     return report.build(repository, as_of, on_report_progress)
 
 

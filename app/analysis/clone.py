@@ -1,7 +1,11 @@
 """Makes a repository readable: a local one in place, another one as a bare clone. git connects only to checked IP addresses.
 
+Of a remote repository, only the history and the contents of the files at HEAD are fetched, if the server can send these alone.
+
 The rules of `git fsck` are not enforced: many old but harmless histories violate them.
 """
+
+from __future__ import annotations
 
 import errno
 import os
@@ -9,10 +13,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import IO
@@ -22,8 +28,10 @@ import psutil
 from app.analysis import git, remote
 from app.analysis.address import Address
 from app.analysis.failures import AnalysisError
+from app.analysis.history import find_head
 from app.analysis.local import LocalRepository, too_large
 from app.analysis.network import IP, Network
+from app.analysis.rewind import rewind
 
 POLL_SECONDS = 0.1
 KILL_TIMEOUT_SECONDS = 5.0
@@ -56,18 +64,77 @@ ReportProgress = Callable[[float, str], None]  # progress from 0 to 1, and the s
 
 
 def fetch(
-    address: Address, folder: Path, allowed: Sequence[Network], max_bytes: int, progress: ReportProgress
+    address: Address,
+    folder: Path,
+    allowed: Sequence[Network],
+    max_bytes: int,
+    progress: ReportProgress,
+    until: datetime | None = None,
 ) -> git.GitRepository:
-    """Return a bare repository in the folder, with all branches and tags. Raises AnalysisError."""
+    """Return a bare repository in the folder, with all branches and tags. Raises AnalysisError and GitError.
+
+    Of the contents of files, it has at least those at HEAD. With `until`, HEAD and tags are brought back to that time.
+    """
     if address.repository:
         progress(0, "Opening")
-        return _open_local(address.repository, folder, max_bytes)
+        repository = _open_local(address.repository, folder, max_bytes)
+        if until:
+            rewind(repository, until)
+        return repository
     progress(0, "Connecting")
     address, addresses = remote.resolve_redirects(address, allowed)
     try:
-        return _clone(address.url, folder, "https", pin(address, addresses), max_bytes, progress)
+        repository = _fetch_remote(_Transfer(address, addresses, folder, max_bytes, progress), until)
     except git.GitError as error:
         raise _error(error.stderr) from None
+    progress(1, "Fetched")
+    return repository
+
+
+def _fetch_remote(transfer: _Transfer, until: datetime | None) -> git.GitRepository:
+    """Fetch the history without the contents of files, and then those at HEAD.
+
+    A server that has no filters sends everything at first. One that does not send single objects is asked for everything.
+    """
+    repository = transfer.clone("--filter=blob:none")
+    if until:
+        rewind(repository, until)
+    try:
+        with tempfile.TemporaryFile(dir=transfer.folder) as missing:
+            if _write_missing_files(repository, missing):
+                missing.seek(0)
+                transfer.fetch_objects(missing)
+                return repository
+    except git.GitError:
+        repository = transfer.clone()
+        if until:
+            rewind(repository, until)
+    return repository
+
+
+def _write_missing_files(repository: git.GitRepository, target: IO[bytes]) -> int:
+    """Write the IDs of the contents of files at HEAD that are missing, one a line, and return their number."""
+    head = find_head(repository)
+    if head is None:
+        return 0
+    found = 0
+    with repository.stream("cat-file", "--batch-check=%(objectname)", input=_files(repository, head)) as output:
+        for line in output:
+            name, _, problem = line.partition(b" ")
+            if problem:
+                found += 1
+                target.write(name + b"\n")
+    return found
+
+
+def _files(repository: git.GitRepository, head: str) -> Iterator[bytes]:
+    seen: set[bytes] = set()
+    for line in repository.records("ls-tree", "-r", "--format=%(objecttype) %(objectname)", head, end=b"\n"):
+        kind, _, name = line.partition(b" ")
+        binary = bytes.fromhex(name.decode())
+        if kind == b"blob" and binary not in seen:
+            seen.add(binary)
+            yield name + b"\n"
 
 
 def _open_local(repository: LocalRepository, folder: Path, max_bytes: int) -> git.GitRepository:
@@ -108,10 +175,7 @@ def pin(address: Address, addresses: Sequence[IP]) -> dict[str, str]:
     return {"http.curloptResolve": f"{address.host}:{address.port}:{targets}"}
 
 
-# A file, because the upload-pack process of a local clone does not get the command line options of `git clone`.
 _SETTINGS = """\
-[safe]
-	directory = *  # repositories below REPOSITORY_ROOTS may have any owner
 [core]
 	hooksPath = /dev/null
 	fsmonitor = false
@@ -142,47 +206,67 @@ _SETTINGS = """\
 """
 
 
-def _clone(
-    url: str, folder: Path, protocol: str, options: dict[str, str], max_bytes: int, progress: ReportProgress
-) -> git.GitRepository:
-    path = folder / "repository"
-    settings = folder / "gitconfig"
-    settings.write_text(_SETTINGS)
-    arguments = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
-    command = ["git", *arguments, "clone", "--bare", "--no-local", "--template=", "--progress", "--", url, str(path)]
-    variables = git.environment() | {
-        "GIT_CONFIG_GLOBAL": str(settings),
-        "GIT_ALLOW_PROTOCOL": protocol,
-        "GIT_NO_LAZY_FETCH": "1",
-    }
-    if ca_file := remote.ca_file():
-        variables["GIT_SSL_CAINFO"] = ca_file
-    with git.popen(command, variables) as process:
-        assert process.stderr is not None
-        reader = _StderrReader(process.stderr, progress)
-        try:
-            while process.poll() is None:
-                if disk_usage_bytes(path) > max_bytes:
-                    raise too_large(max_bytes)
-                if memory_bytes(process.pid) > MAX_MEMORY_BYTES:
-                    raise AnalysisError(OUT_OF_MEMORY_TEXT, permanent=True)
-                time.sleep(POLL_SECONDS)
-        finally:
-            if process.poll() is None:
-                _kill(process)
-            reader.join(KILL_TIMEOUT_SECONDS)
-    if process.returncode != 0:
-        stderr = git.printable(reader.stderr.replace(b"\r", b"\n"))
-        sys.stderr.write(f"git: {stderr}\n")
-        if TOO_LARGE.search(stderr):
-            raise too_large(max_bytes)
-        if OUT_OF_MEMORY.search(stderr):  # "remote:" lines count too: the remote side of a local clone runs on this machine
-            raise AnalysisError(OUT_OF_MEMORY_TEXT, permanent=True)
-        raise git.GitError(stderr)
-    if disk_usage_bytes(path) > max_bytes:
-        raise too_large(max_bytes)
-    progress(1, "Fetched")
-    return git.GitRepository(path)
+class _Transfer:
+    """Runs git against one server, within limits of size and memory. Methods raise AnalysisError and GitError."""
+
+    def __init__(self, address: Address, addresses: Sequence[IP], folder: Path, max_bytes: int, progress: ReportProgress) -> None:
+        self.folder = folder
+        self._url = address.url
+        self._path = folder / "repository"
+        self._max_bytes = max_bytes
+        self._progress = progress
+        self._pinned = [argument for name, value in pin(address, addresses).items() for argument in ("-c", f"{name}={value}")]
+        (folder / "gitconfig").write_text(_SETTINGS)
+        self._variables = git.environment() | {
+            "GIT_CONFIG_GLOBAL": str(folder / "gitconfig"),
+            "GIT_ALLOW_PROTOCOL": "https",
+        }
+        if ca_file := remote.ca_file():
+            self._variables["GIT_SSL_CAINFO"] = ca_file
+
+    def clone(self, *options: str) -> git.GitRepository:
+        """Clone the repository with all branches and tags, in place of a clone that is there."""
+        shutil.rmtree(self._path, ignore_errors=True)
+        self._run("clone", *options, "--bare", "--template=", "--progress", "--", self._url, str(self._path), begin=0, end=0.8)
+        repository = git.GitRepository(self._path)
+        # Without a remote, git has nothing to fetch missing objects from: it would not connect to the checked IP address.
+        repository.output("config", "--remove-section", "remote.origin")
+        return repository
+
+    def fetch_objects(self, names: IO[bytes]) -> None:
+        """Fetch single objects. `names` is a file of their IDs, one a line."""
+        options = ("-c", "fetch.negotiationAlgorithm=noop", f"--git-dir={self._path}")  # it would offer what is there
+        arguments = ("--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--progress", "--stdin", "--", self._url)
+        self._run(*options, "fetch", *arguments, begin=0.8, end=1, input=names)
+
+    def _run(self, *arguments: str, begin: float, end: float, input: IO[bytes] | None = None) -> None:
+        """Run git. It makes the progress from `begin` to `end`."""
+        with git.popen(["git", *self._pinned, *arguments], self._variables, input or subprocess.DEVNULL) as process:
+            assert process.stderr is not None
+            reader = _StderrReader(process.stderr, lambda done, step: self._progress(begin + (end - begin) * done, step))
+            try:
+                while process.poll() is None:
+                    self._refuse_too_large()
+                    if memory_bytes(process.pid) > MAX_MEMORY_BYTES:
+                        raise AnalysisError(OUT_OF_MEMORY_TEXT, permanent=True)
+                    time.sleep(POLL_SECONDS)
+            finally:
+                if process.poll() is None:
+                    _kill(process)
+                reader.join(KILL_TIMEOUT_SECONDS)
+        if process.returncode != 0:
+            stderr = git.printable(reader.stderr.replace(b"\r", b"\n"))
+            sys.stderr.write(f"git: {stderr}\n")
+            if TOO_LARGE.search(stderr):
+                raise too_large(self._max_bytes)
+            if OUT_OF_MEMORY.search(stderr):
+                raise AnalysisError(OUT_OF_MEMORY_TEXT, permanent=True)
+            raise git.GitError(stderr)
+        self._refuse_too_large()
+
+    def _refuse_too_large(self) -> None:
+        if disk_usage_bytes(self._path) > self._max_bytes:
+            raise too_large(self._max_bytes)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

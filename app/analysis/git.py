@@ -84,7 +84,8 @@ class GitRepository:
         of the `input` iterator.
         """
         command = ["git", "--no-pager", *_MEMORY_OPTIONS, f"--git-dir={self.path}", *arguments]
-        with popen(command, {**environment(), **self._variables}, has_input=input is not None) as process:
+        stdin = subprocess.PIPE if input else subprocess.DEVNULL
+        with popen(command, {**environment(), **self._variables}, stdin) as process:
             assert process.stdout is not None
             assert process.stderr is not None
             stderr = _StderrReader(process.stderr)
@@ -162,14 +163,10 @@ class _StdinWriter(Thread):
                 self._target.close()
 
 
-def popen(command: Sequence[str], variables: Mapping[str, str], has_input: bool = False) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command,
-        env=dict(variables),
-        stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def popen(
+    command: Sequence[str], variables: Mapping[str, str], stdin: int | IO[bytes] = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, env=dict(variables), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def printable(text: bytes) -> str:

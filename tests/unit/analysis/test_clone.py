@@ -9,6 +9,7 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from hashlib import sha1
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -16,12 +17,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.analysis import clone, remote
+from app.analysis import clone, remote, report
 from app.analysis.address import Address, parse
 from app.analysis.failures import AnalysisError
 from app.analysis.git import GitRepository
 from harness import git_server
 from harness.git_server import HOST, GitServer, create_repository, git
+from harness.repositories import NOW, Commit, Tag, ago, build
 from harness.scale import count
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
@@ -191,6 +193,92 @@ def test_progress_never_decreases(server: GitServer, tmp_path: Path) -> None:
     assert reported[-1] == (1, "Fetched")
     assert "Receiving objects" in {step for _, step in reported}
     assert [fraction for fraction, _ in reported] == sorted(fraction for fraction, _ in reported)
+
+
+# What is received.
+
+
+@pytest.fixture
+def filtering(server: GitServer) -> Path:
+    """A repository on a server with filters. Each commit replaces two files, with contents that can't be compressed."""
+    commits = [
+        Commit(ago(400 - 10 * number), files={b"a.py": os.urandom(20_000), b"docs/b.md": os.urandom(20_000)})
+        for number in range(20)
+    ]
+    mailmap = b"Grace Hopper <grace@example.org> <ada@example.org>\n"
+    tags = [Tag("v1.0", 10), Tag("v2.0", 19, at=ago(200))]
+    path = build(server.folder / "it.git", [*commits, Commit(ago(100), files={b".mailmap": mailmap})], tags)
+    git(path, "config", "uploadpack.allowFilter", "true")
+    return path
+
+
+def test_of_the_files_only_those_at_head_are_fetched(filtering: Path, server: GitServer, fetch: Fetch) -> None:
+    received = []
+
+    def count_bytes(handler: git_server.Handler) -> None:
+        git_server.serve(handler)
+        received.append(handler.sent_bytes)
+
+    server.answers["/it"] = count_bytes
+    repository = fetch(server.url("it"))
+    asked = [request.split("?")[0] for request in server.requests]
+    assert asked == ["GET /it/info/refs"] * 2 + ["POST /it/git-upload-pack"] * 2 + [
+        "GET /it/info/refs",
+        "POST /it/git-upload-pack",
+    ]
+    assert sum(received) < clone.disk_usage_bytes(filtering) / 2
+    assert not missing(repository, "HEAD")
+    assert missing(repository, "HEAD~5") == {"a.py", "docs/b.md"}  # control: they would be missing without the second fetch
+    assert b"remote" not in repository.output("config", "--list")
+    assert repository.output("shortlog", "-sne", "HEAD") == b"    21\tGrace Hopper <grace@example.org>\n"
+
+
+def missing(repository: GitRepository, commit: str) -> set[str]:
+    """Return the paths whose contents are not there."""
+    entries = repository.output("ls-tree", "-r", commit).decode().splitlines()
+    names = [line.split()[2] for line in entries]
+    checked = repository.records("cat-file", "--batch-check", end=b"\n", input=(f"{name}\n".encode() for name in names))
+    return {line.split("\t")[1] for line, found in zip(entries, checked, strict=True) if found.endswith(b"missing")}
+
+
+@pytest.mark.parametrize("until", [None, datetime.fromtimestamp(ago(240), UTC)])
+def test_report_without_old_files_is_the_same(until: datetime | None, filtering: Path, server: GitServer, tmp_path: Path) -> None:
+    reports = []
+    for number, url in enumerate([server.url("it"), str(filtering)]):
+        folder = tmp_path / f"scratch-{number}"
+        folder.mkdir()
+        address = parse(url, [tmp_path])
+        repository = clone.fetch(address, folder, LOOPBACK, 64 * MEGABYTE, lambda *_: None, until)
+        reports.append(report.build(repository, until or NOW, lambda *_: None))
+    assert reports[0] == reports[1]
+    assert (reports[0]["commits"], reports[0]["releases"]["latest"]) == ((17, "v1.0") if until else (21, "v2.0"))
+
+
+def test_server_that_sends_no_single_files_is_asked_for_everything(filtering: Path, server: GitServer, fetch: Fetch) -> None:
+    """In version 0 of the protocol, a server with filters need not allow requests for any object."""
+    server.answers["/it"] = git_server.as_of_old
+    repository = fetch(server.url("it"))
+    assert missing(repository, "HEAD") == missing(repository, "HEAD~5") == set()
+    assert visible(repository) == visible(filtering)
+
+
+def test_very_many_files(server: GitServer, fetch: Fetch) -> None:
+    number = count(2_000, 100_000)
+    path = build(server.folder / "it.git", [Commit(1, files={b"%d/%d" % (n % 300, n): b"%d" % n for n in range(number)})])
+    git(path, "config", "uploadpack.allowFilter", "true")
+    repository = fetch(server.url("it"))
+    assert len(server.requests) <= 4 + 3
+    assert not missing(repository, "HEAD")
+
+
+def test_files_at_head_are_limited_in_size(filtering: Path, server: GitServer, tmp_path: Path) -> None:
+    git(filtering, "config", "core.compression", "0")
+    blob = git(filtering, "hash-object", "-w", "--stdin", input=os.urandom(8 * MEGABYTE)).strip()
+    tree = git(filtering, "mktree", input=f"100644 blob {blob}\tlarge\n").strip()
+    git(filtering, "update-ref", "HEAD", git(filtering, "commit-tree", "-m", "large", tree).strip())
+    with pytest.raises(AnalysisError, match=r"^The repository is larger than 4 MB\.$"):
+        fetch_from(parse(server.url("it"), roots=()), tmp_path, max_bytes=4 * MEGABYTE)
+    assert len(server.requests) == 6  # the history was received
 
 
 # Which servers are contacted.

@@ -207,7 +207,7 @@ def test_progress_of_fetch_and_report_is_combined(
 ) -> None:
     def fetch(*arguments: Any) -> None:
         for fraction in (0, 0.5, 0.25, 1):
-            arguments[-1](fraction, f"fetch {fraction}")
+            arguments[4](fraction, f"fetch {fraction}")
 
     def build(*arguments: Any) -> dict[str, Any]:
         for fraction in (0, 0.5, 1):
