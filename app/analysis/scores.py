@@ -30,6 +30,7 @@ FRESH_RELEASE_DAYS, STALE_RELEASE_DAYS = 90, 730
 RHYTHM_DAYS, MANY_RELEASES = 730, 12
 
 ADVICE_POINTS = 10  # advice prefers the smallest change that gains so many points
+ROUNDING = 1e-6  # of shares
 QUARTER = 0.25  # the share of commits in the advice on continuity
 
 DOCUMENTATION = {"readme": 30, "license": 25, "contributing": 15, "changelog": 15, "security": 10, "code_of_conduct": 5}
@@ -198,7 +199,7 @@ def continuity_points(top_share: float, half: int, days: int, stayed: int, years
 
 def half_of(shares: list[float]) -> int:
     """Return how many of the shares, the largest first, make half of the whole."""
-    return next((count for count in range(1, len(shares) + 1) if sum(shares[:count]) >= 0.5), len(shares))
+    return next((count for count in range(1, len(shares) + 1) if sum(shares[:count]) >= 0.5 - ROUNDING), len(shares))
 
 
 def releases(numbers: Numbers) -> Score:
@@ -300,8 +301,8 @@ def logarithmic(value: int, full: int) -> float:
 
 
 def rounded(points: float) -> int:
-    """Round halves up."""
-    return math.floor(points + 0.5)
+    """Round halves up. Errors of floating-point numbers do not decide what a half is."""
+    return math.floor(round(points, 6) + 0.5)
 
 
 def whole_days(before: str, after: str) -> int:

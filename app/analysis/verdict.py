@@ -11,6 +11,8 @@ YEAR_DAYS = 365
 QUIET_DAYS = 90
 MANY_BOT_COMMITS = 0.4  # share of all commits of the last active year
 
+NO_LICENSE = "there is no licence"
+
 # The headline names the first two.
 STRENGTHS = {
     "activity": "well maintained",
@@ -64,31 +66,45 @@ def _outcome(report: Report, scores: Scores) -> str:
     strong = [name for name in by_score if band(scores[name]) == "strong"]
     weak = [name for name in by_score if band(scores[name]) == "weak"]
     named = weak[:2] or [name for name in by_score[:1] if name not in strong]
+    risk = _risk(report)
+    clauses = [weakness(name, report) for name in named]
+    clauses = list(dict.fromkeys([*clauses[:1], risk, *clauses[1:]] if risk else clauses))[:2]
+    weaknesses = " and ".join(clauses)
     if not named:
         lowest = by_score[0]
-        rest = f", with {lowest} as the lowest score ({scores[lowest]})" if scores[lowest] < MAX_SCORE else ""
-        return f"strong in everything that was measured{rest}"
-    bots = _bots(report)
-    points = [weakness(name, report) for name in named[: 1 if bots else 2]] + bots
-    weaknesses = " and ".join(points)
+        return f"strong in everything that was measured{_but(risk) or _lowest(lowest, scores[lowest])}"
     if strong:
-        return f"{_strengths(strong)}, but {weaknesses}"
-    if not weak:
-        return f"fair, but nowhere strong: {weaknesses}"
-    if len(weak) == len(scores):
-        return f"weak in everything that was measured: {weaknesses}"
-    return weaknesses
+        return f"{_strengths(strong)}{_but(weaknesses)}"
+    return f"{_without_strengths(report, len(weak), len(scores))}{weaknesses}"
+
+
+def _without_strengths(report: Report, weak: int, scores: int) -> str:
+    """Return how a sentence begins if no score is strong."""
+    if report["is_shallow"] or 0 < weak < scores:
+        return ""
+    return "weak in everything that was measured: " if weak else "fair, but nowhere strong: "
+
+
+def _but(clause: str) -> str:
+    return f", but {clause}" if clause else ""
+
+
+def _lowest(name: str, score: int) -> str:
+    return f", with {name} as the lowest score ({score})" if score < MAX_SCORE else ""
 
 
 def _strengths(strong: list[str]) -> str:
     return " and ".join([text for name, text in STRENGTHS.items() if name in strong][:2])
 
 
-def _bots(report: Report) -> list[str]:
+def _risk(report: Report) -> str:
+    """Return what matters whatever the scores are, or an empty text."""
+    if report["practices"]["license"] is None:
+        return NO_LICENSE
     bots, people = report["bots"]["commits"], report["people"]["commits_last_year"]
     if report["is_shallow"] or bots < MANY_BOT_COMMITS * (bots + people):
-        return []
-    return [f"bots make {percent(bots / (bots + people))} of the commits"]
+        return ""
+    return f"bots make {percent(bots / (bots + people))} of the commits"
 
 
 def weakness(name: str, report: Report) -> str:
@@ -137,7 +153,7 @@ def _releases(report: Report) -> str:
 
 def _documentation(report: Report) -> str:
     for practice, text in (
-        ("license", "there is no licence"),
+        ("license", NO_LICENSE),
         ("readme", "there is no README"),
         ("changelog", "there is no changelog"),
     ):

@@ -189,7 +189,7 @@ def scores(report: dict[str, Any], found: set[str]) -> dict[str, int]:
         "documentation": points(found, readme=30, license=25, contributing=15, changelog=15, security=10, code_of_conduct=5),
         "engineering": points(found, tests=30, ci=30, dependencies=15, linter=15, lock_file=10),
     }
-    return {**six, "overall": int(sum(six.values()) / 6 + 0.5)}
+    return {**six, "overall": int(round(sum(six.values()) / 6, 6) + 0.5)}
 
 
 def history_scores(report: dict[str, Any]) -> dict[str, int]:
@@ -204,7 +204,7 @@ def history_scores(report: dict[str, Any]) -> dict[str, int]:
         + 10 * people["active_years"] / 5,
         "releases": release_points(report["releases"], as_of),
     }
-    return {name: int(value + 0.5) for name, value in values.items()}
+    return {name: int(round(value, 6) + 0.5) for name, value in values.items()}
 
 
 def release_points(releases: dict[str, Any], as_of: float) -> float:

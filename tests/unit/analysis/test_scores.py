@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from app.analysis import scores
 from app.analysis.git import GitRepository
 from app.analysis.report import build as report_of
 from harness.repositories import NOW, Commit, Tag, ago, build
+from tests.unit.analysis import random_reports
+from tests.unit.analysis.random_reports import half, random_report
 
 README = {b"README.md": b"# x\n"}
 
@@ -99,3 +102,97 @@ def test_formulas_are_monotone_from_0_to_100(formula: Callable[..., float]) -> N
             difference = (changed[number] - values[number]) * direction
             assert (formula(*changed) - formula(*values)) * difference >= 0
             assert -1e-9 <= formula(*changed) <= 100 + 1e-9
+
+
+# Advice, and how it changes a report. The number of the advice is what the changed report gets.
+NUMBER = r"(?P<n>\d+|One|Two|Three)"
+CHANGES: dict[str, Callable[[dict[str, Any], int], Any]] = {
+    r"A commit today would .*": lambda report, n: commit_today(report),
+    r"Commits in each week of a year would .*": lambda report, n: commits_each_week(report, 52),
+    r"(?P<n>\d+) commits in a year, some in each week, would .*": lambda report, n: commits_each_week(report, n),
+    rf"{NUMBER} more newcomers? in a year would .*": lambda report, n: add(report["people"], newcomers=n),
+    rf"{NUMBER} more (person|people) with commits in two years running would .*": lambda report, n: add(
+        report["people"], returning=n
+    ),
+    rf"{NUMBER} more newcomers? who stays? for over a year would .*": lambda report, n: add(
+        report["people"], newcomers_who_stayed=n
+    ),
+    r"New commits by the same people would .*": lambda report, n: commit_again(report),
+    rf"({NUMBER} more|A second) (person|people) with a quarter of the commits( each)? would .*": lambda report, n: add_quarters(
+        report, n
+    ),
+    r"16 people with equal shares, and 20 newcomers who stay, .*": lambda report, n: share_evenly(report),
+    r"A (tagged )?release today would .*": lambda report, n: add_releases(report, 1),
+    r"(?P<n>\d+) releases in 730 days would .*": lambda report, n: add_releases(report, n),
+}
+WORDS = {"One": 1, "Two": 2, "Three": 3}
+
+
+def commit_today(report: dict[str, Any]) -> None:
+    people = report["people"]
+    if report["as_of"] != people["last_commit_at"] and people["last_commit_at"] <= random_reports.ago(7):
+        people["active_weeks"] = min(52, people["active_weeks"] + 1)
+    people["commits_365d"] += 1
+    set_last_commit(report)
+
+
+def commits_each_week(report: dict[str, Any], commits: int) -> None:
+    people = report["people"]
+    people.update(commits_365d=max(commits, people["commits_365d"]), active_weeks=52)
+    set_last_commit(report)
+
+
+def set_last_commit(report: dict[str, Any]) -> None:
+    report["people"]["last_commit_at"] = report["as_of"]
+
+
+def commit_again(report: dict[str, Any]) -> None:
+    set_last_commit(report)
+    report["people"]["active_years"] = max(1, report["people"]["active_years"])
+
+
+def add(numbers: dict[str, Any], **more: int) -> None:
+    numbers.update({name: numbers[name] + number for name, number in more.items()})
+
+
+def add_quarters(report: dict[str, Any], people: int) -> None:
+    """Use whole numbers of commits, unlike the code under test: as many as give each new person a quarter."""
+    before = [round(share * 10**12) for share in report["author_shares"]]
+    commits = sorted([*(number * (4 - people) for number in before), *[sum(before)] * people], reverse=True)
+    report["author_shares"] = [number / sum(commits) for number in commits]
+    report["people"]["half"] = half(commits)
+
+
+def share_evenly(report: dict[str, Any]) -> None:
+    report["author_shares"] = [1 / 16] * 16
+    report["people"].update(half=8, newcomers_who_stayed=20, active_years=5)
+    set_last_commit(report)
+
+
+def add_releases(report: dict[str, Any], number: int) -> None:
+    releases = report["releases"]
+    releases.update(latest="x", latest_at=report["as_of"])
+    releases["recent"] = [{"name": "x", "at": report["as_of"]}] * number + (releases["recent"] if number == 1 else [])
+
+
+@pytest.mark.parametrize("name", ["activity", "community", "continuity", "releases"])
+def test_advice_is_true(name: str) -> None:
+    choose = random.Random(name)  # noqa: S311
+    seen = set()
+    for _ in range(1000):
+        report = random_report(choose) | {"is_shallow": False, "commits": 1}
+        score = scores.scores(report)[name]
+        assert score.score is not None
+        assert (score.advice is None) == (score.score == 100), report
+        if score.advice in (None, "Commits by people would raise this."):
+            continue
+        (pattern,) = [pattern for pattern in CHANGES if re.fullmatch(pattern, score.advice)]
+        seen.add(pattern)
+        match = re.fullmatch(pattern, score.advice)
+        assert match
+        words = match.groupdict().get("n") or "One"
+        CHANGES[pattern](report, WORDS.get(words) or int(words))
+        claimed = int(score.advice.removesuffix(".").split()[-1])
+        assert claimed > score.score
+        assert claimed == scores.scores(report)[name].score, (score, report)
+    assert len(seen) > 1
