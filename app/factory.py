@@ -21,12 +21,14 @@ from app.auth import commands as auth_commands
 from app.auth import guards
 from app.auth import views as auth_views
 from app.auth.passwords import Passwords
+from app.auth.resets import PasswordResets
 from app.auth.service import Accounts
 from app.auth.tokens import ApiTokens
 from app.core import errors, instance
 from app.core.config import Config
 from app.core.instance import Instance
 from app.core.keyring import Keyring
+from app.core.mail import create_mailer
 from app.database import commands as database_commands
 from app.database.engine import READ_ONLY_WARNING, Database, is_read_only
 from app.database.upgrade import find_schema_error
@@ -83,6 +85,7 @@ class Services:
 
     accounts: Accounts
     tokens: ApiTokens
+    password_resets: PasswordResets
     analytics: Analytics
     exports: Exports
     analytics_reports: AnalyticsReports
@@ -137,10 +140,11 @@ def create_services(config: Config, parts: Infrastructure) -> Services:
     queues = JobQueues(parts.adapters.broker)
     exports = Exports(database, queues.exports.send)
     repositories = Repositories(config, database, notifications, queues.analyses.send)
+    passwords = Passwords()
     accounts = Accounts(
         config,
         database,
-        Passwords(),
+        passwords,
         parts.adapters.limiter,
         before_deletion=analytics.erase_account,
         # In the order of locks: see app/database/locks.py.
@@ -149,6 +153,7 @@ def create_services(config: Config, parts: Infrastructure) -> Services:
     return Services(
         accounts=accounts,
         tokens=ApiTokens(database, parts.adapters.limiter),
+        password_resets=PasswordResets(config, database, passwords, parts.adapters.limiter, create_mailer(config)),
         analytics=analytics,
         exports=exports,
         analytics_reports=AnalyticsReports(database, PAGE_VIEWED, FUNNELS),
@@ -169,6 +174,7 @@ def create_flask(config: Config, parts: Infrastructure, services: Services) -> F
     app.extensions.update(
         accounts=services.accounts,
         tokens=services.tokens,
+        password_resets=services.password_resets,
         database=parts.database,
         exports=services.exports,
         fleet=parts.adapters.fleet,
@@ -234,6 +240,7 @@ def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, serv
     if parts.adapters.runs_jobs:
         pool = create_worker_pool(config, parts.database, services.notifications, services.job_queues, size=1, is_embedded=True)
         lifecycle.add("jobs", background=pool.start, on_stop_begin=pool.stop)
+    lifecycle.add("mails", close=services.password_resets.close)
     lifecycle.add("load", background=parts.load.run)
     lifecycle.add("vitals", background=parts.vitals.run)
     lifecycle.add("key usage", background=KeyUsage(parts.adapters.sessions, [parts.encryption, parts.signing]).run)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 from flask import Flask, Response, after_this_request, current_app, g, request, session
 
 from app.auth import audit
+from app.auth.resets import PasswordResets
 from app.auth.service import Accounts, Client, WrongPassword
 from app.auth.store import User
 from app.auth.tokens import WRITE, ApiTokens, InsufficientScope
@@ -35,6 +36,10 @@ def accounts() -> Accounts:
 
 def tokens() -> ApiTokens:
     return extension(ApiTokens, "tokens")
+
+
+def password_resets() -> PasswordResets:
+    return extension(PasswordResets, "password_resets")
 
 
 def current_user() -> User | None:
@@ -116,11 +121,22 @@ def sign_out() -> None:
 def change_password(user: User, current: str, new: str) -> None:
     """Change the password, end all other sessions of the user and give this one a new ID."""
     changed = accounts().change_password(user, current, new, client())
-    try:
-        _interface().end_all(user.id, "password_changed", keep=_session().key, password_version=changed.password_version)
-    except Unavailable:  # sessions of the old password are rejected anyway, by their password version
-        raise Unavailable("Your password was changed. Please sign in with the new password in a moment.") from None
+    _end_sessions_of_old_password(changed, keep=_session().key)
     sign_in(changed)
+
+
+def reset_password(secret: str, new: str) -> None:
+    """Set a new password under a link and end all sessions of the user. Raises InvalidLink and Invalid."""
+    changed = password_resets().set_password(secret, new, client().address)
+    _set_device_cookie(changed, client())  # whoever has guessed passwords until now must not lock the owner out
+    _end_sessions_of_old_password(changed, keep=None)
+
+
+def _end_sessions_of_old_password(changed: User, keep: str | None) -> None:
+    try:
+        _interface().end_all(changed.id, "password_changed", keep=keep, password_version=changed.password_version)
+    except Unavailable:  # they are rejected anyway, by their password version
+        raise Unavailable("Your password was changed. Please sign in with the new password in a moment.") from None
 
 
 def delete_account(user: User, password: str) -> None:

@@ -50,7 +50,8 @@ class Mailer:
         """
         message = self._compose(recipient, subject, text, message_id)
         with self._connection() as connection, _mail_errors(recipient):
-            connection.send_message(message)
+            # Named explicitly: send_message leaves out addresses that are unusual but valid for browsers.
+            connection.send_message(message, parseaddr(self._sender)[1], [recipient])
 
     def check(self) -> None:
         """Connect and sign in to the mail server without sending anything. Raises MailError."""

@@ -27,7 +27,7 @@ session_key_active = Gauge(
 )
 attempts = Counter(
     "reporadar_auth_attempts_total",
-    "Logins, registrations, password confirmations and refused API tokens, by outcome: succeeded, failed, limited",
+    "Logins, registrations, password confirmations and resets, and refused API tokens, by outcome: succeeded, failed, limited",
     ["kind", "outcome"],
 )
 dependency_up = Gauge("reporadar_dependency_up", "1 if the dependency answered the last probe", ["dependency"])

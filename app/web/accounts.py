@@ -8,7 +8,7 @@ from flask import current_app, redirect, request, url_for
 from werkzeug import Response
 
 from app.auth import guards
-from app.auth.guards import accounts, client, require_user, tokens
+from app.auth.guards import accounts, client, password_resets, require_user, tokens
 from app.auth.passwords import MIN_LENGTH
 from app.auth.service import MAX_EMAIL_LENGTH
 from app.auth.tokens import MAX_NAME_LENGTH, READ, WRITE
@@ -33,7 +33,7 @@ TOKEN_DAYS = {"30": "in 30 days", "90": "in 90 days", "365": "in a year", "": "n
 
 @blueprint.get("/login")
 def login() -> Response:
-    return _sign_in_page("login.html", next=request.args.get("next", ""))
+    return _sign_in_page("login.html", next=request.args.get("next", ""), notice=current_notice())
 
 
 @blueprint.get("/register")
@@ -160,4 +160,6 @@ def _settings_done(what: str) -> Response:
 def _sign_in_page(template: str, problem: Problem | None = None, **context: Any) -> Response:
     """Render with a warning if signing in cannot work: browsers do not send Secure cookies over plain http."""
     needs_https = current_app.config["REPORADAR"].is_production and request.scheme == "http"
-    return render_without_session(template, problem, needs_https=needs_https, min_length=MIN_LENGTH, **context)
+    return render_without_session(
+        template, problem, needs_https=needs_https, min_length=MIN_LENGTH, sends_mail=password_resets().sends_mail, **context
+    )

@@ -24,6 +24,8 @@ MAX_FORM_BYTES = 64 * 1024
 # Texts for `?done=`. A notice in the session would cost a write, and a text in the URL could be forged.
 NOTICES = {
     "password": "Your password was changed. All your other sessions were ended.",
+    "mail": "If there is an account with this address, it gets a mail with a link. The link works once and for an hour.",
+    "reset": "Your password was changed. All sessions have ended, and all API tokens are revoked. Sign in again.",
     "session": "The session was ended.",
     "sessions": "All your other sessions were ended.",
     "token": "The API token was revoked. It can no longer be used.",

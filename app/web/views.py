@@ -1,6 +1,6 @@
 """The views of all pages. They work without scripts: a form is shown again with its errors, or answered with a redirect."""
 
-from app.web import about, accounts, analytics, exports, fleet, notifications, privacy, repositories
+from app.web import about, accounts, analytics, exports, fleet, notifications, privacy, repositories, resets
 from app.web.pages import blueprint
 
-__all__ = ["about", "accounts", "analytics", "blueprint", "exports", "fleet", "notifications", "privacy", "repositories"]
+__all__ = ["about", "accounts", "analytics", "blueprint", "exports", "fleet", "notifications", "privacy", "repositories", "resets"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
@@ -11,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from harness.fleet import Fleet
+from harness.mail import MailServer
 from harness.servers import Instance, PostgresServer, wait_until
+from harness.sockets import Listener
 from harness.users import PASSWORD, User, client_without_cookies
 from tests.functional.conftest import StartFleet
 
@@ -30,10 +33,17 @@ def all_at_once(instances: list[Instance], requests: int, path: str, body: dict[
 
 
 @pytest.fixture(scope="module")
-def instances(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
-    """Three instances behind a proxy; each test has a client address of its own."""
+def mail_server() -> Iterator[MailServer]:
+    with MailServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def instances(postgres_server: PostgresServer, mail_server: MailServer) -> Iterator[list[Instance]]:
+    """Three instances behind a proxy, with a mail server; each test has a client address of its own."""
     limits = {"RATE_LIMIT_LOGIN": "4/min", "RATE_LIMIT_REGISTER": "5/h", "TRUSTED_PROXIES": "1"}
-    with Fleet(postgres_server, size=3, settings=limits) as fleet:
+    mail = {"PUBLIC_URL": "https://radar.example.org", "SMTP_URL": f"smtp://127.0.0.1:{mail_server.port}"}
+    with Fleet(postgres_server, size=3, settings=limits | mail) as fleet:
         yield fleet.instances
 
 
@@ -113,6 +123,27 @@ def test_revoked_token_is_refused_by_every_instance_at_once(instances: list[Inst
         for found in [future.result() for future in futures]:
             assert {key for key in found if key[0]} == {(True, 401)}, found
             assert {key for key in found if not key[0]} <= {(False, 200), (False, 401)}, found
+
+
+def test_links_to_set_a_password_are_limited_and_work_once(instances: list[Instance], mail_server: MailServer) -> None:
+    user = user_at("198.51.100.12", instances)
+
+    def post_form(path: str, **form: str) -> Counter[int]:
+        """Send the same form many times at once, to all instances."""
+        with client_without_cookies() as client, ThreadPoolExecutor(AT_ONCE) as executor:
+            sent = [executor.submit(client.post, instance.url + path, data=form) for instance in instances * 4]
+            return Counter(future.result().status_code for future in sent)
+
+    assert post_form("/forgot-password", email=user.email) == {303: 3, 429: 9}
+    mails = mail_server.wait_for(3)
+    assert [mail["To"] for mail in mails] == [user.email] * 3
+    (link,) = re.findall(r"https://radar.example.org/reset-password\?token=(\S+)", mails[0].get_content())
+    with Listener(user).connect(instances[1]) as listener:
+        assert post_form("/reset-password", token=link, new_password="four eager otters") == {303: 1, 410: 11}
+        assert listener.wait_for("session_ended") == {"reason": "password_changed"}
+    assert [user.is_signed_in() for _ in instances] == [False] * 3
+    assert [user.log_in(password).status_code for password in (PASSWORD, "four eager otters")] == [401, 200]
+    assert not any(link in instance.log() for instance in instances)
 
 
 @pytest.mark.serial
