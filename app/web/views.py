@@ -3,4 +3,15 @@
 from app.web import about, accounts, analytics, exports, fleet, notifications, privacy, repositories, resets
 from app.web.pages import blueprint
 
-__all__ = ["about", "accounts", "analytics", "blueprint", "exports", "fleet", "notifications", "privacy", "repositories", "resets"]
+__all__ = [
+    "about",
+    "accounts",
+    "analytics",
+    "blueprint",
+    "exports",
+    "fleet",
+    "notifications",
+    "privacy",
+    "repositories",
+    "resets",
+]
