@@ -13,11 +13,13 @@
     return channels(color)[3] === 0 ? ground(element.parentElement) : color;
   };
   const contrast = (element) => {
-    const pair = [luminance(getComputedStyle(element).color), luminance(ground(element))];
+    const ink = getComputedStyle(element)[element instanceof SVGElement ? "fill" : "color"];
+    const pair = [luminance(ink), luminance(ground(element))];
     return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
   };
-  const says = (element) => [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+  const holdsText = (element) => [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+  const says = (element) => holdsText(element) && !["title", "desc"].includes(element.localName); // those of charts are not drawn
   return [...document.body.querySelectorAll("*")]
     .filter((element) => says(element) && contrast(element) < 4.5)
-    .map((element) => `${element.innerText}: ${contrast(element).toFixed(2)}`);
+    .map((element) => `${element.textContent}: ${contrast(element).toFixed(2)}`);
 };

@@ -74,6 +74,7 @@ PAGES = {
     "settings refused": refused_deletion,
     "privacy": go_to("/privacy"),
     "privacy of an account": go_to_signed_in("/privacy?done=counted"),
+    "definitions": go_to("/about/scores"),
     "error": go_to("/nowhere"),
 }
 

@@ -80,7 +80,7 @@ def test_report_begins_with_the_verdict(signed_in: FlaskClient, follow: Any) -> 
         "Advice on activity. How activity is scored",
         "Continuity 50 fair",
         "Community 80 strong",
-        "Commits per week of the last five years, with a flag for each release.",
+        "Commits per week of the last five years, with a flag for the latest release.",
         "The last 31 weeks have none.",
         "12 commits by 1 bot are left out.",
         "Files that are not counted: 1,200 vendored, 40 documentation.",
