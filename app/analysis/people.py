@@ -10,18 +10,29 @@ from app.analysis.dates import QUARTER_SECONDS, WEEK_SECONDS, YEAR_SECONDS
 WEEKS, YEARS = 52, 5
 MAX_SHARES = 1000
 
-# Accounts of programs, in lower case. They are compared with the name and with the part of the e-mail address before the `@`,
-# of which GitHub's private addresses (`49699333+dependabot[bot]@users.noreply.github.com`) count after the `+`.
+# Accounts of programs, in lower case: names or the part of the e-mail address before the `@`.
 BOT_NAMES = frozenset(
     {
-        *("dependabot", "dependabot-preview", "renovate", "renovate bot", "renovatebot", "greenkeeper", "greenkeeperio-bot"),
-        *("github actions", "github-actions", "github action", "actions-user", "pyup.io bot", "imgbot", "readme bot"),
-        *("pre-commit-ci", "pre-commit ci", "allcontributors", "all-contributors", "semantic-release", "snyk bot", "codecov"),
-        *("weblate", "hosted weblate", "crowdin", "crowdin bot", "transifex", "translatewiki.net", "l10n daemon script"),
-        *("mergify", "bors", "homu", "travis ci", "travis-ci", "circleci", "jenkins", "copybara-service"),
+        *("dependabot", "dependabot-preview", "renovate", "renovate bot", "mend renovate", "whitesource renovate", "greenkeeper"),
+        *("github actions", "github-actions", "github action", "actions-user", "copilot", "cursoragent", "cursor agent", "hubot"),
+        *("pre-commit-ci", "pre-commit ci", "allcontributors", "all-contributors", "semantic-release", "imgbot", "imgbotapp"),
+        *("weblate", "hosted weblate", "crowdin", "transifex", "translatewiki.net", "l10n daemon script", "the gitter badger"),
+        *("mergify", "bors", "homu", "travis ci", "travis-ci", "circleci", "jenkins", "gitlab-ci", "copybara-service", "codecov"),
+        *("pyup.io bot", "prombot", "snyk"),
     }
 )
-BOT_NAME = re.compile(r".*\[bot\]|.+[-_]bot|bot")
+BOT_ADDRESSES = frozenset(
+    {
+        *("support@dependabot.com", "bot@renovateapp.com", "support@greenkeeper.io", "actions@github.com", "action@github.com"),
+        *("noreply@anthropic.com", "hosted@weblate.org", "badger@gitter.im", "builds@travis-ci.org", "no-reply@pre-commit.ci"),
+    }
+)
+# Forms of such names. `Jan Bot` is a person.
+BOT_NAME = re.compile(
+    r".*(?:\[bot\]|\(bot\))|.+[-_](?:ro)?bot|bot|"
+    r"(?:.+ )?(?:automation|build|ci|deploy|merge|prow|readme|release|security|sync|test|update|version) (?:ro)?bot"
+)
+CAMEL_CASE_BOT = re.compile(r"\w*[a-z]Bot")  # `PrometheusBot`
 
 
 @dataclass(frozen=True)
@@ -49,9 +60,12 @@ class People:
 
 def is_bot(author: bytes) -> bool:
     """Return whether `Name <e-mail>` is a program rather than a person, by the names that programs use."""
-    name, _, address = author.decode(errors="replace").casefold().rpartition(" <")
-    login = address.removesuffix(">").partition("@")[0].rpartition("+")[2]
-    return any(text in BOT_NAMES or BOT_NAME.fullmatch(text) for text in (name.strip(), login))
+    name, _, address = author.decode(errors="replace").rpartition(" <")
+    name, address = name.strip(), address.removesuffix(">").casefold()
+    login = address.partition("@")[0].rpartition("+")[2]  # of GitHub's `49699333+dependabot[bot]@users.noreply.github.com`
+    if address in BOT_ADDRESSES or CAMEL_CASE_BOT.fullmatch(name):
+        return True
+    return any(text in BOT_NAMES or BOT_NAME.fullmatch(text) for text in (name.casefold(), login))
 
 
 def count(commits: list[tuple[int, int]], last_year: Counter[int], bots: frozenset[int], as_of: int) -> People:

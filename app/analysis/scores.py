@@ -147,31 +147,42 @@ def community_points(newcomers: int, returning: int) -> float:
 
 def continuity(numbers: Numbers) -> Score:
     people, shares = numbers["people"], numbers["author_shares"]
-    if not shares:
-        return Score(0, ["All commits of the last active year were made by bots."], "Commits by people would raise this.")
+    if people["last_commit_at"] is None:
+        return Score(0, ["All commits were made by bots."], "Commits by people would raise this.")
+    top_share = shares[0] if shares else 1.0
     days, half = whole_days(people["last_commit_at"], numbers["as_of"]), people["half"]
     stayed, years = people["newcomers_who_stayed"], people["active_years"]
     changes = []
     if days > ALIVE_DAYS:
         text = "New commits by the same people would bring this to {}."
-        changes.append((text, continuity_points(shares[0], half, 0, stayed, max(1, years))))
-    for extra in (1, 2, 3):
+        changes.append((text, continuity_points(top_share, half, 0, stayed, max(1, years))))
+    for extra in (1, 2, 3) if shares else ():
         shared = with_quarters(shares, extra)
         text = f"{_people_with_quarters(shares, extra)} would bring this to {{}}."
         changes.append((text, continuity_points(shared[0], half_of(shared), days, stayed, years)))
     for extra in (1, 2, 3, 5, 10, 20):
         text = f"{more(extra, 'newcomer')} who {'stays' if extra == 1 else 'stay'} for over a year would bring this to {{}}."
-        changes.append((text, continuity_points(shares[0], half, days, stayed + extra, years)))
+        changes.append((text, continuity_points(top_share, half, days, stayed + extra, years)))
     changes.append(
         (f"{SAFE_HALF * 2} people with equal shares, and {MANY_STAYED} newcomers who stay, would bring this to {{}}.", 100)
     )
-    evidence = [
-        f"The top author made {percent(shares[0])} of the commits in the 365 days before the last commit.",
-        "1 person made at least half of them." if half == 1 else f"{half} people together made at least half of them.",
+    return _score(continuity_points(top_share, half, days, stayed, years), _evidence_of_continuity(people, shares), changes)
+
+
+def _evidence_of_continuity(people: dict[str, Any], shares: list[float]) -> list[str]:
+    half, stayed, years = people["half"], people["newcomers_who_stayed"], people["active_years"]
+    if shares:
+        evidence = [
+            f"The top author made {percent(shares[0])} of the commits in the 365 days before the last commit.",
+            "1 person made at least half of them." if half == 1 else f"{half} people together made at least half of them.",
+        ]
+    else:
+        evidence = ["Bots made all commits in the 365 days before the last commit."]
+    return [
+        *evidence,
         f"{quantity(stayed, 'person', 'people')} who joined one to five years ago made commits in the last 365 days.",
         f"{quantity(years, 'year')} of the last five had commits.",
     ]
-    return _score(continuity_points(shares[0], half, days, stayed, years), evidence, changes)
 
 
 def _people_with_quarters(shares: list[float], extra: int) -> str:

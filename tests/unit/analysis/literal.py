@@ -194,7 +194,7 @@ def scores(report: dict[str, Any], found: set[str]) -> dict[str, int]:
 
 def history_scores(report: dict[str, Any]) -> dict[str, int]:
     as_of, people = timestamp_of(report["as_of"]), report["people"]
-    days = max(0, int((as_of - timestamp_of(people["last_commit_at"] or report["as_of"])) // DAY))
+    days = max(0, int((as_of - timestamp_of(people["last_commit_at"] or "1970-01-01T00:00:00Z")) // DAY))
     share = report["author_shares"][0] if report["author_shares"] else 1
     values = {
         "activity": 40 * line(days, 30, 365) + 30 * log(people["commits_365d"], 1000) + 30 * people["active_weeks"] / 52,

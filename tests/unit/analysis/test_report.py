@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from app.analysis.address import parse
 from app.analysis.failures import AnalysisError
 from app.analysis.git import CHUNK_BYTES, MAX_RECORD_BYTES, GitRepository
 from app.analysis.report import build as report_of
+from app.analysis.rewind import rewind
 from harness.repositories import (
     ADA,
     EXECUTABLE,
@@ -39,6 +42,7 @@ from harness.servers import ROOT
 from tests.unit.analysis import literal
 
 BOB = b"Bob <bob@example.org>"
+DEPENDABOT = b"dependabot[bot] <49699333+dependabot[bot]@users.noreply.github.com>"
 FIELDS = {
     *("head", "as_of", "commits", "contributors", "first_commit_at", "last_commit_at", "commits_90d", "commits_365d"),
     *(
@@ -198,6 +202,29 @@ def tags_of_all_kinds(path: Path) -> Path:
     return path
 
 
+def people_and_bots(path: Path) -> Path:
+    """Seven years in which people join, stay and leave, with bots, branches and releases."""
+    choose = random.Random(3)  # noqa: S311
+    commits = []
+    for number in range(160):
+        day = 2500 - number * 15 + choose.uniform(-40, 40)
+        author = DEPENDABOT if choose.random() < 0.3 else b"P%d <p%d@example.org>" % ((choose.randint(0, number // 8),) * 2)
+        parent = max(0, number - choose.randint(1, 6)) if number else None
+        merges = [number - 1] if number > 9 and parent != number - 1 and choose.random() < 0.5 else []
+        commits.append(Commit(ago(day), author, {b"f%d" % (number % 9): b"%d\n" % number}, parent=parent, merges=merges))
+    tags = [Tag(f"v1.{number}", number * 10, ago(2500 - number * 150)) for number in range(16)]
+    return build(path, commits, tags)
+
+
+def only_bots(path: Path) -> Path:
+    return build(path, [Commit(ago(5), DEPENDABOT, {b"a": b"1\n"}), Commit(ago(4), DEPENDABOT, {b"b": b"1\n"})])
+
+
+def no_files(path: Path) -> Path:
+    """All commits of the last year are merges."""
+    return build(path, [Commit(ago(800)), Commit(ago(790), parent=0), Commit(ago(3), parent=0, merges=[1])])
+
+
 KINDS: list[Make] = [
     *(
         one_commit,
@@ -211,7 +238,7 @@ KINDS: list[Make] = [
         mailmap_sha256_detached,
         detached,
     ),
-    *(unordered_dates, zones, ancient, before_1970, after_9999, tags_of_all_kinds),
+    *(unordered_dates, zones, ancient, before_1970, after_9999, tags_of_all_kinds, people_and_bots, only_bots, no_files),
 ]
 
 
@@ -334,6 +361,17 @@ QUARTER_ENDS = [datetime(2023, 12, 31, 23, 59, 59, tzinfo=UTC), *QUARTER_ENDS]
 
 def test_past_scores_are_those_of_the_commits_of_that_time(repository: Path) -> None:
     assert report_for(repository)["past"] == literal.past(repository, QUARTER_ENDS)
+
+
+def test_past_scores_are_those_of_an_analysis_at_that_time(tmp_path: Path) -> None:
+    path = people_and_bots(tmp_path / "x.git")
+    past = report_for(path)["past"]
+    for number, end in enumerate(QUARTER_ENDS):
+        repository = GitRepository(shutil.copytree(path, tmp_path / f"{number}.git"))
+        rewind(repository, end)
+        scores = report_of(repository, end, lambda *_: None)["scores"]
+        of_history = ("activity", "community", "continuity", "releases")
+        assert {name: past[number]["scores"][name] for name in of_history} == {name: scores[name]["score"] for name in of_history}
 
 
 @pytest.fixture
