@@ -27,7 +27,8 @@ ORDERS = {"added": "Last added", "name": "Name", "score": "Score, best first", "
 SORT_KEYS: dict[str, Callable[[FollowedRepository], Any]] = {
     "added": lambda entry: (-entry.followed_at.timestamp(), -entry.id),
     "name": lambda entry: (entry.name.casefold(), entry.id),
-    "score": lambda entry: (-_overall(entry), entry.name.casefold()),
+    # Scores by older formulas, which cannot be compared with the others, follow them.
+    "score": lambda entry: (_overall(entry) < 0, -(entry.formula_version or 0), -_overall(entry), entry.name.casefold()),
     "analysed": lambda entry: (-entry.as_of.timestamp() if entry.as_of else 0, entry.id),
 }
 

@@ -165,6 +165,9 @@ def test_unusual_paths_are_escaped(visit: Visit, make_repository: MakeRepository
     expect(hotspots).to_contain_text("evil\\u202eyp.txt")
     expect(page.get_by_title(f"{long}/deep.py")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    radar = page.get_by_role("img", name=re.compile("^Scores of")).bounding_box()
+    assert radar
+    assert radar["y"] + radar["height"] <= PHONE["height"]
 
 
 def test_empty_repository_has_a_page(page: Page, make_repository: MakeRepository) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 from typing import Any
 
@@ -15,6 +16,7 @@ from app.analysis import scores
 from app.notifications.subscription import Subscription
 from app.repositories.service import FollowedRepository, Repositories
 from app.web.reports import AREAS
+from app.web.repositories import search_and_sort
 from tests.unit.web.samples import AS_OF, EMPTY, judged_report, past, report
 
 
@@ -134,6 +136,14 @@ def test_definitions_name_every_number_of_the_formulas(app: Flask) -> None:
     constants = {name for formula in formulas for name in formula.__code__.co_names if name.isupper()}
     assert len(constants) > 15
     assert {name for name in constants if f"formulas.{name}" not in template} == set()
+
+
+def test_list_by_score_does_not_mix_formulas() -> None:
+    entries = [
+        replace(followed(number, report()), last_success=past(0, score, version)) if version else followed(number, None)
+        for number, score, version in [(1, None, 2), (2, 90, 1), (3, 20, 2), (4, None, 0), (5, 30, 2), (6, 95, 1)]
+    ]
+    assert [entry.id for entry in search_and_sort(entries, "", "score")] == [5, 3, 6, 2, 1, 4]
 
 
 def test_only_differences_are_compared(signed_in: FlaskClient, follow: Any) -> None:
