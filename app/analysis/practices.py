@@ -1,78 +1,117 @@
-"""Recognises files that indicate good practice by their paths. `docs/analysis.md` describes the rules."""
+"""Finds files that indicate good practice, and the licences. `docs/analysis.md` describes the rules."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from app.analysis import licenses, practice_patterns
+from app.analysis.git import GitRepository
+from app.analysis.texts import read_texts
 
 MAX_PATH_BYTES = 300  # longer paths are ignored
+MAX_CI_FILES = 60  # that are read
 
-_TEXT = r"(\.(md|markdown|mkd|rst|txt|adoc|asciidoc|org|html|rdoc|pod|textile))?"
-_FOLDERS = r"(|\.github/|\.gitlab/|\.gitea/|docs?/)"
-_ROOT_OR_SUBFOLDER = r"([^/]+/)?"
-
-
-def _one_of(*patterns: str) -> str:
-    return "|".join(patterns)
-
-
-# In the order of the report. Of several matching paths the shortest one is reported, and of equally long ones the first.
-PATTERNS = {
-    "readme": rf"(?i:{_FOLDERS}readme([._][a-z]{{2}}([-_][a-z]{{2,4}})?)?{_TEXT})",
-    "license": rf"(?i:(un)?(licen[cs]e|copying|copyright)(s?[-_.][\w.+-]+)?{_TEXT}|licenses/[\w.+-]+\.txt)",
-    "contributing": rf"(?i:{_FOLDERS}(contributing|contribute|hacking){_TEXT})",
-    "code_of_conduct": rf"(?i:{_FOLDERS}code[-_ ]?of[-_ ]?conduct{_TEXT})",
-    "security": rf"(?i:{_FOLDERS}security{_TEXT})",
-    "changelog": rf"(?i:{_FOLDERS}(change[-_]?log|changes|history|news|release[-_ ]?notes|relnotes){_TEXT})",
-    "tests": r"(?i:(.*/)?(tests?|specs?|__tests__|testing|t)/.+|(.*/)?(test_[^/]+|[^/]+[._-](test|tests|spec))\.\w+)",
-    "ci": _one_of(
-        r"\.(github|gitea|forgejo)/workflows/[^/]+\.ya?ml",
-        r"\.gitlab-ci\.ya?ml|\.travis\.yml|\.circleci/config\.ya?ml|\.?azure-pipelines\.ya?ml|\.?appveyor\.yml|Jenkinsfile",
-        r"\.cirrus\.yml|\.drone\.yml|\.woodpecker(\.ya?ml|/.+\.ya?ml)|bitbucket-pipelines\.yml|\.buildkite/.+\.ya?ml",
-        r"\.build\.yml|\.builds/.+\.yml|\.semaphore/.+\.yml|\.zuul\.ya?ml|cloudbuild\.ya?ml",
-    ),
-    "dependencies": _ROOT_OR_SUBFOLDER + "(" + _one_of(
-        r"pyproject\.toml|setup\.(py|cfg)|requirements([-_.][\w.-]+)?\.(txt|in)|Pipfile|environment\.ya?ml|pixi\.toml",
-        r"package\.json|deno\.jsonc?|Cargo\.toml|go\.mod|Gemfile|[\w.-]+\.gemspec|composer\.json",
-        r"pom\.xml|build\.gradle(\.kts)?|build\.sbt|deps\.edn|project\.clj|[\w.-]+\.(csproj|fsproj|vbproj)|paket\.dependencies",
-        r"mix\.exs|rebar\.config|Package\.swift|Podfile|Cartfile|pubspec\.yaml|[\w.-]+\.(cabal|opam|nimble|rockspec)|stack\.yaml",
-        r"CMakeLists\.txt|configure\.ac|meson\.build|vcpkg\.json|conanfile\.(py|txt)|MODULE\.bazel|WORKSPACE(\.bazel)?",
-        r"DESCRIPTION|Project\.toml|build\.zig\.zon|flake\.nix|Makefile\.PL|cpanfile|dune-project|shard\.yml|dub\.(json|sdl)",
-    ) + ")",
-    "lock_file": _ROOT_OR_SUBFOLDER + "(" + _one_of(
-        r"package-lock\.json|npm-shrinkwrap\.json|yarn\.lock|pnpm-lock\.yaml|bun\.lockb?|deno\.lock|composer\.lock",
-        r"poetry\.lock|uv\.lock|pdm\.lock|pylock\.toml|Pipfile\.lock|pixi\.lock|conda-lock\.yml",
-        r"Cargo\.lock|go\.sum|Gemfile\.lock|mix\.lock|rebar\.lock|pubspec\.lock|Package\.resolved|Podfile\.lock|packages\.lock\.json",
-        r"gradle\.lockfile|flake\.lock|stack\.yaml\.lock|cabal\.project\.freeze|Manifest\.toml|shard\.lock|MODULE\.bazel\.lock",
-    ) + ")",
-    "linter": _ROOT_OR_SUBFOLDER + "(" + _one_of(
-        r"\.?ruff\.toml|\.flake8|\.?pylintrc|\.?mypy\.ini|pyrightconfig\.json|\.bandit|\.pre-commit-config\.ya?ml",
-        r"\.eslintrc(\.\w+)?|eslint\.config\.\w+|\.?biome\.jsonc?|\.?oxlintrc\.json|tslint\.json|\.jshintrc|\.prettierrc(\.\w+)?",
-        r"prettier\.config\.\w+|\.stylelintrc(\.\w+)?|stylelint\.config\.\w+|\.?rustfmt\.toml|\.?clippy\.toml",
-        r"\.golangci\.(ya?ml|toml|json)|\.rubocop\.yml|\.standard\.yml|\.clang-(format|tidy)|\.swiftlint\.yml|\.scalafmt\.conf",
-        r"\.?php-cs-fixer(\.dist)?\.php|\.php-cs-fixer(\.dist)?\.php|phpstan(\.dist)?\.neon(\.dist)?|\.?phpcs\.xml(\.dist)?",
-        r"checkstyle\.xml|detekt\.ya?ml|\.credo\.exs|\.formatter\.exs|analysis_options\.yaml|\.shellcheckrc|\.yamllint(\.ya?ml)?",
-        r"\.perltidyrc|\.perlcriticrc|\.hlint\.yaml|\.luacheckrc|stylua\.toml|\.lintr|\.editorconfig-checker\.json",
-    ) + ")",
-}  # fmt: skip
-_PATTERNS = {name: re.compile(pattern) for name, pattern in PATTERNS.items()}
+# In the order of the report
+PRACTICES = (
+    *("readme", "license", "contributing", "code_of_conduct", "security", "changelog"),
+    *("tests", "ci", "dependencies", "lock_file", "linter"),
+)
+_ROOT_PATTERNS = {name: re.compile(pattern) for name, pattern in practice_patterns.ROOT_PATTERNS.items()}
+_PATH_PATTERNS = {name: re.compile(pattern) for name, pattern in practice_patterns.PATH_PATTERNS.items()}
+_NAME_PATTERNS = {name: re.compile(pattern) for name, pattern in practice_patterns.NAME_PATTERNS.items()}
+_FOREIGN_FOLDERS = re.compile(practice_patterns.FOREIGN_FOLDERS, re.IGNORECASE)
+_AUXILIARY_FOLDERS = re.compile(practice_patterns.AUXILIARY_FOLDERS, re.IGNORECASE)
+_TEST_TOOLS = re.compile(practice_patterns.TEST_TOOLS, re.IGNORECASE)
+_TEST_COMMAND = re.compile(practice_patterns.TEST_COMMAND.encode(), re.IGNORECASE)
+_HOUSEKEEPING = re.compile(practice_patterns.HOUSEKEEPING.encode(), re.IGNORECASE)
+_CI_NAME = re.compile(rb"\b(tests?|ci|build|main|check)\b|tests?", re.IGNORECASE)
 
 # Files with other purposes that can also configure a linter.
 LINTER_SECTIONS = {
     b"pyproject.toml": re.compile(rb"^\[tool\.(ruff|pylint|flake8|mypy|pyright|basedpyright|black|isort|bandit)\b", re.MULTILINE),
     b"setup.cfg": re.compile(rb"^\[(flake8|pycodestyle|mypy|pylint\b.*|isort)\]", re.MULTILINE),
     b"tox.ini": re.compile(rb"^\[(flake8|pycodestyle|mypy|pylint\b.*|isort)\]", re.MULTILINE),
+    b"Cargo.toml": re.compile(rb"^\[(workspace\.)?lints\b", re.MULTILINE),
     b"package.json": re.compile(rb'^\s{0,8}"(eslintConfig|standard|xo|prettier|jshintConfig|stylelint)"\s*:', re.MULTILINE),
 }
 
 
-def no_practices() -> dict[str, bytes | None]:
-    return dict.fromkeys(PATTERNS)
+Practices = dict[str, bytes | None]
 
 
-def record_path(found: dict[str, bytes | None], path: bytes) -> None:
-    """Add the path to each practice that it indicates, unless `found` has a better path already."""
-    if len(path) > MAX_PATH_BYTES:
-        return
-    text = path.decode(errors="replace")
-    for name, pattern in _PATTERNS.items():
-        known = found[name]
-        if (known is None or (len(path), path) < (len(known), known)) and pattern.fullmatch(text):
-            found[name] = path
+def no_practices() -> Practices:
+    return dict.fromkeys(PRACTICES)
+
+
+@dataclass
+class IndicatorFiles:
+    """The paths of a tree that say something about practices and licences. `add` gets each path, then `read` reads some files."""
+
+    practices: Practices = field(default_factory=no_practices)
+    licenses: list[str] = field(default_factory=list)
+    ci: list[bytes] = field(default_factory=list)
+    linters: list[bytes] = field(default_factory=list)
+
+    def add(self, path: bytes) -> None:
+        if len(path) > MAX_PATH_BYTES or b"\n" in path:
+            return
+        text = path.decode(errors="replace")
+        self._record(path, text)
+        if _ROOT_PATTERNS["ci"].fullmatch(text):
+            self.ci.append(path)
+        if path in LINTER_SECTIONS:
+            self.linters.append(path)
+        if "\ufffd" not in text and licenses.role_of(text):
+            self.licenses.append(text)
+
+    def _record(self, path: bytes, text: str) -> None:
+        """Enter the path for each practice that it indicates, unless a better path is known."""
+        name = text.rpartition("/")[2]
+        for patterns, subject in ((_ROOT_PATTERNS, text), (_NAME_PATTERNS, name), (_PATH_PATTERNS, text)):
+            for practice, pattern in patterns.items():
+                known = self.practices[practice]
+                is_better = known is None or _order(path) < _order(known)
+                if is_better and pattern.fullmatch(subject) and (patterns is _ROOT_PATTERNS or _is_own(practice, text)):
+                    self.practices[practice] = path
+
+    def read(self, repository: GitRepository, head: str) -> tuple[Practices, licenses.Licenses]:
+        """Read the files whose content matters. Raises GitError."""
+        license_paths = sorted(self.licenses, key=licenses.preference)[: licenses.MAX_FILES]
+        ci_paths = sorted(self.ci, key=_order)[:MAX_CI_FILES]
+        wanted = [*(path.encode() for path in license_paths), *ci_paths, *self.linters]
+        texts = read_texts(repository, head, wanted)
+        found = licenses.combine({path: texts.get(path.encode(), b"") for path in license_paths})
+        practices = {
+            **self.practices,
+            "license": found.path.encode() if found.path else None,
+            "ci": best_ci_file({path: texts.get(path, b"") for path in ci_paths}),
+            "linter": self.practices["linter"] or linter_section({path: texts.get(path, b"") for path in self.linters}),
+        }
+        return practices, found
+
+
+def _order(path: bytes) -> tuple[int, bytes]:
+    """Of several paths the shortest one is reported, and of equally long ones the first."""
+    return len(path), path
+
+
+def _is_own(practice: str, path: str) -> bool:
+    """Return False for files of other projects, and for those that serve another purpose."""
+    if _FOREIGN_FOLDERS.fullmatch(path):
+        return False
+    return not (_TEST_TOOLS if practice == "tests" else _AUXILIARY_FOLDERS).fullmatch(path)
+
+
+def best_ci_file(texts: Mapping[bytes, bytes]) -> bytes | None:
+    """Return the path of the file that runs the tests, else the one that most likely builds the project."""
+
+    def order(path: bytes) -> tuple[bool, bool, tuple[int, bytes]]:
+        return not _TEST_COMMAND.search(texts[path]), not _CI_NAME.search(path.rpartition(b"/")[2]), _order(path)
+
+    own = [path for path, text in texts.items() if _TEST_COMMAND.search(text) or not _HOUSEKEEPING.search(text)]
+    return min(own, key=order, default=None)
+
+
+def linter_section(texts: Mapping[bytes, bytes]) -> bytes | None:
+    """Return the first file that configures a linter in one of its sections."""
+    return next((path for path, section in LINTER_SECTIONS.items() if section.search(texts.get(path, b""))), None)
