@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import accumulate
 
 MAX_FILES = 40
-MAX_TEXT_BYTES = 128 * 1024  # of one file; the longest licences have 40 kB
-MAX_TOTAL_BYTES = 1024**2
+MAX_TOTAL_BYTES = 1024**2  # of all files; takes a second of processor time
 MIN_TEXT_LENGTH = 150  # characters; a shorter match is the address of a licence
 MAX_PREFACE_LENGTH = 1500  # characters; a licence after a longer text is one of a bundled part
 MIN_COVERAGE = 0.6  # the share of a file that must be the text of a licence where there is doubt
@@ -49,6 +49,7 @@ _OTHER_TEXTS = {
     "LicenseRef-RSALv2": "redis source available license 2.0 (rsalv2) agreement",
     "CECILL-2.1": "contrat de licence de logiciel libre cecill version 2.1",
     "CERN-OHL-P-2.0": "cern open hardware licence version 2 - permissive",
+    "CommonsClause": "commons clause license condition v1.0",  # in front of another licence
 }
 _OTHER_PATTERNS = {
     spdx_id: re.compile(r"\W+".join(re.findall(r"\w+", words)), re.IGNORECASE) for spdx_id, words in _OTHER_TEXTS.items()
@@ -163,7 +164,7 @@ def preference(path: str) -> tuple[Role, int, str]:
 
 def combine(texts: Mapping[str, bytes]) -> Licenses:
     """Return the licences of a repository. `texts` has the beginnings of its licence files by path."""
-    paths = sorted(texts, key=preference)
+    paths = _within_budget(sorted(texts, key=preference), texts)
     identified = {path: text for path in paths if (text := _identify_file(path, texts[path])).ids}
     deciding = _deciding_paths(paths, identified)
     licenses = _alternatives([identified[path] for path in deciding])
@@ -174,6 +175,11 @@ def combine(texts: Mapping[str, bytes]) -> Licenses:
         expression=(" AND " if is_collection else " OR ").join(licenses) or None,
         path=next(iter(deciding or named), None),
     )
+
+
+def _within_budget(paths: list[str], texts: Mapping[str, bytes]) -> list[str]:
+    ends = accumulate(len(texts[path]) for path in paths)
+    return [path for path, end in zip(paths, ends, strict=True) if end <= MAX_TOTAL_BYTES]
 
 
 def _deciding_paths(paths: list[str], identified: Mapping[str, LicenseText]) -> list[str]:

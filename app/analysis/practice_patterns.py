@@ -21,13 +21,13 @@ _TEST_FOLDER = "(" + _one_of(
 _TEST_NAME = "(" + _one_of(
     rf"((?i:(run-?_?)?tests?)|(?i:tests?)[_-].+|.+[._-](?i:tests?|unittests?|e2e|spec)|.+\.cy|.+_SUITE)\.(?i:{_CODE})",
     rf"(Test[A-Z]\w*|\w*[a-z0-9](Tests?|TestCase))\.(?i:{_CODE})|\w*[a-z0-9]Spec\.(hs|scala|groovy|purs|kt|swift|[jt]sx?|mm?|php)",
-    r".+\.(bats|phpt|feature|robot)",
+    r".+\.(bats|phpt|feature|robot|t\.sol)",
 ) + ")"  # fmt: skip
 
 # Of whole paths, which count wherever they are
 ROOT_PATTERNS = {
     "readme": rf"(?i:{_FOLDERS}readme([._][a-z]{{2}}([-_][a-z]{{2,4}})?)?{_TEXT})",
-    "contributing": rf"(?i:{_FOLDERS}(contributing|contribute|hacking|development|developers){_TEXT})",
+    "contributing": rf"(?i:{_FOLDERS}(contributing|contribute|hacking){_TEXT})",
     "code_of_conduct": rf"(?i:{_FOLDERS}code[-_ ]?of[-_ ]?conduct{_TEXT})",
     "security": rf"(?i:{_FOLDERS}security([-_ ]policy)?{_TEXT})",
     "changelog": _one_of(
@@ -56,7 +56,7 @@ NAME_PATTERNS = {
     "tests": _TEST_NAME,
     "dependencies": _one_of(
         r"pyproject\.toml|setup\.(py|cfg)|([\w-]+[-_])?requirements([-_.][\w.-]+)?\.(txt|in)|Pipfile",
-        r"environment\.ya?ml|pixi\.toml|package\.json|bower\.json|deno\.jsonc?|Cargo\.toml|go\.mod|Gopkg\.toml|Gemfile|gems\.rb",
+        r"environment\.ya?ml|pixi\.toml|package\.json|deno\.jsonc?|Cargo\.toml|go\.mod|Gopkg\.toml|Gemfile|gems\.rb",
         r"[\w.-]+\.gemspec|composer\.json|pom\.xml|build\.gradle(\.kts)?|libs\.versions\.toml|ivy\.xml|build\.s(bt|c)|deps\.edn|project\.clj",
         r"[\w.-]+\.(cs|fs|vb)proj|packages\.config|Directory\.Packages\.props|paket\.dependencies|mix\.exs|rebar\.config|gleam\.toml",
         r"Package\.swift|Podfile|[\w.+-]+\.podspec|Cartfile|pubspec\.yaml|[\w.-]+\.(cabal|opam|nimble|rockspec)|package\.yaml|stack\.yaml",
@@ -90,8 +90,12 @@ FOREIGN_FOLDERS = (
     r"(third|3rd)[-_ ]?part(y|ies)|extern(al)?s?|bower_components|site-packages|[^/]*\{\{[^/]*)/.*"
 )
 # Folders with a purpose of their own: their dependencies are not those of the project.
-AUXILIARY_FOLDERS = r"(.*/)?(docs?|documentation|website|tests?|bench(mark)?s?|fuzz|scripts?|ci)/.*"
-TEST_TOOLS = r"(.*/)?tests?[-_](data|fixtures?|results?|reports?|helpers?|utils?|output|resources|assets)/.*"
+AUXILIARY_FOLDERS = (
+    r"(.*/)?(docs?|documentation|website|tests?|bench(mark)?s?|fuzz|scripts?|ci|utils?|tools?|contrib|misc|hack|dev)/.*"
+)
+TEST_TOOLS = (
+    r"(.*/)?(__init__|conftest)\.py|(.*/)?tests?[-_](data|fixtures?|results?|reports?|helpers?|utils?|output|resources|assets)/.*"
+)
 
 # A command that runs tests, in a file of a continuous integration service
 TEST_COMMAND = _one_of(

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from app.analysis import licenses, practice_patterns
 from app.analysis.git import GitRepository
+from app.analysis.licenses import Licenses
+from app.analysis.linguist.paths import is_vendored
 from app.analysis.texts import read_texts
 
 MAX_PATH_BYTES = 300  # longer paths are ignored
@@ -48,9 +50,9 @@ class IndicatorFiles:
     """The paths of a tree that say something about practices and licences. `add` gets each path, then `read` reads some files."""
 
     practices: Practices = field(default_factory=no_practices)
-    licenses: list[str] = field(default_factory=list)
-    ci: list[bytes] = field(default_factory=list)
-    linters: list[bytes] = field(default_factory=list)
+    license_files: list[str] = field(default_factory=list)
+    ci_files: list[bytes] = field(default_factory=list)
+    linter_files: list[bytes] = field(default_factory=list)
 
     def add(self, path: bytes) -> None:
         if len(path) > MAX_PATH_BYTES or b"\n" in path:
@@ -58,11 +60,11 @@ class IndicatorFiles:
         text = path.decode(errors="replace")
         self._record(path, text)
         if _ROOT_PATTERNS["ci"].fullmatch(text):
-            self.ci.append(path)
+            self.ci_files.append(path)
         if path in LINTER_SECTIONS:
-            self.linters.append(path)
+            self.linter_files.append(path)
         if "\ufffd" not in text and licenses.role_of(text):
-            self.licenses.append(text)
+            self.license_files.append(text)
 
     def _record(self, path: bytes, text: str) -> None:
         """Enter the path for each practice that it indicates, unless a better path is known."""
@@ -71,21 +73,21 @@ class IndicatorFiles:
             for practice, pattern in patterns.items():
                 known = self.practices[practice]
                 is_better = known is None or _order(path) < _order(known)
-                if is_better and pattern.fullmatch(subject) and (patterns is _ROOT_PATTERNS or _is_own(practice, text)):
+                if is_better and pattern.fullmatch(subject) and (patterns is _ROOT_PATTERNS or _is_own(practice, path, text)):
                     self.practices[practice] = path
 
-    def read(self, repository: GitRepository, head: str) -> tuple[Practices, licenses.Licenses]:
+    def read(self, repository: GitRepository, head: str) -> tuple[Practices, Licenses]:
         """Read the files whose content matters. Raises GitError."""
-        license_paths = sorted(self.licenses, key=licenses.preference)[: licenses.MAX_FILES]
-        ci_paths = sorted(self.ci, key=_order)[:MAX_CI_FILES]
-        wanted = [*(path.encode() for path in license_paths), *ci_paths, *self.linters]
+        license_paths = sorted(self.license_files, key=licenses.preference)[: licenses.MAX_FILES]
+        ci_paths = sorted(self.ci_files, key=_order)[:MAX_CI_FILES]
+        wanted = [*(path.encode() for path in license_paths), *ci_paths, *self.linter_files]
         texts = read_texts(repository, head, wanted)
         found = licenses.combine({path: texts.get(path.encode(), b"") for path in license_paths})
         practices = {
             **self.practices,
             "license": found.path.encode() if found.path else None,
             "ci": best_ci_file({path: texts.get(path, b"") for path in ci_paths}),
-            "linter": self.practices["linter"] or linter_section({path: texts.get(path, b"") for path in self.linters}),
+            "linter": self.practices["linter"] or linter_section({path: texts.get(path, b"") for path in self.linter_files}),
         }
         return practices, found
 
@@ -95,11 +97,10 @@ def _order(path: bytes) -> tuple[int, bytes]:
     return len(path), path
 
 
-def _is_own(practice: str, path: str) -> bool:
+def _is_own(practice: str, path: bytes, text: str) -> bool:
     """Return False for files of other projects, and for those that serve another purpose."""
-    if _FOREIGN_FOLDERS.fullmatch(path):
-        return False
-    return not (_TEST_TOOLS if practice == "tests" else _AUXILIARY_FOLDERS).fullmatch(path)
+    purpose = _TEST_TOOLS if practice == "tests" else _AUXILIARY_FOLDERS
+    return not (_FOREIGN_FOLDERS.fullmatch(text) or purpose.fullmatch(text) or is_vendored(path))
 
 
 def best_ci_file(texts: Mapping[bytes, bytes]) -> bytes | None:

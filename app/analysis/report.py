@@ -12,11 +12,12 @@ from app.analysis import history, people, releases, scores, tree, verdict
 from app.analysis.dates import iso
 from app.analysis.git import GitRepository, decode_name
 from app.analysis.history import History, State
+from app.analysis.licenses import Licenses
 from app.analysis.lines import LineCounts, count_lines
 from app.analysis.people import People
+from app.analysis.practices import Practices, no_practices
 from app.analysis.progress import Progress
 from app.analysis.releases import Tags
-from app.analysis.tree import TreeFiles
 
 # The steps and their shares of the progress.
 HISTORY, HOTSPOTS, FILES, LINES = 0.45, 0.2, 0.05, 0.3
@@ -61,7 +62,7 @@ def _fields_without_commits(as_of: datetime) -> dict[str, Any]:
         "hotspots": [],
         "weekly": History().weekly(int(as_of.timestamp())),
         "past": _past_without_scores(as_of),
-        **_file_fields(TreeFiles(), LineCounts(), None),
+        **_file_fields(0, LineCounts(), no_practices(), Licenses()),
     }
 
 
@@ -135,15 +136,15 @@ def _tree_fields(repository: GitRepository, head: str, progress: Progress) -> di
         regular.flush()
         progress.begin("Counting lines", LINES)
         lines = count_lines(repository, head, Path(regular.name), contents, progress)
-    return _file_fields(files, lines, tree.find_license(repository, files))
+    return _file_fields(files.count, lines, *files.indicators.read(repository, head))
 
 
-def _file_fields(files: TreeFiles, lines: LineCounts, license: str | None) -> dict[str, Any]:
-    practices = {name: None if path is None else decode_name(path) for name, path in files.practices.items()}
+def _file_fields(files: int, lines: LineCounts, practices: Practices, licenses: Licenses) -> dict[str, Any]:
     return {
-        "files": files.count,
+        "files": files,
         "languages": lines.by_size(),
         "other_files": dict(lines.other_files),
-        "practices": practices,
-        "license": license,
+        "practices": {name: None if path is None else decode_name(path) for name, path in practices.items()},
+        "licenses": [{"path": path, "spdx_id": spdx_id} for path, spdx_id in licenses.found],
+        "license": licenses.expression,
     }

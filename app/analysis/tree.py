@@ -1,12 +1,10 @@
-"""Reads the list of files at HEAD: their number, and files that indicate good practice."""
+"""Reads the list of files at HEAD: their number, and the paths that say something about practices and licences."""
 
 from dataclasses import dataclass, field
 from typing import IO
 
-from app.analysis import practices
 from app.analysis.git import GitRepository
-from app.analysis.languages import MAX_LICENSE_BYTES, spdx_id
-from app.analysis.practices import LINTER_SECTIONS
+from app.analysis.practices import IndicatorFiles
 
 REGULAR, SUBMODULE = b"100", b"160000"  # prefixes of file modes
 
@@ -14,16 +12,7 @@ REGULAR, SUBMODULE = b"100", b"160000"  # prefixes of file modes
 @dataclass
 class TreeFiles:
     count: int = 0
-    practices: dict[str, bytes | None] = field(default_factory=practices.no_practices)
-    objects: dict[bytes, str] = field(default_factory=dict)  # object IDs by path, of the files whose content is needed
-
-    def add(self, mode: bytes, name: bytes, path: bytes) -> None:
-        self.count += 1
-        if mode == SUBMODULE:
-            return
-        practices.record_path(self.practices, path)
-        if path in LINTER_SECTIONS or path == self.practices["license"]:
-            self.objects[path] = name.decode()
+    indicators: IndicatorFiles = field(default_factory=IndicatorFiles)
 
 
 def read_files(repository: GitRepository, head: str, regular: IO[bytes]) -> TreeFiles:
@@ -32,11 +21,11 @@ def read_files(repository: GitRepository, head: str, regular: IO[bytes]) -> Tree
     for record in repository.records("ls-tree", "-r", "-z", head, end=b"\0"):
         entry, _, path = record.partition(b"\t")
         mode, _, name = entry.split(b" ")
-        found.add(mode, name, path)
+        found.count += 1
+        if mode != SUBMODULE:
+            found.indicators.add(path)
         if mode.startswith(REGULAR):
             regular.write(line_of(name, path))
-    if found.practices["linter"] is None:
-        found.practices["linter"] = _find_linter_section(repository, found)
     return found
 
 
@@ -48,20 +37,3 @@ def line_of(name: bytes, path: bytes) -> bytes:
 def path_of(text: bytes) -> bytes:
     """Return the path in such a line."""
     return text.removesuffix(b"\n").replace(b"//", b"\n")
-
-
-def find_license(repository: GitRepository, found: TreeFiles) -> str | None:
-    path = found.practices["license"]
-    return None if path is None else spdx_id(_first_bytes(repository, found.objects[path]))
-
-
-def _find_linter_section(repository: GitRepository, found: TreeFiles) -> bytes | None:
-    for path, section in LINTER_SECTIONS.items():
-        if path in found.objects and section.search(_first_bytes(repository, found.objects[path])):
-            return path
-    return None
-
-
-def _first_bytes(repository: GitRepository, name: str) -> bytes:
-    with repository.stream("cat-file", "blob", name) as output:
-        return output.read(MAX_LICENSE_BYTES)

@@ -56,7 +56,19 @@ FIELDS = {
         "hotspots",
         "practices",
     ),
-    *("scores", "license", "weekly", "past", "author_shares", "bots", "people", "verdict", "formula_version", "is_shallow"),
+    *(
+        "scores",
+        "license",
+        "licenses",
+        "weekly",
+        "past",
+        "author_shares",
+        "bots",
+        "people",
+        "verdict",
+        "formula_version",
+        "is_shallow",
+    ),
 }
 PRACTICES = [
     *("readme", "license", "contributing", "code_of_conduct", "security", "changelog"),
