@@ -16,7 +16,7 @@ MAX_REFERENCE_LENGTH = 1000  # characters of a file that has no licence text, bu
 
 
 class Role(IntEnum):
-    """What a file says about the licence of the project, in the order of preference."""
+    """The ways in which a file is related to the licence of the project, in the order of preference."""
 
     MAIN = 1  # LICENSE, COPYING.md
     VARIANT = 2  # LICENSE-MIT, COPYING.LESSER: one of several licences

@@ -93,7 +93,7 @@ class IndicatorFiles:
 
 
 def _order(path: bytes) -> tuple[int, bytes]:
-    """Of several paths the shortest one is reported, and of equally long ones the first."""
+    """Return the sort key by which the shortest path is reported, and of equally long ones the first."""
     return len(path), path
 
 

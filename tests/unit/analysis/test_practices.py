@@ -49,19 +49,22 @@ def test_practice_of_a_path(name: str, path: str) -> None:
 
 
 TESTS = """
-    polls/tests.py AppTests/A.swift test.js e2e/a.spec.ts pkg/deep/thing_test.go spec/models/user_spec.rb src/test/java/org/x/FooTest.java
-    tests/cli.rs src/__tests__/a.js t/basic.t tests/unit.c test/user_test.exs Foo.Tests/FooTests.cs tests/FooTest.php src/FooTest.kt
-    test/Spec.hs spec/parser_spec.lua src/app.test.tsx lib/foo_test.dart t/t0000-basic.sh test/runtests.jl tests/testthat/test-a.R
-    src/commonTest/kotlin/A.kt src/androidTest/java/B.java test/foo.bats features/login.feature src/foo_unittest.cc runtest.sh Tests/A.swift
-    src/testdir/test_a.vim src/test/regress/a.sql tests.py foo-tests.el cypress/e2e/a.cy.js apps/x_SUITE.erl test/App.Tests.ps1
-    src/FooSpec.scala testsuite/a.ml MyAppUITests/B.swift contracts/Token.t.sol tests/test_a.nim packages/core/test/a.mjs TestCase/a.php
-""".replace("\n", " ")
+    polls/tests.py AppTests/A.swift test.js e2e/a.spec.ts pkg/deep/thing_test.go spec/models/user_spec.rb
+    src/test/java/org/x/FooTest.java tests/cli.rs src/__tests__/a.js t/basic.t tests/unit.c test/user_test.exs
+    Foo.Tests/FooTests.cs tests/FooTest.php src/FooTest.kt test/Spec.hs spec/parser_spec.lua src/app.test.tsx
+    lib/foo_test.dart t/t0000-basic.sh test/runtests.jl tests/testthat/test-a.R src/commonTest/kotlin/A.kt
+    src/androidTest/java/B.java test/foo.bats features/login.feature src/foo_unittest.cc runtest.sh Tests/A.swift
+    src/testdir/test_a.vim src/test/regress/a.sql tests.py foo-tests.el cypress/e2e/a.cy.js apps/x_SUITE.erl
+    test/App.Tests.ps1 src/FooSpec.scala testsuite/a.ml MyAppUITests/B.swift contracts/Token.t.sol tests/test_a.nim
+    packages/core/test/a.mjs TestCase/a.php
+"""
 NO_TESTS = """
-    vendor/github.com/x/y/y_test.go node_modules/x/test.js spec/openapi.yaml docs/testing/README.md tests/README.md test/fixtures/a.py
-    examples/app/tests/test_a.py .hidden/test_a.py third_party/gtest/test/a.cc testdata/a_test.go contest.py latest/a.py tests/data.json
-    src/attest.c protest.rb fastest/a.js tests/__init__.py test_data/a.py {{cookiecutter.name}}/tests/test_a.py src/testimonial.ts
-    spec/index.html inspect.py tests/fixtures/test_a.py specification/a.rb PodSpec.java deps/lua/test/a.c
-""".replace("\n", " ")
+    vendor/github.com/x/y/y_test.go node_modules/x/test.js spec/openapi.yaml docs/testing/README.md tests/README.md
+    test/fixtures/a.py examples/app/tests/test_a.py .hidden/test_a.py third_party/gtest/test/a.cc testdata/a_test.go
+    contest.py latest/a.py tests/data.json src/attest.c protest.rb fastest/a.js tests/__init__.py test_data/a.py
+    {{cookiecutter.name}}/tests/test_a.py src/testimonial.ts spec/index.html inspect.py tests/fixtures/test_a.py
+    specification/a.rb PodSpec.java deps/lua/test/a.c
+"""
 
 
 @pytest.mark.parametrize("path", TESTS.split())
