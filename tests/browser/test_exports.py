@@ -41,7 +41,7 @@ def test_export_becomes_ready_on_the_open_page(
         with page.expect_download() as started:
             link.click()
         assert started.value.suggested_filename == "reporadar-events-2026-01-01-to-2026-02-01.csv"
-        assert Path(started.value.path()).read_text().strip() == HEADER
+        assert Path(started.value.path()).read_text("utf-8-sig").strip() == HEADER
 
 
 def test_export_progress_updates_without_a_reload(visit: Visit, instance: Instance) -> None:

@@ -110,7 +110,7 @@ def download(user: User, instance: Instance, export: int) -> httpx.Response:
 def assert_complete(response: httpx.Response) -> None:
     """Assert that the export has each event once, in the order of time, and nothing else."""
     assert (response.status_code, response.headers["content-type"]) == (200, "text/csv; charset=utf-8")
-    header, *found = csv.reader(io.StringIO(response.text, newline=""))
+    header, *found = csv.reader(io.StringIO(response.content.decode("utf-8-sig"), newline=""))
     assert header == ["id", "occurred_at", "name", "category", "properties"]
     numbers = [int(row[0].removeprefix("event-")) for row in found]
     assert sorted(numbers) == list(range(EVENTS))

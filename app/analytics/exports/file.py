@@ -1,4 +1,4 @@
-"""The CSV file of an export (RFC 4180, UTF-8), written in compressed parts.
+"""The CSV file of an export (RFC 4180, UTF-8 with a byte order mark), written in compressed parts.
 
 It contains no pseudonyms: a file outlives the erasure of a person's events, and must not lead back to anybody.
 """
@@ -16,7 +16,9 @@ from app.core.timestamps import iso
 
 COLUMNS = ("id", "occurred_at", "name", "category", "properties")
 PART_BYTES = 1_000_000  # uncompressed
-FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets evaluate cells that start with one of these
+BYTE_ORDER_MARK = "\ufeff"  # without it, Excel reads the file in the old encoding of its system
+# Spreadsheets evaluate cells that start with one of these: https://owasp.org/www-community/attacks/CSV_Injection
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class CsvFile:
         self.rows = 0
         self.parts = 0  # taken so far
         self._start_part()
-        self._write([COLUMNS])
+        self._write([COLUMNS], BYTE_ORDER_MARK)
 
     def add(self, events: Sequence[ExportedEvent]) -> None:
         self._write(_cells(event) for event in events)
@@ -55,8 +57,9 @@ class CsvFile:
         self._compressor = zlib.compressobj()
         self._compressed: list[bytes] = []
 
-    def _write(self, rows: Iterable[Iterable[str]]) -> None:
+    def _write(self, rows: Iterable[Iterable[str]], beginning: str = "") -> None:
         text = io.StringIO(newline="")
+        text.write(beginning)
         csv.writer(text).writerows(rows)
         raw = text.getvalue().encode("utf-8", "backslashreplace")  # an unpaired surrogate becomes its JSON escape
         self._size += len(raw)

@@ -112,4 +112,4 @@ def content(database: Database, export_id: int) -> bytes:
 
 def rows_of(document: bytes) -> list[list[str]]:
     """Return the rows without the header."""
-    return list(csv.reader(io.StringIO(document.decode(), newline="")))[1:]
+    return list(csv.reader(io.StringIO(document.decode("utf-8-sig"), newline="")))[1:]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -25,13 +26,13 @@ def written(*events: ExportedEvent) -> bytes:
 
 
 def test_file_without_events_has_the_header() -> None:
-    assert decompress(CsvFile().take_part()) == b"id,occurred_at,name,category,properties\r\n"
+    assert decompress(CsvFile().take_part()) == codecs.BOM_UTF8 + b"id,occurred_at,name,category,properties\r\n"
 
 
 def test_lines_follow_rfc_4180() -> None:
     found = written(an_event(properties={"path": "/", "a": 'say "hi"'}))
     expected = '1,2026-01-02T12:00:00.000Z,page_viewed,navigation,"{""a"":""say \\""hi\\"""",""path"":""/""}"'
-    assert found.decode().split("\r\n") == ["id,occurred_at,name,category,properties", expected, ""]
+    assert found.decode("utf-8-sig").split("\r\n") == ["id,occurred_at,name,category,properties", expected, ""]
 
 
 @pytest.mark.parametrize("name", ["a,b", 'a"b', "a\nb", "a\r\nb", "ä€😀", " a ", "", "a\x00b"])
@@ -40,7 +41,7 @@ def test_text_is_preserved(name: str) -> None:
     assert row[2] == name
 
 
-@pytest.mark.parametrize("formula", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("formula", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－1", "＠SUM(A1)"])
 @pytest.mark.parametrize("field", ["id", "name", "category"])
 def test_formulas_are_escaped(field: str, formula: str) -> None:
     (row,) = rows_of(written(an_event(**{field: formula})))
@@ -60,7 +61,7 @@ def test_unpaired_surrogate_is_escaped() -> None:
 def test_parts_add_up_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file, "PART_BYTES", 10_000)
     chance = random.Random(1)  # noqa: S311
-    events = [an_event(id=str(number), name="".join(chance.choices('ab,"\n', k=20))) for number in range(1000)]
+    events = [an_event(id=str(number), name="n" + "".join(chance.choices('ab,"\n', k=20))) for number in range(1000)]
     made, parts = CsvFile(), []
     for event in events:
         made.add([event])
@@ -71,5 +72,5 @@ def test_parts_add_up_to_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (made.rows, made.parts) == (1000, len(parts))
     assert len(parts) > 3
     assert all(10_000 <= len(part) < 10_200 for part in raw[:-1])
-    found = csv.reader(io.StringIO(b"".join(raw).decode(), newline=""))
+    found = csv.reader(io.StringIO(b"".join(raw).decode("utf-8-sig"), newline=""))
     assert [row[2] for row in found][1:] == [event.name for event in events]

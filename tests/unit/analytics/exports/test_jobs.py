@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -98,7 +99,7 @@ def test_export_without_events_has_only_the_header(
 ) -> None:
     export = ordered(both, ada)
     exporter.run(export.id)
-    assert content(both, export.id) == b"id,occurred_at,name,category,properties\r\n"
+    assert content(both, export.id) == codecs.BOM_UTF8 + b"id,occurred_at,name,category,properties\r\n"
     assert [title for _, title, _ in told(notifications, ada)] == ["Your export of 0 events is ready"]
 
 
