@@ -1,7 +1,8 @@
 """Reads what the `.gitattributes` files of a tree tell Linguist."""
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import repeat
 from pathlib import Path
 
@@ -10,17 +11,17 @@ from app.analysis.git import GitError, GitRepository
 from app.analysis.linguist.classification import Attributes
 
 FILE_NAME = b".gitattributes"
-MAX_BYTES = 1024**2  # of such a file that are searched for the word
+MAX_BYTES = 1024**2  # of such a file that are searched for the names
 
-_WORD = b"linguist"
-_NAMES = ("linguist-vendored", "linguist-documentation", "linguist-generated", "linguist-detectable", "linguist-language")
+_NAMES = Attributes._fields
 _FLAGS = {b"unspecified": None, b"unset": False, b"false": False}  # any other value is true, as it is for Linguist
 _NO_LANGUAGE = (b"unspecified", b"unset", b"set")
 
 
 def read_attributes(repository: GitRepository, head: str, paths: Iterable[bytes], files: Iterable[bytes]) -> Iterator[Attributes]:
     """Yield the attributes of each path of a commit. `files` are lines with the object IDs of its `.gitattributes` files."""
-    if not any(_WORD in blob.begin for blob in read_blobs(repository, files, MAX_BYTES)):
+    names = _mentioned_names(repository, files)
+    if not names:
         yield from repeat(Attributes())
     with tempfile.TemporaryDirectory() as folder:
         # git 2.39 can read attributes from an index, but not from a tree.
@@ -29,14 +30,30 @@ def read_attributes(repository: GitRepository, head: str, paths: Iterable[bytes]
             with_index.output("-c", "core.protectNTFS=false", "-c", "core.protectHFS=false", "read-tree", head)
         except GitError:  # a path that an index may not contain, such as one with `..`
             yield from repeat(Attributes())
-        yield from _check_attributes(with_index, paths)
+        yield from _check_attributes(with_index, paths, names)
 
 
-def _check_attributes(repository: GitRepository, paths: Iterable[bytes]) -> Iterator[Attributes]:
-    names = (path + b"\0" for path in paths)
-    fields = repository.records("check-attr", "--cached", "--stdin", "-z", *_NAMES, end=b"\0", input=names)
-    values = (value for _, _, value in zip(fields, fields, fields, strict=True))
-    for *flags, language in zip(*[values] * len(_NAMES), strict=True):
-        vendored, documentation, generated, detectable = (_FLAGS.get(flag, True) for flag in flags)
-        name = None if language in _NO_LANGUAGE else language.decode(errors="replace")
-        yield Attributes(vendored, documentation, generated, detectable, name)
+def _mentioned_names(repository: GitRepository, files: Iterable[bytes]) -> Sequence[str]:
+    """Return the attributes that occur in the files. git is not asked for others, as it prints each attribute of each path."""
+    found: set[str] = set()
+    for blob in read_blobs(repository, files, MAX_BYTES):
+        found |= {name for name in _NAMES if f"linguist-{name}".encode() in blob.begin}
+    return sorted(found)
+
+
+def _check_attributes(repository: GitRepository, paths: Iterable[bytes], names: Sequence[str]) -> Iterator[Attributes]:
+    attributes = [f"linguist-{name}" for name in names]
+    input = (path + b"\0" for path in paths)
+    fields = repository.records("check-attr", "--cached", "--stdin", "-z", *attributes, end=b"\0", input=input)
+    values = (value for _, _, value in zip(fields, fields, fields, strict=True))  # path, attribute, value
+    for row in zip(*[values] * len(names), strict=True):
+        yield _parse(tuple(names), row)
+
+
+@lru_cache(maxsize=1024)
+def _parse(names: tuple[str, ...], row: tuple[bytes, ...]) -> Attributes:
+    values = dict(zip(names, row, strict=True))
+    language = values.get("language", b"unspecified")
+    vendored, documentation, generated, detectable = (_FLAGS.get(values.get(name, b"unspecified"), True) for name in _NAMES[:-1])
+    name = None if language in _NO_LANGUAGE else language.decode(errors="replace")
+    return Attributes(vendored, documentation, generated, detectable, name)

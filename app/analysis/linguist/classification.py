@@ -1,19 +1,19 @@
 """Decides whether the lines of a file count, and for which language, as the statistics of Linguist do."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from app.analysis.linguist.detection import TextFile, detect
-from app.analysis.linguist.generated import is_generated
+from app.analysis.linguist.detection import TextFile, possible_languages
+from app.analysis.linguist.generated import has_generated_content, has_generated_path
 from app.analysis.linguist.languages import by_alias, type_of
 from app.analysis.linguist.paths import is_documentation, is_vendored
-from app.analysis.linguist.time_limit import TimeLimitExceeded, cpu_time_limit
+from app.analysis.linguist.time_limit import CpuTimeLimit, TimeLimitExceeded
 
 MAX_SECONDS_PER_FILE = 0.3  # of processor time
 COUNTED_TYPES = ("programming", "markup")
 
 
-@dataclass(frozen=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What `.gitattributes` files say about a file. None means that they say nothing."""
 
     vendored: bool | None = None
@@ -24,40 +24,45 @@ class Attributes:
 
 
 def kind_of_path(path: bytes, attributes: Attributes) -> str | None:
-    """Return "vendored" or "documentation" if the file does not count whatever it contains, else None."""
+    """Return the kind of `other_files` that the file belongs to whatever it contains, or None if it must be read."""
     if is_vendored(path) if attributes.vendored is None else attributes.vendored:
         return "vendored"
     if is_documentation(path) if attributes.documentation is None else attributes.documentation:
         return "documentation"
+    if has_generated_path(path) if attributes.generated is None else attributes.generated:
+        return "generated"
     return None
 
 
 def classify(path: bytes, content: bytes, size: int, attributes: Attributes) -> tuple[str | None, str | None]:
-    """Return the language that the lines of a text file count for, or the kind of files that it belongs to instead.
+    """Return the language that the lines of a text file count for, or the kind of `other_files` that it belongs to instead.
 
-    Both are None if `.gitattributes` excludes a file of a language that usually counts.
+    `kind_of_path` has returned None before. Both are None if `.gitattributes` excludes a file of a language that usually counts.
     `content` is at most the first CONSIDERED_BYTES of the file, `size` its size in bytes.
     """
     try:
-        with cpu_time_limit(MAX_SECONDS_PER_FILE):
+        with CpuTimeLimit(MAX_SECONDS_PER_FILE):
             return _classify(path, content, size, attributes)
     except TimeLimitExceeded:
         return None, "unknown"
 
 
 def _classify(path: bytes, content: bytes, size: int, attributes: Attributes) -> tuple[str | None, str | None]:
-    if is_generated(path, content) if attributes.generated is None else attributes.generated:
+    if attributes.generated is None and has_generated_content(path, content):
         return None, "generated"
-    language = language_of(path, content, size, attributes)
-    if language is None:
-        return None, "unknown"
-    kind = type_of(language)
-    if kind in COUNTED_TYPES if attributes.detectable is None else attributes.detectable:
-        return language, None
-    return None, None if kind in COUNTED_TYPES else kind
+    languages = languages_of(path, content, size, attributes)
+    kinds = {type_of(language) for language in languages}
+    kind = kinds.pop() if len(kinds) == 1 else "unknown"
+    if len(languages) == 1 and (kind in COUNTED_TYPES if attributes.detectable is None else attributes.detectable):
+        return languages[0], None
+    if kind in COUNTED_TYPES:
+        return None, None if len(languages) == 1 else "unknown"
+    return None, kind
 
 
-def language_of(path: bytes, content: bytes, size: int, attributes: Attributes) -> str | None:
+def languages_of(path: bytes, content: bytes, size: int, attributes: Attributes) -> Sequence[str]:
+    """Return the language of a text file, no language if it is unknown, or several languages if it is ambiguous."""
     if attributes.language is not None:
-        return by_alias(attributes.language)
-    return detect(TextFile(path.rpartition(b"/")[2].decode(errors="replace"), content, size))
+        language = by_alias(attributes.language)
+        return [language] if language else []
+    return possible_languages(TextFile(path.rpartition(b"/")[2].decode(errors="replace"), content, size))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.analysis.linguist import heuristics, modelines
 from app.analysis.linguist.data import load
@@ -12,12 +12,12 @@ CONSIDERED_BYTES = 128 * 1024  # of a file that the strategies see
 MAX_BYTES_WITH_LINES = 1024**2  # larger files are not searched for modelines and XML declarations
 
 _MANPAGE = re.compile(r"\.(?:[1-9](?![0-9])[a-z_0-9]*|0p|n|man|mdoc)(?:\.in)?$", re.IGNORECASE)
+_XML_BEGIN = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
 _DOCKERFILE = re.compile(r"(?:Docker|Container)file\..+")
 _GENERIC_EXTENSIONS = tuple(load("generic"))
 
 
-@dataclass(frozen=True)
-class TextFile:
+class TextFile(NamedTuple):
     """`content` is at most the first CONSIDERED_BYTES of the file, `size` the size of the file in bytes."""
 
     name: str
@@ -29,19 +29,30 @@ Candidates = Sequence[str]
 Strategy = Callable[[TextFile, Candidates], Candidates]
 
 
-def detect(file: TextFile) -> str | None:
-    """Return the language of a text file, or None if it is unknown or ambiguous.
-
-    If several languages are possible, Linguist asks a statistical classifier in the end, which this program does not have.
-    """
+def possible_languages(file: TextFile) -> Candidates:
+    """Return the language of a text file, no language if it is unknown, or several languages if it is ambiguous."""
     candidates: Candidates = ()
     for strategy in _STRATEGIES if file.content else ():
         found = strategy(file, candidates)
         if len(found) == 1:
-            return found[0]
+            return found
         candidates = found or candidates
-    # Not a rule of Linguist, which knows these names only without a suffix.
-    return "Dockerfile" if not candidates and _DOCKERFILE.fullmatch(file.name) else None
+    return _without_classifier(file, candidates)
+
+
+def _without_classifier(file: TextFile, candidates: Candidates) -> Candidates:
+    """Narrow the candidates between which Linguist decides by statistics, and add names that Linguist does not know."""
+    if not candidates:
+        return ["Dockerfile"] if _DOCKERFILE.fullmatch(file.name) else []
+    interpreter = modelines.interpreter(file.content)
+    if interpreter and (named := by_alias(interpreter)) and named in candidates:
+        return [named]
+    # Languages that are described by rules have none that applies.
+    excluded = heuristics.described_languages(_last_extension(file))
+    if not _XML_BEGIN.match(file.content):
+        excluded |= {"XML"}
+    remaining = [language for language in candidates if language not in excluded]
+    return remaining if len(remaining) == 1 else candidates
 
 
 def _by_modeline(file: TextFile, _candidates: Candidates) -> Candidates:
@@ -80,7 +91,12 @@ def _by_manual_section(file: TextFile, candidates: Candidates) -> Candidates:
 
 
 def _by_content(file: TextFile, _candidates: Candidates) -> Candidates:
-    return heuristics.candidates("." + file.name.lower().rpartition(".")[2], file.content)
+    return heuristics.matching_languages(_last_extension(file), file.content)
+
+
+def _last_extension(file: TextFile) -> str:
+    _, dot, extension = file.name.lower().rpartition(".")
+    return dot + extension if dot else ""
 
 
 def _narrow(candidates: Candidates, languages: Candidates) -> Candidates:

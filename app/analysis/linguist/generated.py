@@ -30,31 +30,23 @@ _IN_PATH = (
 _EXTENSIONS = (".nib", ".xcworkspacedata", ".xcuserstate")
 _ENDINGS_IN_ANY_CASE = (b".css.map", b".designer.cs", b".designer.vb", b".feature.cs", b".js.map", b"_tlb.pas")
 # Searched in the path with a slash before it.
-_COMPONENTS = re.compile(
-    b"|".join(
-        (
-            rb"/\.idea/",
-            rb"/Pods/",
-            rb"/Carthage/Build/",
-            rb"/htmlcov/",
-            rb"/flake\.lock$",
-            rb"/MODULE\.bazel\.lock$",
-            rb"/(?:\w+\.)?esy.lock$",
-            rb"/bun\.lockb?$",
-            rb"/\.terraform\.lock\.hcl$",
-            rb"/\.pnp\..*$",
-            rb"/(?i:gradlew(?:\.bat)?)$",
-            rb"/(?i:mvnw(?:\.cmd)?)$",
-            rb"/mise(?:\.[^/]+)?\.lock$",
-            rb"/(?:Julia)?Manifest(?:-v\d+\.\d+)?\.toml$",
-            rb"/\.sqlx/query-[a-f\d]{64}\.json$",
-        )
-    ),
-    re.MULTILINE,
-)
-_ZEPHIR = re.compile(rb".\.zep\.(?:c|h|php)$", re.MULTILINE)
-_GO_VENDOR = re.compile(rb"vendor/(?:(?!-)[-0-9A-Za-z]+(?<!-)\.)+(?:com|edu|gov|in|me|net|org|fm|io)")
-_PPPORT_HEADER = re.compile(rb"ppport\.h$", re.MULTILINE)
+_COMPONENTS = rb"""(?xm)
+    /\.idea/ | /Pods/ | /Carthage/Build/ | /htmlcov/
+    | /(?:
+        flake\.lock
+        | MODULE\.bazel\.lock
+        | (?:\w+\.)?esy.lock
+        | bun\.lockb?
+        | \.terraform\.lock\.hcl
+        | \.pnp\..*
+        | (?i:gradlew(?:\.bat)?)
+        | (?i:mvnw(?:\.cmd)?)
+        | mise(?:\.[^/]+)?\.lock
+        | (?:Julia)?Manifest(?:-v\d+\.\d+)?\.toml
+        | \.sqlx/query-[a-f\d]{64}\.json
+    )$
+"""
+_GO_VENDOR = rb"vendor/(?:(?!-)[-0-9A-Za-z]+(?<!-)\.)+(?:com|edu|gov|in|me|net|org|fm|io)"
 
 
 class Content:
@@ -79,26 +71,23 @@ class Content:
 Rule = Callable[[Content], bool]
 
 
-def is_generated(path: bytes, data: bytes) -> bool:
-    """Return whether a file is generated. Linguist, too, sees only the first 128 KiB of the content."""
-    return _has_generated_path(path) or _has_generated_content(path, Content(data))
-
-
-def _has_generated_path(path: bytes) -> bool:
+def has_generated_path(path: bytes) -> bool:
+    """Return whether a file with this path is generated whatever it contains."""
     return (
         any(part in path for part in _IN_PATH)
-        or _COMPONENTS.search(b"/" + path) is not None
+        or re.search(_COMPONENTS, b"/" + path) is not None
         or path.lower().endswith(_ENDINGS_IN_ANY_CASE)
         or _extension(path) in _EXTENSIONS
-        or (b"vendor/" in path and _GO_VENDOR.search(path) is not None)
-        or (b".zep." in path and _ZEPHIR.search(path) is not None)
+        or (b"vendor/" in path and re.search(_GO_VENDOR, path) is not None)
+        or (b".zep." in path and re.search(rb"(?m).\.zep\.(?:c|h|php)$", path) is not None)
     )
 
 
-def _has_generated_content(path: bytes, content: Content) -> bool:
-    extension = _extension(path)
+def has_generated_content(path: bytes, data: bytes) -> bool:
+    """Return whether the content shows that a file is generated. `data` is at most the first 128 KiB: Linguist sees no more."""
+    extension, content = _extension(path), Content(data)
     rules = (*_RULES.get(extension, ()), *_RULES_IN_ANY_CASE.get(extension.lower(), ()))
-    return any(rule(content) for rule in rules) or (_PPPORT_HEADER.search(path) is not None and _is_ppport_header(content))
+    return any(rule(content) for rule in rules) or (path.endswith(b"ppport.h") and _is_ppport_header(content))
 
 
 def _extension(path: bytes) -> str:
@@ -109,24 +98,30 @@ def _extension(path: bytes) -> str:
 
 @dataclass(frozen=True)
 class LineRule:
-    """Applies if one of the lines contains the pattern and the file has more than a number of lines."""
+    """Applies if one of the lines contains one of the texts, or begins with it, and the file has more than a number of lines."""
 
     lines: slice
-    pattern: re.Pattern[bytes]
+    texts: tuple[bytes, ...]
+    begins: bool = False
     more_lines_than: int = 1
 
     def __call__(self, content: Content) -> bool:
-        lines = content.last_lines if (self.lines.start or 0) < 0 else content.first_lines
-        return content.line_count > self.more_lines_than and any(map(self.pattern.search, lines[self.lines]))
+        if content.line_count <= self.more_lines_than:
+            return False
+        lines = (content.last_lines if (self.lines.start or 0) < 0 else content.first_lines)[self.lines]
+        if self.begins:
+            return any(line.startswith(self.texts) for line in lines)
+        return any(text in line for line in lines for text in self.texts)
 
 
-def _line(number: int, pattern: bytes, more_lines_than: int = 1) -> LineRule:
+def _line(number: int, *texts: bytes, begins: bool = False, more_lines_than: int = 1) -> LineRule:
     """Look at one line. The first has number 0."""
-    return LineRule(slice(number, number + 1), re.compile(pattern), more_lines_than)
+    return LineRule(slice(number, number + 1), texts, begins, more_lines_than)
 
 
-def _first(count: int, pattern: bytes, more_lines_than: int = 1) -> LineRule:
-    return LineRule(slice(count), re.compile(pattern), more_lines_than)
+def _first(count: int, *texts: bytes, begins: bool = False, more_lines_than: int = 1) -> LineRule:
+    """Look at the first lines."""
+    return LineRule(slice(count), texts, begins, more_lines_than)
 
 
 def _is_minified(content: Content) -> bool:
@@ -134,32 +129,26 @@ def _is_minified(content: Content) -> bool:
     return count > 0 and (len(content.data) - (count - 1)) // count > 110
 
 
-_SOURCE_MAP = re.compile(rb"^/[*/][#@] source(?:Mapping)?URL|sourceURL=")
-
-
 def _has_source_map(content: Content) -> bool:
-    return any(map(_SOURCE_MAP.search, content.last_lines))
+    return any(re.search(rb"^/[*/][#@] source(?:Mapping)?URL|sourceURL=", line) for line in content.last_lines)
 
 
-_COFFEESCRIPT_VARIABLES = re.compile(rb"_fn|_i|_len|_ref|_results")
-_COFFEESCRIPT_FUNCTIONS = re.compile(rb"__bind|__extends|__hasProp|__indexOf|__slice")
+def _is_source_map(content: Content) -> bool:
+    return any(re.match(rb'\{"version":\d+,|/\*\* Begin line maps\. \*\*/\{', line) for line in content.first_lines[:1])
 
 
 def _is_compiled_coffeescript(content: Content) -> bool:
     if content.first_lines[:1] != [b"(function() {"] or not content.data.endswith(b"\n}).call(this);\n"):
         return False
     lines = [line for line in content.data.split(b"\n") if b"var " in line]
-    variables = sum(len(_COFFEESCRIPT_VARIABLES.findall(line)) for line in lines)
-    functions = sum(len(_COFFEESCRIPT_FUNCTIONS.findall(line)) for line in lines)
+    variables = sum(len(re.findall(rb"_fn|_i|_len|_ref|_results", line)) for line in lines)
+    functions = sum(len(re.findall(rb"__bind|__extends|__hasProp|__indexOf|__slice", line)) for line in lines)
     return variables + 3 * functions >= 3
-
-
-_PEG_PARSER = re.compile(rb"(?:[^/]|/[^*])*/\*(?:[^*]|\*[^/])*Generated by PEG.js")
 
 
 def _is_peg_parser(content: Content) -> bool:
     text = b"".join(content.first_lines[:5])
-    return b"Generated by PEG" in text and _PEG_PARSER.match(text) is not None
+    return b"Generated by PEG" in text and re.match(rb"(?:[^/]|/[^*])*/\*(?:[^*]|\*[^/])*Generated by PEG.js", text) is not None
 
 
 def _is_net_documentation(content: Content) -> bool:
@@ -167,19 +156,14 @@ def _is_net_documentation(content: Content) -> bool:
     return content.line_count > 3 and b"<doc>" in lines[1] and b"<assembly>" in lines[2] and b"</doc>" in content.last_lines[-2]
 
 
-_POSTSCRIPT_FONT = re.compile(rb"^[^\S\n]*(?:currentfile eexec\s+|/sfnts\s+\[\s<)", re.MULTILINE)
-_POSTSCRIPT_CREATOR = re.compile(
-    rb"[0-9]|draw|mpage|ImageMagick|inkscape|MATLAB|PCBNEW|pnmtops|\(Unknown\)|Serif Affinity|Filterimage -tops"
-)
-
-
 def _is_generated_postscript(content: Content) -> bool:
-    if _POSTSCRIPT_FONT.search(content.data):
+    if re.search(rb"\n[^\S\n]*(?:currentfile eexec\s+|/sfnts\s+\[\s<)", b"\n" + content.data):
         return True
     creator = next((line for line in content.first_lines[:10] if line.startswith(b"%%Creator: ")), None)
     if creator is None:
         return False
-    if _POSTSCRIPT_CREATOR.search(creator):
+    tools = rb"draw|mpage|ImageMagick|inkscape|MATLAB|PCBNEW|pnmtops|\(Unknown\)|Serif Affinity|Filterimage -tops"
+    if re.search(rb"[0-9]|" + tools, creator):
         return True
     return b"EAGLE" in creator and any(line.startswith(b"%%Title: EAGLE Drawing ") for line in content.first_lines[:5])
 
@@ -197,12 +181,23 @@ def _is_ppport_header(content: Content) -> bool:
     return content.line_count > 10 and b"Automatically created by Devel::PPPort" in content.first_lines[8]
 
 
-_GAME_MAKER_BEGIN, _GAME_MAKER_VERSION = re.compile(rb"\s*[{\[]"), re.compile(rb"\d\.\d\.\d.+\|\{")
+def _is_generated_dart(content: Content) -> bool:
+    lines = content.first_lines[:3]
+    return content.line_count > 1 and any(re.search(rb"(?i)generated code\W{2,3}do not modify", line) for line in lines)
 
 
 def _is_game_maker_metadata(content: Content) -> bool:
-    begin = b"".join(content.first_lines[:3])
-    return content.line_count > 3 and bool(_GAME_MAKER_BEGIN.match(begin) or _GAME_MAKER_VERSION.match(content.first_lines[0]))
+    begin = b"".join(content.first_lines[:3]).lstrip()
+    return content.line_count > 3 and (
+        begin.startswith((b"{", b"[")) or re.match(rb"\d\.\d\.\d.+\|\{", content.first_lines[0]) is not None
+    )
+
+
+def _is_gimp_image(content: Content) -> bool:
+    """Return whether GIMP exported an image as C source or header."""
+    source = rb"/\* GIMP [a-zA-Z0-9\- ]+ C-Source image dump \(.+?\.c\) \*/"
+    header = rb"/\*  GIMP header image file format \([a-zA-Z0-9\- ]+\): .+?\.h  \*/"
+    return any(re.match(pattern, line) for line in content.first_lines[:1] for pattern in (source, header))
 
 
 def _is_sorbet_interface(content: Content) -> bool:
@@ -215,33 +210,28 @@ def _is_sorbet_interface(content: Content) -> bool:
     )
 
 
-_PKGDOWN, _DOXYGEN = (
-    b"<!-- Generated by pkgdown: do not edit by hand -->",
-    re.compile(rb"(?i)<!--\s+Generated by Doxygen\s+[.0-9]+\s*-->"),
-)
-_META = re.compile(rb"(?i)<meta(\s+[^>]++)>")
-_META_ATTRIBUTE = re.compile(rb"""(?i)(?:^|(?<=\s))(name|content|value)\s*=\s*("[^"]+"|'[^']+'|[^\s"']+)""")
-_HTML_GENERATOR = re.compile(rb"(?i)(org\s+mode|j?latex2html|groff|makeinfo|texi2html|ronn)\b")
-
-
 def _is_generated_html(content: Content) -> bool:
     lines = content.first_lines
     if content.line_count < 2:
         return False
-    if any(_PKGDOWN in line for line in lines[:2]) or any(map(_DOXYGEN.search, lines[:31])):
+    if any(b"<!-- Generated by pkgdown: do not edit by hand -->" in line for line in lines[:2]):
         return True
     if content.line_count > 2 and lines[2].startswith(b"<!-- This is an automatically generated file."):
         return True
-    return any(_names_generator(meta) for meta in _META.findall(b" ".join(lines[:31])))
+    if any(re.search(rb"(?i)<!--\s+Generated by Doxygen\s+[.0-9]+\s*-->", line) for line in lines[:31]):
+        return True
+    return any(_names_generator(meta) for meta in re.findall(rb"(?i)<meta(\s+[^>]++)>", b" ".join(lines[:31])))
 
 
 def _names_generator(meta: bytes) -> bool:
     """Return whether the attributes of a `meta` element say that a tool made the page."""
-    pairs = _META_ATTRIBUTE.findall(meta.removesuffix(b"/").strip())
+    attribute = rb"""(?i)(?:^|(?<=\s))(name|content|value)\s*=\s*("[^"]+"|'[^']+'|[^\s"']+)"""
+    pairs = re.findall(attribute, meta.removesuffix(b"/").strip())
     attributes = {name.lower(): re.sub(rb"\A[\"']|[\"']\Z", b"", value) for name, value in pairs}
     if attributes.get(b"name", b"").lower() != b"generator":
         return False
-    return any(_HTML_GENERATOR.match(attributes.get(name, b"")) for name in (b"content", b"value"))
+    tools = rb"(?i)(?:org\s+mode|j?latex2html|groff|makeinfo|texi2html|ronn)\b"
+    return any(re.match(tools, attributes.get(name, b"")) for name in (b"content", b"value"))
 
 
 def _by_extension(rules: Iterable[tuple[str, Rule]]) -> dict[str, Sequence[Rule]]:
@@ -254,45 +244,44 @@ def _by_extension(rules: Iterable[tuple[str, Rule]]) -> dict[str, Sequence[Rule]
 
 _RULES = _by_extension(
     (
-        (".js", _line(0, rb"^// Generated by ", 0)),
+        (".js", _line(0, b"// Generated by ", begins=True, more_lines_than=0)),
         (".js", _is_compiled_coffeescript),
         (".js", _is_peg_parser),
-        (".js", _line(5, rb"GENERATED CODE -- DO NOT EDIT!", 6)),
-        (".js", _line(0, rb"^/\* (?:parser generated by jison|generated by jison-lex) ")),
-        (".ts", _line(0, rb"Code generated by protoc-gen-ts_proto\. DO NOT EDIT\.", 4)),
+        (".js", _line(5, b"GENERATED CODE -- DO NOT EDIT!", more_lines_than=6)),
+        (".js", _line(0, b"/* parser generated by jison ", b"/* generated by jison-lex ", begins=True)),
+        (".ts", _line(0, b"Code generated by protoc-gen-ts_proto. DO NOT EDIT.", more_lines_than=4)),
         (".ps .eps .pfa", _is_generated_postscript),
-        (".c .cpp", _line(0, rb"Generated by Cython")),
-        (".go", _first(40, rb"^// Code generated .*")),
-        (".proto", _first(20, rb"This file was autogenerated by go-to-protobuf")),
-        (".py .java .h .cc .cpp .m .rb .php", _first(3, rb"Generated by the protocol buffer compiler\.  DO NOT EDIT!")),
-        (".rb .py .go .js .m .java .h .cc .cpp .php", _first(6, rb"Autogenerated by Thrift Compiler", 0)),
+        (".c .cpp", _line(0, b"Generated by Cython")),
+        (".go", _first(40, b"// Code generated ", begins=True)),
+        (".proto", _first(20, b"This file was autogenerated by go-to-protobuf")),
+        (".py .java .h .cc .cpp .m .rb .php", _first(3, b"Generated by the protocol buffer compiler.  DO NOT EDIT!")),
+        (".rb .py .go .js .m .java .h .cc .cpp .php", _first(6, b"Autogenerated by Thrift Compiler", more_lines_than=0)),
         (".h", _is_jni_header),
-        (".yml", _line(-2, rb"recorded_with: VCR", 2)),
-        (".g", _line(1, rb"generated by Xtest", 2)),
-        (".mod", _line(0, rb"PCBNEW-LibModule-V|GFORTRAN module version '")),
-        (".meta", _line(0, rb"fileFormatVersion: ")),
-        (".rb", _line(2, rb"^# This file is automatically generated by Racc", 2)),
-        (".java", _line(0, rb"^/\* The following code was generated by JFlex ")),
-        (".java", _line(0, rb"^// This is a generated file\. Not intended for manual editing\.")),
-        (".Rd", _line(0, rb"% Generated by roxygen2: do not edit by hand")),
-        (".cpp .hpp .h .cc", _line(0, rb"^// Generated by the gRPC")),
-        (".dart", _first(3, rb"(?i)generated code\W{2,3}do not modify")),
+        (".yml", _line(-2, b"recorded_with: VCR", more_lines_than=2)),
+        (".g", _line(1, b"generated by Xtest", more_lines_than=2)),
+        (".mod", _line(0, b"PCBNEW-LibModule-V", b"GFORTRAN module version '")),
+        (".meta", _line(0, b"fileFormatVersion: ")),
+        (".rb", _line(2, b"# This file is automatically generated by Racc", begins=True, more_lines_than=2)),
+        (".java", _line(0, b"/* The following code was generated by JFlex ", begins=True)),
+        (".java", _line(0, b"// This is a generated file. Not intended for manual editing.", begins=True)),
+        (".Rd", _line(0, b"% Generated by roxygen2: do not edit by hand")),
+        (".cpp .hpp .h .cc", _line(0, b"// Generated by the gRPC", begins=True)),
+        (".dart", _is_generated_dart),
         (".yy .yyp", _is_game_maker_metadata),
-        (".c .h", _line(0, rb"^/\* GIMP [a-zA-Z0-9\- ]+ C-Source image dump \(.+?\.c\) \*/", 0)),
-        (".c .h", _line(0, rb"^/\*  GIMP header image file format \([a-zA-Z0-9\- ]+\): .+?\.h  \*/", 0)),
-        (".js .py .lua .cpp .h .java .cs .php", _first(3, rb"Generated by Haxe", 0)),
+        (".c .h", _is_gimp_image),
+        (".js .py .lua .cpp .h .java .cs .php", _first(3, b"Generated by Haxe", more_lines_than=0)),
     )
 )
 _RULES_IN_ANY_CASE = _by_extension(
     (
         (".js .css", _is_minified),
         (".js .css", _has_source_map),
-        (".map", _line(0, rb'^(?:\{"version":\d+,|/\*\* Begin line maps\. \*\*/\{)', 0)),
+        (".map", _is_source_map),
         (".xml", _is_net_documentation),
         (".html .htm .xhtml", _is_generated_html),
-        (".dsp", _first(3, rb"# Microsoft Developer Studio Generated Build File", 0)),
-        (".java", _first(2, rb"This file is generated by jOOQ\.", 0)),
+        (".dsp", _first(3, b"# Microsoft Developer Studio Generated Build File", more_lines_than=0)),
+        (".java", _first(2, b"This file is generated by jOOQ.", more_lines_than=0)),
         (".rbi", _is_sorbet_interface),
-        (".frm", _line(0, rb"TYPE=VIEW", 0)),
+        (".frm", _line(0, b"TYPE=VIEW", more_lines_than=0)),
     )
 )

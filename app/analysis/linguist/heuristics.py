@@ -22,14 +22,23 @@ def rules_by_extension() -> dict[str, list[Rule]]:
     return found
 
 
-def candidates(extension: str, content: bytes) -> list[str]:
+def matching_languages(extension: str, content: bytes) -> list[str]:
     """Return the languages of the first rule that applies to the content, or an empty list."""
     text = Text(content[:MAX_BYTES])
     for number, rule in enumerate(rules_by_extension().get(extension, ())):
         if _condition(extension, number)(text):
-            languages = rule["language"]
-            return languages if isinstance(languages, list) else [languages]
+            return _languages(rule)
     return []
+
+
+def described_languages(extension: str) -> set[str]:
+    """Return the languages that have rules for the extension."""
+    return {language for rule in rules_by_extension().get(extension, ()) for language in _languages(rule)}
+
+
+def _languages(rule: Rule) -> list[str]:
+    languages = rule["language"]
+    return languages if isinstance(languages, list) else [languages]
 
 
 @cache

@@ -4,7 +4,6 @@ import re
 from functools import cache
 
 from app.analysis.linguist.data import load
-from app.analysis.linguist.patterns import translate
 
 MAX_BYTES = 4096  # of a path that are compared
 
@@ -26,19 +25,25 @@ def is_documentation(path: bytes) -> bool:
 
 
 def _matches(name: str, path: bytes) -> bool:
+    at_root, at_slash, elsewhere = _patterns(name)
     path = b"/" + path[:MAX_BYTES]
-    return any(pattern.search(path) for pattern in _patterns(name))
+    return at_root.match(path) is not None or at_slash.search(path) is not None or elsewhere.search(path) is not None
 
 
 @cache
-def _patterns(name: str) -> list[re.Pattern[bytes]]:
+def _patterns(name: str) -> tuple[re.Pattern[bytes], ...]:
     """Return a pattern for the root, one that begins with a slash, which is found quickly, and one for the rest."""
     at_root, at_slash, elsewhere = [], [], []
-    for pattern in (translate(pattern) for pattern in load(name) if pattern != _NOT_VENDORED):
+    for pattern in load(name):
+        if pattern == _NOT_VENDORED:
+            continue
         if pattern.startswith("^"):
-            at_root.append(rf"\A/{pattern[1:]}")
+            at_root.append(f"/{pattern[1:]}")
         elif _BEGIN_OF_COMPONENT.match(pattern):
             at_slash.append(_BEGIN_OF_COMPONENT.sub("/", pattern, count=1))
         else:
             elsewhere.append(_LEADING_WILDCARD.sub("", pattern, count=1) if _LEADING_WILDCARD.match(pattern) else pattern)
-    return [re.compile("|".join(patterns).encode(), re.MULTILINE) for patterns in (at_root, at_slash, elsewhere) if patterns]
+    nothing = r"(?!)"
+    return tuple(
+        re.compile("|".join(patterns or [nothing]).encode(), re.MULTILINE) for patterns in (at_root, at_slash, elsewhere)
+    )

@@ -2,8 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from types import FrameType
 
 
@@ -11,19 +10,26 @@ class TimeLimitExceeded(Exception):
     """The block took more processor time than it may."""
 
 
-@contextmanager
-def cpu_time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeLimitExceeded in the block after so many seconds of processor time. Only the main thread can be interrupted."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGVTALRM, _on_signal)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, previous)
+class CpuTimeLimit:
+    """Raises TimeLimitExceeded in the block after so many seconds of processor time. Only the main thread can be interrupted."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._is_possible = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self) -> None:
+        if self._is_possible:
+            _install_handler()
+            signal.setitimer(signal.ITIMER_VIRTUAL, self._seconds)
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_possible:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+@cache
+def _install_handler() -> None:
+    signal.signal(signal.SIGVTALRM, _on_signal)
 
 
 def _on_signal(_number: int, _frame: FrameType | None) -> None:
