@@ -58,9 +58,11 @@ from app.repositories import commands as repositories_commands
 from app.repositories import sockets as repositories_sockets
 from app.repositories import views as repositories_views
 from app.repositories.service import Repositories
+from app.repositories.sharing import Sharing
 from app.server.lifecycle import Lifecycle
 from app.sessions.interface import SessionInterface
 from app.sessions.key_usage import KeyUsage
+from app.web import shared
 from app.web import views as web_views
 
 
@@ -92,6 +94,7 @@ class Services:
     notifications: Notifications
     job_queues: JobQueues
     repositories: Repositories
+    sharing: Sharing
 
 
 def build(config: Config) -> Flask:
@@ -160,6 +163,7 @@ def create_services(config: Config, parts: Infrastructure) -> Services:
         notifications=notifications,
         job_queues=queues,
         repositories=repositories,
+        sharing=Sharing(database),
     )
 
 
@@ -185,6 +189,7 @@ def create_flask(config: Config, parts: Infrastructure, services: Services) -> F
         notifications_of_commands=Notifications(parts.database, parts.adapters.publish_from_command),
         probes=parts.probes,
         repositories=services.repositories,
+        sharing=services.sharing,
     )
     app.url_map.converters["id"] = IdConverter
     app.session_interface = SessionInterface(
@@ -208,6 +213,7 @@ def register_views(app: Flask, config: Config) -> None:
     app.register_blueprint(notifications_views.blueprint)
     app.register_blueprint(repositories_views.blueprint)
     app.register_blueprint(web_views.blueprint)
+    app.register_blueprint(shared.blueprint)
 
 
 def register_commands(app: Flask) -> None:

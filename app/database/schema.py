@@ -125,6 +125,8 @@ follows = Table(
     Column("created_at", UtcDateTime, nullable=False),
     # The types of notifications that are on and off for this follower, null for the user's default.
     Column("subscription", JSON(none_as_null=True)),
+    # The secret part of the link under which this follower shares the report, null if they do not share it.
+    Column("share_key", String(32), unique=True, index=True),
 )
 analyses = Table(
     "analyses",

@@ -240,10 +240,10 @@ def list_followed(connection: Connection, user_id: int, repository_ids: Iterable
     ]
 
 
-def history(connection: Connection, repository_id: int) -> list[PastAnalysis]:
-    """Return the successful analyses of a repository, newest first."""
+def history(connection: Connection, repository_id: int, limit: int = KEPT_ANALYSES) -> list[PastAnalysis]:
+    """Return the last successful analyses of a repository, newest first."""
     succeeded = select(*_PAST_ANALYSIS).where(analyses.c.repository_id == repository_id, analyses.c.status == SUCCEEDED)
-    return [_past_analysis(row) for row in connection.execute(succeeded.order_by(analyses.c.id.desc()).limit(KEPT_ANALYSES))]
+    return [_past_analysis(row) for row in connection.execute(succeeded.order_by(analyses.c.id.desc()).limit(limit))]
 
 
 def cancel(connection: Connection, analysis_id: int) -> bool:

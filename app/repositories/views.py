@@ -5,11 +5,13 @@ from typing import Any
 from flask import Blueprint, Response
 from pydantic import BaseModel, Field
 
-from app.auth.guards import login_required, require_user
+from app.auth.guards import log_action, login_required, require_user
 from app.core.extensions import extension
 from app.core.timestamps import iso
+from app.http.addresses import public_address
 from app.http.api import Body, Query, json_response, no_content, operation
 from app.repositories.service import Analysis, FollowedRepository, Repositories, Repository
+from app.repositories.sharing import Sharing
 
 blueprint = Blueprint("repositories", __name__, url_prefix="/api")
 
@@ -103,6 +105,10 @@ class RepositorySubscriptionBody(Body):
     inherited: bool = Field(False, description="Return to your default, unless one of the types differs from it.")
 
 
+class ShareView(BaseModel):
+    url: str
+
+
 class ComparisonView(BaseModel):
     repositories: list[RepositoryReportView]
 
@@ -174,6 +180,25 @@ def subscribe(repository_id: int, body: RepositorySubscriptionBody) -> Response:
     return json_response(RepositorySubscriptionView(**vars(chosen)))
 
 
+@blueprint.put("/repositories/<id:repository_id>/share")
+@operation("Share a report under a link for everyone", returns={200: ShareView}, errors=(401, 404))
+@login_required
+def share(repository_id: int) -> Response:
+    """The link shows the report; with `.json` the report as JSON, and with `/badge.svg` a badge."""
+    key = sharing().share(require_user().id, repository_id)
+    log_action("share.created", repository=repository_id)
+    return json_response(ShareView(url=public_address("shared.report", key=key)))
+
+
+@blueprint.delete("/repositories/<id:repository_id>/share")
+@operation("End the link under which you share a report", returns={204: None}, errors=(401, 404))
+@login_required
+def stop_sharing(repository_id: int) -> Response:
+    sharing().stop(require_user().id, repository_id)
+    log_action("share.ended", repository=repository_id)
+    return no_content()
+
+
 @blueprint.post("/repositories/<id:repository_id>/analyses")
 @operation("Analyse a repository again", returns={202: StartedAnalysisView}, errors=(401, 404, 429))
 @login_required
@@ -198,6 +223,10 @@ def cancel(analysis_id: int) -> Response:
 
 def service() -> Repositories:
     return extension(Repositories, "repositories")
+
+
+def sharing() -> Sharing:
+    return extension(Sharing, "sharing")
 
 
 def _repository(repository: Repository) -> RepositoryView:

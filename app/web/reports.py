@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from app.analysis import scores, verdict
 from app.repositories.service import FIRST_FORMULA_VERSION, PastAnalysis
 from app.web import charts
 
@@ -139,6 +140,11 @@ def formula_version(report: Report) -> int:
 def area_scores(scores: Scores | None) -> list[int | None]:
     """Return the scores in the order of the radar chart's spokes."""
     return [(scores or {}).get(area) for area in AREAS]
+
+
+def overall_band(past: PastAnalysis | None) -> str | None:
+    """Return the band of the overall score of an analysis. Bands belong to the current formulas."""
+    return verdict.band(past.scores.get("overall")) if past and past.formula_version == scores.FORMULA_VERSION else None
 
 
 def bands(report: Report) -> dict[str, str | None]:

@@ -8,14 +8,16 @@ from flask import Response as FlaskResponse
 from flask import current_app, json, redirect, request, url_for
 from werkzeug import Response
 
-from app.analysis import scores, verdict
+from app.analysis import verdict
 from app.analytics import tracking
 from app.analytics.catalogue import REPORT_VIEWED
-from app.auth.guards import current_user, require_user
+from app.auth.guards import current_user, log_action, require_user
 from app.core.errors import NotFound, Problem
 from app.core.extensions import extension
+from app.http.addresses import public_address
 from app.notifications.service import TYPES
 from app.repositories.service import MAX_COMPARED, FollowedRepository, Repositories
+from app.repositories.sharing import Sharing
 from app.web import comparison, forms, reports
 from app.web.pages import SEE_OTHER, blueprint, current_notice, inbox, mark_opened, render, sign_in_required
 
@@ -96,6 +98,22 @@ def subscribe_to_repository(repository_id: int) -> Response:
     return _redirect_to(repository_id, done="subscription")
 
 
+@blueprint.post(f"{repository_route}/share")
+@sign_in_required
+def share(repository_id: int) -> Response:
+    sharing().share(require_user().id, repository_id)
+    log_action("share.created", repository=repository_id)
+    return _redirect_to(repository_id, anchor="sharing")
+
+
+@blueprint.post(f"{repository_route}/share/stop")
+@sign_in_required
+def stop_sharing(repository_id: int) -> Response:
+    sharing().stop(require_user().id, repository_id)
+    log_action("share.ended", repository=repository_id)
+    return _redirect_to(repository_id, done="unshared")
+
+
 @blueprint.get(f"{repository_route}/report.json")
 @sign_in_required
 def export(repository_id: int) -> Response:
@@ -134,6 +152,10 @@ def compare() -> Response:
     )
 
 
+def sharing() -> Sharing:
+    return extension(Sharing, "sharing")
+
+
 def repositories() -> Repositories:
     return extension(Repositories, "repositories")
 
@@ -151,7 +173,7 @@ def _render_list(problem: Problem | None = None, url: str = "", **context: Any) 
         order=order,
         orders=ORDERS,
         in_progress=IN_PROGRESS,
-        band=_band,
+        band=reports.overall_band,
         local_allowed=bool(current_app.config["REPORADAR"].repository_roots),
         **context,
     )
@@ -167,11 +189,18 @@ def _render_report(repository_id: int, problem: Problem | None = None, **context
         "repository.html",
         problem,
         entry=entry,
+        shared=_shared(repository_id),
         subscription=repositories().subscription(require_user().id, repository_id),
         notification_types=TYPES,
         in_progress=IN_PROGRESS,
         **context,
     )
+
+
+def _shared(repository_id: int) -> dict[str, str] | None:
+    """Return the address and the path of the user's link to a report, or None if they do not share it."""
+    key = sharing().key_of(require_user().id, repository_id)
+    return {"address": public_address("shared.report", key=key), "path": url_for("shared.report", key=key)} if key else None
 
 
 def search_and_sort(entries: Sequence[FollowedRepository], search: str, order: str) -> list[FollowedRepository]:
@@ -181,15 +210,10 @@ def search_and_sort(entries: Sequence[FollowedRepository], search: str, order: s
     return sorted(found, key=SORT_KEYS.get(order, SORT_KEYS["added"]))
 
 
-def _band(entry: FollowedRepository) -> str | None:
-    """Return the band of the overall score. Bands belong to the current formulas."""
-    return verdict.band(entry.scores["overall"]) if entry.scores and entry.formula_version == scores.FORMULA_VERSION else None
-
-
 def _overall(entry: FollowedRepository) -> int:
     overall = (entry.scores or {}).get("overall")
     return -1 if overall is None else overall
 
 
-def _redirect_to(repository_id: int, done: str | None = None) -> Response:
-    return redirect(url_for("web.repository", repository_id=repository_id, done=done), SEE_OTHER)
+def _redirect_to(repository_id: int, done: str | None = None, anchor: str | None = None) -> Response:
+    return redirect(url_for("web.repository", repository_id=repository_id, done=done, _anchor=anchor), SEE_OTHER)
