@@ -13,10 +13,9 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from ipaddress import IPv6Address
@@ -92,19 +91,18 @@ def fetch(
 
 
 def _fetch_remote(transfer: _Transfer, until: datetime | None) -> git.GitRepository:
-    """Fetch the history without the contents of files, and then those at HEAD.
+    """Fetch the history without the contents of files, and then the files at HEAD.
 
-    A server that has no filters sends everything at first. One that does not send single objects is asked for everything.
+    A server that has no filters sends everything at first. One that does not send a single commit is asked for everything.
     """
     repository = transfer.clone("--filter=blob:none")
     if until:
         rewind(repository, until)
+    head = find_head(repository)
+    if head is None or _has_files(repository, head):
+        return repository
     try:
-        with tempfile.TemporaryFile(dir=transfer.folder) as missing:
-            if _write_missing_files(repository, missing):
-                missing.seek(0)
-                transfer.fetch_objects(missing)
-                return repository
+        transfer.fetch_files(repository, head)
     except git.GitError:
         repository = transfer.clone()
         if until:
@@ -112,29 +110,11 @@ def _fetch_remote(transfer: _Transfer, until: datetime | None) -> git.GitReposit
     return repository
 
 
-def _write_missing_files(repository: git.GitRepository, target: IO[bytes]) -> int:
-    """Write the IDs of the contents of files at HEAD that are missing, one a line, and return their number."""
-    head = find_head(repository)
-    if head is None:
-        return 0
-    found = 0
-    with repository.stream("cat-file", "--batch-check=%(objectname)", input=_files(repository, head)) as output:
-        for line in output:
-            name, _, problem = line.partition(b" ")
-            if problem:
-                found += 1
-                target.write(name + b"\n")
-    return found
-
-
-def _files(repository: git.GitRepository, head: str) -> Iterator[bytes]:
-    seen: set[bytes] = set()
-    for line in repository.records("ls-tree", "-r", "--format=%(objecttype) %(objectname)", head, end=b"\n"):
-        kind, _, name = line.partition(b" ")
-        binary = bytes.fromhex(name.decode())
-        if kind == b"blob" and binary not in seen:
-            seen.add(binary)
-            yield name + b"\n"
+def _has_files(repository: git.GitRepository, head: str) -> bool:
+    entries = repository.records("ls-tree", "-r", "--format=%(objecttype) %(objectname)", head, end=b"\n")
+    names = (entry.removeprefix(b"blob ") + b"\n" for entry in entries if entry.startswith(b"blob "))
+    with repository.stream("cat-file", "--batch-check=%(objectname)", input=names) as output:
+        return not any(line.endswith(b" missing\n") for line in output)
 
 
 def _open_local(repository: LocalRepository, folder: Path, max_bytes: int) -> git.GitRepository:
@@ -233,15 +213,25 @@ class _Transfer:
         repository.output("config", "--remove-section", "remote.origin")
         return repository
 
-    def fetch_objects(self, names: IO[bytes]) -> None:
-        """Fetch single objects. `names` is a file of their IDs, one a line."""
-        options = ("-c", "fetch.negotiationAlgorithm=noop", f"--git-dir={self._path}")  # it would offer what is there
-        arguments = ("--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--progress", "--stdin", "--", self._url)
-        self._run(*options, "fetch", *arguments, begin=0.8, end=1, input=names)
+    def fetch_files(self, repository: git.GitRepository, commit: str) -> None:
+        """Fetch the files of a commit: as a clone of this single commit, whose packs become packs of the repository.
 
-    def _run(self, *arguments: str, begin: float, end: float, input: IO[bytes] | None = None) -> None:
+        That is one request. To ask for each file by its ID would take git very long if there are many.
+        """
+        single = self.folder / "single"
+        object_format = repository.output("rev-parse", "--show-object-format").decode().strip()
+        git.run("init", "--quiet", "--bare", "--template=", f"--object-format={object_format}", str(single))
+        options = ("--depth=1", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--progress")
+        try:
+            self._run(f"--git-dir={single}", "fetch", *options, "--", self._url, commit, begin=0.8, end=1)
+            for pack in (single / "objects" / "pack").iterdir():
+                pack.rename(repository.path / "objects" / "pack" / pack.name)
+        finally:
+            shutil.rmtree(single)
+
+    def _run(self, *arguments: str, begin: float, end: float) -> None:
         """Run git. It makes the progress from `begin` to `end`."""
-        with git.popen(["git", *self._pinned, *arguments], self._variables, input or subprocess.DEVNULL) as process:
+        with git.popen(["git", *self._pinned, *arguments], self._variables) as process:
             assert process.stderr is not None
             reader = _StderrReader(process.stderr, lambda done, step: self._progress(begin + (end - begin) * done, step))
             try:
@@ -265,7 +255,7 @@ class _Transfer:
         self._refuse_too_large()
 
     def _refuse_too_large(self) -> None:
-        if disk_usage_bytes(self._path) > self._max_bytes:
+        if disk_usage_bytes(self.folder) > self._max_bytes:
             raise too_large(self._max_bytes)
 
 

@@ -136,7 +136,11 @@ SHAPES = [plain, sha256, empty, detached, headless, tag_outside_of_branches, hea
 @pytest.mark.parametrize("shape", SHAPES)
 def test_clone_equals_the_remote_repository(shape: Callable[[Path], None], server: GitServer, fetch: Fetch) -> None:
     shape(server.folder / "it.git")
-    assert visible(fetch(server.url("it.git"))) == visible(server.folder / "it.git")
+    git(server.folder / "it.git", "config", "uploadpack.allowFilter", "true")
+    repository = fetch(server.url("it.git"))
+    found = visible(repository)
+    assert found == visible(server.folder / "it.git")
+    assert "tree" not in found or not missing(repository, "HEAD")
 
 
 @pytest.mark.parametrize("shape", [plain, empty, detached, head_elsewhere, headless])
@@ -144,6 +148,7 @@ def test_clone_over_protocol_version_0(shape: Callable[[Path], None], server: Gi
     shape(server.folder / "it.git")
     if shape is headless:
         git(server.folder / "it.git", "branch", "master", "main")
+    git(server.folder / "it.git", "config", "uploadpack.allowFilter", "true")
     server.answers["/it"] = git_server.as_of_old
     assert visible(fetch(server.url("it.git"))) == visible(server.folder / "it.git")
 
@@ -254,9 +259,13 @@ def test_report_without_old_files_is_the_same(until: datetime | None, filtering:
     assert (reports[0]["commits"], reports[0]["releases"]["latest"]) == ((17, "v1.0") if until else (21, "v2.0"))
 
 
-def test_server_that_sends_no_single_files_is_asked_for_everything(filtering: Path, server: GitServer, fetch: Fetch) -> None:
-    """In version 0 of the protocol, a server with filters need not allow requests for any object."""
-    server.answers["/it"] = git_server.as_of_old
+def test_server_that_sends_no_single_commit_is_asked_for_everything(filtering: Path, server: GitServer, fetch: Fetch) -> None:
+    def refuse_depth(handler: git_server.Handler) -> None:
+        if len(server.requests) == 6:
+            return handler.reply(500)
+        return git_server.serve(handler)
+
+    server.answers["/it"] = refuse_depth
     repository = fetch(server.url("it"))
     assert missing(repository, "HEAD") == missing(repository, "HEAD~5") == set()
     assert visible(repository) == visible(filtering)
@@ -267,8 +276,9 @@ def test_very_many_files(server: GitServer, fetch: Fetch) -> None:
     path = build(server.folder / "it.git", [Commit(1, files={b"%d/%d" % (n % 300, n): b"%d" % n for n in range(number)})])
     git(path, "config", "uploadpack.allowFilter", "true")
     repository = fetch(server.url("it"))
-    assert len(server.requests) <= 4 + 3
+    assert len(server.requests) == 4 + 2
     assert not missing(repository, "HEAD")
+    assert sorted(path.name for path in repository.path.parent.iterdir()) == ["gitconfig", "repository"]
 
 
 def test_files_at_head_are_limited_in_size(filtering: Path, server: GitServer, tmp_path: Path) -> None:
