@@ -62,7 +62,7 @@ from app.repositories.sharing import Sharing
 from app.server.lifecycle import Lifecycle
 from app.sessions.interface import SessionInterface
 from app.sessions.key_usage import KeyUsage
-from app.web import shared
+from app.web import pages, shared
 from app.web import views as web_views
 
 
@@ -199,7 +199,7 @@ def create_flask(config: Config, parts: Infrastructure, services: Services) -> F
 
 
 def register_views(app: Flask, config: Config) -> None:
-    errors.init_app(app)
+    errors.init_app(app, pages.error_page_context)
     guards.init_app(app)
     security.init_app(app, config)
     ranges.init_app(app)

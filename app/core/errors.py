@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, json, render_template, request
+from flask import Flask, Response, current_app, json, render_template, request
 from flask.globals import request_ctx
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, InternalServerError
@@ -90,7 +91,9 @@ def cause_of(error: BaseException) -> str:
     return str(getattr(cause, "orig", cause) or "").partition("\n")[0]
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Flask, page_context: Callable[[Problem], dict[str, Any]]) -> None:
+    """Render errors. `page_context` returns what else an error page shows; it must not raise."""
+    app.extensions["error_page_context"] = page_context
     app.register_error_handler(Problem, _problem)
     app.register_error_handler(HTTPException, _http_exception)
     app.register_error_handler(ParseException, _malformed_body)
@@ -133,7 +136,8 @@ def _render(problem: Problem) -> Response:
         if problem.status == 401:
             response.headers["WWW-Authenticate"] = CHALLENGE
     else:
-        page = render_template("error.html", problem=problem, title=title, request_id=logs.request_id.get())
+        context = current_app.extensions["error_page_context"](problem)
+        page = render_template("error.html", problem=problem, title=title, request_id=logs.request_id.get(), **context)
         response = Response(page, problem.status, content_type="text/html; charset=utf-8")
     response.headers.update(problem.headers)
     return response

@@ -139,6 +139,16 @@ def render_without_session(template: str, problem: Problem | None = None, **cont
     return response
 
 
+def error_page_context(problem: Problem) -> dict[str, Any]:
+    """Return the context of the navigation, or nothing if it cannot be shown because a store is unavailable."""
+    if problem.status >= 500:
+        return {}
+    try:
+        return {"inbox": inbox(), "user": current_user(), "has_navigation": True}
+    except Problem:
+        return {}
+
+
 def current_notice() -> str | None:
     return NOTICES.get(request.args.get("done", ""))
 

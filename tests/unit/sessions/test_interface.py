@@ -62,7 +62,7 @@ class Site:
             app, config.load(settings), self.store, self.encryption, self.signing, lambda: self.refresh_keys()
         )
         app.session_interface = self.interface
-        errors.init_app(app)
+        errors.init_app(app, lambda _: {})
         app.add_url_rule("/api/view", view_func=lambda: jsonify(self.view()))
         self.client = app.test_client()
 

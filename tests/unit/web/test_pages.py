@@ -1,0 +1,57 @@
+"""Pages of errors keep the navigation."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from app.core.errors import Unavailable
+from app.web import pages
+
+ACCOUNT = {"email": "ada@example.org", "password": "correct horse battery"}
+NAVIGATION = '<nav aria-label="Main">'
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/nothing", 404), ("/repositories/1", 404), ("/admin/fleet", 403), ("/static/nothing.js", 404)]
+)
+def test_error_page_keeps_the_navigation_of_the_user(client: FlaskClient, path: str, status: int) -> None:
+    client.post("/api/auth/register", json=ACCOUNT)
+    page = client.get(path)
+    assert page.status_code == status
+    assert NAVIGATION in page.text
+    assert "Sign out" in page.text
+    assert page.headers["Cache-Control"] == "no-store"
+
+
+def test_visitor_can_sign_in_from_an_error_page(client: FlaskClient) -> None:
+    page = client.get("/nothing")
+    assert (page.status_code, NAVIGATION in page.text, 'href="/login"' in page.text) == (404, True, True)
+    assert "Set-Cookie" not in page.headers
+
+
+@pytest.mark.parametrize("part", ["inbox", "current_user"])
+def test_error_page_is_shown_without_the_stores(client: FlaskClient, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    def fail() -> None:
+        raise Unavailable("The session store does not answer.")
+
+    client.post("/api/auth/register", json=ACCOUNT)
+    monkeypatch.setattr(pages, part, fail)
+    page = client.get("/nothing")
+    assert page.status_code == 404
+    assert NAVIGATION not in page.text
+
+
+def test_page_of_an_outage_asks_no_store(app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def outage() -> NoReturn:
+        raise Unavailable("The database does not answer.")
+
+    app.add_url_rule("/outage", "outage", outage)
+    client.post("/api/auth/register", json=ACCOUNT)
+    asked: list[None] = []
+    monkeypatch.setattr(pages, "current_user", lambda: asked.append(None))
+    page = client.get("/outage")
+    assert (page.status_code, NAVIGATION in page.text, asked) == (503, False, [])
