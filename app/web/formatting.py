@@ -45,9 +45,9 @@ def ago(timestamp: Timestamp) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return `3 hours` or `12 seconds`."""
+    """Return `3 hours` or `12 seconds`. Below two years, months are counted: `1 year` would hide most of them."""
     for length, unit in UNITS:
-        if seconds >= length:
+        if seconds >= (2 * length if unit == "year" else length):
             return quantity(int(seconds // length), unit)
     return quantity(int(seconds), "second")
 

@@ -45,6 +45,7 @@ def test_month() -> None:
         (7199, "1 hour ago"),
         (2 * 86_400, "2 days ago"),
         (45 * 86_400, "1 month ago"),
+        (694 * 86_400, "23 months ago"),
         (800 * 86_400, "2 years ago"),
     ],
 )

@@ -120,6 +120,14 @@ def test_report_without_commits_has_a_page(signed_in: FlaskClient, follow: Any, 
     assert "There are no commits yet." in page
 
 
+def test_report_of_a_shallow_clone_has_no_shares_of_authors(signed_in: FlaskClient, follow: Any) -> None:
+    follow(followed(1, judged_report(is_shallow=True)))
+    page = text(signed_in, "/repositories/1")
+    assert "The history of this repository is cut off" in page
+    assert "Most active author" not in page
+    assert "Who makes the commits" not in page
+
+
 def test_each_score_has_a_definition(signed_in: FlaskClient, follow: Any, client: FlaskClient) -> None:
     follow(followed(1, judged_report()))
     links = re.findall(r'href="(/about/scores)#(\w+)"', signed_in.get("/repositories/1").text)
