@@ -242,7 +242,8 @@ def _keep_format_settings(config: Path) -> bool:
     Return whether objects may be missing, because git would fetch them when it needs them.
     """
     source = config.rename(config.with_name("original-config")) if config.exists() else None
-    config.write_text("[core]\n\tbare = true\n")
+    # Without a version, git ignores that the repository is bare, and then does not read `.mailmap` from HEAD.
+    config.write_text("[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
     if source is None:
         return False
     arguments = ("--no-includes", "--null", "--list")

@@ -473,6 +473,14 @@ def test_shallow_clone_has_no_scores_that_rest_on_history(tmp_path: Path) -> Non
     assert shallow["scores"]["activity"]["evidence"] == ["The history of the repository is cut off (a shallow clone)."]
 
 
+@pytest.mark.parametrize("config", ["", "[core]\n\tbare = false\n"])
+def test_mailmap_of_head_is_applied_whatever_the_configuration(config: str, tmp_path: Path) -> None:
+    path = mailmap(tmp_path / "x.git")
+    expected = len(literal.lines_of(path, "shortlog", "-sne", "HEAD"))
+    (path / "config").write_text(config)
+    assert fetched_report(tmp_path, "x.git")["contributors"] == expected == 2
+
+
 def fetched_report(folder: Path, name: str) -> dict[str, Any]:
     """Return the report of a clone, as the analysis makes it."""
     (folder / f"clone of {name}").mkdir()
