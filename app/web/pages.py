@@ -140,8 +140,11 @@ def render_without_session(template: str, problem: Problem | None = None, **cont
 
 
 def error_page_context(problem: Problem) -> dict[str, Any]:
-    """Return the context of the navigation, or nothing if it cannot be shown because a store is unavailable."""
-    if problem.status >= 500:
+    """Return the context of the navigation, or nothing if a store is unavailable.
+
+    Only these pages and addresses without a page use the session. Shared reports, for example, do not.
+    """
+    if problem.status >= 500 or request.blueprint not in (blueprint.name, None):
         return {}
     try:
         return {"inbox": inbox(), "user": current_user(), "has_navigation": True}
