@@ -74,10 +74,11 @@ _EXCEPTIONS = {
 }
 # For documents, fonts and data: beside another licence, it is not the one of the program.
 _CONTENT = re.compile(r"CC-BY-|GFDL-|OFL-|ODbL-|ODC-|CDLA-|Bitstream-")
-_TAG = re.compile(r"SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+() -]*[A-Za-z0-9.+)])")
+_TAG = re.compile(r"SPDX-License-Identifier:[ \t]{1,9}([A-Za-z0-9(][A-Za-z0-9.+() -]{0,200})")
 _CHOICE = re.compile(
-    r"(dual|tri|triple|multi)[- ]?(ly )?licen[cs]|either\b(?! version)|at\s+your\s+(option|choice|discretion)|choice\s+of|"
-    r"choose\s+(between|one|which)|under\s+(any|one)\s+of|alternatively",
+    r"(dual|tri|triple|multi)[- ]?(ly )?licen[cs]|either\b(?! version)|choice\s+of|"
+    r"at\s+your\s+(option|choice|discretion)(?!\)?,?\s+any\s+later)|"
+    r"choose\s+(between|one|which)|under\s+(any|one)\s+of|alternatively|same\s+terms\s+as\s+perl",
     re.IGNORECASE,
 )
 _SOME_FILES = re.compile(
@@ -167,13 +168,14 @@ def combine(texts: Mapping[str, bytes]) -> Licenses:
     paths = _within_budget(sorted(texts, key=preference), texts)
     identified = {path: text for path in paths if (text := _identify_file(path, texts[path])).ids}
     deciding = _deciding_paths(paths, identified)
-    licenses = _alternatives([identified[path] for path in deciding])
+    own = _own({spdx_id for path in deciding for spdx_id in identified[path].ids})
     is_collection = bool(deciding) and role_of(deciding[0]) == Role.COLLECTION
-    named = [path for path in paths if not _is_notice(path)]
+    best = [path for path in deciding if own & set(identified[path].ids)] or [path for path in paths if not _is_notice(path)]
     return Licenses(
         found=[(path, spdx_id) for path, text in identified.items() for spdx_id in (*text.ids, *text.others)],
-        expression=(" AND " if is_collection else " OR ").join(licenses) or None,
-        path=next(iter(deciding or named), None),
+        expression=(" AND " if is_collection else " OR ").join(_alternatives([identified[path] for path in deciding], own))
+        or None,
+        path=next(iter(best), None),
     )
 
 
@@ -200,12 +202,11 @@ def _is_notice(path: str) -> bool:
     return path.lower().startswith("copyright")
 
 
-def _alternatives(texts: list[LicenseText]) -> list[str]:
-    ids = _own({spdx_id for text in texts for spdx_id in text.ids})
+def _alternatives(texts: list[LicenseText], own: set[str]) -> list[str]:
     found: dict[str, None] = {}
     for text in texts:
-        own = [spdx_id for spdx_id in text.ids if spdx_id in ids]
-        found |= dict.fromkeys(own if text.operator == "OR" else filter(None, [" AND ".join(own)]))
+        ids = [spdx_id for spdx_id in text.ids if spdx_id in own]
+        found |= dict.fromkeys(ids if text.operator == "OR" else filter(None, [" AND ".join(ids)]))
     return [f"({one})" if " AND " in one and len(found) > 1 else one for one in found]
 
 
@@ -243,7 +244,7 @@ def identify(text: str) -> LicenseText:
     matches = _matches(text)
     texts = [match for match in matches if match.end - match.start >= MIN_TEXT_LENGTH]
     if (tag := _TAG.search(text)) and (not texts or tag.start() < texts[0].start):
-        return _of_expression(tag[1])
+        return _of_expression(tag[1].strip())
     if not texts and len(text) <= MAX_REFERENCE_LENGTH:
         texts = matches
     coverage = sum(match.end - match.start for match in texts) / max(1, len(text))
@@ -252,7 +253,7 @@ def identify(text: str) -> LicenseText:
     between = _between(text, texts)
     is_choice = texts[0].id == "GPL-2.0-or-3.0" or (len(texts) > 1 and _is_choice(between[0], between[1]))
     ids = _distinct_ids(texts, text)
-    has_parts = not is_choice and texts[0].id != "CommonsClause" and any(_PARTS.search(part) for part in between[1:])
+    has_parts = not is_choice and texts[0].id != "CommonsClause" and _has_parts(between)
     own = 1 if has_parts else len(ids)
     return LicenseText(tuple(ids[:own]), "OR" if is_choice else "AND", tuple(ids[own:]), coverage)
 
@@ -261,6 +262,11 @@ def _is_choice(before: str, after: str) -> bool:
     """Return True if the texts before and after the first licence say that the user has the choice."""
     texts = [text for text in (before, after) if len(text) <= MAX_PREFACE_LENGTH]
     return any(map(_CHOICE.search, texts)) and not any(map(_SOME_FILES.search, texts))
+
+
+def _has_parts(between: list[str]) -> bool:
+    """Return True if the texts around the licences say that the others are those of parts."""
+    return bool(_SOME_FILES.search(between[0])) or any(_PARTS.search(text) for text in between[1:])
 
 
 def _matches(text: str) -> list[_Match]:

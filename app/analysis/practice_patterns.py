@@ -19,7 +19,8 @@ _TEST_FOLDER = "(" + _one_of(
     r"[\w.-]*[a-z0-9](UI|Unit)?Tests?|[\w.-]+[._-][Tt]ests?|androidTest",
 ) + ")"  # fmt: skip
 _TEST_NAME = "(" + _one_of(
-    rf"((?i:(run-?_?)?tests?)|(?i:tests?)[_-].+|.+[._-](?i:tests?|unittests?|e2e|spec)|.+\.cy|.+_SUITE)\.(?i:{_CODE})",
+    rf"(?i:(run-?_?)?tests?\.(?!(java|kts?|cs|exs?|scala|swift|groovy)$){_CODE})",
+    rf"((?i:tests?)[_-].+|.+[._-](?i:tests?|unittests?|e2e|spec)|.+\.cy|.+_SUITE)\.(?i:{_CODE})",
     rf"(Test[A-Z]\w*|\w*[a-z0-9](Tests?|TestCase))\.(?i:{_CODE})|\w*[a-z0-9]Spec\.(hs|scala|groovy|purs|kt|swift|[jt]sx?|mm?|php)",
     r".+\.(bats|phpt|feature|robot|t\.sol)",
 ) + ")"  # fmt: skip
@@ -102,9 +103,9 @@ TEST_COMMAND = _one_of(
     r"\b(pytest|py\.test|tox|nox|unittest|nose2?|trial|ctest|rspec|minitest|phpunit|pest|vitest|jest|mocha|karma|cypress|playwright|bats)\b",
     r"\b(npm|yarn|pnpm|bun|deno|lerna|nx|turbo)\s+(run\s+|run-script\s+|-\w+\s+)*(t|tests?)\b|\bmanage\.py\s+test|\bR\s+CMD\s+check|rcmdcheck",
     r"\b(cargo|go|mix|stack|cabal|dotnet|swift|bazel(isk)?|flutter|dart|sbt|lein|clojure|meson|ninja|nimble|dune|opam|zig|crystal|elm|just|task|"
-    r"hatch|rake|composer|gradlew?|mvnw?|xcodebuild|buck2?|forge|tuist|fastlane|ant|rebar3|busted|prove|melos|moon|pants|mage|invoke|inv)\b[^\n]*?"
+    r"hatch|rake|composer|gradlew?|mvnw?|xcodebuild|buck2?|forge|tuist|fastlane|ant|rebar3|busted|prove|melos|moon|pants|mage|invoke|inv)\b[^\n]{0,80}?"
     r"\b(tests?|nextest|runtest|ct|eunit|check|verify|prove|busted)\b|\b(prove|busted)\b",
-    r"\b(make|nmake|gmake|cmake)\b[^\n]*\b(\w+[-_])?(tests?|check)\b|\brun-?_?(the-?_?)?tests?\b|\btest-?_?all\b|\btests?\.(sh|py|pl|ps1|bat)\b",
+    r"\b(make|nmake|gmake|cmake)\b[^\n]{0,80}\b(\w+[-_])?(tests?|check)\b|\brun-?_?(the-?_?)?tests?\b|\btest-?_?all\b|\btests?\.(sh|py|pl|ps1|bat)\b",
 )  # fmt: skip
 # Workflows that only look after issues and pull requests
 HOUSEKEEPING = _one_of(

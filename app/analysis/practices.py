@@ -11,7 +11,8 @@ from app.analysis.linguist.paths import is_vendored
 from app.analysis.texts import read_texts
 
 MAX_PATH_BYTES = 300  # longer paths are ignored
-MAX_CI_FILES = 60  # that are read
+MAX_CI_FILES = 40  # that are read
+MAX_CI_BYTES = 64 * 1024  # of one file
 
 # In the order of the report
 PRACTICES = (
@@ -86,7 +87,7 @@ class IndicatorFiles:
         practices = {
             **self.practices,
             "license": found.path.encode() if found.path else None,
-            "ci": best_ci_file({path: texts.get(path, b"") for path in ci_paths}),
+            "ci": best_ci_file({path: texts.get(path, b"")[:MAX_CI_BYTES] for path in ci_paths}),
             "linter": self.practices["linter"] or linter_section({path: texts.get(path, b"") for path in self.linter_files}),
         }
         return practices, found

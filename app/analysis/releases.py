@@ -25,7 +25,7 @@ SEVERAL_NUMBERS = re.compile(_WORDS + r"(?P<numbers>\d+(?:[._]\d+)+)(?P<suffix>.
 ONE_NUMBER = re.compile(_WORDS + r"(?P<numbers>\d+(?:-\d+)*)(?P<suffix>.*)")
 USUAL_SUFFIX = re.compile(
     r"[a-z]?(?:u\d+)?"
-    r"(?:[._-]?(?:alpha|beta|rc|pre|preview|m|b|ga|rel|release|released|final|stable|lts|sp|patch|update)[._-]?\d*|[._]\d+)*"
+    r"(?:[._-]?(?:alpha|beta|rc|pre|preview|m|b|ga|rel|release|released|final|stable|lts|sp|patch|update)(?![a-z])\d*|[._-]\d+)*"
     r"(?:\+.*)?|T\d.*",  # a time of day follows a date
     re.IGNORECASE,
 )
@@ -42,18 +42,18 @@ RELEASE_WORDS = _set("v ver version r rel release releases jdk")
 # Words of tags that mark a place in the history and not a release
 MARKER_WORDS = _set(
     "after archive archived backup base basepoint basepoints before branch branchpoint deprecated eol init initial merge merged "
-    "old split start temp tmp wip"
+    "old split start"
 )
 # Numbers after these words count something else than releases: `build-7`, `issue-12`, `nightly-2024-01-15`.
 COUNTED_WORDS = MARKER_WORDS | _set(
     "assignment bug build builds bump chapter checkpoint ci commit cron daily day demo deploy deployed deployment dev draft edge "
     "ex example exercise exp experiment feature fix gh head homework hotfix hw import issue iteration job lab latest lesson main "
     "master milestone nightly part phase point post pr pre preview prod production pull push rev run save snapshot sprint stage "
-    "staging step submission svn sync task test tests ticket tip todo trunk tutorial unstable week weekly"
+    "staging step submission svn sync task temp test tests ticket tip tmp todo trunk tutorial unstable week weekly wip"
 )
 PRE_RELEASE_WORDS = _set(
     "alpha beta canary candidate cr dev devel develop development dp draft ea eap edge experimental insider insiders milestone "
-    "next nightly playtest poc pre prerelease pretest preview rc snapshot test testing tp trial unstable wip"
+    "next nightly playtest poc pre prerelease pretest preview rc snapshot temp test testing tmp tp trial unstable wip"
 )
 # Before the number: `nightly-1.2.3`. The other words may also be part of a package's name.
 PRE_RELEASE_NAMES = PRE_RELEASE_WORDS - _set("cr dp draft ea edge next poc test testing tp trial")

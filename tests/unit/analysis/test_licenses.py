@@ -135,7 +135,7 @@ REUSE = {"LICENSES/GPL-3.0-or-later.txt": "GPL-3", "LICENSES/CC0-1.0.txt": "CC0-
     ("names", "expected", "path"),
     [
         ({"MIT-LICENSE": "MIT"}, "MIT", "MIT-LICENSE"),
-        ({"COPYING": "GPL-3", "COPYING.LESSER": "LGPL-3"}, "LGPL-3.0", "COPYING"),
+        ({"COPYING": "GPL-3", "COPYING.LESSER": "LGPL-3"}, "LGPL-3.0", "COPYING.LESSER"),
         ({"LICENSE-MIT": "MIT", "LICENSE-APACHE": "Apache-2.0"}, "MIT OR Apache-2.0", "LICENSE-MIT"),
         ({"COPYRIGHT": "-", "LICENSE-MIT": "MIT", "LICENSE-APACHE": "Apache-2.0"}, "MIT OR Apache-2.0", "LICENSE-MIT"),
         ({"LICENSE": "-", "LICENSE.APACHE": "Apache-2.0", "LICENSE.BSD": "BSD"}, "BSD-3-Clause OR Apache-2.0", "LICENSE.BSD"),
@@ -163,15 +163,19 @@ def test_files_are_combined(names: dict[str, str], expected: str | None, path: s
 
 
 @pytest.mark.parametrize(
-    ("between", "expected"),
+    ("before", "between", "expected"),
     [
-        ("", "MIT AND Apache-2.0"),
-        ("This product bundles jquery, which is under this licence:", "MIT"),
-        ("Alternatively, at your option:", "MIT OR Apache-2.0"),
+        ("", "", "MIT AND Apache-2.0"),
+        ("", "This product bundles jquery, which is under this licence:", "MIT"),
+        ("Some files have been taken from elsewhere.", "", "MIT"),
+        ("", "Some files are dual licensed:", "MIT"),
+        ("", "Use version 2 or (at your option) any later version of that library.", "MIT"),
+        ("This program is dual-licensed.", "", "MIT OR Apache-2.0"),
+        ("", "Alternatively, at your option:", "MIT OR Apache-2.0"),
     ],
 )
-def test_several_licences_in_one_file(between: str, expected: str) -> None:
-    found = combine({"LICENSE": MIT + f"\n\n{between}\n\n".encode() + text_of("Apache-2.0")})
+def test_several_licences_in_one_file(before: str, between: str, expected: str) -> None:
+    found = combine({"LICENSE": f"{before}\n\n".encode() + MIT + f"\n\n{between}\n\n".encode() + text_of("Apache-2.0")})
     assert found.expression == expected
     assert found.found == [("LICENSE", "MIT"), ("LICENSE", "Apache-2.0")]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.analysis.git import GitRepository
-from app.analysis.practices import IndicatorFiles, best_ci_file
+from app.analysis.practices import MAX_CI_BYTES, IndicatorFiles, best_ci_file
 from app.analysis.report import build as report_of
 from harness.repositories import NOW, SYMLINK, Commit, ago, build
 
@@ -62,8 +62,8 @@ NO_TESTS = """
     vendor/github.com/x/y/y_test.go node_modules/x/test.js spec/openapi.yaml docs/testing/README.md tests/README.md
     test/fixtures/a.py examples/app/tests/test_a.py .hidden/test_a.py third_party/gtest/test/a.cc testdata/a_test.go
     contest.py latest/a.py tests/data.json src/attest.c protest.rb fastest/a.js tests/__init__.py test_data/a.py
-    {{cookiecutter.name}}/tests/test_a.py src/testimonial.ts spec/index.html inspect.py tests/fixtures/test_a.py
-    specification/a.rb PodSpec.java deps/lua/test/a.c
+    {{cookiecutter.name}}/tests/test_a.py src/testimonial.ts spec/index.html inspect.py src/main/java/org/junit/Test.java
+    lib/plug/test.ex tests/fixtures/test_a.py specification/a.rb PodSpec.java deps/lua/test/a.c
 """
 
 
@@ -197,4 +197,11 @@ def test_link_that_leads_nowhere_is_an_unknown_licence(target: bytes, tmp_path: 
 def test_many_paths_take_little_time() -> None:
     begin = time.process_time()
     found_in(*(f"src/module{number}/{'deep/' * 20}file_{number}.py" for number in range(5_000)))
+    assert time.process_time() - begin < 2
+
+
+@pytest.mark.parametrize("word", [b"go ", b"make ", b"npm run ", b"npm -a ", b"cargo", b"test", b" "])
+def test_hostile_ci_file_takes_little_time(word: bytes) -> None:
+    begin = time.process_time()
+    assert best_ci_file({b".travis.yml": word * (MAX_CI_BYTES // len(word))}) == b".travis.yml"
     assert time.process_time() - begin < 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ VERSIONS = words("""
 PRE_RELEASES = words("""
     v1.2.3-rc.1 2.0.0rc2 1.0a1 24.1b2 1.0.dev3 v6.7-rc8 v255-rc1 5.0.0-M1 8.0-m01 1.0.0.CR1 1.0.0-SNAPSHOT n6.1-dev v2beta
     v2.0.0-preview.3 1.0.0-next.1 REL_16_BETA1 release-74-rc rc-8_22_0-2 2.4.58-rc1-candidate v7.4b.022 @a/b@1.2.3-beta.1
-    llvmorg-18.1.0-rc1 swift-5.9-DEVELOPMENT-SNAPSHOT-2023-11-11-a 0.7.1rc nightly-1.2.3
+    llvmorg-18.1.0-rc1 swift-5.9-DEVELOPMENT-SNAPSHOT-2023-11-11-a 0.7.1rc nightly-1.2.3 @a/b@5.1.0-temp.0
 """)
 # They count only in a repository without versions of another kind.
 UNCERTAIN = words("sf_16 xterm-388 Isabelle2023 b4567 go1 mutt-2-2-12-rel tz-2024a 20231002 059 7 2024-01")
@@ -62,6 +63,16 @@ def test_tag_may_be_a_version(tag: str) -> None:
 @pytest.mark.parametrize("tag", [*NO_VERSIONS, "", "1.0 beta", "1." * 60])
 def test_tag_is_not_a_version(tag: str) -> None:
     assert parse_version(tag) is None
+
+
+@pytest.mark.parametrize("part", ["b", "b-", "-b", "b.1", "1-", "-1", "1.", "rc1", "a-", "a_1", "u1", "v1", "+", "~"])
+def test_hostile_tags_take_little_time(part: str) -> None:
+    """A tag is at most 100 characters long, and backtracking would take years."""
+    begin = time.process_time()
+    for begin_of_tag in ("", "1", "v1", "1.2", "sf_16"):
+        for end in ("", "!", "x!", "~x"):
+            parse_version((begin_of_tag + part * 100)[: 100 - len(end)] + end)
+    assert time.process_time() - begin < 1
 
 
 def test_versions_are_ordered() -> None:
