@@ -10,8 +10,8 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
 def as_text(url: str, report: dict[str, Any]) -> str:
     """Return the headline, the overall score, and the other scores, weakest first."""
-    lines = [*_introduction(url, report), "", _line(OVERALL, report)]
-    for name in _weakest_first(report):
+    lines = list(_introduction(url, report))
+    for name in (OVERALL, *_weakest_first(report)):
         lines += ["", _line(name, report)]
         lines += [f"    {sentence}" for sentence in report["scores"][name]["evidence"]]
         if advice := report["scores"][name].get("advice"):

@@ -71,6 +71,7 @@ def test_text_begins_with_the_headline_and_the_weakest_score(analyse: Analyse) -
         "Active, but seldom released.",
         "",
         "Overall         53  fair",
+        "    The mean.",
         "",
         "Releases        35  weak",
         "    Two releases.",
