@@ -8,7 +8,6 @@ import resource
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +111,7 @@ def _analyse(repository: Path) -> dict[str, float]:
         "allowed_networks": [],
         "max_bytes": MAX_BYTES,
     }
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = {}
     step, since = "Starting", time.monotonic()
     outcome = {}
     command, pipe = [sys.executable, "-m", "app.analysis"], subprocess.PIPE
@@ -124,7 +123,7 @@ def _analyse(repository: Path) -> dict[str, float]:
         for line in process.stdout:
             outcome = json.loads(line)
             now = time.monotonic()
-            seconds[step] += now - since
+            seconds[step] = seconds.get(step, 0) + now - since
             step, since = outcome.get("step", step), now
     if "report" not in outcome:
         raise RuntimeError(f"{repository} was not analysed: {outcome}")
