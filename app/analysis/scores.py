@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from app.analysis.dates import DAY_SECONDS
+from app.analysis.releases import MAX_RECENT
 
 FORMULA_VERSION = 2  # scores of different versions are never compared
 
@@ -220,9 +221,10 @@ def releases(numbers: Numbers) -> Score:
         return _score(0, [_without_release(numbers["tags"], found["count"])], changes)
     days, as_of = whole_days(found["latest_at"], numbers["as_of"]), numbers["as_of"]
     recent = sum(whole_days(release["at"], as_of) < RHYTHM_DAYS for release in found["recent"])
+    at_least = "At least " if recent == MAX_RECENT else ""  # the report lists no more
     evidence = [
         f"The latest of {quantity(found['count'], 'release')}, {found['latest']}, was published {ago(days)}.",
-        f"{quantity(recent, 'release was', 'releases were')} published in the last {RHYTHM_DAYS} days.",
+        f"{at_least}{quantity(recent, 'release was', 'releases were')} published in the last {RHYTHM_DAYS} days.",
     ]
     if (between := found["median_days_between"]) is not None:
         evidence.append(f"The median time between releases is {between} {'day' if between == 1 else 'days'}.")

@@ -12,6 +12,7 @@ import pytest
 
 from app.analysis import scores
 from app.analysis.git import GitRepository
+from app.analysis.releases import MAX_RECENT
 from app.analysis.report import build as report_of
 from harness.repositories import NOW, Commit, Tag, ago, build
 from tests.unit.analysis import random_reports
@@ -77,6 +78,12 @@ def test_evidence_uses_the_singular(tmp_path: Path) -> None:
     assert "1 week of the last 52 had commits." in evidence
     assert "1 person made commits in the last 365 days." in evidence
     assert "The latest of 1 release, v1.0, was published 1 day ago." in evidence
+
+
+def test_evidence_does_not_count_releases_that_the_report_leaves_out(tmp_path: Path) -> None:
+    tags = [Tag(f"v1.{number}", 0, ago(2)) for number in range(MAX_RECENT + 1)]
+    found = scores_of(tmp_path / "a.git", [Commit(ago(3), person(1), README)], tags)
+    assert "At least 100 releases were published in the last 730 days." in found["releases"]["evidence"]
 
 
 # Each formula, the range of each of its inputs, and whether a larger value is better (1) or worse (-1).
