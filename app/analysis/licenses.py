@@ -49,6 +49,7 @@ _OTHER_TEXTS = {
     "LicenseRef-RSALv2": "redis source available license 2.0 (rsalv2) agreement",
     "CECILL-2.1": "contrat de licence de logiciel libre cecill version 2.1",
     "CERN-OHL-P-2.0": "cern open hardware licence version 2 - permissive",
+    "BUSL-1.1": "business source license is a trademark of mariadb corporation ab",  # in front of the parameters
     "CommonsClause": "commons clause license condition v1.0",  # in front of another licence
 }
 _OTHER_PATTERNS = {
@@ -168,7 +169,8 @@ def combine(texts: Mapping[str, bytes]) -> Licenses:
     paths = _within_budget(sorted(texts, key=preference), texts)
     identified = {path: text for path in paths if (text := _identify_file(path, texts[path])).ids}
     deciding = _deciding_paths(paths, identified)
-    own = _own({spdx_id for path in deciding for spdx_id in identified[path].ids})
+    has_main = bool(deciding) and role_of(deciding[0]) == Role.MAIN
+    own = _own({spdx_id for path in deciding for spdx_id in identified[path].ids}, has_main)
     is_collection = bool(deciding) and role_of(deciding[0]) == Role.COLLECTION
     best = [path for path in deciding if own & set(identified[path].ids)] or [path for path in paths if not _is_notice(path)]
     return Licenses(
@@ -210,14 +212,17 @@ def _alternatives(texts: list[LicenseText], own: set[str]) -> list[str]:
     return [f"({one})" if " AND " in one and len(found) > 1 else one for one in found]
 
 
-def _own(ids: set[str]) -> set[str]:
-    """Leave out the licences of contents, the GPL that the LGPL refers to, and what another identifier says more precisely."""
+def _own(ids: set[str], has_main: bool) -> set[str]:
+    """Leave out the licences of contents, the GPL that the LGPL refers to, and what another identifier says more precisely.
+
+    The LGPL 2 does not need the GPL: without a main file such as COPYING, both are offered (LICENSE.GPL, LICENSE.LGPL).
+    """
     own = {spdx_id for spdx_id in ids if not _CONTENT.match(spdx_id)} or ids
+    lesser = {other[1:6] for other in own if other.startswith("LGPL-3" if not has_main else "LGPL-")}
     return {
         spdx_id
         for spdx_id in own
-        if not {f"{spdx_id}-only", f"{spdx_id}-or-later"} & own
-        and not (spdx_id.startswith("GPL-") and any(other.startswith(f"L{spdx_id[:5]}") for other in own))
+        if not {f"{spdx_id}-only", f"{spdx_id}-or-later"} & own and not (spdx_id.startswith("GPL-") and spdx_id[:5] in lesser)
     }
 
 

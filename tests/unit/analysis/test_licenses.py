@@ -102,6 +102,7 @@ REDIS = (
         (VIM, "Vim"),
         (NOTICE_OF_GPL, "GPL-3.0-or-later"),
         (REDIS, "LicenseRef-RSALv2"),
+        ('"Business Source License" is a trademark of MariaDB Corporation Ab.\n\nParameters\n\n' + "x " * 2000, "BUSL-1.1"),
         (
             "SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note\n\nSee LICENSES/preferred.",
             "GPL-2.0 WITH Linux-syscall-note",
@@ -136,6 +137,8 @@ REUSE = {"LICENSES/GPL-3.0-or-later.txt": "GPL-3", "LICENSES/CC0-1.0.txt": "CC0-
     [
         ({"MIT-LICENSE": "MIT"}, "MIT", "MIT-LICENSE"),
         ({"COPYING": "GPL-3", "COPYING.LESSER": "LGPL-3"}, "LGPL-3.0", "COPYING.LESSER"),
+        ({"COPYING": "GPL-2", "COPYING.LIB": "LGPL-2.1"}, "LGPL-2.1", "COPYING.LIB"),
+        ({"LICENSE.GPL": "GPL-2", "LICENSE.LGPL": "LGPL-2.1"}, "GPL-2.0 OR LGPL-2.1", "LICENSE.GPL"),
         ({"LICENSE-MIT": "MIT", "LICENSE-APACHE": "Apache-2.0"}, "MIT OR Apache-2.0", "LICENSE-MIT"),
         ({"COPYRIGHT": "-", "LICENSE-MIT": "MIT", "LICENSE-APACHE": "Apache-2.0"}, "MIT OR Apache-2.0", "LICENSE-MIT"),
         ({"LICENSE": "-", "LICENSE.APACHE": "Apache-2.0", "LICENSE.BSD": "BSD"}, "BSD-3-Clause OR Apache-2.0", "LICENSE.BSD"),
