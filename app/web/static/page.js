@@ -56,5 +56,5 @@ function replace(region, newest) {
 
 /** Return a text that identifies an element before and after the replacement. */
 function identity(element) {
-  return [element.localName, element.getAttribute("href") ?? element.value, element.textContent.trim()].join(" ");
+  return element.id || [element.localName, element.getAttribute("href") ?? element.value, element.textContent.trim()].join(" ");
 }

@@ -94,6 +94,13 @@ def test_report_begins_with_the_verdict(signed_in: FlaskClient, follow: Any) -> 
     assert "earlier version of RepoRadar" not in page
 
 
+def test_many_releases_of_a_week_are_counted(signed_in: FlaskClient, follow: Any) -> None:
+    found = judged_report()
+    found["releases"]["recent"] = [{"name": f"1.{number}", "at": "2025-05-01T00:00:00Z"} for number in range(7, 0, -1)]
+    follow(followed(1, found))
+    assert "1.1, 1.2, 1.3, 1.4, 1.5 and 2 more" in text(signed_in, "/repositories/1")
+
+
 def test_scores_of_older_formulas_are_in_a_table_of_their_own(signed_in: FlaskClient, follow: Any) -> None:
     follow(followed(1, judged_report()))
     page = text(signed_in, "/repositories/1")
