@@ -17,7 +17,7 @@ from app.auth.store import User
 from app.core import metrics
 from app.core.config import Config
 from app.core.config_parsers import RateLimit
-from app.core.errors import Invalid, Problem, TooMany, Unavailable
+from app.core.errors import Invalid, NotSignedIn, Problem, TooMany, Unavailable
 from app.core.mail import Mailer, MailError
 from app.database.engine import Database
 from app.database.locks import lock_user
@@ -88,14 +88,14 @@ class PasswordResets:
     def create_link(self, email: str) -> str | None:
         """Return a new link for the user with this e-mail address, or None if there is no such user."""
         secret, now = secrets.token_urlsafe(32), datetime.now(UTC)
-        is_added = self._database.run(_add, email, _digest(secret), now)
+        is_added = self._database.run(_add, email, digest_of(secret), now)
         return f"{self._base_url}{PATH}?token={secret}" if is_added else None
 
     def user_of(self, secret: str) -> User:
         """Return the user whose password the link sets. Raises InvalidLink."""
         found = None
         if _SECRET.fullmatch(secret):
-            found = self._database.run(reset_store.user_of, _digest(secret), datetime.now(UTC))
+            found = self._database.run(reset_store.user_of, digest_of(secret), datetime.now(UTC))
         if found is None:
             raise InvalidLink
         return found
@@ -109,7 +109,7 @@ class PasswordResets:
         if complaint := find_weakness(password, user.email):
             raise Invalid.field("new_password", complaint)
         password_hash = self._passwords.hash(password)
-        changed = self._database.run(_use, _digest(secret), user, password_hash)
+        changed = self._database.run(_use, digest_of(secret), user, password_hash)
         metrics.attempts.labels("reset", "succeeded").inc()
         audit.log_event("password.reset", address, user=user.id)
         return changed
@@ -144,6 +144,10 @@ def _add(connection: Connection, email: str, digest: str, now: datetime) -> bool
     user = store.by_email(connection, email)
     if user is None:
         return False
+    try:
+        lock_user(connection, user.id)  # before the expired links, some of which may be this user's
+    except NotSignedIn:
+        return False
     reset_store.add(connection, digest, user, now, now + timedelta(seconds=LINK_SECONDS))
     return True
 
@@ -159,5 +163,5 @@ def _use(connection: Connection, digest: str, user: User, password_hash: str) ->
     return changed
 
 
-def _digest(secret: str) -> str:
+def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()

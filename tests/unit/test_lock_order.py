@@ -29,10 +29,13 @@ from app.analytics.intake import DirectIntake
 from app.analytics.person import AnalyticsAccount, ConsentState
 from app.analytics.service import Analytics
 from app.analytics.store import AcceptedEvent, EventStore
+from app.auth import reset_store, token_store
 from app.auth import store as accounts
 from app.auth.limits import MemoryRateLimiter
 from app.auth.passwords import Passwords
+from app.auth.resets import PasswordResets, digest_of
 from app.auth.service import Accounts
+from app.auth.tokens import READ, ApiTokens
 from app.core import config
 from app.core.callbacks import do_nothing
 from app.core.config import Config
@@ -57,6 +60,8 @@ from tests.unit.repositories.conftest import claimed, report, started
 NOW = datetime.now(UTC)
 LONG_AGO = NOW - timedelta(days=400)
 STEP_SECONDS = 10.0
+SECRET = "x" * 43  # of a link to set a password
+EXPIRED_LINKS = ("link of ada", "link of bob")
 ABANDONED_ANALYSES = (
     "SELECT 1 FROM analyses LEFT JOIN follows USING (repository_id) WHERE finished_at IS NULL AND user_id IS NULL"
 )
@@ -76,6 +81,7 @@ class Scene:
     queued_analysis: int  # of `own`
     export: ExportLease  # of Ada
     consent: ConsentState  # of Ada
+    token: int  # of Ada
     unique: Iterator[int] = field(default_factory=itertools.count)
 
     def event(self, when: datetime = NOW) -> Event:
@@ -102,6 +108,8 @@ class Side:
                 service.erase_account for service in (self.notifications, self.repositories, self.exports, self.analytics)
             ],
         )
+        self.tokens = ApiTokens(self.database, MemoryRateLimiter())
+        self.resets = PasswordResets(settings, self.database, Passwords(), MemoryRateLimiter(), None)
         self.analyses = AnalysisRunner(settings, self.database, self.notifications, do_nothing)
         self.exporter = ExportRunner(self.database, self.notifications, do_nothing)
         self.sessions = SqlSessionStore(self.database)
@@ -167,6 +175,10 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "purge events": lambda side, _: side.database.run(analytics.purge_batch, NOW - timedelta(days=30), 100),
     "change the password": lambda side, scene: side.database.run(_change_password, scene.ada),
+    "request a link to set a password": lambda side, _: side.resets.create_link("ada@example.org"),
+    "set a password under a link": lambda side, _: side.resets.set_password(SECRET, "four eager otters", "192.0.2.1"),
+    "create a token": lambda side, scene: side.tokens.create(scene.ada, "n", READ, None, "192.0.2.1"),
+    "use a token": lambda side, scene: side.database.run(token_store.record_use, scene.token, NOW, NOW),
     "sign in": lambda side, scene: side.sessions.create(
         record_key(f"new {next(scene.unique)} {threading.get_ident()}"), {"name": b"value"}, 100, Owner(scene.ada, 1), None
     ),
@@ -183,6 +195,8 @@ SIMILAR = (
     "opt in",
     "delete the other account",
     "write a part of an export",
+    "create a token",
+    "use a token",
     "open a repository",
     "choose notifications about a repository",
 )
@@ -205,7 +219,9 @@ def build(database: Database) -> Scene:
     database.run(inbox.add, [ada, bob], "message", "Hello", {"repository_id": shared.id})
     consent = database.run(analytics.consent, AnalyticsAccount(ada))
     assert consent is not None
-    scene = Scene(ada, bob, shared, own, idle, lease, queued.id, export, consent)
+    token, _ = ApiTokens(database, MemoryRateLimiter()).create(ada, "n", READ, None, "192.0.2.1")
+    database.run(_add_links, [ada, bob])
+    scene = Scene(ada, bob, shared, own, idle, lease, queued.id, export, consent, token.id)
     old = [AcceptedEvent(consent.pseudonym, consent.version, scene.event(NOW - timedelta(days=40))) for _ in range(2)]
     database.run(analytics.store_events, old, LONG_AGO)
     store = SqlSessionStore(database)
@@ -234,6 +250,16 @@ def _running_export(connection: Connection, user_id: int) -> ExportLease:
     assert isinstance(lease, ExportLease)
     exports.add_part(connection, lease, 0, b"part", progress=1, rows=1)
     return lease
+
+
+def _add_links(connection: Connection, user_ids: list[int]) -> None:
+    for user_id, digest in zip(user_ids, EXPIRED_LINKS, strict=True):
+        user = accounts.by_id(connection, user_id)
+        assert user
+        reset_store.add(connection, digest, user, LONG_AGO - timedelta(days=1), LONG_AGO)
+    ada = accounts.by_id(connection, user_ids[0])
+    assert ada
+    reset_store.add(connection, digest_of(SECRET), ada, LONG_AGO - timedelta(days=1), NOW + timedelta(hours=1))
 
 
 def _let_time_pass(connection: Connection) -> None:
