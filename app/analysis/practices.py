@@ -54,12 +54,14 @@ class IndicatorFiles:
     license_files: list[str] = field(default_factory=list)
     ci_files: list[bytes] = field(default_factory=list)
     linter_files: list[bytes] = field(default_factory=list)
+    test_files: int = 0
 
     def add(self, path: bytes) -> None:
         if len(path) > MAX_PATH_BYTES or b"\n" in path:
             return
         text = path.decode(errors="replace")
         self._record(path, text)
+        self.test_files += _is_test(path, text)
         if _ROOT_PATTERNS["ci"].fullmatch(text):
             self.ci_files.append(path)
         if path in LINTER_SECTIONS:
@@ -77,20 +79,21 @@ class IndicatorFiles:
                 if is_better and pattern.fullmatch(subject) and (patterns is _ROOT_PATTERNS or _is_own(practice, path, text)):
                     self.practices[practice] = path
 
-    def read(self, repository: GitRepository, head: str) -> tuple[Practices, Licenses]:
-        """Read the files whose content matters. Raises GitError."""
+    def read(self, repository: GitRepository, head: str) -> tuple[Practices, dict[str, int], Licenses]:
+        """Read the files whose content matters. Return practices, numbers of their files, and licences. Raises GitError."""
         license_paths = sorted(self.license_files, key=licenses.preference)[: licenses.MAX_FILES]
         ci_paths = sorted(self.ci_files, key=_order)[:MAX_CI_FILES]
         wanted = [*(path.encode() for path in license_paths), *ci_paths, *self.linter_files]
         texts = read_texts(repository, head, wanted)
         found = licenses.combine({path: texts.get(path.encode(), b"") for path in license_paths})
+        ci_texts = {path: texts.get(path, b"")[:MAX_CI_BYTES] for path in ci_paths}
         practices = {
             **self.practices,
             "license": found.path.encode() if found.path else None,
-            "ci": best_ci_file({path: texts.get(path, b"")[:MAX_CI_BYTES] for path in ci_paths}),
+            "ci": best_ci_file(ci_texts),
             "linter": self.practices["linter"] or linter_section({path: texts.get(path, b"") for path in self.linter_files}),
         }
-        return practices, found
+        return practices, {"tests": self.test_files, "ci": len(own_ci_files(ci_texts))}, found
 
 
 def _order(path: bytes) -> tuple[int, bytes]:
@@ -104,14 +107,23 @@ def _is_own(practice: str, path: bytes, text: str) -> bool:
     return not (_FOREIGN_FOLDERS.fullmatch(text) or purpose.fullmatch(text) or is_vendored(path))
 
 
+def _is_test(path: bytes, text: str) -> bool:
+    is_match = _NAME_PATTERNS["tests"].fullmatch(text.rpartition("/")[2]) or _PATH_PATTERNS["tests"].fullmatch(text)
+    return bool(is_match) and _is_own("tests", path, text)
+
+
+def own_ci_files(texts: Mapping[bytes, bytes]) -> list[bytes]:
+    """Return the paths of files that run tests, or do more than housekeeping."""
+    return [path for path, text in texts.items() if _TEST_COMMAND.search(text) or not _HOUSEKEEPING.search(text)]
+
+
 def best_ci_file(texts: Mapping[bytes, bytes]) -> bytes | None:
     """Return the path of the file that runs the tests, else the one that most likely builds the project."""
 
     def order(path: bytes) -> tuple[bool, bool, tuple[int, bytes]]:
         return not _TEST_COMMAND.search(texts[path]), not _CI_NAME.search(path.rpartition(b"/")[2]), _order(path)
 
-    own = [path for path, text in texts.items() if _TEST_COMMAND.search(text) or not _HOUSEKEEPING.search(text)]
-    return min(own, key=order, default=None)
+    return min(own_ci_files(texts), key=order, default=None)
 
 
 def linter_section(texts: Mapping[bytes, bytes]) -> bytes | None:

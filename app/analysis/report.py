@@ -62,7 +62,7 @@ def _fields_without_commits(as_of: datetime) -> dict[str, Any]:
         "hotspots": [],
         "weekly": History().weekly(int(as_of.timestamp())),
         "past": _past_without_scores(as_of),
-        **_file_fields(0, LineCounts(), no_practices(), Licenses()),
+        **_file_fields(0, LineCounts(), no_practices(), {"tests": 0, "ci": 0}, Licenses()),
     }
 
 
@@ -139,12 +139,15 @@ def _tree_fields(repository: GitRepository, head: str, progress: Progress) -> di
     return _file_fields(files.count, lines, *files.indicators.read(repository, head))
 
 
-def _file_fields(files: int, lines: LineCounts, practices: Practices, licenses: Licenses) -> dict[str, Any]:
+def _file_fields(
+    files: int, lines: LineCounts, practices: Practices, practice_files: dict[str, int], licenses: Licenses
+) -> dict[str, Any]:
     return {
         "files": files,
         "languages": lines.by_size(),
         "other_files": dict(lines.other_files),
         "practices": {name: None if path is None else decode_name(path) for name, path in practices.items()},
+        "practice_files": practice_files,
         "licenses": [{"path": path, "spdx_id": spdx_id} for path, spdx_id in licenses.found],
         "license": licenses.expression,
     }

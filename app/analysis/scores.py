@@ -34,8 +34,12 @@ ADVICE_POINTS = 10  # advice prefers the smallest change that gains so many poin
 ROUNDING = 1e-6  # of shares
 QUARTER = 0.25  # the share of commits in the advice on continuity
 
-DOCUMENTATION = {"readme": 30, "license": 25, "contributing": 15, "changelog": 15, "security": 10, "code_of_conduct": 5}
-ENGINEERING = {"tests": 30, "ci": 30, "dependencies": 15, "linter": 15, "lock_file": 10}
+# documentation and engineering: signs of good practice, and how many files there are
+DOCUMENTATION = {"readme": 10, "license": 15, "contributing": 15, "changelog": 15, "security": 15, "code_of_conduct": 10}
+DOCUMENT_FILES_POINTS, MANY_DOCUMENT_FILES = 20, 1000
+ENGINEERING = {"tests": 10, "ci": 10, "dependencies": 5, "linter": 20, "lock_file": 15}
+TEST_FILES_POINTS, MANY_TEST_FILES = 20, 300
+CI_FILES_POINTS, MANY_CI_FILES = 20, 8
 
 PRACTICE_NAMES = {
     "readme": "a README",
@@ -72,8 +76,8 @@ def scores(numbers: Numbers) -> dict[str, Score]:
         return {name: Score(None, ["The repository has no commits."]) for name in (*SCORE_NAMES, "overall")}
     found = {
         **(_without_history() if numbers["is_shallow"] else of_history(numbers)),
-        "documentation": _practices(numbers, DOCUMENTATION),
-        "engineering": _practices(numbers, ENGINEERING),
+        "documentation": documentation(numbers),
+        "engineering": engineering(numbers),
     }
     return found | {"overall": overall(found)}
 
@@ -266,20 +270,68 @@ def _mean(values: dict[str, int]) -> float:
     return sum(values.values()) / len(values)
 
 
-def _practices(numbers: Numbers, points: dict[str, int]) -> Score:
-    found = [name for name in points if numbers["practices"][name] is not None]
-    missing = [name for name in points if numbers["practices"][name] is None]
-    evidence = [f"Found {len(found)} of {len(points)}{': ' if found else ''}{_listed(found, points)}."]
-    evidence += [f"Missing: {_listed(missing, points)}."] if missing else []
-    score = sum(points[name] for name in found)
+def documentation(numbers: Numbers) -> Score:
+    found, missing = _practices(numbers, DOCUMENTATION)
+    files = numbers["other_files"]["documentation"] + numbers["other_files"]["prose"]
+    evidence = _evidence_of_practices(found, missing, DOCUMENTATION)
+    evidence.append(f"{_there(files, 'file')} of documentation and prose.")
     changes = [
-        (f"{_capitalized(PRACTICE_NAMES[name])} would bring this to {{}}.", float(score + points[name])) for name in missing
+        (f"{_capitalized(PRACTICE_NAMES[name])} would bring this to {{}}.", documentation_points([*found, name], files))
+        for name in missing
     ]
-    return _score(score, evidence, changes)
+    text = f"Documentation in {MANY_DOCUMENT_FILES} files would bring this to {{}}."
+    changes.append((text, documentation_points(found, max(files, MANY_DOCUMENT_FILES))))
+    return _score(documentation_points(found, files), evidence, changes)
+
+
+def documentation_points(found: list[str], files: int) -> float:
+    """Return the points for the practices that were found and the number of files of documentation and prose."""
+    return sum(DOCUMENTATION[name] for name in found) + DOCUMENT_FILES_POINTS * logarithmic(files, MANY_DOCUMENT_FILES)
+
+
+def engineering(numbers: Numbers) -> Score:
+    found, missing = _practices(numbers, ENGINEERING)
+    tests, ci = numbers["practice_files"]["tests"], numbers["practice_files"]["ci"]
+    evidence = _evidence_of_practices(found, missing, ENGINEERING)
+    evidence.append(f"{_there(tests, 'file')} of tests and {quantity(ci, 'file')} of continuous integration.")
+    changes = []
+    for name in missing:
+        points = engineering_points([*found, name], tests + (name == "tests"), ci + (name == "ci"))
+        changes.append((f"{_capitalized(PRACTICE_NAMES[name])} would bring this to {{}}.", points))
+    for extra in (5, 10, 20, 50, 100, MANY_TEST_FILES) if "tests" in found else ():
+        changes.append((f"{extra} more files of tests would bring this to {{}}.", engineering_points(found, tests + extra, ci)))
+    text = f"{MANY_CI_FILES} files of continuous integration would bring this to {{}}."
+    if "ci" in found:
+        changes.append((text, engineering_points(found, tests, max(ci, MANY_CI_FILES))))
+    return _score(engineering_points(found, tests, ci), evidence, changes)
+
+
+def engineering_points(found: list[str], tests: int, ci: int) -> float:
+    """Return the points for the practices that were found and the numbers of files of tests and continuous integration."""
+    return (
+        sum(ENGINEERING[name] for name in found)
+        + TEST_FILES_POINTS * logarithmic(tests, MANY_TEST_FILES)
+        + CI_FILES_POINTS * logarithmic(ci, MANY_CI_FILES)
+    )
+
+
+def _practices(numbers: Numbers, points: dict[str, int]) -> tuple[list[str], list[str]]:
+    """Return the names of the practices that were found, and of those that were not."""
+    found = [name for name in points if numbers["practices"][name] is not None]
+    return found, [name for name in points if name not in found]
+
+
+def _evidence_of_practices(found: list[str], missing: list[str], points: dict[str, int]) -> list[str]:
+    evidence = [f"Found {len(found)} of {len(points)}{': ' if found else ''}{_listed(found, points)}."]
+    return evidence + ([f"Missing: {_listed(missing, points)}."] if missing else [])
 
 
 def _listed(names: list[str], points: dict[str, int]) -> str:
     return ", ".join(f"{PRACTICE_NAMES[name]} ({points[name]} points)" for name in names)
+
+
+def _there(count: int, singular: str) -> str:
+    return f"There {'is' if count == 1 else 'are'} {quantity(count, singular)}"
 
 
 def _score(points: float, evidence: list[str], changes: list[Change], min_gain: int = ADVICE_POINTS) -> Score:

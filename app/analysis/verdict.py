@@ -13,6 +13,21 @@ MANY_BOT_COMMITS = 0.4  # share of all commits of the last active year
 
 NO_LICENSE = "there is no licence"
 
+# The first practice that is missing is named.
+MISSING_DOCUMENTS = {
+    "license": NO_LICENSE,
+    "readme": "there is no README",
+    "changelog": "there is no changelog",
+    "contributing": "there is no contributing guide",
+    "security": "there is no security policy",
+}
+MISSING_ENGINEERING = {
+    "tests": "there are no tests",
+    "ci": "no continuous integration is set up",
+    "linter": "no linter is configured",
+    "lock_file": "no lock file pins the dependencies",
+}
+
 # The headline names the first two.
 STRENGTHS = {
     "activity": "well maintained",
@@ -152,21 +167,15 @@ def _releases(report: Report) -> str:
 
 
 def _documentation(report: Report) -> str:
-    for practice, text in (
-        ("license", NO_LICENSE),
-        ("readme", "there is no README"),
-        ("changelog", "there is no changelog"),
-    ):
-        if report["practices"][practice] is None:
-            return text
-    return "the documentation is thin"
+    return _first_missing(report, MISSING_DOCUMENTS) or "the documentation is thin"
 
 
 def _engineering(report: Report) -> str:
-    for practice, text in (("tests", "there are no tests"), ("ci", "no continuous integration is set up")):
-        if report["practices"][practice] is None:
-            return text
-    return "few engineering practices are visible"
+    return _first_missing(report, MISSING_ENGINEERING) or "there are few tests and checks"
+
+
+def _first_missing(report: Report, texts: dict[str, str]) -> str | None:
+    return next((text for name, text in texts.items() if report["practices"][name] is None), None)
 
 
 _WEAKNESSES = {

@@ -186,10 +186,17 @@ def iso(timestamp: int) -> str:
 def scores(report: dict[str, Any], found: set[str]) -> dict[str, int]:
     """Apply the formulas of docs/analysis.md to the numbers of this module and the names of the found practices."""
     six = history_scores(report) | {
-        "documentation": points(found, readme=30, license=25, contributing=15, changelog=15, security=10, code_of_conduct=5),
-        "engineering": points(found, tests=30, ci=30, dependencies=15, linter=15, lock_file=10),
+        "documentation": half_up(
+            points(found, readme=10, license=15, contributing=15, changelog=15, security=15, code_of_conduct=10)
+            + 20 * log(report["other_files"]["documentation"] + report["other_files"]["prose"], 1000)
+        ),
+        "engineering": half_up(
+            points(found, tests=10, ci=10, dependencies=5, linter=20, lock_file=15)
+            + 20 * log(report["practice_files"]["tests"], 300)
+            + 20 * log(report["practice_files"]["ci"], 8)
+        ),
     }
-    return {**six, "overall": int(round(sum(six.values()) / 6, 6) + 0.5)}
+    return {**six, "overall": half_up(sum(six.values()) / 6)}
 
 
 def history_scores(report: dict[str, Any]) -> dict[str, int]:
@@ -204,7 +211,11 @@ def history_scores(report: dict[str, Any]) -> dict[str, int]:
         + 10 * people["active_years"] / 5,
         "releases": release_points(report["releases"], as_of),
     }
-    return {name: int(round(value, 6) + 0.5) for name, value in values.items()}
+    return {name: half_up(value) for name, value in values.items()}
+
+
+def half_up(value: float) -> int:
+    return int(round(value, 6) + 0.5)
 
 
 def release_points(releases: dict[str, Any], as_of: float) -> float:

@@ -25,6 +25,7 @@ def random_report(choose: random.Random) -> dict[str, Any]:
     newcomers = choose.randint(0, active)
     commits_365d = sum(authors) if active else 0
     releases = [{"name": f"1.{n}", "at": ago(last + n * 60)} for n in range(choose.choice([0, 0, 1, 5, 30]))]
+    practices = {name: name if choose.random() < 0.6 else None for name in PRACTICES}
     return {
         "as_of": ago(0),
         "is_shallow": choose.random() < 0.1,
@@ -53,7 +54,12 @@ def random_report(choose: random.Random) -> dict[str, Any]:
             "median_days_between": 60.0 if len(releases) > 1 else None,
             "recent": releases,
         },
-        "practices": {name: name if choose.random() < 0.6 else None for name in PRACTICES},
+        "other_files": {"documentation": choose.choice([0, 1, 20, 2000]), "prose": choose.choice([0, 3])},
+        "practices": practices,
+        "practice_files": {
+            "tests": choose.choice([1, 20, 500]) if practices["tests"] else 0,
+            "ci": choose.choice([1, 3, 12]) if practices["ci"] else 0,
+        },
     }
 
 

@@ -205,3 +205,12 @@ def test_hostile_ci_file_takes_little_time(word: bytes) -> None:
     begin = time.process_time()
     assert best_ci_file({b".travis.yml": word * (MAX_CI_BYTES // len(word))}) == b".travis.yml"
     assert time.process_time() - begin < 2
+
+
+def test_files_of_tests_and_ci_are_counted_if_they_are_the_projects_own(tmp_path: Path) -> None:
+    paths = ["tests/test_a.py", "src/b_test.go", "vendor/c_test.go", "README.md", "tests/data.json"]
+    files = {path.encode(): b"1\n" for path in paths}
+    for name, text in {"tests": b"run: make test\n", "lock": b"uses: dessant/lock-threads@v5\n", "build": b"run: make\n"}.items():
+        files[b".github/workflows/%b.yml" % name.encode()] = text
+    report = report_of(GitRepository(build(tmp_path / "x.git", [Commit(ago(1), files=files)])), NOW, lambda *_: None)
+    assert report["practice_files"] == {"tests": 2, "ci": 2}

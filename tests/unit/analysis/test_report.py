@@ -44,31 +44,10 @@ from tests.unit.analysis import literal
 BOB = b"Bob <bob@example.org>"
 DEPENDABOT = b"dependabot[bot] <49699333+dependabot[bot]@users.noreply.github.com>"
 FIELDS = {
-    *("head", "as_of", "commits", "contributors", "first_commit_at", "last_commit_at", "commits_90d", "commits_365d"),
-    *(
-        "authors_last_year",
-        "contributor_absence_factor",
-        "tags",
-        "releases",
-        "files",
-        "languages",
-        "other_files",
-        "hotspots",
-        "practices",
-    ),
-    *(
-        "scores",
-        "license",
-        "licenses",
-        "weekly",
-        "past",
-        "author_shares",
-        "bots",
-        "people",
-        "verdict",
-        "formula_version",
-        "is_shallow",
-    ),
+    *("formula_version", "head", "as_of", "is_shallow", "commits", "contributors", "first_commit_at", "last_commit_at"),
+    *("commits_90d", "commits_365d", "authors_last_year", "contributor_absence_factor", "author_shares", "bots", "people"),
+    *("hotspots", "weekly", "past", "tags", "releases", "files", "languages", "other_files", "licenses", "license"),
+    *("practices", "practice_files", "scores", "verdict"),
 }
 PRACTICES = [
     *("readme", "license", "contributing", "code_of_conduct", "security", "changelog"),

@@ -58,14 +58,16 @@ def test_evidence_contains_the_numbers(tmp_path: Path) -> None:
             "The median time between releases is 199.0 days.",
         ],
         "documentation": [
-            "Found 1 of 6: a README (30 points).",
-            "Missing: a licence (25 points), a contributing guide (15 points), a changelog (15 points), "
-            "a security policy (10 points), a code of conduct (5 points).",
+            "Found 1 of 6: a README (10 points).",
+            "Missing: a licence (15 points), a contributing guide (15 points), a changelog (15 points), "
+            "a security policy (15 points), a code of conduct (10 points).",
+            "There is 1 file of documentation and prose.",
         ],
         "engineering": [
             "Found 0 of 5.",
-            "Missing: tests (30 points), continuous integration (30 points), a dependency manifest (15 points), "
-            "a linter configuration (15 points), a lock file (10 points).",
+            "Missing: tests (10 points), continuous integration (10 points), a dependency manifest (5 points), "
+            "a linter configuration (20 points), a lock file (15 points).",
+            "There are 0 files of tests and 0 files of continuous integration.",
         ],
     }
 
@@ -86,18 +88,29 @@ def test_evidence_does_not_count_releases_that_the_report_leaves_out(tmp_path: P
     assert "At least 100 releases were published in the last 730 days." in found["releases"]["evidence"]
 
 
+def documentation(found: float, files: float) -> float:
+    """Compute the points with the first so many practices."""
+    return scores.documentation_points(list(scores.DOCUMENTATION)[: int(found)], int(files))
+
+
+def engineering(found: float, tests: float, ci: float) -> float:
+    return scores.engineering_points(list(scores.ENGINEERING)[: int(found)], int(tests), int(ci))
+
+
 # Each formula, the range of each of its inputs, and whether a larger value is better (1) or worse (-1).
 FORMULAS: dict[Callable[..., float], list[tuple[float, float, int]]] = {
     scores.activity_points: [(0, 3000, -1), (0, 3000, 1), (0, 52, 1)],
     scores.community_points: [(0, 300, 1), (0, 200, 1)],
     scores.continuity_points: [(0.001, 1, -1), (1, 30, 1), (0, 1500, -1), (0, 60, 1), (0, 5, 1)],
     scores.releases_points: [(0, 1500, -1), (0, 40, 1)],
+    documentation: [(0, 6, 1), (0, 2000, 1)],
+    engineering: [(0, 5, 1), (0, 500, 1), (0, 20, 1)],
 }
 
 
-@pytest.mark.parametrize("formula", FORMULAS, ids=lambda formula: formula.__name__)
+@pytest.mark.parametrize("formula", FORMULAS)
 def test_formulas_are_monotone_from_0_to_100(formula: Callable[..., float]) -> None:
-    choose = random.Random(formula.__name__)  # noqa: S311
+    choose = random.Random(1)  # noqa: S311
     inputs = FORMULAS[formula]
     worst, best = ([low if (direction > 0) == (end == 0) else high for low, high, direction in inputs] for end in (0, 1))
     assert formula(*best) == pytest.approx(100)
@@ -131,6 +144,9 @@ CHANGES: dict[str, Callable[[dict[str, Any], int], Any]] = {
     r"16 people with equal shares, and 20 newcomers who stay, .*": lambda report, n: share_evenly(report),
     r"A (tagged )?release today would .*": lambda report, n: add_releases(report, 1),
     r"(?P<n>\d+) releases in 730 days would .*": lambda report, n: add_releases(report, n),
+    r"Documentation in (?P<n>\d+) files would .*": lambda report, n: report["other_files"].update(documentation=n, prose=0),
+    r"(?P<n>\d+) more files of tests would .*": lambda report, n: add(report["practice_files"], tests=n),
+    r"(?P<n>\d+) files of continuous integration would .*": lambda report, n: report["practice_files"].update(ci=n),
 }
 WORDS = {"One": 1, "Two": 2, "Three": 3}
 
@@ -182,7 +198,38 @@ def add_releases(report: dict[str, Any], number: int) -> None:
     releases["recent"] = [{"name": "x", "at": report["as_of"]}] * number + (releases["recent"] if number == 1 else [])
 
 
-@pytest.mark.parametrize("name", ["activity", "community", "continuity", "releases"])
+def add_practice(report: dict[str, Any], name: str) -> None:
+    report["practices"][name] = "a path"
+    if name in report["practice_files"]:
+        report["practice_files"][name] += 1
+
+
+def practice_found(name: str) -> Callable[[dict[str, Any], int], Any]:
+    return lambda report, n: add_practice(report, name)
+
+
+for practice, text in scores.PRACTICE_NAMES.items():
+    CHANGES[f"{text[0].upper()}{text[1:]} would .*"] = practice_found(practice)
+
+
+def test_advice_on_the_mean_is_true() -> None:
+    choose = random.Random(1)  # noqa: S311
+    for _ in range(300):
+        found = scores.scores(random_report(choose) | {"is_shallow": False, "commits": 1})
+        values = {name: found[name].score or 0 for name in scores.SCORE_NAMES}
+        advice = re.fullmatch(
+            r"Raising (\w+), the lowest score, to (\d+) would bring this to (\d+)\.", found["overall"].advice or ""
+        )
+        assert advice
+        assert values[advice[1]] == min(values.values())
+        assert (
+            scores.rounded(sum((values | {advice[1]: int(advice[2])}).values()) / 6)
+            == int(advice[3])
+            > (found["overall"].score or 0)
+        )
+
+
+@pytest.mark.parametrize("name", scores.SCORE_NAMES)
 def test_advice_is_true(name: str) -> None:
     choose = random.Random(name)  # noqa: S311
     seen = set()

@@ -84,7 +84,7 @@ def report(**changes: Any) -> dict[str, Any]:
         (
             {},
             dict.fromkeys(ALL_STRONG, 55) | {"engineering": 54},
-            "Fair, but nowhere strong: few engineering practices are visible.",
+            "Fair, but nowhere strong: there are few tests and checks.",
         ),
         (
             {"is_shallow": True, "practices": dict.fromkeys(PRACTICES, "a path") | {"tests": None}},
