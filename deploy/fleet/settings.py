@@ -101,7 +101,7 @@ def shared_environment(environ: Mapping[str, str], ports: Ports, stored: Mapping
         "REDIS_URL": f"redis://default:{stored['REDIS_PASSWORD']}@127.0.0.1:{ports.redis}/0",
         "DATABASE_URL": f"postgresql://reporadar:{stored['POSTGRES_PASSWORD']}@127.0.0.1:{ports.postgres}/reporadar",
     }
-    return DEFAULTS | keys | given | own
+    return DEFAULTS | {"PUBLIC_URL": f"http://127.0.0.1:{ports.fleet}"} | keys | given | own
 
 
 def check(settings: Mapping[str, str]) -> config.Config:

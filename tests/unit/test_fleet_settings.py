@@ -36,6 +36,7 @@ def test_fleet_overrides_the_settings_that_define_it(stored: dict[str, str]) -> 
     assert shared == settings.shared_environment({}, PORTS, stored)
     config = settings.check(shared)
     assert (config.host, config.trusted_proxies, config.is_production, config.shutdown_delay) == ("127.0.0.1", 1, False, 2)
+    assert config.public_url == "http://127.0.0.1:8080"
     process = settings.process_environment(foreign, shared)
     assert "DATABASE_URL_FILE" not in process
     assert process["HOME"] == "/home"
@@ -46,6 +47,7 @@ def test_other_settings_come_from_the_environment(tmp_path: Path, stored: dict[s
     rotated = f"{secrets.token_hex(32)},{stored['SESSION_ENCRYPTION_KEY']}"
     given = {
         "SHUTDOWN_DELAY": "7",
+        "PUBLIC_URL": "https://radar.example.org",
         "SESSION_ENCRYPTION_KEY": rotated,
         "SESSION_SECRET_FILE": f"{tmp_path}/secret",
         "LOG_LEVEL": " ",
@@ -53,6 +55,7 @@ def test_other_settings_come_from_the_environment(tmp_path: Path, stored: dict[s
     shared = settings.shared_environment(given, PORTS, stored)
     config = settings.check(shared)
     assert (config.shutdown_delay, len(config.session_encryption_key), config.session_secret) == (7, 2, (secret,))
+    assert config.public_url == "https://radar.example.org"
     assert "LOG_LEVEL" not in shared
 
 
