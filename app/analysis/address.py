@@ -65,6 +65,7 @@ _OTHER_NAMES = {
     "altssh.bitbucket.org": "bitbucket.org",
     "www.codeberg.org": "codeberg.org",
 }
+FORGE_HOSTS = frozenset({*_FORGES, *_OTHER_NAMES})
 # What can follow the name in old addresses of GitLab, which had no `/-/` before it. No project can have such a name.
 _OLD_GITLAB_PAGES = {"tree", "blob", "blame", "raw", "commits", "edit", "builds", "files", "refs", "wikis"}
 

@@ -20,20 +20,19 @@ SIGN_UP_OPENED, SIGNED_UP = "sign_up_opened", "signed_up"
 REPOSITORY_ADDED, ANALYSIS_REQUESTED, REPORT_VIEWED = "repository_added", "analysis_requested", "report_viewed"
 
 _PATH = {"path": "the address of the page, with a placeholder for the number of a repository"}
+_ADDING = ("web.add_repository", "repositories.add", "web.import_addresses", "repositories.import_text")
 
 DECLARED_EVENTS = (
     DeclaredEvent(PAGE_VIEWED, "navigation", "A page was opened", properties=_PATH),
     DeclaredEvent(PAGE_LEFT, "navigation", "A page was left", properties=_PATH | {"seconds": "how long the page was visible"}),
     DeclaredEvent(SIGN_UP_OPENED, "account", "The sign-up form was opened", endpoints=("web.register",)),
     DeclaredEvent(SIGNED_UP, "account", "An account was created", endpoints=("web.create_account", "auth.register")),
-    DeclaredEvent(
-        REPOSITORY_ADDED, "repositories", "A repository was added", endpoints=("web.add_repository", "repositories.add")
-    ),
+    DeclaredEvent(REPOSITORY_ADDED, "repositories", "A repository was added", endpoints=_ADDING),
     DeclaredEvent(
         ANALYSIS_REQUESTED,
         "repositories",
         "An analysis was requested",
-        endpoints=("web.add_repository", "repositories.add", "web.analyse_again", "repositories.analyse"),
+        endpoints=(*_ADDING, "web.analyse_again", "repositories.analyse"),
     ),
     DeclaredEvent(REPORT_VIEWED, "repositories", "A report was viewed"),
     DeclaredEvent(

@@ -1,9 +1,10 @@
 """The repositories that a user follows, and their analyses. For a user, repositories that they do not follow do not exist."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final, Literal
 
 from sqlalchemy import Connection
 
@@ -11,12 +12,14 @@ from app.analysis import address, network
 from app.analysis.address import AddressRefused
 from app.core.config import Config
 from app.core.errors import Conflict, Invalid, NotFound, TooMany
+from app.core.threads import NativeThreads
 from app.database import clock
 from app.database.engine import Database
 from app.database.locks import lock_user
 from app.jobs.leases import SUCCEEDED
 from app.notifications.service import Notifications, Subscription
 from app.repositories import store
+from app.repositories.found_addresses import MAX_TEXT_LENGTH, FoundAddress, find_addresses
 from app.repositories.store import FIRST_FORMULA_VERSION, Analysis, FollowedRepository, PastAnalysis, Repository
 
 __all__ = ["FIRST_FORMULA_VERSION", "Analysis", "FollowedRepository", "PastAnalysis", "Repositories", "Repository"]
@@ -27,7 +30,24 @@ MAX_LIVE_ANALYSES = 50  # unfinished analyses that one user has requested
 RETRY_AFTER_SECONDS = 30
 FRESH = timedelta(seconds=60)  # adding a repository does not start an analysis if there is a report this young
 
+NEW: Final = "new"
+ADDED: Final = "added"
+KNOWN: Final = "known"
+REFUSED: Final = "refused"
+MAX_LOOKUP_SECONDS = 4.0  # that an import waits for DNS
+
 Enqueue = Callable[[int], None]  # analysis ID; does not raise
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """The outcome for one address of a text."""
+
+    address: str  # as it stands in the text
+    status: Literal["new", "added", "known", "refused"]
+    url: str | None = None  # of the repository; None if it is refused
+    repository: Repository | None = None  # if the user follows it
+    reason: str | None = None  # why it is refused
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,7 @@ class Repositories:
         self._database = database
         self._notifications = notifications
         self._enqueue = enqueue
+        self._recognition = NativeThreads(1)
 
     def add(self, user_id: int, url: str) -> tuple[Repository, Analysis]:
         """Follow a repository, and analyse it unless its report is fresh. Raises Invalid for an address that is not allowed."""
@@ -59,6 +80,40 @@ class Repositories:
         if to_enqueue:
             self._enqueue(analysis.id)
         return repository, analysis
+
+    def find_in(self, user_id: int, text: str) -> list[ImportResult]:
+        """Find the addresses in a text. The results are NEW, KNOWN or REFUSED. Raises Invalid if the text is too long."""
+        if len(text) > MAX_TEXT_LENGTH:
+            raise Invalid.field("text", f"The text has more than {MAX_TEXT_LENGTH:,} characters.")
+        found = self._recognition.run(find_addresses, text, self._roots)
+        followed = self._database.run(store.followed_by_url, user_id)
+        return [_found(one, followed) for one in found]
+
+    def import_from(self, user_id: int, text: str) -> list[ImportResult]:
+        """Follow the repositories whose addresses are found in a text, and analyse them. Raises Invalid if it is too long.
+
+        The results are ADDED, KNOWN or REFUSED. The analyses count as requested by the user, and so do their limits.
+        """
+        lookups_end = time.monotonic() + MAX_LOOKUP_SECONDS
+        found = self.find_in(user_id, text)
+        return [self._import(user_id, one, lookups_end) if one.status == NEW else one for one in found]
+
+    def _import(self, user_id: int, found: ImportResult, lookups_end: float) -> ImportResult:
+        assert found.url
+        try:
+            parsed = address.parse(found.url, self._roots)
+            if time.monotonic() < lookups_end:  # otherwise the address is checked only when it is fetched
+                network.refuse_private(parsed, self._allowed_networks)
+            repository, analysis, to_enqueue = self._database.run(_add, user_id, parsed.url, parsed.name)
+        except AddressRefused as refused:
+            return replace(found, status=REFUSED, url=None, reason=str(refused))
+        except (Invalid, TooMany) as problem:
+            return replace(
+                found, status=REFUSED, url=None, reason=problem.errors[0]["message"] if problem.errors else problem.detail
+            )
+        if to_enqueue:
+            self._enqueue(analysis.id)
+        return replace(found, status=ADDED, repository=repository)
 
     def list(self, user_id: int) -> list[FollowedRepository]:
         """Return the followed repositories, last followed first, without reports and history."""
@@ -139,6 +194,13 @@ def _add(connection: Connection, user_id: int, url: str, name: str) -> tuple[Rep
     if latest and _is_fresh(connection, latest):
         return repository, latest, False
     return repository, *_start(connection, user_id, repository.id)
+
+
+def _found(found: FoundAddress, followed: Mapping[str, Repository]) -> ImportResult:
+    if found.address is None:
+        return ImportResult(found.text, REFUSED, reason=found.reason)
+    known = followed.get(found.address.url)
+    return ImportResult(found.text, KNOWN if known else NEW, found.address.url, known)
 
 
 def _start(connection: Connection, user_id: int, repository_id: int) -> tuple[Analysis, bool]:

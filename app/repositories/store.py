@@ -127,6 +127,12 @@ def is_followed(connection: Connection, user_id: int, repository_id: int) -> boo
     return bool(connection.execute(select(row)).scalar())
 
 
+def followed_by_url(connection: Connection, user_id: int) -> dict[str, Repository]:
+    columns = repositories.c.id, repositories.c.url, repositories.c.name
+    joined = select(*columns).join(follows, follows.c.repository_id == repositories.c.id)
+    return {row.url: Repository(*row) for row in connection.execute(joined.where(follows.c.user_id == user_id))}
+
+
 def lock_repository(connection: Connection, repository_id: int) -> None:
     """Prevent changes of the followers and new analyses until this transaction ends."""
     connection.execute(select(repositories.c.id).where(repositories.c.id == repository_id).with_for_update())

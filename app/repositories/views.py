@@ -1,6 +1,6 @@
 """The JSON API of followed repositories and their analyses: `/api/repositories` and `/api/analyses`."""
 
-from typing import Any
+from typing import Any, Literal
 
 from flask import Blueprint, Response
 from pydantic import BaseModel, Field
@@ -10,7 +10,8 @@ from app.core.extensions import extension
 from app.core.timestamps import iso
 from app.http.addresses import public_address
 from app.http.api import Body, Query, json_response, no_content, operation
-from app.repositories.service import Analysis, FollowedRepository, Repositories, Repository
+from app.repositories.found_addresses import MAX_TEXT_LENGTH
+from app.repositories.service import NEW, Analysis, FollowedRepository, ImportResult, Repositories, Repository
 from app.repositories.sharing import Sharing
 
 blueprint = Blueprint("repositories", __name__, url_prefix="/api")
@@ -18,6 +19,10 @@ blueprint = Blueprint("repositories", __name__, url_prefix="/api")
 
 class AddBody(Body):
     url: str = Field(min_length=1, max_length=2000)
+
+
+class ImportBody(Body):
+    text: str = Field(max_length=MAX_TEXT_LENGTH, description="Any text: a list of addresses, a README, a go.mod, a .gitmodules.")
 
 
 class CompareQuery(Query):
@@ -38,6 +43,17 @@ class AnalysisStatusView(BaseModel):
 class AddedRepositoryView(BaseModel):
     repository: RepositoryView
     analysis: AnalysisStatusView
+
+
+class ImportResultView(BaseModel):
+    address: str
+    status: Literal["added", "known", "refused"]
+    repository: RepositoryView | None
+    reason: str | None
+
+
+class ImportResultsView(BaseModel):
+    results: list[ImportResultView]
 
 
 class StartedAnalysisView(BaseModel):
@@ -119,6 +135,18 @@ class ComparisonView(BaseModel):
 def add(body: AddBody) -> Response:
     repository, analysis = service().add(require_user().id, body.url)
     return json_response(AddedRepositoryView(repository=_repository(repository), analysis=_status(analysis)), 202)
+
+
+@blueprint.post("/repositories/import")
+@operation(
+    "Follow the repositories whose addresses are in a text", body=ImportBody, returns={200: ImportResultsView}, errors=(401,)
+)
+@login_required
+def import_text(body: ImportBody) -> Response:
+    """At most 200 addresses are taken from the text, each repository once."""
+    return json_response(
+        ImportResultsView(results=[_import_result(one) for one in service().import_from(require_user().id, body.text)])
+    )
 
 
 @blueprint.get("/repositories")
@@ -231,6 +259,12 @@ def sharing() -> Sharing:
 
 def _repository(repository: Repository) -> RepositoryView:
     return RepositoryView(**vars(repository))
+
+
+def _import_result(result: ImportResult) -> ImportResultView:
+    assert result.status != NEW
+    repository = _repository(result.repository) if result.repository else None
+    return ImportResultView(address=result.address, status=result.status, repository=repository, reason=result.reason)
 
 
 def _status(analysis: Analysis) -> AnalysisStatusView:

@@ -22,6 +22,7 @@ from app.analytics.tracking import Recorder
 from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.database.schema import events, people
+from app.notifications.subscription import Subscription
 from app.repositories.service import FollowedRepository
 from tests.unit.analytics.conftest import NOW, event
 from tests.unit.conftest import MakeApp, count_of
@@ -325,6 +326,7 @@ class TestRecording:
         sign_up(client)
         entry = FollowedRepository(7, "https://example.org/x", "x", NOW, None, None)
         monkeypatch.setattr(app.extensions["repositories"], "get", lambda *_: entry)
+        monkeypatch.setattr(app.extensions["repositories"], "subscription", lambda *_: Subscription.of(None, {}))
         page, by_script = "/repositories/7", {"Sec-Fetch-Dest": "empty"}
         assert b"data-awaited" in client.get(page).data
         assert stored()["report_viewed"] == 0
