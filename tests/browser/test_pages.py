@@ -53,6 +53,14 @@ def refused_deletion(page: Page) -> None:
     expect(page.get_by_label("Your password")).to_have_attribute("aria-invalid", "true")
 
 
+def new_token(page: Page) -> None:
+    go_to_signed_in("/settings")(page)
+    page.get_by_label("Name of the new token").fill(LONG_NAME * 2)
+    page.get_by_role("button", name="Create token").click()
+    expect(page.get_by_label("New token", exact=True)).to_be_focused()
+    expect(page.get_by_label("New token", exact=True)).to_be_in_viewport()
+
+
 def refused_address(page: Page) -> None:
     go_to_signed_in("/")(page)
     page.get_by_label("Repository address").fill(LONG_NAME * 5)
@@ -72,6 +80,8 @@ PAGES = {
     "notifications": go_to_signed_in("/notifications"),
     "settings": go_to_signed_in("/settings?done=password"),
     "settings refused": refused_deletion,
+    "settings with a new token": new_token,
+    "link to set a password refused": go_to("/reset-password?token=x"),
     "privacy": go_to("/privacy"),
     "privacy of an account": go_to_signed_in("/privacy?done=counted"),
     "definitions": go_to("/about/scores"),
