@@ -167,7 +167,7 @@ class _Snapshot:
         with self._repository.open(source) as opened:
             status = opened.stat()
             if stat.S_ISREG(status.st_mode):
-                return self._copy_file(opened, status.st_size, target)
+                return self._copy_file(str(opened), status.st_size, str(target))
             if not stat.S_ISDIR(status.st_mode) or opened.readlink() in self._folders:
                 return None
             self._folders.add(opened.readlink())
@@ -178,53 +178,72 @@ class _Snapshot:
         return None
 
     def add_loose_objects(self, source: Path, target: Path) -> None:
-        for name in self._repository.names(source):
-            if _LOOSE_OBJECTS.fullmatch(name):
-                (target / name).mkdir(exist_ok=True)
-                for file in _without_temporary(self._repository.names(source / name)):
+        for folder in self._repository.names(source):
+            if _LOOSE_OBJECTS.fullmatch(folder):
+                (target / folder).mkdir(exist_ok=True)
+                for name in _without_temporary(self._repository.names(source / folder)):
                     with suppress(FileNotFoundError):  # it is in a pack by now, and packs are read later
-                        self._add(source / name / file, target / name / file)
+                        self._add(f"{source}/{folder}/{name}", f"{target}/{folder}/{name}")
 
     def add_packs(self, source: Path, target: Path) -> None:
         for name in _without_temporary(self._repository.names(source / "pack")):
             if name.endswith((".pack", ".idx")):
-                self._add(source / "pack" / name, target / "pack" / name)
+                self._add(f"{source}/pack/{name}", f"{target}/pack/{name}")
 
     def add_commit_graph(self, source: Path, target: Path) -> None:
         """Add the files from which git reads a history faster: a single one, or a chain of them."""
         if os.path.lexists(source / "info" / "commit-graph"):
-            self._add(source / "info" / "commit-graph", target / "info" / "commit-graph")
+            self._add(f"{source}/info/commit-graph", f"{target}/info/commit-graph")
         chain = Path("info", "commit-graphs")
         if os.path.lexists(source / chain):
             (target / chain).mkdir(exist_ok=True)
             for name in _without_temporary(self._repository.names(source / chain)):
-                self._add(source / chain / name, target / chain / name)
+                self._add(f"{source}/{chain}/{name}", f"{target}/{chain}/{name}")
 
-    def _add(self, source: Path, target: Path) -> None:
-        """Copy a small file, or link to a large one. Keep a file of this name from another folder: it has the same content."""
+    def _add(self, source: str, target: str) -> None:
+        """Copy a small file, or link to a large one. Keep a file of this name from another folder: it has the same content.
+
+        There may be tens of thousands of loose objects, so paths are texts here, which are faster than Path.
+        """
         descriptor = self._repository.open_descriptor(source)
+        is_linked = False
         try:
-            opened = Path(f"/proc/self/fd/{descriptor}")
-            status = opened.stat()
-            if not stat.S_ISREG(status.st_mode) or os.path.lexists(target):
-                return
-            if status.st_size > MAX_COPIED_BYTES:
-                target.symlink_to(f"/proc/{os.readlink('/proc/self')}/fd/{descriptor}")  # noqa: PTH115
-                self.descriptors.append(descriptor)
-                descriptor = -1
-            else:
-                self._copy_file(opened, status.st_size, target)
+            status = os.fstat(descriptor)
+            with suppress(FileExistsError):
+                if stat.S_ISREG(status.st_mode) and status.st_size > MAX_COPIED_BYTES:
+                    _link(descriptor, target)
+                    is_linked = True
+                elif stat.S_ISREG(status.st_mode):
+                    self._copy_file(f"/proc/self/fd/{descriptor}", status.st_size, target)
         finally:
-            if descriptor >= 0:
+            if is_linked:
+                self.descriptors.append(descriptor)
+            else:
                 os.close(descriptor)
 
-    def _copy_file(self, opened: Path, size: int, target: Path) -> None:
+    def _copy_file(self, opened: str, size: int, target: str) -> None:
         self._remaining -= size
         if self._remaining < 0:
             raise too_large(self._max_bytes)
-        with opened.open("rb", buffering=0) as content, target.open("wb", buffering=0) as copied:
-            while chunk := content.read(git.CHUNK_BYTES):
-                copied.write(chunk)
+        source = os.open(opened, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            copied = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                while chunk := os.read(source, git.CHUNK_BYTES):
+                    while chunk:
+                        chunk = chunk[os.write(copied, chunk) :]
+            finally:
+                os.close(copied)
+        finally:
+            os.close(source)
+
+
+def _link(descriptor: int, target: str) -> None:
+    """Create a link through which other processes can open the file of a descriptor of this process."""
+    if not os.access(f"/proc/self/fd/{descriptor}", os.R_OK):  # otherwise git would report a damaged repository
+        raise PermissionError("a file of a local repository is not readable")
+    process = Path("/proc/self").readlink()
+    Path(target).symlink_to(f"/proc/{process}/fd/{descriptor}")
 
 
 def _without_temporary(names: Sequence[str]) -> Iterator[str]:
