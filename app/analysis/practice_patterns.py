@@ -18,12 +18,21 @@ _TEST_FOLDER = "(" + _one_of(
     r"self-?_?tests?|regress|cypress|playwright|autotests?|testdir|tests?[._-](unit|integration|e2e|functional|all)|testthat)",
     r"[\w.-]*[a-z0-9](UI|Unit)?Tests?|[\w.-]+[._-][Tt]ests?|androidTest",
 ) + ")"  # fmt: skip
-_TEST_NAME = "(" + _one_of(
+# Of the names of test files
+TEST_NAME = "(" + _one_of(
     rf"(?i:(run-?_?)?tests?\.(?!(java|kts?|cs|exs?|scala|swift|groovy)$){_CODE})",
     rf"((?i:tests?)[_-].+|.+[._-](?i:tests?|unittests?|e2e|spec)|.+\.cy|.+_SUITE)\.(?i:{_CODE})",
     rf"(Test[A-Z]\w*|\w*[a-z0-9](Tests?|TestCase))\.(?i:{_CODE})|\w*[a-z0-9]Spec\.(hs|scala|groovy|purs|kt|swift|[jt]sx?|mm?|php)",
     r".+\.(bats|phpt|feature|robot|t\.sol)",
 ) + ")"  # fmt: skip
+
+# Of the paths of test files
+TEST_PATH = _one_of(
+    rf"(.*/)?{_TEST_FOLDER}/(.*/)?[^/]+\.(?i:{_CODE})",
+    r"(.*/)?(?i:specs?)/(.*/)?[^/]+\.(rb|coffee|cr|lua|moon|php|[cm]?[jt]sx?)|(.*/)?t/(.*/)?[^/]+\.(t|sh|pl|py)",
+)
+# Found in every path that matches one of these two
+POSSIBLE_TEST = r"(?i)test|spec|e2e|end-to-end|regress|cypress|playwright|\bt/|\.(bats|phpt|feature|robot|cy\.)|t\.sol|_suite"
 
 # Of whole paths, which count wherever they are
 ROOT_PATTERNS = {
@@ -45,16 +54,9 @@ ROOT_PATTERNS = {
     "linter": r"\.github/linters/.+|\.trunk/trunk\.ya?ml",
 }  # fmt: skip
 # Of whole paths. Like the names below, they count only outside of the excluded folders.
-PATH_PATTERNS = {
-    "tests": _one_of(
-        rf"(.*/)?{_TEST_FOLDER}/(.*/)?[^/]+\.(?i:{_CODE})",
-        r"(.*/)?(?i:specs?)/(.*/)?[^/]+\.(rb|coffee|cr|lua|moon|php|[cm]?[jt]sx?)|(.*/)?t/(.*/)?[^/]+\.(t|sh|pl|py)",
-    ),
-    "dependencies": r"(.*/)?requirements/[^/]+\.(txt|in)",
-}  # fmt: skip
+PATH_PATTERNS = {"dependencies": r"(.*/)?requirements/[^/]+\.(txt|in)"}
 # Of file names
 NAME_PATTERNS = {
-    "tests": _TEST_NAME,
     "dependencies": _one_of(
         r"pyproject\.toml|setup\.(py|cfg)|([\w-]+[-_])?requirements([-_.][\w.-]+)?\.(txt|in)|Pipfile",
         r"environment\.ya?ml|pixi\.toml|package\.json|deno\.jsonc?|Cargo\.toml|go\.mod|Gopkg\.toml|Gemfile|gems\.rb",
@@ -87,19 +89,21 @@ NAME_PATTERNS = {
 }  # fmt: skip
 # Files in these folders belong to other projects, or show how to use this one.
 FOREIGN_FOLDERS = (
-    r"(.*/)?(\.[^/]+|examples?|samples?|demos?|tutorials?|templates?|fixtures?|test-?_?data|node_modules|_?vendor(ed|s)?|"
+    r"(?i)(.*/)?(\.[^/]+|examples?|samples?|demos?|tutorials?|templates?|fixtures?|test-?_?data|node_modules|_?vendor(ed|s)?|"
     r"(third|3rd)[-_ ]?part(y|ies)|extern(al)?s?|bower_components|site-packages|[^/]*\{\{[^/]*)/.*"
 )
 # Folders with a purpose of their own: their dependencies are not those of the project.
 AUXILIARY_FOLDERS = (
-    r"(.*/)?(docs?|documentation|website|tests?|bench(mark)?s?|fuzz|scripts?|ci|utils?|tools?|contrib|misc|hack|dev)/.*"
+    r"(?i)(.*/)?(docs?|documentation|website|tests?|bench(mark)?s?|fuzz|scripts?|ci|utils?|tools?|contrib|misc|hack|dev)/.*"
 )
+# Files that only serve tests
 TEST_TOOLS = (
-    r"(.*/)?(__init__|conftest)\.py|(.*/)?tests?[-_](data|fixtures?|results?|reports?|helpers?|utils?|output|resources|assets)/.*"
+    r"(?i)(.*/)?((__init__|conftest)\.py|"
+    r"tests?[-_](data|fixtures?|results?|reports?|helpers?|utils?|output|resources|assets)/.*)"
 )
 
 # A command that runs tests, in a file of a continuous integration service
-TEST_COMMAND = _one_of(
+TEST_COMMAND = "(?i)" + _one_of(
     r"\b(pytest|py\.test|tox|nox|unittest|nose2?|trial|ctest|rspec|minitest|phpunit|pest|vitest|jest|mocha|karma|cypress|playwright|bats)\b",
     r"\b(npm|yarn|pnpm|bun|deno|lerna|nx|turbo)\s+(run\s+|run-script\s+|-\w+\s+)*(t|tests?)\b|\bmanage\.py\s+test|\bR\s+CMD\s+check|rcmdcheck",
     r"\b(cargo|go|mix|stack|cabal|dotnet|swift|bazel(isk)?|flutter|dart|sbt|lein|clojure|meson|ninja|nimble|dune|opam|zig|crystal|elm|just|task|"
@@ -108,7 +112,7 @@ TEST_COMMAND = _one_of(
     r"\b(make|nmake|gmake|cmake)\b[^\n]{0,80}\b(\w+[-_])?(tests?|check)\b|\brun-?_?(the-?_?)?tests?\b|\btest-?_?all\b|\btests?\.(sh|py|pl|ps1|bat)\b",
 )  # fmt: skip
 # Workflows that only look after issues and pull requests
-HOUSEKEEPING = _one_of(
+HOUSEKEEPING = "(?i)" + _one_of(
     r"dessant/(lock-threads|label-actions|support-requests)|actions/(stale|labeler|first-interaction|add-to-project)|stale-action",
     r"(release-drafter|auto-assign|auto-merge|label-sync|issue-label|pr-label|welcome-action|move-issues|no-response)",
 )  # fmt: skip

@@ -3,14 +3,29 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
-from app.analysis import licenses, practice_patterns
+from app.analysis import licenses
 from app.analysis.git import GitRepository
 from app.analysis.licenses import Licenses
 from app.analysis.linguist.paths import is_vendored
+from app.analysis.practice_patterns import (
+    AUXILIARY_FOLDERS,
+    FOREIGN_FOLDERS,
+    HOUSEKEEPING,
+    NAME_PATTERNS,
+    PATH_PATTERNS,
+    POSSIBLE_TEST,
+    ROOT_PATTERNS,
+    TEST_COMMAND,
+    TEST_NAME,
+    TEST_PATH,
+    TEST_TOOLS,
+)
 from app.analysis.texts import read_texts
 
 MAX_PATH_BYTES = 300  # longer paths are ignored
+MAX_COLLECTED = 10_000  # paths of each kind that are held
 MAX_CI_FILES = 40  # that are read
 MAX_CI_BYTES = 64 * 1024  # of one file
 
@@ -19,15 +34,7 @@ PRACTICES = (
     *("readme", "license", "contributing", "code_of_conduct", "security", "changelog"),
     *("tests", "ci", "dependencies", "lock_file", "linter"),
 )
-_ROOT_PATTERNS = {name: re.compile(pattern) for name, pattern in practice_patterns.ROOT_PATTERNS.items()}
-_PATH_PATTERNS = {name: re.compile(pattern) for name, pattern in practice_patterns.PATH_PATTERNS.items()}
-_NAME_PATTERNS = {name: re.compile(pattern) for name, pattern in practice_patterns.NAME_PATTERNS.items()}
-_FOREIGN_FOLDERS = re.compile(practice_patterns.FOREIGN_FOLDERS, re.IGNORECASE)
-_AUXILIARY_FOLDERS = re.compile(practice_patterns.AUXILIARY_FOLDERS, re.IGNORECASE)
-_TEST_TOOLS = re.compile(practice_patterns.TEST_TOOLS, re.IGNORECASE)
-_TEST_COMMAND = re.compile(practice_patterns.TEST_COMMAND.encode(), re.IGNORECASE)
-_HOUSEKEEPING = re.compile(practice_patterns.HOUSEKEEPING.encode(), re.IGNORECASE)
-_CI_NAME = re.compile(rb"\b(tests?|ci|build|main|check)\b|tests?", re.IGNORECASE)
+_CI_NAME = re.compile(rb"test|\b(ci|build|main|check)\b", re.IGNORECASE)
 
 # Files with other purposes that can also configure a linter.
 LINTER_SECTIONS = {
@@ -40,6 +47,17 @@ LINTER_SECTIONS = {
 
 
 Practices = dict[str, bytes | None]
+
+
+@cache
+def _compile(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern at its first use, since the process of an analysis should begin at once."""
+    return re.compile(pattern)
+
+
+@cache
+def _compile_for_bytes(pattern: str) -> re.Pattern[bytes]:
+    return re.compile(pattern.encode())
 
 
 def no_practices() -> Practices:
@@ -61,23 +79,37 @@ class IndicatorFiles:
             return
         text = path.decode(errors="replace")
         self._record(path, text)
-        self.test_files += _is_test(path, text)
-        if _ROOT_PATTERNS["ci"].fullmatch(text):
+        self._record_test(path, text)
+        if len(self.ci_files) < MAX_COLLECTED and _compile(ROOT_PATTERNS["ci"]).fullmatch(text):
             self.ci_files.append(path)
         if path in LINTER_SECTIONS:
             self.linter_files.append(path)
-        if "\ufffd" not in text and licenses.role_of(text):
+        if len(self.license_files) < MAX_COLLECTED and "\ufffd" not in text and licenses.role_of(text):
             self.license_files.append(text)
 
     def _record(self, path: bytes, text: str) -> None:
         """Enter the path for each practice that it indicates, unless a better path is known."""
         name = text.rpartition("/")[2]
-        for patterns, subject in ((_ROOT_PATTERNS, text), (_NAME_PATTERNS, name), (_PATH_PATTERNS, text)):
+        for patterns, subject in ((ROOT_PATTERNS, text), (NAME_PATTERNS, name), (PATH_PATTERNS, text)):
             for practice, pattern in patterns.items():
-                known = self.practices[practice]
-                is_better = known is None or _order(path) < _order(known)
-                if is_better and pattern.fullmatch(subject) and (patterns is _ROOT_PATTERNS or _is_own(practice, path, text)):
+                if not self._is_better(practice, path) or not _compile(pattern).fullmatch(subject):
+                    continue
+                if patterns is ROOT_PATTERNS or _is_own(path, text, AUXILIARY_FOLDERS):
                     self.practices[practice] = path
+
+    def _record_test(self, path: bytes, text: str) -> None:
+        if not _compile(POSSIBLE_TEST).search(text):  # fast, unlike the exact patterns
+            return
+        if not _compile(TEST_NAME).fullmatch(text.rpartition("/")[2]) and not _compile(TEST_PATH).fullmatch(text):
+            return
+        if _is_own(path, text, TEST_TOOLS):
+            self.test_files += 1
+            if self._is_better("tests", path):
+                self.practices["tests"] = path
+
+    def _is_better(self, practice: str, path: bytes) -> bool:
+        known = self.practices[practice]
+        return known is None or _order(path) < _order(known)
 
     def read(self, repository: GitRepository, head: str) -> tuple[Practices, dict[str, int], Licenses]:
         """Read the files whose content matters. Return practices, numbers of their files, and licences. Raises GitError."""
@@ -101,29 +133,27 @@ def _order(path: bytes) -> tuple[int, bytes]:
     return len(path), path
 
 
-def _is_own(practice: str, path: bytes, text: str) -> bool:
+def _is_own(path: bytes, text: str, auxiliary: str) -> bool:
     """Return False for files of other projects, and for those that serve another purpose."""
-    purpose = _TEST_TOOLS if practice == "tests" else _AUXILIARY_FOLDERS
-    return not (_FOREIGN_FOLDERS.fullmatch(text) or purpose.fullmatch(text) or is_vendored(path))
-
-
-def _is_test(path: bytes, text: str) -> bool:
-    is_match = _NAME_PATTERNS["tests"].fullmatch(text.rpartition("/")[2]) or _PATH_PATTERNS["tests"].fullmatch(text)
-    return bool(is_match) and _is_own("tests", path, text)
+    return not any(_compile(pattern).fullmatch(text) for pattern in (FOREIGN_FOLDERS, auxiliary)) and not is_vendored(path)
 
 
 def own_ci_files(texts: Mapping[bytes, bytes]) -> list[bytes]:
     """Return the paths of files that run tests, or do more than housekeeping."""
-    return [path for path, text in texts.items() if _TEST_COMMAND.search(text) or not _HOUSEKEEPING.search(text)]
+    return [path for path, text in texts.items() if _runs_tests(text) or not _compile_for_bytes(HOUSEKEEPING).search(text)]
 
 
 def best_ci_file(texts: Mapping[bytes, bytes]) -> bytes | None:
     """Return the path of the file that runs the tests, else the one that most likely builds the project."""
 
     def order(path: bytes) -> tuple[bool, bool, tuple[int, bytes]]:
-        return not _TEST_COMMAND.search(texts[path]), not _CI_NAME.search(path.rpartition(b"/")[2]), _order(path)
+        return not _runs_tests(texts[path]), not _CI_NAME.search(path.rpartition(b"/")[2]), _order(path)
 
     return min(own_ci_files(texts), key=order, default=None)
+
+
+def _runs_tests(text: bytes) -> bool:
+    return bool(_compile_for_bytes(TEST_COMMAND).search(text))
 
 
 def linter_section(texts: Mapping[bytes, bytes]) -> bytes | None:

@@ -82,7 +82,14 @@ def test_path_that_is_not_a_test_of_the_project(path: str) -> None:
     [
         *("src/readme.py", "news/a.py", "release", "x" * 400 + "/uv.lock", "a\nb/uv.lock"),
         *(".codespell/requirements.txt", "vendor/x/package.json", "node_modules/a/package.json", "third_party/x/CMakeLists.txt"),
-        *("examples/a/Cargo.toml", "docs/requirements.txt", "tests/package.json", "deps/x/Makefile.PL", "tools/go.sum"),
+        *(
+            "examples/a/Cargo.toml",
+            "docs/requirements.txt",
+            "tests/package.json",
+            "deps/x/Makefile.PL",
+            "tools/go.sum",
+            "Docs/requirements.txt",
+        ),
         *("third-party/.eslintrc", "vendor/x/.clang-format", "{{cookiecutter.slug}}/pyproject.toml", "_vendor/uv.lock"),
     ],
 )
