@@ -49,6 +49,7 @@ from app.jobs.broker import JobQueues
 from app.notifications import commands as notifications_commands
 from app.notifications import sockets as notifications_sockets
 from app.notifications import views as notifications_views
+from app.notifications.channels import Channels
 from app.notifications.service import Notifications
 from app.operations.doctor import commands as doctor_commands
 from app.operations.rehearsal import commands as rehearsal_commands
@@ -92,6 +93,7 @@ class Services:
     exports: Exports
     analytics_reports: AnalyticsReports
     notifications: Notifications
+    channels: Channels
     job_queues: JobQueues
     repositories: Repositories
     sharing: Sharing
@@ -161,6 +163,7 @@ def create_services(config: Config, parts: Infrastructure) -> Services:
         exports=exports,
         analytics_reports=AnalyticsReports(database, PAGE_VIEWED, FUNNELS),
         notifications=notifications,
+        channels=Channels(config, database, parts.encryption),
         job_queues=queues,
         repositories=repositories,
         sharing=Sharing(database),
@@ -186,6 +189,7 @@ def create_flask(config: Config, parts: Infrastructure, services: Services) -> F
         lifecycle=parts.lifecycle,
         load=parts.load,
         notifications=services.notifications,
+        channels=services.channels,
         notifications_of_commands=Notifications(parts.database, parts.adapters.publish_from_command),
         probes=parts.probes,
         repositories=services.repositories,
@@ -244,7 +248,9 @@ def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, serv
         lifecycle.add(f"probe of {probe.name}", background=probe.run, check=probe.not_ready_reason)
     tracking.init_app(app, config, services.analytics, services.accounts, lifecycle)
     if parts.adapters.runs_jobs:
-        pool = create_worker_pool(config, parts.database, services.notifications, services.job_queues, size=1, is_embedded=True)
+        pool = create_worker_pool(
+            config, parts.database, services.notifications, services.job_queues, parts.encryption, size=1, is_embedded=True
+        )
         lifecycle.add("jobs", background=pool.start, on_stop_begin=pool.stop)
     lifecycle.add("mails", close=services.password_resets.close)
     lifecycle.add("load", background=parts.load.run)

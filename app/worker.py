@@ -59,6 +59,7 @@ def create_pool(settings: Config, database: Database, instance_id: str) -> Worke
         database,
         Notifications(database, publish),
         queues,
+        Keyring("encryption", settings.session_encryption_key),
         size,
         background_workers=[consumer],
         task_record=record,

@@ -168,6 +168,15 @@ class Config:
     mail_from: str | None = _setting(
         parsers.mail_from, None, "sender of mails", shown_default="`reporadar@` and the host of `PUBLIC_URL`"
     )
+    webhook_allowed_networks: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        parsers.networks, "", "private networks that webhooks may reach, comma-separated", shown_default="empty"
+    )
+    webhook_ca_file: str | None = _setting(
+        parsers.readable_file,
+        None,
+        "CA certificate file that webhooks trust besides the system store",
+        shown_default="system store",
+    )
     plain_http: bool = _setting(
         parsers.boolean, "true", "`false` turns off the hand-written HTTP reader: gunicorn parses and writes everything"
     )
@@ -215,6 +224,7 @@ _PER_INSTANCE = {
     "log_format",
     "log_level",
     "redis_ca_file",
+    "webhook_ca_file",
     "database_pool_size",
     "plain_http",
     "shared_redis_connection",

@@ -190,6 +190,51 @@ notifications = Table(
     Column("created_at", UtcDateTime, nullable=False, index=True),
 )
 
+# Where a user's notifications also go. `kind`: webhook, email or feed. At most one delivery of a channel is in progress.
+channels = Table(
+    "notification_channels",
+    metadata,
+    Column("id", Identifier, primary_key=True),
+    Column("user_id", Identifier, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("kind", String(10), nullable=False),
+    Column("url", Text),  # of a webhook
+    Column("secret", LargeBinary),  # of a webhook, encrypted
+    Column("token_digest", String(64), unique=True),  # of the token in the address of a feed
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("disabled_at", UtcDateTime),
+    Column("disabled_reason", Text),
+    Column("next_at", UtcDateTime, index=True),  # when the next delivery can start, null if none waits
+    Column("not_before", UtcDateTime),  # no mail is sent before this time
+    Column("failures", Integer, nullable=False, default=0),  # attempts in a row
+    Column("lease", String(32)),
+    Column("leased_until", UtcDateTime),
+    sqlite_autoincrement=True,  # the ID is part of the IDs of webhook messages, so it is never reused
+)
+deliveries = Table(
+    "notification_deliveries",
+    metadata,
+    Column("id", Identifier, primary_key=True),
+    Column("channel_id", Identifier, ForeignKey("notification_channels.id", ondelete="CASCADE"), nullable=False),
+    Column("seq", BigInteger),  # of the notification, null for a test
+    Column("batch", Identifier),  # the first delivery of the mail that it is part of
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("first_attempt_at", UtcDateTime),
+    Column("attempted_at", UtcDateTime),
+    Column("status", Integer),  # of the last response
+    Column("error", Text),
+    Column("finished_at", UtcDateTime, index=True),
+    sqlite_autoincrement=True,
+)
+Index("ix_notification_deliveries_channel", deliveries.c.channel_id, deliveries.c.id)
+Index(
+    "ix_notification_deliveries_waiting",
+    deliveries.c.channel_id,
+    deliveries.c.id,
+    postgresql_where=deliveries.c.finished_at.is_(None),
+    sqlite_where=deliveries.c.finished_at.is_(None),
+)
+
 # Heartbeats of the instances of a fleet. The registry is in Redis, so only SQL shows instances that use another Redis.
 heartbeats = Table(
     "heartbeats",

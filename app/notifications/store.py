@@ -11,6 +11,7 @@ from app.core.timestamps import iso
 from app.database.batches import is_in_batch
 from app.database.schema import inboxes, notifications, users
 from app.database.upsert import insert_into
+from app.notifications import channel_store
 
 MIN_KEPT_PER_USER = 1000
 RETENTION = timedelta(days=7)
@@ -79,7 +80,7 @@ class Page:
 
 
 def add(connection: Connection, user_ids: Iterable[int], type: str, title: str, data: dict[str, Any]) -> list[Notification]:
-    """Add a notification for each of the users who exist.
+    """Add a notification for each of the users who exist, and its deliveries over their channels.
 
     The inboxes are locked in the order of user IDs until the transaction ends. So numbers are committed in order, and two
     transactions that notify the same users cannot deadlock.
@@ -92,6 +93,7 @@ def add(connection: Connection, user_ids: Iterable[int], type: str, title: str, 
     ]
     if added:
         connection.execute(insert(notifications), [vars(notification) for notification in added])
+        channel_store.enqueue(connection, [(notification.user_id, notification.seq) for notification in added])
     return added
 
 

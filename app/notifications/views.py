@@ -1,13 +1,16 @@
 """The HTTP API of a user's notifications."""
 
-from typing import Any
+from typing import Any, Literal
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, current_app, request
 from pydantic import BaseModel, Field
 
 from app.auth.guards import login_required, require_user
 from app.core.extensions import extension
+from app.core.timestamps import iso
 from app.http.api import MAX_ID, Body, Query, json_response, no_content, operation
+from app.notifications.channel_store import Channel, ChannelDelivery
+from app.notifications.channels import Channels
 from app.notifications.service import PAGE_SIZE, Notifications
 
 blueprint = Blueprint("notifications", __name__, url_prefix="/api/notifications")
@@ -44,6 +47,49 @@ class SubscriptionView(BaseModel):
 class SubscriptionBody(Body):
     types: dict[str, bool] = Field(default_factory=dict, max_length=20, description="The types to switch; others stay.")
     inherited: bool = Field(False, description="Return to the default, unless one of the types differs from it.")
+
+
+class ChannelBody(Body):
+    kind: Literal["webhook", "email", "feed"]
+    url: str = Field("", max_length=2000, description="The https address of a webhook.")
+
+
+class ChannelView(BaseModel):
+    id: int
+    kind: Literal["webhook", "email", "feed"]
+    url: str | None
+    created_at: str
+    disabled_at: str | None
+    disabled_reason: str | None
+
+
+class CreatedChannelView(ChannelView):
+    secret: str | None = Field(description="Verifies the signatures of a webhook. It is not shown again.")
+
+
+class ChannelsView(BaseModel):
+    channels: list[ChannelView]
+
+
+class DeliveryView(BaseModel):
+    notification_seq: int | None = Field(description="The number of the notification, null for a test.")
+    attempted_at: str | None
+    attempt: int = Field(description="The number of attempts so far.")
+    status: int | None = Field(description="The status of the response to the last attempt.")
+    error: str | None
+    finished_at: str | None = Field(description="When it was accepted or given up; null while another attempt follows.")
+
+
+class DeliveriesView(BaseModel):
+    deliveries: list[DeliveryView]
+
+
+class TestDeliveryView(BaseModel):
+    delivery: DeliveryView
+
+
+def channels() -> Channels:
+    return extension(Channels, "channels")
 
 
 def service() -> Notifications:
@@ -91,3 +137,77 @@ def subscription() -> Response:
 def subscribe(body: SubscriptionBody) -> Response:
     chosen = service().subscribe(require_user().id, body.types, inherit=body.inherited)
     return json_response(SubscriptionView(**vars(chosen)))
+
+
+@blueprint.get("/channels")
+@operation("List the channels to which your notifications also go", returns={200: ChannelsView}, errors=(401,))
+@login_required
+def list_channels() -> Response:
+    return json_response(ChannelsView(channels=[_channel(found) for found in channels().list(require_user().id)]))
+
+
+@blueprint.post("/channels", endpoint="create_channel")
+@operation("Add a channel for your notifications", body=ChannelBody, returns={201: CreatedChannelView}, errors=(401, 409))
+@login_required
+def create_channel(body: ChannelBody) -> Response:
+    """The secret of a webhook and the address of a feed are in this response only."""
+    created = channels().create(require_user().id, body.kind, body.url)
+    fields = vars(_channel(created.channel))
+    if created.token:
+        fields["url"] = feed_address(created.token)
+    return json_response(CreatedChannelView(**fields, secret=created.secret), 201)
+
+
+@blueprint.delete("/channels/<id:channel_id>", endpoint="delete_channel")
+@operation("Delete a channel; nothing is delivered over it afterwards", returns={204: None}, errors=(401, 404))
+@login_required
+def delete_channel(channel_id: int) -> Response:
+    channels().delete(require_user().id, channel_id)
+    return no_content()
+
+
+@blueprint.post("/channels/<id:channel_id>/test", endpoint="test_channel")
+@operation("Send a test over a channel", returns={202: TestDeliveryView}, errors=(401, 404, 409))
+@login_required
+def test_channel(channel_id: int) -> Response:
+    return json_response(TestDeliveryView(delivery=_delivery(channels().test(require_user().id, channel_id))), 202)
+
+
+@blueprint.get("/channels/<id:channel_id>/deliveries", endpoint="deliveries")
+@operation("List the newest deliveries over a channel, newest first", returns={200: DeliveriesView}, errors=(401, 404))
+@login_required
+def list_deliveries(channel_id: int) -> Response:
+    found = channels().deliveries(require_user().id, channel_id)
+    return json_response(DeliveriesView(deliveries=[_delivery(one) for one in found]))
+
+
+def public_url() -> str:
+    """Return the address of this site without a slash at its end: PUBLIC_URL, or that of the request."""
+    configured: str | None = current_app.config["REPORADAR"].public_url
+    return configured or request.url_root.rstrip("/")
+
+
+def feed_address(token: str) -> str:
+    return f"{public_url()}/feeds/{token}.atom"
+
+
+def _channel(channel: Channel) -> ChannelView:
+    return ChannelView(
+        id=channel.id,
+        kind=channel.kind,
+        url=channel.url,
+        created_at=iso(channel.created_at),
+        disabled_at=iso(channel.disabled_at) if channel.disabled_at else None,
+        disabled_reason=channel.disabled_reason,
+    )
+
+
+def _delivery(delivery: ChannelDelivery) -> DeliveryView:
+    return DeliveryView(
+        notification_seq=delivery.seq,
+        attempted_at=iso(delivery.attempted_at) if delivery.attempted_at else None,
+        attempt=delivery.attempts,
+        status=delivery.status,
+        error=delivery.error,
+        finished_at=iso(delivery.finished_at) if delivery.finished_at else None,
+    )
