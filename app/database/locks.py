@@ -1,8 +1,8 @@
 """Locks on the rows of users, which the writing operations of several features share.
 
 Every transaction locks rows in this order, and several rows of one table in the order of their keys, so that no two transactions
-wait for each other: users, inboxes, repositories, analyses and exports, people. Work that has to skip the order, such as a sweep
-over many rows, uses SKIP LOCKED and so does not wait.
+wait for each other: users, inboxes, channels, repositories, analyses and exports, people. Work that has to skip the order, such
+as a sweep over many rows, uses SKIP LOCKED and so does not wait.
 """
 
 from sqlalchemy import Connection, select

@@ -77,7 +77,7 @@ class ChannelLease:
     channel: Channel
     token: str
     secret: bytes | None
-    email: str  # of the user
+    recipient: str | None  # of a mail
     delivery_ids: list[int]  # the first one identifies the message
     items: list[Item]
     attempt: int  # 1, 2, ...
@@ -205,8 +205,9 @@ def claim(connection: Connection, *, failing_too: bool) -> ChannelLease | None:
         token = secrets.token_hex(16)
         values = {"lease": token, "leased_until": timestamp + LEASE_DURATIONS[channel.kind]}
         connection.execute(update(channels).where(channels.c.id == channel.id).values(values))
-        email = connection.execute(select(users.c.email).where(users.c.id == channel.user_id)).scalar_one()
-        return ChannelLease(channel, token, row.secret, email, ids, items, head.attempts + 1)
+        email = select(users.c.email).where(users.c.id == channel.user_id)
+        recipient = connection.execute(email).scalar_one() if channel.kind == EMAIL else None
+        return ChannelLease(channel, token, row.secret, recipient, ids, items, head.attempts + 1)
     return None
 
 

@@ -1,4 +1,4 @@
-"""What notifications look like in webhooks, mails and feeds."""
+"""The form of notifications in webhooks, mails and feeds."""
 
 import hashlib
 import json

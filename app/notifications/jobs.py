@@ -151,12 +151,12 @@ class NotificationDeliverer:
         return self._webhooks.post(channel.url or "", secret, message_id, content.webhook_body(item, self._public_url))
 
     def _send_mail(self, lease: ChannelLease) -> Outcome:
-        if self._mailer is None or self._public_url is None:
+        if self._mailer is None or self._public_url is None or lease.recipient is None:
             return Outcome(error="This site sends no e-mail.")
         subject, text = content.mail(lease.items, self._public_url)
         message_id = f"<notifications-{lease.channel.id}-{lease.delivery_ids[0]}@{content.host(self._public_url)}>"
         try:
-            self._mailer.send(lease.email, subject, text, message_id=message_id)
+            self._mailer.send(lease.recipient, subject, text, message_id=message_id)
         except MailError as error:
             log.warning("mail of channel %d was not sent: %s", lease.channel.id, error)
             return Outcome(error="The mail server did not accept the mail.")

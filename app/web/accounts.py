@@ -13,20 +13,9 @@ from app.auth.passwords import MIN_LENGTH
 from app.auth.service import MAX_EMAIL_LENGTH
 from app.auth.tokens import MAX_NAME_LENGTH, READ, WRITE
 from app.core.errors import Invalid, NotFound, Problem
-from app.notifications.service import TYPES
-from app.web import forms, privacy
-from app.web.pages import (
-    SEE_OTHER,
-    blueprint,
-    current_notice,
-    notifications,
-    render,
-    render_without_session,
-    sign_in_required,
-)
-
-# Lifetimes of a token that the page offers, by their value in the form.
-TOKEN_DAYS = {"30": "in 30 days", "90": "in 90 days", "365": "in a year", "": "never"}
+from app.web import forms
+from app.web.pages import SEE_OTHER, blueprint, current_notice, render_without_session, sign_in_required
+from app.web.settings import TOKEN_DAYS, render_settings
 
 # These two pages also work while the session store is unavailable, so they must not use the session.
 
@@ -72,7 +61,7 @@ def logout() -> Response:
 @blueprint.get("/settings")
 @sign_in_required
 def settings() -> Response:
-    return _settings(notice=current_notice())
+    return render_settings(notice=current_notice())
 
 
 @blueprint.post("/settings/password")
@@ -82,7 +71,7 @@ def change_password() -> Response:
         current, new = forms.password("current_password"), forms.text("new_password")
         guards.change_password(require_user(), current, new)
     except Problem as problem:
-        return _settings(forms.correctable(problem), form="password")
+        return render_settings(forms.correctable(problem), form="password")
     return _settings_done("password")
 
 
@@ -113,9 +102,9 @@ def create_token() -> Response:
         expires_at = datetime.now(UTC) + timedelta(days=int(days)) if days else None
         token, secret = tokens().create(require_user().id, name, scope, expires_at, client().address)
     except Problem as problem:
-        return _settings(forms.correctable(problem), form="token", name=name)
+        return render_settings(forms.correctable(problem), form="token", name=name)
     # Not a redirect: the secret is stored nowhere, so the next page could not show it.
-    return _settings(created_token=token, secret=secret)
+    return render_settings(created_token=token, secret=secret)
 
 
 @blueprint.post("/settings/tokens/<id:token_id>/revoke")
@@ -132,25 +121,8 @@ def delete_account() -> Response:
     try:
         guards.delete_account(require_user(), forms.password("password"))
     except Problem as problem:
-        return _settings(forms.correctable(problem), form="account")
+        return render_settings(forms.correctable(problem), form="account")
     return redirect(url_for("web.home", done="account"), SEE_OTHER)
-
-
-def _settings(problem: Problem | None = None, **context: Any) -> Response:
-    user = require_user()
-    return render(
-        "settings.html",
-        problem,
-        sessions=guards.list_sessions(user),
-        tokens=tokens().list(user.id),
-        token_days=TOKEN_DAYS,
-        now=datetime.now(UTC),
-        min_length=MIN_LENGTH,
-        subscription=notifications().subscription(user.id),
-        notification_types=TYPES,
-        **privacy.consent_context("web.settings"),
-        **context,
-    )
 
 
 def _settings_done(what: str) -> Response:

@@ -2,7 +2,6 @@
 
 import hashlib
 from contextlib import suppress
-from typing import Any
 
 from flask import Response as FlaskResponse
 from flask import redirect, request, url_for
@@ -12,10 +11,9 @@ from app.auth.guards import require_user
 from app.core.errors import NotFound, Problem
 from app.notifications import content
 from app.notifications.views import channels, feed_address, public_url
-from app.web import accounts, forms
+from app.web import forms
 from app.web.pages import SEE_OTHER, blueprint, sign_in_required
-
-SHOWN_DELIVERIES = 10
+from app.web.settings import render_settings
 
 
 @blueprint.post("/settings/channels")
@@ -25,11 +23,11 @@ def create_channel() -> Response:
     try:
         created = channels().create(require_user().id, kind if kind in ("email", "feed") else "webhook", url)
     except Problem as problem:
-        return accounts.render_settings(forms.correctable(problem), form="channel", webhook_url=url)
+        return render_settings(forms.correctable(problem), form="channel", webhook_url=url)
     if created.secret or created.token:
         # Not a redirect: neither is stored in a form that the next page could show.
         address = feed_address(created.token) if created.token else None
-        return accounts.render_settings(created_channel=created.channel, channel_secret=created.secret or address)
+        return render_settings(created_channel=created.channel, channel_secret=created.secret or address)
     return _done("channel")
 
 
@@ -39,7 +37,7 @@ def test_channel(channel_id: int) -> Response:
     try:
         channels().test(require_user().id, channel_id)
     except Problem as problem:
-        return accounts.render_settings(forms.correctable(problem), form="channel")
+        return render_settings(forms.correctable(problem), form="channel")
     return _done("channel-test")
 
 
@@ -61,17 +59,6 @@ def feed(token: str) -> Response:
     response.headers["Cache-Control"] = "private, no-cache"
     response.headers["X-Robots-Tag"] = "noindex"
     return response.make_conditional(request)
-
-
-def settings_context(user_id: int) -> dict[str, Any]:
-    """Return the context of the section of channels."""
-    return {
-        "channels": [
-            (channel, channels().deliveries(user_id, channel.id)[:SHOWN_DELIVERIES]) for channel in channels().list(user_id)
-        ],
-        "has_email": channels().has_email,
-        "host_of": content.host,
-    }
 
 
 def _done(what: str) -> Response:

@@ -1,6 +1,6 @@
 """The views of all pages. They work without scripts: a form is shown again with its errors, or answered with a redirect."""
 
-from app.web import about, accounts, analytics, exports, fleet, imports, notifications, privacy, repositories, resets
+from app.web import about, accounts, analytics, channels, exports, fleet, imports, notifications, privacy, repositories, resets
 from app.web.pages import blueprint
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "accounts",
     "analytics",
     "blueprint",
+    "channels",
     "exports",
     "fleet",
     "imports",

@@ -40,11 +40,16 @@ from app.core import config
 from app.core.callbacks import do_nothing
 from app.core.config import Config
 from app.core.errors import Problem
+from app.core.keyring import Keyring
 from app.database import engine
 from app.database.engine import Database
 from app.database.schema import metadata
 from app.jobs.failures import LeaseLost
+from app.notifications import channel_store as channels
 from app.notifications import store as inbox
+from app.notifications.channel_store import ChannelLease
+from app.notifications.channels import Channels
+from app.notifications.jobs import NotificationDeliverer
 from app.notifications.service import Notifications
 from app.repositories import store as repositories
 from app.repositories.jobs import AnalysisRunner
@@ -82,6 +87,7 @@ class Scene:
     export: ExportLease  # of Ada
     consent: ConsentState  # of Ada
     token: int  # of Ada
+    delivery: ChannelLease  # of Ada
     unique: Iterator[int] = field(default_factory=itertools.count)
 
     def event(self, when: datetime = NOW) -> Event:
@@ -110,6 +116,9 @@ class Side:
         )
         self.tokens = ApiTokens(self.database, MemoryRateLimiter())
         self.resets = PasswordResets(settings, self.database, Passwords(), MemoryRateLimiter(), None)
+        keyring = Keyring("encryption", settings.session_encryption_key)
+        self.channels = Channels(settings, self.database, keyring)
+        self.deliverer = NotificationDeliverer(settings, self.database, self.notifications, keyring)
         self.analyses = AnalysisRunner(settings, self.database, self.notifications, do_nothing)
         self.exporter = ExportRunner(self.database, self.notifications, do_nothing)
         self.sessions = SqlSessionStore(self.database)
@@ -158,6 +167,12 @@ OPERATIONS: dict[str, Operation] = {
     "export succeeds": lambda side, scene: side.database.run(side.exporter.succeed, scene.export, 1),
     "purge exports": lambda side, _: side.exporter.purge(),
     "send notifications": lambda side, scene: side.database.run(inbox.add, [scene.bob, scene.ada], "message", "Hello", {}),
+    "deliver": lambda side, scene: side.database.run(channels.succeed, scene.delivery, 200),
+    "give up a delivery": lambda side, scene: side.database.run(side.deliverer._give_up, scene.delivery, 500, "no"),
+    "start a delivery": lambda side, _: side.database.run(channels.claim, failing_too=True),
+    "add a channel": lambda side, scene: side.channels.create(scene.ada, "feed"),
+    "test a channel": lambda side, scene: side.database.run(channels.add_test, scene.delivery.channel.id),
+    "purge deliveries": lambda side, _: side.channels.purge(),
     "mark as read": lambda side, scene: side.notifications.mark_read(scene.ada, 1),
     "open a repository": lambda side, scene: side.notifications.mark_opened(scene.ada, "repository_id", scene.shared.id),
     "choose notifications": lambda side, scene: side.notifications.subscribe(scene.ada, {"release.found": False}, inherit=False),
@@ -198,7 +213,13 @@ SIMILAR = (
     "create a token",
     "use a token",
     "open a repository",
+    "deliver",
+    "start a delivery",
+    "add a channel",
+    "test a channel",
+    "purge deliveries",
     "choose notifications about a repository",
+    "choose notifications",
 )
 
 
@@ -216,12 +237,17 @@ def build(database: Database) -> Scene:
     lease = claimed(database, started(database, shared))
     queued = started(database, own)
     export = database.run(_running_export, ada)
+    for user_id, url in ((ada, "1"), (ada, "2"), (bob, "3")):
+        database.run(channels.add, user_id, "webhook", url=f"https://hooks.example.org/{url}")
     database.run(inbox.add, [ada, bob], "message", "Hello", {"repository_id": shared.id})
+    delivery = database.run(channels.claim, failing_too=True)
+    assert delivery is not None
     consent = database.run(analytics.consent, AnalyticsAccount(ada))
     assert consent is not None
     token, _ = ApiTokens(database, MemoryRateLimiter()).create(ada, "n", READ, None, "192.0.2.1")
     database.run(_add_links, [ada, bob])
     scene = Scene(ada, bob, shared, own, idle, lease, queued.id, export, consent, token.id)
+    scene = Scene(ada, bob, shared, own, idle, lease, queued.id, export, consent, delivery)
     old = [AcceptedEvent(consent.pseudonym, consent.version, scene.event(NOW - timedelta(days=40))) for _ in range(2)]
     database.run(analytics.store_events, old, LONG_AGO)
     store = SqlSessionStore(database)

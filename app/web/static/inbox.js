@@ -52,8 +52,9 @@ function showUnread() {
   document.title = unread ? `(${unread.toLocaleString("en")}) ${title}` : title;
 }
 
-/** The address of the repository or file that a notification is about. */
-function target({ repository_id, export_id }) {
+/** The address of the page or file that a notification is about. */
+function target({ repository_id, export_id, channel_id }) {
+  if (channel_id) return "/settings#channels";
   if (repository_id) return `/repositories/${repository_id}`;
   return export_id && `/api/analytics/exports/${export_id}`;
 }

@@ -17,6 +17,7 @@ from app.analytics.exports import store as exports
 from app.database.engine import Database
 from app.fleet import sql_heartbeat
 from app.fleet.sql_heartbeat import SqlHeartbeat
+from app.notifications import channel_store as channels
 from app.notifications import store as notifications
 from app.repositories import store as repositories
 from app.sessions import sql_store
@@ -75,6 +76,12 @@ INSERT INTO analytics_exports
   SELECT n, 1, now(), now(), CASE WHEN n % 3 = 0 THEN 'failed' ELSE 'succeeded' END, 100, 0, 1,
     now() - interval '1 day' * (n % 14), now(), now() FROM generate_series(:first, :last) n;
 INSERT INTO analytics_export_parts (export_id, number, content) SELECT n, 0, '' FROM generate_series(:first, :last) n;
+INSERT INTO notification_channels (id, user_id, kind, created_at, next_at, failures, secret)
+  SELECT n, n, 'webhook', now(), CASE WHEN n % 10 = 0 THEN now() - interval '1 second' * (n % 100) END, 0, ''
+  FROM generate_series(:first, :last) n;
+INSERT INTO notification_deliveries (id, channel_id, seq, due_at, attempts, finished_at)
+  SELECT n, n / 20 + 1, n, now(), 0, CASE WHEN n % 10 > 0 THEN now() - interval '1 day' * (n % 14) END
+  FROM generate_series(:first, :last) n;
 ANALYZE;
 """
 
@@ -128,6 +135,9 @@ TASKS: dict[str, Callable[[Connection], object]] = {
         analytics.purge_batch, oldest=OLDEST - timedelta(days=365), limit=analytics.PURGE_BATCH
     ),
     "exports": partial(exports.purge, limit=50),
+    "deliveries": partial(channels.purge, limit=500),
+    "due deliveries": partial(channels.claim, failing_too=True),
+    "secrets of channels": partial(channels.secrets_after, channel_id=0, limit=500),
     "due analyses": partial(repositories.list_due, limit=100),
     "lost analyses": partial(repositories.leases.take_lost, limit=100),
     "lost exports": partial(exports.leases.take_lost, limit=100),
