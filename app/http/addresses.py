@@ -5,7 +5,12 @@ from typing import Any
 from flask import current_app, request, url_for
 
 
+def public_site() -> str:
+    """Return `PUBLIC_URL`, or the address of the request's host where that is not set, without a slash at the end."""
+    configured: str | None = current_app.config["REPORADAR"].public_url
+    return configured or request.host_url.rstrip("/")
+
+
 def public_address(endpoint: str, **values: Any) -> str:
     """Return the address of an endpoint under `PUBLIC_URL`, or under the host of the request where that is not set."""
-    site = current_app.config["REPORADAR"].public_url or request.host_url.rstrip("/")
-    return f"{site}{url_for(endpoint, **values)}"
+    return f"{public_site()}{url_for(endpoint, **values)}"

@@ -2,12 +2,13 @@
 
 from typing import Any, Literal
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response
 from pydantic import BaseModel, Field
 
 from app.auth.guards import login_required, require_user
 from app.core.extensions import extension
 from app.core.timestamps import iso
+from app.http.addresses import public_address
 from app.http.api import MAX_ID, Body, Query, json_response, no_content, operation
 from app.notifications.channel_store import Channel, ChannelDelivery
 from app.notifications.channels import Channels
@@ -181,14 +182,8 @@ def list_deliveries(channel_id: int) -> Response:
     return json_response(DeliveriesView(deliveries=[_delivery(one) for one in found]))
 
 
-def public_url() -> str:
-    """Return the address of this site without a slash at its end: PUBLIC_URL, or that of the request."""
-    configured: str | None = current_app.config["REPORADAR"].public_url
-    return configured or request.url_root.rstrip("/")
-
-
 def feed_address(token: str) -> str:
-    return f"{public_url()}/feeds/{token}.atom"
+    return public_address("web.feed", token=token)
 
 
 def _channel(channel: Channel) -> ChannelView:

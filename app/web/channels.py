@@ -9,8 +9,9 @@ from werkzeug import Response
 
 from app.auth.guards import require_user
 from app.core.errors import NotFound, Problem
+from app.http.addresses import public_site
 from app.notifications import content
-from app.notifications.views import channels, feed_address, public_url
+from app.notifications.views import channels, feed_address
 from app.web import forms
 from app.web.pages import SEE_OTHER, blueprint, sign_in_required
 from app.web.settings import render_settings
@@ -53,7 +54,7 @@ def delete_channel(channel_id: int) -> Response:
 def feed(token: str) -> Response:
     """Return a private feed. Its address is the only proof of who reads it, and feed readers have no session."""
     found = channels().feed(token)
-    document = content.feed(found.channel, token, found.items, public_url(), feed_address(token))
+    document = content.feed(found.channel, token, found.items, public_site(), feed_address(token))
     response = FlaskResponse(document, content_type="application/atom+xml; charset=utf-8")
     response.set_etag(hashlib.sha256(document).hexdigest()[:32])
     response.headers["Cache-Control"] = "private, no-cache"
