@@ -246,8 +246,7 @@ def build(database: Database) -> Scene:
     assert consent is not None
     token, _ = ApiTokens(database, MemoryRateLimiter()).create(ada, "n", READ, None, "192.0.2.1")
     database.run(_add_links, [ada, bob])
-    scene = Scene(ada, bob, shared, own, idle, lease, queued.id, export, consent, token.id)
-    scene = Scene(ada, bob, shared, own, idle, lease, queued.id, export, consent, delivery)
+    scene = Scene(ada, bob, shared, own, idle, lease, queued.id, export, consent, token.id, delivery)
     old = [AcceptedEvent(consent.pseudonym, consent.version, scene.event(NOW - timedelta(days=40))) for _ in range(2)]
     database.run(analytics.store_events, old, LONG_AGO)
     store = SqlSessionStore(database)
