@@ -168,9 +168,11 @@ def continuity(numbers: Numbers) -> Score:
     for extra in (1, 2, 3, 5, 10, 20):
         text = f"{more(extra, 'newcomer')} who {'stays' if extra == 1 else 'stay'} for over a year would bring this to {{}}."
         changes.append((text, continuity_points(top_share, half, days, stayed + extra, years)))
-    changes.append(
-        (f"{SAFE_HALF * 2} people with equal shares, and {MANY_STAYED} newcomers who stay, would bring this to {{}}.", 100)
-    )
+    evenly = continuity_points(1 / (2 * SAFE_HALF), SAFE_HALF, days, max(stayed, MANY_STAYED), years)
+    text = f"{2 * SAFE_HALF} people with equal shares, and {MANY_STAYED} newcomers who stay, would bring this to {{}}."
+    changes.append((text, evenly))
+    text = f"Commits in each of {YEARS} years would bring this to {{}}."
+    changes.append((text, continuity_points(top_share, half, days, stayed, YEARS)))
     return _score(continuity_points(top_share, half, days, stayed, years), _evidence_of_continuity(people, shares), changes)
 
 

@@ -21,6 +21,7 @@ def random_report(choose: random.Random) -> dict[str, Any]:
     authors = [choose.randint(1, 300) for _ in range(choose.choice([0, 1, 1, 2, 3, 10, 60]))]
     bots = choose.choice([0, 0, 10, 300]) if authors else 10
     last = choose.choice([0, 1, 20, 100, 300, 400, 800, 3000])
+    has_people = bool(authors) or choose.random() < 0.5  # who may have left before the last active year
     active = len(authors) if last < 365 else 0
     newcomers = choose.randint(0, active)
     commits_365d = sum(authors) if active else 0
@@ -34,7 +35,7 @@ def random_report(choose: random.Random) -> dict[str, Any]:
         "author_shares": sorted((number / sum(authors) for number in authors), reverse=True),
         "bots": {"authors": int(bots > 0), "commits": bots},
         "people": {
-            "last_commit_at": ago(last) if authors else None,
+            "last_commit_at": ago(last if authors else last + 400) if has_people else None,
             "commits_last_year": sum(authors),
             "commits_365d": commits_365d,
             "commits_90d": choose.randint(0, commits_365d),

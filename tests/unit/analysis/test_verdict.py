@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.analysis import scores, verdict
+from harness.scale import count
 from tests.unit.analysis.random_reports import PRACTICES, ago, random_report
 
 ALL_STRONG = {"activity": 95, "community": 90, "continuity": 80, "releases": 100, "documentation": 85, "engineering": 90}
@@ -106,7 +107,7 @@ def test_bands(score: int | None, band: str | None) -> None:
 
 def test_headline_of_any_report_is_one_true_sentence() -> None:
     choose = random.Random(7)  # noqa: S311
-    for _ in range(3000):
+    for _ in range(count(300, 10_000)):
         found = random_report(choose)
         results = {name: asdict(score) for name, score in scores.scores(found).items()}
         if choose.random() < 0.5:  # scores that do not fit the other numbers must give a sentence, too
