@@ -38,7 +38,7 @@ class MailServer:
     def __init__(self, tls: ssl.SSLContext | None = None, *, starttls: bool = False, needs_login: bool = False) -> None:
         self.port = free_port()
         self.received: list[Envelope] = []
-        self.encrypted: list[bool] = []  # whether each message came over TLS
+        self.encrypted: list[bool] = []  # whether each message came after STARTTLS
         self.passwords: list[bytes] = []  # that were tried
         self._controller = _Controller(self, self.port, tls, starttls=starttls, needs_login=needs_login)
 
