@@ -75,7 +75,8 @@ _EXCEPTIONS = {
 }
 # For documents, fonts and data: beside another licence, it is not the one of the program.
 _CONTENT = re.compile(r"CC-BY-|GFDL-|OFL-|ODbL-|ODC-|CDLA-|Bitstream-")
-_TAG = re.compile(r"SPDX-License-Identifier:[ \t]{1,9}([A-Za-z0-9(][A-Za-z0-9.+() -]{0,200})")
+_ID = r"\(*[A-Za-z0-9](?:[A-Za-z0-9.+-]{0,60}[A-Za-z0-9+])?\)*"
+_TAG = re.compile(rf"SPDX-License-Identifier:[ \t]{{1,9}}({_ID}(?: (?:AND|OR|WITH) {_ID}){{0,9}})")
 _CHOICE = re.compile(
     r"(dual|tri|triple|multi)[- ]?(ly )?licen[cs]|either\b(?! version)|choice\s+of|"
     r"at\s+your\s+(option|choice|discretion)(?!\)?,?\s+any\s+later)|"
@@ -172,7 +173,8 @@ def combine(texts: Mapping[str, bytes]) -> Licenses:
     has_main = bool(deciding) and role_of(deciding[0]) == Role.MAIN
     own = _own({spdx_id for path in deciding for spdx_id in identified[path].ids}, has_main)
     is_collection = bool(deciding) and role_of(deciding[0]) == Role.COLLECTION
-    best = [path for path in deciding if own & set(identified[path].ids)] or [path for path in paths if not _is_notice(path)]
+    unknown = [path for path in paths if role_of(path) not in (Role.PART, Role.COLLECTION) and not _is_notice(path)]
+    best = [path for path in deciding if own & set(identified[path].ids)] or unknown
     return Licenses(
         found=[(path, spdx_id) for path, text in identified.items() for spdx_id in (*text.ids, *text.others)],
         expression=(" AND " if is_collection else " OR ").join(_alternatives([identified[path] for path in deciding], own))
@@ -249,7 +251,7 @@ def identify(text: str) -> LicenseText:
     matches = _matches(text)
     texts = [match for match in matches if match.end - match.start >= MIN_TEXT_LENGTH]
     if (tag := _TAG.search(text)) and (not texts or tag.start() < texts[0].start):
-        return _of_expression(tag[1].strip())
+        return _of_expression(tag[1])
     if not texts and len(text) <= MAX_REFERENCE_LENGTH:
         texts = matches
     coverage = sum(match.end - match.start for match in texts) / max(1, len(text))
@@ -313,8 +315,8 @@ def _with_exception(spdx_id: str, text: str) -> str:
 
 
 def _of_expression(expression: str) -> LicenseText:
-    for operator in ("OR", "AND"):
-        ids = expression.split(f" {operator} ")
-        if len(ids) > 1 and "(" not in expression and not (operator == "OR" and " AND " in expression):
-            return LicenseText(tuple(ids), operator, coverage=1)
-    return LicenseText((expression,), coverage=1)
+    text = re.sub(r"\+(?=[ )]|$)", "-or-later", expression)  # an old form: `GPL-2.0+`
+    operators = [operator for operator in ("OR", "AND") if f" {operator} " in text]
+    if len(operators) != 1 or "(" in text:
+        return LicenseText((text,), coverage=1)
+    return LicenseText(tuple(text.split(f" {operators[0]} ")), operators[0], coverage=1)
