@@ -9,11 +9,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+MANY_LINES = 2000
+
+_NEWLINE = re.compile(rb"\n")
 _TOKEN = re.compile(r"\\g<\w+>|\\.|\[\^?(?:\\.|\[[^]]*\]|[^]\\])+\]|\(\?<?\w*-?\w*[>:)]|\(\?<?[=!]|.", re.DOTALL)
 _OPTIONS = re.compile(r"\(\?(\w*)(?:-\w+)?\)")
 _GROUP = re.compile(r"\((?:\?(\w*):)?")
 _COMMENT = re.compile(r"\s#.*")
 _LEADING_SPACE = re.compile(r"\\s\*|\(\\s\*\)")
+_LEADING_REPETITION = re.compile(r"\A(\\[swdSWD])([*+])(?![?+])")
 _OTHER_SPELLINGS = {r"\z": r"\Z", r"[\s&&[^\r\n]]": r"[^\S\r\n]"}
 
 
@@ -26,6 +30,10 @@ class Text:
     @cached_property
     def after_newline(self) -> bytes:
         return b"\n" + self.content
+
+    @cached_property
+    def has_many_lines(self) -> bool:
+        return self.content.count(b"\n") > MANY_LINES
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,20 @@ class Pattern:
     anywhere: tuple[re.Pattern[bytes], ...]
 
     def occurs_in(self, text: Text) -> bool:
-        return any(pattern.search(text.after_newline) for pattern in self.after_newline) or any(
+        return any(_begins_a_line(pattern, text) for pattern in self.after_newline) or any(
             pattern.search(text.content) for pattern in self.anywhere
         )
+
+
+def _begins_a_line(pattern: re.Pattern[bytes], text: Text) -> bool:
+    """Search for a pattern that begins with a newline.
+
+    One search cannot be interrupted while it goes on from line to line. If each of very many lines is followed to the end of the
+    text, it takes seconds.
+    """
+    if not text.has_many_lines:
+        return pattern.search(text.after_newline) is not None
+    return any(pattern.match(text.after_newline, found.start()) for found in _NEWLINE.finditer(text.after_newline))
 
 
 def compile_union(patterns: Iterable[str]) -> Pattern:
@@ -58,8 +77,13 @@ def compile_union(patterns: Iterable[str]) -> Pattern:
                 )
                 after_newline.append(_compile(flags, rf"\n{rest}"))
             else:
-                anywhere.append(_compile(flags, alternative))
+                anywhere.append(_compile(flags, _LEADING_REPETITION.sub(_shortest, alternative, count=1)))
     return Pattern(tuple(after_newline), tuple(anywhere))
+
+
+def _shortest(repetition: re.Match[str]) -> str:
+    r"""Replace `\s*` at the beginning by nothing and `\w+` by `\w`: what is found may as well begin later."""
+    return repetition[1] if repetition[2] == "+" else ""
 
 
 def _compile(flags: str, pattern: str) -> re.Pattern[bytes]:
