@@ -225,8 +225,7 @@ def releases(numbers: Numbers) -> Score:
     if found["latest_at"] is None:
         changes = [("A tagged release today would bring this to {}.", releases_points(0, 1))]
         return _score(0, [_without_release(numbers["tags"], found["count"])], changes)
-    days, as_of = whole_days(found["latest_at"], numbers["as_of"]), numbers["as_of"]
-    recent = sum(whole_days(release["at"], as_of) < RHYTHM_DAYS for release in found["recent"])
+    days, recent = whole_days(found["latest_at"], numbers["as_of"]), recent_releases(numbers)
     at_least = "At least " if recent == MAX_RECENT else ""  # the report lists no more
     evidence = [
         f"The latest of {quantity(found['count'], 'release')}, {found['latest']}, was published {ago(days)}.",
@@ -239,6 +238,11 @@ def releases(numbers: Numbers) -> Score:
         (f"{MANY_RELEASES} releases in {RHYTHM_DAYS} days would bring this to {{}}.", releases_points(0, MANY_RELEASES)),
     ]
     return _score(releases_points(days, recent), evidence, changes)
+
+
+def recent_releases(numbers: Numbers) -> int:
+    """Return the number of listed releases of the last 730 days."""
+    return sum(whole_days(release["at"], numbers["as_of"]) < RHYTHM_DAYS for release in numbers["releases"]["recent"])
 
 
 def releases_points(days: int, recent: int) -> float:

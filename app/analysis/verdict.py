@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.analysis.scores import SCORE_NAMES, percent, whole_days
+from app.analysis.scores import SCORE_NAMES, percent, recent_releases, whole_days
 
 MAX_SCORE = 100
 STRONG, FAIR = 70, 40  # the lowest scores of these bands; below is weak
@@ -148,22 +148,26 @@ def _community(report: Report) -> str:
 
 
 def _continuity(report: Report) -> str:
-    shares = report["author_shares"]
+    shares, people = report["author_shares"], report["people"]
     if not shares:
         return "no person makes commits"
-    if report["people"]["half"] == 1:
-        return f"one person makes {percent(shares[0])} of the changes"
-    if report["people"]["half"] <= 3:
-        return f"{('two', 'three')[report['people']['half'] - 2]} people make half of the changes"
+    is_current = whole_days(people["last_commit_at"], report["as_of"]) < YEAR_DAYS
+    if people["half"] == 1:
+        return f"one person {'makes' if is_current else 'made'} {percent(shares[0])} of the changes"
+    if people["half"] <= 3:
+        return f"{('two', 'three')[people['half'] - 2]} people {'make' if is_current else 'made'} half of the changes"
     return "few newcomers stay"
 
 
 def _releases(report: Report) -> str:
-    releases = report["releases"]
+    releases, as_of = report["releases"], report["as_of"]
     if releases["latest_at"] is None:
         return "there are no releases"
-    days = whole_days(releases["latest_at"], report["as_of"])
-    return f"there was no release for {_years(days)}" if days >= YEAR_DAYS else "releases are rare"
+    days = whole_days(releases["latest_at"], as_of)
+    if days >= YEAR_DAYS:
+        return f"there was no release for {_years(days)}"
+    recent = recent_releases(report)
+    return f"there {'was' if recent == 1 else 'were'} only {recent} {'release' if recent == 1 else 'releases'} in two years"
 
 
 def _documentation(report: Report) -> str:

@@ -32,7 +32,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "last_commit_at": ago(3),
         "author_shares": [0.89, 0.11],
         "bots": {"authors": 0, "commits": 0},
-        "releases": {"latest_at": ago(30)},
+        "releases": {"latest_at": ago(30), "recent": [{"name": "1.0", "at": ago(30)}]},
         "practices": dict.fromkeys(PRACTICES, "a path"),
         **changes,
         "people": people | changes.get("people", {}),
@@ -75,7 +75,7 @@ def report(**changes: Any) -> dict[str, Any]:
         (
             {"practices": dict.fromkeys(PRACTICES, "a path") | {"license": None}},
             {"releases": 30, "documentation": 70},
-            "Well maintained and carried by several people, but releases are rare and there is no licence.",
+            "Well maintained and carried by several people, but there was only 1 release in two years and there is no licence.",
         ),
         (
             {"releases": {"latest_at": None}},
