@@ -19,7 +19,7 @@ from app.database.engine import MAX_ATTEMPTS, Database, DatabaseReadOnly, Databa
 from app.database.schema import repositories, session_fields, users
 from harness.servers import free_port, wait_until
 from tests.unit.conftest import count_of
-from tests.unit.database.test_schema import postgresql_url
+from tests.unit.database.conftest import postgresql_url
 
 
 @pytest.fixture

@@ -21,36 +21,13 @@ from app.database.engine import Database
 from app.database.schema import metadata, users
 from app.database.upgrade import find_schema_error, upgrade
 from harness.servers import PostgresServer, fleet_environment
-
-
-@pytest.fixture
-def sqlite(request: pytest.FixtureRequest) -> Iterator[Database]:
-    database = Database(f"sqlite:///{request.getfixturevalue('tmp_path')}/empty.db", 5, "test")
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def postgresql(request: pytest.FixtureRequest) -> Iterator[Database]:
-    database = Database(postgresql_url(request.getfixturevalue("empty_database_url")), 5, "test")
-    yield database
-    database.close()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def empty(request: pytest.FixtureRequest) -> Database:
-    found: Database = request.getfixturevalue(request.param)
-    return found
+from tests.unit.database.conftest import postgresql_url
 
 
 @pytest.fixture
 def migrated(empty: Database) -> Database:
     upgrade(empty)
     return empty
-
-
-def postgresql_url(url: str) -> str:
-    return url.replace("postgresql:", "postgresql+psycopg2:")
 
 
 def differences(connection: Connection, wanted: MetaData) -> list[Any]:
