@@ -24,7 +24,7 @@ def before(empty: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     """A database before the migration."""
     with monkeypatch.context() as patched:
         original = command.upgrade
-        patched.setattr(command, "upgrade", lambda configuration, _: original(configuration, "0009"))
+        patched.setattr(command, "upgrade", lambda configuration, _: original(configuration, "0010"))
         upgrade(empty)
     return empty
 

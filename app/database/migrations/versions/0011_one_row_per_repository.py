@@ -14,8 +14,8 @@ from app.analysis.address import AddressRefused, parse
 from app.database.clock import now
 from app.database.schema import UtcDateTime
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 
 repositories = sa.table("repositories", sa.column("id"), sa.column("url"), sa.column("name"))
 follows = sa.table("follows", sa.column("user_id"), sa.column("repository_id"), sa.column("share_key"))
