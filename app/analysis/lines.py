@@ -12,6 +12,7 @@ from app.analysis.blobs import Blob, read_blobs
 from app.analysis.git import GitRepository
 from app.analysis.linguist.classification import Attributes, classify, kind_of_path
 from app.analysis.linguist.detection import CONSIDERED_BYTES
+from app.analysis.practices import InlineTests
 from app.analysis.progress import Progress
 from app.analysis.tree import path_of
 
@@ -23,10 +24,11 @@ _FLAGS = {ord(letter): flag for flag, letter in _FLAG_LETTERS.items()}
 
 @dataclass
 class LineCounts:
-    """Lines by language, and numbers of files by kind."""
+    """Lines by language, numbers of files by kind, and the files with tests beside other code."""
 
     languages: Counter[str] = field(default_factory=Counter)
     other_files: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(OTHER_KINDS, 0)))
+    inline_tests: InlineTests = field(default_factory=InlineTests)
 
     def add(self, blob: Blob) -> None:
         """Add a file. Nothing is counted of empty and binary ones."""
@@ -36,6 +38,7 @@ class LineCounts:
         language, kind = classify(path, blob.begin, blob.size, attributes)
         if language:
             self.languages[language] += blob.count_lines()
+            self.inline_tests.add(path, language, blob.begin)
         elif kind:
             self.other_files[kind] += 1
 

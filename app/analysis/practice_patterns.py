@@ -116,3 +116,10 @@ HOUSEKEEPING = "(?i)" + _one_of(
     r"dessant/(lock-threads|label-actions|support-requests)|actions/(stale|labeler|first-interaction|add-to-project)|stale-action",
     r"(release-drafter|auto-assign|auto-merge|label-sync|issue-label|pr-label|welcome-action|move-issues|no-response)",
 )  # fmt: skip
+
+# Tests inside of other source files, by language
+INLINE_TESTS = {
+    "Rust": r"#\[(cfg\((all\()?test\b|test\]|\w+::test\b)",
+    "Zig": r"(?m)^test\s+(\"|\{)",
+    "D": r"(?m)^\s*(@\w+\s+)*unittest\b",
+}

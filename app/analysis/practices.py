@@ -13,6 +13,7 @@ from app.analysis.practice_patterns import (
     AUXILIARY_FOLDERS,
     FOREIGN_FOLDERS,
     HOUSEKEEPING,
+    INLINE_TESTS,
     NAME_PATTERNS,
     PATH_PATTERNS,
     POSSIBLE_TEST,
@@ -65,6 +66,24 @@ def no_practices() -> Practices:
 
 
 @dataclass
+class InlineTests:
+    """The files that have tests beside other code, as is usual in some languages: their number, and the path that is reported."""
+
+    count: int = 0
+    path: bytes | None = None
+
+    def add(self, path: bytes, language: str, content: bytes) -> None:
+        """Count the file unless its path is already one of tests."""
+        pattern = INLINE_TESTS.get(language)
+        if pattern is None or not _compile_for_bytes(pattern).search(content):
+            return
+        text = path.decode(errors="replace")
+        if not _is_test(text) and _is_own(path, text, TEST_TOOLS):
+            self.count += 1
+            self.path = min(filter(None, (self.path, path)), key=_order)
+
+
+@dataclass
 class IndicatorFiles:
     """The paths of a tree that say something about practices and licences. `add` gets each path, then `read` reads some files."""
 
@@ -98,11 +117,7 @@ class IndicatorFiles:
                     self.practices[practice] = path
 
     def _record_test(self, path: bytes, text: str) -> None:
-        if not _compile(POSSIBLE_TEST).search(text):  # fast, unlike the exact patterns
-            return
-        if not _compile(TEST_NAME).fullmatch(text.rpartition("/")[2]) and not _compile(TEST_PATH).fullmatch(text):
-            return
-        if _is_own(path, text, TEST_TOOLS):
+        if _is_test(text) and _is_own(path, text, TEST_TOOLS):
             self.test_files += 1
             if self._is_better("tests", path):
                 self.practices["tests"] = path
@@ -111,7 +126,7 @@ class IndicatorFiles:
         known = self.practices[practice]
         return known is None or _order(path) < _order(known)
 
-    def read(self, repository: GitRepository, head: str) -> tuple[Practices, dict[str, int], Licenses]:
+    def read(self, repository: GitRepository, head: str, inline: InlineTests) -> tuple[Practices, dict[str, int], Licenses]:
         """Read the files whose content matters. Return practices, numbers of their files, and licences. Raises GitError."""
         license_paths = sorted(self.license_files, key=licenses.preference)[: licenses.MAX_FILES]
         ci_paths = sorted(self.ci_files, key=_order)[:MAX_CI_FILES]
@@ -122,15 +137,22 @@ class IndicatorFiles:
         practices = {
             **self.practices,
             "license": found.path.encode() if found.path else None,
+            "tests": self.practices["tests"] or inline.path,
             "ci": best_ci_file(ci_texts),
             "linter": self.practices["linter"] or linter_section({path: texts.get(path, b"") for path in self.linter_files}),
         }
-        return practices, {"tests": self.test_files, "ci": len(own_ci_files(ci_texts))}, found
+        return practices, {"tests": self.test_files + inline.count, "ci": len(own_ci_files(ci_texts))}, found
 
 
 def _order(path: bytes) -> tuple[int, bytes]:
     """Return the sort key by which the shortest path is reported, and of equally long ones the first."""
     return len(path), path
+
+
+def _is_test(path: str) -> bool:
+    if not _compile(POSSIBLE_TEST).search(path):  # fast, unlike the exact patterns
+        return False
+    return bool(_compile(TEST_NAME).fullmatch(path.rpartition("/")[2]) or _compile(TEST_PATH).fullmatch(path))
 
 
 def _is_own(path: bytes, text: str, auxiliary: str) -> bool:

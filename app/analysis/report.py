@@ -136,7 +136,7 @@ def _tree_fields(repository: GitRepository, head: str, progress: Progress) -> di
         regular.flush()
         progress.begin("Counting lines", LINES)
         lines = count_lines(repository, head, Path(regular.name), contents, progress)
-    return _file_fields(files.count, lines, *files.indicators.read(repository, head))
+    return _file_fields(files.count, lines, *files.indicators.read(repository, head, lines.inline_tests))
 
 
 def _file_fields(

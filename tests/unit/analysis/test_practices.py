@@ -184,6 +184,26 @@ def test_contents_decide(tmp_path: Path) -> None:
     assert report["licenses"] == [{"path": "LICENSE.txt", "spdx_id": "MIT"}]
 
 
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (b"src/lib.rs", b"fn f() {}\n\n#[cfg(test)]\nmod tests {}\n"),
+        (b"src/a.zig", b'const a = 1;\ntest "a" {}\n'),
+        (b"source/a.d", b"module a;\n\nunittest\n{\n}\n"),
+    ],
+)
+def test_tests_beside_other_code(path: bytes, text: bytes, tmp_path: Path) -> None:
+    report = report_for(tmp_path, {path: text, b"examples/" + path: text, b"a.py": b"#[cfg(test)]\n", b"src/z/" + path: text})
+    assert (report["practices"]["tests"], report["practice_files"]["tests"]) == (path.decode(), 2)
+
+
+def test_test_files_are_counted_once(tmp_path: Path) -> None:
+    report = report_for(
+        tmp_path, {b"tests/a.rs": b"#[test]\nfn f() {}\n", b"src/a/b.rs": b"#[tokio::test]\n", b"a.rs": b"#[a]\n"}
+    )
+    assert (report["practices"]["tests"], report["practice_files"]["tests"]) == ("tests/a.rs", 2)
+
+
 def test_source_file_is_no_licence(tmp_path: Path) -> None:
     report = report_for(tmp_path, {b"license.go": MIT})
     assert (report["practices"]["license"], report["license"], report["licenses"]) == (None, None, [])
