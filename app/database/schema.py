@@ -127,6 +127,7 @@ follows = Table(
     Column("subscription", JSON(none_as_null=True)),
     # The secret part of the link under which this follower shares the report, null if they do not share it.
     Column("share_key", String(32), unique=True, index=True),
+    Column("tags", JSON(none_as_null=True)),  # this follower's, sorted
 )
 analyses = Table(
     "analyses",

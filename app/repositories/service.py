@@ -21,6 +21,7 @@ from app.notifications.service import Notifications, Subscription
 from app.repositories import store
 from app.repositories.found_addresses import MAX_TEXT_LENGTH, FoundAddress, find_addresses
 from app.repositories.store import FIRST_FORMULA_VERSION, Analysis, FollowedRepository, PastAnalysis, Repository
+from app.repositories.tags import normalize
 
 __all__ = ["FIRST_FORMULA_VERSION", "Analysis", "FollowedRepository", "PastAnalysis", "Repositories", "Repository"]
 
@@ -141,6 +142,14 @@ class Repositories:
         """Choose the types of notifications about a repository, or inherit the user's default. Raises Invalid."""
         return self._database.run(self._subscribe, user_id, repository_id, types, inherit)
 
+    def tag(self, user_id: int, repository_id: int, tags: Sequence[str]) -> Sequence[str]:
+        """Replace the user's tags of a repository, and return them as they were saved. Raises Invalid."""
+        return self._database.run(_tag, user_id, repository_id, normalize(tags))
+
+    def add_tag(self, user_id: int, repository_ids: Sequence[int], tag: str) -> None:
+        """Add a tag to those of the repositories that the user follows. Raises Invalid."""
+        self._database.run(_add_tag, user_id, repository_ids, normalize([tag]))
+
     def unfollow(self, user_id: int, repository_id: int) -> None:
         """Without other followers, the analysis of the repository is cancelled, and the repository is deleted within a day."""
         for cancelled in self._database.run(_unfollow, user_id, repository_id):
@@ -250,6 +259,19 @@ def _unfollow(connection: Connection, user_id: int, repository_id: int) -> Seque
     if not store.unfollow(connection, user_id, repository_id):
         raise _unknown_repository()
     return store.cancel_unfollowed(connection, [repository_id])
+
+
+def _tag(connection: Connection, user_id: int, repository_id: int, tags: list[str]) -> list[str]:
+    if not store.is_followed(connection, user_id, repository_id):
+        raise _unknown_repository()
+    store.save_tags(connection, user_id, repository_id, tags)
+    return tags
+
+
+def _add_tag(connection: Connection, user_id: int, repository_ids: Sequence[int], tag: list[str]) -> None:
+    lock_user(connection, user_id)
+    for repository_id, tags in sorted(store.tags_of(connection, user_id, repository_ids).items()):
+        store.save_tags(connection, user_id, repository_id, normalize([*tags, *tag]))
 
 
 def _analyse(connection: Connection, user_id: int, repository_id: int) -> tuple[Analysis, bool]:

@@ -67,6 +67,7 @@ class FollowedRepository:
     last_success: PastAnalysis | None
     report: dict[str, Any] | None = None  # of `last_success`
     history: list[PastAnalysis] = field(default_factory=list)  # newest first
+    tags: list[str] = field(default_factory=list)  # of this follower, sorted
 
     @property
     def scores(self) -> dict[str, int | None] | None:
@@ -198,6 +199,18 @@ def save_subscription(connection: Connection, user_id: int, repository_id: int, 
     connection.execute(update(follows).where(this).values(subscription=types))
 
 
+def tags_of(connection: Connection, user_id: int, repository_ids: Iterable[int]) -> dict[int, list[str]]:
+    """Return the tags of those of the repositories that the user follows, by repository ID."""
+    these = (follows.c.user_id == user_id) & follows.c.repository_id.in_(list(repository_ids))
+    rows = connection.execute(select(follows.c.repository_id, follows.c.tags).where(these))
+    return {row.repository_id: row.tags or [] for row in rows}
+
+
+def save_tags(connection: Connection, user_id: int, repository_id: int, tags: Sequence[str]) -> None:
+    this = (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)
+    connection.execute(update(follows).where(this).values(tags=list(tags) or None))
+
+
 def _next_turn(connection: Connection, user_id: int) -> int:
     """Return the turn after the user's last one. A user who has none joins the current turn of the others."""
     own = case((analyses.c.requested_by == user_id, analyses.c.turn))
@@ -232,7 +245,9 @@ def list_followed(connection: Connection, user_id: int, repository_ids: Iterable
     if repository_ids is not None:
         followed &= follows.c.repository_id.in_(list(repository_ids))
     rows = connection.execute(
-        select(repositories.c.id, repositories.c.url, repositories.c.name, follows.c.created_at.label("followed_at"))
+        select(
+            *(repositories.c[name] for name in ("id", "url", "name")), follows.c.created_at.label("followed_at"), follows.c.tags
+        )
         .join(follows, follows.c.repository_id == repositories.c.id)
         .where(followed)
         .order_by(follows.c.created_at.desc(), repositories.c.id.desc())
@@ -242,7 +257,10 @@ def list_followed(connection: Connection, user_id: int, repository_ids: Iterable
     last_success = {row.repository_id: _past_analysis(row) for row in successes}
     latest = {row.repository_id: Analysis(*row) for row in connection.execute(_latest_of_each(ids, None, _ANALYSIS))}
     return [
-        FollowedRepository(**row._mapping, analysis=latest.get(row.id), last_success=last_success.get(row.id)) for row in rows
+        FollowedRepository(
+            **{**row._mapping, "tags": row.tags or []}, analysis=latest.get(row.id), last_success=last_success.get(row.id)
+        )
+        for row in rows
     ]
 
 

@@ -13,6 +13,7 @@ from app.http.api import Body, Query, json_response, no_content, operation
 from app.repositories.found_addresses import MAX_TEXT_LENGTH
 from app.repositories.service import NEW, Analysis, FollowedRepository, ImportResult, Repositories, Repository
 from app.repositories.sharing import Sharing
+from app.repositories.tags import MAX_TAG_LENGTH, MAX_TAGS
 
 blueprint = Blueprint("repositories", __name__, url_prefix="/api")
 
@@ -79,6 +80,7 @@ class FollowedRepositoryView(RepositoryView):
     scores: Scores | None
     formula_version: int | None
     as_of: str | None
+    tags: list[str]
 
 
 class RepositoryListView(BaseModel):
@@ -119,6 +121,16 @@ class RepositorySubscriptionView(BaseModel):
 class RepositorySubscriptionBody(Body):
     types: dict[str, bool] = Field(default_factory=dict, max_length=20, description="The types to switch; others stay.")
     inherited: bool = Field(False, description="Return to your default, unless one of the types differs from it.")
+
+
+class TagsBody(Body):
+    tags: list[str] = Field(
+        max_length=100, description=f"Up to {MAX_TAGS} tags of 1 to {MAX_TAG_LENGTH} characters, without commas."
+    )
+
+
+class TagsView(BaseModel):
+    tags: list[str]
 
 
 class ShareView(BaseModel):
@@ -208,6 +220,13 @@ def subscribe(repository_id: int, body: RepositorySubscriptionBody) -> Response:
     return json_response(RepositorySubscriptionView(**vars(chosen)))
 
 
+@blueprint.put("/repositories/<id:repository_id>/tags")
+@operation("Replace your tags of a repository", body=TagsBody, returns={200: TagsView}, errors=(401, 404))
+@login_required
+def tag(repository_id: int, body: TagsBody) -> Response:
+    return json_response(TagsView(tags=list(service().tag(require_user().id, repository_id, body.tags))))
+
+
 @blueprint.put("/repositories/<id:repository_id>/share")
 @operation("Share a report under a link for everyone", returns={200: ShareView}, errors=(401, 404))
 @login_required
@@ -281,6 +300,7 @@ def _followed(repository: FollowedRepository) -> FollowedRepositoryView:
         scores=repository.scores,
         formula_version=repository.formula_version,
         as_of=iso(repository.as_of) if repository.as_of else None,
+        tags=repository.tags,
     )
 
 

@@ -31,6 +31,7 @@ NOTICES = {
     "token": "The API token was revoked. It can no longer be used.",
     "account": "Your account and all its data were deleted.",
     "unfollowed": "You no longer follow this repository.",
+    "tags": "The tags were saved.",
     "unshared": "You no longer share this report. The link does not work any more.",
     "cancelled": "The analysis was cancelled.",
     "read": "All notifications are marked as read.",

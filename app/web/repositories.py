@@ -1,7 +1,6 @@
 """The pages of repositories: the list, a report and a comparison."""
 
 import re
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from flask import Response as FlaskResponse
@@ -15,24 +14,17 @@ from app.auth.guards import current_user, log_action, require_user
 from app.core.errors import NotFound, Problem
 from app.core.extensions import extension
 from app.http.addresses import public_address
+from app.http.api import parse_id
 from app.notifications.service import TYPES
-from app.repositories.service import MAX_COMPARED, FollowedRepository, Repositories
+from app.repositories.service import MAX_COMPARED, Repositories
 from app.repositories.sharing import Sharing
-from app.web import comparison, forms, reports
+from app.web import comparison, forms, listing, reports
+from app.web.listing import OTHER_KEYS, ListFilter
 from app.web.pages import SEE_OTHER, blueprint, current_notice, inbox, mark_opened, render, sign_in_required
 
 IN_PROGRESS = ("queued", "running")
 SAMPLE_SCORES = (88, 45, 24, 63, 52, 91)  # radar chart of the landing page
 SAMPLE_BANDS = {name: verdict.band(score) for name, score in zip(reports.AREAS, SAMPLE_SCORES, strict=True)}
-
-ORDERS = {"added": "Last added", "name": "Name", "score": "Score, best first", "analysed": "Last analysed"}
-SORT_KEYS: dict[str, Callable[[FollowedRepository], Any]] = {
-    "added": lambda entry: (-entry.followed_at.timestamp(), -entry.id),
-    "name": lambda entry: (entry.name.casefold(), entry.id),
-    # Scores by older formulas, which cannot be compared with the others, follow them.
-    "score": lambda entry: (_overall(entry) < 0, -(entry.formula_version or 0), -_overall(entry), entry.name.casefold()),
-    "analysed": lambda entry: (-entry.as_of.timestamp() if entry.as_of else 0, entry.id),
-}
 
 repository_route = "/repositories/<id:repository_id>"
 
@@ -114,6 +106,28 @@ def stop_sharing(repository_id: int) -> Response:
     return _redirect_to(repository_id, done="unshared")
 
 
+@blueprint.post(f"{repository_route}/tags")
+@sign_in_required
+def tag(repository_id: int) -> Response:
+    try:
+        repositories().tag(require_user().id, repository_id, [text for text in forms.text("tags").split(",") if text.strip()])
+    except Problem as problem:
+        return _render_report(repository_id, forms.correctable(problem), tags=forms.text("tags"))
+    return _redirect_to(repository_id, done="tags")
+
+
+@blueprint.post("/tags")
+@sign_in_required
+def add_tag() -> Response:
+    """Add a tag to the repositories that are selected on the list, and return to the list as it was filtered."""
+    ids = [parse_id(number) for number in request.form.getlist("ids") if number.isdecimal()]
+    try:
+        repositories().add_tag(require_user().id, ids, forms.text("tag"))
+    except Problem as problem:
+        return _render_list(forms.correctable(problem))
+    return redirect(forms.local_path(request.args.get("next", "")), SEE_OTHER)
+
+
 @blueprint.get(f"{repository_route}/report.json")
 @sign_in_required
 def export(repository_id: int) -> Response:
@@ -131,7 +145,7 @@ def export(repository_id: int) -> Response:
 def compare() -> Response:
     """Accept `ids=1,2` from links and `ids=1&ids=2` from the form; `differences=1` leaves out rows whose values are all equal."""
     wanted = list(dict.fromkeys(re.findall(r"\d+", ",".join(request.args.getlist("ids")))))
-    followed = sorted(repositories().list(require_user().id), key=SORT_KEYS["name"])
+    followed = sorted(repositories().list(require_user().id), key=OTHER_KEYS["name"])
     by_id = {str(entry.id): entry for entry in followed}
     known = [by_id[number] for number in wanted if number in by_id]
     chosen = repositories().compare(require_user().id, [entry.id for entry in known[:MAX_COMPARED]]) if known else []
@@ -162,16 +176,16 @@ def repositories() -> Repositories:
 
 def _render_list(problem: Problem | None = None, url: str = "", **context: Any) -> Response:
     followed = repositories().list(require_user().id)
-    search, order = request.args.get("q", "").strip(), request.args.get("sort", "added")
+    chosen = ListFilter(*(request.args.get(name, "").strip() for name in ("q", "tag", "band", "sort")))
     return render(
         "home.html",
         problem,
-        entries=search_and_sort(followed, search, order),
+        entries=chosen.apply(followed),
         total=len(followed),
         url=url,
-        search=search,
-        order=order,
-        orders=ORDERS,
+        chosen=chosen,
+        listing=listing,
+        tags=listing.tags_of(followed),
         in_progress=IN_PROGRESS,
         band=reports.overall_band,
         local_allowed=bool(current_app.config["REPORADAR"].repository_roots),
@@ -201,18 +215,6 @@ def _shared(repository_id: int) -> dict[str, str] | None:
     """Return the address and the path of the user's link to a report, or None if they do not share it."""
     key = sharing().key_of(require_user().id, repository_id)
     return {"address": public_address("shared.report", key=key), "path": url_for("shared.report", key=key)} if key else None
-
-
-def search_and_sort(entries: Sequence[FollowedRepository], search: str, order: str) -> list[FollowedRepository]:
-    """Return the entries that contain all words of the search in their name or URL, in one of ORDERS."""
-    words = search.casefold().split()
-    found = [entry for entry in entries if all(word in f"{entry.name} {entry.url}".casefold() for word in words)]
-    return sorted(found, key=SORT_KEYS.get(order, SORT_KEYS["added"]))
-
-
-def _overall(entry: FollowedRepository) -> int:
-    overall = (entry.scores or {}).get("overall")
-    return -1 if overall is None else overall
 
 
 def _redirect_to(repository_id: int, done: str | None = None, anchor: str | None = None) -> Response:

@@ -246,7 +246,7 @@ def test_repositories_are_compared_side_by_side(plain_page: Page, make_repositor
         reload_until(page, "In numbers")
     page.goto("/")
     for path in paths:
-        page.get_by_label(f"Compare {path.name}").check()
+        page.get_by_label(f"Select {path.name}").check()
     press(page, "Compare selected")
     expect_heading(page, "Compare")
     table = page.get_by_role("table", name="Scores and numbers of the selected repositories")

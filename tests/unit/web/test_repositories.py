@@ -15,8 +15,8 @@ from jinja2 import Undefined
 from app.analysis import scores
 from app.notifications.subscription import Subscription
 from app.repositories.service import FollowedRepository, Repositories
+from app.web.listing import ListFilter
 from app.web.reports import AREAS
-from app.web.repositories import search_and_sort
 from tests.unit.web.samples import AS_OF, EMPTY, judged_report, past, report
 
 
@@ -158,7 +158,7 @@ def test_list_by_score_does_not_mix_formulas() -> None:
         replace(followed(number, report()), last_success=past(0, score, version)) if version else followed(number, None)
         for number, score, version in [(1, None, 2), (2, 90, 1), (3, 20, 2), (4, None, 0), (5, 30, 2), (6, 95, 1)]
     ]
-    assert [entry.id for entry in search_and_sort(entries, "", "score")] == [5, 3, 6, 2, 1, 4]
+    assert [entry.id for entry in ListFilter(order="score").apply(entries)] == [5, 3, 6, 2, 1, 4]
 
 
 def test_only_differences_are_compared(signed_in: FlaskClient, follow: Any) -> None:
