@@ -2,21 +2,25 @@
 
 import heapq
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import pairwise
+from statistics import median
 
 from app.analysis import people
 from app.analysis.counts import BoundedCounter, NumberedNames, RepositoryTooLarge
-from app.analysis.dates import QUARTER_SECONDS, YEAR_SECONDS, first_day, parse_timestamp, week_number
+from app.analysis.dates import DAY_SECONDS, QUARTER_SECONDS, YEAR_SECONDS, first_day, parse_timestamp, week_number
 from app.analysis.git import GitError, GitRepository, decode_name
 from app.analysis.people import People, number_since, smallest_majority
 from app.analysis.progress import Progress
 
 WEEKS = 261  # five years
 QUARTERS = 8
+PAUSE_YEARS = 5  # the pace of earlier years says little about the present one
 MAX_HOTSPOTS = 10
 MAX_COMMITS = 5_000_000  # each takes about 20 bytes for good, and 100 while its history is evaluated
 UNKNOWN_COMMITS = 20_000  # the number of commits is not known before the end; with so many, half of the progress is shown
@@ -114,6 +118,15 @@ class History:
         last = week_number(as_of)
         commits = Counter(week_number(timestamp) for timestamp in self.timestamps)
         return [{"start": first_day(week), "commits": commits[week]} for week in range(last - WEEKS + 1, last + 1)]
+
+    def median_pause_days(self, as_of: int) -> float | None:
+        """Return the median number of days between successive days (UTC) with commits, in the five years before the last one.
+
+        Return None if there are fewer than two such days. Commits after the Unix timestamp `as_of` do not count.
+        """
+        days = sorted({timestamp // DAY_SECONDS for timestamp in self.timestamps if timestamp <= as_of})
+        recent = days[bisect_left(days, days[-1] - PAUSE_YEARS * YEAR_SECONDS // DAY_SECONDS) :] if days else []
+        return median(later - earlier for earlier, later in pairwise(recent)) if len(recent) > 1 else None
 
     def changed_paths(self, repository: GitRepository, last: int, progress: Progress) -> Iterator[bytes]:
         """Yield the paths of each commit of the last active year. A path occurs once for each commit that changed it."""

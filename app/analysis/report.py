@@ -61,6 +61,7 @@ def _fields_without_commits(as_of: datetime) -> dict[str, Any]:
         **_people_fields(people.count([], Counter(), frozenset(), int(as_of.timestamp()))),
         "hotspots": [],
         "weekly": History().weekly(int(as_of.timestamp())),
+        "median_pause_days": None,
         "past": _past_without_scores(as_of),
         **_file_fields(0, LineCounts(), no_practices(), {"tests": 0, "ci": 0}, Licenses()),
     }
@@ -80,6 +81,7 @@ def _commit_fields(repository: GitRepository, head: str, as_of: datetime, tags: 
         **_state_fields(state),
         "hotspots": history.find_hotspots(repository, commits, state.last, progress),
         "weekly": commits.weekly(now),
+        "median_pause_days": commits.median_pause_days(now),
         "past": [_past(end, _scores_at(commits, age, end, tags)) for age, end in reversed(list(enumerate(ends, 1)))],
     }
 

@@ -7,8 +7,6 @@ end, and a number that moves back and forth around a threshold is not news each 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
-from itertools import pairwise
-from statistics import median
 from typing import Any
 
 from app.repositories.store import FIRST_FORMULA_VERSION, Analysis, Audience, Repository
@@ -120,14 +118,8 @@ def drafts_of_failure(
 
 def is_silent(report: Report) -> bool:
     """Return whether the last commit is five times the median pause ago, and at least 30 days."""
-    days, pause = _days_without_commit(report), median_pause_days(report)
+    days, pause = _days_without_commit(report), report.get("median_pause_days")
     return days is not None and pause is not None and days >= max(MIN_SILENCE_DAYS, SILENCE_FACTOR * pause)
-
-
-def median_pause_days(report: Report) -> float | None:
-    """Return the median of the days between weeks with commits. Return None without two such weeks, or without weeks."""
-    weeks = [number for number, week in enumerate(report.get("weekly") or ()) if week["commits"]]
-    return 7 * median(later - earlier for earlier, later in pairwise(weeks)) if len(weeks) > 1 else None
 
 
 class _Comparison:
@@ -189,7 +181,7 @@ class _Comparison:
         if since is None and is_silent(self._report):
             days = int(_days_without_commit(self._report) or 0)
             self.told = replace(self.told, silent_since=last)
-            data = {"last_commit_at": last, "days": days, "median_pause_days": median_pause_days(self._report)}
+            data = {"last_commit_at": last, "days": days, "median_pause_days": self._report["median_pause_days"]}
             self._add("repository.silent", f"{self._name} has gone silent: no commit for {days} days", data)
         elif since is not None and last is not None and last > since and not is_silent(self._report):
             self.told = replace(self.told, silent_since=None)

@@ -214,6 +214,7 @@ SIMILAR = (
     "use a token",
     "open a repository",
     "deliver",
+    "give up a delivery",
     "start a delivery",
     "add a channel",
     "test a channel",

@@ -54,6 +54,7 @@ def of_history(repository: Path, head: str, as_of: datetime) -> dict[str, Any]:
         "people": people([commit for commit in commits if b"[bot]" not in commit[1]], last, now),
         "hotspots": hotspots(repository, last - 365 * DAY, head),
         "weekly": weekly(timestamps, as_of),
+        "median_pause_days": median_pause_days([timestamp for timestamp in timestamps if timestamp <= now]),
     }
 
 
@@ -165,6 +166,13 @@ def unquoted(line: bytes) -> bytes:
     return re.sub(
         rb"\\([0-7]{3}|.)", lambda found: special.get(found[1]) or bytes([int(found[1], 8)]), line[1:-1], flags=re.DOTALL
     )
+
+
+def median_pause_days(timestamps: list[int]) -> float | None:
+    dates = {datetime.fromtimestamp(timestamp, UTC).date() for timestamp in timestamps}
+    recent = sorted(date for date in dates if (max(dates) - date).days <= 5 * 365)
+    pauses = [(later - earlier).days for earlier, later in pairwise(recent)]
+    return statistics.median(pauses) if pauses else None
 
 
 def weekly(timestamps: list[int], as_of: datetime) -> list[dict[str, Any]]:

@@ -46,7 +46,19 @@ DEPENDABOT = b"dependabot[bot] <49699333+dependabot[bot]@users.noreply.github.co
 FIELDS = {
     *("formula_version", "head", "as_of", "is_shallow", "commits", "contributors", "first_commit_at", "last_commit_at"),
     *("commits_90d", "commits_365d", "authors_last_year", "contributor_absence_factor", "author_shares", "bots", "people"),
-    *("hotspots", "weekly", "past", "tags", "releases", "files", "languages", "other_files", "licenses", "license"),
+    *(
+        "hotspots",
+        "weekly",
+        "median_pause_days",
+        "past",
+        "tags",
+        "releases",
+        "files",
+        "languages",
+        "other_files",
+        "licenses",
+        "license",
+    ),
     *("practices", "practice_files", "scores", "verdict"),
 }
 PRACTICES = [

@@ -13,14 +13,12 @@ from app.repositories.notifications import (
     drafts_of_failure,
     drafts_of_success,
     is_silent,
-    median_pause_days,
 )
 from app.repositories.store import Analysis, Audience, Repository
 from tests.unit.repositories import conftest
 
 REPOSITORY = Repository(7, "https://example.org/pallets/flask", "pallets/flask")
 START = datetime(2026, 1, 5, 3, 4, 5, tzinfo=UTC)  # a Monday
-WEEKS = 60  # reports have more, but here they would only cost time
 ADA, BOB = 1, 2
 BOTH = frozenset({ADA, BOB})
 DAILY = Audience(BOTH, frozenset(), frozenset(), {})
@@ -46,29 +44,25 @@ def band(score: int | None) -> str | None:
 def report(*releases: tuple[str, int], day: int = 0, last_commit: int = -1, **scores: int | None) -> Report:
     """Return a report of formula version 2. Days count from START; `releases` are names and days, newest first.
 
-    The repository has a commit in every week until the last one.
+    Half of the pauses between commits are at most a week.
     """
     found = conftest.report(None, None, **scores)
-    as_of = START + timedelta(days=day)
-    monday = as_of - timedelta(days=as_of.weekday())
-    starts = [(monday - timedelta(weeks=number)).date() for number in reversed(range(WEEKS))]
-    until = (START + timedelta(days=last_commit)).date()
     recent = [{"name": name, "at": iso(START + timedelta(days=at))} for name, at in releases]
     latest = recent[0] if recent else {"name": None, "at": None}
     return {
         **found,
-        "as_of": iso(as_of),
+        "as_of": iso(START + timedelta(days=day)),
         "formula_version": 2,
         "license": "MIT",
         "last_commit_at": iso(START + timedelta(days=last_commit)),
-        "weekly": [{"start": start.isoformat(), "commits": int(start <= until)} for start in starts],
+        "median_pause_days": 7,
         "releases": {"count": len(recent), "latest": latest["name"], "latest_at": latest["at"], "recent": recent},
         "verdict": {"bands": {name: band(result["score"]) for name, result in found["scores"].items()}},
     }
 
 
 def version_1(report: Report) -> Report:
-    old = {name: value for name, value in report.items() if name not in ("formula_version", "weekly", "verdict")}
+    old = {name: value for name, value in report.items() if name not in ("formula_version", "median_pause_days", "verdict")}
     return {**old, "releases": {name: value for name, value in report["releases"].items() if name != "recent"}}
 
 
@@ -250,17 +244,15 @@ def test_another_licence_causes_a_notification(before: str | None, after: str | 
     assert draft.data == {**ABOUT, "before": before, "after": after}
 
 
-@pytest.mark.parametrize(("gap", "limit"), [(1, 35), (2, 70), (4, 140)], ids="every {} weeks".format)
-def test_silence_is_five_times_the_median_pause(gap: int, limit: int) -> None:
-    found = report()
-    found["weekly"] = [{**week, "commits": int(number % gap == 0)} for number, week in enumerate(found["weekly"])]
-    assert median_pause_days(found) == 7 * gap
-    for days, expected in ((limit - 1, False), (limit, True)):
-        assert is_silent({**found, "last_commit_at": iso(START - timedelta(days=days))}) is expected
+@pytest.mark.parametrize(("pause", "limit"), [(1, 30), (6, 30), (6.5, 32.5), (30, 150)])
+def test_silence_is_five_times_the_median_pause_and_at_least_30_days(pause: float, limit: float) -> None:
+    for hours, expected in ((-1, False), (0, True)):
+        last = START - timedelta(days=limit, hours=hours)
+        assert is_silent(report() | {"median_pause_days": pause, "last_commit_at": iso(last)}) is expected
 
 
-@pytest.mark.parametrize("fields", [{"weekly": []}, {"weekly": None}, {"last_commit_at": None}])
-def test_silence_of_a_report_without_commits_is_unknown(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize("fields", [{"median_pause_days": None}, {"last_commit_at": None}])
+def test_silence_of_a_report_without_two_days_with_commits_is_unknown(fields: dict[str, Any]) -> None:
     assert not is_silent(report(last_commit=-300) | fields)
     assert is_silent(report(last_commit=-300))
 
