@@ -15,14 +15,14 @@ from app.analysis import people
 from app.analysis.counts import BoundedCounter, NumberedNames, RepositoryTooLarge
 from app.analysis.dates import DAY_SECONDS, QUARTER_SECONDS, YEAR_SECONDS, first_day, parse_timestamp, week_number
 from app.analysis.git import GitError, GitRepository, decode_name
-from app.analysis.people import People, number_since, smallest_majority
+from app.analysis.people import Commits, People, smallest_majority
 from app.analysis.progress import Progress
 
 WEEKS = 261  # five years
 QUARTERS = 8
 PAUSE_YEARS = 5  # the pace of earlier years says little about the present one
 MAX_HOTSPOTS = 10
-MAX_COMMITS = 5_000_000  # each takes about 20 bytes for good, and 100 while its history is evaluated
+MAX_COMMITS = 5_000_000  # each takes up to 150 bytes while the commits are ordered
 UNKNOWN_COMMITS = 20_000  # the number of commits is not known before the end; with so many, half of the progress is shown
 
 MAX_STORED_TIMESTAMP = 2**62
@@ -80,29 +80,31 @@ class History:
     author_numbers: "array[int]" = field(default_factory=lambda: array("l"))
     ages: bytearray = field(default_factory=bytearray)
     heads: int = 0  # the number of quarter ends that have a head
-    recent_timestamps: "array[int]" = field(
-        default_factory=lambda: array("q")
-    )  # of commits that may belong to the last active year,
-    recent_ids: bytearray = field(default_factory=bytearray)  # without merges; each ID ends with a line feed
+    # Commits without merges that may belong to the last active year. Each ID ends with a line feed.
+    recent_timestamps: "array[int]" = field(default_factory=lambda: array("q"))
+    recent_ids: bytearray = field(default_factory=bytearray)
 
-    @cached_property
-    def by_date(self) -> list[tuple[int, int, int]]:
-        """The timestamp, author and age of each commit, the earliest first."""
-        return sorted(zip(self.timestamps, self.author_numbers, self.ages, strict=True))
+    def sort(self) -> None:
+        """Order the commits by date."""
+        order = sorted(range(len(self.timestamps)), key=self.timestamps.__getitem__)
+        self.timestamps = array("q", map(self.timestamps.__getitem__, order))
+        self.author_numbers = array("l", map(self.author_numbers.__getitem__, order))
+        self.ages = bytearray(map(self.ages.__getitem__, order))
 
     def state(self, age: int, as_of: int) -> State:
         """Return the numbers of the commits of at least that age, which is at most `heads`, as of the Unix timestamp."""
-        commits = [(timestamp, author) for timestamp, author, other in self.by_date if other >= age]
-        last = commits[-1][0]
-        authors = Counter(author for _, author in commits[-number_since(commits, last - YEAR_SECONDS) :])
+        is_old_enough = bytes(other >= age for other in range(QUARTERS + 1)).ljust(256, b"\0")
+        commits = Commits(self.timestamps, self.author_numbers).select(self.ages.translate(is_old_enough))
+        last = commits.timestamps[-1]
+        authors = Counter(author for _, author in commits.since(last - YEAR_SECONDS))
         return State(
             as_of=as_of,
-            commits=len(commits),
-            contributors=len({author for _, author in commits}),
-            first=commits[0][0],
+            commits=len(commits.timestamps),
+            contributors=len(set(commits.authors)),
+            first=commits.timestamps[0],
             last=last,
-            within_90_days=number_since(commits, as_of - QUARTER_SECONDS),
-            within_365_days=number_since(commits, as_of - YEAR_SECONDS),
+            within_90_days=commits.number_since(as_of - QUARTER_SECONDS),
+            within_365_days=commits.number_since(as_of - YEAR_SECONDS),
             authors_last_year=len(authors),
             absence_factor=smallest_majority(list(authors.values())),
             people=people.count(commits, authors, self.bots, as_of),
@@ -185,6 +187,7 @@ def read(repository: GitRepository, head: str, ends: list[int], progress: Progre
         if len(parents) < 2 and timestamp >= last - YEAR_SECONDS:
             history.recent_timestamps.append(timestamp)
             history.recent_ids += commit + b"\n"
+    history.sort()
     return history
 
 

@@ -1,9 +1,12 @@
 """Counts the people behind the commits: who is there, who joined, who stayed, and how they share the work."""
 
 import re
+from array import array
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 from app.analysis.dates import QUARTER_SECONDS, WEEK_SECONDS, YEAR_SECONDS
 
@@ -33,6 +36,26 @@ BOT_NAME = re.compile(
     r"(?:.+ )?(?:automation|build|ci|deploy|merge|prow|readme|release|security|sync|test|update|version) (?:ro)?bot"
 )
 CAMEL_CASE_BOT = re.compile(r"\w*[a-z]Bot")  # `PrometheusBot`
+
+
+@dataclass(frozen=True)
+class Commits:
+    """The committer dates of commits, as Unix timestamps in order, and the numbers of their authors."""
+
+    timestamps: "array[int]"
+    authors: "array[int]"
+
+    def select(self, flags: Sequence[object]) -> "Commits":
+        """Return the commits whose flags are true."""
+        return Commits(array("q", compress(self.timestamps, flags)), array("l", compress(self.authors, flags)))
+
+    def number_since(self, since: int) -> int:
+        return len(self.timestamps) - bisect_left(self.timestamps, since)
+
+    def since(self, since: int) -> Iterator[tuple[int, int]]:
+        """Yield the timestamp and the author of each commit that is not older."""
+        begin = bisect_left(self.timestamps, since)
+        return zip(self.timestamps[begin:], self.authors[begin:], strict=True)
 
 
 @dataclass(frozen=True)
@@ -68,14 +91,12 @@ def is_bot(author: bytes) -> bool:
     return any(text in BOT_NAMES or BOT_NAME.fullmatch(text) for text in (name.casefold(), login))
 
 
-def count(commits: list[tuple[int, int]], last_year: Counter[int], bots: frozenset[int], as_of: int) -> People:
-    """Count the people behind commits. `commits` has the timestamp and the author of each, sorted; `last_year` the number of
-    commits of the last active year by author.
-    """
-    by_people = [commit for commit in commits if commit[1] not in bots]
-    first = {author: timestamp for timestamp, author in reversed(by_people)}
+def count(commits: Commits, last_year: Counter[int], bots: frozenset[int], as_of: int) -> People:
+    """Count the people behind commits. `last_year` has the number of commits of the last active year by author."""
+    by_people = commits.select([author not in bots for author in commits.authors]) if bots else commits
+    first = dict(zip(reversed(by_people.authors), reversed(by_people.timestamps), strict=True))
     active, year_before, weeks, years = set(), set(), set(), set()
-    for timestamp, author in by_people[len(by_people) - number_since(by_people, as_of - YEARS * YEAR_SECONDS) :]:
+    for timestamp, author in by_people.since(as_of - YEARS * YEAR_SECONDS):
         age = max(0, as_of - timestamp - 1)  # a year includes its first second; dates in the future belong to the current one
         weeks.add(age // WEEK_SECONDS)
         years.add(age // YEAR_SECONDS)
@@ -90,9 +111,9 @@ def count(commits: list[tuple[int, int]], last_year: Counter[int], bots: frozens
         bots=sum(author in bots for author in last_year),
         bot_commits=sum(number for author, number in last_year.items() if author in bots),
         commits_last_year=sum(shares),
-        last_commit=by_people[-1][0] if by_people else None,
-        commits_90d=number_since(by_people, as_of - QUARTER_SECONDS),
-        commits_365d=number_since(by_people, as_of - YEAR_SECONDS),
+        last_commit=by_people.timestamps[-1] if by_people.timestamps else None,
+        commits_90d=by_people.number_since(as_of - QUARTER_SECONDS),
+        commits_365d=by_people.number_since(as_of - YEAR_SECONDS),
         active_weeks=sum(week < WEEKS for week in weeks),
         active_years=len(years),
         active=len(active),
@@ -100,11 +121,6 @@ def count(commits: list[tuple[int, int]], last_year: Counter[int], bots: frozens
         returning=len(active & year_before),
         newcomers_who_stayed=sum(as_of - YEARS * YEAR_SECONDS <= first[author] < as_of - YEAR_SECONDS for author in active),
     )
-
-
-def number_since(commits: list[tuple[int, int]], since: int) -> int:
-    """Return the number of commits, given in the order of time by timestamp and author, that are not older."""
-    return len(commits) - bisect_left(commits, (since, -1))
 
 
 def smallest_majority(numbers: list[int]) -> int:

@@ -1,6 +1,7 @@
 """Builds the report of a repository. `docs/analysis.md` defines each number by a git command."""
 
 import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from app.analysis.git import GitRepository, decode_name
 from app.analysis.history import History, State
 from app.analysis.licenses import Licenses
 from app.analysis.lines import LineCounts, count_lines
-from app.analysis.people import People
+from app.analysis.people import Commits, People
 from app.analysis.practices import Practices, no_practices
 from app.analysis.progress import Progress
 from app.analysis.releases import Tags
@@ -58,7 +59,7 @@ def _fields_without_commits(as_of: datetime) -> dict[str, Any]:
         "commits_365d": 0,
         "authors_last_year": 0,
         "contributor_absence_factor": 0,
-        **_people_fields(people.count([], Counter(), frozenset(), int(as_of.timestamp()))),
+        **_people_fields(people.count(Commits(array("q"), array("l")), Counter(), frozenset(), int(as_of.timestamp()))),
         "hotspots": [],
         "weekly": History().weekly(int(as_of.timestamp())),
         "median_pause_days": None,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 
 import pytest
 
-from app.analysis.people import MAX_SHARES, count, is_bot, smallest_majority
+from app.analysis.people import MAX_SHARES, Commits, count, is_bot, smallest_majority
 
 BOTS = [
     b"dependabot[bot] <49699333+dependabot[bot]@users.noreply.github.com>",
@@ -87,5 +88,5 @@ def test_smallest_majority(numbers: list[int], expected: int) -> None:
 
 
 def test_number_of_shares_is_bounded() -> None:
-    people = count([(1, author) for author in range(2000)], Counter(range(2000)), frozenset(), 1)
+    people = count(Commits(array("q", [1] * 2000), array("l", range(2000))), Counter(range(2000)), frozenset(), 1)
     assert (len(people.shares), people.shares[0], people.active) == (MAX_SHARES, 0.0005, 2000)
