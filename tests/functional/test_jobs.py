@@ -35,7 +35,7 @@ from tests.functional.conftest import StartFleet
 
 GATED_GIT = """#!/bin/sh
 while [ -e {folder}/shut ]; do touch {folder}/waiting; sleep 0.05; done
-for argument; do if [ -e "$argument/refs/heads/poison" ]; then kill -9 $PPID; fi; done
+for argument; do if grep -qs poison "${{argument#--git-dir=}}/HEAD"; then kill -9 $PPID; fi; done
 exec {git} "$@"
 """
 
