@@ -46,20 +46,8 @@ DEPENDABOT = b"dependabot[bot] <49699333+dependabot[bot]@users.noreply.github.co
 FIELDS = {
     *("formula_version", "head", "as_of", "is_shallow", "commits", "contributors", "first_commit_at", "last_commit_at"),
     *("commits_90d", "commits_365d", "authors_last_year", "contributor_absence_factor", "author_shares", "bots", "people"),
-    *(
-        "hotspots",
-        "weekly",
-        "median_pause_days",
-        "past",
-        "tags",
-        "releases",
-        "files",
-        "languages",
-        "other_files",
-        "licenses",
-        "license",
-    ),
-    *("practices", "practice_files", "scores", "verdict"),
+    *("hotspots", "weekly", "past", "tags", "releases", "files", "languages", "other_files", "licenses", "license"),
+    *("practices", "practice_files", "scores", "median_pause_days", "verdict"),
 }
 PRACTICES = [
     *("readme", "license", "contributing", "code_of_conduct", "security", "changelog"),

@@ -241,6 +241,7 @@ def test_failing_delivery_holds_back_its_channel_for_an_hour(scene: Scene) -> No
     channel = scene.add()
     scene.receivers.outcomes[URL] = BROKEN
     scene.notify(2)
+    scene.work()
     for _ in range(5):
         scene.wait_and_work(timedelta(minutes=11))
     assert set(scene.receivers.ids()) == {"1"}
