@@ -52,6 +52,7 @@ NOT_FOUND = re.compile(
     r"not found|could not read Username|not appear to be a git repository|requested URL returned error: 4(?!08|29)\d\d"
 )
 TOO_SLOW = re.compile(r"Operation too slow|transfer closed|timed out")
+REFUSED = re.compile(r"not our ref|unadvertised object|does not support")  # a request for a single commit
 TOO_LARGE = re.compile(r"File too large|died of signal 25\b")  # SIGXFSZ: a file exceeded RLIMIT_FSIZE
 OUT_OF_MEMORY = re.compile(r"[Oo]ut of memory|Cannot allocate memory")
 
@@ -103,7 +104,9 @@ def _fetch_remote(transfer: _Transfer, until: datetime | None) -> git.GitReposit
         return repository
     try:
         transfer.fetch_files(repository, head)
-    except git.GitError:
+    except git.GitError as error:
+        if not REFUSED.search(error.stderr):
+            raise
         repository = transfer.clone()
         if until:
             rewind(repository, until)

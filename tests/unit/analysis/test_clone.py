@@ -259,16 +259,28 @@ def test_report_without_old_files_is_the_same(until: datetime | None, filtering:
     assert (reports[0]["commits"], reports[0]["releases"]["latest"]) == ((17, "v1.0") if until else (21, "v2.0"))
 
 
-def test_server_that_sends_no_single_commit_is_asked_for_everything(filtering: Path, server: GitServer, fetch: Fetch) -> None:
-    def refuse_depth(handler: git_server.Handler) -> None:
+def test_server_that_sends_no_single_commit_is_asked_for_everything(filtering: Path, server: GitServer, tmp_path: Path) -> None:
+    """In version 0 of the protocol, a server with filters need not send a commit that is no branch or tag."""
+    server.answers["/it"] = git_server.as_of_old
+    (tmp_path / "scratch").mkdir()
+    until = datetime.fromtimestamp(ago(240), UTC)
+    address = parse(server.url("it"), roots=())
+    repository = clone.fetch(address, tmp_path / "scratch", LOOPBACK, 64 * MEGABYTE, lambda *_: None, until)
+    assert repository.output("rev-list", "--count", "HEAD") == b"17\n"
+    assert missing(repository, "HEAD") == missing(repository, "HEAD~5") == set()
+
+
+def test_failure_of_the_second_fetch_is_a_failure(filtering: Path, server: GitServer, fetch: Fetch) -> None:
+    """A full clone could exceed the size limit, which would be an error for good."""
+
+    def fail_at_the_files(handler: git_server.Handler) -> None:
         if len(server.requests) == 6:
-            return handler.reply(500)
+            return handler.reply(503)
         return git_server.serve(handler)
 
-    server.answers["/it"] = refuse_depth
-    repository = fetch(server.url("it"))
-    assert missing(repository, "HEAD") == missing(repository, "HEAD~5") == set()
-    assert visible(repository) == visible(filtering)
+    server.answers["/it"] = fail_at_the_files
+    assert message_of(fetch, server.url("it")) == "The repository could not be fetched: git failed."
+    assert len(server.requests) == 6
 
 
 def test_very_many_files(server: GitServer, fetch: Fetch) -> None:
