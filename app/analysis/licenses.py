@@ -48,6 +48,7 @@ _OTHER_TEXTS = {
     "Vim": "there are no restrictions on distributing unmodified copies of vim except that they must include this license text",
     "LicenseRef-RSALv2": "redis source available license 2.0 (rsalv2) agreement",
     "CECILL-2.1": "contrat de licence de logiciel libre cecill version 2.1",
+    "EPL-2.0": "eclipse public license v 2.0 the accompanying program is provided under the terms of this",  # without its exhibit
     "CERN-OHL-P-2.0": "cern open hardware licence version 2 - permissive",
     "BUSL-1.1": "business source license is a trademark of mariadb corporation ab",  # in front of the parameters
     "CommonsClause": "commons clause license condition v1.0",  # in front of another licence
@@ -281,7 +282,8 @@ def _matches(text: str) -> list[_Match]:
 
     found = [_Match(match.id, match.start, match.end) for match in identify_license(text, 0) if match.id not in _IGNORED]
     for spdx_id, pattern in _OTHER_PATTERNS.items():
-        if other := pattern.search(text):
+        other = pattern.search(text)
+        if other and not any(match.start <= other.start() < match.end for match in found):
             end = min((match.start for match in found if match.start > other.start()), default=len(text))
             found.append(_Match(spdx_id, other.start(), end))
     return sorted(found, key=lambda match: match.start)
