@@ -104,8 +104,8 @@ def activity(numbers: Numbers) -> Score:
         return Score(0, ["All commits were made by bots."], "Commits by people would raise this.")
     days = whole_days(people["last_commit_at"], numbers["as_of"])
     changes = [
-        ("A commit today would bring this to {}.", activity_points(0, commits + 1, weeks + (days >= 7 and weeks < WEEKS))),
         ("Commits in each week of a year would bring this to {}.", activity_points(0, max(commits, WEEKS), WEEKS)),
+        ("A commit today would bring this to {}.", activity_points(0, commits + 1, weeks + (days >= 7 and weeks < WEEKS))),
         (
             f"{MANY_COMMITS} commits in a year, some in each week, would bring this to {{}}.",
             activity_points(0, MANY_COMMITS, WEEKS),
@@ -135,9 +135,10 @@ def community(numbers: Numbers) -> Score:
         joined, stayed = community_points(newcomers + extra, returning), community_points(newcomers, returning + extra)
         changes.append((f"{more(extra, 'newcomer')} in a year would bring this to {{}}.", joined))
         changes.append((f"{more(extra, 'person', 'people')} with commits in two years running would bring this to {{}}.", stayed))
-    evidence = [f"{quantity(people['active'], 'person', 'people')} made commits in the last 365 days."]
+    evidence = ["Nobody made commits in the last 365 days."]
     if people["active"]:
-        evidence += [
+        evidence = [
+            f"{quantity(people['active'], 'person', 'people')} made commits in the last 365 days.",
             f"{newcomers} of them made their first commit in this time.",
             f"{returning} of them also made commits in the 365 days before.",
         ]
@@ -304,8 +305,9 @@ def engineering(numbers: Numbers) -> Score:
     for name in missing:
         points = engineering_points([*found, name], tests + (name == "tests"), ci + (name == "ci"))
         changes.append((f"{_capitalized(PRACTICE_NAMES[name])} would bring this to {{}}.", points))
-    for extra in (5, 10, 20, 50, 100, MANY_TEST_FILES) if "tests" in found else ():
-        changes.append((f"{extra} more files of tests would bring this to {{}}.", engineering_points(found, tests + extra, ci)))
+    text = f"{MANY_TEST_FILES} files of tests would bring this to {{}}."
+    if "tests" in found:
+        changes.append((text, engineering_points(found, max(tests, MANY_TEST_FILES), ci)))
     text = f"{MANY_CI_FILES} files of continuous integration would bring this to {{}}."
     if "ci" in found:
         changes.append((text, engineering_points(found, tests, max(ci, MANY_CI_FILES))))

@@ -147,7 +147,7 @@ CHANGES: dict[str, Callable[[dict[str, Any], int], Any]] = {
     r"A (tagged )?release today would .*": lambda report, n: add_releases(report, 1),
     r"(?P<n>\d+) releases in 730 days would .*": lambda report, n: add_releases(report, n),
     r"Documentation in (?P<n>\d+) files would .*": lambda report, n: report["other_files"].update(documentation=n, prose=0),
-    r"(?P<n>\d+) more files of tests would .*": lambda report, n: add(report["practice_files"], tests=n),
+    r"(?P<n>\d+) files of tests would .*": lambda report, n: report["practice_files"].update(tests=n),
     r"(?P<n>\d+) files of continuous integration would .*": lambda report, n: report["practice_files"].update(ci=n),
 }
 WORDS = {"One": 1, "Two": 2, "Three": 3}
