@@ -94,7 +94,8 @@ FOREIGN_FOLDERS = (
 )
 # Folders with a purpose of their own: their dependencies are not those of the project.
 AUXILIARY_FOLDERS = (
-    r"(?i)(.*/)?(docs?|documentation|website|tests?|bench(mark)?s?|fuzz|scripts?|ci|utils?|tools?|contrib|misc|hack|dev)/.*"
+    r"(?i)(.*/)?(docs?|documentation|website|tests?|bench(mark)?s?|fuzz|scripts?|ci|"
+    r"utils?|tools?|contrib|misc|hack|dev|builders?|docker|packaging)/.*"
 )
 # Files that only serve tests
 TEST_TOOLS = (
