@@ -10,6 +10,7 @@ from werkzeug.routing import Rule, UnicodeConverter
 
 from app.core.version import VERSION
 from app.http.api import IdConverter, Operation
+from app.http.examples import VALUES, example
 
 blueprint = Blueprint("openapi", __name__)
 
@@ -19,6 +20,16 @@ PATH_SCHEMAS: dict[type, dict[str, Any]] = {
 }
 TOKENS = "An API token from the settings page. The scope `read` allows GET, the scope `write` everything that accepts tokens."
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+# The tag of an operation is that of its blueprint.
+TAGS = {
+    "repositories": ("Repositories", "Repositories that you follow, their reports and analyses"),
+    "notifications": ("Notifications", "What has changed, which of it you want to know, and where it is delivered"),
+    "auth": ("Accounts", "Registration, sign-in, sessions and API tokens"),
+    "analytics": ("Analytics", "Events of visitors, and their consent"),
+    "insights": ("Analytics", ""),
+    "exports": ("Analytics", ""),
+    "fleet": ("Fleet", "The running instances, for administrators"),
+}
 
 
 class FieldError(BaseModel):
@@ -51,9 +62,11 @@ def describe(app: Flask) -> dict[str, Any]:
         path = re.sub(r"<(?:[^<>:]+:)?(\w+)>", r"{\1}", rule.rule)
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
             paths.setdefault(path, {})[method.lower()] = _describe(rule, method, found, references)
+    _add_examples(paths, components["$defs"])
     return {
         "openapi": "3.1.0",
         "info": {"title": "RepoRadar", "version": VERSION},
+        "tags": [{"name": name, "description": description} for name, description in TAGS.values() if description],
         "paths": paths,
         "components": {
             "schemas": components["$defs"],
@@ -80,7 +93,14 @@ def _schemas(operations: list[Operation]) -> tuple[dict[Any, Any], dict[str, Any
 def _describe(rule: Rule, method: str, found: Operation, references: dict[Any, Any]) -> dict[str, Any]:
     responses = {str(status): _success(model, references) for status, model in found.returns.items()}
     responses |= {str(status): _problem(references) for status in _errors(method, found)}
-    description: dict[str, Any] = {"summary": found.summary, "operationId": rule.endpoint, "responses": responses}
+    blueprint_name = rule.endpoint.partition(".")[0]
+    tag, _ = TAGS.get(blueprint_name, (blueprint_name.capitalize(), ""))
+    description: dict[str, Any] = {
+        "tags": [tag],
+        "summary": found.summary,
+        "operationId": rule.endpoint,
+        "responses": responses,
+    }
     if parameters := [*_path_parameters(rule), *_query_parameters(found)]:
         description["parameters"] = parameters
     if found.body:
@@ -89,6 +109,17 @@ def _describe(rule: Rule, method: str, found: Operation, references: dict[Any, A
     if 401 in found.errors:
         description["security"] = [{"session": []}, *([{"token": []}] if found.accepts_tokens else [])]
     return description
+
+
+def _add_examples(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Add an example to each body, each successful response and each parameter."""
+    for operation in (described for methods in paths.values() for described in methods.values()):
+        responses = [response for status, response in operation["responses"].items() if status < "300"]
+        for part in (operation.get("requestBody", {}), *responses):
+            if content := part.get("content", {}).get("application/json"):
+                content["example"] = example(content["schema"], schemas)
+        for parameter in operation.get("parameters", ()):
+            parameter["example"] = VALUES.get(parameter["name"]) or example(parameter["schema"], schemas, parameter["name"])
 
 
 def _path_parameters(rule: Rule) -> list[dict[str, Any]]:

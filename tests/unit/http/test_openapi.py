@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from jsonschema import Draft202012Validator
 
+JSON = "application/json"
 UNDESCRIBED = {"/api/openapi.json"}
 
 
@@ -49,3 +52,46 @@ def test_operations_with_401_declare_the_session_cookie(document: dict[str, Any]
 def test_operations_with_a_body_declare_its_errors(document: dict[str, Any]) -> None:
     responses = document["paths"]["/api/auth/register"]["post"]["responses"]
     assert set(responses) == {"201", "400", "403", "409", "413", "415", "422", "429", "503"}
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(f"{method} {path}", found) for path, methods in document["paths"].items() for method, found in methods.items()]
+
+
+def examples(operation: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The examples of an operation, each with the schema that it has to fit."""
+    parts = [operation.get("requestBody", {}), *(found for status, found in operation["responses"].items() if status < "300")]
+    for content in (part["content"][JSON] for part in parts if JSON in part.get("content", {})):
+        yield content["example"], content["schema"]
+    for parameter in operation.get("parameters", ()):
+        yield parameter["example"], parameter["schema"]
+
+
+def unnamed(value: Any, field: str = "") -> list[str]:
+    """The fields whose example is only their name."""
+    if isinstance(value, dict):
+        return [found for key, inner in value.items() for found in unnamed(inner, key)]
+    if isinstance(value, list):
+        return [found for inner in value for found in unnamed(inner, field)]
+    return [field] if value == field else []
+
+
+def test_each_operation_has_a_declared_tag(document: dict[str, Any]) -> None:
+    declared = {tag["name"] for tag in document["tags"] if tag["description"]}
+    assert {tag for _, operation in operations(document) for tag in operation["tags"]} == declared
+    assert all(len(operation["tags"]) == 1 for _, operation in operations(document))
+
+
+def test_each_example_fits_its_schema(document: dict[str, Any]) -> None:
+    components = {"components": document["components"]}
+    found = [(name, *pair) for name, operation in operations(document) for pair in examples(operation)]
+    assert len(found) > 60
+    for name, value, schema in found:
+        errors = [error.message for error in Draft202012Validator({**schema, **components}).iter_errors(value)]
+        assert (name, errors) == (name, [])
+        assert (name, unnamed(value)) == (name, []), "add the field to VALUES in app/http/examples.py"
+
+
+def test_example_that_does_not_fit_is_found() -> None:
+    assert [*Draft202012Validator({"type": "object", "required": ["a"]}).iter_errors({})]
+    assert unnamed({"a": "x", "b": [{"name": "name"}]}) == ["name"]
