@@ -44,6 +44,7 @@ MARKER_WORDS = _set(
     "after archive archived backup base basepoint basepoints before branch branchpoint deprecated eol init initial merge merged "
     "old split start"
 )
+ARCHIVE_FOLDERS = ("archive/", "archived/", "attic/", "backup/", "backups/", "obsolete/", "old/")
 # Numbers after these words count something else than releases: `build-7`, `issue-12`, `nightly-2024-01-15`.
 COUNTED_WORDS = MARKER_WORDS | _set(
     "assignment bug build builds bump chapter checkpoint ci commit cron daily day demo deploy deployed deployment dev draft edge "
@@ -148,7 +149,9 @@ def _separate_timestamps(dated: list[tuple[int, Release]]) -> list[int]:
 def parse_version(tag: str) -> Version | None:
     """Return None if the tag is not a version."""
     *folders, name = re.split("[/@]", tag)
-    if len(name) > MAX_NAME_LENGTH or not ALLOWED.fullmatch(name) or MAINTENANCE_BRANCH.fullmatch(name):
+    if len(name) > MAX_NAME_LENGTH or not ALLOWED.fullmatch(name):
+        return None
+    if MAINTENANCE_BRANCH.fullmatch(name) or tag.lower().startswith(ARCHIVE_FOLDERS):
         return None
     found = SEVERAL_NUMBERS.fullmatch(name) or ONE_NUMBER.fullmatch(name)
     if found is None:

@@ -24,6 +24,7 @@ VERSIONS = words("""
     jdk-21+35 jdk-21-ga jdk8u392-b08 r150 2024a release-74-1 RELEASE.2024-01-18T22-51-28Z 2024-01-15 2024.01.15 v20231201
     release-20231010 v608-rel 3.3a 4.2-stable 1.0.0.Final n6.1 llvmorg-17.0.6 swift-5.9.1-RELEASE rel/release-3.3.6 1.0.post1
     jetty-9.4.53.v20231009 release-pypy3.10-v7.3.13 version-3.44.0 v3-lts v1.2.3-14-gdeadbee v1.0.0+build.dev tmux-3.3a 20.2-Nexus
+    @foo/base@1.2.3
 """)
 PRE_RELEASES = words("""
     v1.2.3-rc.1 2.0.0rc2 1.0a1 24.1b2 1.0.dev3 v6.7-rc8 v255-rc1 5.0.0-M1 8.0-m01 1.0.0.CR1 1.0.0-SNAPSHOT n6.1-dev v2beta
@@ -36,6 +37,7 @@ NO_VERSIONS = words("""
     nightly latest backup-1 build-7 v release-x 2.3.x v4.x 1.x test/master stable before-1.2 archive/7 step-1 lesson2 sprint-14
     deploy-2024-01-15 prod-2024.01.15-1 nightly-2023-12-01 nightly/2024-01-15 weekly.2012-03-27 llvmorg-18-init basepoints/gcc-14
     mpm-merge-2 svn-1234 foo-2-bar issue-12 with-deprecated-diskstore swift-DEVELOPMENT-SNAPSHOT-2023-12-07-a ü1.0 / @
+    archive/v1.2.3 backup/v1.0
 """)
 
 
