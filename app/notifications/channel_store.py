@@ -357,11 +357,16 @@ def _finish(
     connection: Connection, lease: ChannelLease, timestamp: datetime, *, failures: int, not_before: datetime | None = None
 ) -> None:
     """Release a channel that the caller has locked. A channel that was disabled in the meantime stays disabled."""
+    this = channels.c.id == lease.channel.id
     head, next_at = _next(connection, lease.channel.id, not_before, timestamp)
-    next_at = timestamp if head is not None else next_at
-    values: dict[str, Any] = {"failures": failures, "lease": None, "leased_until": None}
+    is_disabled = connection.execute(select(channels.c.disabled_at).where(this)).scalar_one() is not None
+    values: dict[str, Any] = {
+        "failures": failures,
+        "lease": None,
+        "leased_until": None,
+        "next_at": None if is_disabled else next_at if head is None else timestamp,
+    }
     if not_before is not None:
         values["not_before"] = not_before
-    this = channels.c.id == lease.channel.id
+    # One statement: PostgreSQL would check the reference to the user, and wait for its lock, when a row is updated again.
     connection.execute(update(channels).where(this).values(values))
-    connection.execute(update(channels).where(this, channels.c.disabled_at.is_(None)).values(next_at=next_at))

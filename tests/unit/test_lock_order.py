@@ -213,7 +213,6 @@ SIMILAR = (
     "create a token",
     "use a token",
     "open a repository",
-    "deliver",
     "give up a delivery",
     "start a delivery",
     "add a channel",
