@@ -38,12 +38,15 @@ class _Forge:
 
     has_subgroups: bool = False  # GitLab: any number of groups before the name
     ignores_case: bool = False
+    other_pages: frozenset[str] = frozenset()  # in place of an owner: pages that belong to no repository
 
 
 _GITEA = _BITBUCKET = _SOURCEHUT = _Forge()
-_GITLAB = _Forge(has_subgroups=True)
+_GITLAB = _Forge(has_subgroups=True, other_pages=frozenset({"explore", "groups", "users"}))
+_GITHUB_PAGES = "apps collections explore features marketplace orgs search settings sponsors topics trending users"
+_GITHUB = _Forge(ignores_case=True, other_pages=frozenset(_GITHUB_PAGES.split()))
 _FORGES = {
-    "github.com": _Forge(ignores_case=True),
+    "github.com": _GITHUB,
     "gitlab.com": _GITLAB,
     "gitlab.gnome.org": _GITLAB,
     "gitlab.freedesktop.org": _GITLAB,
@@ -199,12 +202,13 @@ def _find_repository(forge: _Forge, segments: list[str]) -> list[str]:
         segments = _without_page(segments)
         pages = (number for number, segment in enumerate(segments) if number >= 2 and segment in _OLD_GITLAB_PAGES)
         length = next(pages, len(segments))
+    if forge.ignores_case:
+        segments = [segment.lower() for segment in segments]
     *groups, name = segments[:length]
     name = name.removesuffix(".git")
-    if not groups or not name:
+    if not groups or not name or groups[0] in forge.other_pages:
         raise AddressRefused(f"The address must name an owner and a repository, {_EXAMPLE}.")
-    found = [*groups, name]
-    return [segment.lower() for segment in found] if forge.ignores_case else found
+    return [*groups, name]
 
 
 def _parse_host(parts: SplitResult) -> str:

@@ -63,6 +63,7 @@ def test_address_is_normalised(text: str, url: str, name: str) -> None:
         "http://github.com/pallets/flask",
         "http://www.github.com:80/pallets/flask.git",
         "HTTPS://GitHub.com/Pallets/Flask.git",
+        "https://github.com/PALLETS/FLASK.GIT",
     ],
 )
 def test_all_addresses_of_one_repository_are_the_same(text: str) -> None:
@@ -121,6 +122,9 @@ def test_host_port_and_path() -> None:
         "github.com",
         "github.com/pallets",
         "https://gitlab.com/group",
+        "https://gitlab.com/groups/group/-/issues",
+        "https://github.com/orgs/pallets/repositories",
+        "https://github.com/Topics/flask",
         "http://github.com:3000/a/b",
         "ssh://git:secret@github.com/a/b",
         "git@github.com:",

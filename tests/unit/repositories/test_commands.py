@@ -42,14 +42,14 @@ REPORT: dict[str, Any] = {
 def analyse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Analyse]:
     """Run the command with a given report or failure in place of an analysis. `result.request` is what it asked for."""
 
-    def run(*arguments: str, outcome: dict[str, Any] | Exception = REPORT) -> Result:
+    def run(*arguments: str, outcome: dict[str, Any] | BaseException = REPORT) -> Result:
         requests: list[AnalysisRequest] = []
 
         def run_analysis(request: AnalysisRequest, report_progress: Callable[[int, str], None], **_: object) -> dict[str, Any]:
             requests.append(request)
             report_progress(10, "Reading")
             report_progress(20, "Reading")
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, BaseException):
                 raise outcome
             return outcome
 
@@ -130,6 +130,11 @@ def test_reason_of_a_failure_is_one_line(analyse: Analyse) -> None:
     result = analyse("pallets/flask", outcome=AnalysisFailed("There is\nno repository.", permanent=True))
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.splitlines()[2:] == ["Error: There is no repository."]
+
+
+def test_interrupted_command_prints_no_report(analyse: Analyse) -> None:
+    result = analyse("pallets/flask", outcome=KeyboardInterrupt())
+    assert (result.exit_code, result.stdout) == (130, "")
 
 
 def test_settings_limit_the_analysis(analyse: Analyse, monkeypatch: pytest.MonkeyPatch) -> None:
