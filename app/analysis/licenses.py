@@ -50,6 +50,7 @@ _OTHER_TEXTS = {
     "CECILL-2.1": "contrat de licence de logiciel libre cecill version 2.1",
     "EPL-2.0": "eclipse public license v 2.0 the accompanying program is provided under the terms of this",  # without its exhibit
     "CERN-OHL-P-2.0": "cern open hardware licence version 2 - permissive",
+    "Python-2.0.1": "a. history of the software python was created in the early 1990s by guido van rossum",
     "BUSL-1.1": "business source license is a trademark of mariadb corporation ab",  # in front of the parameters
     "CommonsClause": "commons clause license condition v1.0",  # in front of another licence
 }
@@ -81,7 +82,8 @@ _TAG = re.compile(rf"SPDX-License-Identifier:[ \t]{{1,9}}({_ID}(?: (?:AND|OR|WIT
 _CHOICE = re.compile(
     r"(dual|tri|triple|multi)[- ]?(ly )?licen[cs]|either\b(?! version)|choice\s+of|"
     r"at\s+your\s+(option|choice|discretion)(?!\)?,?\s+any\s+later)|"
-    r"choose\s+(between|one|which)|under\s+(any|one)\s+of|alternatively|same\s+terms\s+as\s+perl",
+    r"choose\s+(between|one|which)|under\s+(any|one)\s+of|alternatively|same\s+terms\s+as\s+perl|"
+    r"also\s+be\s+(made\s+)?available\s+under|secondary\s+licen[cs]e",
     re.IGNORECASE,
 )
 _SOME_FILES = re.compile(

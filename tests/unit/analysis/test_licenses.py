@@ -104,6 +104,7 @@ REDIS = (
         (VIM, "Vim"),
         (NOTICE_OF_GPL, "GPL-3.0-or-later"),
         (REDIS, "LicenseRef-RSALv2"),
+        ("A. HISTORY OF THE SOFTWARE\n\nPython was created in the early 1990s by Guido van Rossum" + " x" * 2000, "Python-2.0.1"),
         ('"Business Source License" is a trademark of MariaDB Corporation Ab.\n\nParameters\n\n' + "x " * 2000, "BUSL-1.1"),
         (
             "SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note\n\nSee LICENSES/preferred.",
@@ -183,6 +184,7 @@ def test_files_are_combined(names: dict[str, str], expected: str | None, path: s
         ("", "Use version 2 or (at your option) any later version of that library.", "MIT"),
         ("This program is dual-licensed.", "", "MIT OR Apache-2.0"),
         ("", "Alternatively, at your option:", "MIT OR Apache-2.0"),
+        ("The source may also be made available under the following secondary licence:", "", "MIT OR Apache-2.0"),
     ],
 )
 def test_several_licences_in_one_file(before: str, between: str, expected: str) -> None:
