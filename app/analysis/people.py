@@ -21,21 +21,28 @@ BOT_NAMES = frozenset(
         *("pre-commit-ci", "pre-commit ci", "allcontributors", "all-contributors", "semantic-release", "imgbot", "imgbotapp"),
         *("weblate", "hosted weblate", "crowdin", "transifex", "translatewiki.net", "l10n daemon script", "the gitter badger"),
         *("mergify", "bors", "homu", "travis ci", "travis-ci", "circleci", "jenkins", "gitlab-ci", "copybara-service", "codecov"),
-        *("pyup.io bot", "prombot", "snyk"),
+        *("pyup.io bot", "prombot", "snyk", "fossabot"),
     }
 )
 BOT_ADDRESSES = frozenset(
     {
         *("support@dependabot.com", "bot@renovateapp.com", "support@greenkeeper.io", "actions@github.com", "action@github.com"),
-        *("noreply@anthropic.com", "hosted@weblate.org", "badger@gitter.im", "builds@travis-ci.org", "no-reply@pre-commit.ci"),
+        *(
+            "noreply@anthropic.com",
+            "codex@openai.com",
+            "hosted@weblate.org",
+            "badger@gitter.im",
+            "builds@travis-ci.org",
+            "no-reply@pre-commit.ci",
+        ),
     }
 )
 # Forms of such names. `Jan Bot` is a person.
 BOT_NAME = re.compile(
     r".*(?:\[bot\]|\(bot\))|.+[-_](?:ro)?bot|bot|"
-    r"(?:.+ )?(?:automation|build|ci|deploy|merge|prow|readme|release|security|sync|test|update|version) (?:ro)?bot"
+    r"(?:.+ )?(?:automation|build|ci|cronjob|deploy|merge|prow|readme|release|security|sync|test|update|version) (?:ro)?bot"
 )
-CAMEL_CASE_BOT = re.compile(r"\w*[a-z]Bot")  # `PrometheusBot`
+CASE_SENSITIVE_BOT_NAME = re.compile(r"\w*[a-z]Bot|.+ (?:ro)?bot")  # `PrometheusBot`, `tmux update bot`
 
 
 @dataclass(frozen=True)
@@ -84,11 +91,14 @@ class People:
 def is_bot(author: bytes) -> bool:
     """Return whether `Name <e-mail>` is a program rather than a person, by the names that programs use."""
     name, _, address = author.decode(errors="replace").rpartition(" <")
-    name, address = name.strip(), address.removesuffix(">").casefold()
+    address = address.removesuffix(">")
     login = address.partition("@")[0].rpartition("+")[2]  # of GitHub's `49699333+dependabot[bot]@users.noreply.github.com`
-    if address in BOT_ADDRESSES or CAMEL_CASE_BOT.fullmatch(name):
-        return True
-    return any(text in BOT_NAMES or BOT_NAME.fullmatch(text) for text in (name.casefold(), login))
+    return address.casefold() in BOT_ADDRESSES or _is_name_of_bot(name.strip()) or _is_name_of_bot(login)
+
+
+def _is_name_of_bot(name: str) -> bool:
+    folded = name.casefold()
+    return folded in BOT_NAMES or bool(BOT_NAME.fullmatch(folded) or CASE_SENSITIVE_BOT_NAME.fullmatch(name))
 
 
 def count(commits: Commits, last_year: Counter[int], bots: frozenset[int], as_of: int) -> People:

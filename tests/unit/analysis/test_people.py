@@ -45,6 +45,10 @@ BOTS = [
     b"PrometheusBot <prometheus-team@googlegroups.com>",
     b"Copilot <198982749+Copilot@users.noreply.github.com>",
     b"Claude <noreply@anthropic.com>",
+    b"GPT 5.4 <codex@openai.com>",
+    b"The Miri Cronjob Bot <miri@cron.bot>",
+    b"Vapor Bot <73653552+VaporBot@users.noreply.github.com>",
+    b"tmux update bot <update@example.org>",
     b"Atom Build Bot <atom@github.com>",
     b"The Gitter Badger <badger@gitter.im>",
     b"imgbot[bot] <31301654+imgbot[bot]@users.noreply.github.com>",
@@ -67,6 +71,10 @@ PEOPLE = [
     b"Renovate Fan <renovate.fan@example.org>",
     b"\xff\xfe <x@example.org>",
     b"Claude Monet <monet@example.org>",
+    b"Devin Torres <devin@example.org>",
+    b"Ali Ijaz Sheikh <ofrobots@example.org>",
+    b"Chris Talbot <chris@talbothome.com>",
+    b"root <root@localhost>",
 ]
 
 
