@@ -165,13 +165,15 @@ def _embedded(folder: Path, **settings: str) -> Instance:
 
 
 def _complaint(message: ConsoleMessage, also_expected: tuple[str, ...]) -> list[str]:
-    """Ignore the messages for error statuses and for connections to instances that a test has stopped."""
+    """Ignore the messages for error statuses, and for connections that a test or a navigation has ended."""
     expected = (
         "the server responded with a status of",
         "net::ERR_CONNECTION_",
+        "net::ERR_FAILED",  # a request that a test aborts
         "closed before the connection is established",
         "Connection closed before receiving a handshake response",
-        "Error during WebSocket handshake: Unexpected response code: 50",  # a proxy's, in the place of such an instance
+        "Error during WebSocket handshake: Unexpected response code: 50",  # a proxy's, in the place of a stopped instance
+        "Error during WebSocket handshake: Unexpected response code: 400",  # the page was left before its upgrade
     )
     is_expected = any(words in message.text for words in (*expected, *also_expected))
     return [] if is_expected or message.type not in ("error", "warning") else [message.text]
