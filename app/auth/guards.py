@@ -62,6 +62,7 @@ def login_required(view: View) -> View:
         require_user()
         return view(*args, **kwargs)
 
+    guarded.requires_sign_in = True  # type: ignore[attr-defined]
     return cast(View, guarded)
 
 
@@ -81,6 +82,7 @@ def admin_required(view: View) -> View:
             raise Problem("This is for administrators.", status=403)
         return view(*args, **kwargs)
 
+    guarded.requires_sign_in = True  # type: ignore[attr-defined]
     return cast(View, guarded)
 
 

@@ -77,6 +77,7 @@ class Operation:
     query: type[Query] | None = None
     returns: Mapping[int, type[BaseModel] | str | None] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
+    requires_sign_in: bool = False
     accepts_tokens: bool = True
 
 
@@ -99,8 +100,10 @@ def operation(
                 kwargs["query"] = read_query(query)
             return view(*args, **kwargs)
 
+        requires_sign_in = getattr(view, "requires_sign_in", False)
         accepts_tokens = not getattr(view, "session_only", False)
-        validated.operation = Operation(summary, body, query, returns, errors, accepts_tokens)  # type: ignore[attr-defined]
+        described = Operation(summary, body, query, returns, errors, requires_sign_in, accepts_tokens)
+        validated.operation = described  # type: ignore[attr-defined]
         return validated
 
     return decorate

@@ -106,7 +106,7 @@ def _describe(rule: Rule, method: str, found: Operation, references: dict[Any, A
     if found.body:
         content = {"application/json": {"schema": references[found.body, "validation"]}}
         description["requestBody"] = {"required": True, "content": content}
-    if 401 in found.errors:
+    if found.requires_sign_in:
         description["security"] = [{"session": []}, *([{"token": []}] if found.accepts_tokens else [])]
     return description
 
@@ -143,7 +143,7 @@ def _errors(method: str, found: Operation) -> list[int]:
     errors = {*found.errors, 503}
     if method not in SAFE_METHODS:
         errors.add(403)
-    if 401 in errors and found.accepts_tokens:
+    if found.requires_sign_in and found.accepts_tokens:
         errors.add(429)
     if found.query:
         errors.add(422)

@@ -42,8 +42,10 @@ def test_each_reference_resolves(document: dict[str, Any]) -> None:
     assert references <= set(document["components"]["schemas"])
 
 
-def test_operations_with_401_declare_the_session_cookie(document: dict[str, Any]) -> None:
+def test_operations_that_require_sign_in_declare_the_session_cookie(document: dict[str, Any]) -> None:
     paths = document["paths"]
+    with_401 = {name for name, found in operations(document) if "401" in found["responses"]}
+    assert with_401 - {name for name, found in operations(document) if "security" in found} == {"post /api/auth/login"}
     assert paths["/api/auth/me"]["get"]["security"] == [{"session": []}]
     assert "security" not in paths["/api/auth/register"]["post"]
     assert document["components"]["securitySchemes"]["session"]["name"] == "reporadar_session"
