@@ -144,10 +144,10 @@ def _open_local(repository: LocalRepository, folder: Path, max_bytes: int) -> gi
         raise unreadable(error.stderr, folder) from None
 
 
-def unreadable(stderr: str, folder: Path, kind: str = "repository") -> AnalysisError:
+def unreadable(stderr: str, folder: Path) -> AnalysisError:
     """Return an error with the reason of git, without the path of our own folder."""
     reason = git.reason(stderr.replace(f"{folder}{os.sep}", ""))
-    return AnalysisError(f"git can't read this {kind}: {reason}", permanent=not SHORT_OF_RESOURCES.search(stderr))
+    return AnalysisError(f"git can't read this repository: {reason}", permanent=not SHORT_OF_RESOURCES.search(stderr))
 
 
 def pin(address: Address, addresses: Sequence[IP]) -> dict[str, str]:
