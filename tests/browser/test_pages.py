@@ -61,6 +61,13 @@ def new_token(page: Page) -> None:
     expect(page.get_by_label("New token", exact=True)).to_be_in_viewport()
 
 
+def new_feed(page: Page) -> None:
+    go_to_signed_in("/settings")(page)
+    page.get_by_role("button", name="Add Atom feed").click()
+    expect(page.get_by_label("Address", exact=True)).to_be_focused()
+    expect(page.get_by_label("Address", exact=True)).to_be_in_viewport()
+
+
 def refused_address(page: Page) -> None:
     go_to_signed_in("/")(page)
     page.get_by_label("Repository address").fill(LONG_NAME * 5)
@@ -81,6 +88,7 @@ PAGES = {
     "settings": go_to_signed_in("/settings?done=password"),
     "settings refused": refused_deletion,
     "settings with a new token": new_token,
+    "settings with a new feed": new_feed,
     "link to set a password refused": go_to("/reset-password?token=x"),
     "privacy": go_to("/privacy"),
     "privacy of an account": go_to_signed_in("/privacy?done=counted"),
