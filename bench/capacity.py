@@ -41,7 +41,7 @@ FIGURES = {
     "event_worker": Figure(165, "us", "storing an event: CPU of a worker", EVENTS),
     "event_postgres": Figure(28, "us", "– of PostgreSQL", EVENTS),
     "event_bytes": Figure(500, "bytes", "– disk of PostgreSQL, with indexes and rollups", EVENTS),
-    "analysis": Figure(10, "s", "analysis of 100,000 commits: CPU of a worker", COMMITS),
+    "analysis": Figure(2.8, "s", "analysis of 100,000 commits: CPU of a worker", COMMITS),
     "instance_idle": Figure(10, "ms/s", "idle instance: its CPU", INSTANCES),
     "instance_redis": Figure(1.8, "ms/s", "– of Redis", INSTANCES),
     "heartbeat_peer": Figure(5.9, "us", "heartbeat, one a second: CPU of Redis for each other instance", INSTANCES),
