@@ -200,8 +200,7 @@ def _find_repository(forge: _Forge, segments: list[str]) -> list[str]:
     length = 2
     if forge.has_subgroups:
         segments = _without_page(segments)
-        pages = (number for number, segment in enumerate(segments) if number >= 2 and segment in _OLD_GITLAB_PAGES)
-        length = next(pages, len(segments))
+        length = next((number for number in range(2, len(segments)) if _is_old_page(segments[number:])), len(segments))
     if forge.ignores_case:
         segments = [segment.lower() for segment in segments]
     *groups, name = segments[:length]
@@ -209,6 +208,12 @@ def _find_repository(forge: _Forge, segments: list[str]) -> list[str]:
     if not groups or not name or groups[0] in forge.other_pages:
         raise AddressRefused(f"The address must name an owner and a repository, {_EXAMPLE}.")
     return [*groups, name]
+
+
+def _is_old_page(segments: list[str]) -> bool:
+    if segments[0] in ("issues", "merge_requests"):  # they could also be names of projects
+        return len(segments) > 1 and segments[1].isdigit()
+    return segments[0] in _OLD_GITLAB_PAGES
 
 
 def _parse_host(parts: SplitResult) -> str:

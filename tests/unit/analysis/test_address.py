@@ -76,6 +76,8 @@ def test_all_addresses_of_one_repository_are_the_same(text: str) -> None:
         ("https://gitlab.com/Group/sub/Project/-/tree/main/src?ref_type=heads", "https://gitlab.com/Group/sub/Project"),
         ("https://gitlab.com/group/project.git", "https://gitlab.com/group/project"),
         ("https://gitlab.com/group/project/tree/master", "https://gitlab.com/group/project"),
+        ("https://gitlab.com/group/project/issues/1", "https://gitlab.com/group/project"),
+        ("https://gitlab.com/group/sub/issues", "https://gitlab.com/group/sub/issues"),
         ("git@gitlab.com:group/sub/project.git", "https://gitlab.com/group/sub/project"),
         ("https://gitlab.gnome.org/GNOME/gimp/-/issues/1#note_2", "https://gitlab.gnome.org/GNOME/gimp"),
         ("https://gitlab.example/group/project/-/issues/1", "https://gitlab.example/group/project"),
