@@ -19,18 +19,12 @@ _NO_LANGUAGE = (b"unspecified", b"unset", b"set")
 
 
 def read_attributes(repository: GitRepository, head: str, paths: Iterable[bytes], files: Iterable[bytes]) -> Iterator[Attributes]:
-    """Yield the attributes of each path of a commit. `files` are lines with the object IDs of its `.gitattributes` files."""
+    """Yield the attributes of each path of a commit, or without end empty ones if none of its `.gitattributes` files names any.
+
+    `files` are lines with the object IDs of these files.
+    """
     names = _mentioned_names(repository, files)
-    if not names:
-        yield from repeat(Attributes())
-    with tempfile.TemporaryDirectory() as folder:
-        # git 2.39 can read attributes from an index, but not from a tree.
-        with_index = GitRepository(repository.path, {"GIT_INDEX_FILE": str(Path(folder) / "index")})
-        try:
-            with_index.output("-c", "core.protectNTFS=false", "-c", "core.protectHFS=false", "read-tree", head)
-        except GitError:  # a path that an index may not contain, such as one with `..`
-            yield from repeat(Attributes())
-        yield from _check_attributes(with_index, paths, names)
+    return _check_attributes(repository, head, paths, names) if names else repeat(Attributes())
 
 
 def _mentioned_names(repository: GitRepository, files: Iterable[bytes]) -> Sequence[str]:
@@ -41,13 +35,20 @@ def _mentioned_names(repository: GitRepository, files: Iterable[bytes]) -> Seque
     return sorted(found)
 
 
-def _check_attributes(repository: GitRepository, paths: Iterable[bytes], names: Sequence[str]) -> Iterator[Attributes]:
-    attributes = [f"linguist-{name}" for name in names]
-    input = (path + b"\0" for path in paths)
-    fields = repository.records("check-attr", "--cached", "--stdin", "-z", *attributes, end=b"\0", input=input)
-    values = (value for _, _, value in zip(fields, fields, fields, strict=True))  # path, attribute, value
-    for row in zip(*[values] * len(names), strict=True):
-        yield _parse(tuple(names), row)
+def _check_attributes(repository: GitRepository, head: str, paths: Iterable[bytes], names: Sequence[str]) -> Iterator[Attributes]:
+    with tempfile.TemporaryDirectory() as folder:
+        # git 2.39 can read attributes from an index, but not from a tree.
+        with_index = GitRepository(repository.path, {"GIT_INDEX_FILE": str(Path(folder) / "index")})
+        try:
+            with_index.output("-c", "core.protectNTFS=false", "-c", "core.protectHFS=false", "read-tree", head)
+        except GitError:  # a path that an index may not contain, such as one with `..`
+            yield from repeat(Attributes())
+        attributes = [f"linguist-{name}" for name in names]
+        input = (path + b"\0" for path in paths)
+        fields = with_index.records("check-attr", "--cached", "--stdin", "-z", *attributes, end=b"\0", input=input)
+        values = (value for _, _, value in zip(fields, fields, fields, strict=True))  # path, attribute, value
+        for row in zip(*[values] * len(names), strict=True):
+            yield _parse(tuple(names), row)
 
 
 @lru_cache(maxsize=1024)

@@ -51,7 +51,7 @@ def count_lines(repository: GitRepository, head: str, regular: Path, contents: I
     """Count the files that `tree.read_files` wrote to the file `regular`. `contents` is a temporary file."""
     found = LineCounts()
     total = 0
-    for name, path, attributes in _with_attributes(repository, head, regular):
+    for name, path, attributes in with_attributes(repository, head, regular):
         if kind := kind_of_path(path_of(path), attributes):
             found.other_files[kind] += 1
         else:
@@ -64,8 +64,8 @@ def count_lines(repository: GitRepository, head: str, regular: Path, contents: I
     return found
 
 
-def _with_attributes(repository: GitRepository, head: str, regular: Path) -> Iterator[tuple[bytes, bytes, Attributes]]:
-    """Yield each line as object ID, path (still encoded) and attributes."""
+def with_attributes(repository: GitRepository, head: str, regular: Path) -> Iterator[tuple[bytes, bytes, Attributes]]:
+    """Yield the object ID, the encoded path (see `tree.path_of`) and the attributes of each line of the file."""
     with regular.open("rb") as lines, regular.open("rb") as lines_for_git, regular.open("rb") as candidates:
         files = (name + b"\n" for name, path in _split(candidates) if path.endswith(ATTRIBUTES_NAME + b"\n"))
         paths = (path_of(path) for _, path in _split(lines_for_git))

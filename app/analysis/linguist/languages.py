@@ -20,7 +20,7 @@ class Index:
     interpreters: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, name: str, language: dict[str, Any]) -> None:
-        default_alias = "-".join(name.lower().split(" "))
+        default_alias = name.lower().replace(" ", "-")
         self.aliases |= {alias.lower(): name for alias in (default_alias, *language.get("aliases", ()))}
         _append(self.extensions, name, (extension.lower() for extension in language.get("extensions", ())))
         _append(self.filenames, name, language.get("filenames", ()))

@@ -11,7 +11,7 @@ MAX_BYTES = 4096  # of a path that are compared
 _NOT_VENDORED = r"(^|/)Jenkinsfile$"
 
 _BEGIN_OF_COMPONENT = re.compile(r"\(\^\|\\?/\)")
-_LEADING_WILDCARD = re.compile(r"\(\[\^\\s\]\*\)|\(\.\*\?\)")
+_LEADING_WILDCARD = re.compile(r"\A(?:\(\[\^\\s\]\*\)|\(\.\*\?\))")  # makes no difference to a search
 
 
 def is_vendored(path: bytes) -> bool:
@@ -42,7 +42,7 @@ def _patterns(name: str) -> tuple[re.Pattern[bytes], ...]:
         elif _BEGIN_OF_COMPONENT.match(pattern):
             at_slash.append(_BEGIN_OF_COMPONENT.sub("/", pattern, count=1))
         else:
-            elsewhere.append(_LEADING_WILDCARD.sub("", pattern, count=1) if _LEADING_WILDCARD.match(pattern) else pattern)
+            elsewhere.append(_LEADING_WILDCARD.sub("", pattern))
     nothing = r"(?!)"
     return tuple(
         re.compile("|".join(patterns or [nothing]).encode(), re.MULTILINE) for patterns in (at_root, at_slash, elsewhere)

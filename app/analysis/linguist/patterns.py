@@ -16,7 +16,7 @@ _TOKEN = re.compile(r"\\g<\w+>|\\.|\[\^?(?:\\.|\[[^]]*\]|[^]\\])+\]|\(\?<?\w*-?\
 _OPTIONS = re.compile(r"\(\?(\w*)(?:-\w+)?\)")
 _GROUP = re.compile(r"\((?:\?(\w*):)?")
 _COMMENT = re.compile(r"\s#.*")
-_LEADING_SPACE = re.compile(r"\\s\*|\(\\s\*\)")
+_LEADING_SPACE = re.compile(r"\A(?:\\s\*|\(\\s\*\))(?![?+])")
 _LEADING_REPETITION = re.compile(r"\A(\\[swdSWD])([*+])(?![?+])")
 _OTHER_SPELLINGS = {r"\z": r"\Z", r"[\s&&[^\r\n]]": r"[^\S\r\n]"}
 
@@ -29,6 +29,7 @@ class Text:
 
     @cached_property
     def after_newline(self) -> bytes:
+        """The text with a newline before it."""
         return b"\n" + self.content
 
     @cached_property
@@ -70,14 +71,10 @@ def compile_union(patterns: Iterable[str]) -> Pattern:
         for flags, alternative in _alternatives("", translate(pattern)):
             if alternative.startswith("^"):
                 # White space that spans lines may as well begin in its last line.
-                rest = (
-                    _LEADING_SPACE.sub(r"[^\\S\\n]*", alternative[1:], count=1)
-                    if _LEADING_SPACE.match(alternative, 1)
-                    else alternative[1:]
-                )
+                rest = _LEADING_SPACE.sub(r"[^\\S\\n]*", alternative.removeprefix("^"))
                 after_newline.append(_compile(flags, rf"\n{rest}"))
             else:
-                anywhere.append(_compile(flags, _LEADING_REPETITION.sub(_shortest, alternative, count=1)))
+                anywhere.append(_compile(flags, _LEADING_REPETITION.sub(_shortest, alternative)))
     return Pattern(tuple(after_newline), tuple(anywhere))
 
 
@@ -128,7 +125,7 @@ def translate(pattern: str) -> str:
 
 
 def _alternatives(flags: str, pattern: str) -> Iterator[tuple[str, str]]:
-    """Yield the flags and the text of each alternative, groups that contain nothing but alternatives dissolved."""
+    """Yield the flags and the text of each alternative of a pattern. `((?i:a|b)|c)` has three: `a`, `b` and `c`."""
     depth, begin, end = 0, 0, 0
     for part in _TOKEN.findall(f"{pattern}|"):
         if part == "|" and depth == 0:

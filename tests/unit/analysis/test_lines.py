@@ -99,3 +99,13 @@ def test_gitattributes_override_what_is_recognised(tmp_path: Path) -> None:
     languages, other_files = count(tmp_path, attributes | files)
     assert languages == {"Python": 6, "Go": 1, "JSON": 1}
     assert other_files == {"vendored": 3, "generated": 1, "documentation": 1}  # with the two .gitattributes
+
+
+def test_tree_that_no_index_can_contain_is_read_without_attributes(tmp_path: Path) -> None:
+    files = {b".gitattributes": b"*.py linguist-vendored\n", b"a.py": b"1\n", b"b/.git/c.py": b"1\n"}
+    assert count(tmp_path, files)[0] == {"Python": 2}
+
+
+def test_large_file_is_recognised_by_its_beginning_and_counted_as_a_whole(tmp_path: Path) -> None:
+    content = b"#!/bin/sh\n" + b"# comment\n" * 200_000
+    assert count(tmp_path, {b"run": content})[0] == {"Shell": 200_001}

@@ -67,7 +67,7 @@ def of_this_project(path: Path) -> Iterator[tuple[bytes, File]]:
     with NamedTemporaryFile() as regular:
         tree.read_files(repository, "HEAD", regular)
         regular.flush()
-        attributes = [attributes for _, _, attributes in lines._with_attributes(repository, "HEAD", Path(regular.name))]
+        attributes = [attributes for _, _, attributes in lines.with_attributes(repository, "HEAD", Path(regular.name))]
         regular.seek(0)
         for blob, said in zip(read_blobs(repository, regular, CONSIDERED_BYTES), attributes, strict=True):
             path_of_file = tree.path_of(blob.note)
