@@ -12,7 +12,7 @@ from flask import Flask
 
 from harness.servers import ROOT
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/**/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
 PATH = re.compile(r"`((?:app|bench|deploy|docs|harness|scripts|tests)/[\w./-]*)`")
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 EXAMPLES = {  # files of the tutorial, and a folder that operators create
