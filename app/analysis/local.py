@@ -16,6 +16,7 @@ from pathlib import Path
 from app.analysis import git
 from app.analysis.failures import AnalysisError
 from app.analysis.git import GitRepository
+from app.analysis.history import find_head
 
 MAX_TEXT_BYTES = 65_536  # of HEAD, `.git`, commondir and alternates
 MAX_OBJECT_FOLDERS = 100
@@ -69,7 +70,9 @@ class LocalRepository:
         if self._read_optional(self._common / "info" / "grafts"):
             raise AnalysisError("This repository has grafts (info/grafts), which git can't clone.", permanent=True)
         if is_partial:
-            _refuse_missing_objects(repository)
+            _refuse_missing_objects(repository, "--all")
+        elif snapshot.has_promisor_packs and (head := find_head(repository)):
+            _refuse_missing_objects(repository, "--no-walk", head)
         repository.output("rev-parse", "--git-dir")  # fails if git does not know an extension
         return repository
 
@@ -157,6 +160,7 @@ class _Snapshot:
 
     def __init__(self, repository: LocalRepository, max_bytes: int) -> None:
         self.descriptors: list[int] = []  # of linked files
+        self.has_promisor_packs = False  # packs from a partial clone, although no remote may be configured by now
         self._repository = repository
         self._max_bytes = max_bytes
         self._remaining = max_bytes
@@ -189,6 +193,7 @@ class _Snapshot:
         for name in _without_temporary(self._repository.names(source / "pack")):
             if name.endswith((".pack", ".idx")):
                 self._add(f"{source}/pack/{name}", f"{target}/pack/{name}")
+            self.has_promisor_packs |= name.endswith(".promisor")
 
     def add_commit_graph(self, source: Path, target: Path) -> None:
         """Add the files from which git reads a history faster: a single one, or a chain of them."""
@@ -274,9 +279,9 @@ def _keep_format_settings(config: Path) -> bool:
     return any(_PARTIAL_CLONE.fullmatch(os.fsdecode(name)) for name, _, _ in settings)
 
 
-def _refuse_missing_objects(repository: GitRepository) -> None:
+def _refuse_missing_objects(repository: GitRepository, *commits: str) -> None:
     try:
-        repository.output("rev-list", "--objects", "--quiet", "--all")
+        repository.output("rev-list", "--objects", "--quiet", *commits)
     except git.GitError as error:
         raise AnalysisError(f"git can't read this partial clone: {git.reason(error.stderr)}", permanent=True) from None
 

@@ -163,7 +163,10 @@ def test_repository_that_git_cannot_read_fails_for_good_with_its_reason(root: Pa
     source = create_repository(root / "source", commits=3)
     git(source, "config", "uploadpack.allowFilter", "true")
     git(root, "clone", "--quiet", "--bare", "--filter=blob:none", f"file://{source}", "partial")
-    assert permanent_error(root / "partial", root).startswith("git can't read this partial clone: fatal: missing blob object ")
+    reason = "git can't read this partial clone: fatal: missing blob object "
+    assert permanent_error(root / "partial", root).startswith(reason)
+    git(root / "partial", "config", "--remove-section", "remote.origin")
+    assert permanent_error(root / "partial", root).startswith(reason)
 
     path = create_repository(root / "reftable")
     git(path, "config", "core.repositoryFormatVersion", "1")
