@@ -111,9 +111,10 @@ def activity(numbers: Numbers) -> Score:
             activity_points(0, MANY_COMMITS, WEEKS),
         ),
     ]
+    recent = f", {people['commits_90d']} of them in the last 90 days" if commits else ""
     evidence = [
         f"The last commit by a person was made {ago(days)}.",
-        f"People made {quantity(commits, 'commit')} in the last 365 days, {people['commits_90d']} of them in the last 90 days.",
+        f"People made {quantity(commits, 'commit')} in the last 365 days{recent}.",
         f"{quantity(weeks, 'week')} of the last {WEEKS} had commits.",
     ]
     return _score(activity_points(days, commits, weeks), evidence, changes)
@@ -179,6 +180,7 @@ def continuity(numbers: Numbers) -> Score:
 
 def _evidence_of_continuity(people: dict[str, Any], shares: list[float]) -> list[str]:
     half, stayed, years = people["half"], people["newcomers_who_stayed"], people["active_years"]
+    settled = quantity(stayed, "person", "people") if stayed else "Nobody"
     if shares:
         evidence = [
             f"The top author made {percent(shares[0])} of the commits in the 365 days before the last commit.",
@@ -188,7 +190,7 @@ def _evidence_of_continuity(people: dict[str, Any], shares: list[float]) -> list
         evidence = ["Bots made all commits in the 365 days before the last commit."]
     return [
         *evidence,
-        f"{quantity(stayed, 'person', 'people')} who joined one to five years ago made commits in the last 365 days.",
+        f"{settled} who joined one to five years ago made commits in the last 365 days.",
         f"{quantity(years, 'year')} of the last five had commits.",
     ]
 
