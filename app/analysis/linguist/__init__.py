@@ -1,1 +1,4 @@
-"""Recognises the languages of files by the data and rules of GitHub Linguist. `data/VERSION` is the version of the data."""
+"""Recognises the languages of files by the data and rules of GitHub Linguist.
+
+`data/VERSION` is the version of both. The rules that are not data are ported from Ruby, under the licence in `data/LICENSE`, too.
+"""
