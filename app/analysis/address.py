@@ -41,9 +41,15 @@ class _Forge:
     other_pages: frozenset[str] = frozenset()  # in place of an owner: pages that belong to no repository
 
 
-_GITEA = _BITBUCKET = _SOURCEHUT = _Forge()
-_GITLAB = _Forge(has_subgroups=True, other_pages=frozenset({"explore", "groups", "users"}))
-_GITHUB_PAGES = "apps collections explore features marketplace orgs search settings sponsors topics trending users"
+_GITEA = _SOURCEHUT = _Forge()
+_BITBUCKET = _Forge(other_pages=frozenset({"account", "blog", "dashboard", "product", "repo", "support", "workspaces"}))
+_GITLAB_PAGES = "- admin api dashboard explore groups help public search users"
+_GITLAB = _Forge(has_subgroups=True, other_pages=frozenset(_GITLAB_PAGES.split()))
+_GITHUB_PAGES = (
+    "about account advisories apps codespaces collections contact customer-stories dashboard enterprise explore features issues"
+    " join login logout marketplace new notifications organizations orgs pricing pulls readme search security sessions settings"
+    " signup site solutions sponsors stars topics trending user-attachments users watching"
+)
 _GITHUB = _Forge(ignores_case=True, other_pages=frozenset(_GITHUB_PAGES.split()))
 _FORGES = {
     "github.com": _GITHUB,

@@ -18,7 +18,6 @@ MAX_CANDIDATES = 5000  # that are parsed; a text of other people's documents has
 MAX_SHOWN_LENGTH = 200
 
 NOTHING_FOUND = "No address of a repository was recognised in this line."
-NOT_A_REPOSITORY = "This is not the address of a repository."
 RELATIVE = "This address is relative to the repository that the text comes from. Enter the full address."
 GO_MODULE = "The path of this Go module does not name the repository. Enter the address of the repository."
 
@@ -45,15 +44,6 @@ _GO_MOD = re.compile(r"^(?:module[ \t]+\S|require[ \t]*\(|require[ \t]+\S+[ \t]+
 _GO_REQUIREMENT = re.compile(r"(?:require[ \t]+)?(?P<path>[\w~-]+(?:\.[\w~-]+)+/\S+)[ \t]+v[0-9]\S*")
 _GO_MAJOR_VERSION = re.compile(r"/v[0-9]+$")
 _SUBMODULE_URL = re.compile(r"url\s*=\s*(.+)")
-
-# First segments of paths that no owner can have: pages of the site itself.
-_PAGES_OF_SITE = {
-    "github.com": "about|account|advisories|apps|codespaces|collections|contact|customer-stories|dashboard|enterprise|events"
-    "|explore|features|issues|join|login|logout|marketplace|new|notifications|organizations|orgs|pricing|pulls|readme|search|security"
-    "|sessions|settings|signup|site|solutions|sponsors|stars|topics|trending|user-attachments|users|watching",
-    "gitlab.com": "-|admin|api|dashboard|explore|groups|help|public|search|users",
-    "bitbucket.org": "account|blog|dashboard|product|repo|support|workspaces",
-}
 
 
 @dataclass(frozen=True)
@@ -97,16 +87,9 @@ class _Candidate:
         try:
             if self.reason:
                 raise AddressRefused(self.reason)
-            return FoundAddress(_shortened(self.text), _parse(self.address, roots))
+            return FoundAddress(_shortened(self.text), address.parse(self.address, roots))
         except AddressRefused as refused:
             return FoundAddress(_shortened(self.text), None, str(refused)) if self.is_explicit else None
-
-
-def _parse(text: str, roots: Sequence[Path]) -> Address:
-    parsed = address.parse(text, roots)
-    if not parsed.is_local and re.fullmatch(_PAGES_OF_SITE.get(parsed.host, ""), parsed.path.split("/")[1]):
-        raise AddressRefused(NOT_A_REPOSITORY)
-    return parsed
 
 
 def _candidates(text: str, *, has_roots: bool) -> Iterator[_Candidate]:

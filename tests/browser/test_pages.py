@@ -75,6 +75,13 @@ def refused_address(page: Page) -> None:
     expect(page.get_by_label("Repository address")).to_have_attribute("aria-invalid", "true")
 
 
+def found_addresses(page: Page) -> None:
+    go_to_signed_in("/import")(page)
+    page.get_by_label("Text with addresses").fill(f"pallets/flask\nhello\nhttps://example.org/{LONG_NAME * 3}")
+    page.get_by_role("button", name="Find addresses").click()
+    expect(page.get_by_role("button", name="Add the selected repositories")).to_be_visible()
+
+
 PAGES = {
     "home": go_to("/"),
     "login": go_to("/login"),
@@ -84,6 +91,7 @@ PAGES = {
     "dashboard": go_to_signed_in("/"),
     "address refused": refused_address,
     "compare": go_to_signed_in("/compare"),
+    "addresses found in a text": found_addresses,
     "notifications": go_to_signed_in("/notifications"),
     "settings": go_to_signed_in("/settings?done=password"),
     "settings refused": refused_deletion,
@@ -134,7 +142,7 @@ def assert_fits(page: Page, size: ViewportSize) -> None:
 
 
 def assert_fields_have_labels(page: Page) -> None:
-    assert page.locator("input:visible, select:visible").evaluate_all(UNLABELLED) == [], page.url
+    assert page.locator("input:visible, select:visible, textarea:visible").evaluate_all(UNLABELLED) == [], page.url
 
 
 def test_pages_with_reports_are_accessible_and_fit_a_phone(visit: Visit, make_repository: MakeRepository) -> None:
@@ -144,8 +152,11 @@ def test_pages_with_reports_are_accessible_and_fit_a_phone(visit: Visit, make_re
     one = page.url.rpartition("/")[2]
     analysed(page, make_repository(LONG_NAME * 2))
     other = page.url.rpartition("/")[2]
-    for path in ("/", f"/repositories/{other}", f"/compare?ids={one},{other}", "/notifications"):
+    shared = page.request.put(f"/api/repositories/{other}/share").json()["url"]
+    for path in ("/", shared, f"/repositories/{other}", f"/compare?ids={one},{other}", "/notifications"):
         page.goto(path)
+        if path == "/":
+            page.get_by_role("checkbox").first.check()  # shows the bar for what is selected
         assert_fits_a_phone(page)
         assert_legible_in_light_and_dark(page)
         assert_fields_have_labels(page)
