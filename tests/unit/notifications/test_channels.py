@@ -181,8 +181,10 @@ def test_killed_worker_loses_no_delivery_and_repeats_it_with_the_same_id(scene: 
     assert scene.receivers.ids() == ["1"]
     scene.wait_and_work(timedelta(minutes=1))
     assert scene.receivers.ids() == ["1", "1", "2"]
-    scene.database.run(channel_store.succeed, killed, 200)  # it was only frozen: its lease is lost
-    assert [one.attempts for one in scene.deliveries(channel)] == [1, 1]
+    for late in (channel_store.fail, channel_store.give_up):  # it was only frozen: its lease is lost
+        scene.database.run(late, killed, 500, "late")
+    assert [(one.attempts, one.status, one.error) for one in scene.deliveries(channel)] == [(1, 200, None)] * 2
+    assert scene.get(channel).disabled_at is None
 
 
 def test_outcome_is_saved_after_an_outage(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
