@@ -87,8 +87,8 @@ class Notifications:
     def mark_read(self, user_id: int, up_to: int) -> None:
         self._publish_read(user_id, self._database.run(store.mark_read, user_id, up_to))
 
-    def mark_opened(self, user_id: int, field: str, value: int) -> None:
-        """Mark the notifications about something as read, because the user opens it: `field` of their data is `value`.
+    def mark_opened(self, user_id: int, field: str, value: int | None) -> None:
+        """Mark the notifications about something as read, because the user opens it: `field` of their data is `value`, or is set.
 
         Best effort: it can also be opened while the database is read-only.
         """
@@ -128,7 +128,7 @@ class Notifications:
         return last_user is not None
 
 
-def _mark_opened(connection: Connection, user_id: int, field: str, value: int) -> Inbox | None:
+def _mark_opened(connection: Connection, user_id: int, field: str, value: int | None) -> Inbox | None:
     opened = store.find_unread(connection, user_id, field, value)
     return store.mark_read(connection, user_id, 0, opened) if opened else None
 

@@ -175,11 +175,12 @@ def mark_read(connection: Connection, user_id: int, up_to: int, opened: Iterable
     return after
 
 
-def find_unread(connection: Connection, user_id: int, field: str, value: int) -> list[int]:
-    """Return the numbers of the unread notifications whose data contain a value, such as the ID of a repository."""
+def find_unread(connection: Connection, user_id: int, field: str, value: int | None) -> list[int]:
+    """Return the numbers of the unread notifications whose data contain a value, such as the ID of a repository, or any value."""
     found = inbox(connection, user_id)
     oldest = max(found.read_up_to, found.head - MIN_KEPT_PER_USER)
-    is_about = cast(notifications.c.data[field].as_string(), String) == str(value)  # SQLite extracts a number
+    found_value = cast(notifications.c.data[field].as_string(), String)  # SQLite extracts a number
+    is_about = found_value.is_not(None) if value is None else found_value == str(value)
     mine = (notifications.c.user_id == user_id) & (notifications.c.seq > oldest)
     seqs = connection.execute(select(notifications.c.seq).where(mine, is_about)).scalars()
     return [seq for seq in seqs if not found.has_read(seq)]

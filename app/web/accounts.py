@@ -61,6 +61,7 @@ def logout() -> Response:
 @blueprint.get("/settings")
 @sign_in_required
 def settings() -> Response:
+    mark_opened("channel_id")
     return render_settings(notice=current_notice())
 
 

@@ -120,8 +120,8 @@ def inbox() -> Inbox | None:
     return cast("Inbox | None", g.inbox)
 
 
-def mark_opened(field: str, value: int) -> None:
-    """Mark notifications as read because the user opens what they are about: `field` of their data is `value`."""
+def mark_opened(field: str, value: int | None = None) -> None:
+    """Mark notifications as read because the user opens what they are about: `field` of their data is `value`, or is set."""
     current = inbox()
     if current and current.unread and tracking.is_visit():
         notifications().mark_opened(require_user().id, field, value)

@@ -115,7 +115,8 @@ def test_notifications_about_something_are_found_until_they_are_read(both: Datab
     assert both.run(store.mark_read, ada, 0, [1, 4]) == Inbox(5, 1, (4,)) == both.run(store.inbox, ada)
     assert both.run(store.mark_read, ada, 0, [1, 4]) is None
     assert both.run(store.find_unread, ada, "repository_id", 7) == []
-    assert both.run(store.find_unread, ada, "export_id", 7) == [5]
+    assert both.run(store.find_unread, ada, "export_id", 7) == both.run(store.find_unread, ada, "export_id", None) == [5]
+    assert both.run(store.find_unread, ada, "channel_id", None) == []
 
 
 def test_read_mark_that_an_earlier_version_moved_is_understood(both: Database) -> None:

@@ -112,6 +112,16 @@ def test_channels_are_managed_without_scripts(client: FlaskClient, notifications
     assert client.get(API).get_json() == {"channels": []}
 
 
+def test_opening_the_settings_marks_notifications_about_channels_as_read(
+    client: FlaskClient, notifications: Notifications
+) -> None:
+    notifications.send(ADA, "channel.disabled", "The webhook was disabled", {"channel_id": 99})
+    notifications.send(ADA, "message", "Hello", {})
+    assert 'href="/settings#channels"' in client.get("/notifications").text
+    client.get("/settings")
+    assert [item["read"] for item in client.get("/api/notifications").get_json()["items"]] == [True, False]
+
+
 def test_email_is_offered_only_with_a_mail_server(make_app: MakeApp) -> None:
     client = make_app().test_client()
     client.post("/api/auth/register", json={"email": "ada@example.org", "password": "three calm herons"})
