@@ -14,7 +14,7 @@ from app.auth.service import MAX_EMAIL_LENGTH
 from app.auth.tokens import MAX_NAME_LENGTH, READ, WRITE
 from app.core.errors import Invalid, NotFound, Problem
 from app.web import forms
-from app.web.pages import SEE_OTHER, blueprint, current_notice, render_without_session, sign_in_required
+from app.web.pages import SEE_OTHER, blueprint, current_notice, mark_opened, render_without_session, sign_in_required
 from app.web.settings import TOKEN_DAYS, render_settings
 
 # These two pages also work while the session store is unavailable, so they must not use the session.
