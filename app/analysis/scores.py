@@ -30,16 +30,16 @@ RELEASES_POINTS = {"days": 50, "releases": 50}
 FRESH_RELEASE_DAYS, STALE_RELEASE_DAYS = 90, 730
 RHYTHM_DAYS, MANY_RELEASES = 730, 12
 
-ADVICE_POINTS = 10  # advice prefers the smallest change that gains so many points
-ROUNDING = 1e-6  # of shares
-QUARTER = 0.25  # the share of commits in the advice on continuity
-
 # documentation and engineering: signs of good practice, and how many files there are
 DOCUMENTATION = {"readme": 10, "license": 15, "contributing": 15, "changelog": 15, "security": 15, "code_of_conduct": 10}
 DOCUMENT_FILES_POINTS, MANY_DOCUMENT_FILES = 20, 1000
 ENGINEERING = {"tests": 10, "ci": 10, "dependencies": 5, "linter": 20, "lock_file": 15}
 TEST_FILES_POINTS, MANY_TEST_FILES = 20, 300
 CI_FILES_POINTS, MANY_CI_FILES = 20, 8
+
+ADVICE_POINTS = 10  # advice prefers the first change that gains so many points
+QUARTER = 0.25  # the share of commits in the advice on continuity
+ROUNDING = 1e-6  # of shares
 
 PRACTICE_NAMES = {
     "readme": "a README",
@@ -55,13 +55,13 @@ PRACTICE_NAMES = {
     "linter": "a linter configuration",
 }
 SCORE_NAMES = ("activity", "community", "continuity", "releases", "documentation", "engineering")
-
-
 HISTORY_SCORES = SCORE_NAMES[:4]
 
 
 @dataclass(frozen=True)
 class Score:
+    """A score from 0 to 100, or None if the report does not allow one, and the sentences that explain it."""
+
     score: int | None
     evidence: list[str]
     advice: str | None = None  # what would raise the score, in one sentence
@@ -72,6 +72,7 @@ Change = tuple[str, float]  # a sentence with `{}` for the score that the change
 
 
 def scores(numbers: Numbers) -> dict[str, Score]:
+    """Return the six scores and their mean, `overall`."""
     if not numbers["commits"]:
         return {name: Score(None, ["The repository has no commits."]) for name in (*SCORE_NAMES, "overall")}
     found = {
@@ -98,6 +99,7 @@ def _without_history() -> dict[str, Score]:
 
 
 def activity(numbers: Numbers) -> Score:
+    """Return the score of how recent, how much and how steady the work of people is."""
     people = numbers["people"]
     commits, weeks = people["commits_365d"], people["active_weeks"]
     if people["last_commit_at"] is None:
@@ -121,6 +123,7 @@ def activity(numbers: Numbers) -> Score:
 
 
 def activity_points(days: int, commits: int, weeks: int) -> float:
+    """Return the points for the days since the last commit, the commits and the weeks with commits of the last year."""
     return (
         ACTIVITY_POINTS["days"] * falling(days, FRESH_COMMIT_DAYS, STALE_COMMIT_DAYS)
         + ACTIVITY_POINTS["commits"] * logarithmic(commits, MANY_COMMITS)
@@ -129,6 +132,7 @@ def activity_points(days: int, commits: int, weeks: int) -> float:
 
 
 def community(numbers: Numbers) -> Score:
+    """Return the score of how many people join and stay."""
     people = numbers["people"]
     newcomers, returning = people["newcomers"], people["returning"]
     changes = []
@@ -147,12 +151,14 @@ def community(numbers: Numbers) -> Score:
 
 
 def community_points(newcomers: int, returning: int) -> float:
+    """Return the points for the newcomers of a year and the people with commits in this year and the year before."""
     return COMMUNITY_POINTS["newcomers"] * logarithmic(newcomers, MANY_NEWCOMERS) + COMMUNITY_POINTS["returning"] * logarithmic(
         returning - 1, MANY_RETURNING - 1
     )
 
 
 def continuity(numbers: Numbers) -> Score:
+    """Return the score of how likely the work goes on if one person stops."""
     people, shares = numbers["people"], numbers["author_shares"]
     if people["last_commit_at"] is None:
         return Score(0, ["All commits were made by bots."], "Commits by people would raise this.")
@@ -208,6 +214,9 @@ def with_quarters(shares: list[float], extra: int) -> list[float]:
 
 
 def continuity_points(top_share: float, half: int, days: int, stayed: int, years: int) -> float:
+    """Return the points for the share of the top author, the people behind half of the commits, the days since the last commit,
+    the newcomers of earlier years who stayed, and the years with commits.
+    """
     shared = CONTINUITY_POINTS["share"] * falling(top_share, SMALL_SHARE, LARGE_SHARE) + CONTINUITY_POINTS["half"] * logarithmic(
         half - 1, SAFE_HALF - 1
     )
@@ -224,6 +233,7 @@ def half_of(shares: list[float]) -> int:
 
 
 def releases(numbers: Numbers) -> Score:
+    """Return the score of how recent and how frequent releases are."""
     found = numbers["releases"]
     if found["latest_at"] is None:
         changes = [("A tagged release today would bring this to {}.", releases_points(0, 1))]
@@ -249,6 +259,7 @@ def recent_releases(numbers: Numbers) -> int:
 
 
 def releases_points(days: int, recent: int) -> float:
+    """Return the points for the days since the latest release and the number of releases of the last 730 days."""
     return RELEASES_POINTS["days"] * falling(days, FRESH_RELEASE_DAYS, STALE_RELEASE_DAYS) + RELEASES_POINTS[
         "releases"
     ] * logarithmic(recent, MANY_RELEASES)
@@ -263,6 +274,7 @@ def _without_release(tags: int, versions: int) -> str:
 
 
 def overall(found: dict[str, Score]) -> Score:
+    """Return the mean of the six scores, or no score if one of them is missing."""
     values = {name: score for name in SCORE_NAMES if (score := found[name].score) is not None}
     if len(values) < len(SCORE_NAMES):
         return Score(None, ["Without the scores of the history there is no mean."])
@@ -280,6 +292,7 @@ def _mean(values: dict[str, int]) -> float:
 
 
 def documentation(numbers: Numbers) -> Score:
+    """Return the score of the documents that users and contributors need."""
     found, missing = _practices(numbers, DOCUMENTATION)
     files = numbers["other_files"]["documentation"] + numbers["other_files"]["prose"]
     evidence = _evidence_of_practices(found, missing, DOCUMENTATION)
@@ -299,6 +312,7 @@ def documentation_points(found: list[str], files: int) -> float:
 
 
 def engineering(numbers: Numbers) -> Score:
+    """Return the score of the signs that changes are checked and the software can be built again."""
     found, missing = _practices(numbers, ENGINEERING)
     tests, ci = numbers["practice_files"]["tests"], numbers["practice_files"]["ci"]
     evidence = _evidence_of_practices(found, missing, ENGINEERING)

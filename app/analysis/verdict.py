@@ -49,12 +49,14 @@ def judge(report: Report) -> dict[str, Any]:
 
 
 def band(score: int | None) -> str | None:
+    """Return `strong`, `fair` or `weak`, or None without a score."""
     if score is None:
         return None
     return "strong" if score >= STRONG else "fair" if score >= FAIR else "weak"
 
 
 def headline(report: Report) -> str:
+    """Return one sentence that names the strengths and the weakest point of a report with scores."""
     if not report["commits"]:
         return "There are no commits, so there is nothing to judge."
     scores = {name: score for name in SCORE_NAMES if (score := report["scores"][name]["score"]) is not None}
