@@ -61,6 +61,8 @@ def modeline(content: bytes) -> str | None:
 
 def interpreter(content: bytes) -> str | None:
     """Return the name of the program that the first line says is to execute the file, without its minor version."""
+    if not content.startswith(b"#!"):
+        return None
     line = content.partition(b"\n")[0]
     if not (found := re.match(rb"#!\s*\S+", line)):
         return None
