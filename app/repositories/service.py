@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection
 
 from app.analysis import address, network
-from app.analysis.address import AddressRefused
+from app.analysis.address import Address, AddressRefused
 from app.core.config import Config
 from app.core.errors import Conflict, Invalid, NotFound, TooMany
 from app.core.threads import NativeThreads
@@ -77,10 +77,7 @@ class Repositories:
             network.refuse_private(parsed, self._allowed_networks)
         except AddressRefused as refused:
             raise Invalid.field("url", str(refused)) from None
-        repository, analysis, to_enqueue = self._database.run(_add, user_id, parsed.url, parsed.name)
-        if to_enqueue:
-            self._enqueue(analysis.id)
-        return repository, analysis
+        return self._follow(user_id, parsed)
 
     def find_in(self, user_id: int, text: str) -> list[ImportResult]:
         """Find the addresses in a text. The results are NEW, KNOWN or REFUSED. Raises Invalid if the text is too long."""
@@ -105,16 +102,22 @@ class Repositories:
             parsed = address.parse(found.url, self._roots)
             if time.monotonic() < lookups_end:  # otherwise the address is checked only when it is fetched
                 network.refuse_private(parsed, self._allowed_networks)
-            repository, analysis, to_enqueue = self._database.run(_add, user_id, parsed.url, parsed.name)
+            repository, _ = self._follow(user_id, parsed)
         except AddressRefused as refused:
             return replace(found, status=REFUSED, url=None, reason=str(refused))
         except (Invalid, TooMany) as problem:
             return replace(
                 found, status=REFUSED, url=None, reason=problem.errors[0]["message"] if problem.errors else problem.detail
             )
+        return replace(found, status=ADDED, repository=repository)
+
+    def _follow(self, user_id: int, parsed: Address) -> tuple[Repository, Analysis]:
+        """Follow a repository and analyse it if needed. The user's open pages learn of it by the state of its analysis."""
+        repository, analysis, to_enqueue = self._database.run(_add, user_id, parsed.url, parsed.name)
+        self._notifications.publish_analysis([user_id], analysis.state)
         if to_enqueue:
             self._enqueue(analysis.id)
-        return replace(found, status=ADDED, repository=repository)
+        return repository, analysis
 
     def list(self, user_id: int) -> list[FollowedRepository]:
         """Return the followed repositories, last followed first, without reports and history."""

@@ -7,7 +7,6 @@ from flask import Response as FlaskResponse
 from flask import current_app, json, redirect, request, url_for
 from werkzeug import Response
 
-from app.analysis import verdict
 from app.analytics import tracking
 from app.analytics.catalogue import REPORT_VIEWED
 from app.auth.guards import current_user, log_action, require_user
@@ -19,12 +18,11 @@ from app.notifications.service import TYPES
 from app.repositories.service import MAX_COMPARED, Repositories
 from app.repositories.sharing import Sharing
 from app.web import comparison, forms, listing, reports
+from app.web.example import example_context
 from app.web.listing import OTHER_KEYS, ListFilter
 from app.web.pages import SEE_OTHER, blueprint, current_notice, inbox, mark_opened, render, sign_in_required
 
 IN_PROGRESS = ("queued", "running")
-SAMPLE_SCORES = (88, 45, 24, 63, 52, 91)  # radar chart of the landing page
-SAMPLE_BANDS = {name: verdict.band(score) for name, score in zip(reports.AREAS, SAMPLE_SCORES, strict=True)}
 
 repository_route = "/repositories/<id:repository_id>"
 
@@ -32,7 +30,7 @@ repository_route = "/repositories/<id:repository_id>"
 @blueprint.get("/")
 def home() -> Response:
     if current_user() is None:
-        return render("landing.html", sample=SAMPLE_SCORES, bands=SAMPLE_BANDS, notice=current_notice())
+        return render("landing.html", notice=current_notice(), **example_context())
     inbox()
     return _render_list(notice=current_notice())
 

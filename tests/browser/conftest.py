@@ -38,6 +38,10 @@ def open_account(page: Page, email: str = "") -> str:
     return email
 
 
+def open_account_menu(page: Page) -> None:
+    page.get_by_role("navigation", name="Main").get_by_text("Account", exact=True).click()
+
+
 def expect_heading(page: Page, name: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text(name)
 

@@ -4,7 +4,15 @@ import re
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import PASSWORD, StartInstance, Visit, expect_heading, new_email, open_account
+from tests.browser.conftest import (
+    PASSWORD,
+    StartInstance,
+    Visit,
+    expect_heading,
+    new_email,
+    open_account,
+    open_account_menu,
+)
 
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:143.0) Gecko/20100101 Firefox/143.0"
 NEW_PASSWORD = "four eager otters"
@@ -18,6 +26,11 @@ def sign_in(page: Page, email: str, password: str = PASSWORD) -> None:
 
 def follow(page: Page, name: str) -> None:
     page.get_by_role("navigation").get_by_role("link", name=name).click()
+
+
+def open_settings(page: Page) -> None:
+    open_account_menu(page)
+    follow(page, "Settings")
 
 
 def press(page: Page, name: str) -> None:
@@ -40,8 +53,9 @@ def test_account_from_registration_to_deletion(visit: Visit) -> None:
     expect_heading(here, "Your repositories")
     expect(here.get_by_role("navigation")).to_contain_text(email)
 
-    follow(here, "Settings")
+    open_settings(here)
     expect_heading(here, "Settings")
+    open_account_menu(here)
     here.get_by_role("navigation").get_by_role("button", name="Sign out").click()
     expect(here.get_by_role("navigation").get_by_role("link", name="Sign in")).to_be_visible()
 
@@ -59,12 +73,12 @@ def test_account_from_registration_to_deletion(visit: Visit) -> None:
     sign_in(there, email)
     expect_heading(there, "Settings")
 
-    follow(here, "Settings")
+    open_settings(here)
     expect(row(here, "this browser")).to_contain_text("Chrome on Linux")
     row(here, "Firefox on Windows").get_by_role("button", name="End").click()
     expect(here.get_by_role("status")).to_have_text("The session was ended.")
     expect(row(here, "Firefox on Windows")).to_have_count(0)
-    follow(there, "Settings")
+    open_settings(there)
     expect_heading(there, "Sign in")
 
     sign_in(there, email)
@@ -73,7 +87,7 @@ def test_account_from_registration_to_deletion(visit: Visit) -> None:
     here.get_by_label("New password").fill(NEW_PASSWORD)
     press(here, "Change password")
     expect(here.get_by_role("status")).to_contain_text("Your password was changed")
-    follow(there, "Settings")
+    open_settings(there)
     expect_heading(there, "Sign in")
 
     here.get_by_label("Your password").fill(NEW_PASSWORD)
@@ -94,7 +108,7 @@ def test_all_other_sessions_end_at_once(visit: Visit) -> None:
     press(here, "End all other sessions")
     expect(here.get_by_role("status")).to_have_text("All your other sessions were ended.")
     expect(here.get_by_role("region", name="Sessions").get_by_role("listitem")).to_have_count(1)
-    follow(there, "Settings")
+    open_settings(there)
     expect_heading(there, "Sign in")
 
 
@@ -105,6 +119,7 @@ def test_ended_session_is_no_error(visit: Visit) -> None:
     sign_in(there, email)
     expect_heading(there, "Your repositories")
     here.goto("/settings")
+    open_account_menu(there)
     there.get_by_role("button", name="Sign out").click()
     expect(there.get_by_role("link", name="Sign in").first).to_be_visible()
     row(here, "Firefox on Windows").get_by_role("button", name="End").click()

@@ -17,7 +17,7 @@ from app.realtime.publisher import RedisPublisher
 from app.redis.client import connect
 from harness.recorded import event, record
 from harness.servers import Instance, PostgresServer, RedisServer, fleet_environment
-from tests.browser.conftest import Visit, expect_heading
+from tests.browser.conftest import Visit, expect_heading, open_account_menu
 from tests.browser.test_fleet_page import open_administrator
 from tests.browser.test_live import expect_live
 from tests.browser.test_pages import PHONE, assert_fields_have_labels, assert_fits, assert_legible_in_light_and_dark
@@ -82,6 +82,7 @@ def total(page: Page) -> int:
 
 def test_administrator_opens_analytics_and_chooses_a_range(visit_analytics: Visit) -> None:
     page = visit_analytics("/")
+    open_account_menu(page)
     page.get_by_role("link", name="Analytics").click()
     expect_heading(page, "Analytics")
     expect(page.get_by_role("link", name="30 days")).to_have_attribute("aria-current", "true")

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
 from harness.fleet import Fleet
 from harness.servers import Instance, PostgresServer, RedisServer, promote, wait_until
-from tests.browser.conftest import Visit, expect_heading, open_account
+from tests.browser.conftest import Visit, expect_heading, open_account, open_account_menu
 from tests.browser.test_pages import PHONE, assert_fits, assert_legible_in_light_and_dark
 
 SEEN_MS = 5_000  # within which a change is to be seen
@@ -93,6 +93,7 @@ def expect_refreshes(page: Page, count: int = 1) -> None:
 
 def test_page_lists_every_instance(page: Page) -> None:
     page.goto("/")
+    open_account_menu(page)
     page.get_by_role("link", name="Fleet").click()
     expect_heading(page, "Fleet")
     expect_verdict(page, "2 of 2 instances are ready")
@@ -243,7 +244,7 @@ def test_fleet_page_requires_an_administrator(visit: Visit, fleet: Fleet) -> Non
     expect_heading(page, "Sign in")
     open_account(page)
     page.goto("/")
-    expect(page.get_by_role("link", name="Fleet")).to_have_count(0)
+    expect(page.locator("a[href='/admin/fleet']")).to_have_count(0)
     answer = page.goto("/admin/fleet")
     assert answer
     assert answer.status == 403

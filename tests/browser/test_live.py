@@ -112,6 +112,18 @@ def test_notification_of_an_analysis_links_to_its_report(visit: Visit, make_repo
     expect_heading(page, path.name)
 
 
+def test_repository_added_in_one_tab_appears_in_the_others(visit: Visit, make_repository: MakeRepository) -> None:
+    page = visit()
+    open_account(page)
+    page.goto("/")
+    expect_live(page)
+    for number in (1, 2):
+        path = make_repository()
+        page.request.post("/api/repositories", data={"url": str(path)})  # as another tab does
+        expect(page.get_by_role("link", name=path.name)).to_be_visible()
+        expect(page.locator("[data-repository]")).to_have_count(number)
+
+
 def test_notifications_during_an_outage_arrive_once(visit: Visit, start_instance: StartInstance) -> None:
     instance = start_instance()
     page = visit(base_url=instance.url)
@@ -157,7 +169,11 @@ def test_page_is_live_with_long_polling_only(visit: Visit, instance: Instance) -
     page = visit()
     email = open_account(page)
     page.add_init_script("delete window.WebSocket")
+    held: list[Route] = []
+    page.route("**/socket.io/?**", lambda route: held.append(route), times=1)
     page.goto("/settings")
+    expect_live(page, "Connecting …")
+    held[0].continue_()
     expect_live(page)
     notify(instance, email, "Polled")
     expect_unread(page, 1)

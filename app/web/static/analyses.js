@@ -9,6 +9,7 @@ const MAX_POLLED = 10;
 const UNFINISHED = ["queued", "running"];
 
 let updatedAt = Date.now();
+const unlisted = new Set(); // IDs of repositories for which the list was refreshed: a filter may leave them out
 
 /** Shows the state of an analysis, which came from the socket or from the API. */
 export function show({ id, repository_id, status, progress, step }) {
@@ -19,6 +20,14 @@ export function show({ id, repository_id, status, progress, step }) {
     if (bar) update(bar, status, progress, step);
     else if (repository || status === "queued") refreshSoon();
   } else if (bar || repository) refreshSoon();
+  if (!repository) refreshList(repository_id);
+}
+
+/** Refreshes the list, once, because a repository that is not in it was added elsewhere. */
+function refreshList(repositoryId) {
+  if (unlisted.has(repositoryId) || !document.querySelector("[data-region=list]")) return;
+  unlisted.add(repositoryId);
+  refreshSoon();
 }
 
 export function onNewReport(repositoryId) {

@@ -14,6 +14,7 @@ export const socket = io({
   transports: document.getElementById("live").dataset.transports.split(" "),
   auth: (send) => send({ after: inbox.head() }),
 });
+indicator.connecting();
 let hasEnded = false;
 let wasReady = false;
 

@@ -44,14 +44,14 @@ function replace(region, newest) {
   const focused = region.contains(document.activeElement) ? identity(document.activeElement) : null;
   const checked = [...region.querySelectorAll("input:checked")].map(identity);
   const opened = [...region.querySelectorAll("details[open] > summary")].map(identity);
-  region.replaceChildren(...newest.childNodes);
-  for (const element of region.querySelectorAll("a, button, summary, input")) {
+  region.replaceWith(newest);
+  for (const element of newest.querySelectorAll("a, button, summary, input")) {
     const id = identity(element);
     if (checked.includes(id)) element.checked = true;
     if (opened.includes(id)) element.parentElement.open = true;
     if (focused === id) element.focus({ preventScroll: true });
   }
-  if (focused && !region.contains(document.activeElement)) document.querySelector("main").focus({ preventScroll: true });
+  if (focused && !newest.contains(document.activeElement)) document.querySelector("main").focus({ preventScroll: true });
 }
 
 /** Return a text that identifies an element before and after the replacement. */

@@ -72,6 +72,16 @@ def test_no_new_analysis_while_the_report_is_fresh(both: Database, repositories:
     assert len(sent) == 2
 
 
+def test_open_pages_learn_of_a_new_repository_even_without_a_new_analysis(
+    both: Database, repositories: Repositories, ada: int, bob: int, published: Published
+) -> None:
+    _, analysis = repositories.add(ada, FLASK)
+    both.run(store.succeed, claimed(both, analysis), report())
+    repositories.import_from(bob, FLASK)
+    told = [(data["user_id"], data["analysis"]["status"]) for kind, data in published if kind == "analysis"]
+    assert told == [(ada, "queued"), (bob, "succeeded")]
+
+
 def test_live_analyses_per_user_are_limited(
     repositories: Repositories, ada: int, bob: int, sent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +283,7 @@ def test_only_the_sole_follower_can_cancel(repositories: Repositories, ada: int,
     assert repositories.cancel(ada, analysis.id).status == "cancelled"
     with pytest.raises(Conflict, match="has already finished"):
         repositories.cancel(ada, analysis.id)
-    assert published.statuses() == ["cancelled"]
+    assert published.statuses() == ["queued", "queued", "cancelled"]
 
 
 def test_unfollowing_by_the_last_follower_cancels_the_analysis(

@@ -1,4 +1,4 @@
-"""Pages of errors keep the navigation."""
+"""What all pages have in common: the navigation, also on pages of errors, and the footer. The landing page."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app.analysis import scores
+from app.core import instance
 from app.core.errors import Unavailable
 from app.web import pages
+from app.web.example import example_context
+from tests.unit.fleet.test_views import sign_in
 
 ACCOUNT = {"email": "ada@example.org", "password": "correct horse battery"}
 NAVIGATION = '<nav aria-label="Main">'
@@ -55,3 +59,25 @@ def test_page_of_an_outage_asks_no_store(app: Flask, client: FlaskClient, monkey
     monkeypatch.setattr(pages, "current_user", lambda: asked.append(None))
     page = client.get("/outage")
     assert (page.status_code, NAVIGATION in page.text, asked) == (503, False, [])
+
+
+@pytest.mark.parametrize("is_admin", [False, True])
+@pytest.mark.parametrize("path", ["/", "/settings", "/nothing"])
+def test_only_administrators_see_instances_and_their_pages(app: Flask, client: FlaskClient, path: str, is_admin: bool) -> None:
+    sign_in(app, client, is_admin=is_admin)
+    page = client.get(path).text
+    assert [text in page for text in (instance.current().instance_id, 'href="/admin/fleet"', "/admin/analytics")] == [
+        is_admin
+    ] * 3
+
+
+def test_landing_page_shows_the_report_of_a_public_project(client: FlaskClient) -> None:
+    report, page = example_context()["report"], client.get("/").text
+    assert report["verdict"]["headline"] in page
+    assert "Scores of curl" in page
+    assert report["formula_version"] == scores.FORMULA_VERSION, "make the example again: see app/web/example.py"
+
+
+def test_explanations_are_not_only_tooltips(app: Flask, client: FlaskClient) -> None:
+    sign_in(app, client, is_admin=True)
+    assert "95 % of the responses of the last minute began within this time</dd>" in client.get("/admin/fleet").text
