@@ -9,6 +9,7 @@ STRONG, FAIR = 70, 40  # the lowest scores of these bands; below is weak
 ABANDONED_DAYS = 730
 YEAR_DAYS = 365
 QUIET_DAYS = 90
+YEAR_WORDS = dict(enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], 2))
 MANY_BOT_COMMITS = 0.4  # share of all commits of the last active year
 
 NO_LICENSE = "there is no licence"
@@ -135,7 +136,7 @@ def _activity(report: Report) -> str:
         return "only bots make commits"
     days = whole_days(people["last_commit_at"], report["as_of"])
     if days > QUIET_DAYS:
-        return f"the last commit was made {days} days ago"
+        return f"the last commit was made {days * 12 // YEAR_DAYS} months ago"
     commits = people["commits_365d"]
     return f"people made only {commits} {'commit' if commits == 1 else 'commits'} in a year"
 
@@ -196,4 +197,4 @@ _WEAKNESSES = {
 
 def _years(days: int) -> str:
     years = days // YEAR_DAYS
-    return "a year" if years == 1 else f"{years} years"
+    return "a year" if years == 1 else f"{YEAR_WORDS.get(years, years)} years"

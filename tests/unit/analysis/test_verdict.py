@@ -55,12 +55,17 @@ def report(**changes: Any) -> dict[str, Any]:
         (
             {"people": {"last_commit_at": ago(3 * 366)}, "last_commit_at": ago(3 * 366)},
             {"activity": 0, "releases": 0},
-            "No commit for 3 years, so nobody is likely to fix faults.",
+            "No commit for three years, so nobody is likely to fix faults.",
         ),
         (
             {"people": {"last_commit_at": ago(800)}},
             {"activity": 0},
-            "No commit by a person for 2 years, so nobody is likely to fix faults.",
+            "No commit by a person for two years, so nobody is likely to fix faults.",
+        ),
+        (
+            {"people": {"last_commit_at": ago(595)}},
+            {"activity": 0, "community": 0, "continuity": 50, "releases": 50, "documentation": 50, "engineering": 50},
+            "The last commit was made 19 months ago and hardly anybody stays for a second year.",
         ),
         (
             {"bots": {"authors": 1, "commits": 72}},

@@ -19,4 +19,4 @@ def test_table_of_scores(tmp_path: Path) -> None:
     assert "The repositories are less than 20 points apart in" in ran.output
     rows = [line.split(" | ") for line in ran.output.splitlines() if line.startswith("| r")]
     assert [row[0] for row in rows] == ["| repository", "| r0.git", "| r2.git", "| r1.git"]
-    assert rows[3][-1] == "No commit for 5 years, so nobody is likely to fix faults. |"
+    assert rows[3][-1] == "No commit for five years, so nobody is likely to fix faults. |"
