@@ -27,6 +27,7 @@ _IN_TEXT = re.compile(
     rf"(?P<url>(?:git\+)?(?:https?|ssh|git)://{_CHARACTER}{{3,2000}})"
     rf"|(?<![\w.-])(?P<scp>git@[a-z0-9.-]{{1,253}}:{_CHARACTER}{{1,2000}})"
     r"""|(?<![\w.@/-])(?P<site>github|gitlab|bitbucket):[ ]?["']?(?P<short>[\w.-]{1,100}/[\w.-]{1,100})"""
+    r"""|"repository":[ ]{0,3}"(?P<npm>[\w.-]{1,100}/[\w.-]{1,100})\""""
     rf"|(?<![\w.@/:%-])(?P<bare>(?:{'|'.join(map(re.escape, sorted(FORGE_HOSTS)))})/{_CHARACTER}{{3,2000}})",
     re.IGNORECASE,
 )
@@ -56,21 +57,26 @@ class FoundAddress:
 
 
 def find_addresses(text: str, roots: Sequence[Path]) -> list[FoundAddress]:
-    """Return the addresses in the order of the text, each repository once, up to MAX_FOUND.
+    """Return the addresses in the order of the text, each repository once, up to MAX_FOUND: rather those that are not refused.
 
     A local path is an address if it is an entry of a list and there are `roots`. `owner/name` is one if it is an entry of a list.
     """
     found: dict[str, FoundAddress] = {}
-    parsed: dict[tuple[str, bool], FoundAddress | None] = {}
+    parsed: set[tuple[str, bool]] = set()
+    spare = MAX_FOUND  # places that addresses leave for refused ones
     for candidate in _candidates(text, has_roots=bool(roots)):
-        if len(found) >= MAX_FOUND or len(parsed) >= MAX_CANDIDATES:
+        if not spare or len(parsed) >= MAX_CANDIDATES:
             break
         key = candidate.address, candidate.is_explicit
-        if key not in parsed:
-            parsed[key] = one = candidate.parse(roots)
-            if one:
-                found.setdefault(one.address.url if one.address else one.text, one)
-    return list(found.values())
+        one = None if key in parsed else candidate.parse(roots)
+        parsed.add(key)
+        name = one and (one.address.url if one.address else one.text)
+        if one and name and name not in found:
+            found[name] = one
+            spare -= one.address is not None
+    refused = [name for name, one in found.items() if not one.address]
+    left_out = set(refused[spare:])
+    return [one for name, one in found.items() if name not in left_out]
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,8 @@ def _in_line(line: str) -> Iterator[_Candidate]:
         if match["short"]:
             name = match["short"].rstrip(_PUNCTUATION)
             yield _Candidate(f"{match['site']}:{name}", f"{_SITES[match['site'].lower()]}/{name}")
+        elif match["npm"]:
+            yield _Candidate(match["npm"], match["npm"])
         elif match["scp"] or match["bare"] or _is_repository_url(text):
             yield _Candidate(text, _without_version(text))
 

@@ -65,6 +65,7 @@ flask @ git+https://github.com/pallets/flask.git@3.0
 -e git+https://github.com/pallets/click@main#egg=click
 "cli": "git+ssh://git@github.com:npm/cli.git#v1.0.27", "z": "github:y/z#main",
 gem 'rails', github: 'rails/rails', branch: 'main'
+{"name": "express", "repository": "expressjs/express", "files": ["lib/index.js"]}
 foo = { git = "https://git.example.org/foo.git", tag = "v1" }
 "resolved": "https://registry.example.org/a/-/a-1.0.0.tgz"
 """
@@ -120,6 +121,7 @@ def refused(text: str) -> dict[str, str | None]:
                 "https://github.com/npm/cli",
                 "https://github.com/y/z",
                 "https://github.com/rails/rails",
+                "https://github.com/expressjs/express",
                 "https://git.example.org/foo.git",
             ],
         ),
@@ -157,6 +159,16 @@ def test_number_of_addresses_is_limited() -> None:
     assert urls("\n".join(f"owner/name-{number}" for number in range(1000))) == [
         f"https://github.com/owner/name-{number}" for number in range(MAX_FOUND)
     ]
+
+
+def test_refused_addresses_take_no_place_of_others() -> None:
+    lines = [
+        line for number in range(MAX_FOUND - 50) for line in (f"golang.org/x/{number} v1.0.0", f"github.com/o/n{number} v1.0.0")
+    ]
+    found = find_addresses("\n".join(["module m", *lines]), ())
+    assert len(found) == MAX_FOUND
+    assert sum(one.address is not None for one in found) == MAX_FOUND - 50
+    assert [one.text for one in found[:2]] == ["golang.org/x/0", "github.com/o/n0"]
 
 
 PARTS = [
