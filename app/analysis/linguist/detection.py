@@ -13,7 +13,25 @@ MAX_BYTES_WITH_LINES = 1024**2  # larger files are not searched for modelines an
 
 _MANPAGE = re.compile(r"\.(?:[1-9](?![0-9])[a-z_0-9]*|0p|n|man|mdoc)(?:\.in)?$", re.IGNORECASE)
 _XML_BEGIN = re.compile(rb"(?:\xef\xbb\xbf)?\s*<")
-_DOCKERFILE = re.compile(r"(?:Docker|Container)file\..+")
+_OTHER_NAMES = {
+    "Dockerfile": re.compile(r"(?:Docker|Container)file[._-].+"),
+    "Groovy": re.compile(r"Jenkinsfile[._-].+|.+\.jenkinsfile", re.IGNORECASE),
+}
+# Signs of languages between which Linguist decides by statistics
+_SIGNS = {
+    "BitBake": re.compile(
+        rb"^(?:SUMMARY|DESCRIPTION|LICENSE|SRC_URI|R?DEPENDS|FILESEXTRAPATHS)\b[\w:${}\[\]-]*[ \t]*[?+.:]*=", re.MULTILINE
+    ),
+    "OpenCL": re.compile(rb"\bkernel\s+(?:void|__attribute__)\b|#pragma OPENCL\b|\b__global\b|\bget_global_id\b"),
+    "Perl": re.compile(rb"^[ \t]*use Test::|^use (?:lib|warnings)\b", re.MULTILINE),
+    "Puppet": re.compile(rb"^[ \t]*(?:class|define|node) [\w:'\".-]+\s*(?:\(|inherits\b|\{)|\bensure\s*=>", re.MULTILINE),
+    "Scala": re.compile(
+        rb"^[ \t]*(?:(?:case )?object \w+|def \w+|(?:lazy )?val \w+\s*[:=]|trait \w+|import [\w.$`]+\.(?:_|\{|\*)|//> using)",
+        re.MULTILINE,
+    ),
+    "SuperCollider": re.compile(rb"\bSynthDef\b|\bSynth\(|\.ar\("),
+}
+_RARE = {"Terra"}  # also a common name of tests, in several languages
 _GENERIC_EXTENSIONS = tuple(load("generic"))
 
 
@@ -43,12 +61,16 @@ def possible_languages(file: TextFile) -> Candidates:
 def _without_classifier(file: TextFile, candidates: Candidates) -> Candidates:
     """Narrow the candidates between which Linguist decides by statistics, and add names that Linguist does not know."""
     if not candidates:
-        return ["Dockerfile"] if _DOCKERFILE.fullmatch(file.name) else []
+        return [language for language, pattern in _OTHER_NAMES.items() if pattern.fullmatch(file.name)]
     interpreter = modelines.interpreter(file.content)
     if interpreter and (named := by_alias(interpreter)) and named in candidates:
         return [named]
+    begin = file.content[: heuristics.MAX_BYTES]
+    with_signs = [language for language in candidates if (sign := _SIGNS.get(language)) and sign.search(begin)]
+    if len(with_signs) == 1:
+        return with_signs
     # Languages that are described by rules have none that applies.
-    excluded = heuristics.described_languages(_last_extension(file))
+    excluded = heuristics.described_languages(_last_extension(file)) | _RARE
     if not _XML_BEGIN.match(file.content):
         excluded |= {"XML"}
     remaining = [language for language in candidates if language not in excluded]

@@ -77,6 +77,17 @@ def test_named_pattern_that_occurs_only_after_the_considered_bytes_does_not_coun
         ("Dockerfile.dev", b"FROM a\n", ["Dockerfile"]),
         ("Dockerfile.md", b"# A\n", ["Markdown"]),
         ("a.py", b"", []),
+        ("Dockerfile-prod", b"FROM a\n", ["Dockerfile"]),
+        ("Jenkinsfile.release", b"node {}\n", ["Groovy"]),
+        ("release.jenkinsfile", b"node {}\n", ["Groovy"]),
+        ("a.sc", b"import mill._, scalalib._\n", ["Scala"]),
+        ("a.sc", b"val x = 1\n", ["Scala"]),
+        ("a.sc", b"SynthDef(\\a, {});\n", ["SuperCollider"]),
+        ("a.cl", b"kernel void f(global const float *a) {}\n", ["OpenCL"]),
+        ("a.bb", b'DESCRIPTION = "A"\nSRC_URI[sha256sum] = "b"\n', ["BitBake"]),
+        ("a.pp", b"class a {\n}\n", ["Puppet"]),
+        ("a.t", b"use Test::More tests => 1;\n", ["Perl"]),
+        ("a.t", b"  $ hg init a\n", ["Perl", "Raku", "Terra", "Turing"]),
     ],
 )
 def test_possible_languages(name: str, content: bytes, expected: list[str]) -> None:
