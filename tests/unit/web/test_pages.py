@@ -1,4 +1,4 @@
-"""What all pages have in common: the navigation, also on pages of errors, and the footer. The landing page."""
+"""All pages, also those of errors, have the same navigation and footer. The landing page describes the product."""
 
 from __future__ import annotations
 
