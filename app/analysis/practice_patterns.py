@@ -14,16 +14,16 @@ _CODE = "(" + _one_of(
     r"sql|feature|robot|coffee|elm|purs|vue|svelte|s|asm|cu|hx|vim|sol|ipynb|tst|test|gleam|hcl|nix|py3|awk|gd|ml|res",
 ) + ")"  # fmt: skip
 _TEST_FOLDER = "(" + _one_of(
-    r"(?i:tests?|__tests__|unit-?_?tests?|integration-?_?tests?|functional-?_?tests?|e2e|end-to-end|test-?_?(suites?|cases?)|"
+    r"(?i:tests?|__tests?__|unit-?_?tests?|integration-?_?tests?|functional-?_?tests?|e2e|end-to-end|test-?_?(suites?|cases?)|"
     r"self-?_?tests?|regress|cypress|playwright|autotests?|testdir|tests?[._-](unit|integration|e2e|functional|all)|testthat)",
-    r"[\w.-]*[a-z0-9](UI|Unit)?Tests?|[\w.-]+[._-][Tt]ests?|androidTest",
+    r"[\w.-]*[A-Za-z0-9]Tests?|[\w.-]+[._-][Tt]ests?|androidTest",
 ) + ")"  # fmt: skip
 # Of the names of test files
 TEST_NAME = "(" + _one_of(
     rf"(?i:(run-?_?)?tests?\.(?!(java|kts?|cs|exs?|scala|swift|groovy)$){_CODE})",
     rf"((?i:tests?)[_-].+|.+[._-](?i:tests?|unittests?|e2e|spec)|.+\.cy|.+_SUITE)\.(?i:{_CODE})",
-    rf"(Test[A-Z]\w*|\w*[a-z0-9](Tests?|TestCase))\.(?i:{_CODE})|\w*[a-z0-9]Spec\.(hs|scala|groovy|purs|kt|swift|[jt]sx?|mm?|php)",
-    r".+\.(bats|phpt|feature|robot|t\.sol)",
+    rf"(Test[A-Z]\w*|\w*[A-Za-z0-9](Tests?|TestCase))\.(?i:{_CODE})|\w*[a-z0-9]Spec\.(hs|scala|groovy|purs|kt|swift|[jt]sx?|mm?|php)",
+    r".+\.(bats|phpt|feature|robot|t\.sol)|test[A-Z]\w*\.m|\w*[a-z0-9]IT\.java",
 ) + ")"  # fmt: skip
 
 # Of the paths of test files
@@ -32,7 +32,9 @@ TEST_PATH = _one_of(
     r"(.*/)?(?i:specs?)/(.*/)?[^/]+\.(rb|coffee|cr|lua|moon|php|[cm]?[jt]sx?)|(.*/)?t/(.*/)?[^/]+\.(t|sh|pl|py)",
 )
 # Found in every path that matches one of these two
-POSSIBLE_TEST = r"(?i)test|spec|e2e|end-to-end|regress|cypress|playwright|\bt/|\.(bats|phpt|feature|robot|cy\.)|t\.sol|_suite"
+POSSIBLE_TEST = (
+    r"(?i)test|spec|e2e|end-to-end|regress|cypress|playwright|\bt/|IT\.java|\.(bats|phpt|feature|robot|cy\.)|t\.sol|_suite"
+)
 
 # Of whole paths, which count wherever they are
 ROOT_PATTERNS = {
@@ -53,18 +55,20 @@ ROOT_PATTERNS = {
     ),
     "linter": r"\.github/linters/.+|\.trunk/trunk\.ya?ml",
 }  # fmt: skip
+# In the names of lists of requirements: they serve the documentation or checks of the spelling
+_NO_DEPENDENCIES = r"(?i:([\w.-]+[-_.])?(docs?|mkdocs|sphinx|rtd|readthedocs|codespell|spell(ing|check)?)[-_.])"
 # Of whole paths. Like the names below, they count only outside of the excluded folders.
-PATH_PATTERNS = {"dependencies": r"(.*/)?requirements/[^/]+\.(txt|in)"}
+PATH_PATTERNS = {"dependencies": rf"(.*/)?requirements/(?!{_NO_DEPENDENCIES})[^/]+\.(txt|in)"}
 # Of file names
 NAME_PATTERNS = {
     "dependencies": _one_of(
-        r"pyproject\.toml|setup\.(py|cfg)|([\w-]+[-_])?requirements([-_.][\w.-]+)?\.(txt|in)|Pipfile",
+        rf"pyproject\.toml|setup\.(py|cfg)|(?!{_NO_DEPENDENCIES})([\w-]+[-_])?requirements([-_.][\w.-]+)?\.(txt|in)|Pipfile",
         r"environment\.ya?ml|pixi\.toml|package\.json|deno\.jsonc?|Cargo\.toml|go\.mod|Gopkg\.toml|Gemfile|gems\.rb",
         r"[\w.-]+\.gemspec|composer\.json|pom\.xml|build\.gradle(\.kts)?|libs\.versions\.toml|ivy\.xml|build\.s(bt|c)|deps\.edn|project\.clj",
         r"[\w.-]+\.(cs|fs|vb)proj|packages\.config|Directory\.Packages\.props|paket\.dependencies|mix\.exs|rebar\.config|gleam\.toml",
         r"Package\.swift|Podfile|[\w.+-]+\.podspec|Cartfile|pubspec\.yaml|[\w.-]+\.(cabal|opam|nimble|rockspec)|package\.yaml|stack\.yaml",
         r"CMakeLists\.txt|configure\.(ac|in)|meson\.build|vcpkg\.json|conanfile\.(py|txt)|xmake\.lua|MODULE\.bazel|WORKSPACE(\.bazel)?",
-        r"DESCRIPTION|Project\.toml|build\.zig\.zon|flake\.nix|Makefile\.PL|Build\.PL|dist\.ini|cpanfile|META6\.json|dune-project",
+        r"DESCRIPTION|Project\.toml|build\.zig\.zon|flake\.nix|Makefile\.PL|Build\.PL|dist\.ini|cpanfile|META6\.json|dune-project|opam|bower\.json",
         r"shard\.yml|dub\.(json|sdl)|elm\.json|spago\.(dhall|yaml)|fpm\.toml|alire\.toml|info\.rkt|Eask|Cask|Chart\.yaml|foundry\.toml",
     ),
     "lock_file": _one_of(
@@ -90,11 +94,11 @@ NAME_PATTERNS = {
 # Files in these folders belong to other projects, or show how to use this one.
 FOREIGN_FOLDERS = (
     r"(?i)(.*/)?(\.[^/]+|examples?|samples?|demos?|tutorials?|templates?|fixtures?|test-?_?data|node_modules|_?vendor(ed|s)?|"
-    r"(third|3rd)[-_ ]?part(y|ies)|extern(al)?s?|bower_components|site-packages|[^/]*\{\{[^/]*)/.*"
+    r"(third|3rd)[-_ ]?part(y|ies)|extern(al)?s?|bower_components|(?-i:Pods|Carthage)|godeps|site-packages|[^/]*\{\{[^/]*)/.*"
 )
 # Folders with a purpose of their own: their dependencies are not those of the project.
 AUXILIARY_FOLDERS = (
-    r"(?i)(.*/)?(docs?|documentation|website|tests?|bench(mark)?s?|fuzz|scripts?|ci|"
+    r"(?i)(.*/)?(docs?|documentation|website|site|playgrounds?|tests?|e2e|bench(mark)?s?|fuzz|scripts?|ci|"
     r"utils?|tools?|contrib|misc|hack|dev|builders?|docker|packaging)/.*"
 )
 # Files that only serve tests

@@ -35,6 +35,7 @@ PRACTICES = (
     *("readme", "license", "contributing", "code_of_conduct", "security", "changelog"),
     *("tests", "ci", "dependencies", "lock_file", "linter"),
 )
+_COMMENT = re.compile(rb"(?:^|(?<=\s))#.*", re.MULTILINE)
 _CI_NAME = re.compile(rb"test|\b(ci|build|main|check)\b", re.IGNORECASE)
 
 # Files with other purposes that can also configure a linter.
@@ -175,7 +176,7 @@ def best_ci_file(texts: Mapping[bytes, bytes]) -> bytes | None:
 
 
 def _runs_tests(text: bytes) -> bool:
-    return bool(_compile_for_bytes(TEST_COMMAND).search(text))
+    return bool(_compile_for_bytes(TEST_COMMAND).search(_COMMENT.sub(b"", text)))
 
 
 def linter_section(texts: Mapping[bytes, bytes]) -> bytes | None:

@@ -36,6 +36,8 @@ def found_in(*paths: str) -> dict[str, str]:
         ("dependencies", "backend/Cargo.toml"),
         ("dependencies", "packages/web/client/package.json"),
         ("dependencies", "requirements/base.txt"),
+        ("dependencies", "requirements-dev.txt"),
+        ("dependencies", "opam"),
         ("dependencies", "src/Core/Core.csproj"),
         ("lock_file", "uv.lock"),
         ("lock_file", "services/api/v2/go.sum"),
@@ -56,7 +58,8 @@ TESTS = """
     src/androidTest/java/B.java test/foo.bats features/login.feature src/foo_unittest.cc runtest.sh Tests/A.swift
     src/testdir/test_a.vim src/test/regress/a.sql tests.py foo-tests.el cypress/e2e/a.cy.js apps/x_SUITE.erl
     test/App.Tests.ps1 src/FooSpec.scala testsuite/a.ml MyAppUITests/B.swift contracts/Token.t.sol tests/test_a.nim
-    packages/core/test/a.mjs TestCase/a.php
+    packages/core/test/a.mjs TestCase/a.php __test__/a.js JSONTests/A.swift src/URLTest.java src/OrderIT.java testParser.m
+    pkg/pods/pods_test.go
 """
 NO_TESTS = """
     vendor/github.com/x/y/y_test.go node_modules/x/test.js spec/openapi.yaml docs/testing/README.md tests/README.md
@@ -64,6 +67,7 @@ NO_TESTS = """
     contest.py latest/a.py tests/data.json src/attest.c protest.rb fastest/a.js tests/__init__.py test_data/a.py
     {{cookiecutter.name}}/tests/test_a.py src/testimonial.ts spec/index.html inspect.py src/main/java/org/junit/Test.java
     lib/plug/test.ex tests/fixtures/test_a.py specification/a.rb PodSpec.java deps/lua/test/a.c
+    Pods/A/Tests/B.swift Carthage/Checkouts/A/ATests/B.swift
 """
 
 
@@ -89,6 +93,10 @@ def test_path_that_is_not_a_test_of_the_project(path: str) -> None:
             "deps/x/Makefile.PL",
             "tools/go.sum",
             "Docs/requirements.txt",
+            "docs-requirements.txt",
+            "requirements-docs.txt",
+            "requirements/docs.txt",
+            "e2e/package.json",
         ),
         *("third-party/.eslintrc", "vendor/x/.clang-format", "{{cookiecutter.slug}}/pyproject.toml", "_vendor/uv.lock"),
     ],
@@ -161,6 +169,7 @@ def test_ci_file_without_a_known_command() -> None:
     assert best_ci_file(files) == b".github/workflows/tests.yaml"
     assert best_ci_file({b".github/workflows/lock.yaml": b"uses: dessant/lock-threads@v5\n"}) is None
     assert best_ci_file({b".travis.yml": b""}) == b".travis.yml"
+    assert best_ci_file({b"a.yml": b"# not make check\nrun: make docs # no pytest\n", b"long.yml": b"run: tox\n"}) == b"long.yml"
     assert best_ci_file({}) is None
 
 
