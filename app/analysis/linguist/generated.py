@@ -7,19 +7,14 @@ from functools import cached_property
 
 _FIRST_LINES = 40  # more than any rule looks at
 
-_IN_PATH = (
-    b"__generated__/",
-    b"node_modules/",
-    b"Godeps/",
+_IN_PATH = (b"__generated__/", b"node_modules/", b"Godeps/", b"Cargo.toml.orig", b"Package.resolved", b"npm-shrinkwrap.json")
+_LOCK_FILES_IN_PATH = (
     b"Cargo.lock",
-    b"Cargo.toml.orig",
     b"Gopkg.lock",
-    b"Package.resolved",
     b"Pipfile.lock",
     b"composer.lock",
     b"deno.lock",
     b"glide.lock",
-    b"npm-shrinkwrap.json",
     b"package-lock.json",
     b"pdm.lock",
     b"pixi.lock",
@@ -75,6 +70,7 @@ def has_generated_path(path: bytes) -> bool:
     """Return whether a file with this path is generated whatever it contains."""
     return (
         any(part in path for part in _IN_PATH)
+        or (b"lock" in path and any(part in path for part in _LOCK_FILES_IN_PATH))
         or re.search(_COMPONENTS, b"/" + path) is not None
         or path.lower().endswith(_ENDINGS_IN_ANY_CASE)
         or _extension(path) in _EXTENSIONS

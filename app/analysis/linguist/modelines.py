@@ -25,7 +25,7 @@ _VIM = rb"""(?xm)
     )*
     [ \t:] (?:filetype|ft|syntax) [ \t]*= (\w+) (?=$|\s|:)
 """
-_MAY_BE_VIM = re.compile(rb"[ \t:](?:filetype|ft|syntax)[ \t]*=\w")
+_FILE_TYPE = re.compile(rb"[ \t:](?:filetype|ft|syntax)[ \t]*=\w")  # its end, which is found more quickly
 
 _ENV_ARGUMENTS = rb"\s+(?:(?:(?:-[i0uCSv]*|--\S+)\s+)+|(?:\S+=\S+\s+)+)*"
 _EXEC = rb"""exec (\w+)[\s"']+\$0[\s"']+\$@"""
@@ -54,7 +54,7 @@ def modeline(content: bytes) -> str | None:
         return None
     text = header + last_lines(content, _LINES)
     found = re.search(_EMACS, text) if b"-*-" in text else None
-    if found is None and _MAY_BE_VIM.search(text):
+    if found is None and (b"vi" in text or b"Vi" in text or b"ex:" in text) and _FILE_TYPE.search(text):
         found = re.search(_VIM, text)
     return found[1].decode(errors="replace") if found else None
 
