@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -123,6 +124,23 @@ def test_revoked_token_is_refused_by_every_instance_at_once(instances: list[Inst
         for found in [future.result() for future in futures]:
             assert {key for key in found if key[0]} == {(True, 401)}, found
             assert {key for key in found if not key[0]} <= {(False, 200), (False, 401)}, found
+
+
+def test_shared_report_is_gone_from_every_instance_at_once(instances: list[Instance]) -> None:
+    user = user_at("198.51.100.13", instances)
+    added = user.client.post(f"{instances[0].url}/api/repositories", json={"url": "https://93.184.216.34/a/shared"}).json()
+    link = f"/api/repositories/{added['repository']['id']}/share"
+    path = urlsplit(user.client.put(f"{instances[0].url}{link}").json()["url"]).path
+
+    def statuses() -> set[int]:
+        with client_without_cookies() as client:
+            return {
+                client.get(f"{instance.url}{path}{form}").status_code for instance in instances for form in ("", "/badge.svg")
+            }
+
+    assert statuses() == {200}
+    assert user.client.delete(f"{instances[1].url}{link}").status_code == 204
+    assert statuses() == {404}
 
 
 def test_links_to_set_a_password_are_limited_and_work_once(instances: list[Instance], mail_server: MailServer) -> None:

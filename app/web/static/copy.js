@@ -7,10 +7,9 @@ document.addEventListener("click", async ({ target }) => {
   if (!button) return;
   const field = document.getElementById(button.dataset.copy);
   field.select();
-  // Only pages over https have a clipboard.
-  const isCopied = navigator.clipboard
-    ? await navigator.clipboard.writeText(field.value).then(() => true, () => false)
-    : document.execCommand("copy");
+  // Only pages over https have a clipboard, and the browser may refuse it.
+  const written = navigator.clipboard?.writeText(field.value).then(() => true, () => false);
+  const isCopied = (await written) || document.execCommand("copy");
   if (isCopied) confirm(button);
 });
 
