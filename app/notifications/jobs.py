@@ -58,17 +58,20 @@ class NotificationDeliverer:
         self._record = record or LocalTaskRecord()
         self._recorded_at = -math.inf
         self._stop = threading.Event()
+        self._wake = threading.Event()  # a delivery has ended, so its channel may have another one
         self._slots = threading.Semaphore(CONCURRENT_DELIVERIES)
         self._retry_slots = threading.Semaphore(CONCURRENT_RETRIES)
         self._threads: set[threading.Thread] = set()
 
     def stop(self) -> None:
         self._stop.set()
+        self._wake.set()
 
     def run(self) -> None:
         """Deliver until `stop` is called, then wait for the deliveries that have begun."""
         self._record.start(TASK, RECORD_INTERVAL_SECONDS)
         while not self._stop.is_set():
+            self._wake.clear()
             try:
                 has_started = self.start_next()
                 self._record_success()
@@ -78,8 +81,8 @@ class NotificationDeliverer:
             except Exception:  # must not end the thread: nothing would restart it
                 log.exception("cannot read deliveries, retrying in %s s", POLL_SECONDS)
                 has_started = False
-            if not has_started:
-                self._stop.wait(POLL_SECONDS)
+            if not has_started and not self._stop.is_set():
+                self._wake.wait(POLL_SECONDS)
         self.wait_until_idle(STOP_TIMEOUT_SECONDS)
 
     def start_next(self) -> bool:
@@ -118,6 +121,7 @@ class NotificationDeliverer:
             if lease.channel.failures > 0:
                 self._retry_slots.release()
             self._slots.release()
+            self._wake.set()
 
     def _deliver(self, lease: ChannelLease, leased_at: float) -> None:
         if time.monotonic() - leased_at > MAX_START_SECONDS:  # this process was frozen; the channel may be deleted by now

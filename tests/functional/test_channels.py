@@ -53,7 +53,7 @@ def execute(url: str, statement: str) -> None:
 def test_worker_that_is_killed_between_delivery_and_commit_repeats_it_with_the_same_id(
     start_fleet: StartFleet, database_url: str, tmp_path: Path
 ) -> None:
-    total, kills = count(3, 60), count(1, 20)
+    total, kills = count(3, 40), count(1, 20)
     with WebhookReceiver(tmp_path) as receiver, ExitStack() as stack:
         (instance,) = start_fleet(1, **receiver.environment)
         user = User(instance).register()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -145,6 +146,21 @@ def test_each_notification_is_delivered_once_and_in_order(scene: Scene) -> None:
     found = scene.deliveries(channel)
     assert [(one.seq, one.attempts, one.status, one.error) for one in found] == [(seq, 1, 200, None) for seq in (2, 3, 4)]
     assert all(one.attempted_at and one.finished_at for one in found)
+
+
+@pytest.mark.parametrize("both", ["postgresql"], indirect=True)  # only greenlets share a SQLite database
+def test_deliveries_of_a_channel_follow_each_other_without_a_pause(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 60.0)
+    scene.add()
+    scene.notify(5)
+    thread = threading.Thread(target=scene.deliverer.run)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while len(scene.receivers.posted) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    scene.deliverer.stop()
+    thread.join(10)
+    assert (scene.receivers.ids(), thread.is_alive()) == (["1", "2", "3", "4", "5"], False)
 
 
 def test_secret_is_shown_once_and_stored_encrypted(scene: Scene) -> None:
@@ -335,7 +351,7 @@ def test_delivery_does_not_begin_long_after_its_lease(scene: Scene) -> None:
     scene.notify()
     lease = scene.database.run(channel_store.claim, failing_too=True)
     assert lease
-    scene.deliverer._deliver(lease, leased_at=jobs.time.monotonic() - 60)  # type: ignore[attr-defined]
+    scene.deliverer._deliver(lease, leased_at=time.monotonic() - 60)
     assert scene.receivers.posted == []
 
 
