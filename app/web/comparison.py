@@ -13,6 +13,7 @@ from app.web.reports import AREAS, Report
 class Cell:
     text: str
     best: bool = False
+    at: str | None = None  # the time of which the text is the day
 
 
 @dataclass(frozen=True)
@@ -38,27 +39,32 @@ def comparable(entries: Sequence[FollowedRepository]) -> tuple[list[FollowedRepo
 
 def side_by_side(compared: Sequence[Report | None]) -> list[Row]:
     """Return a row per score and number. The best value is marked where higher is better and the values differ."""
-    return [_row(label, [rank(report) if report else None for report in compared], text) for label, rank, text in RANKED] + [
-        _plain_row(label, [read(report) if report else "–" for report in compared]) for label, read in UNRANKED
+    return [
+        _row(label, [read(report) if report else None for report in compared], text, is_ranked=measures is RANKED)
+        for measures in (RANKED, UNRANKED)
+        for label, read, text in measures
     ]
 
 
-def _row(label: str, values: list[Any], text: Callable[[Any], str]) -> Row:
+def _row(label: str, values: list[Any], text: Callable[[Any], str], *, is_ranked: bool) -> Row:
     known = [value for value in values if value is not None]
-    best = max(known) if len(set(known)) > 1 else None
-    return Row(label, [Cell("–" if value is None else text(value), value is not None and value == best) for value in values])
-
-
-def _plain_row(label: str, texts: list[str]) -> Row:
-    return Row(label, [Cell(text) for text in texts])
+    best = max(known) if is_ranked and len(set(known)) > 1 else None
+    is_day = text is formatting.day
+    return Row(
+        label,
+        [Cell("–") if value is None else Cell(text(value), value == best, at=value if is_day else None) for value in values],
+    )
 
 
 def _score(name: str) -> Callable[[Report], Any]:
     return lambda report: report["scores"][name]["score"]
 
 
-# (label, value to rank by, format). ISO timestamps in UTC sort by time.
-RANKED: list[tuple[str, Callable[[Report], Any], Callable[[Any], str]]] = [
+# Label, value or None if there is none, and format of the value.
+Measure = tuple[str, Callable[[Report], Any], Callable[[Any], str]]
+
+# Higher is better. ISO timestamps in UTC sort by time.
+RANKED: list[Measure] = [
     ("Overall", _score("overall"), str),
     *((label, _score(name), str) for name, label in AREAS.items()),
     ("Last commit", lambda report: report["last_commit_at"], formatting.day),
@@ -69,13 +75,17 @@ RANKED: list[tuple[str, Callable[[Report], Any], Callable[[Any], str]]] = [
     ("Practices in place", lambda report: sum(path is not None for path in report["practices"].values()), formatting.number),
 ]
 # Values that are neither good nor bad.
-UNRANKED: list[tuple[str, Callable[[Report], str]]] = [
-    ("First commit", lambda report: formatting.day(report["first_commit_at"]) if report["first_commit_at"] else "–"),
-    ("Commits", lambda report: formatting.number(report["commits"])),
-    ("Contributors", lambda report: formatting.number(report["contributors"])),
-    ("Most active author", lambda report: formatting.percent(shares[0], 1) if (shares := report.get("author_shares")) else "–"),
-    ("Releases", lambda report: formatting.number(report["releases"]["count"])),
-    ("Files", lambda report: formatting.number(report["files"])),
-    ("Main language", lambda report: max(report["languages"], key=report["languages"].get, default="–")),
-    ("Licence", lambda report: report["license"] or "–"),
+UNRANKED: list[Measure] = [
+    ("First commit", lambda report: report["first_commit_at"], formatting.day),
+    ("Commits", lambda report: report["commits"], formatting.number),
+    ("Contributors", lambda report: report["contributors"], formatting.number),
+    (
+        "Most active author",
+        lambda report: next(iter(report.get("author_shares", [])), None),
+        lambda share: formatting.percent(share, 1),
+    ),
+    ("Releases", lambda report: report["releases"]["count"], formatting.number),
+    ("Files", lambda report: report["files"], formatting.number),
+    ("Main language", lambda report: max(report["languages"], key=report["languages"].get, default=None), str),
+    ("Licence", lambda report: report["license"] or None, str),
 ]

@@ -15,6 +15,11 @@ from tests.browser.conftest import PASSWORD, MakeRepository, Visit, analysed, ne
 LEGIBILITY = Path(__file__).with_name("legibility.js").read_text()
 PHONE: ViewportSize = {"width": 360, "height": 740}
 LONG_NAME = "averylongnamewithoutaplacewherealinecouldbreak"
+# WCAG 2.2, 2.5.8. The link to skip the navigation is only for the keyboard.
+TOO_SMALL = """targets => targets.filter(target => target.checkVisibility()).filter(target => {
+  const { width, height } = target.getBoundingClientRect();
+  return Math.min(width, height) < 24;
+}).map(target => target.outerHTML)"""
 UNLABELLED = "fields => fields.filter(field => field.labels.length === 0).map(field => field.name)"
 
 Go = Callable[[Page], object]
@@ -137,6 +142,8 @@ def assert_legible_in_light_and_dark(page: Page) -> None:
 
 def assert_fits_a_phone(page: Page) -> None:
     assert_fits(page, PHONE)
+    targets = page.locator("a:not(.skip), button, summary, input:not([type=hidden]), select, textarea")
+    assert targets.evaluate_all(TOO_SMALL) == [], page.url
 
 
 def assert_fits(page: Page, size: ViewportSize) -> None:

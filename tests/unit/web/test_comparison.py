@@ -31,6 +31,13 @@ def test_latest_commit_is_best() -> None:
     assert [cell.best for cell in row("Last commit", older, report()).cells] == [False, True]
 
 
+@pytest.mark.parametrize("label", ["First commit", "Last commit", "Latest release"])
+def test_days_keep_their_time_so_that_the_page_can_show_the_day_of_the_reader(label: str) -> None:
+    time = "2024-12-31T23:59:59Z"
+    dated = report(first_commit_at=time, last_commit_at=time, releases={"count": 1, "latest": "1.0", "latest_at": time})
+    assert row(label, dated).cells == [Cell("31 December 2024", at=time)]
+
+
 def test_unranked_values_are_not_marked() -> None:
     assert [cell.best for cell in row("Commits", report(), report(commits=1)).cells] == [False, False]
     assert row("Commits", report()).cells == [Cell("12,345")]
