@@ -14,8 +14,10 @@ WEAKEST = "weakest"
 
 # Values of `?sort=` and their labels.
 OTHER_ORDERS = {"added": "Last added", "name": "Name", "analysed": "Last analysed"}
-BEST_FIRST = {"score" if name == OVERALL else name: label for name, label in SCORES.items()}
-WEAKEST_FIRST = {WEAKEST if name == OVERALL else f"{WEAKEST}-{name}": label for name, label in SCORES.items()}
+BEST_FIRST = {"score" if name == OVERALL else name: f"Best {label.lower()}" for name, label in SCORES.items()}
+WEAKEST_FIRST = {
+    WEAKEST if name == OVERALL else f"{WEAKEST}-{name}": f"Weakest {label.lower()}" for name, label in SCORES.items()
+}
 
 Key = Callable[[FollowedRepository], Any]
 OTHER_KEYS: dict[str, Key] = {
