@@ -34,7 +34,8 @@ export async function listen({ url, cookie, after, show, log = console.error }) 
   });
   socket.on("ready", ({ head }) => inTurn(() => catchUp(head)));
   socket.on("head", ({ head }) => inTurn(() => catchUp(head)));
-  socket.on("draining", ({ reason }) => log(`draining: ${reason}`)); // the client connects to another instance by itself
+  // The instance stops, and the client connects to another one by itself.
+  socket.on("draining", ({ reconnect_in_ms }) => log(`draining: connecting again in about ${reconnect_in_ms} ms`));
 
   return new Promise((resolve) => {
     socket.on("session_ended", ({ reason }) => end(reason));
