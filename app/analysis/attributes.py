@@ -7,11 +7,12 @@ from itertools import repeat
 from pathlib import Path
 
 from app.analysis.blobs import read_blobs
-from app.analysis.git import GitError, GitRepository
+from app.analysis.git import CpuTimeExceeded, GitError, GitRepository
 from app.analysis.linguist.classification import Attributes
 
 FILE_NAME = b".gitattributes"
 MAX_BYTES = 1024**2  # of such a file that are searched for the names
+MAX_CPU_SECONDS = 20  # of git, which compares a path with a pattern of many `*` in exponential time
 
 _NAMES = Attributes._fields
 _FLAGS = {b"unspecified": None, b"unset": False, b"false": False}  # any other value is true, as it is for Linguist
@@ -21,7 +22,7 @@ _NO_LANGUAGE = (b"unspecified", b"unset", b"set")
 def read_attributes(repository: GitRepository, head: str, paths: Iterable[bytes], files: Iterable[bytes]) -> Iterator[Attributes]:
     """Yield the attributes of each path of a commit, or without end empty ones if none of its `.gitattributes` files names any.
 
-    `files` are lines with the object IDs of these files.
+    `files` are lines with the object IDs of these files. If these take git too long, the remaining paths have no attributes.
     """
     names = _mentioned_names(repository, files)
     return _check_attributes(repository, head, paths, names) if names else repeat(Attributes())
@@ -38,7 +39,7 @@ def _mentioned_names(repository: GitRepository, files: Iterable[bytes]) -> Seque
 def _check_attributes(repository: GitRepository, head: str, paths: Iterable[bytes], names: Sequence[str]) -> Iterator[Attributes]:
     with tempfile.TemporaryDirectory() as folder:
         # git 2.39 can read attributes from an index, but not from a tree.
-        with_index = GitRepository(repository.path, {"GIT_INDEX_FILE": str(Path(folder) / "index")})
+        with_index = GitRepository(repository.path, {"GIT_INDEX_FILE": str(Path(folder) / "index")}, MAX_CPU_SECONDS)
         try:
             with_index.output("-c", "core.protectNTFS=false", "-c", "core.protectHFS=false", "read-tree", head)
         except GitError:  # a path that an index may not contain, such as one with `..`
@@ -47,8 +48,11 @@ def _check_attributes(repository: GitRepository, head: str, paths: Iterable[byte
         input = (path + b"\0" for path in paths)
         fields = with_index.records("check-attr", "--cached", "--stdin", "-z", *attributes, end=b"\0", input=input)
         values = (value for _, _, value in zip(fields, fields, fields, strict=True))  # path, attribute, value
-        for row in zip(*[values] * len(names), strict=True):
-            yield _parse(tuple(names), row)
+        try:
+            for row in zip(*[values] * len(names), strict=True):
+                yield _parse(tuple(names), row)
+        except CpuTimeExceeded:
+            yield from repeat(Attributes())
 
 
 @lru_cache(maxsize=1024)

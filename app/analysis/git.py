@@ -1,6 +1,8 @@
 """Runs git without a shell, without the configuration of any user, and without executing anything from the repository."""
 
 import os
+import resource
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +29,10 @@ class GitError(Exception):
     def __init__(self, stderr: str) -> None:
         super().__init__(stderr)
         self.stderr = stderr
+
+
+class CpuTimeExceeded(GitError):
+    """git took more processor time than it may."""
 
 
 def environment() -> dict[str, str]:
@@ -65,11 +71,15 @@ def reason(stderr: str) -> str:
 
 
 class GitRepository:
-    """A bare repository on disk. `variables` are additional environment variables for git."""
+    """A bare repository on disk. `variables` are additional environment variables for git.
 
-    def __init__(self, path: Path, variables: Mapping[str, str] | None = None) -> None:
+    A command that takes more than `max_cpu_seconds` of processor time fails with CpuTimeExceeded.
+    """
+
+    def __init__(self, path: Path, variables: Mapping[str, str] | None = None, max_cpu_seconds: int | None = None) -> None:
         self.path = path
         self._variables = variables or {}
+        self._max_cpu_seconds = max_cpu_seconds
 
     def output(self, *arguments: str) -> bytes:
         """Return the whole output of a git command. Raises GitError."""
@@ -88,6 +98,8 @@ class GitRepository:
         with popen(command, {**environment(), **self._variables}, stdin) as process:
             assert process.stdout is not None
             assert process.stderr is not None
+            if self._max_cpu_seconds is not None:
+                resource.prlimit(process.pid, resource.RLIMIT_CPU, (self._max_cpu_seconds, self._max_cpu_seconds + 1))
             stderr = _StderrReader(process.stderr)
             writer = _StdinWriter(process.stdin, input) if process.stdin and input else None
             left_early = True
@@ -103,7 +115,7 @@ class GitRepository:
             if writer and writer.error:
                 raise writer.error
             if process.wait() != 0 and not left_early:
-                raise GitError(printable(stderr.text))
+                raise (CpuTimeExceeded if process.returncode == -signal.SIGXCPU else GitError)(printable(stderr.text))
 
     def records(self, *arguments: str, end: bytes, input: Iterator[bytes] | None = None) -> Iterator[bytes]:
         """Yield the output of a git command in records. `end` is the byte that ends each record. Raises AnalysisError."""

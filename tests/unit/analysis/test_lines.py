@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from app.analysis import attributes
 from app.analysis.git import GitRepository
 from app.analysis.lines import OTHER_KINDS
 from app.analysis.report import build as report_of
@@ -22,6 +23,14 @@ def count(path: Path, files: dict[bytes, bytes], **commit: object) -> tuple[dict
     report = report_of(repository, NOW, lambda fraction, step: None)
     assert list(report["other_files"]) == list(OTHER_KINDS)
     return report["languages"], {kind: number for kind, number in report["other_files"].items() if number}
+
+
+def test_attributes_that_take_too_long_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the limit, git needs minutes for the last path."""
+    monkeypatch.setattr(attributes, "MAX_CPU_SECONDS", 1)
+    patterns = b"a.py linguist-generated\n" + b"*a" * 40 + b"b linguist-generated\n"
+    files = {b".gitattributes": patterns, b"a.py": b"1\n", b"b/" + b"a" * 100 + b".py": b"1\n"}
+    assert count(tmp_path, files) == ({"Python": 1}, {"vendored": 1, "generated": 1})
 
 
 @pytest.mark.parametrize(
