@@ -122,6 +122,9 @@ def test_repository_added_in_one_tab_appears_in_the_others(visit: Visit, make_re
         page.request.post("/api/repositories", data={"url": str(path)})  # as another tab does
         expect(page.get_by_role("link", name=path.name)).to_be_visible()
         expect(page.locator("[data-repository]")).to_have_count(number)
+    expect(page.get_by_role("searchbox", name="Search")).to_be_visible()
+    page.get_by_role("checkbox").first.check()
+    expect(page.get_by_role("button", name="Compare selected")).to_be_in_viewport()
 
 
 def test_notifications_during_an_outage_arrive_once(visit: Visit, start_instance: StartInstance) -> None:

@@ -22,7 +22,7 @@ export async function refresh() {
   if (!fresh) return;
   for (const region of document.querySelectorAll("[data-region]")) {
     const newest = fresh.querySelector(`[data-region="${region.dataset.region}"]`);
-    if (newest) replace(region, newest);
+    if (newest && newest.innerHTML !== region.innerHTML) replace(region, newest);
   }
   document.dispatchEvent(new CustomEvent("refreshed", { detail: fresh }));
 }
