@@ -76,9 +76,19 @@ def analyse(address: str, format_name: str, minimum: int | None, as_of: datetime
         progress.clear()
         sys.exit(INTERRUPTED)
     progress.clear()
-    click.echo(FORMATS[format_name](request.url, report), nl=False)
+    _write(FORMATS[format_name](request.url, report))
     if minimum is not None:
         _compare(report["scores"]["overall"]["score"], minimum)
+
+
+def _write(text: str) -> None:
+    """Write the report to standard output. A reader such as `head` may close it early."""
+    try:
+        click.echo(text.encode(sys.stdout.encoding, errors="replace"), nl=False)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would fail again at its end
+        if not isinstance(error, BrokenPipeError):
+            raise NotAnalysed(f"the report can't be written: {error.strerror}") from None
 
 
 def _compare(overall: int | None, minimum: int) -> None:

@@ -229,3 +229,19 @@ def test_command_in_the_job_of_another_project(tmp_path: Path) -> None:
     assert (report["commits"], report["tags"], report["files"], report["as_of"]) == (2, 1, 0, "2025-01-01T23:59:59Z")
     assert report["releases"]["latest"] == "v1.0"
     assert run("--as-of", "2020-01-01")["head"] is None
+
+
+def test_output_that_takes_no_report(tmp_path: Path) -> None:
+    """The status is not the one of a score below the minimum. A text that the output can't encode is replaced."""
+    project = build(tmp_path / "project")
+    command = [str(PROGRAMS / "flask"), "--app", str(ROOT / "wsgi.py"), "analyse", str(project)]
+    variables = base_environment() | {"TMPDIR": str(tmp_path), "PYTHONIOENCODING": "ascii"}
+
+    def run(output: str) -> tuple[int, list[str]]:
+        shell = ["bash", "-c", f'"$@" {output}; exit ${{PIPESTATUS[0]}}', "bash", *command]
+        done = subprocess.run(shell, env=variables, capture_output=True, text=True, check=False)
+        return done.returncode, [line for line in done.stderr.splitlines() if " % " not in line]
+
+    assert run("| cat") == (0, [])
+    assert run("| exec 0<&-") == (0, [])
+    assert run("> /dev/full") == (2, ["Error: the report can't be written: No space left on device"])
