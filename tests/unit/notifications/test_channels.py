@@ -1,10 +1,11 @@
-"""Channels and their deliveries on both databases, with a clock that tests set forward. The receivers are fake."""
+"""Channels and their deliveries, with a clock that tests set forward. The receivers are fake."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +27,7 @@ from app.notifications.channels import Channels
 from app.notifications.jobs import CONCURRENT_DELIVERIES, CONCURRENT_RETRIES, NotificationDeliverer
 from app.notifications.service import Notifications
 from app.notifications.webhook import Outcome
+from harness.scale import FULL
 from tests.unit.repositories.conftest import new_user
 
 URL, OTHER = "https://hooks.example.org/1", "https://other.example.org/2"
@@ -128,6 +130,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(channels, "POLL_SECONDS", 0.001)
     monkeypatch.setattr(webhook, "refuse_private", do_nothing)
+
+
+@pytest.fixture(params=["postgresql", "sqlite"] if FULL else ["postgresql"])
+def both(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A database with the schema. In `make test` only PostgreSQL, as these tests are many."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("database")
+        return
+    url = request.getfixturevalue("database_url").replace("postgresql:", "postgresql+psycopg2:")
+    with closing(Database(url, 10, "test")) as database:
+        yield database
 
 
 @pytest.fixture
