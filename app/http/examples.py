@@ -17,6 +17,7 @@ VALUES: dict[str, Any] = {
     "by_name": {"page_viewed": 42},
     "cause": "Responses are slow (p95 900 ms): the CPU is at 96 % of one core.",
     "config_fingerprint": "5d41402abc4b2a76",
+    "cpu_percent": 96,
     "current_password": "three calm herons",
     "data": {"repository_id": 7},
     "detail": "You do not follow this repository.",
@@ -48,9 +49,9 @@ VALUES: dict[str, Any] = {
     "obstacles": [],
     "opted_out": False,
     "password": "three calm herons",
+    "pid": 4711,
     "progress": 100,
     "reason": None,
-    "rejected": [],
     "report": {"commits": 5412, "license": "BSD-3-Clause", "verdict": {"headline": "Well maintained and released often."}},
     "request_id": "0a1b2c3d",
     "scope": "read",
@@ -72,6 +73,7 @@ VALUES: dict[str, Any] = {
     "summary": "Nothing was waited for.",
     "tags": ["web"],
     "text": "pallets/flask\npsf/requests",
+    "threshold": 500,
     "title": "flask has a new release: 3.1.3",
     "token": "rr_PSy4wGVBh1yJzYz5vGJ0n4aQ2cTtZk7m3xwLq8RbN1U",
     "type": "release.found",
@@ -80,7 +82,9 @@ VALUES: dict[str, Any] = {
     "up_to": 42,
     "uptime": 86_400,
     "user_agent": "Mozilla/5.0",
+    "value": 900,
     "version": "0.1.0",
+    "AcceptedView.rejected": [],
     "AnalysisStatusView.status": "queued",
     "ChannelBody.url": "https://hooks.example.org/radar",
     "ChannelView.url": "https://hooks.example.org/radar",
@@ -96,6 +100,10 @@ VALUES: dict[str, Any] = {
     "ExportBody.to": "2026-01-31",
     "ImportResultView.status": "added",
     "InstanceView.status": "ready",
+    "JobView.finished_at": None,
+    "JobView.progress": 40,
+    "JobView.rows": 5120,
+    "JobView.status": "running",
     "PhaseView.name": "sockets",
     "SessionView.id": "c0ffee",
     "ShareView.url": "https://radar.example.org/shared/5f0c6b1d9a3e4c7f8b2d0a1c3e5f7a9b",
@@ -130,7 +138,8 @@ def example(schema: Schema, schemas: dict[str, Schema], name: str = "") -> Any:
 
 
 def _field(model: str, field: str, schema: Schema, schemas: dict[str, Schema]) -> Any:
-    for key in (f"{model}.{field}", field):
-        if key in VALUES and "enum" not in schema and "$ref" not in str(schema):
-            return VALUES[key]
+    if f"{model}.{field}" in VALUES:
+        return VALUES[f"{model}.{field}"]
+    if field in VALUES and "enum" not in schema and "$ref" not in str(schema):
+        return VALUES[field]
     return example(schema, schemas, field)
