@@ -57,6 +57,17 @@ _OTHER_TEXTS = {
 _OTHER_PATTERNS = {
     spdx_id: re.compile(r"\W+".join(re.findall(r"\w+", words)), re.IGNORECASE) for spdx_id, words in _OTHER_TEXTS.items()
 }
+_NAMED = (
+    "MIT ISC Unlicense 0BSD WTFPL Zlib BSD-2-Clause BSD-3-Clause Apache-2.0 MPL-2.0 EPL-2.0 "
+    "GPL-2.0 GPL-3.0 LGPL-2.1 LGPL-3.0 AGPL-3.0"
+)
+_BY_NAME = {spdx_id.lower(): spdx_id for spdx_id in _NAMED.split()}
+# The address of a licence, its identifier alone, or a sentence that names the MIT licence
+_REFERENCE = re.compile(
+    rf"\b(?:opensource\.org|spdx\.org|choosealicense\.com|gnu\.org)/licen[cs]es?/({'|'.join(map(re.escape, _BY_NAME))})(?![\w-])|"
+    rf"\A\W*({'|'.join(map(re.escape, _BY_NAME))})\W*\Z|\b(mit)\W+licen[cs]ed?\b",
+    re.IGNORECASE,
+)
 # What the library finds that is not an SPDX identifier. Grants of patents are additions to a licence.
 _NOT_SPDX = {
     "Aladdin-9",
@@ -256,7 +267,7 @@ def identify(text: str) -> LicenseText:
     if (tag := _TAG.search(text)) and (not texts or tag.start() < texts[0].start):
         return _of_expression(tag[1])
     if not texts and len(text) <= MAX_REFERENCE_LENGTH:
-        texts = matches
+        texts = matches or _references(text)
     coverage = sum(match.end - match.start for match in texts) / max(1, len(text))
     if not texts or (len(text[: texts[0].start].strip()) > MAX_PREFACE_LENGTH and coverage < MIN_COVERAGE):
         return LicenseText()
@@ -289,6 +300,12 @@ def _matches(text: str) -> list[_Match]:
             end = min((match.start for match in found if match.start > other.start()), default=len(text))
             found.append(_Match(spdx_id, other.start(), end))
     return sorted(found, key=lambda match: match.start)
+
+
+def _references(text: str) -> list[_Match]:
+    return [
+        _Match(_BY_NAME[found[found.lastindex or 0].lower()], found.start(), found.end()) for found in _REFERENCE.finditer(text)
+    ]
 
 
 def _between(text: str, matches: list[_Match]) -> list[str]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 
 from app.analysis import licenses
 from app.analysis.git import GitRepository
@@ -175,6 +175,7 @@ def best_ci_file(texts: Mapping[bytes, bytes]) -> bytes | None:
     return min(own_ci_files(texts), key=order, default=None)
 
 
+@lru_cache(maxsize=MAX_CI_FILES)
 def _runs_tests(text: bytes) -> bool:
     return bool(_compile_for_bytes(TEST_COMMAND).search(_COMMENT.sub(b"", text)))
 

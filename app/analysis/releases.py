@@ -47,6 +47,7 @@ MARKER_WORDS = _set(
 ARCHIVE_FOLDERS = ("archive/", "archived/", "attic/", "backup/", "backups/", "obsolete/", "old/")
 # Numbers after these words count something else than releases: `build-7`, `issue-12`, `nightly-2024-01-15`.
 COUNTED_WORDS = MARKER_WORDS | _set(
+    "autobuild bak continuous rolling save untagged "
     "assignment bug build builds bump chapter checkpoint ci commit cron daily day demo deploy deployed deployment dev draft edge "
     "ex example exercise exp experiment feature fix gh head homework hotfix hw import issue iteration job lab latest lesson main "
     "master milestone nightly part phase point post pr pre preview prod production pull push rev run save snapshot sprint stage "

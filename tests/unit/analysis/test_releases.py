@@ -37,7 +37,7 @@ NO_VERSIONS = words("""
     nightly latest backup-1 build-7 v release-x 2.3.x v4.x 1.x test/master stable before-1.2 archive/7 step-1 lesson2 sprint-14
     deploy-2024-01-15 prod-2024.01.15-1 nightly-2023-12-01 nightly/2024-01-15 weekly.2012-03-27 llvmorg-18-init basepoints/gcc-14
     mpm-merge-2 svn-1234 foo-2-bar issue-12 with-deprecated-diskstore swift-DEVELOPMENT-SNAPSHOT-2023-12-07-a ü1.0 / @
-    archive/v1.2.3 backup/v1.0
+    archive/v1.2.3 backup/v1.0 autobuild-2024-01-15-12-50 bak-1 continuous-123 rolling-5 untagged-12
 """)
 
 
