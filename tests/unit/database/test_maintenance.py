@@ -77,7 +77,7 @@ INSERT INTO analytics_exports
     now() - interval '1 day' * (n % 14), now(), now() FROM generate_series(:first, :last) n;
 INSERT INTO analytics_export_parts (export_id, number, content) SELECT n, 0, '' FROM generate_series(:first, :last) n;
 INSERT INTO notification_channels (id, user_id, kind, created_at, next_at, failures, secret)
-  SELECT n, n, 'webhook', now(), CASE WHEN n % 10 = 0 THEN now() - interval '1 second' * (n % 100) END, 0, ''
+  SELECT n, n, 'webhook', now(), CASE WHEN n % 10 = 0 AND n <= :last / 20 THEN now() - interval '1 second' * (n % 100) END, 0, ''
   FROM generate_series(:first, :last) n;
 INSERT INTO notification_deliveries (id, channel_id, seq, due_at, attempts, finished_at)
   SELECT n, n / 20 + 1, n, now(), 0, CASE WHEN n % 10 > 0 THEN now() - interval '1 day' * (n % 14) END
