@@ -21,7 +21,8 @@ BOT_NAMES = frozenset(
         *("pre-commit-ci", "pre-commit ci", "allcontributors", "all-contributors", "semantic-release", "imgbot", "imgbotapp"),
         *("weblate", "hosted weblate", "crowdin", "transifex", "translatewiki.net", "l10n daemon script", "the gitter badger"),
         *("mergify", "bors", "homu", "travis ci", "travis-ci", "circleci", "jenkins", "gitlab-ci", "copybara-service", "codecov"),
-        *("pyup.io bot", "prombot", "snyk", "fossabot"),
+        *("pyup.io bot", "prombot", "snyk", "fossabot", "scala steward", "rustbot", "rust-timer", "zuul", "dotnet-maestro"),
+        *("robot", "codecov-io", "netlify cms", "llvm gn syncbot", "the servo ci"),
     }
 )
 BOT_ADDRESSES = frozenset(
@@ -40,8 +41,11 @@ BOT_ADDRESSES = frozenset(
 # Forms of such names. `Jan Bot` is a person.
 BOT_NAME = re.compile(
     r".*(?:\[bot\]|\(bot\))|.+[-_](?:ro)?bot|bot|"
-    r"(?:.+ )?(?:automation|build|ci|cronjob|deploy|merge|prow|readme|release|security|sync|test|update|version) (?:ro)?bot"
+    r"(?:.+ )?"
+    r"(?:automation|build|ci|cronjob|crowdin|deploy|merge|proposal|prow|readme|release|security|sync|test|tools|transifex|update|version)"
+    r" (?:ro)?bot|.+-autoroll(?:er|-builder)?"
 )
+SERVICE_ACCOUNTS = ".gserviceaccount.com"  # the end of addresses that Google gives to programs
 CASE_SENSITIVE_BOT_NAME = re.compile(r"\w*[a-z]Bot|.+ (?:ro)?bot")  # `PrometheusBot`, `tmux update bot`
 
 
@@ -93,7 +97,8 @@ def is_bot(author: bytes) -> bool:
     name, _, address = author.decode(errors="replace").rpartition(" <")
     address = address.removesuffix(">")
     login = address.partition("@")[0].rpartition("+")[2]  # of GitHub's `49699333+dependabot[bot]@users.noreply.github.com`
-    return address.casefold() in BOT_ADDRESSES or _is_name_of_bot(name.strip()) or _is_name_of_bot(login)
+    is_known = address.casefold() in BOT_ADDRESSES or address.endswith(SERVICE_ACCOUNTS)
+    return is_known or _is_name_of_bot(name.strip()) or _is_name_of_bot(login)
 
 
 def _is_name_of_bot(name: str) -> bool:

@@ -27,4 +27,4 @@ class Progress:
             self._report(min(1.0, self._start + self._share * min(1.0, done / max(1, total))), self._step)
 
     def finish(self) -> None:
-        self._report(1.0, self._step)
+        self._report(1.0, self._step or "Reading the history")  # without commits there were no steps
