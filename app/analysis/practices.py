@@ -120,8 +120,8 @@ class IndicatorFiles:
     def _record_test(self, path: bytes, text: str) -> None:
         if _is_test(text) and _is_own(path, text, TEST_TOOLS):
             self.test_files += 1
-            if self._is_better("tests", path):
-                self.practices["tests"] = path
+            known = self.practices["tests"]
+            self.practices["tests"] = path if known is None else min(known, path, key=_test_order)
 
     def _is_better(self, practice: str, path: bytes) -> bool:
         known = self.practices[practice]
@@ -148,6 +148,12 @@ class IndicatorFiles:
 def _order(path: bytes) -> tuple[int, bytes]:
     """Return the sort key by which the shortest path is reported, and of equally long ones the first."""
     return len(path), path
+
+
+def _test_order(path: bytes) -> tuple[bool, tuple[int, bytes]]:
+    """Return the sort key by which a path named like a test is preferred to the others in a folder of tests."""
+    name = path.rpartition(b"/")[2].decode(errors="replace")
+    return not _compile(TEST_NAME).fullmatch(name), _order(path)
 
 
 def _is_test(path: str) -> bool:

@@ -109,6 +109,11 @@ def test_shortest_path_is_preferred_then_the_first() -> None:
     assert found_in("docs/README.md", "README.txt", "README.rst", "readme.html") == {"readme": "README.rst"}
 
 
+def test_path_named_like_a_test_is_preferred() -> None:
+    assert found_in("test/a.py", "test/pkg/test_b.py", "test/z.py", "test/pkg/test_a.py") == {"tests": "test/pkg/test_a.py"}
+    assert found_in("test/b.py", "test/a.py") == {"tests": "test/a.py"}
+
+
 RUNS_TESTS = [
     *(
         "pytest -q",
