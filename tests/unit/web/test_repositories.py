@@ -79,7 +79,7 @@ def test_report_begins_with_the_verdict(signed_in: FlaskClient, follow: Any) -> 
         "Last release 1.2 ,",
         "Most active author 50.0 %",
         "Scores, weakest first Activity 20 weak",
-        "Advice on activity. How activity is scored",
+        "Advice on activity. How the score for activity is computed",
         "Continuity 50 fair",
         "Community 80 strong",
         "Commits per week of the last five years, with a flag for the latest release.",
@@ -114,7 +114,7 @@ def test_report_of_an_earlier_version_shows_what_it_has(signed_in: FlaskClient, 
     assert "A new analysis gives the verdict" in page
     for part in ("of 100 overall", "Commits per month.", "Python 900", "Licence MIT", "Activity 50", "12,345"):
         assert part in page
-    for part in ("Commits per week", "Who makes the commits", "How activity is scored"):
+    for part in ("Commits per week", "Who makes the commits", "How the score for activity is computed"):
         assert part not in page
 
 
