@@ -15,50 +15,46 @@ class RepositoryTooLarge(AnalysisError):
         super().__init__(text, permanent=True)
 
 
-class NumberedNames:
-    """Numbers distinct names from 0. `kind` names the named things in the error message, in the plural."""
+class _BoundedNames:
+    """A number for each distinct name. `kind` names the named things in the error message, in the plural."""
 
     def __init__(self, kind: str, max_bytes: int = MAX_COUNTER_BYTES) -> None:
         self._kind = kind
         self._remaining_bytes = max_bytes
         self._numbers: dict[bytes, int] = {}
 
-    def number(self, name: bytes) -> int:
-        """Return the number of the name. Raises RepositoryTooLarge if the memory limit is exceeded."""
-        found = self._numbers.get(name)
-        if found is not None:
-            return found
+    def _insert(self, name: bytes, number: int) -> None:
         self._remaining_bytes -= len(name) + BYTES_PER_NAME
         if self._remaining_bytes < 0:
             raise RepositoryTooLarge(f"This repository has too many {self._kind} to be analysed: over {len(self._numbers):,}.")
-        self._numbers[name] = len(self._numbers)
-        return len(self._numbers) - 1
+        self._numbers[name] = number
+
+
+class NumberedNames(_BoundedNames):
+    """Numbers distinct names from 0. `kind` names the named things in the error message, in the plural."""
+
+    def number(self, name: bytes) -> int:
+        """Return the number of the name. Raises RepositoryTooLarge if the memory limit is exceeded."""
+        found = self._numbers.get(name)
+        if found is None:
+            found = len(self._numbers)
+            self._insert(name, found)
+        return found
 
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over the names in the order of their numbers."""
         return iter(self._numbers)
 
 
-class BoundedCounter:
+class BoundedCounter(_BoundedNames):
     """Counts how often each name occurs. `kind` names the counted things in the error message, in the plural."""
 
-    def __init__(self, kind: str, max_bytes: int = MAX_COUNTER_BYTES) -> None:
-        self._kind = kind
-        self._remaining_bytes = max_bytes
-        self._counts: dict[bytes, int] = {}
-
     def add(self, name: bytes) -> None:
-        """Raises RepositoryTooLarge if the memory limit is exceeded."""
-        if name in self._counts:
-            self._counts[name] += 1
-            return
-        self._remaining_bytes -= len(name) + BYTES_PER_NAME
-        if self._remaining_bytes < 0:
-            raise RepositoryTooLarge(f"This repository has too many {self._kind} to be analysed: over {len(self._counts):,}.")
-        self._counts[name] = 1
-
-    def values(self) -> list[int]:
-        return list(self._counts.values())
+        """Count the name once more. Raises RepositoryTooLarge if the memory limit is exceeded."""
+        if name in self._numbers:
+            self._numbers[name] += 1
+        else:
+            self._insert(name, 1)
 
     def items(self) -> Iterator[tuple[bytes, int]]:
-        return iter(self._counts.items())
+        return iter(self._numbers.items())

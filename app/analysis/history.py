@@ -25,7 +25,7 @@ MAX_HOTSPOTS = 10
 MAX_COMMITS = 5_000_000  # each takes up to 150 bytes while the commits are ordered
 UNKNOWN_COMMITS = 20_000  # the number of commits is not known before the end; with so many, half of the progress is shown
 
-MAX_STORED_TIMESTAMP = 2**62
+MAX_STORED_TIMESTAMP = 2**62  # a forged date may be too large for an array of 64-bit numbers
 
 
 def find_head(repository: GitRepository) -> str | None:

@@ -214,8 +214,10 @@ def with_quarters(shares: list[float], extra: int) -> list[float]:
 
 
 def continuity_points(top_share: float, half: int, days: int, stayed: int, years: int) -> float:
-    """Return the points for the share of the top author, the people behind half of the commits, the days since the last commit,
-    the newcomers of earlier years who stayed, and the years with commits.
+    """Return the points for continuity.
+
+    `top_share` is the top author's share of the commits, `half` the number of people behind half of them, `days` the days since
+    the last commit, `stayed` the newcomers of earlier years who stayed, and `years` the years with commits.
     """
     shared = CONTINUITY_POINTS["share"] * falling(top_share, SMALL_SHARE, LARGE_SHARE) + CONTINUITY_POINTS["half"] * logarithmic(
         half - 1, SAFE_HALF - 1

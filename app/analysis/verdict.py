@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from app.analysis.scores import SCORE_NAMES, percent, recent_releases, whole_days
+from app.analysis.scores import ABANDONED_DAYS, SCORE_NAMES, percent, quantity, recent_releases, whole_days
 
 MAX_SCORE = 100
 STRONG, FAIR = 70, 40  # the lowest scores of these bands; below is weak
-ABANDONED_DAYS = 730
 YEAR_DAYS = 365
 QUIET_DAYS = 90
 YEAR_WORDS = dict(enumerate(["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"], 2))
@@ -137,8 +136,7 @@ def _activity(report: Report) -> str:
     days = whole_days(people["last_commit_at"], report["as_of"])
     if days > QUIET_DAYS:
         return f"the last commit was made {days * 12 // YEAR_DAYS} months ago"
-    commits = people["commits_365d"]
-    return f"people made only {commits} {'commit' if commits == 1 else 'commits'} in a year"
+    return f"people made only {quantity(people['commits_365d'], 'commit')} in a year"
 
 
 def _community(report: Report) -> str:
@@ -170,7 +168,7 @@ def _releases(report: Report) -> str:
     if days >= YEAR_DAYS:
         return f"there was no release for {_years(days)}"
     recent = recent_releases(report)
-    return f"there {'was' if recent == 1 else 'were'} only {recent} {'release' if recent == 1 else 'releases'} in two years"
+    return f"there {'was' if recent == 1 else 'were'} only {quantity(recent, 'release')} in two years"
 
 
 def _documentation(report: Report) -> str:

@@ -66,8 +66,10 @@ class ListFilter:
 
 
 def score_key(name: str, sign: int) -> Key:
-    """Return a key that sorts by a score, descending if `sign` is -1. Scores by older formulas, which cannot be compared with
-    the others, follow them, and repositories without the score come last."""
+    """Return a key that sorts by a score, descending if `sign` is -1.
+
+    Scores by older formulas, which cannot be compared with the others, follow them. Repositories without the score come last.
+    """
 
     def key(entry: FollowedRepository) -> Any:
         score = (entry.scores or {}).get(name)

@@ -166,17 +166,12 @@ def weakest_first(report: Report) -> list[JudgedArea]:
 def languages(report: Report) -> list[Segment]:
     """Return the lines of text of each language, largest first. If there are many, the small ones are combined."""
     found = sorted(report["languages"].items(), key=lambda item: (-item[1], item[0]))
-    rest = found[MAX_SEGMENTS:] if len(found) > MAX_SEGMENTS + 1 else []
-    shown = [Segment(name, lines) for name, lines in found[: len(found) - len(rest)]]
-    return [*shown, Segment(f"{len(rest)} others", sum(lines for _, lines in rest))] if rest else shown
+    return _combine_small([Segment(name, lines) for name, lines in found])
 
 
 def author_shares(report: Report) -> list[Segment]:
     """Return the authors' shares of the commits, largest first, without names. If there are many, the small ones are combined."""
-    shares = report.get("author_shares", [])
-    rest = shares[MAX_SEGMENTS:] if len(shares) > MAX_SEGMENTS + 1 else []
-    shown = [Segment(f"Author {place}", share) for place, share in enumerate(shares[: len(shares) - len(rest)], 1)]
-    return [*shown, Segment(f"{len(rest)} others", sum(rest))] if rest else shown
+    return _combine_small([Segment(f"Author {place}", share) for place, share in enumerate(report.get("author_shares", []), 1)])
 
 
 def other_files(report: Report) -> list[str]:
@@ -243,6 +238,13 @@ def earlier_formulas(report: Report, history: Sequence[PastAnalysis]) -> list[Tr
     """Return the analyses whose scores cannot be compared with those of the report, newest first."""
     version = formula_version(report)
     return [TrendPoint(past.as_of, past.scores, True) for past in history if past.formula_version != version]
+
+
+def _combine_small(segments: Sequence[Segment]) -> list[Segment]:
+    """Return segments, largest first, of which the smallest are combined to `N others`, unless that would be only one."""
+    rest = segments[MAX_SEGMENTS:] if len(segments) > MAX_SEGMENTS + 1 else []
+    others = [Segment(f"{len(rest)} others", sum(segment.size for segment in rest))] if rest else []
+    return [*segments[: len(segments) - len(rest)], *others]
 
 
 def _year_before_the_last(points: Sequence[TrendPoint]) -> TrendPoint | None:
