@@ -25,6 +25,8 @@ MAX_COPIED_BYTES = 65_536  # of a file with objects; larger ones are linked
 _LOOSE_OBJECTS = re.compile("[0-9a-f]{2}")
 # Without partialclone, which names a remote from which git could fetch.
 _FORMAT_SETTING = re.compile(r"core\.repositoryformatversion|extensions\.(?!partialclone$).*")
+# Not an option of `git config`, and not a folder: newer versions of git read refs from one that the setting `refStorage` names.
+_FORMAT_VALUE = re.compile(r"\w*", re.ASCII)
 _PARTIAL_CLONE = re.compile(r"extensions\.partialclone|remote\..*\.promisor")
 
 
@@ -227,14 +229,16 @@ class _Snapshot:
                 os.close(descriptor)
 
     def _copy_file(self, opened: str, size: int, target: str) -> None:
-        self._remaining -= size
-        if self._remaining < 0:
+        if size > self._remaining:
             raise too_large(self._max_bytes)
         source = os.open(opened, os.O_RDONLY | os.O_CLOEXEC)
         try:
             copied = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 while chunk := os.read(source, git.CHUNK_BYTES):
+                    self._remaining -= len(chunk)  # the size is not enough: files grow, and those in /proc have none
+                    if self._remaining < 0:
+                        raise too_large(self._max_bytes)
                     while chunk:
                         chunk = chunk[os.write(copied, chunk) :]
             finally:
@@ -274,6 +278,8 @@ def _keep_format_settings(config: Path) -> bool:
     settings = [entry.partition(b"\n") for entry in git.run("config", "--file", str(source), *arguments).split(b"\0")]
     for name, _, value in settings:
         if _FORMAT_SETTING.fullmatch(os.fsdecode(name)):
+            if not _FORMAT_VALUE.fullmatch(os.fsdecode(value)):
+                raise AnalysisError("This repository has a format (extensions) that can't be read.", permanent=True)
             git.run("config", "--file", str(config), os.fsdecode(name), os.fsdecode(value))
     source.unlink()
     return any(_PARTIAL_CLONE.fullmatch(os.fsdecode(name)) for name, _, _ in settings)

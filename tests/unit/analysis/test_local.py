@@ -194,6 +194,23 @@ def test_copied_files_are_limited_in_size(root: Path) -> None:
         clone.fetch(parse(str(path), [root]), root.parent / "scratch", [], MEGABYTE, lambda *_: None)
 
 
+def test_copied_files_without_a_size_are_limited_too(root: Path) -> None:
+    """Files in /proc have the size 0, and some of them never end."""
+    path = create_repository(root / "it")
+    (path / "refs" / "heads" / "endless").symlink_to(f"/proc/{os.getpid()}/maps")
+    repository = local.LocalRepository(path, [Path("/")])
+    with pytest.raises(AnalysisError, match=r"^The repository is larger than "):
+        repository.make_readable(root.parent / "target", 2000)
+
+
+@pytest.mark.parametrize("value", ["files:///etc", "--edit"])
+def test_setting_that_leads_elsewhere_is_refused(value: str, root: Path) -> None:
+    path = create_repository(root / "it")
+    with (path / "config").open("a") as config:
+        config.write(f'[core]\n\trepositoryFormatVersion = 1\n[extensions]\n\trefStorage = "{value}"\n')
+    assert permanent_error(path, root) == "This repository has a format (extensions) that can't be read."
+
+
 def test_loops_and_special_files_end(root: Path) -> None:
     path = create_repository(root / "it")
     (path / "refs" / "loop").symlink_to(path / "refs")
