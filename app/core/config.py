@@ -157,7 +157,8 @@ class Config:
     public_url: str | None = _setting(
         parsers.public_url,
         None,
-        "address of the site for its users, such as `https://radar.example.org`; links in mails begin with it",
+        "address of the site for its users, such as `https://radar.example.org`; links in mails, webhooks and feeds "
+        "and links to shared reports begin with it",
     )
     smtp_url: str | None = _setting(
         parsers.smtp_url,

@@ -57,16 +57,16 @@ class AnalysisRunner(JobRunner[AnalysisLease]):
 
     def succeed(self, connection: Connection, lease: AnalysisLease, outcome: dict[str, Any]) -> list[Notification]:
         previous = store.last_report(connection, lease.repository.id)
-        before, audience = self._before(connection, lease)
-        drafts, told = drafts_of_success(lease.repository, lease.analysis, outcome, previous, before, audience)
+        told, audience = self._told_and_audience(connection, lease)
+        drafts, told = drafts_of_success(lease.repository, lease.analysis, outcome, previous, told, audience)
         added = self._notify(connection, lease, drafts, told, audience)
         if not store.succeed(connection, lease, outcome):
             raise LeaseLost
         return added
 
     def fail(self, connection: Connection, lease: AnalysisLease, error: str) -> list[Notification]:
-        before, audience = self._before(connection, lease)
-        drafts, told = drafts_of_failure(lease.repository, lease.analysis, error, before, audience)
+        told, audience = self._told_and_audience(connection, lease)
+        drafts, told = drafts_of_failure(lease.repository, lease.analysis, error, told, audience)
         added = self._notify(connection, lease, drafts, told, audience)
         if not store.fail(connection, lease, error):
             raise LeaseLost
@@ -88,7 +88,7 @@ class AnalysisRunner(JobRunner[AnalysisLease]):
                 log.info("analysis %d enqueued: daily analysis of repository %d", analysis.id, repository_id)
                 self._send(analysis.id, 0)
 
-    def _before(self, connection: Connection, lease: AnalysisLease) -> tuple[Told, Audience]:
+    def _told_and_audience(self, connection: Connection, lease: AnalysisLease) -> tuple[Told, Audience]:
         told = Told.from_json(store.told(connection, lease.repository.id))
         return told, store.audience(connection, lease.analysis.id, lease.repository.id)
 

@@ -7,11 +7,10 @@ from flask import Response as FlaskResponse
 from werkzeug import Response
 
 from app.core.errors import NotFound
-from app.core.extensions import extension
-from app.repositories.sharing import Sharing
 from app.web import reports
 from app.web.badges import badge_of
 from app.web.pages import render_without_session
+from app.web.repositories import sharing
 
 BADGE_SECONDS = 300
 
@@ -54,10 +53,6 @@ def badge(key: str) -> Response:
     response.headers["Cache-Control"] = f"public, max-age={BADGE_SECONDS}"
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # pages of other sites show it
     return _conditional(response)
-
-
-def sharing() -> Sharing:
-    return extension(Sharing, "sharing")
 
 
 def _conditional(response: FlaskResponse) -> Response:
