@@ -1,11 +1,13 @@
 """The log format of the application, gunicorn and the job worker: text or JSON, one line per record.
 
-User input can't forge a line: control characters are escaped, and each line of a traceback has a prefix.
+User input can't forge a line: control characters are escaped, and each line of a traceback has a prefix. The secret parts of
+addresses are left out, whoever logs them.
 """
 
 import json
 import logging
 import math
+import re
 import sys
 import time
 from contextvars import ContextVar
@@ -19,6 +21,11 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 _CONTROL = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029]
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in _CONTROL}
+_SECRET_ADDRESS = re.compile(r"/(feeds|shared)/[A-Za-z0-9_-]{8,}")  # whoever knows such an address can read what is there
+
+
+def without_secrets(text: str) -> str:
+    return _SECRET_ADDRESS.sub(r"/\1/***", text)
 
 
 def escape_control_characters(text: str) -> str:
@@ -33,11 +40,12 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         instance_id = instance.current().instance_id
-        line = f"[{iso(record.created)}] [{record.levelname}] [{instance_id}] {escape_control_characters(record.getMessage())}"
+        message = escape_control_characters(without_secrets(record.getMessage()))
+        line = f"[{iso(record.created)}] [{record.levelname}] [{instance_id}] {message}"
         if request := request_id.get():
             line += f" request_id={request}"
         if record.exc_info:
-            trace = self.formatException(record.exc_info)
+            trace = without_secrets(self.formatException(record.exc_info))
             line += "".join(f"\n    | {escape_control_characters(part)}" for part in trace.splitlines())
         return line
 
@@ -50,10 +58,10 @@ class JsonFormatter(logging.Formatter):
             "instance_id": instance.current().instance_id,
             "request_id": request_id.get(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": without_secrets(record.getMessage()),
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = without_secrets(self.formatException(record.exc_info))
         return json.dumps(entry)
 
 

@@ -110,8 +110,9 @@ def test_too_large_body_gets_the_error_of_the_application(fleet: list[Instance],
             assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
 
 
-def test_access_log_has_the_request_id_and_no_query(fleet: list[Instance], balancer: Balancer) -> None:
+def test_access_log_has_the_request_id_and_no_secrets(fleet: list[Instance], balancer: Balancer) -> None:
     with client() as http:
+        http.get(f"{balancer.url}/feeds/geheim-geheim.atom")
         given = http.get(f"{balancer.url}/login?token=geheim", headers={"X-Request-Id": "support-4711"})
         made = http.get(f"{balancer.url}/login", headers={"X-Request-Id": "not a sane one"})
     assert given.headers["X-Request-Id"] == "support-4711"
@@ -121,6 +122,7 @@ def test_access_log_has_the_request_id_and_no_query(fleet: list[Instance], balan
         (instance,) = (instance for instance in fleet if instance.environment["INSTANCE_ID"] == name)
         assert f"request_id={request_id}" in instance.log()
     assert "geheim" not in balancer.log()
+    assert "GET /feeds/*** 404 " in balancer.log()
 
 
 def test_forwarded_headers_reach_the_instance() -> None:

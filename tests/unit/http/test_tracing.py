@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.core import instance
-from app.core.logs import TextFormatter
+from app.core.logs import JsonFormatter, TextFormatter
 from tests.unit.conftest import MakeApp, count_of, with_faults
 
 EVERY_KIND: list[tuple[str, str, dict[str, Any], int]] = [
@@ -74,6 +74,23 @@ def test_each_request_is_logged_in_one_line(client: FlaskClient, caplog: pytest.
         client.get("/nowhere?password=hunter2", headers={"X-Request-Id": "request-7"})
     (line,) = caplog.text.splitlines()
     assert re.fullmatch(r"\[.*\] \[INFO\] \[instance-1\] GET /nowhere 404 \d+ ms request_id=request-7", line)
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+@pytest.mark.parametrize("path", ["/feeds/{}.atom", "/shared/{}", "/shared/{}.json", "/shared/{}/badge.svg"])
+def test_secret_addresses_are_not_logged(
+    client: FlaskClient, caplog: pytest.LogCaptureFixture, path: str, formatter: logging.Formatter
+) -> None:
+    caplog.handler.setFormatter(formatter)
+    with caplog.at_level(logging.INFO):
+        address = path.format(32 * "5")
+        client.get(address)
+        try:
+            raise ValueError(address)
+        except ValueError:
+            logging.getLogger("app").exception("failed")
+    assert f"GET {path.format('***')} 404" in caplog.text
+    assert 8 * "5" not in caplog.text
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/live", "/metrics"])
