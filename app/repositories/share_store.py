@@ -3,36 +3,31 @@
 A link is a column of the follower's row, so it ends when the follower unfollows the repository or deletes the account.
 """
 
-from sqlalchemy import ColumnElement, Connection, select, update
+from sqlalchemy import Connection, select, update
 
 from app.database.schema import follows, repositories
-from app.repositories.store import Repository
+from app.repositories.store import REPOSITORY_COLUMNS, Repository, follow_of
 
 
 def create_key(connection: Connection, user_id: int, repository_id: int, key: str) -> str | None:
     """Save the key unless there is one already. Return the saved one, or None if the user does not follow the repository."""
-    this = _follow(user_id, repository_id)
+    this = follow_of(user_id, repository_id)
     connection.execute(update(follows).where(this, follows.c.share_key.is_(None)).values(share_key=key))
     return key_of(connection, user_id, repository_id)
 
 
 def remove_key(connection: Connection, user_id: int, repository_id: int) -> bool:
     """Return False if the user does not follow the repository."""
-    this = _follow(user_id, repository_id)
+    this = follow_of(user_id, repository_id)
     return connection.execute(update(follows).where(this).values(share_key=None)).rowcount == 1
 
 
 def key_of(connection: Connection, user_id: int, repository_id: int) -> str | None:
-    found: str | None = connection.execute(select(follows.c.share_key).where(_follow(user_id, repository_id))).scalar()
+    found: str | None = connection.execute(select(follows.c.share_key).where(follow_of(user_id, repository_id))).scalar()
     return found
 
 
 def shared_repository(connection: Connection, key: str) -> Repository | None:
-    columns = repositories.c.id, repositories.c.url, repositories.c.name
-    joined = select(*columns).join(follows, follows.c.repository_id == repositories.c.id)
+    joined = select(*REPOSITORY_COLUMNS).join(follows, follows.c.repository_id == repositories.c.id)
     row = connection.execute(joined.where(follows.c.share_key == key)).first()
     return Repository(*row) if row else None
-
-
-def _follow(user_id: int, repository_id: int) -> ColumnElement[bool]:
-    return (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)

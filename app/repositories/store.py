@@ -88,6 +88,7 @@ class AnalysisLease(Lease):
     repository: Repository
 
 
+REPOSITORY_COLUMNS = tuple(repositories.c[name] for name in Repository.__dataclass_fields__)
 _ANALYSIS = tuple(analyses.c[name] for name in Analysis.__dataclass_fields__)
 _PAST_ANALYSIS = (
     analyses.c.repository_id,
@@ -97,6 +98,11 @@ _PAST_ANALYSIS = (
     func.coalesce(analyses.c.formula_version, FIRST_FORMULA_VERSION).label("formula_version"),
 )
 _LIVE = analyses.c.finished_at.is_(None)
+
+
+def follow_of(user_id: int, repository_id: int) -> ColumnElement[bool]:
+    """Return the condition for the row of a follower."""
+    return (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)
 
 
 # Functions for users.
@@ -109,7 +115,7 @@ def add_repository(connection: Connection, url: str, name: str) -> Repository:
     found = None
     while found is None:  # it may be deleted between the two statements
         connection.execute(insert_into(connection, repositories).values(values).on_conflict_do_nothing())
-        this = select(repositories.c.id, repositories.c.url, repositories.c.name).where(repositories.c.url == url)
+        this = select(*REPOSITORY_COLUMNS).where(repositories.c.url == url)
         found = connection.execute(this.with_for_update()).first()
     return Repository(*found)
 
@@ -124,13 +130,11 @@ def count_followed(connection: Connection, user_id: int) -> int:
 
 
 def is_followed(connection: Connection, user_id: int, repository_id: int) -> bool:
-    row = exists().where(follows.c.user_id == user_id, follows.c.repository_id == repository_id)
-    return bool(connection.execute(select(row)).scalar())
+    return bool(connection.execute(select(exists().where(follow_of(user_id, repository_id)))).scalar())
 
 
 def followed_by_url(connection: Connection, user_id: int) -> dict[str, Repository]:
-    columns = repositories.c.id, repositories.c.url, repositories.c.name
-    joined = select(*columns).join(follows, follows.c.repository_id == repositories.c.id)
+    joined = select(*REPOSITORY_COLUMNS).join(follows, follows.c.repository_id == repositories.c.id)
     return {row.url: Repository(*row) for row in connection.execute(joined.where(follows.c.user_id == user_id))}
 
 
@@ -145,8 +149,7 @@ def count_requested_analyses(connection: Connection, user_id: int) -> int:
 
 
 def unfollow(connection: Connection, user_id: int, repository_id: int) -> bool:
-    this = (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)
-    return connection.execute(delete(follows).where(this)).rowcount == 1
+    return connection.execute(delete(follows).where(follow_of(user_id, repository_id))).rowcount == 1
 
 
 def unfollow_all(connection: Connection, user_id: int) -> list[int]:
@@ -189,14 +192,13 @@ def record_request(connection: Connection, analysis_id: int, user_id: int) -> No
 
 def subscription(connection: Connection, user_id: int, repository_id: int) -> dict[str, bool] | None:
     """Return which types of notifications a follower has chosen for a repository, or None for the user's default."""
-    this = (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)
-    found: dict[str, bool] | None = connection.execute(select(follows.c.subscription).where(this)).scalar()
+    chosen = select(follows.c.subscription).where(follow_of(user_id, repository_id))
+    found: dict[str, bool] | None = connection.execute(chosen).scalar()
     return found
 
 
 def save_subscription(connection: Connection, user_id: int, repository_id: int, types: dict[str, bool] | None) -> None:
-    this = (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)
-    connection.execute(update(follows).where(this).values(subscription=types))
+    connection.execute(update(follows).where(follow_of(user_id, repository_id)).values(subscription=types))
 
 
 def tags_of(connection: Connection, user_id: int, repository_ids: Iterable[int]) -> dict[int, list[str]]:
@@ -207,8 +209,7 @@ def tags_of(connection: Connection, user_id: int, repository_ids: Iterable[int])
 
 
 def save_tags(connection: Connection, user_id: int, repository_id: int, tags: Sequence[str]) -> None:
-    this = (follows.c.user_id == user_id) & (follows.c.repository_id == repository_id)
-    connection.execute(update(follows).where(this).values(tags=list(tags) or None))
+    connection.execute(update(follows).where(follow_of(user_id, repository_id)).values(tags=list(tags) or None))
 
 
 def _next_turn(connection: Connection, user_id: int) -> int:
@@ -245,9 +246,7 @@ def list_followed(connection: Connection, user_id: int, repository_ids: Iterable
     if repository_ids is not None:
         followed &= follows.c.repository_id.in_(list(repository_ids))
     rows = connection.execute(
-        select(
-            *(repositories.c[name] for name in ("id", "url", "name")), follows.c.created_at.label("followed_at"), follows.c.tags
-        )
+        select(*REPOSITORY_COLUMNS, follows.c.created_at.label("followed_at"), follows.c.tags)
         .join(follows, follows.c.repository_id == repositories.c.id)
         .where(followed)
         .order_by(follows.c.created_at.desc(), repositories.c.id.desc())
@@ -291,7 +290,7 @@ def claim(connection: Connection, analysis_id: int, token: str) -> AnalysisLease
         return lease
     analysis = get_analysis(connection, lease.job_id)
     assert analysis is not None
-    this = select(repositories.c.id, repositories.c.url, repositories.c.name).where(repositories.c.id == analysis.repository_id)
+    this = select(*REPOSITORY_COLUMNS).where(repositories.c.id == analysis.repository_id)
     return AnalysisLease(**vars(lease), analysis=analysis, repository=Repository(*connection.execute(this).one()))
 
 
