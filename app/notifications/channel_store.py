@@ -20,7 +20,7 @@ WEBHOOK, EMAIL, FEED = "webhook", "email", "feed"
 
 # Longer than an attempt takes. A mail has several steps, each with a time limit of its own.
 LEASE_DURATIONS = {WEBHOOK: timedelta(seconds=40), EMAIL: timedelta(minutes=2)}
-MAX_ATTEMPT_DURATION = timedelta(seconds=16)  # of a webhook
+MAX_ATTEMPT_DURATION = timedelta(seconds=22)  # of a webhook, from the lease on: it may begin late, then DNS, then the exchange
 # After each failed attempt. Together almost a day; the attempt after the last pause is the last one.
 PAUSES = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 120, 600, 1800, 3600, 7200, 14_400, 28_800, 28_800))
 HOLD = timedelta(hours=1)  # for so long after its first attempt, a failing delivery holds back the later ones

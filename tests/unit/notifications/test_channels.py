@@ -18,13 +18,13 @@ from app.core.callbacks import do_nothing
 from app.core.errors import Conflict, Invalid, NotFound
 from app.core.keyring import Keyring
 from app.core.mail import MailError
-from app.database.engine import Database, DatabaseUnavailable
+from app.database.engine import SQL_TIMEOUT_SECONDS, Database, DatabaseUnavailable
 from app.database.schema import channels as table
 from app.database.schema import deliveries
 from app.notifications import channel_store, channels, jobs, store, webhook
 from app.notifications.channel_store import HOLD, MAIL_INTERVAL, PAUSES, Channel, ChannelDelivery
 from app.notifications.channels import Channels
-from app.notifications.jobs import CONCURRENT_DELIVERIES, CONCURRENT_RETRIES, NotificationDeliverer
+from app.notifications.jobs import CONCURRENT_DELIVERIES, CONCURRENT_RETRIES, MAX_START_SECONDS, NotificationDeliverer
 from app.notifications.service import Notifications
 from app.notifications.webhook import Outcome
 from harness.scale import FULL
@@ -357,6 +357,11 @@ def test_nothing_is_delivered_after_a_channel_was_deleted(scene: Scene) -> None:
     assert (scene.receivers.ids(), scene.channels.list(scene.ada), scene.count()) == (["1"], [], 0)
     with pytest.raises(NotFound):
         scene.channels.deliveries(scene.ada, channel.id)
+
+
+def test_deletion_waits_for_the_longest_attempt() -> None:
+    longest = SQL_TIMEOUT_SECONDS + MAX_START_SECONDS + webhook.RESOLVE_TIMEOUT_SECONDS + webhook.TIME_LIMIT_SECONDS
+    assert timedelta(seconds=longest) < channel_store.MAX_ATTEMPT_DURATION < channel_store.LEASE_DURATIONS[channel_store.WEBHOOK]
 
 
 def test_delivery_does_not_begin_long_after_its_lease(scene: Scene) -> None:
