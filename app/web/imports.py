@@ -25,7 +25,7 @@ def import_page() -> Response:
 @sign_in_required
 def find_addresses() -> Response:
     if request.mimetype == "multipart/form-data":  # the number of its fields is limited, so it may be larger than other forms
-        request.max_content_length = MAX_BODY_BYTES
+        request.max_content_length = request.max_form_memory_size = MAX_BODY_BYTES
     text = forms.text("text")
     try:
         found = repositories().find_in(require_user().id, text)

@@ -109,7 +109,7 @@ def test_forms_find_select_and_add(app: Flask, client: FlaskClient) -> None:
 
 
 def test_large_text_is_accepted_by_the_form(client: FlaskClient) -> None:
-    text = f"{LIST}\n{'some words ' * 30_000}"
+    text = f"{LIST}\n{'größte Wörter ' * 30_000}"
     assert len(rows(client.post("/import", data={"text": text}, content_type="multipart/form-data").text)) == 5
     assert client.post("/import", data={"text": text}).status_code == 413  # many small fields would be slow
 
