@@ -77,10 +77,7 @@ def fetch(
     """
     if address.repository:
         progress(0, "Opening")
-        repository = _open_local(address.repository, folder, max_bytes)
-        if until:
-            rewind(repository, until)
-        return repository
+        return _rewound(_open_local(address.repository, folder, max_bytes), until)
     progress(0, "Connecting")
     address, addresses = remote.resolve_redirects(address, allowed)
     try:
@@ -96,9 +93,7 @@ def _fetch_remote(transfer: _Transfer, until: datetime | None) -> git.GitReposit
 
     A server that has no filters sends everything at first. One that does not send a single commit is asked for everything.
     """
-    repository = transfer.clone("--filter=blob:none")
-    if until:
-        rewind(repository, until)
+    repository = _rewound(transfer.clone("--filter=blob:none"), until)
     head = find_head(repository)
     if head is None or _has_files(repository, head):
         return repository
@@ -107,9 +102,13 @@ def _fetch_remote(transfer: _Transfer, until: datetime | None) -> git.GitReposit
     except git.GitError as error:
         if not REFUSED.search(error.stderr):
             raise
-        repository = transfer.clone()
-        if until:
-            rewind(repository, until)
+        return _rewound(transfer.clone(), until)
+    return repository
+
+
+def _rewound(repository: git.GitRepository, until: datetime | None) -> git.GitRepository:
+    if until:
+        rewind(repository, until)
     return repository
 
 

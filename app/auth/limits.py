@@ -125,8 +125,7 @@ class MemoryRateLimiter:
         return max(0.001, sorted(bucket.tokens.values())[-limit.limit] + limit.seconds - now)
 
     def _clean_up(self, now: float) -> None:
-        """Remove empty buckets once their number has doubled. Scanning thousands of buckets on each attempt would take
-        milliseconds."""
+        """Remove empty buckets once their number has doubled. To scan thousands on each attempt would take milliseconds."""
         if len(self._buckets) < self._cleanup_size:
             return
         for name, bucket in list(self._buckets.items()):

@@ -88,7 +88,7 @@ class Accounts:
         return self._database.run(store.password_versions, user_ids)
 
     def register(self, email: str, password: str, client: Client) -> User:
-        """Raises Invalid, Conflict (e-mail address taken), TooMany.
+        """Create an account. Raises Invalid, Conflict (e-mail address taken), TooMany.
 
         Only this method reveals whether an account exists; therefore the rate limit is checked first.
         """
@@ -114,7 +114,10 @@ class Accounts:
         return self._database.run(store.add, email, self._passwords.hash(password))
 
     def log_in(self, email: str, password: str, client: Client) -> User:
-        """Raises WrongPassword and TooMany. Message and duration are the same whether or not the account exists."""
+        """Check a password. Raises WrongPassword and TooMany.
+
+        Message and duration are the same whether or not the account exists.
+        """
         email = email.strip().lower()
         user = self._database.run(store.by_email, email) if EMAIL.fullmatch(email) else None
         with self._attempt(user, email, client, "login"):

@@ -71,7 +71,7 @@ class ApiTokens:
         return token, secret
 
     def revoke(self, user_id: int, token_id: int, address: str) -> None:
-        """Raises NotFound."""
+        """Delete a token, which ends its access on every instance at once. Raises NotFound."""
         if not self._database.run(token_store.remove, user_id, token_id):
             raise NotFound("You have no such token.")
         audit.log_event("token.revoked", address, user=user_id, token=token_id)

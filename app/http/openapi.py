@@ -138,8 +138,10 @@ def _query_parameters(found: Operation) -> list[dict[str, Any]]:
 
 
 def _errors(method: str, found: Operation) -> list[int]:
-    """Return the errors of the view plus the implicit ones: unavailable store, cross-site request, too many requests of one
-    token, invalid query or body."""
+    """Return the errors of the view plus the implicit ones.
+
+    These are an unavailable store, a cross-site request, too many requests of one token, and an invalid query or body.
+    """
     errors = {*found.errors, 503}
     if method not in SAFE_METHODS:
         errors.add(403)

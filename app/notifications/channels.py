@@ -51,7 +51,7 @@ class Secrets:
         return self._cipher(channel_id).encrypt("secret", secret.encode())
 
     def decrypt(self, channel_id: int, encrypted: bytes) -> str:
-        """Raises CorruptRecord, or UnknownKey if this process does not hold the key."""
+        """Return the secret of a webhook. Raises CorruptRecord, or UnknownKey if this process does not hold the key."""
         return self._cipher(channel_id).decrypt("secret", encrypted).decode()
 
     def renew(self, channel_id: int, encrypted: bytes) -> bytes:
@@ -81,7 +81,7 @@ class Channels:
         return self._database.run(channel_store.list_by_user, user_id)
 
     def create(self, user_id: int, kind: str, url: str = "") -> CreatedChannel:
-        """Raises Invalid, and Conflict if the user has too many channels or the same one already."""
+        """Add a channel. Raises Invalid, and Conflict if the user has too many channels or the same one already."""
         if kind == WEBHOOK:
             return self._create_webhook(user_id, url)
         if kind == EMAIL and not self.has_email:

@@ -214,7 +214,7 @@ class _TimeLimit:
 
 @contextmanager
 def _time_limit() -> Iterator[_TimeLimit]:
-    """Raises TimeoutError if the time is over. Errors that follow from that are replaced by it."""
+    """Limit the time of the block. Raises TimeoutError when it is over, in place of the errors that follow from that."""
     limit = _TimeLimit()
     timer = threading.Timer(TIME_LIMIT_SECONDS, limit.expire)
     timer.daemon = True

@@ -154,7 +154,10 @@ class Repositories:
         self._database.run(_add_tag, user_id, repository_ids, normalize([tag]))
 
     def unfollow(self, user_id: int, repository_id: int) -> None:
-        """Without other followers, the analysis of the repository is cancelled, and the repository is deleted within a day."""
+        """Stop following a repository.
+
+        Without other followers, its analysis is cancelled, and the repository is deleted within a day.
+        """
         for cancelled in self._database.run(_unfollow, user_id, repository_id):
             self._notifications.publish_analysis([user_id], cancelled.state)
 
@@ -173,7 +176,7 @@ class Repositories:
         return self._database.run(_get_analysis_with_report, user_id, analysis_id)
 
     def cancel(self, user_id: int, analysis_id: int) -> Analysis:
-        """Raises Conflict if the analysis has finished, or if other users follow the repository."""
+        """Cancel an analysis. Raises Conflict if it has finished, or if other users follow the repository."""
         cancelled = self._database.run(_cancel, user_id, analysis_id)
         self._notifications.publish_analysis([user_id], cancelled.state)
         return cancelled

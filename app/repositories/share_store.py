@@ -17,7 +17,7 @@ def create_key(connection: Connection, user_id: int, repository_id: int, key: st
 
 
 def remove_key(connection: Connection, user_id: int, repository_id: int) -> bool:
-    """Return False if the user does not follow the repository."""
+    """Delete the key, if there is one. Return False if the user does not follow the repository."""
     this = follow_of(user_id, repository_id)
     return connection.execute(update(follows).where(this).values(share_key=None)).rowcount == 1
 

@@ -10,10 +10,10 @@ document.addEventListener("click", async ({ target }) => {
   // Only pages over https have a clipboard, and the browser may refuse it.
   const written = navigator.clipboard?.writeText(field.value).then(() => true, () => false);
   const isCopied = (await written) || document.execCommand("copy");
-  if (isCopied) confirm(button);
+  if (isCopied) showCopied(button);
 });
 
-function confirm(button) {
+function showCopied(button) {
   button.querySelector("[role=status]")?.remove();
   const done = document.createElement("span");
   done.setAttribute("role", "status");
