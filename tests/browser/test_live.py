@@ -43,6 +43,18 @@ def test_notification_arrives_on_every_page(visit: Visit, instance: Instance) ->
     expect(page.locator("#toasts")).to_be_empty()
 
 
+def test_indicator_says_connecting_until_the_first_connection(visit: Visit) -> None:
+    page = visit()
+    open_account(page)
+    page.route("**/socket.io/**", lambda route: None)  # without an answer
+    page.route_web_socket("**/socket.io/**", lambda socket: None)
+    page.goto("/settings")
+    expect_live(page, "Connecting …")
+    page.unroute("**/socket.io/**")
+    page.goto("/")
+    expect_live(page)
+
+
 def test_notification_list_grows_and_is_marked_as_read(visit: Visit, instance: Instance) -> None:
     page = visit()
     email = open_account(page)
