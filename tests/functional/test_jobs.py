@@ -228,18 +228,19 @@ def test_simultaneous_requests_for_one_address_are_one_analysis(
     instances = start_fleet(3, **workshop.environment)
     users = [User(instance).register() for instance in instances]
     url = workshop.repository("one")
-    begin, answers = threading.Barrier(30), []
+    total = count(12, 30)  # they wait for each other, and get 503 after 1.2 s: 30 need a fast machine
+    begin, answers = threading.Barrier(total), []
 
     def ask(user: User) -> None:
         begin.wait()
         answers.append(add(user, url))
 
-    threads = [threading.Thread(target=ask, args=[users[number % 3]]) for number in range(30)]
+    threads = [threading.Thread(target=ask, args=[users[number % 3]]) for number in range(total)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [answer.status_code for answer in answers] == [202] * 30
+    assert [answer.status_code for answer in answers] == [202] * total
     assert len({answer.json()["analysis"]["id"] for answer in answers}) == 1
     assert rows.query("SELECT url FROM repositories") == [url]
     start_worker(instances[0])
