@@ -1,6 +1,6 @@
 """Makes a repository readable: a local one in place, another one as a bare clone. git connects only to checked IP addresses.
 
-Of a remote repository, only the history and the contents of the files at HEAD are fetched, if the server can send these alone.
+A remote clone contains only the history and the files at HEAD, if the server can send these alone.
 
 The rules of `git fsck` are not enforced: many old but harmless histories violate them.
 """
@@ -73,7 +73,7 @@ def fetch(
 ) -> git.GitRepository:
     """Return a bare repository in the folder, with all branches and tags. Raises AnalysisError and GitError.
 
-    Of the contents of files, it has at least those at HEAD. With `until`, HEAD and tags are brought back to that time.
+    It contains at least the files at HEAD. With `until`, HEAD and the tags are moved back to that time.
     """
     if address.repository:
         progress(0, "Opening")

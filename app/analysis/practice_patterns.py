@@ -18,7 +18,7 @@ _TEST_FOLDER = "(" + _one_of(
     r"self-?_?tests?|regress|cypress|playwright|autotests?|testdir|tests?[._-](unit|integration|e2e|functional|all)|testthat)",
     r"[\w.-]*[A-Za-z0-9]Tests?|[\w.-]+[._-][Tt]ests?|androidTest",
 ) + ")"  # fmt: skip
-# Of the names of test files
+# Patterns of the names of test files
 TEST_NAME = "(" + _one_of(
     rf"(?i:(run-?_?)?tests?\.(?!(java|kts?|cs|exs?|scala|swift|groovy)$){_CODE})",
     rf"((?i:tests?)[_-].+|.+[._-](?i:tests?|unittests?|e2e|spec)|.+\.cy|.+_SUITE)\.(?i:{_CODE})",
@@ -26,17 +26,17 @@ TEST_NAME = "(" + _one_of(
     r".+\.(bats|phpt|feature|robot|t\.sol)|test[A-Z]\w*\.m|\w*[a-z0-9]IT\.java",
 ) + ")"  # fmt: skip
 
-# Of the paths of test files
+# Patterns of the paths of test files
 TEST_PATH = _one_of(
     rf"(.*/)?{_TEST_FOLDER}/(.*/)?[^/]+\.(?i:{_CODE})",
     r"(.*/)?(?i:specs?)/(.*/)?[^/]+\.(rb|coffee|cr|lua|moon|php|[cm]?[jt]sx?)|(.*/)?t/(.*/)?[^/]+\.(t|sh|pl|py)",
 )
-# Found in every path that matches one of these two
+# A cheap first check: every path that matches one of the two patterns above contains this
 POSSIBLE_TEST = (
     r"(?i)test|spec|e2e|end-to-end|regress|cypress|playwright|\bt/|IT\.java|\.(bats|phpt|feature|robot|cy\.)|t\.sol|_suite"
 )
 
-# Of whole paths, which count wherever they are
+# Patterns of whole paths, which count wherever they are
 ROOT_PATTERNS = {
     "readme": rf"(?i:{_FOLDERS}readme([._][a-z]{{2}}([-_][a-z]{{2,4}})?)?{_TEXT})",
     "contributing": rf"(?i:{_FOLDERS}(contributing|contribute|hacking){_TEXT})",
@@ -55,11 +55,11 @@ ROOT_PATTERNS = {
     ),
     "linter": r"\.github/linters/.+|\.trunk/trunk\.ya?ml",
 }  # fmt: skip
-# In the names of lists of requirements: they serve the documentation or checks of the spelling
+# Names of requirement files that serve only the documentation or a spelling check
 _NO_DEPENDENCIES = r"(?i:([\w.-]+[-_.])?(docs?|mkdocs|sphinx|rtd|readthedocs|codespell|spell(ing|check)?)[-_.])"
-# Of whole paths. Like the names below, they count only outside of the excluded folders.
+# Patterns of whole paths. Like the names below, they count only outside of the excluded folders.
 PATH_PATTERNS = {"dependencies": rf"(.*/)?requirements/(?!{_NO_DEPENDENCIES})[^/]+\.(txt|in)"}
-# Of file names
+# Patterns of file names
 NAME_PATTERNS = {
     "dependencies": _one_of(
         rf"pyproject\.toml|setup\.(py|cfg)|(?!{_NO_DEPENDENCIES})([\w-]+[-_])?requirements([-_.][\w.-]+)?\.(txt|in)|Pipfile",

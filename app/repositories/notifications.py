@@ -1,7 +1,7 @@
 """Which notifications an analysis causes, and who gets them.
 
-A report is compared with what the followers were last told, not with the report before it. So a slow change is noticed in the
-end, and a number that moves back and forth around a threshold is not news each day.
+A report is compared with what the followers were last notified of, not with the report before it. So a slow change is noticed in
+the end, and a number that moves back and forth around a threshold is not news each day.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from typing import Any
 from app.repositories.store import FIRST_FORMULA_VERSION, Analysis, Audience, Repository
 
 MIN_SCORE_CHANGE = 10  # points
-MIN_FAILURES = 2  # daily analyses in a row that failed, until followers who did not request one are told
+MIN_FAILURES = 2  # failed daily analyses in a row before all followers are notified
 MIN_SILENCE_DAYS = 30
 SILENCE_FACTOR = 5  # times the median pause
 BACKPORT_TOLERANCE = timedelta(days=30)  # a tag may be published some time after it was created
@@ -38,12 +38,12 @@ class Told:
     formula_version: int | None = None  # None: there is no report yet
     scores: dict[str, int] = field(default_factory=dict)
     bands: dict[str, str | None] = field(default_factory=dict)
-    left_bands: dict[str, str | None] = field(default_factory=dict)  # the band of a score before it was told to be in another one
+    left_bands: dict[str, str | None] = field(default_factory=dict)  # the bands before their last notified changes
     license: str | None = None
     releases: list[str] = field(default_factory=list)  # names, newest last
     silent_since: str | None = None  # the time of the last commit of a repository that is silent
     failures: int = 0  # analyses in a row
-    failure_told_to: list[int] = field(default_factory=list)  # requesters who know that the analyses fail
+    failure_told_to: list[int] = field(default_factory=list)  # requesters who were notified that the analyses fail
     is_failure_told: bool = False  # to all followers
     times: dict[str, list[str]] = field(default_factory=dict)  # when a subject last changed for the followers
 
@@ -99,7 +99,7 @@ def drafts_of_failure(
 ) -> tuple[list[NotificationDraft], Told]:
     """Return the notifications of a failed analysis, and what the followers know after it.
 
-    Users who requested it are told at once, and other followers once, when daily analyses fail repeatedly.
+    Users who requested the analysis are notified at once; other followers once, when daily analyses fail repeatedly.
     """
     told = replace(told, failures=told.failures + 1)
     data = {**_about(repository, analysis), "error": error[:MAX_ERROR_LENGTH]}
@@ -213,7 +213,7 @@ class _Comparison:
 
 
 def _count_change(told: Told, subject: str, now: datetime) -> tuple[Told, bool]:
-    """Record a change of a subject if it is news, and return whether it is. The third one in a week is told later."""
+    """Record a change of a subject if it is news, and return whether it is. After two in a week, the next is postponed."""
     recent = [time for time in told.times.get(subject, []) if now - datetime.fromisoformat(time) < SUBJECT_PERIOD]
     is_news = len(recent) < MAX_PER_SUBJECT
     times = [*recent, now.isoformat()] if is_news else recent

@@ -14,7 +14,7 @@ COUNTED_TYPES = ("programming", "markup")
 
 
 class Attributes(NamedTuple):
-    """What `.gitattributes` files say about a file. None means that they say nothing."""
+    """The Linguist attributes of a file in `.gitattributes` files. None means that an attribute is not set."""
 
     vendored: bool | None = None
     documentation: bool | None = None

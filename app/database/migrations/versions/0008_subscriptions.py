@@ -1,4 +1,4 @@
-"""Which notifications a user gets and has read, what the followers of a repository were told, and who requested an analysis."""
+"""Add subscriptions, notifications read one by one, the last state that followers were notified of, and requesters of analyses."""
 
 import sqlalchemy as sa
 from alembic import op
