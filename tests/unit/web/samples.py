@@ -13,8 +13,8 @@ LAST_MONDAY = date(2025, 9, 29)
 
 
 def report(**changes: Any) -> dict[str, Any]:
+    """Return a report of the first formulas, which lacks what later ones have."""
     scores = dict.fromkeys(["overall", *AREAS], 50) | changes.pop("scores", {})
-    """A report of the first formulas, which lacks what later ones have."""
     return {
         "as_of": "2025-10-03T20:00:00Z",
         "head": "1" * 40,

@@ -18,22 +18,14 @@ PUBLIC, PRIVATE = "93.184.216.34", "10.0.0.1"
 LIST = f"https://{PUBLIC}/a/one\nhttps://{PUBLIC}/a/two\nhello\nhttps://{PRIVATE}/a/three"
 
 
-@pytest.fixture
-def client(app: Flask) -> FlaskClient:
-    client = app.test_client()
-    body = {"email": "ada@example.org", "password": "three calm herons"}
-    assert client.post("/api/auth/register", json=body).status_code == 201
-    return client
-
-
-def import_text(client: FlaskClient, text: str) -> list[dict[str, Any]]:
-    response = client.post("/api/repositories/import", json={"text": text})
+def import_text(signed_in: FlaskClient, text: str) -> list[dict[str, Any]]:
+    response = signed_in.post("/api/repositories/import", json={"text": text})
     assert response.status_code == 200
     return list(response.get_json()["results"])
 
 
-def followed(client: FlaskClient) -> set[str]:
-    return {entry["url"] for entry in client.get("/api/repositories").get_json()["repositories"]}
+def followed(signed_in: FlaskClient) -> set[str]:
+    return {entry["url"] for entry in signed_in.get("/api/repositories").get_json()["repositories"]}
 
 
 def rows(html: str) -> list[str]:
@@ -43,79 +35,81 @@ def rows(html: str) -> list[str]:
     ]
 
 
-def test_each_address_has_a_result(app: Flask, client: FlaskClient) -> None:
+def test_each_address_has_a_result(app: Flask, signed_in: FlaskClient) -> None:
     known = new_repository(app.extensions["database"], 1, url=f"https://{PUBLIC}/a/two")
-    one, two, hello, three = import_text(client, LIST)
+    one, two, hello, three = import_text(signed_in, LIST)
     assert (one["address"], one["status"], one["reason"]) == (f"https://{PUBLIC}/a/one", "added", None)
     assert one["repository"]["name"] == "a/one"
     assert (two["status"], two["repository"]["id"]) == ("known", known.id)
     assert hello == {"address": "hello", "status": "refused", "repository": None, "reason": NOTHING_FOUND}
     assert three["status"] == "refused"
     assert "private network" in three["reason"]
-    assert followed(client) == {f"https://{PUBLIC}/a/one", f"https://{PUBLIC}/a/two"}
-    assert [result["status"] for result in import_text(client, LIST)] == ["known", "known", "refused", "refused"]
+    assert followed(signed_in) == {f"https://{PUBLIC}/a/one", f"https://{PUBLIC}/a/two"}
+    assert [result["status"] for result in import_text(signed_in, LIST)] == ["known", "known", "refused", "refused"]
 
 
-def test_known_repository_is_not_analysed_again(app: Flask, client: FlaskClient) -> None:
+def test_known_repository_is_not_analysed_again(app: Flask, signed_in: FlaskClient) -> None:
     repository = new_repository(app.extensions["database"], 1, url=f"https://{PUBLIC}/a/two")
-    import_text(client, LIST)
-    assert client.get(f"/api/repositories/{repository.id}").get_json()["analysis"] is None
+    import_text(signed_in, LIST)
+    assert signed_in.get(f"/api/repositories/{repository.id}").get_json()["analysis"] is None
 
 
-def test_limits_of_a_user_count(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_of_a_user_count(signed_in: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "MAX_LIVE_ANALYSES", 2)
     text = "\n".join(f"https://{PUBLIC}/a/{number}" for number in range(4))
-    results = import_text(client, text)
+    results = import_text(signed_in, text)
     assert [result["status"] for result in results] == ["added", "added", "refused", "refused"]
     assert "2 of your analyses are waiting" in results[2]["reason"]
     monkeypatch.setattr(service, "MAX_FOLLOWED", 2)
-    results = import_text(client, text)
+    results = import_text(signed_in, text)
     assert [result["status"] for result in results] == ["known", "known", "refused", "refused"]
     assert "You already follow 2 repositories" in results[2]["reason"]
-    assert len(followed(client)) == 2
+    assert len(followed(signed_in)) == 2
 
 
-def test_slow_dns_does_not_hold_up_an_import(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_dns_does_not_hold_up_an_import(signed_in: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address that was not checked in time is checked when it is fetched."""
     asked = []
     monkeypatch.setattr(network, "refuse_private", lambda address, _: asked.append(address.host))
     monkeypatch.setattr(service, "MAX_LOOKUP_SECONDS", 0)
-    assert [result["status"] for result in import_text(client, "https://a.example/b/c\nhttps://d.example/e/f")] == ["added"] * 2
+    assert [result["status"] for result in import_text(signed_in, "https://a.example/b/c\nhttps://d.example/e/f")] == [
+        "added"
+    ] * 2
     assert asked == []
 
 
 @pytest.mark.parametrize("text", ["x" * (MAX_TEXT_LENGTH + 1), 7, None])
-def test_invalid_text(client: FlaskClient, text: object) -> None:
-    assert client.post("/api/repositories/import", json={"text": text}).status_code == 422
+def test_invalid_text(signed_in: FlaskClient, text: object) -> None:
+    assert signed_in.post("/api/repositories/import", json={"text": text}).status_code == 422
 
 
 def test_import_requires_sign_in(app: Flask) -> None:
-    client = app.test_client()
-    assert client.post("/api/repositories/import", json={"text": LIST}).status_code == 401
+    anonymous = app.test_client()
+    assert anonymous.post("/api/repositories/import", json={"text": LIST}).status_code == 401
     for page in ("/import", "/import/addresses"):
-        assert client.post(page).location == "/login"
+        assert anonymous.post(page).location == "/login"
 
 
-def test_forms_find_select_and_add(app: Flask, client: FlaskClient) -> None:
+def test_forms_find_select_and_add(app: Flask, signed_in: FlaskClient) -> None:
     new_repository(app.extensions["database"], 1, url=f"https://{PUBLIC}/a/two")
-    found = client.post("/import", data={"text": LIST}, content_type="multipart/form-data").text
+    found = signed_in.post("/import", data={"text": LIST}, content_type="multipart/form-data").text
     one, three = f"https://{PUBLIC}/a/one", f"https://{PRIVATE}/a/three"
     assert rows(found) == [one, "two in your list", f"hello {NOTHING_FOUND} refused", three]
     assert re.findall(r'name="addresses" value="([^"]*)" checked', found) == [one, three]
-    assert followed(client) == {f"https://{PUBLIC}/a/two"}
-    results = client.post("/import/addresses", data={"addresses": [one]}).text
+    assert followed(signed_in) == {f"https://{PUBLIC}/a/two"}
+    results = signed_in.post("/import/addresses", data={"addresses": [one]}).text
     assert rows(results) == [f"a/one {one} added"]
-    assert followed(client) == {one, f"https://{PUBLIC}/a/two"}
+    assert followed(signed_in) == {one, f"https://{PUBLIC}/a/two"}
 
 
-def test_large_text_is_accepted_by_the_form(client: FlaskClient) -> None:
+def test_large_text_is_accepted_by_the_form(signed_in: FlaskClient) -> None:
     text = f"{LIST}\n{'größte Wörter ' * 30_000}"
-    assert len(rows(client.post("/import", data={"text": text}, content_type="multipart/form-data").text)) == 5
-    assert client.post("/import", data={"text": text}).status_code == 413  # many small fields would be slow
+    assert len(rows(signed_in.post("/import", data={"text": text}, content_type="multipart/form-data").text)) == 5
+    assert signed_in.post("/import", data={"text": text}).status_code == 413  # many small fields would be slow
 
 
-def test_forms_explain_what_is_missing(client: FlaskClient) -> None:
-    response = client.post("/import", data={"text": "and/or see above, or below"})
+def test_forms_explain_what_is_missing(signed_in: FlaskClient) -> None:
+    response = signed_in.post("/import", data={"text": "and/or see above, or below"})
     assert response.status_code == 422
     assert "No address of a repository was found." in response.text
-    assert "Select at least one repository." in client.post("/import/addresses").text
+    assert "Select at least one repository." in signed_in.post("/import/addresses").text

@@ -67,69 +67,61 @@ def test_each_score_can_be_sorted_by_and_is_shown() -> None:
 
 
 @pytest.fixture
-def client(app: Flask) -> FlaskClient:
-    client = app.test_client()
-    body = {"email": "ada@example.org", "password": "three calm herons"}
-    assert client.post("/api/auth/register", json=body).status_code == 201
-    return client
-
-
-@pytest.fixture
-def ids(app: Flask, client: FlaskClient) -> list[int]:
+def ids(app: Flask, signed_in: FlaskClient) -> list[int]:
     """Two repositories of Ada, and one that nobody follows."""
     database: Database = app.extensions["database"]
     followers = {"a": [1], "b": [1], "c": []}
     return [new_repository(database, *users, url=f"https://example.org/{name}").id for name, users in followers.items()]
 
 
-def tags(client: FlaskClient) -> dict[str, list[str]]:
-    return {found["name"]: found["tags"] for found in client.get("/api/repositories").get_json()["repositories"]}
+def tags(signed_in: FlaskClient) -> dict[str, list[str]]:
+    return {found["name"]: found["tags"] for found in signed_in.get("/api/repositories").get_json()["repositories"]}
 
 
-def test_tags_are_replaced_over_the_api(client: FlaskClient, ids: list[int]) -> None:
-    response = client.put(f"/api/repositories/{ids[0]}/tags", json={"tags": ["Web", " two  words ", "web"]})
+def test_tags_are_replaced_over_the_api(signed_in: FlaskClient, ids: list[int]) -> None:
+    response = signed_in.put(f"/api/repositories/{ids[0]}/tags", json={"tags": ["Web", " two  words ", "web"]})
     assert response.get_json() == {"tags": ["two words", "web"]}
-    assert tags(client) == {"a": ["two words", "web"], "b": []}
-    assert client.get(f"/api/repositories/{ids[0]}").get_json()["tags"] == ["two words", "web"]
-    assert client.put(f"/api/repositories/{ids[0]}/tags", json={"tags": []}).get_json() == {"tags": []}
-    assert client.put(f"/api/repositories/{ids[2]}/tags", json={"tags": ["x"]}).status_code == 404
+    assert tags(signed_in) == {"a": ["two words", "web"], "b": []}
+    assert signed_in.get(f"/api/repositories/{ids[0]}").get_json()["tags"] == ["two words", "web"]
+    assert signed_in.put(f"/api/repositories/{ids[0]}/tags", json={"tags": []}).get_json() == {"tags": []}
+    assert signed_in.put(f"/api/repositories/{ids[2]}/tags", json={"tags": ["x"]}).status_code == 404
 
 
 @pytest.mark.parametrize(
     "wrong", [["x" * (MAX_TAG_LENGTH + 1)], [" "], ["a,b"], ["a\u202e"], [str(n) for n in range(MAX_TAGS + 1)]]
 )
-def test_invalid_tags(wrong: list[str], client: FlaskClient, ids: list[int]) -> None:
-    response = client.put(f"/api/repositories/{ids[0]}/tags", json={"tags": wrong})
+def test_invalid_tags(wrong: list[str], signed_in: FlaskClient, ids: list[int]) -> None:
+    response = signed_in.put(f"/api/repositories/{ids[0]}/tags", json={"tags": wrong})
     assert (response.status_code, response.get_json()["errors"][0]["field"]) == (422, "tags")
-    assert tags(client) == {"a": [], "b": []}
+    assert tags(signed_in) == {"a": [], "b": []}
 
 
-def test_selected_repositories_get_a_tag(client: FlaskClient, ids: list[int]) -> None:
-    client.put(f"/api/repositories/{ids[0]}/tags", json={"tags": ["web"]})
-    response = client.post("/tags?next=/?sort=name", data={"ids": ids, "tag": "New"})
+def test_selected_repositories_get_a_tag(signed_in: FlaskClient, ids: list[int]) -> None:
+    signed_in.put(f"/api/repositories/{ids[0]}/tags", json={"tags": ["web"]})
+    response = signed_in.post("/tags?next=/?sort=name", data={"ids": ids, "tag": "New"})
     assert (response.status_code, response.location) == (303, "/?sort=name")
-    assert tags(client) == {"a": ["new", "web"], "b": ["new"]}
-    assert client.post("/tags?next=//evil.example", data={"ids": ["9" * 30, "x"], "tag": "other"}).location == "/"
-    assert "A tag has" in client.post("/tags", data={"ids": ids, "tag": ""}).text
-    assert tags(client) == {"a": ["new", "web"], "b": ["new"]}
+    assert tags(signed_in) == {"a": ["new", "web"], "b": ["new"]}
+    assert signed_in.post("/tags?next=//evil.example", data={"ids": ["9" * 30, "x"], "tag": "other"}).location == "/"
+    assert "A tag has" in signed_in.post("/tags", data={"ids": ids, "tag": ""}).text
+    assert tags(signed_in) == {"a": ["new", "web"], "b": ["new"]}
 
 
-def test_tags_of_two_users_are_separate(app: Flask, client: FlaskClient, ids: list[int]) -> None:
+def test_tags_of_two_users_are_separate(app: Flask, signed_in: FlaskClient, ids: list[int]) -> None:
     bob = app.test_client()
     bob.post("/api/auth/register", json={"email": "bob@example.org", "password": "three calm herons"})
     new_repository(app.extensions["database"], 2, url="https://example.org/a")
-    client.put(f"/api/repositories/{ids[0]}/tags", json={"tags": ["mine"]})
+    signed_in.put(f"/api/repositories/{ids[0]}/tags", json={"tags": ["mine"]})
     assert tags(bob) == {"a": []}
 
 
-def test_pages_show_tags(client: FlaskClient, ids: list[int]) -> None:
+def test_pages_show_tags(signed_in: FlaskClient, ids: list[int]) -> None:
     page = f"/repositories/{ids[0]}"
-    assert client.post(f"{page}/tags", data={"tags": "Web, two words,"}).location == f"{page}?done=tags"
-    assert 'value="two words, web"' in client.get(page).text
-    wrong = client.post(f"{page}/tags", data={"tags": "x" * 31})
+    assert signed_in.post(f"{page}/tags", data={"tags": "Web, two words,"}).location == f"{page}?done=tags"
+    assert 'value="two words, web"' in signed_in.get(page).text
+    wrong = signed_in.post(f"{page}/tags", data={"tags": "x" * 31})
     assert wrong.status_code == 422
     assert "x" * 31 in wrong.text
-    listed = client.get("/?tag=web").text
+    listed = signed_in.get("/?tag=web").text
     assert re.findall(r'data-repository="(\d+)"', listed) == [str(ids[0])]
     assert "<option selected>web</option>" in listed
-    assert "has the tag" in client.get("/?tag=nothing&band=weak").text
+    assert "has the tag" in signed_in.get("/?tag=nothing&band=weak").text

@@ -15,17 +15,14 @@ HUGE = "9" * 5000  # more digits than int() accepts
 
 
 @pytest.fixture
-def client(app: Flask) -> FlaskClient:
-    client = app.test_client()
-    body = {"email": "ada@example.org", "password": "three calm herons"}
-    assert client.post("/api/auth/register", json=body).status_code == 201
+def client(app: Flask, signed_in: FlaskClient) -> FlaskClient:
     database: Database = app.extensions["database"]
     ada = database.run(accounts.by_email, "ada@example.org")
     assert ada is not None
     notifications: Notifications = app.extensions["notifications"]
     for number in range(3):
         notifications.send(ada.id, "message", f"news {number}", {})
-    return client
+    return signed_in
 
 
 def unread(client: FlaskClient) -> int:

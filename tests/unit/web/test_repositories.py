@@ -32,14 +32,6 @@ def unknown_values_are_errors(app: Flask, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(app.jinja_env, "undefined", UnknownValue)
 
 
-@pytest.fixture
-def signed_in(app: Flask) -> FlaskClient:
-    client = app.test_client()
-    account = {"email": "ada@example.org", "password": "three calm herons"}
-    assert client.post("/api/auth/register", json=account).status_code == 201
-    return client
-
-
 def followed(number: int, found: dict[str, Any] | None, version: int = 2) -> FollowedRepository:
     last = past(0, 50, version) if found else None
     history = [last, past(1, 40, version=1)] if last else []
