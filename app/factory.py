@@ -17,8 +17,8 @@ from app.analytics.reports import sockets as reports_sockets
 from app.analytics.reports import views as reports_views
 from app.analytics.reports.service import AnalyticsReports
 from app.analytics.service import Analytics
+from app.auth import audit, guards
 from app.auth import commands as auth_commands
-from app.auth import guards
 from app.auth import views as auth_views
 from app.auth.passwords import Passwords
 from app.auth.resets import PasswordResets
@@ -166,7 +166,7 @@ def create_services(config: Config, parts: Infrastructure) -> Services:
         channels=Channels(config, database, parts.encryption),
         job_queues=queues,
         repositories=repositories,
-        sharing=Sharing(database),
+        sharing=Sharing(database, audit.log_event),
     )
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import make_url
 from app.core.errors import cause_of
 from app.core.extensions import extension
 from app.database.engine import Database, DatabaseReadOnly, DatabaseUnavailable
+from app.database.upgrade import find_schema_error
 
 
 class Utf8Text(click.ParamType[str]):
@@ -31,12 +32,17 @@ class UnknownAccount(click.ClickException):
 
 
 @contextmanager
-def database_of_command() -> Iterator[Database]:
-    """Provide the database; if it is unavailable, end the command with an error that names it, without its password."""
+def database_of_command(*, needs_schema: bool = True) -> Iterator[Database]:
+    """Provide the database. If it is unavailable or lacks the schema, end the command with an error that names it.
+
+    The error does not contain the password of the database.
+    """
     database = extension(Database, "database")
+    where = make_url(database.url).render_as_string(hide_password=True)
     try:
+        if needs_schema and (error := database.run(find_schema_error)):
+            raise click.ClickException(f"the database at {where} cannot be used: {error}")
         yield database
-    except DatabaseUnavailable as error:
-        where = make_url(database.url).render_as_string(hide_password=True)
-        state = "is read-only" if isinstance(error, DatabaseReadOnly) else "does not answer"
-        raise click.ClickException(f"the database at {where} {state}: {cause_of(error)}") from None
+    except DatabaseUnavailable as unavailable:
+        state = "is read-only" if isinstance(unavailable, DatabaseReadOnly) else "does not answer"
+        raise click.ClickException(f"the database at {where} {state}: {cause_of(unavailable)}") from None

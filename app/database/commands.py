@@ -16,7 +16,7 @@ def schema() -> None:
 @with_appcontext
 def upgrade_command() -> None:
     """Bring the schema up to date. Safe to run repeatedly, concurrently, and after a rollback of the code."""
-    with database_of_command() as database:
+    with database_of_command(needs_schema=False) as database:
         if error := database.run(find_encoding_error):
             raise click.ClickException(error)
         newer_revision = upgrade(database)

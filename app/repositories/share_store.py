@@ -17,8 +17,8 @@ def create_key(connection: Connection, user_id: int, repository_id: int, key: st
 
 
 def remove_key(connection: Connection, user_id: int, repository_id: int) -> bool:
-    """Delete the key, if there is one. Return False if the user does not follow the repository."""
-    this = follow_of(user_id, repository_id)
+    """Delete the key. Return False if there is none."""
+    this = follow_of(user_id, repository_id) & follows.c.share_key.is_not(None)
     return connection.execute(update(follows).where(this).values(share_key=None)).rowcount == 1
 
 

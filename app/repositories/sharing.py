@@ -1,6 +1,7 @@
 """Sharing of reports: under a link that cannot be guessed, anyone sees the report of a repository without an account."""
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,8 @@ from app.repositories import share_store, store
 from app.repositories.store import PastAnalysis
 
 KEY_BYTES = 16  # 128 random bits
+
+LogEvent = Callable[..., None]  # writes to the audit log: the event, the address of the client, and facts by name
 
 
 @dataclass(frozen=True)
@@ -32,19 +35,28 @@ class SharedReport:
 class Sharing:
     """Links are looked up in SQL at each request, so one that has ended is refused by every instance at once."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, log_event: LogEvent) -> None:
         self._database = database
+        self._log_event = log_event
 
-    def share(self, user_id: int, repository_id: int) -> str:
-        """Return the key of the user's link to a repository, which is created if necessary. Raises NotFound."""
-        key = self._database.run(share_store.create_key, user_id, repository_id, secrets.token_hex(KEY_BYTES))
+    def share(self, user_id: int, repository_id: int, address: str) -> str:
+        """Return the key of the user's link to a repository, which is created if necessary. Raises NotFound.
+
+        `address` is the client's, for the audit log.
+        """
+        new = secrets.token_hex(KEY_BYTES)
+        key = self._database.run(share_store.create_key, user_id, repository_id, new)
         if key is None:
             raise _unknown_repository()
+        if key == new:
+            self._log_event("share.created", address, user=user_id, repository=repository_id)
         return key
 
-    def stop(self, user_id: int, repository_id: int) -> None:
+    def stop(self, user_id: int, repository_id: int, address: str) -> None:
         """End the user's link to a repository, if there is one. Raises NotFound."""
-        if not self._database.run(share_store.remove_key, user_id, repository_id):
+        if self._database.run(share_store.remove_key, user_id, repository_id):
+            self._log_event("share.ended", address, user=user_id, repository=repository_id)
+        elif not self._database.run(store.is_followed, user_id, repository_id):
             raise _unknown_repository()
 
     def key_of(self, user_id: int, repository_id: int) -> str | None:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from flask import Blueprint, Response
 from pydantic import BaseModel, Field
 
-from app.auth.guards import log_action, login_required, require_user
+from app.auth.guards import client, login_required, require_user
 from app.core.extensions import extension
 from app.core.timestamps import iso
 from app.http.addresses import public_address
@@ -232,8 +232,7 @@ def tag(repository_id: int, body: TagsBody) -> Response:
 @login_required
 def share(repository_id: int) -> Response:
     """The link shows the report; with `.json` the report as JSON, and with `/badge.svg` a badge."""
-    key = sharing().share(require_user().id, repository_id)
-    log_action("share.created", repository=repository_id)
+    key = sharing().share(require_user().id, repository_id, client().address)
     return json_response(ShareView(url=public_address("shared.report", key=key)))
 
 
@@ -241,8 +240,7 @@ def share(repository_id: int) -> Response:
 @operation("End the link under which you share a report", returns={204: None}, errors=(401, 404))
 @login_required
 def stop_sharing(repository_id: int) -> Response:
-    sharing().stop(require_user().id, repository_id)
-    log_action("share.ended", repository=repository_id)
+    sharing().stop(require_user().id, repository_id, client().address)
     return no_content()
 
 

@@ -9,7 +9,7 @@ from werkzeug import Response
 
 from app.analytics import tracking
 from app.analytics.catalogue import REPORT_VIEWED
-from app.auth.guards import current_user, log_action, require_user
+from app.auth.guards import client, current_user, require_user
 from app.core.errors import NotFound, Problem
 from app.core.extensions import extension
 from app.http.addresses import public_address
@@ -91,16 +91,14 @@ def subscribe_to_repository(repository_id: int) -> Response:
 @blueprint.post(f"{repository_route}/share")
 @sign_in_required
 def share(repository_id: int) -> Response:
-    sharing().share(require_user().id, repository_id)
-    log_action("share.created", repository=repository_id)
+    sharing().share(require_user().id, repository_id, client().address)
     return _redirect_to(repository_id, anchor="sharing")
 
 
 @blueprint.post(f"{repository_route}/share/stop")
 @sign_in_required
 def stop_sharing(repository_id: int) -> Response:
-    sharing().stop(require_user().id, repository_id)
-    log_action("share.ended", repository=repository_id)
+    sharing().stop(require_user().id, repository_id, client().address)
     return _redirect_to(repository_id, done="unshared")
 
 

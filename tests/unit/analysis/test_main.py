@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import psutil
@@ -48,10 +51,10 @@ def server(tmp_path: Path) -> Iterator[GitServer]:
 class Child:
     """An analysis process with its own folder for temporary files."""
 
-    def __init__(self, tmp_path: Path, authority: Path | None = None) -> None:
+    def __init__(self, tmp_path: Path, authority: Path | None = None, **changes: str) -> None:
         self.temporary = tmp_path / "temporary"
         self.temporary.mkdir(exist_ok=True)
-        variables = base_environment() | {"TMPDIR": str(self.temporary)}
+        variables = base_environment() | {"TMPDIR": str(self.temporary)} | changes
         if authority:
             variables["SSL_CERT_FILE"] = str(authority)
         pipe = subprocess.PIPE
@@ -116,6 +119,21 @@ def test_progress_is_followed_by_the_report(start: Callable[[], Child], server: 
     assert (percents[0], percents == sorted(percents), percents[-1] <= 99) == (0, True, True)
     assert any(0 < percent <= 60 for percent in percents)
     assert child.remaining_folders() == []
+
+
+def test_progress_appears_before_git_runs(tmp_path: Path) -> None:
+    create_repository(tmp_path / "it", commits=1)
+    gate, git = tmp_path / "open", tmp_path / "bin" / "git"
+    git.parent.mkdir()
+    git.write_text(f'#!/bin/sh\nuntil [ -e {gate} ]; do sleep 0.05; done\nexec {which("git")} "$@"\n')
+    git.chmod(0o755)
+    with closing(Child(tmp_path, PATH=f"{git.parent}:{os.environ['PATH']}")) as child:
+        child.send(request_for(tmp_path / "it", roots=[str(tmp_path)]))
+        assert child.popen.stdout
+        assert select.select([child.popen.stdout], [], [], 10)[0]
+        assert json.loads(child.popen.stdout.readline()) == {"progress": 0, "step": "Opening"}
+        gate.touch()
+        assert child.lines()[-1]["report"]["commits"] == 1
 
 
 @pytest.mark.parametrize(

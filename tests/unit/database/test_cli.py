@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
+
+from app.database.engine import Database
 
 EMAIL = "ada@example.org"
 NOT_UTF8 = b"bad\xff".decode(errors="surrogateescape")  # as Python decodes the command line
@@ -40,6 +43,15 @@ def test_account_that_is_deleted_while_it_is_notified_gives_one_line(app: Flask,
     result = app.test_cli_runner().invoke(args=["notify", EMAIL, "message"])
     expected = f"Error: there is no account with the e-mail address {EMAIL}; check the spelling\n"
     assert (result.exit_code, result.output) == (1, expected)
+
+
+@pytest.mark.parametrize("command", [["notify", EMAIL, "message"], ["users", "promote", EMAIL], ["users", "reset-link", EMAIL]])
+def test_older_schema_gives_one_line(app: Flask, command: list[str]) -> None:
+    database: Database = app.extensions["database"]
+    database.run(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '0001'")))
+    result = app.test_cli_runner().invoke(args=command)
+    assert (result.exit_code, result.output.count("\n")) == (1, 1)
+    assert "the schema is older than the code; run: flask --app wsgi schema upgrade" in result.output
 
 
 def test_text_beyond_ascii_is_accepted(app: Flask) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
@@ -99,6 +100,18 @@ def test_link_ends_with_its_follower(end: str, app: Flask, ada: FlaskClient, rep
     else:
         assert bob.delete("/api/auth/account", json={"password": PASSWORD}).status_code == 204
     assert [app.test_client().get(path).status_code for path in paths] == [200, 404]
+
+
+def test_audit_log_has_the_begin_and_the_end_of_a_link_once(
+    ada: FlaskClient, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "audit")
+    for _ in range(2):
+        share(ada, repository)
+    for _ in range(2):
+        ada.delete(f"/api/repositories/{repository.id}/share")
+    lines = [record.getMessage() for record in caplog.records if record.name == "audit"]
+    assert [line.partition(" ")[0] for line in lines] == ["share.created", "share.ended"]
 
 
 def test_only_followers_share(app: Flask, repository: Repository, sign_in: SignIn) -> None:
