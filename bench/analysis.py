@@ -6,7 +6,6 @@
 import json
 import resource
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,12 @@ from tempfile import TemporaryDirectory
 import click
 
 from bench import machine
+from bench.analysis_process import analysis_process
 from harness.repositories import DAY, ENVIRONMENT, NOW, build, git, many
-from harness.servers import ROOT, base_environment
 
 ROUNDS = 5
 COMMITS, YEARS = 80_000, 5  # of the generated repository
 MAX_RATIO, START_SECONDS = 1.5, 1.5
-MAX_BYTES = 2 * 1024**3
 _TRUSTED = ("-c", "safe.directory=*")
 
 
@@ -104,30 +102,18 @@ def _run_commands(repository: Path) -> dict[str, float]:
 
 def _analyse(repository: Path) -> dict[str, float]:
     """Analyse the repository, and time each step. The first one is the start of the process."""
-    request = {
-        "url": str(repository),
-        "as_of": NOW.isoformat(),
-        "roots": [str(repository.parent)],
-        "allowed_networks": [],
-        "max_bytes": MAX_BYTES,
-    }
     seconds: dict[str, float] = {}
     step, since = "Starting", time.monotonic()
     outcome = {}
-    command, pipe = [sys.executable, "-m", "app.analysis"], subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=base_environment(), stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdin
-        assert process.stdout
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()  # stdin stays open, because closing it cancels the analysis
-        for line in process.stdout:
+    with analysis_process(repository, NOW) as (_, output):
+        for line in output:
             outcome = json.loads(line)
             now = time.monotonic()
             seconds[step] = seconds.get(step, 0) + now - since
             step, since = outcome.get("step", step), now
     if "report" not in outcome:
         raise RuntimeError(f"{repository} was not analysed: {outcome}")
-    return dict(seconds)
+    return seconds
 
 
 @click.command()

@@ -2,21 +2,18 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import machine
+from bench.analysis_process import analysis_process
 from bench.growth.series import PROPORTIONAL, Line, Panel, Series
 from harness.repositories import DAY, NOW, build, many
-from harness.servers import ROOT, base_environment
 
 SIZES = (1_000, 10_000, 30_000, 100_000)
 ROUNDS = 2
 YEARS = 5  # length of each history, so that its last year grows with the whole
 COMMITS_PER_AUTHOR, COMMITS_PER_PATH = 100, 20
-MAX_BYTES = 2 * 1024**3
 
 
 def measure() -> Series:
@@ -47,20 +44,8 @@ def _repository(folder: Path, commits: int) -> Path:
 
 def _analyse(repository: Path) -> tuple[float, float]:
     """Return seconds of CPU time, and the peak memory of the largest process in MB."""
-    request = {
-        "url": str(repository),
-        "as_of": NOW.isoformat(),
-        "roots": [str(repository.parent)],
-        "allowed_networks": [],
-        "max_bytes": MAX_BYTES,
-    }
-    command, pipe = [sys.executable, "-m", "app.analysis"], subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=base_environment(), stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdin
-        assert process.stdout
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()  # stdin stays open, because closing it cancels the analysis
-        outcome = json.loads(list(process.stdout)[-1])
+    with analysis_process(repository, NOW) as (process, output):
+        outcome = json.loads(list(output)[-1])
         _, process.returncode, used = os.wait4(process.pid, 0)
     if "report" not in outcome:
         raise RuntimeError(f"{repository.name} commits were not analysed: {outcome}")
