@@ -3,6 +3,7 @@
 Reports that earlier versions stored lack the newer fields. Their pages show what they have.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -114,6 +115,11 @@ class Trend:
     @property
     def change(self) -> int | None:
         return None if self.latest is None or self.earlier is None else self.latest - self.earlier
+
+
+def as_json(name: str, url: str | None, report: Report) -> str:
+    """Return the document that is downloaded, and under the link of a shared report: `{repository: {name, url}, report}`."""
+    return json.dumps({"repository": {"name": name, "url": url}, "report": report}, indent=2)
 
 
 def context(report: Report, history: Sequence[PastAnalysis]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from flask import Response as FlaskResponse
-from flask import current_app, json, redirect, request, url_for
+from flask import current_app, redirect, request, url_for
 from werkzeug import Response
 
 from app.analytics import tracking
@@ -130,10 +130,9 @@ def export(repository_id: int) -> Response:
     entry = repositories().get(require_user().id, repository_id)
     if entry.report is None:
         raise NotFound("There is no report about this repository yet.")
-    document = {"repository": {"name": entry.name, "url": entry.url}, "report": entry.report}
     name = re.sub(r"[^\w.-]+", "-", entry.name, flags=re.ASCII).strip("-.") or "repository"
     headers = {"Content-Disposition": f'attachment; filename="reporadar-{name}.json"'}
-    return FlaskResponse(json.dumps(document, indent=2), headers=headers, content_type="application/json")
+    return FlaskResponse(reports.as_json(entry.name, entry.url, entry.report), headers=headers, content_type="application/json")
 
 
 @blueprint.get("/compare")

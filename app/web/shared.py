@@ -1,7 +1,5 @@
 """Shared reports: a page, JSON and a badge for everyone who has the link. They neither read nor start a session."""
 
-import json
-
 from flask import Blueprint, render_template, request
 from flask import Response as FlaskResponse
 from werkzeug import Response
@@ -42,8 +40,8 @@ def as_json(key: str) -> Response:
     shared = sharing().report(key)
     if shared.report is None:
         raise NotFound("There is no report about this repository yet.")
-    document = {"repository": {"name": shared.name, "url": shared.url or None}, "report": shared.report}
-    return _conditional(FlaskResponse(json.dumps(document, indent=2), content_type="application/json"))
+    document = reports.as_json(shared.name, shared.url or None, shared.report)
+    return _conditional(FlaskResponse(document, content_type="application/json"))
 
 
 @blueprint.get(f"{route}/badge.svg")
