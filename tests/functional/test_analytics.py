@@ -19,7 +19,7 @@ from harness import web
 from harness.event_senders import STREAM, Sender, await_all_stored, batch_of, running, session_of, stored
 from harness.fleet import NO_RATE_LIMITS, Fleet
 from harness.processes import wait_until
-from harness.scale import count
+from harness.scale import count, full_only
 from harness.servers import Instance, Worker, embedded_environment, migrate
 from harness.users import PASSWORD, User
 
@@ -154,6 +154,7 @@ def test_killed_stores_lose_no_accepted_event(fleet: EventFleet) -> None:
     assert len(accepted) > count(150, 500)
 
 
+@full_only
 def test_events_acknowledged_before_storage_are_lost(start: StartFleet) -> None:
     """The negative control of the tests above."""
     fleet = start(worker="tests.faults.acknowledged_early")
@@ -437,6 +438,7 @@ def test_read_only_database_serves_reads_and_loses_no_event(fleet: EventFleet) -
         assert client.xlen("analytics:poison") == dead_letters
 
 
+@full_only
 def test_events_dead_lettered_by_an_outage_are_lost(start: StartFleet) -> None:
     """The negative control of the test above."""
     fleet = start(worker="tests.faults.outages_dead_lettered")

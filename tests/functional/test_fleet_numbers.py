@@ -15,7 +15,7 @@ import pytest
 from app.operations.rehearsal.plan import Plan
 from harness.fleet import SupervisedFleet
 from harness.numbers import REQUESTS, RESTARTS
-from harness.scale import ENVIRONMENT, count
+from harness.scale import ENVIRONMENT, count, full_only
 from harness.servers import ROOT, PostgresServer, base_environment
 
 SETTINGS = {"TRUSTED_PROXIES": "1", "SHUTDOWN_DELAY": "1"}
@@ -58,6 +58,7 @@ def test_rolling_restarts_under_load_fail_no_request(fleet: SupervisedFleet) -> 
     assert (found["lost"], found["doubled"], found["disordered"]) == (0, 0, 0)
 
 
+@full_only
 def test_requests_that_are_cut_off_count_as_failed(postgres_server: PostgresServer, tmp_path: Path) -> None:
     """The negative control of the test above."""
     with SupervisedFleet(

@@ -16,7 +16,7 @@ import pytest
 
 from harness.event_senders import Sender, await_all_stored, batch_of, running, stored
 from harness.fleet import NO_RATE_LIMITS, start_together
-from harness.scale import FULL
+from harness.scale import full_only
 from harness.servers import ROOT, Instance, PostgresServer, RedisServer, Worker, flask, fleet_environment, release
 from harness.sockets import NO_FAULTS, Balancer, Listener, delivery_faults
 from harness.users import User
@@ -30,7 +30,7 @@ ANALYSES_PER_STEP = 4
 SESSION_COOKIES = ("session", "reporadar_session")
 PAGES = ("/", "/notifications", "/settings", "/privacy")
 
-pytestmark = [pytest.mark.serial, pytest.mark.skipif(not FULL, reason="takes minutes: make test-full runs it")]
+pytestmark = [pytest.mark.serial, full_only]
 
 
 @pytest.fixture

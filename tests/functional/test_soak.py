@@ -17,7 +17,7 @@ import pytest
 
 from harness import web
 from harness.fleet import Fleet
-from harness.scale import FULL
+from harness.scale import full_only
 from harness.servers import Instance, PostgresServer
 from harness.sockets import CLOSE, HANDSHAKE, PING, WebSocket, memory
 from harness.users import User
@@ -177,7 +177,7 @@ def settled(instance: Instance) -> dict[str, Any]:
 
 
 @pytest.mark.serial
-@pytest.mark.skipif(not FULL, reason="takes more than ten minutes")
+@full_only
 def test_random_clients_leave_nothing_behind(instance: Instance) -> None:
     users = [User(instance).register() for _ in range(USERS)]
     run_clients(instance, users, WARM_UP_SECONDS)

@@ -20,7 +20,7 @@ from app.analysis.linguist import data, generated, paths
 from app.analysis.linguist.classification import languages_of
 from app.analysis.linguist.detection import CONSIDERED_BYTES
 from harness.repositories import Commit, ago, build
-from harness.scale import FULL
+from harness.scale import full_only
 from tests.unit.analysis.linguist.test_detection import EXAMPLES
 
 SCRIPT = Path(__file__).parent / "describe_files.rb"
@@ -108,7 +108,7 @@ def test_examples_of_all_rules(lib: Path, tmp_path: Path) -> None:
     assert {path: said for path, said in found.items() if said[0]["language"] != said[1]["language"]} == {}
 
 
-@pytest.mark.skipif(not FULL, reason="takes minutes")
+@full_only
 @pytest.mark.parametrize("repository", REPOSITORIES)
 def test_repositories(repository: str, lib: Path) -> None:
     if not repository:
