@@ -36,6 +36,7 @@ class Fleet:
         self,
         postgres: PostgresServer | None = None,
         *,
+        redis_url: str | None = None,
         size: int = 2,
         workers: int = 0,
         balanced: bool = False,
@@ -48,10 +49,12 @@ class Fleet:
         """Describe a fleet that `with` starts.
 
         `postgres`: a server that the test does not stop; by default the fleet starts one of its own.
+        `redis_url`: of empty servers, such as a cluster; by default the fleet starts one server of its own, `redis`.
         `applications`: further instances by name, with another entry point each. `worker`: the module of the workers.
         `balanced`: behind the shipped nginx configuration.
         """
         self._shared_postgres = postgres
+        self._redis_url = redis_url
         self._applications = {f"instance-{number}": application for number in range(1, size + 1)} | dict(applications or {})
         self._workers = workers
         self._worker = worker
@@ -71,9 +74,10 @@ class Fleet:
 
     def _start(self) -> None:
         enter = self._stack.enter_context
-        self.redis = enter(RedisServer())
+        if self._redis_url is None:
+            self.redis = enter(RedisServer())
         self.postgres = self._shared_postgres or enter(PostgresServer())
-        self.environment = fleet_environment(self.redis.url, self.postgres.create_database(), **self._settings)
+        self.environment = fleet_environment(self._redis_url or self.redis.url, self.postgres.create_database(), **self._settings)
         instances = [
             Instance({**self.environment, "INSTANCE_ID": name}, application=application)
             for name, application in self._applications.items()

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 from xdist.scheduler import LoadScopeScheduling
 
+from harness.redis_cluster import RedisCluster
 from harness.servers import ROOT, PostgresServer, RedisServer
 
 
@@ -55,13 +56,21 @@ def group_of(nodeid: str) -> str:
 
 @cache
 def _has_module_fixture(path: str) -> bool:
-    return 'scope="module"' in (ROOT / path).read_text()
+    text = (ROOT / path).read_text()
+    return 'scope="module"' in text or "redis_cluster" in text
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """A Redis Cluster that only this file uses. A test that kills or freezes a server leaves the cluster whole."""
+    with RedisCluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
