@@ -3,7 +3,7 @@
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -12,7 +12,7 @@ import socketio
 
 from app.core import metrics
 from app.core.errors import Unavailable
-from app.core.messages import user_room
+from app.core.messages import Message, user_room
 from app.core.tasks import InstanceTask
 from app.realtime import packets, transport
 from app.realtime.token_bucket import TokenBucket
@@ -30,9 +30,14 @@ IDENTITY = "reporadar.identity"  # key in a handshake's environ: an Identity, or
 RATE = "reporadar.rate"  # key in a handshake's environ: the TokenBucket of the client's events and Socket.IO connects
 OPENED_BY = "reporadar.opened_by"  # key in a handshake's environ: the store keys of its session cookies
 SESSION_END_GRACE_SECONDS = 2.0  # for the client to disconnect by itself after `session_ended`
-PLANNED_SHARE = 0.85  # of the time for a drain; clients that remain then are disconnected at once
+PLANNED_SHARE = 0.85  # of the time for a drain; clients that remain then receive `draining` at once
+WAITING_SHARE = 0.95  # of the time for a drain; clients that remain then are disconnected
 MIN_PAUSE_SHARE = 0.75  # of the planned pause between two clients: the rate never exceeds 4/3 of DRAIN_RATE
 RECONNECT_SPREAD_MS = 3000
+HANDOVER_SECONDS = 5.0  # for a client that hands over to open its next socket and to close this one
+POLL_SECONDS = 0.05
+STOP, REBALANCE = "stop", "rebalance"  # the reasons of `draining`
+SOCKET_DRAINED = "socket_drained"  # the kind of the messages that report a `draining` to the instances with sockets of its user
 
 Key = TypeVar("Key")
 
@@ -54,6 +59,9 @@ class Rooms(Protocol):
 
     def leave(self, room: str) -> None:
         """Count one member less."""
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Send messages to the instances that host members of their rooms. Neither raises nor waits."""
 
 
 class Delivery(Protocol):
@@ -78,6 +86,7 @@ class Connection:
     rooms: set[str] = field(default_factory=set)
     rate: TokenBucket = field(default_factory=lambda: TokenBucket(CLIENT_EVENTS_PER_SECOND, CLIENT_EVENTS_BURST))
     head_sent_at: float = field(default_factory=time.monotonic)
+    hands_over: bool = False  # whether the client opens its next socket before it closes this one
     delivery: Delivery = field(init=False)
 
 
@@ -109,6 +118,7 @@ class Connections:
         self._task = InstanceTask("maintenance of sockets", MAINTENANCE_SECONDS)
         self._by_user: ConnectionIndex[int] = ConnectionIndex()
         self._by_session: ConnectionIndex[str] = ConnectionIndex()
+        self._draining: set[Connection] = set()  # clients that received `draining`, hand over, and have not left yet
 
     def __len__(self) -> int:
         return len(self._by_sid)
@@ -139,6 +149,7 @@ class Connections:
         if connection is None:
             return
         connection.delivery.close()
+        self._draining.discard(connection)
         self._by_user.discard(connection.identity.user_id, connection)
         self._by_session.discard(connection.identity.session_key, connection)
         for room in connection.rooms:
@@ -236,30 +247,44 @@ class Connections:
     # Draining
 
     def disconnect_clients(self, seconds: float, is_draining: Callable[[], bool]) -> int:
-        """Disconnect all clients at DRAIN_RATE, or faster if `seconds` is too short for that, and return their number.
+        """Send `draining` to all clients at DRAIN_RATE, or faster if `seconds` is too short for that, and return their number.
 
-        An instance that returns to service meanwhile keeps the remaining clients.
+        A client that hands over then has HANDOVER_SECONDS to leave by itself, or half of `seconds` if that is less. All others
+        are disconnected at once. An instance that returns to service meanwhile keeps the remaining clients.
         """
-        disconnected: set[Connection] = set()
+        drained: set[Connection] = set()
         started = due = time.monotonic()
-        planned = seconds * PLANNED_SHARE
-        while is_draining() and (waiting := [connection for connection in self if connection not in disconnected]):
+        grace = min(HANDOVER_SECONDS, seconds / 2)
+        while is_draining() and (waiting := [one for one in self if one not in drained and one not in self._draining]):
+            waiting.sort(key=lambda connection: not connection.hands_over)  # their time passes during the turns of the others
+            planned = (seconds - grace * waiting[0].hands_over) * PLANNED_SHARE
             pause = min(1 / self._drain_rate, planned / len(waiting))
             for connection in waiting:
                 if not is_draining():
-                    return len(disconnected)
-                disconnected.add(connection)
-                self._reconnect_elsewhere(connection)
+                    return len(drained)
+                drained.add(connection)
+                self._drain(connection, STOP, grace)
                 # A shorter pause compensates for the time that the work above took, without a burst of disconnections.
                 due += pause
                 if time.monotonic() - started < planned:
                     gevent.sleep(max(due - time.monotonic(), pause * MIN_PAUSE_SHARE))
+        while is_draining() and self._draining and time.monotonic() - started < seconds * WAITING_SHARE:
+            gevent.sleep(POLL_SECONDS)
         if is_draining():
-            for engine_sid in list(self._server.eio.sockets):  # whose Socket.IO connect is not complete
+            for engine_sid in list(self._server.eio.sockets):  # the rest, and those whose Socket.IO connect is not complete
                 transport.abort(self._server.eio, engine_sid)
-        return len(disconnected)
+        return len(drained)
 
-    def _reconnect_elsewhere(self, connection: Connection) -> None:
-        delay = random.randrange(RECONNECT_SPREAD_MS)  # noqa: S311 - predicting it gains nothing
-        self.emit(connection, "draining", {"reconnect_in_ms": delay})
-        transport.abort(self._server.eio, connection.engine_sid)
+    def _drain(self, connection: Connection, reason: str, grace: float) -> None:
+        """Send `draining` to a client, and disconnect it after `grace` seconds, or now if it does not hand over."""
+        if connection.sid not in self._by_sid:
+            return
+        user_id = connection.identity.user_id
+        self._rooms.publish([Message(user_room(user_id), SOCKET_DRAINED, {"user_id": user_id})])
+        delay = 0 if connection.hands_over else random.randrange(RECONNECT_SPREAD_MS)  # noqa: S311 - predicting it gains nothing
+        self.emit(connection, "draining", {"reconnect_in_ms": delay, "reason": reason})
+        if connection.hands_over:
+            self._draining.add(connection)
+            gevent.spawn_later(grace, transport.abort, self._server.eio, connection.engine_sid)
+        else:
+            transport.abort(self._server.eio, connection.engine_sid)

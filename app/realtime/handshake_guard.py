@@ -93,9 +93,11 @@ class HandshakeGuard:
         allowed_origins: Iterable[str],
         max_sockets: int,
         max_sockets_per_user: int,
+        count_drained: Callable[[int], int],
         headers: Iterable[tuple[str, str]],
     ) -> None:
-        """`headers` are added to every response of Socket.IO."""
+        """`headers` are added to every response of Socket.IO. `count_drained` returns how many sockets of a user, given by ID,
+        have received `draining` lately."""
         self._wsgi_app = wsgi_app
         self._socketio_app = socketio_app
         self._handshakes = server.environ = HandshakeTable()
@@ -109,6 +111,7 @@ class HandshakeGuard:
         self._allowed_origins = frozenset(allowed_origins)
         self._max_sockets = max_sockets
         self._max_sockets_per_user = max_sockets_per_user
+        self._count_drained = count_drained
         self._headers = list(headers)
         self._polling: set[str] = set()  # connections with a poll in progress
 
@@ -195,7 +198,11 @@ class HandshakeGuard:
         return bool(socket and socket.websocket)
 
     def _limit(self, identity: Identity | None) -> int:
-        return self._max_sockets_per_user if identity else max(1, self._max_sockets // ANONYMOUS_SHARE)
+        """Return the limit of the user's places. Replacements of drained sockets do not count, but no more than the limit again:
+        otherwise every rolling restart would raise it further for a user who keeps opening sockets."""
+        if not identity:
+            return max(1, self._max_sockets // ANONYMOUS_SHARE)
+        return self._max_sockets_per_user + min(self._max_sockets_per_user, self._count_drained(identity.user_id))
 
     def _with_headers(self, environ: WSGIEnvironment, start_response: StartResponse) -> StartResponse:
         headers = [*self._headers]

@@ -25,12 +25,14 @@ from app.realtime.connections import (
     CLIENT_EVENTS_PER_SECOND,
     IDENTITY,
     RATE,
+    SOCKET_DRAINED,
     Connection,
     Connections,
     Delivery,
     Identity,
     ValidIdentities,
 )
+from app.realtime.drained_sockets import DrainedSockets
 from app.realtime.handshake_guard import HandshakeGuard
 from app.realtime.message_queue import MessageQueue
 from app.realtime.packets import ClientPacket
@@ -80,6 +82,8 @@ def init_app(
     transport.apply_limits(socketio.server.eio, me.instance_id)
     connections = Connections(socketio.server, config.drain_rate, queue)
     app.extensions["connections"] = socketio.server.connections = connections
+    drained = DrainedSockets()
+    queue.on(SOCKET_DRAINED, lambda data: drained.add(data["user_id"]))
     app.wsgi_app = HandshakeGuard(  # type: ignore[method-assign]
         wsgi_app,
         app.wsgi_app,
@@ -90,6 +94,7 @@ def init_app(
         allowed_origins=config.allowed_origins,
         max_sockets=config.max_sockets,
         max_sockets_per_user=config.max_sockets_per_user,
+        count_drained=drained.count,
         headers=[("Cache-Control", "no-store")],
     )
     valid_identities = functools.partial(_valid_identities, app)
@@ -167,6 +172,7 @@ def _handle_connections(
         room = user_room(identity.user_id)
         connection = connections.create(sid, identity)
         connection.rate = rate
+        connection.hands_over = isinstance(auth, dict) and auth.get("hands_over") is True
         delivery = notifications.create_delivery(
             identity.user_id,
             _parse_after(auth),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from engineio.packet import Packet
 
+from app.core.messages import Message
 from app.realtime.connections import Connection, Connections, Identity
 
 ADA, ADA_OTHER_SESSION, BOB = Identity(1, 1, "a"), Identity(1, 1, "b"), Identity(2, 1, "c")
@@ -62,13 +64,20 @@ class FakeEngineSocket:
 
 
 class HostedRooms(list[str]):
-    """The rooms that have been joined, once per member."""
+    """The rooms that have been joined, once per member, and the messages that were published."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.published: list[Message] = []
 
     def join(self, room: str) -> None:
         self.append(room)
 
     def leave(self, room: str) -> None:
         self.remove(room)
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        self.published += messages
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import gevent
 import pytest
 
 from app.core.errors import Unavailable
@@ -84,6 +85,33 @@ def test_drain_announces_itself_before_it_disconnects(connections: Connections, 
     assert [(sid, event) for sid, event, _ in server.sent] == [("1", "draining"), ("2", "draining"), ("3", "draining")]
     assert all(0 <= data["reconnect_in_ms"] < module.RECONNECT_SPREAD_MS for _, _, data in server.sent)
     assert all(engine.is_aborted for engine in server.eio.sockets.values())
+
+
+def test_client_that_hands_over_is_asked_first_and_disconnected_last(
+    connections: Connections, server: FakeServer, hosted_rooms: HostedRooms
+) -> None:
+    connections["3"].hands_over = True
+    states: list[list[bool]] = []
+
+    def is_draining() -> bool:
+        states.append([engine.is_aborted for engine in server.eio.sockets.values()])
+        return True
+
+    assert connections.disconnect_clients(0.4, is_draining) == 3
+    assert [sid for sid, _, _ in server.sent] == ["3", "1", "2"]
+    assert server.sent[0][2] == {"reconnect_in_ms": 0, "reason": "stop"}
+    assert [True, True, False] in states
+    assert all(engine.is_aborted for engine in server.eio.sockets.values())
+    assert [message.data["user_id"] for message in hosted_rooms.published] == [2, 1, 1]
+
+
+def test_drain_ends_when_the_clients_that_hand_over_have_left(connections: Connections, server: FakeServer) -> None:
+    for connection in connections:
+        connection.hands_over = True
+        gevent.spawn_later(0.05, connections.remove, connection.sid)
+    began = time.monotonic()
+    assert connections.disconnect_clients(60, lambda: True) == 3
+    assert time.monotonic() - began < module.HANDOVER_SECONDS
 
 
 def test_remaining_clients_stay_when_the_drain_is_cancelled(connections: Connections, server: FakeServer) -> None:

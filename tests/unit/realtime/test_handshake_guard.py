@@ -30,6 +30,7 @@ class GuardedServer:
         self.environ: dict[str, Any] = {}  # of the latest request that was passed on
         self.server = SimpleNamespace(environ={}, eio=SimpleNamespace(sockets={}))
         self.is_draining = False
+        self.drained = 0
         self.guard = HandshakeGuard(
             self._application,
             self._application,
@@ -40,6 +41,7 @@ class GuardedServer:
             allowed_origins=["https://allowed.example"],
             max_sockets=20,
             max_sockets_per_user=3,
+            count_drained=lambda _: self.drained,
             headers=[("X-Test", "value")],
         )
 
@@ -81,6 +83,16 @@ def test_sockets_per_user_and_anonymous_sockets_are_limited(guarded: GuardedServ
     assert [guarded.request()[0] for _ in range(4)] == ["200"] * 3 + ["503"]
     guarded.identity = None
     assert [guarded.request()[0] for _ in range(3)] == ["200"] * 2 + ["503"]
+
+
+@pytest.mark.parametrize(("drained", "accepted"), [(1, 4), (3, 6), (9, 6)])
+def test_replacements_of_drained_sockets_do_not_count_up_to_the_limit_again(
+    guarded: GuardedServer, drained: int, accepted: int
+) -> None:
+    guarded.drained = drained
+    assert [guarded.request()[0] for _ in range(accepted + 1)] == ["200"] * accepted + ["503"]
+    guarded.drained = 0
+    assert guarded.request()[0] == "503"
 
 
 def test_place_is_taken_until_the_websocket_of_the_connection_has_ended(guarded: GuardedServer) -> None:
