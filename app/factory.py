@@ -37,7 +37,7 @@ from app.fleet.vitals import Vitals
 from app.health import views as health_views
 from app.health.load import Load
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe, latencies
-from app.http import openapi, ranges, security
+from app.http import compression, openapi, ranges, security
 from app.http.api import MAX_BODY_BYTES, IdConverter
 from app.http.hosts import TrustedHosts
 from app.http.proxies import TrustedProxies
@@ -63,7 +63,7 @@ from app.repositories.sharing import Sharing
 from app.server.lifecycle import Lifecycle
 from app.sessions.interface import SessionInterface
 from app.sessions.key_usage import KeyUsage
-from app.web import pages, shared
+from app.web import pages, shared, static_files
 from app.web import views as web_views
 
 
@@ -171,7 +171,7 @@ def create_services(config: Config, parts: Infrastructure) -> Services:
 
 
 def create_flask(config: Config, parts: Infrastructure, services: Services) -> Flask:
-    app = Flask(__package__, static_folder="web/static", template_folder="web/templates")
+    app = Flask(__package__, static_folder=None, template_folder="web/templates")
     app.config.update(
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
         SESSION_COOKIE_NAME="__Host-session" if config.is_production else "reporadar_session",
@@ -207,6 +207,8 @@ def register_views(app: Flask, config: Config) -> None:
     guards.init_app(app)
     security.init_app(app, config)
     ranges.init_app(app)
+    compression.init_app(app)
+    static_files.init_app(app)
     app.register_blueprint(health_views.blueprint)
     app.register_blueprint(openapi.blueprint)
     app.register_blueprint(analytics_views.blueprint)

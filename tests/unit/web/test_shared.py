@@ -128,7 +128,7 @@ def test_shared_pages_use_no_session(ada: FlaskClient, repository: Repository) -
         response = ada.get(path + form)
         assert "Set-Cookie" not in response.headers
         assert "Cookie" not in response.headers.get("Vary", "")
-    assert ada.get("/").headers["Vary"] == "Cookie"
+    assert "Cookie" in ada.get("/").headers["Vary"]
 
 
 @pytest.mark.parametrize(
