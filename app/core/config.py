@@ -69,7 +69,20 @@ class Config:
         shown_default="`production` in fleet mode, else `development`",
     )
     redis_url: str | None = _setting(
-        parsers.redis_url, None, "one `redis://`, `rediss://` or `unix://` URL; required in fleet mode", secret=True
+        parsers.redis_url,
+        None,
+        "one server: a `redis://`, `rediss://` or `unix://` URL; Redis Cluster: "
+        "`redis+cluster://[user:password@]host:port[,host:port...]`; Sentinel: "
+        "`redis+sentinel://[user:password@]host:port[,host:port...]/service[/db]`; the latter two with TLS as `rediss+...`; "
+        "required in fleet mode",
+        secret=True,
+    )
+    redis_sentinel_password: str | None = _setting(
+        parsers.password,
+        None,
+        "password of the sentinels, where it differs from the one in `REDIS_URL`",
+        shown_default="the password in `REDIS_URL`",
+        secret=True,
     )
     redis_ca_file: str | None = _setting(
         parsers.readable_file, None, "CA certificate file for a `rediss://` server", shown_default="system store"
@@ -356,6 +369,12 @@ def _combination_faults(values: Values, names_with_faults: set[str]) -> list[str
             faults.append("REDIS_URL: is set while USE_REDIS_SESSIONS is not true")
         if (values["web_concurrency"] or 1) > 1:
             faults.append("WEB_CONCURRENCY: must be 1 unless USE_REDIS_SESSIONS is true")
+    if (
+        values["redis_sentinel_password"]
+        and "+sentinel://" not in (values["redis_url"] or "")
+        and "REDIS_URL" not in names_with_faults
+    ):
+        faults.append("REDIS_SENTINEL_PASSWORD: is set while REDIS_URL does not name sentinels")
     if (values["web_concurrency"] or 1) > 1 and "polling" in (values["socket_transports"] or ()):
         faults.append("SOCKET_TRANSPORTS: must be websocket when WEB_CONCURRENCY is above 1: polling needs one worker per port")
     if values["smtp_url"] is not None and values["public_url"] is None and "PUBLIC_URL" not in names_with_faults:

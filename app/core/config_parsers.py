@@ -11,7 +11,7 @@ from email.headerregistry import Address
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 T = TypeVar("T")
 
@@ -92,19 +92,81 @@ def normalized_host(text: str) -> str:
         return text.lower().removesuffix(".") if re.fullmatch(r"[A-Za-z0-9._-]+", text) else ""
 
 
+@dataclass(frozen=True)
+class RedisServers:
+    """The parts of a URL that names several servers: nodes of a Redis Cluster, or sentinels that know a service."""
+
+    has_tls: bool
+    username: str | None
+    password: str | None
+    addresses: tuple[tuple[str, int], ...]  # host and port of each server that is asked first
+    service: str | None  # the name that the sentinels know; None for a cluster
+    database: int
+
+
+_REDIS_SERVERS = re.compile(r"redis(s?)\+(cluster|sentinel)://(?:(.*)@)?([^/?#]*)([^?#]*)(.*)", re.DOTALL)
+_SERVER = re.compile(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+
+
 def redis_url(text: str) -> str:
+    if _REDIS_SERVERS.fullmatch(text):
+        redis_servers(text)
+        return text
     parts = _split_url(text)
     if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("must begin with redis://, rediss:// or unix://")
+        raise ValueError("must begin with redis://, rediss://, unix://, redis+cluster://, redis+sentinel:// (or rediss+ for TLS)")
     if parts.scheme == "unix" and not parts.path.startswith("/"):
         raise ValueError("must contain the path of a socket, as in unix:///path")
     if parts.scheme != "unix" and not parts.hostname:
         raise ValueError("contains no host")
     if not re.fullmatch(r"(db=[0-9]+)?" if parts.scheme == "unix" else r"", parts.query):
-        raise ValueError("contains options; remove them (REDIS_CA_FILE and REDIS_TLS_VERIFY configure certificates)")
+        raise ValueError(_REDIS_OPTIONS)
     if parts.scheme != "unix" and not re.fullmatch(r"(/[0-9]*)?", parts.path):
         raise ValueError("contains a database that is not a number")
     _refuse_placeholder(parts.password, "contains a placeholder instead of a password")
+    return text
+
+
+_REDIS_OPTIONS = "contains options; remove them (REDIS_CA_FILE and REDIS_TLS_VERIFY configure certificates)"
+
+
+def redis_servers(text: str) -> RedisServers:
+    """Parse `redis[s]+cluster://[user:password@]host:port[,host:port]` or `redis[s]+sentinel://...[,host:port]/service[/db]`."""
+    match = _REDIS_SERVERS.fullmatch(text)
+    if not match:
+        raise ValueError("is not the URL of a Redis Cluster or of sentinels")
+    tls, kind, login, servers, path, options = match.groups()
+    if options:
+        raise ValueError(_REDIS_OPTIONS)
+    username, separator, password = (login or "").partition(":")
+    if (login is not None and not separator) or (username and not password):
+        raise ValueError("contains a user without a password")
+    _refuse_placeholder(unquote(password), "contains a placeholder instead of a password")
+    addresses = [_SERVER.fullmatch(server.strip()) for server in servers.split(",")]
+    found = tuple((address[1].strip("[]"), int(address[2])) for address in addresses if address)
+    if len(found) < len(addresses) or not all(0 < port < 65536 for _, port in found):
+        raise ValueError("must name each server as host:port, separated by commas")
+    service, database = _redis_service(path) if kind == "sentinel" else _no_redis_service(path)
+    return RedisServers(bool(tls), unquote(username) or None, unquote(password) or None, found, service, database)
+
+
+def _redis_service(path: str) -> tuple[str, int]:
+    _, service, database, *rest = *path.split("/"), "", "", ""
+    if not service:
+        raise ValueError("must end with the name of a service that the sentinels know, as in redis+sentinel://host:26379/service")
+    if any(rest) or not re.fullmatch(r"[0-9]{0,4}", database):
+        raise ValueError("contains a database that is not a number")
+    return unquote(service), int(database or 0)
+
+
+def _no_redis_service(path: str) -> tuple[None, int]:
+    if path not in ("", "/", "/0"):
+        raise ValueError("contains a database, which a Redis Cluster does not have")
+    return None, 0
+
+
+def password(text: str) -> str:
+    _refuse_placeholder(text, "is a placeholder instead of a password")
     return text
 
 

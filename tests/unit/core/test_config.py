@@ -15,6 +15,7 @@ from harness.servers import ROOT
 CONTRACT_NAMES = [
     "USE_REDIS_SESSIONS",
     "REDIS_URL",
+    "REDIS_SENTINEL_PASSWORD",
     "REDIS_CA_FILE",
     "REDIS_TLS_VERIFY",
     "SESSION_ENCRYPTION_KEY",
@@ -55,7 +56,7 @@ CONTRACT_NAMES = [
     "ANALYTICS_RETENTION_DAYS",
 ]
 REQUIRED_NAMES = ["REDIS_URL", "SESSION_ENCRYPTION_KEY", "SESSION_SECRET", "DATABASE_URL"]
-SECRET_NAMES = [*REQUIRED_NAMES, "SMTP_URL"]
+SECRET_NAMES = ["REDIS_URL", "REDIS_SENTINEL_PASSWORD", *REQUIRED_NAMES[1:], "SMTP_URL"]
 
 KEY = "9f" * 8 + "1c4e07d2ab5830f6" * 3
 SECRET = "k3vJ8sQ2xZ7mN4bT9wL6yH1rD5gF0pCa"
@@ -72,6 +73,7 @@ FAULTY = {
     "USE_REDIS_SESSIONS": MARK,
     "APP_ENV": MARK,
     "REDIS_URL": f"http://{MARK}@host",
+    "REDIS_SENTINEL_PASSWORD": f"your-{MARK}",
     "REDIS_CA_FILE": f"/nowhere/{MARK}",
     "REDIS_TLS_VERIFY": MARK,
     "SESSION_ENCRYPTION_KEY": MARK,
@@ -265,6 +267,15 @@ def test_redis_url_without_fleet_mode_is_rejected(embedded: dict[str, str]) -> N
         assert MARK not in found[0]
 
 
+def test_password_of_sentinels_requires_sentinels() -> None:
+    password = {"REDIS_SENTINEL_PASSWORD": MARK}
+    found = faults({**FLEET, **password})
+    assert names(found) == ["REDIS_SENTINEL_PASSWORD"]
+    assert MARK not in found[0]
+    loaded = load({**FLEET, **password, "REDIS_URL": "redis+sentinel://127.0.0.1:26379/main"})
+    assert loaded.redis_sentinel_password == MARK
+
+
 def test_mail_requires_the_address_of_the_site() -> None:
     assert names(faults({**FLEET, "SMTP_URL": "smtp://mail.example.org"})) == ["PUBLIC_URL"]
     loaded = load({**FLEET, "SMTP_URL": "smtp://mail.example.org", "PUBLIC_URL": "https://Radar.example.org/"})
@@ -322,6 +333,7 @@ def test_shutdown_delay_must_leave_time_to_stop() -> None:
         ("SESSION_ENCRYPTION_KEY", f"{KEY},{'f' * 64}"),
         ("REDIS_URL", "redis://:your-redis-password@127.0.0.1"),
         ("REDIS_URL", "redis://:changeme@127.0.0.1"),
+        ("REDIS_URL", "redis+cluster://:changeme@127.0.0.1:6379"),
     ],
 )
 def test_placeholders_are_rejected(name: str, value: str) -> None:
@@ -362,7 +374,13 @@ def test_invalid_list_of_keys_is_rejected(name: str, value: str) -> None:
 
 # Secrets in files.
 
-WITH_ALL_SECRETS = {**FLEET, "SMTP_URL": "smtps://radar:mailpass@mail.example.org", "PUBLIC_URL": "https://radar.example.org"}
+WITH_ALL_SECRETS = {
+    **FLEET,
+    "REDIS_URL": "redis+sentinel://:redispass@127.0.0.1:26379/main",
+    "REDIS_SENTINEL_PASSWORD": "sentinelpass",
+    "SMTP_URL": "smtps://radar:mailpass@mail.example.org",
+    "PUBLIC_URL": "https://radar.example.org",
+}
 
 
 @pytest.mark.parametrize("name", SECRET_NAMES)

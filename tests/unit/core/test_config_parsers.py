@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.core import config_parsers as parsers
-from app.core.config_parsers import RateLimit
+from app.core.config_parsers import RateLimit, RedisServers
 
 Parser = Callable[[str], Any]
 
@@ -37,6 +37,28 @@ MARK = "zq4711"
         (parsers.redis_url, "rediss://user:p4ss@host/1", "rediss://user:p4ss@host/1"),
         (parsers.redis_url, "unix:///run/redis.sock", "unix:///run/redis.sock"),
         (parsers.redis_url, "unix:///run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
+        (parsers.redis_url, "redis+cluster://host:7000,host:7001", "redis+cluster://host:7000,host:7001"),
+        (parsers.redis_url, "rediss+sentinel://a:p4ss@host:26379/main/1", "rediss+sentinel://a:p4ss@host:26379/main/1"),
+        (
+            parsers.redis_servers,
+            "redis+cluster://host:7000, [::1]:7001",
+            RedisServers(False, None, None, (("host", 7000), ("::1", 7001)), None, 0),
+        ),
+        (
+            parsers.redis_servers,
+            "rediss+cluster://user:p%404ss@host:7000/",
+            RedisServers(True, "user", "p@4ss", (("host", 7000),), None, 0),
+        ),
+        (
+            parsers.redis_servers,
+            "redis+sentinel://:p@4ss@host:26379/main/1",
+            RedisServers(False, None, "p@4ss", (("host", 26379),), "main", 1),
+        ),
+        (
+            parsers.redis_servers,
+            "rediss+sentinel://host:26379/main",
+            RedisServers(True, None, None, (("host", 26379),), "main", 0),
+        ),
         (parsers.database_url, "sqlite:////var/reporadar.db", "sqlite:////var/reporadar.db"),
         (parsers.database_url, "postgresql:///reporadar", "postgresql+psycopg2:///reporadar"),
         (parsers.origins, "", ()),
@@ -99,6 +121,16 @@ def test_accepted(parse: Parser, text: str, value: object) -> None:
         (parsers.redis_url, f"redis://{MARK}:70000"),
         (parsers.redis_url, f"redis://[{MARK}"),
         (parsers.redis_url, "unix://"),
+        (parsers.redis_url, "redis+cluster://"),
+        (parsers.redis_url, f"redis+cluster://{MARK}"),
+        (parsers.redis_url, f"redis+cluster://host:7000,{MARK}:70000"),
+        (parsers.redis_url, f"redis+cluster://host:7000/{MARK}"),
+        (parsers.redis_url, f"redis+cluster://host:7000?{MARK}=1"),
+        (parsers.redis_url, f"redis+cluster://{MARK}@host:7000"),
+        (parsers.redis_url, f"redis+{MARK}://host:7000"),
+        (parsers.redis_url, f"redis+sentinel://{MARK}:26379"),
+        (parsers.redis_url, f"redis+sentinel://host:26379/main/{MARK}"),
+        (parsers.redis_url, f"redis+sentinel://host:26379/main/1/{MARK}"),
         (parsers.database_url, MARK),
         (parsers.database_url, f"mysql://{MARK}/name"),
         (parsers.database_url, f"postgresql://{MARK}"),
