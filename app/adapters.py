@@ -119,7 +119,7 @@ def _fleet(
     vitals: Vitals,
 ) -> Adapters:
     signing = next(keyring for keyring in keyrings if keyring.name == "signing")
-    consistency = ConsistencyCheck(me, lifecycle, database, config.database_pool_size)
+    consistency = ConsistencyCheck(me, lifecycle, database, config.database_pool_size, config.database_connection_limit)
     membership = FleetMembership(Registry(clients.with_long_timeout), me, keyrings, lifecycle, consistency, vitals)
     queue = RedisMessageQueue(clients.with_long_timeout, signing)
     broker = redis_broker(clients.client)

@@ -114,7 +114,7 @@ def build(config: Config) -> Flask:
 def create_infrastructure(config: Config) -> Infrastructure:
     me = instance.current()
     lifecycle = Lifecycle()
-    database = Database(config.database_url, config.database_pool_size, me.instance_id)
+    database = Database(config.database_url, config.database_pool_size, me.instance_id, pooler=config.database_pooler)
     lifecycle.add("database", close=database.close)
     encryption = Keyring("encryption", config.session_encryption_key)
     signing = Keyring("signing", tuple(secret.encode() for secret in config.session_secret))

@@ -35,7 +35,7 @@ def main() -> None:
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: os.write(stop_writer, b"."))
 
-    database = Database(settings.database_url, settings.database_pool_size, me.instance_id)
+    database = Database(settings.database_url, settings.database_pool_size, me.instance_id, pooler=settings.database_pooler)
     pool = create_pool(settings, database, me.instance_id)
     pool.start()
     log.info("Worker waiting for jobs")

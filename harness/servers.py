@@ -160,7 +160,12 @@ class Server:
         return self._answers()
 
     def _create_folder(self) -> Path:
-        return Path(tempfile.mkdtemp(prefix="reporadar-"))
+        if self.user is None:
+            return Path(tempfile.mkdtemp(prefix="reporadar-"))
+        account = pwd.getpwnam(self.user)
+        folder = Path(tempfile.mkdtemp(prefix="reporadar-", dir=folder_open_to_all()))
+        os.chown(folder, account.pw_uid, account.pw_gid)
+        return folder
 
     def _working_directory(self) -> Path:
         return self.folder
@@ -344,6 +349,11 @@ class PostgresServer(Server):
         login = f"postgres:{self.password}" if self.password else "postgres"
         return f"postgresql://{login}@127.0.0.1:{self.port}/{database}"
 
+    def scram_secret(self, role: str) -> str:
+        """Return what PostgreSQL stores instead of the role's password."""
+        [(secret,)] = self._execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", role)
+        return str(secret)
+
     def backends(self, application_name: str) -> list[int]:
         """Return the process IDs of the connections with this application name."""
         rows = self._execute("SELECT pid FROM pg_stat_activity WHERE application_name = %s", application_name)
@@ -396,14 +406,6 @@ class PostgresServer(Server):
             self.start()
         self.resume()
         self.stop()
-
-    def _create_folder(self) -> Path:
-        if self.user is None:
-            return super()._create_folder()
-        account = pwd.getpwnam(self.user)
-        folder = Path(tempfile.mkdtemp(prefix="reporadar-", dir=folder_open_to_all()))
-        os.chown(folder, account.pw_uid, account.pw_gid)
-        return folder
 
     def _command(self) -> list[str]:
         options = {

@@ -110,6 +110,15 @@ class Config:
         secret=True,
     )
     database_pool_size: int = _setting(parsers.integer(1, 100), "5", "maximum number of database connections per instance")
+    database_pooler: str | None = _setting(
+        parsers.choice("transaction"), None, "`transaction`: `DATABASE_URL` leads to PgBouncer in transaction mode"
+    )
+    database_connection_limit: int | None = _setting(
+        parsers.integer(1, 1_000_000),
+        None,
+        "how many database connections all processes may open together, for warnings",
+        shown_default="asked of PostgreSQL, unless `DATABASE_POOLER` is set",
+    )
     instance_id: str | None = _setting(
         parsers.instance_id,
         None,
@@ -377,6 +386,8 @@ def _combination_faults(values: Values, names_with_faults: set[str]) -> list[str
         faults.append("REDIS_SENTINEL_PASSWORD: is set while REDIS_URL does not name sentinels")
     if (values["web_concurrency"] or 1) > 1 and "polling" in (values["socket_transports"] or ()):
         faults.append("SOCKET_TRANSPORTS: must be websocket when WEB_CONCURRENCY is above 1: polling needs one worker per port")
+    if values["database_pooler"] and (values["database_url"] or "").startswith("sqlite"):
+        faults.append("DATABASE_POOLER: requires PostgreSQL in DATABASE_URL")
     if values["smtp_url"] is not None and values["public_url"] is None and "PUBLIC_URL" not in names_with_faults:
         faults.append("PUBLIC_URL: is required when SMTP_URL is set, because mails contain links")
     delay, timeout = values["shutdown_delay"], values["shutdown_timeout"]

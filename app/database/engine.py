@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from psycopg2 import extensions
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
@@ -28,6 +29,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SQL_TIMEOUT_SECONDS = 1.2  # of a transaction, including the wait for a free connection and connecting
+_STATEMENT_TIMEOUT_MS = int(SQL_TIMEOUT_SECONDS * 1000)
 READ_ONLY_WARNING = "read-only: reads succeed and writes are answered with 503 until DATABASE_URL leads to a primary"
 LONG_WAIT_SECONDS = 0.3  # for a free connection; longer waits are part of the cause of an outage
 MAX_ATTEMPTS = 3  # of a transaction that conflicts with others
@@ -48,10 +50,14 @@ class NoFreeConnection(Exception):
 
 
 class Database:
-    def __init__(self, url: str, pool_size: int, application_name: str) -> None:
+    def __init__(self, url: str, pool_size: int, application_name: str, *, pooler: str | None = None) -> None:
+        """`pooler`: "transaction" if `url` leads to PgBouncer in transaction mode; then each transaction sets its own limits."""
         self.url = url
+        self.pooler = pooler
         self._sqlite = url.startswith("sqlite")
         self.engine = _sqlite_engine(url) if self._sqlite else _postgresql_engine(url, pool_size, application_name)
+        if not self._sqlite:
+            _limit_statements(self.engine, pooler)
         self._pool_size = pool_size
         self._free_connections = threading.BoundedSemaphore(pool_size)
         self._thread = NativeThreads(1) if self._sqlite else None
@@ -171,7 +177,6 @@ def _postgresql_engine(url: str, pool_size: int, application_name: str) -> Engin
         },
     )
     event.listen(engine, "do_connect", cooperative.resolve_host)
-    event.listen(engine, "connect", _limit_statements)
     event.listen(engine, "checkout", _refuse_dead_connection)
     return engine
 
@@ -181,11 +186,28 @@ def _with_statement_timeout(seconds: float, work: Callable[..., T], connection: 
     return work(connection, *args, **kwargs)
 
 
-def _limit_statements(dbapi_connection: Any, _: Any) -> None:
+def _limit_statements(engine: Engine, pooler: str | None) -> None:
     """Make the server cancel a statement when the client gives up; one that waits for a lock would occupy a backend for ever."""
+    if pooler is None:
+        event.listen(engine, "connect", _limit_connection)
+    else:
+        event.listen(engine, "before_cursor_execute", _limit_transaction, retval=True)
+
+
+def _limit_connection(dbapi_connection: Any, _: Any) -> None:
     with dbapi_connection.cursor() as cursor:
-        cursor.execute(f"SET statement_timeout = {int(SQL_TIMEOUT_SECONDS * 1000)}")
+        cursor.execute(f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}")
     dbapi_connection.commit()
+
+
+def _limit_transaction(_connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+    """Put the limit before the first statement of a transaction, in the same round trip. It ends with the transaction.
+
+    A setting of the session would stay on a connection of PgBouncer, which other clients use afterwards.
+    """
+    if cursor.connection.status == extensions.STATUS_READY:  # psycopg2 sends BEGIN before this statement
+        statement = f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}; {statement}"
+    return statement, parameters
 
 
 def _refuse_dead_connection(dbapi_connection: Any, *_: Any) -> None:

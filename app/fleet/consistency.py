@@ -36,7 +36,10 @@ class ConfigMismatch:
 class ConsistencyCheck:
     """Compares this instance with the others: those in the Redis registry, and those with a heartbeat in SQL."""
 
-    def __init__(self, instance: Instance, lifecycle: Lifecycle, database: Database, pool_size: int) -> None:
+    def __init__(
+        self, instance: Instance, lifecycle: Lifecycle, database: Database, pool_size: int, connection_limit: int | None = None
+    ) -> None:
+        """`connection_limit`: of all processes together; PostgreSQL is asked if it is None, unless there is a pooler between."""
         self.pool_size = pool_size
         self._instance = instance
         self._lifecycle = lifecycle
@@ -45,7 +48,8 @@ class ConsistencyCheck:
         self._heartbeats: list[SqlHeartbeat] | None = None  # None: not compared yet
         self._is_read_only = False  # the database: instances that started since then have no heartbeat in it
         self._duplicate: dict[str, Any] | None = None
-        self._connection_limit = 0
+        self._stated_limit = connection_limit
+        self._connection_limit = connection_limit or 0
         self._exceeds_limit = False
         self._task = InstanceTask("sql heartbeat", HEARTBEAT_SECONDS)
 
@@ -58,7 +62,7 @@ class ConsistencyCheck:
         """Store the heartbeat in SQL and read those of the others. If the database fails, the last result stays valid."""
         own = SqlHeartbeat(self._instance.nonce, self._instance.instance_id, self._lifecycle.phase == READY)
         try:
-            if not self._connection_limit:
+            if not self._connection_limit and self._database.pooler is None:
                 self._connection_limit = self._database.run(sql_heartbeat.connection_limit)
             self._heartbeats = self._exchange(own)
         except (Unavailable, DBAPIError) as error:  # DBAPIError: the schema is too old
@@ -156,9 +160,10 @@ class ConsistencyCheck:
     def _too_many_connections(self) -> list[ConfigMismatch]:
         if not self._exceeds_limit:
             return []
+        source, limit = ("DATABASE_CONNECTION_LIMIT", "this limit") if self._stated_limit else ("PostgreSQL", "max_connections")
         message = (
             f"{len(self._peers) + 1} instances may open {self._needed_connections()} database connections,"
-            f" but PostgreSQL allows {self._connection_limit}: lower DATABASE_POOL_SIZE or raise max_connections"
+            f" but {source} allows {self._connection_limit}: lower DATABASE_POOL_SIZE or raise {limit}"
         )
         return [ConfigMismatch("connections", [self._instance.instance_id], message)]
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.database.upgrade import find_schema_error
 from app.operations.doctor.findings import Finding, fail, ok, warn
 
 TIMEOUT_SECONDS = 5.0
+TRANSACTIONS = 10  # on each of two connections, which a busy pooler may give different server processes once or twice
 SLOW_MS = 50.0
 NEARLY_FULL_MB, FULL_MB = 1000, 100
 UPGRADE = "Run: flask --app wsgi schema upgrade"
@@ -44,6 +46,7 @@ def examine(config: Config, database: Database, instances: int) -> Generator[Fin
         query_ms = (time.perf_counter() - started) * 1000
         complaint = database.run_within(TIMEOUT_SECONDS, find_schema_error)
         limits, sessions = database.run_within(TIMEOUT_SECONDS, _connections)
+        is_pooled = database.pooler is None and _shares_backends(database)
     except DatabaseUnavailable as error:
         yield _unavailable(where, error)
         return False
@@ -52,7 +55,15 @@ def examine(config: Config, database: Database, instances: int) -> Generator[Fin
     yield _schema(complaint)
     if read_only:
         yield fail("database: it is read-only, for example a standby", "Set DATABASE_URL to the primary")
-    yield _connection_budget(config.database_pool_size, instances, limits, sessions)
+    if is_pooled:
+        yield fail(
+            "database: PgBouncer in transaction mode is in front of it, and DATABASE_POOLER is not set",
+            "Set DATABASE_POOLER=transaction: without it, statement timeouts are lost or apply to other clients of PgBouncer",
+        )
+    if database.pooler or is_pooled:
+        yield _pooled_connection_budget(config, instances)
+    else:
+        yield _connection_budget(config, instances, limits, sessions)
     return complaint is None and not read_only
 
 
@@ -107,16 +118,46 @@ def _disk_space(folder: Path) -> Finding:
     return warn(text, advice) if free < NEARLY_FULL_MB else ok(text)
 
 
-def _connection_budget(pool: int, instances: int, limits: dict[str, int], sessions: dict[str, int]) -> Finding:
-    """Compare what all processes may open with what the server allows to ordinary users."""
-    allowed = limits["max_connections"] - sum(count for name, count in limits.items() if name != "max_connections")
+def _connection_budget(config: Config, instances: int, limits: dict[str, int], sessions: dict[str, int]) -> Finding:
+    """Compare what all processes may open with what the server allows to ordinary users, or with the stated limit."""
+    pool = config.database_pool_size
+    server_allows = limits["max_connections"] - sum(count for name, count in limits.items() if name != "max_connections")
+    allowed = config.database_connection_limit or server_allows
     workers = sum(math.ceil(count / pool) for name, count in sessions.items() if name.endswith("-worker"))
-    needed = pool * (instances + workers)
-    text = (
-        f"database: connection budget: {instances} instances and {workers} workers x pool of {pool} = {needed},"
-        f" of {allowed} that the server allows; {sum(sessions.values())} in use now"
+    return _compare(
+        pool,
+        f"{instances} instances and {workers} workers x pool of {pool}",
+        needed=pool * (instances + workers),
+        allowed=allowed,
+        limit="DATABASE_CONNECTION_LIMIT" if config.database_connection_limit else "the server",
+        suffix=f"; {sum(sessions.values())} in use now",
     )
+
+
+def _pooled_connection_budget(config: Config, instances: int) -> Finding:
+    """Compare what the instances may open with the stated limit. PostgreSQL sees only the connections of the pooler."""
+    pool, allowed = config.database_pool_size, config.database_connection_limit
+    needs = f"{instances} instances x pool of {pool}"
+    if allowed is None:
+        return ok(
+            f"database: connection budget: {needs} = {pool * instances}, and {pool} for each worker; not compared with the limit"
+            " of PostgreSQL, because a pooler is in front of it, and DATABASE_CONNECTION_LIMIT is not set"
+        )
+    return _compare(
+        pool,
+        needs,
+        needed=pool * instances,
+        allowed=allowed,
+        limit="DATABASE_CONNECTION_LIMIT",
+        suffix="; workers are not counted behind a pooler",
+    )
+
+
+def _compare(pool: int, needs: str, *, needed: int, allowed: int, limit: str, suffix: str) -> Finding:
+    text = f"database: connection budget: {needs} = {needed}, of {allowed} that {limit} allows{suffix}"
     advice = "Lower DATABASE_POOL_SIZE, run fewer instances, or raise max_connections of PostgreSQL"
+    if limit == "DATABASE_CONNECTION_LIMIT":
+        advice = "Lower DATABASE_POOL_SIZE, run fewer instances, or raise the limit of the server or pooler and this setting"
     if needed > allowed:
         return fail(text, advice)
     return (
@@ -124,6 +165,17 @@ def _connection_budget(pool: int, instances: int, limits: dict[str, int], sessio
         if needed + pool > allowed
         else ok(text)
     )
+
+
+def _shares_backends(database: Database) -> bool:
+    """Return whether two connections got the same server process in turn: a pooler in transaction mode is in between."""
+    with closing(Database(database.url, 1, "doctor")) as other:
+        first, second = ({one.run(_backend_pid) for _ in range(TRANSACTIONS)} for one in (database, other))
+    return bool(first & second)
+
+
+def _backend_pid(connection: Connection) -> int:
+    return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
 
 
 def _connections(connection: Connection) -> tuple[dict[str, int], dict[str, int]]:

@@ -22,6 +22,8 @@ CONTRACT_NAMES = [
     "SESSION_SECRET",
     "DATABASE_URL",
     "DATABASE_POOL_SIZE",
+    "DATABASE_POOLER",
+    "DATABASE_CONNECTION_LIMIT",
     "INSTANCE_ID",
     "HOST",
     "PORT",
@@ -80,6 +82,8 @@ FAULTY = {
     "SESSION_SECRET": MARK,
     "DATABASE_URL": f"mysql://{MARK}@host/name",
     "DATABASE_POOL_SIZE": MARK,
+    "DATABASE_POOLER": MARK,
+    "DATABASE_CONNECTION_LIMIT": MARK,
     "INSTANCE_ID": f"{MARK}!",
     "HOST": f"{MARK}/24",
     "PORT": MARK,
@@ -258,6 +262,11 @@ def test_fleet_mode_reports_a_single_missing_setting(name: str) -> None:
 
 def test_fleet_mode_rejects_sqlite() -> None:
     assert names(faults({**FLEET, "DATABASE_URL": "sqlite:////tmp/reporadar.db"})) == ["DATABASE_URL"]
+
+
+def test_pooler_requires_postgresql(embedded: dict[str, str]) -> None:
+    assert names(faults({**embedded, "DATABASE_POOLER": "transaction"})) == ["DATABASE_POOLER"]
+    assert load({**FLEET, "DATABASE_POOLER": "transaction"}).database_pooler == "transaction"
 
 
 def test_redis_url_without_fleet_mode_is_rejected(embedded: dict[str, str]) -> None:

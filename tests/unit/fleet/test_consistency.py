@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -174,6 +175,24 @@ def test_only_the_newest_instance_reports_an_exceeded_connection_limit(
     assert kinds(older) == []
     check.on_heartbeat([replace(known, connections=97)], None)
     assert kinds(check) == []
+
+
+def test_stated_connection_limit_is_compared_instead_of_the_limit_of_the_server(postgresql: Database) -> None:
+    me, lifecycle = instance.identify("one"), Lifecycle()
+    check = ConsistencyCheck(me, lifecycle, postgresql, 5, connection_limit=4)
+    check.compare()
+    assert [found.message for found in check.mismatches()] == [
+        "1 instances may open 5 database connections, but DATABASE_CONNECTION_LIMIT allows 4:"
+        " lower DATABASE_POOL_SIZE or raise this limit"
+    ]
+
+
+def test_connections_are_not_compared_with_the_limit_of_the_server_behind_a_pooler(database_url: str) -> None:
+    url = database_url.replace("postgresql:", "postgresql+psycopg2:")
+    with closing(Database(url, 2, "test", pooler="transaction")) as database:
+        check, _, _ = member(database, "one", pool_size=1000)
+        check.compare()
+    assert (check.not_ready_reason(), check.mismatches()) == (None, [])
 
 
 def test_missing_table_keeps_the_instance_from_becoming_ready(empty_database_url: str) -> None:

@@ -11,8 +11,9 @@ from harness.servers import PostgresServer, fleet_environment
 @pytest.mark.parametrize(("instances", "status"), [(2, "ok"), (3, "warn"), (4, "fail")])
 def test_connection_budget(instances: int, status: str) -> None:
     """The server allows 20 connections and a worker uses 5: 3 instances fill it, and a rolling restart needs one more."""
+    settings = config.load(fleet_environment("redis://127.0.0.1", "postgresql://127.0.0.1/reporadar"))
     limits = {"max_connections": 23, "superuser_reserved_connections": 3}
-    assert _connection_budget(5, instances, limits, {"instance-1": 2, "instance-1-worker": 5, "psql": 1}).status == status
+    assert _connection_budget(settings, instances, limits, {"instance-1": 2, "instance-1-worker": 5, "psql": 1}).status == status
 
 
 def test_database_that_cannot_store_utf8_is_found(postgres_server: PostgresServer) -> None:
