@@ -53,6 +53,7 @@ from app.notifications.channels import Channels
 from app.notifications.service import Notifications
 from app.operations.doctor import commands as doctor_commands
 from app.operations.rehearsal import commands as rehearsal_commands
+from app.realtime import commands as realtime_commands
 from app.realtime import sockets as realtime_sockets
 from app.realtime.connections import Connections
 from app.repositories import commands as repositories_commands
@@ -227,6 +228,7 @@ def register_commands(app: Flask) -> None:
     app.cli.add_command(auth_commands.users)
     app.cli.add_command(analytics_commands.events)
     app.cli.add_command(notifications_commands.notify)
+    app.cli.add_command(realtime_commands.emit)
     app.cli.add_command(repositories_commands.analyse)
     app.cli.add_command(doctor_commands.doctor)
     app.cli.add_command(rehearsal_commands.rehearse)

@@ -155,7 +155,8 @@ class Listener:
     def _on_message(self, message: str) -> None:
         if not message.startswith("2"):
             return
-        event, data = json.loads(message[1:])
+        event, *arguments = json.loads(message[1:])
+        data = arguments[0] if len(arguments) == 1 else tuple(arguments)
         self.events.append((event, data))
         if event == "notification":
             self.after = data["seq"]

@@ -1,25 +1,70 @@
 """Publishing messages to instances. Waiting messages go out in one round trip, and those for one room share an envelope."""
 
+from __future__ import annotations
+
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any, Self
 
 import redis
 from gevent.queue import Empty, Full, Queue
 from redis.connection import ConnectionInterface
 
-from app.core import metrics
+from app.core import config, instance, metrics
+from app.core.config import Config, ConfigError
 from app.core.keyring import Keyring
 from app.core.messages import Message
+from app.realtime.custom_events import create_message
 from app.realtime.envelope import EXTERNAL_SENDER, EnvelopeCodec, channel_of, encode_message
+from app.redis.client import available, connect
 
 log = logging.getLogger(__name__)
 
 OUTBOX_MESSAGES = 10_000  # while Redis is down, dropping best-effort messages is better than growing
 BATCH_MESSAGES = 500
 ENVELOPE_MESSAGES = 32
+EMBEDDED_MODE = (
+    "USE_REDIS_SESSIONS: is not true; an embedded instance receives no events from other processes "
+    "(flask --app wsgi notify stores a notification, which it shows within 5 s)"
+)
 IDLE_SECONDS = 2.0  # after which the connection returns to the pool, which checks that it is still open
+
+
+class Publisher:
+    """Emits Socket.IO events from a process that is not an instance, such as a script or a cron job.
+
+    `Publisher.from_environment().emit("deployed", {"version": "2.1"}, room="user:7")`
+    """
+
+    def __init__(self, config: Config) -> None:
+        """Connects to Redis with the first event. Raises ConfigError in embedded mode."""
+        if not config.use_redis_sessions:
+            raise ConfigError([EMBEDDED_MODE])
+        self._client = connect(config, instance.current().instance_id)
+        signing = Keyring("signing", tuple(secret.encode() for secret in config.session_secret))
+        self._publisher = RedisPublisher(self._client, signing)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Return a publisher with the settings of the instances, from the environment. Raises ConfigError with every fault."""
+        return cls(config.from_environment())
+
+    def emit(self, event: str, data: Any = None, room: str | None = None) -> int:
+        """Emit an event to every socket in a room, on every instance, or to all sockets if `room` is None.
+
+        Return the number of instances that received it: those with a socket in the room now or in the last few seconds. `data`
+        is anything that JSON can represent, up to 64 KB; the items of a tuple are separate arguments of the event. Raises
+        ValueError for a name or data that cannot be sent, and Unavailable if Redis does not answer; then it may still arrive.
+        """
+        message = create_message(event, data, room)
+        with available():
+            return self._publisher.publish_now([message])
+
+    def close(self) -> None:
+        """Close the connections to Redis. The next event opens them again."""
+        self._client.close()
 
 
 class RedisPublisher:
@@ -29,14 +74,18 @@ class RedisPublisher:
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Publish at once. Errors of Redis are logged and counted; the timeout is that of the Redis client."""
+        try:
+            self.publish_now(messages)
+        except redis.RedisError as error:
+            record_dropped(len(messages), error)
+
+    def publish_now(self, messages: Sequence[Message]) -> int:
+        """Publish at once and return how many times an instance received an envelope. Raises RedisError."""
         encoded = [(message.room, encode_message(message)) for message in messages]
         if not encoded:
-            return
-        try:
-            with self.connected() as connection:
-                self.send(connection, encoded)
-        except redis.RedisError as error:
-            record_dropped(len(encoded), error)
+            return 0
+        with self.connected() as connection:
+            return self.send(connection, encoded)
 
     @contextmanager
     def connected(self) -> Iterator[ConnectionInterface]:
@@ -49,13 +98,12 @@ class RedisPublisher:
         finally:
             self._pool.release(connection)
 
-    def send(self, connection: ConnectionInterface, encoded: Sequence[tuple[str, bytes]]) -> None:
-        """Send pairs of room and encoded message in one round trip. Raises RedisError."""
+    def send(self, connection: ConnectionInterface, encoded: Sequence[tuple[str, bytes]]) -> int:
+        """Send pairs of room and encoded message in one round trip, and return the number of receivers. Raises RedisError."""
         commands = [("PUBLISH", *envelope) for envelope in self._envelopes(encoded)]
         packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
         connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
-        for _ in commands:
-            connection.read_response()
+        return sum(connection.read_response() for _ in commands)
 
     def _envelopes(self, encoded: Sequence[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
         """Yield pairs of channel and envelope."""

@@ -32,6 +32,7 @@ from app.realtime.connections import (
     Identity,
     ValidIdentities,
 )
+from app.realtime.custom_events import CUSTOM_EVENT
 from app.realtime.drained_sockets import DrainedSockets
 from app.realtime.handshake_guard import HandshakeGuard
 from app.realtime.message_queue import MessageQueue
@@ -100,6 +101,7 @@ def init_app(
     valid_identities = functools.partial(_valid_identities, app)
     _handle_connections(socketio, connections, queue, notifications, me, valid_identities)
     _end_sockets_with_sessions(app, connections, queue)
+    queue.on(CUSTOM_EVENT, functools.partial(_emit_custom_event, socketio))
     lifecycle.count_websockets = lambda: len(socketio.server.eio.websockets)
     lifecycle.add(
         "sockets",
@@ -198,6 +200,14 @@ def _handle_connections(
 def _end_sockets_with_sessions(app: Flask, connections: Connections, queue: MessageQueue) -> None:
     queue.on("sessions_ended", connections.on_sessions_ended)
     _interface(app).on_ended.append(lambda ended: queue.publish([Message(ALL_INSTANCES, "sessions_ended", asdict(ended))]))
+
+
+def _emit_custom_event(socketio: SocketIO, data: dict[str, Any]) -> None:
+    """Emit an event from another process to the sockets of this instance that are in its room."""
+    server = socketio.server
+    socketio_room = None if data["room"] == ALL_INSTANCES else data["room"]
+    not_accepted_yet = server.manager.pending_connect.get("/", [])  # in Socket.IO's room of all sockets, perhaps refused later
+    server.emit(data["event"], tuple(data["arguments"]), to=socketio_room, skip_sid=list(not_accepted_yet), ignore_queue=True)
 
 
 def _parse_after(auth: Any) -> int | None:

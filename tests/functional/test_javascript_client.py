@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from playwright.sync_api import Browser, Page
 
+from app.core import config
+from app.core.messages import user_room
+from app.realtime.publisher import Publisher
 from harness.fleet import Fleet
 from harness.servers import PostgresServer, flask, wait_until
 from harness.sockets import NO_FAULTS, delivery_faults
@@ -80,6 +83,7 @@ def test_javascript_client_opens_a_new_connection_after_another_sign_in(
         pages = [listen(chromium, instance.url, user, transports) for transports in (["polling"], None)]
         for page in pages:
             stack.callback(page.context.close)
+        check_events_of_other_processes(fleet, user, pages)
         assert pages[0].evaluate(SIGN_IN_AGAIN, {"email": user.email, "password": PASSWORD}) == 200
         # The second page has only the previous cookie.
         wait_until(lambda: pages[1].evaluate("ended") == "replaced", what="the event session_ended")
@@ -87,3 +91,20 @@ def test_javascript_client_opens_a_new_connection_after_another_sign_in(
         wait_until(lambda: pages[0].evaluate("ended || readies > 1"), what="the end of the previous session")
         pages[0].evaluate("client.connect()")
         wait_until(lambda: pages[0].evaluate("client.connected && readies > 1"), what="the event ready")
+
+
+RECORD_EVENTS = "window.deployed = []; client.on('deployed', (...data) => window.deployed.push(data)); true"
+
+
+def check_events_of_other_processes(fleet: Fleet, user: User, pages: list[Page]) -> None:
+    """Both pages of the user receive the events that this process emits, with the same arguments."""
+    assert all(page.evaluate(RECORD_EVENTS) for page in pages)
+    room = user_room(user.get("/api/auth/me").json()["user"]["id"])
+    with closing(Publisher(config.load(fleet.environment))) as publisher:
+        assert publisher.emit("deployed", {"version": [1, None]}, room=room) == 1
+        assert publisher.emit("deployed", ("a", "b"), room=room) == 1
+        assert publisher.emit("deployed", room="user:0") == 0
+        assert publisher.emit("deployed") == 1
+    for page in pages:
+        wait_until(lambda: page.evaluate("deployed.length") == 3, what="the events")  # noqa: B023 - called at once
+        assert page.evaluate("deployed") == [[{"version": [1, None]}], ["a", "b"], []]

@@ -5,6 +5,7 @@ The messages are export states, because no SQL row makes up for a lost one.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -16,7 +17,8 @@ from app.core.messages import ALL_INSTANCES, ANALYTICS_ROOM, Message, user_room
 from app.realtime.envelope import channel_of
 from app.realtime.publisher import RedisPublisher
 from harness.fleet import Fleet
-from harness.servers import Instance, PostgresServer, promote, wait_until
+from harness.processes import run
+from harness.servers import ROOT, Instance, PostgresServer, base_environment, flask, promote, wait_until
 from harness.sockets import Listener
 from harness.users import User
 
@@ -134,6 +136,46 @@ def test_reconnecting_user_misses_no_message(fleet: RoomFleet) -> None:
             fleet.tell(user_id, number)
             assert listener.wait_for("export") == {"id": number}
     assert fleet.hearing(user_room(user_id)) == 1  # for a while, without having asked again each time
+
+
+# Events of other processes
+
+SCRIPT = """
+import sys
+from app.realtime.publisher import Publisher
+
+publisher = Publisher.from_environment()
+room = sys.argv[1]
+print(publisher.emit("deployed", {"version": 1}, room=room))
+print(publisher.emit("deployed", ("two", [3]), room=room))
+print(publisher.emit("deployed"))
+print("flask_socketio" in sys.modules)
+"""
+
+
+def test_events_of_a_script_and_of_the_command_line_reach_the_sockets_of_their_room(fleet: RoomFleet) -> None:
+    host, other, _ = fleet.instances
+    user, somebody = User(host).register(), User(other).register()
+    room = user_room(id_of(user))
+    with (
+        Listener(user).connect(host) as first,
+        Listener(user).connect(other) as second,
+        Listener(somebody).connect(other) as third,
+    ):
+        environment = base_environment() | fleet.environment
+        assert run([sys.executable, "-W", "error", "-c", SCRIPT, room], environment=environment, directory=ROOT).split() == [
+            *("2", "2", "3"),  # instances that received the event
+            "False",  # without the web application
+        ]
+        assert flask(fleet.environment, "emit", "all", "deployed", '["ü"]') == "received by 3 instances\n"
+        for listener, count in ((first, 4), (second, 4), (third, 2)):
+            listener.wait_for("deployed", count)
+    to_all = [(), ["ü"]]
+    assert [listener.received("deployed") for listener in (first, second, third)] == [
+        [{"version": 1}, ("two", [3]), *to_all],
+        [{"version": 1}, ("two", [3]), *to_all],
+        to_all,
+    ]
 
 
 @pytest.mark.parametrize("interrupt", [RoomFleet.cut, RoomFleet.restart])
