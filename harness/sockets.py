@@ -156,7 +156,7 @@ class Listener:
         if not message.startswith("2"):
             return
         event, *arguments = json.loads(message[1:])
-        data = arguments[0] if len(arguments) == 1 else tuple(arguments)
+        data: Any = arguments[0] if len(arguments) == 1 else tuple(arguments)
         self.events.append((event, data))
         if event == "notification":
             self.after = data["seq"]
