@@ -18,9 +18,9 @@ from tests.browser.test_pages import assert_fits_a_phone, assert_legible_in_ligh
 NO, YES, ERASE = "Don’t count me", "Count me again", "Erase my events"
 CLAIMS_GPC = "Object.defineProperty(navigator, 'globalPrivacyControl', { value: true })"
 REMEMBERS = "document.addEventListener('analytics-off', () => document.body.classList.add('fell-silent'))"
-TRACK = "async (name) => (await import('/static/analytics.js')).track(name, 'test')"
+TRACK = "async (name) => (await import(document.querySelector(`script[src$='analytics.js']`).src)).track(name, 'test')"
 TRACK_MANY = """async (number) => {
-  const { track } = await import("/static/analytics.js");
+  const { track } = await import(document.querySelector("script[src$='analytics.js']").src);
   for (let i = 0; i < number; i++) track("many", "test", { i });
 }"""
 SCRIPT = "script[src$='analytics.js']"
@@ -148,7 +148,7 @@ def test_opt_out_applies_in_another_browser_of_the_account(visit: Visit, beacons
 def test_opt_out_reaches_a_page_that_was_disconnected(visit: Visit, beacons: Beacons, says_no: bool) -> None:
     page, elsewhere = two_browsers(visit)
     elsewhere.route("**/socket.io/**", lambda route: route.abort())
-    elsewhere.evaluate("async () => (await import('/static/live.js')).socket.disconnect()")
+    elsewhere.evaluate("async () => (await import(document.querySelector(`script[src$='live.js']`).src)).socket.disconnect()")
     if says_no:
         say_no(page)
         beacons.count(page)
