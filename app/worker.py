@@ -5,7 +5,7 @@ import os
 import secrets
 import signal
 
-from app.analytics.event_stream import EventConsumer
+from app.analytics.event_stream import create_consumers
 from app.analytics.store import EventStore
 from app.core import config, instance, logs
 from app.core.config import Config
@@ -52,7 +52,7 @@ def create_pool(settings: Config, database: Database, instance_id: str) -> Worke
     publish = RedisPublisher(redis, signing).publish
     store = EventStore(database, publish, settings.analytics_retention_days)
     record = SharedTaskRecord(redis)
-    consumer = EventConsumer(store, redis, f"{instance_id}-{secrets.token_hex(4)}", record)
+    consumers = create_consumers(store, redis, f"{instance_id}-{secrets.token_hex(4)}", record)
     queues, size = JobQueues(redis_broker(redis)), min(MAX_CONCURRENT_JOBS, os.cpu_count() or 1)
     return create_worker_pool(
         settings,
@@ -61,7 +61,7 @@ def create_pool(settings: Config, database: Database, instance_id: str) -> Worke
         queues,
         Keyring("encryption", settings.session_encryption_key),
         size,
-        background_workers=[consumer],
+        background_workers=consumers,
         task_record=record,
     )
 

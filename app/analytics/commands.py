@@ -9,7 +9,8 @@ import redis
 from flask import current_app
 from flask.cli import with_appcontext
 
-from app.analytics.event_stream import DEAD_LETTERS, STREAM, decode_entry
+from app.analytics.event_stream import decode_entry
+from app.analytics.partitions import Partition, partitions_of
 from app.core import instance
 from app.core.config import Config
 from app.core.logs import escape_control_characters
@@ -41,9 +42,9 @@ def dead_letters(*, replay: bool) -> None:
 
 
 def _list(client: redis.Redis, *, replay: bool) -> Iterator[str]:
-    entries: Any = client.xrange(DEAD_LETTERS)
+    entries = [(partition, *entry) for partition in partitions_of(client) for entry in _read(client, partition)]
     replayed = 0
-    for entry_id, fields in entries:
+    for partition, entry_id, fields in entries:
         reason = fields.pop(b"reason", b"unknown reason").decode(errors="replace")
         time = iso(datetime.fromtimestamp(int(entry_id.split(b"-")[0]) / 1000, UTC))
         try:
@@ -52,15 +53,20 @@ def _list(client: redis.Redis, *, replay: bool) -> Iterator[str]:
             yield f"{time}  (not an event)  {reason}"
             continue
         if replay:
-            _replay(client, entry_id, fields)
+            _replay(client, partition, entry_id, fields)
             replayed += 1
         yield f"{time}  {name}  {reason}"
     yield f"{len(entries)} dead letters, {replayed} put back into the stream" if replay else f"{len(entries)} dead letters"
 
 
-def _replay(client: redis.Redis, entry_id: bytes, fields: dict[Any, Any]) -> None:
+def _read(client: redis.Redis, partition: Partition) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    entries: Any = client.xrange(partition.dead_letters)
+    return list(entries)
+
+
+def _replay(client: redis.Redis, partition: Partition, entry_id: bytes, fields: dict[Any, Any]) -> None:
     """Move the event in one transaction. Storing is idempotent, so two concurrent replays do no harm."""
-    with client.pipeline() as pipeline:
-        pipeline.xadd(STREAM, fields)
-        pipeline.xdel(DEAD_LETTERS, entry_id)
+    with client.pipeline(transaction=True) as pipeline:
+        pipeline.xadd(partition.stream, fields)
+        pipeline.xdel(partition.dead_letters, entry_id)
         pipeline.execute()

@@ -1,7 +1,7 @@
-"""The Redis stream in which accepted events wait, and its consumers, which run in worker processes.
+"""The Redis streams in which accepted events wait, and their consumers, which run in worker processes.
 
-The consumers form one consumer group. An entry is acknowledged and deleted after its event was committed to SQL. If its consumer
-stops before that, another consumer claims it.
+Each worker process has one consumer for each partition. The consumers of a partition form one consumer group. An entry is
+acknowledged and deleted after its event was committed to SQL. If its consumer stops before that, another consumer claims it.
 """
 
 import logging
@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ import redis
 from sqlalchemy.exc import IntegrityError
 
 from app.analytics.events import Event
+from app.analytics.partitions import SINGLE, Partition, partitions_of
 from app.analytics.store import AcceptedEvent, EventStore
 from app.core import metrics
 from app.core.errors import Invalid, Unavailable, cause_of
@@ -25,9 +26,8 @@ from app.jobs.task_record import LocalTaskRecord, TaskRecord
 
 log = logging.getLogger(__name__)
 
-STREAM, GROUP = "analytics:events", "workers"
-DEAD_LETTERS = "analytics:poison"  # entries that can never be stored, for an operator to inspect
-MAX_DEAD_LETTERS = 1000
+GROUP = "workers"
+MAX_DEAD_LETTERS = 1000  # of a partition
 DEAD_LETTERS_TTL_SECONDS = 7 * 86_400  # after the last one
 TASK, RECORD_INTERVAL_SECONDS = "store_events", 5.0
 BLOCK_MS = 500  # must be less than the timeout of the Redis client
@@ -72,10 +72,21 @@ class BatchOutcome:
 
 
 class EventConsumer:
-    """One consumer of the stream: reads entries, stores their events in batches, and acknowledges them after the commit."""
+    """One consumer of a partition: reads entries, stores their events in batches, and acknowledges them after the commit."""
 
-    def __init__(self, store: EventStore, client: redis.Redis, name: str, record: TaskRecord | None = None) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        client: redis.Redis,
+        name: str,
+        record: TaskRecord | None = None,
+        partition: Partition = SINGLE,
+        store_lock: AbstractContextManager[Any] | None = None,
+    ) -> None:
+        """`store_lock` is held while events are stored. The consumers of a process share it, to leave connections to jobs."""
         self._store = store
+        self._stream, self._dead_letters = partition.stream, partition.dead_letters
+        self._store_lock = store_lock or nullcontext()
         self._record = record or LocalTaskRecord()
         self._recorded_at = -math.inf
         self._client = client
@@ -123,7 +134,8 @@ class EventConsumer:
         self._pending |= entries
         decoded = [(id_, event) for id_, fields in list(self._pending.items()) if (event := self._decode(id_, fields))]
         outcome = BatchOutcome()
-        self._store_all(decoded, outcome)
+        with self._store_lock:
+            self._store_all(decoded, outcome)
         self._reads_new_first = bool(outcome.defects)
         if outcome.defects or len(self._pending) == BATCH:
             self._pending.clear()  # failed, or deferred by locked rows: leave them to be claimed as stale, and go on with others
@@ -176,9 +188,9 @@ class EventConsumer:
     def _acknowledge(self, ids: Sequence[bytes]) -> None:
         if not ids:
             return
-        with self._client.pipeline() as pipeline:
-            pipeline.xack(STREAM, GROUP, *ids)
-            pipeline.xdel(STREAM, *ids)
+        with self._client.pipeline(transaction=True) as pipeline:
+            pipeline.xack(self._stream, GROUP, *ids)
+            pipeline.xdel(self._stream, *ids)
             pipeline.execute()
         for entry_id in ids:
             del self._pending[entry_id]
@@ -186,8 +198,8 @@ class EventConsumer:
     def _dead_letter(self, entry_id: bytes, reason: str) -> None:
         fields: dict[Any, Any] = dict(self._pending[entry_id])
         fields[b"reason"] = reason
-        self._client.xadd(DEAD_LETTERS, fields, maxlen=MAX_DEAD_LETTERS)
-        self._client.expire(DEAD_LETTERS, DEAD_LETTERS_TTL_SECONDS)
+        self._client.xadd(self._dead_letters, fields, maxlen=MAX_DEAD_LETTERS)
+        self._client.expire(self._dead_letters, DEAD_LETTERS_TTL_SECONDS)
         self._acknowledge([entry_id])
         log.error("event %s dead-lettered: it cannot be stored: %s", entry_id.decode(), reason)
 
@@ -202,18 +214,18 @@ class EventConsumer:
             if not str(error).startswith("NOGROUP"):
                 raise
             with suppress(redis.ResponseError):  # another consumer created the group first
-                self._client.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
+                self._client.xgroup_create(self._stream, GROUP, id="0", mkstream=True)
             return {}
 
     def _read_new(self, count: int) -> dict[bytes, Fields]:
-        found: Any = self._client.xreadgroup(GROUP, self._name, {STREAM: ">"}, count=count, block=BLOCK_MS)
+        found: Any = self._client.xreadgroup(GROUP, self._name, {self._stream: ">"}, count=count, block=BLOCK_MS)
         return {entry_id: fields for _, entries in found or [] for entry_id, fields in entries}
 
     def _claim_stale(self, count: int) -> dict[bytes, Fields]:
         """Claim entries every CLAIM_INTERVAL_SECONDS, and without a pause while there are any."""
         if time.monotonic() - self._claimed_at < CLAIM_INTERVAL_SECONDS:
             return {}
-        found: Any = self._client.xautoclaim(STREAM, GROUP, self._name, STALE_MS, count=count)
+        found: Any = self._client.xautoclaim(self._stream, GROUP, self._name, STALE_MS, count=count)
         if not found[1]:
             self._claimed_at = time.monotonic()
             self._delete_idle_consumers()
@@ -224,20 +236,32 @@ class EventConsumer:
         if time.monotonic() - self._cleaned_up_at < CLEANUP_INTERVAL_SECONDS:
             return
         self._cleaned_up_at = time.monotonic()
-        for consumer in self._client.xinfo_consumers(STREAM, GROUP):
+        for consumer in self._client.xinfo_consumers(self._stream, GROUP):
             if consumer["pending"] == 0 and consumer["idle"] > IDLE_CONSUMER_MS:
-                self._client.xgroup_delconsumer(STREAM, GROUP, consumer["name"])
+                self._client.xgroup_delconsumer(self._stream, GROUP, consumer["name"])
 
 
 def _first_line(error: Exception) -> str:
     return str(getattr(error, "orig", error)).partition("\n")[0]
 
 
+def create_consumers(store: EventStore, client: redis.Redis, name: str, record: TaskRecord) -> list[EventConsumer]:
+    """Return a consumer for each partition. `name` is unique: no other process has it."""
+    lock = threading.Lock()
+    return [EventConsumer(store, client, name, record, partition, lock) for partition in partitions_of(client)]
+
+
+def count_waiting(client: redis.Redis) -> int:
+    """Return how many accepted events no worker has stored yet. Raises redis.RedisError."""
+    return sum(client.xlen(partition.stream) for partition in partitions_of(client))
+
+
 class StreamMonitor:
-    """Watches the stream for the health check, and exports its size as metrics."""
+    """Watches the streams for the health check, and exports their size as metrics."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
+        self._partitions = partitions_of(client)
         self._checked_at = -math.inf
         self._warning: str | None = None
 
@@ -249,17 +273,19 @@ class StreamMonitor:
                 self._export_metrics()
                 self._warning = self._backlog_warning() or self._durability_warning()
             except redis.ResponseError as error:  # Redis works, but the key holds something else
-                self._warning = f"cannot read the event stream {STREAM}: {str(error).partition(' ')[0]}"
+                self._warning = f"cannot read the event stream {SINGLE.stream}: {str(error).partition(' ')[0]}"
         return self._warning
 
     def _export_metrics(self) -> None:
-        metrics.events_waiting.set(self._client.xlen(STREAM))
-        metrics.events_put_aside.set(self._client.xlen(DEAD_LETTERS))
+        metrics.events_waiting.set(count_waiting(self._client))
+        metrics.events_put_aside.set(sum(self._client.xlen(partition.dead_letters) for partition in self._partitions))
 
     def _backlog_warning(self) -> str | None:
-        oldest: Any = self._client.xrange(STREAM, count=1)
+        oldest: list[Any] = []
+        for partition in self._partitions:
+            oldest += self._client.xrange(partition.stream, count=1) or []
         seconds, _ = self._client.time()
-        if oldest and seconds - int(oldest[0][0].split(b"-")[0]) / 1000 > MAX_AGE_SECONDS:
+        if any(seconds - int(entry_id.split(b"-")[0]) / 1000 > MAX_AGE_SECONDS for entry_id, _ in oldest):
             return f"events wait for more than {MAX_AGE_SECONDS} s: check that a worker is running and reaches the database"
         return None
 

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import msgspec
 import redis
 
-from app.analytics.event_stream import STREAM
 from app.analytics.events import Event
+from app.analytics.partitions import partition_of, partitions_of
 from app.analytics.person import ConsentState, Person, is_visitor
 from app.analytics.store import IN_FLIGHT, AcceptedEvent, EventStore
 from app.core.errors import Unavailable
@@ -57,12 +57,13 @@ class Intake(Protocol):
 class RedisIntake:
     def __init__(self, client: redis.Redis, multiplexed: RedisCommands) -> None:
         self._multiplexed = multiplexed
+        self._partitions = partitions_of(client)
         self._accept = client.register_script(load_script(__file__, "accept_events"))
         self._begin_change = client.register_script(load_script(__file__, "begin_consent_change"))
         self._commit_consent = client.register_script(load_script(__file__, "commit_consent"))
 
     def cached_consent(self, person: Person) -> ConsentState | None:
-        consent_key, changes_key = _keys(person)
+        consent_key, changes_key = self._consent_keys(person)
         with _translate_errors():
             cached, is_changing = self._multiplexed.execute_all(("GET", consent_key), ("EXISTS", changes_key))
             self._multiplexed.checked(int, is_changing)
@@ -72,21 +73,25 @@ class RedisIntake:
 
     def accept(self, person: Person, consent: ConsentState | None, batch: Sequence[Event]) -> str:
         consent_in_sql: list[Any] = [_encode(consent), _ttl_ms(consent)] if consent else ["", 0]
-        arguments = [*consent_in_sql, MAX_BACKLOG, *map(msgspec.json.encode, batch)]
+        arguments = [*consent_in_sql, MAX_BACKLOG // len(self._partitions), *map(msgspec.json.encode, batch)]
+        keys = [*self._consent_keys(person), partition_of(person, self._partitions).stream]
         with _translate_errors():
-            outcome = self._multiplexed.run_script(bytes, self._accept, [*_keys(person), STREAM], arguments)
+            outcome = self._multiplexed.run_script(bytes, self._accept, keys, arguments)
         return outcome.decode()
 
     def begin_consent_change(self, person: Person, timeout_seconds: float) -> None:
         with _translate_errors():
-            self._begin_change(keys=_keys(person), args=[math.ceil(timeout_seconds) + CHANGE_MARGIN_SECONDS])
+            self._begin_change(keys=self._consent_keys(person), args=[math.ceil(timeout_seconds) + CHANGE_MARGIN_SECONDS])
 
     def commit_consent(self, person: Person, consent: ConsentState) -> None:
         with _translate_errors():
-            self._commit_consent(keys=_keys(person), args=[_encode(consent), consent.version, _ttl_ms(consent)])
+            self._commit_consent(keys=self._consent_keys(person), args=[_encode(consent), consent.version, _ttl_ms(consent)])
 
     def abort_consent_change(self, person: Person) -> None:
         """Keep the mark until it expires: PostgreSQL may still commit the change."""
+
+    def _consent_keys(self, person: Person) -> list[str]:
+        return partition_of(person, self._partitions).consent_keys(person)
 
 
 class DirectIntake:
@@ -140,10 +145,6 @@ class DirectIntake:
 
 def _newer(one: ConsentState | None, other: ConsentState) -> ConsentState:
     return one if one and one.version > other.version else other
-
-
-def _keys(person: Person) -> list[str]:
-    return [f"analytics:standing:{person.key}", f"analytics:changing:{person.key}"]
 
 
 def _ttl_ms(consent: ConsentState) -> int:

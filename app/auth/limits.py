@@ -3,6 +3,9 @@
 A login acquires its attempt before the password is checked and releases it on success. So a limit of L allows exactly L wrong
 passwords, however many requests arrive at once and on whichever instance. A rejected attempt does not count and does not prolong
 the wait.
+
+Each bucket is a Redis key and a script call of its own, because all keys of a call have to be on one node of a Redis Cluster. An
+attempt that finds a full bucket releases its tokens in the buckets before. For that moment they may reject another attempt.
 """
 
 import hashlib
@@ -45,16 +48,27 @@ class RedisRateLimiter:
         self._unanswered: deque[tuple[Buckets, str]] = deque(maxlen=MAX_UNANSWERED)
 
     def acquire(self, buckets: Buckets, token: str) -> int:
-        arguments: list[str | int] = [token]
-        for limit in buckets.values():
-            arguments += [limit.limit, limit.seconds * 1_000_000]
         self._release_unanswered()
+        wait = 0
+        acquired: dict[str, RateLimit] = {}
         try:
-            with available():
-                microseconds = self._commands.run_script(int, self._acquire, [self._key(name) for name in buckets], arguments)
+            for name, limit in buckets.items():
+                seconds = self._acquire_one(name, limit, "" if wait else token)
+                wait = max(wait, seconds)
+                if not wait:
+                    acquired[name] = limit
         except Unavailable:
             self._unanswered.append((buckets, token))
             raise
+        if wait and acquired:
+            self.release(acquired, token)
+        return wait
+
+    def _acquire_one(self, name: str, limit: RateLimit, token: str) -> int:
+        """Add a token to a bucket, unless it is "". Return the seconds until the bucket has room, or 0."""
+        arguments = [token, limit.limit, limit.seconds * 1_000_000]
+        with available():
+            microseconds = self._commands.run_script(int, self._acquire, [self._key(name)], arguments)
         return math.ceil(microseconds / 1_000_000)
 
     def release(self, buckets: Buckets, token: str) -> None:

@@ -12,6 +12,8 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.errors import DramatiqError
 
+from app.redis.client import is_cluster
+
 log = logging.getLogger(__name__)
 
 # The messages of a killed worker go to the next one after this time. Dramatiq's defaults take minutes.
@@ -21,7 +23,12 @@ MAINTENANCE_CHANCE = 1_000_000  # of 1,000,000: look for dead workers with every
 
 def redis_broker(client: redis.Redis) -> dramatiq.Broker:
     return RedisBroker(  # type: ignore[no-untyped-call]
-        client=client, middleware=[], heartbeat_timeout=HEARTBEAT_TIMEOUT_MS, maintenance_chance=MAINTENANCE_CHANCE
+        client=client,
+        middleware=[],
+        # On a cluster all keys of Dramatiq share a hash tag: its scripts derive them from the namespace.
+        namespace="{dramatiq}" if is_cluster(client) else "dramatiq",
+        heartbeat_timeout=HEARTBEAT_TIMEOUT_MS,
+        maintenance_chance=MAINTENANCE_CHANCE,
     )
 
 

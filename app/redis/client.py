@@ -50,6 +50,11 @@ def _network_options(config: Config) -> dict[str, Any]:
     return options
 
 
+def is_cluster(client: object) -> bool:
+    """Return whether a client is of a Redis Cluster. There, all keys of a command or script need the same hash tag."""
+    return isinstance(client, redis.RedisCluster)
+
+
 @contextmanager
 def available() -> Iterator[None]:
     """Turn every error of Redis into Unavailable (503), also those of a full, read-only or loading server."""

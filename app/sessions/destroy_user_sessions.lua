@@ -1,6 +1,6 @@
 -- Destroy all session records of a user but one, and return how many. The minimum password version only ever rises.
-local sessions, min_password_version, kept = unpack(KEYS)  -- kept may be ''
-local password_version, ttl = unpack(ARGV)  -- password_version: '' to leave it; ttl: seconds
+local sessions, min_password_version = unpack(KEYS)
+local password_version, ttl, kept = unpack(ARGV)  -- password_version: '' to leave it; ttl: seconds; kept: '' for none
 
 local destroyed = 0
 for _, key in ipairs(redis.call('ZRANGE', sessions, 0, -1)) do

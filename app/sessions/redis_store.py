@@ -2,6 +2,10 @@
 
 Every change is one Lua call and therefore atomic across instances: a destroyed record is never restored, and requests that write
 different fields do not overwrite each other.
+
+On a Redis Cluster all keys of a user share a hash tag, `{user:<id>}`, so the call finds them on one node. Only the record that a
+sign-in replaces may be elsewhere; it is destroyed after the new one was stored. Records and lists of sessions that were copied
+from a single server keep their names, are read under them, and are gone after the maximum life of a session.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +13,12 @@ from itertools import islice
 from typing import Any
 
 import redis
+from redis.crc import key_slot
 
-from app.redis.client import PooledRedis, RedisCommands, available
+from app.redis.client import PooledRedis, RedisCommands, available, is_cluster
 from app.redis.scripts import load_script
 from app.sessions.cipher import CorruptRecord
+from app.sessions.cookie import new_session_id
 from app.sessions.store import KEY_PREFIX, MAX_SESSIONS_PER_USER, FieldChange, Fields, Owner, key_ids
 
 _SCAN_BATCH = 500
@@ -25,9 +31,13 @@ class RedisSessionStore:
         self._commands = commands
         self._pooled = PooledRedis(client)
         self._max_age = max_age
+        self._is_cluster = is_cluster(client)
         self._create = client.register_script(load_script(__file__, "create_session"))
         self._merge = client.register_script(load_script(__file__, "merge_session"))
         self._destroy_all = client.register_script(load_script(__file__, "destroy_user_sessions"))
+
+    def new_id(self, owner: Owner | None) -> str:
+        return new_session_id(owner.user_id if owner and self._is_cluster else None)
 
     def load(self, key: str) -> Fields | None:
         with available():
@@ -43,19 +53,31 @@ class RedisSessionStore:
             return _load(self._pooled, key) or None
 
     def create(self, key: str, fields: Fields, ttl: int, owner: Owner | None, replaces: str | None) -> bool:
-        owner_keys = _owner_keys(owner.user_id) if owner else ["", ""]
+        keys = [key]
+        if owner:
+            keys += self._owner_keys(owner.user_id)
+        if owner and replaces and self._are_together(key, replaces):
+            keys, replaces = [*keys, replaces], None
         version = owner.password_version if owner else ""
         arguments = [ttl, self._max_age, version, MAX_SESSIONS_PER_USER, *(part for pair in fields.items() for part in pair)]
         with available():
-            return bool(self._pooled.run_script(int, self._create, [key, replaces or "", *owner_keys], arguments))
+            is_created = bool(self._pooled.run_script(int, self._create, keys, arguments))
+        if is_created and replaces:
+            self.destroy(replaces)
+        return is_created
 
     def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None, user_id: int | None = None) -> bool:
-        index = "" if user_id is None else _owner_keys(user_id)[0]
+        index = None if user_id is None else _user_key(user_id, "sessions", is_tagged=_is_tagged(key))
+        is_index_elsewhere = index is not None and not self._are_together(key, index)
+        keys = [key] if index is None or is_index_elsewhere else [key, index]
         arguments: list[Any] = ["" if ttl is None else ttl, self._max_age]
         for name, change in changes.items():
             arguments += [name, *_optional(change.expected), *_optional(change.value)]
         with available():
-            return bool(self._commands.run_script(int, self._merge, [key, index], arguments))
+            exists = bool(self._commands.run_script(int, self._merge, keys, arguments))
+            if exists and is_index_elsewhere:
+                self._commands.execute("EXPIRE", index, self._max_age, "GT")
+        return exists
 
     def destroy(self, key: str) -> None:
         with available():
@@ -71,15 +93,18 @@ class RedisSessionStore:
 
     def records_of_user(self, user_id: int) -> dict[str, Fields]:
         with available():
-            found = self._pooled.checked(list, self._pooled.execute("ZRANGE", _owner_keys(user_id)[0], 0, -1))
-            keys = [self._pooled.checked(bytes, key).decode() for key in found]
+            keys = [key for index in self._indexes(user_id) for key in self._members(index)]
             records = self._load_many(keys)
         return {key: record for key, record in zip(keys, records, strict=True) if record}
 
     def destroy_all(self, user_id: int, *, keep: str | None, password_version: int | None = None) -> int:
         version = "" if password_version is None else password_version
+        arguments = [version, self._max_age, keep or ""]
         with available():
-            return self._pooled.run_script(int, self._destroy_all, [*_owner_keys(user_id), keep or ""], [version, self._max_age])
+            destroyed = self._pooled.run_script(int, self._destroy_all, self._owner_keys(user_id), arguments)
+            for index in self._indexes(user_id)[1:]:
+                destroyed += self._destroy_members(index, keep)
+        return destroyed
 
     def key_ids_in_use(self) -> Iterator[frozenset[str]]:
         with available():
@@ -87,6 +112,27 @@ class RedisSessionStore:
             while batch := list(islice(keys, _SCAN_BATCH)):
                 for record in self._load_many(batch):
                     yield key_ids(record)
+
+    def _owner_keys(self, user_id: int) -> list[str]:
+        """Return the keys of the index of a user's sessions and of the newest password version."""
+        return [_user_key(user_id, name, is_tagged=self._is_cluster) for name in ("sessions", "password-version")]
+
+    def _indexes(self, user_id: int) -> list[str]:
+        """Return the keys of all indexes that may list sessions of a user, first the one to which new sessions are added."""
+        tags = (True, False) if self._is_cluster else (False,)
+        return [_user_key(user_id, "sessions", is_tagged=is_tagged) for is_tagged in tags]
+
+    def _are_together(self, key: str, other: str) -> bool:
+        """Return whether one script may use both keys."""
+        return not self._is_cluster or key_slot(key.encode()) == key_slot(other.encode())
+
+    def _members(self, index: str) -> list[str]:
+        found = self._pooled.checked(list, self._pooled.execute("ZRANGE", index, 0, -1))
+        return [self._pooled.checked(bytes, key).decode() for key in found]
+
+    def _destroy_members(self, index: str, keep: str | None) -> int:
+        replies = self._pooled.execute_all(*[("DEL", key) for key in self._members(index) if key != keep])
+        return sum(self._pooled.checked(int, reply) for reply in replies)
 
     def _load_many(self, keys: Sequence[str | bytes]) -> list[Fields]:
         """Return the records in the order of the keys; a missing one, and a key of another type, has no fields."""
@@ -125,8 +171,13 @@ def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
     return (keys[start : start + _SCAN_BATCH] for start in range(0, len(keys), _SCAN_BATCH))
 
 
-def _owner_keys(user_id: int) -> list[str]:
-    return [f"user:{user_id}:sessions", f"user:{user_id}:password-version"]
+def _user_key(user_id: int, name: str, *, is_tagged: bool) -> str:
+    user = f"user:{user_id}"
+    return f"{{{user}}}:{name}" if is_tagged else f"{user}:{name}"
+
+
+def _is_tagged(key: str) -> bool:
+    return key.startswith(KEY_PREFIX + "{")
 
 
 def _optional(value: bytes | None) -> tuple[str, bytes]:

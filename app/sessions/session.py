@@ -7,7 +7,7 @@ from typing import Any
 from flask.sessions import SessionMixin
 
 from app.core.errors import Unavailable
-from app.sessions.cookie import SignedValue, new_session_id
+from app.sessions.cookie import SignedValue
 from app.sessions.records import Record, SessionRecords, find_changes
 from app.sessions.store import Owner, record_key
 
@@ -65,7 +65,7 @@ class Session(SessionMixin):
         self._reset()
         self._content = dict(values)
         try:
-            self._record = self._records.create(self._new_id(), self._content, owner, client, replaces)
+            self._record = self._records.create(self._new_id(owner), self._content, owner, client, replaces)
         except Unavailable:
             self._reset()
             raise
@@ -89,13 +89,13 @@ class Session(SessionMixin):
                 if not self._records.update(self.key, self._record, changes, self.signed_with):
                     self._reset()
             elif changes and not self.is_ended:
-                self._record = self._records.create(self._new_id(), self._content)
+                self._record = self._records.create(self._new_id(None), self._content)
         except Unavailable:
             self.is_loaded = False  # Flask saves the session again after the error page, which would fail again
             raise
 
-    def _new_id(self) -> str:
-        self._cookie = SignedValue(new_session_id(), "")
+    def _new_id(self, owner: Owner | None) -> str:
+        self._cookie = SignedValue(self._records.store.new_id(owner), "")
         return self._cookie.value
 
     def _load(self) -> None:

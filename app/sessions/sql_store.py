@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select
 from app.database.batches import delete_batch
 from app.database.engine import Database
 from app.database.schema import session_fields, sessions, users
+from app.sessions.cookie import new_session_id
 from app.sessions.store import MAX_SESSIONS_PER_USER, FieldChange, Fields, Owner, key_ids
 
 SCAN_BATCH = 500  # sessions read in one transaction
@@ -18,6 +19,9 @@ EXPIRED_PER_SIGN_IN = 100  # expired sessions that a new one removes: more than 
 class SqlSessionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def new_id(self, owner: Owner | None) -> str:
+        return new_session_id()
 
     def load(self, key: str) -> Fields | None:
         return self._database.run(_load, key)

@@ -17,8 +17,13 @@ Fields = dict[str, bytes]  # field name -> encrypted value
 
 
 def record_key(session_id: str) -> str:
-    """Return the store key of a session. It is a digest, so that reading the store is not enough to take over sessions."""
-    return KEY_PREFIX + hashlib.sha256(session_id.encode()).hexdigest()
+    """Return the store key of a session. It is a digest, so that reading the store is not enough to take over sessions.
+
+    If the ID contains the user, so does the key, as the hash tag by which a Redis Cluster keeps all keys of the user together.
+    """
+    user_id = session_id.rpartition(".")[0]
+    tag = f"{{user:{user_id}}}:" if user_id else ""
+    return KEY_PREFIX + tag + hashlib.sha256(session_id.encode()).hexdigest()
 
 
 def public_id(key: str) -> str:
@@ -55,6 +60,9 @@ class FieldChange:
 
 class SessionStore(Protocol):
     """Every method is atomic across instances and raises app.core.errors.Unavailable if the store does not answer."""
+
+    def new_id(self, owner: Owner | None) -> str:
+        """Return an ID for a new session. It contains the owner if `record_key` needs it to place the record."""
 
     def load(self, key: str) -> Fields | None:
         """Return a record, or None if there is none. Raises CorruptRecord if the key holds data of another type."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from app import worker
-from app.analytics.event_stream import GROUP, STREAM, BatchOutcome, EventConsumer
+from app.analytics.event_stream import GROUP, BatchOutcome, EventConsumer
 from app.analytics.store import AcceptedEvent
 
 LATE_SECONDS = 0.3
@@ -15,8 +15,8 @@ store_all = EventConsumer._store_all
 def acknowledge_first(self: EventConsumer, batch: Sequence[tuple[bytes, AcceptedEvent]], outcome: BatchOutcome) -> None:
     if batch:
         ids = [entry_id for entry_id, _ in batch]
-        self._client.xack(STREAM, GROUP, *ids)
-        self._client.xdel(STREAM, *ids)
+        self._client.xack(self._stream, GROUP, *ids)
+        self._client.xdel(self._stream, *ids)
         time.sleep(LATE_SECONDS)
     store_all(self, batch, outcome)
 

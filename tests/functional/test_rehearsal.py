@@ -11,7 +11,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from app.analytics.event_stream import STREAM
+from app.analytics.partitions import SINGLE
 from app.operations.rehearsal.commands import PROGRAM
 from app.operations.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
 from harness.fleet import SupervisedFleet
@@ -46,7 +46,7 @@ LOADS = {"all_sockets_at_once": {"sockets": 80}}  # so many that it exceeds the 
 
 
 # Keys in Redis that the rehearsal did not create, or that expire soon.
-PASSING = ("fleet:", "dramatiq:", "jobs:", STREAM, "analytics:standing:", "analytics:changing:")
+PASSING = ("fleet:", "dramatiq:", "jobs:", SINGLE.stream, "analytics:standing:", "analytics:changing:")
 
 OPT_OUT_FAILS_OPEN = "tests.faults.opt_out_fails_open"
 
@@ -82,7 +82,7 @@ def interrupted(fleet: SupervisedFleet, output: Path) -> int:
 def left_behind(fleet: SupervisedFleet) -> tuple[list[str], int]:
     """Return the keys in Redis, and the number of rows of users and of their events."""
     with fleet.redis.client() as client, psycopg2.connect(fleet.environment["DATABASE_URL"]) as connection:
-        wait_until(lambda: client.xlen(STREAM) == 0, timeout=10, what="the last events to be stored or dropped")
+        wait_until(lambda: client.xlen(SINGLE.stream) == 0, timeout=10, what="the last events to be stored or dropped")
         keys = [key for key in client.scan_iter("*") if not key.startswith(PASSING)]
         with connection.cursor() as cursor:
             cursor.execute("SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM analytics_events)")

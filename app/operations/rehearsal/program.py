@@ -15,7 +15,7 @@ import redis
 from flask import Flask
 from gevent.pool import Pool
 
-from app.analytics.event_stream import STREAM
+from app.analytics.event_stream import count_waiting
 from app.auth import store as accounts_store
 from app.auth.limits import MemoryRateLimiter
 from app.auth.passwords import Passwords
@@ -147,7 +147,7 @@ def _count_stored_events(database: Database, context: _Context, started_at: date
 
     def waiting() -> int:
         try:
-            return int(context.redis_client.xlen(STREAM))
+            return count_waiting(context.redis_client)
         except redis.RedisError as error:
             raise RehearsalFailed(f"Redis is not available: {type(error).__name__}") from None
 

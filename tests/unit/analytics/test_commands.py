@@ -11,8 +11,8 @@ from flask import Flask
 from flask.testing import FlaskCliRunner
 
 from app import create_app
-from app.analytics.event_stream import DEAD_LETTERS, STREAM
 from app.analytics.intake import RedisIntake
+from app.analytics.partitions import SINGLE
 from app.analytics.person import AnalyticsAccount, ConsentState
 from app.core.config import Config
 from app.redis.multiplexed import MultiplexedRedis
@@ -32,11 +32,11 @@ def dead_letter(redis_client: redis.Redis, multiplexed: MultiplexedRedis) -> Non
     """A dead-lettered event `page.viewed`, and an entry that is not an event."""
     intake = RedisIntake(redis_client, multiplexed)
     intake.accept(AnalyticsAccount(1), ConsentState("a1", version=0, is_granted=True), [event("page.viewed")])
-    entries: Any = redis_client.xrange(STREAM)
+    entries: Any = redis_client.xrange(SINGLE.stream)
     ((_, fields),) = entries
-    redis_client.delete(STREAM)
-    redis_client.xadd(DEAD_LETTERS, {**fields, b"reason": b"value too long\n"})
-    redis_client.xadd(DEAD_LETTERS, {"what": "ever"})
+    redis_client.delete(SINGLE.stream)
+    redis_client.xadd(SINGLE.dead_letters, {**fields, b"reason": b"value too long\n"})
+    redis_client.xadd(SINGLE.dead_letters, {"what": "ever"})
 
 
 def run(runner: FlaskCliRunner, *options: str) -> list[str]:
@@ -48,16 +48,16 @@ def run(runner: FlaskCliRunner, *options: str) -> list[str]:
 @pytest.mark.usefixtures("dead_letter")
 def test_dead_letters_are_listed(runner: FlaskCliRunner, redis_client: redis.Redis) -> None:
     assert run(runner) == ["page.viewed  value too long\\n", "(not an event)  unknown reason", "2 dead letters"]
-    assert (redis_client.xlen(STREAM), redis_client.xlen(DEAD_LETTERS)) == (0, 2)
+    assert (redis_client.xlen(SINGLE.stream), redis_client.xlen(SINGLE.dead_letters)) == (0, 2)
 
 
 @pytest.mark.usefixtures("dead_letter")
 def test_replay_returns_events_to_the_stream(runner: FlaskCliRunner, redis_client: redis.Redis) -> None:
     assert run(runner, "--replay")[-1] == "2 dead letters, 1 put back into the stream"
-    entries: Any = redis_client.xrange(STREAM)
+    entries: Any = redis_client.xrange(SINGLE.stream)
     ((_, fields),) = entries
     assert set(fields) == {b"person", b"version", b"event"}
-    assert redis_client.xlen(DEAD_LETTERS) == 1
+    assert redis_client.xlen(SINGLE.dead_letters) == 1
     assert run(runner, "--replay")[-1] == "1 dead letters, 0 put back into the stream"
 
 

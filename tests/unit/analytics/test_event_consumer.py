@@ -12,8 +12,9 @@ import pytest
 import redis
 
 from app.analytics import event_stream
-from app.analytics.event_stream import DEAD_LETTERS, GROUP, STREAM, EventConsumer
+from app.analytics.event_stream import GROUP, EventConsumer
 from app.analytics.intake import RedisIntake
+from app.analytics.partitions import SINGLE
 from app.analytics.person import AnalyticsAccount, ConsentState
 from app.analytics.store import AcceptedEvent
 from app.core.errors import Unavailable
@@ -90,7 +91,7 @@ def running(consumer: EventConsumer) -> Iterator[None]:
 
 def waiting(client: redis.Redis) -> tuple[int, int]:
     """Return the number of entries in the stream, and of those that are pending."""
-    return client.xlen(STREAM), client.xpending(STREAM, GROUP)["pending"]
+    return client.xlen(SINGLE.stream), client.xpending(SINGLE.stream, GROUP)["pending"]
 
 
 def test_stored_events_are_acknowledged_and_deleted(
@@ -141,7 +142,7 @@ def test_event_that_cannot_be_stored_does_not_delay_others(
     consumer.process_batch()
     assert sorted(storage.stored) == list("abdeg")
     assert waiting(redis_client) == (0, 0)
-    assert redis_client.xlen(DEAD_LETTERS) == 2
+    assert redis_client.xlen(SINGLE.dead_letters) == 2
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_error_that_is_not_the_events_own_leaves_it_in_the_stream(
         wait_until(lambda: sorted(storage.stored) == list("abdegh"), 5, "the others to be stored")
         send("i")
         wait_until(lambda: "i" in storage.stored, 5, "a later one to be stored")
-        assert (waiting(redis_client), redis_client.xlen(DEAD_LETTERS)) == ((2, 2), 0)
+        assert (waiting(redis_client), redis_client.xlen(SINGLE.dead_letters)) == ((2, 2), 0)
         storage.poison = set()
         wait_until(lambda: waiting(redis_client) == (0, 0), 5, "the rest to be stored")
     assert sorted(storage.stored) == list("abcdefghi")
@@ -188,7 +189,7 @@ def test_batch_in_which_every_event_fails_is_not_tried_event_by_event(
     with pytest.raises(RuntimeError):
         consumer.process_batch()
     assert len(storage.batches) < 20
-    assert (waiting(redis_client), redis_client.xlen(DEAD_LETTERS)) == ((100, 100), 0)
+    assert (waiting(redis_client), redis_client.xlen(SINGLE.dead_letters)) == ((100, 100), 0)
     delays: list[float] = []
 
     def wait(seconds: float) -> None:
@@ -217,12 +218,12 @@ def test_entry_that_is_not_an_event_is_dead_lettered(
     consumer: EventConsumer, send: Callable[..., None], storage: Storage, redis_client: redis.Redis, fields: dict[str, bytes]
 ) -> None:
     send("a")
-    redis_client.xadd(STREAM, fields)  # type: ignore[arg-type]
+    redis_client.xadd(SINGLE.stream, fields)  # type: ignore[arg-type]
     send("b")
     consumer.process_batch()
     assert storage.stored == ["a", "b"]
     assert waiting(redis_client) == (0, 0)
-    ((_, kept),) = cast(list[tuple[bytes, dict[bytes, bytes]]], redis_client.xrange(DEAD_LETTERS))
+    ((_, kept),) = cast(list[tuple[bytes, dict[bytes, bytes]]], redis_client.xrange(SINGLE.dead_letters))
     assert set(kept) == {b"reason", *(name.encode() for name in fields)}
 
 
@@ -305,7 +306,7 @@ def test_idle_consumers_are_deleted(
     make("ended")
     monkeypatch.setattr(event_stream, "IDLE_CONSUMER_MS", -1)
     make("alive")
-    names = {consumer["name"] for consumer in redis_client.xinfo_consumers(STREAM, GROUP)}
+    names = {consumer["name"] for consumer in redis_client.xinfo_consumers(SINGLE.stream, GROUP)}
     assert b"ended" not in names
 
 

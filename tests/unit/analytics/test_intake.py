@@ -10,8 +10,9 @@ import pytest
 import redis
 
 from app.analytics import intake
-from app.analytics.event_stream import STREAM, decode_entry
+from app.analytics.event_stream import decode_entry
 from app.analytics.intake import ACCEPTED, FULL, OPTED_OUT, UNKNOWN, DirectIntake, Intake, RedisIntake
+from app.analytics.partitions import SINGLE
 from app.analytics.person import AnalyticsAccount, ConsentState, HashedVisitor
 from app.analytics.store import IN_FLIGHT, AcceptedEvent
 from app.core.errors import Unavailable
@@ -45,7 +46,7 @@ def direct() -> tuple[Intake, Taken]:
 @pytest.fixture
 def shared(redis_client: redis.Redis, multiplexed: MultiplexedRedis) -> tuple[Intake, Taken]:
     def taken() -> list[AcceptedEvent]:
-        entries: Any = redis_client.xrange(STREAM)
+        entries: Any = redis_client.xrange(SINGLE.stream)
         return [decode_entry(fields) for _, fields in entries]
 
     return RedisIntake(redis_client, multiplexed), taken
@@ -185,13 +186,13 @@ class TestFleet:
         assert place.accept(ADA, OPEN, [event() for _ in range(3)]) == ACCEPTED
         assert place.accept(ADA, None, [event() for _ in range(3)]) == FULL
         assert place.accept(ADA, None, [event() for _ in range(2)]) == ACCEPTED
-        assert redis_client.xlen(STREAM) == 5
+        assert redis_client.xlen(SINGLE.stream) == 5
 
     def test_keys_of_consent_expire(self, shared: tuple[Intake, Taken], redis_client: redis.Redis) -> None:
         place, _ = shared
         place.accept(ADA, OPEN, [event()])
         place.begin_consent_change(AnalyticsAccount(8), 1)
-        ages = {key: redis_client.ttl(key) for key in redis_client.keys("analytics:*") if key != STREAM.encode()}
+        ages = {key: redis_client.ttl(key) for key in redis_client.keys("analytics:*") if key != SINGLE.stream.encode()}
         assert len(ages) == 2
         assert all(0 < age <= intake.CONSENT_CACHE_SECONDS for age in ages.values())
 
@@ -207,7 +208,7 @@ class TestFleet:
 class TestOutage:
     @pytest.fixture
     def place(self, redis_client: redis.Redis, multiplexed: MultiplexedRedis) -> Intake:
-        redis_client.set(STREAM, "no stream")
+        redis_client.set(SINGLE.stream, "no stream")
         redis_client.set("analytics:standing:account:7", "0 open a1 ")
         return RedisIntake(redis_client, multiplexed)
 

@@ -6,7 +6,8 @@ import pytest
 import redis
 
 from app.analytics import event_stream
-from app.analytics.event_stream import DEAD_LETTERS, STREAM, StreamMonitor
+from app.analytics.event_stream import StreamMonitor
+from app.analytics.partitions import SINGLE
 from tests.unit.conftest import count_of
 
 
@@ -26,18 +27,18 @@ def test_missing_append_only_file_is_a_warning(monitor: StreamMonitor, redis_cli
 
 
 def test_old_backlog_is_a_warning(monitor: StreamMonitor, redis_client: redis.Redis) -> None:
-    redis_client.xadd(STREAM, {"event": "old"}, id="1000-1")
+    redis_client.xadd(SINGLE.stream, {"event": "old"}, id="1000-1")
     assert "check that a worker is running" in (monitor.find_warning() or "")
 
 
 def test_new_events_are_no_warning(monitor: StreamMonitor, redis_client: redis.Redis) -> None:
-    redis_client.xadd(STREAM, {"event": "new"})
+    redis_client.xadd(SINGLE.stream, {"event": "new"})
     assert monitor.find_warning() is None
 
 
 def test_backlog_and_dead_letters_are_metrics(monitor: StreamMonitor, redis_client: redis.Redis) -> None:
-    redis_client.xadd(STREAM, {"event": "new"})
-    redis_client.xadd(DEAD_LETTERS, {"event": "bad"})
+    redis_client.xadd(SINGLE.stream, {"event": "new"})
+    redis_client.xadd(SINGLE.dead_letters, {"event": "bad"})
     monitor.find_warning()
     assert (count_of("reporadar_events_waiting"), count_of("reporadar_events_put_aside")) == (1, 1)
 
@@ -51,5 +52,5 @@ def test_checks_have_an_interval(monitor: StreamMonitor, redis_client: redis.Red
 
 
 def test_other_type_of_key_is_a_warning(monitor: StreamMonitor, redis_client: redis.Redis) -> None:
-    redis_client.set(STREAM, "something else")
+    redis_client.set(SINGLE.stream, "something else")
     assert monitor.find_warning() == "cannot read the event stream analytics:events: WRONGTYPE"

@@ -51,6 +51,9 @@ class RecordingStore:
         if call in self.failing:
             raise Unavailable("The session store does not answer.")
 
+    def new_id(self, owner: Owner | None) -> str:
+        return self.inner.new_id(owner)
+
     def load(self, key: str) -> Fields | None:
         self._record("load")
         return self.inner.load(key)
