@@ -26,6 +26,7 @@ from app.jobs.task_record import SharedTaskRecord
 from app.realtime.message_queue import LocalMessageQueue, MessageQueue, RedisMessageQueue
 from app.realtime.publisher import RedisPublisher
 from app.redis.client import PooledRedis, RedisCommands, connect
+from app.redis.cluster import ClusterClient
 from app.redis.multiplexed import MultiplexedRedis
 from app.server.lifecycle import Lifecycle
 from app.sessions.redis_store import RedisSessionStore
@@ -35,11 +36,15 @@ from app.sessions.store import SessionStore
 
 @dataclass(frozen=True)
 class RedisClients:
-    """The clients of a fleet instance, all of the same server."""
+    """The clients of a fleet instance, all of the same server or cluster."""
 
     client: redis.Redis
     with_long_timeout: redis.Redis  # for background work: a slow Redis has not failed
     shared: RedisCommands  # one connection for the commands of all requests
+
+    @property
+    def is_cluster(self) -> bool:
+        return isinstance(self.client, ClusterClient)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ def connect_redis(config: Config, instance_id: str, lifecycle: Lifecycle) -> Red
     if not config.use_redis_sessions:
         return None
     client = connect(config, instance_id)
-    shared = MultiplexedRedis(client) if config.shared_redis_connection else PooledRedis(client)
+    is_shared = config.shared_redis_connection and not isinstance(client, ClusterClient)
+    shared = MultiplexedRedis(client) if is_shared else PooledRedis(client)
     clients = RedisClients(client, connect(config, instance_id, timeout=PROBE_TIMEOUT_SECONDS), shared)
     lifecycle.add("redis", close=client.close)
     lifecycle.add("redis with long timeout", after_report=clients.with_long_timeout.close)

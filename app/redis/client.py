@@ -13,7 +13,9 @@ from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from app.core.config import Config
+from app.core.config_parsers import RedisServers, redis_servers
 from app.core.errors import Unavailable
+from app.redis.cluster import ClusterClient, NodeAddress, Topology, pools_of
 
 T = TypeVar("T")
 
@@ -23,19 +25,38 @@ SOCKET_TIMEOUT_SECONDS = 1.0
 
 
 def connect(config: Config, instance_id: str, *, timeout: float = SOCKET_TIMEOUT_SECONDS) -> redis.Redis:
-    """Return a client that connects with its first command. It retries nothing, since a write may not be repeatable."""
+    """Return a client that connects with its first command. It retries nothing, since a write may not be repeatable.
+
+    The client of a Redis Cluster is a ClusterClient.
+    """
     assert config.redis_url is not None
-    pool = redis.BlockingConnectionPool.from_url(
-        config.redis_url,
-        client_name=instance_id,
-        max_connections=MAX_CONNECTIONS,
-        timeout=POOL_TIMEOUT_SECONDS,
-        socket_timeout=timeout,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
+    options: dict[str, Any] = {
+        "client_name": instance_id,
+        "max_connections": MAX_CONNECTIONS,
+        "timeout": POOL_TIMEOUT_SECONDS,
+        "socket_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
         **_network_options(config),
-    )
+    }
+    if "+cluster://" in config.redis_url:
+        return _connect_to_cluster(redis_servers(config.redis_url), options)
+    pool = redis.BlockingConnectionPool.from_url(config.redis_url, **options)
     return redis.Redis.from_pool(pool)  # so that closing the client closes the pool
+
+
+def _connect_to_cluster(servers: RedisServers, options: dict[str, Any]) -> ClusterClient:
+    def create_pool(address: NodeAddress) -> redis.ConnectionPool:
+        return redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
+            host=address.host,
+            port=address.port,
+            username=servers.username,
+            password=servers.password,
+            connection_class=redis.SSLConnection if servers.has_tls else redis.Connection,
+            **options,
+        )
+
+    return ClusterClient(Topology(servers.addresses, create_pool))
 
 
 def _network_options(config: Config) -> dict[str, Any]:
@@ -43,7 +64,7 @@ def _network_options(config: Config) -> dict[str, Any]:
     if url.startswith("unix:"):
         return {}
     options: dict[str, Any] = {"socket_connect_timeout": SOCKET_TIMEOUT_SECONDS, "socket_keepalive": True}
-    if url.startswith("rediss:"):
+    if url.startswith("rediss"):
         options["ssl_cert_reqs"] = ssl.CERT_REQUIRED if config.redis_tls_verify else ssl.CERT_NONE
         options["ssl_check_hostname"] = config.redis_tls_verify
         options["ssl_ca_certs"] = config.redis_ca_file
@@ -96,8 +117,7 @@ class RedisCommands(ABC):
         try:
             reply = self.execute(*command)
         except NoScriptError:
-            self.execute("SCRIPT", "LOAD", script.script)
-            reply = self.execute(*command)
+            reply = self.execute("EVAL", script.script, *command[2:])
         return self.checked(kind, reply)
 
 
@@ -105,7 +125,11 @@ class PooledRedis(RedisCommands):
     """Uses the connection pool of redis-py: every command takes a connection of its own. For SHARED_REDIS_CONNECTION=false."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._client: Any = redis.Redis(connection_pool=client.connection_pool)
+        self._client: Any = (
+            ClusterClient(client.topology)
+            if isinstance(client, ClusterClient)
+            else redis.Redis(connection_pool=client.connection_pool)
+        )
         self._client.response_callbacks.clear()  # replies stay raw
 
     def execute(self, *command: Any) -> Any:
@@ -119,7 +143,8 @@ class PooledRedis(RedisCommands):
         return replies
 
     def drop(self) -> None:
-        self._client.connection_pool.disconnect(inuse_connections=False)
+        for pool in pools_of(self._client):
+            pool.disconnect(inuse_connections=False)
 
     def close(self) -> None:
         self._client.close()

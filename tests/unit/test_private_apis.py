@@ -34,6 +34,7 @@ class PrivateApi:
 HTTP_LOOP, PLAIN, WORKER = "app/server/http_loop.py", "app/server/plain_http.py", "app/server/worker.py"
 TRANSPORT, QUEUE, MULTIPLEXED = "app/realtime/transport.py", "app/realtime/message_queue.py", "app/redis/multiplexed.py"
 ROOM_MEMBERS, PACKETS = "app/realtime/room_members.py", "app/realtime/packets.py"
+CLUSTER = "app/redis/cluster.py"
 REHEARSAL, PUBLISHER = "app/operations/rehearsal/clients.py", "app/realtime/publisher.py"
 
 # fmt: off
@@ -141,6 +142,17 @@ PRIVATE_APIS = [
     PrivateApi("redis.client:Redis.parse_response", "app/redis/client.py",
                "response_callbacks are cleared, so that replies stay raw", "a27aadda3a0e"),
     PrivateApi("redis.client:Redis.from_pool", "app/redis/client.py", "closing the client closes the pool", "cd9939da9996"),
+    PrivateApi("redis.client:Pipeline", CLUSTER, "command_stack holds pairs of a command and its options", "6d78119d9c22"),
+    PrivateApi("redis.client:Pipeline.execute", CLUSTER, "overridden: sends to several nodes", "ef48913587f6"),
+    PrivateApi("redis.client:Redis.execute_command", CLUSTER, "overridden: finds the node of a command", "e207fbcc2dd5"),
+    PrivateApi("redis.client:Redis.pipeline", CLUSTER, "overridden: returns a pipeline over several nodes", "7f1822055bae"),
+    PrivateApi("redis.client:Redis.close", CLUSTER, "overridden: closes the pools of all nodes", "caea8334486a"),
+    PrivateApi("redis.commands.core:ScriptCommands.register_script", CLUSTER,
+               "overridden: returns a script for several nodes", "c06952da5f7f"),
+    PrivateApi("redis.commands.core:Script.__call__", CLUSTER,
+               "overridden: loads a script on the node that needs it", "8a0dcc365a15"),
+    PrivateApi("redis.commands.core:ScanCommands.scan_iter", CLUSTER, "overridden: iterates over all masters", "9211df7f1145"),
+    PrivateApi("redis.crc:key_slot", CLUSTER, "the slot of a key", "402cb9c64c6a"),
     PrivateApi("gevent.hub:Waiter", MULTIPLEXED, "switch() is called by the event loop, get() waits for a reply", "09c8bf86c380"),
     PrivateApi("gevent.hub:Hub", MULTIPLEXED,
                "loop.io, loop.timer and loop.run_callback are used by the shared connection and the WebSocket", "2fc88e2c7821"),
@@ -153,7 +165,9 @@ DOCUMENTED = {
     "engineio:Client", "engineio:Server", "flask_socketio:ConnectionRefusedError", "flask_socketio:SocketIO",
     "gevent.event:Event", "gevent.lock:RLock", "gevent.lock:Semaphore", "gevent.pool:Pool", "gevent.queue:Empty",
     "gevent.queue:Full", "gevent.queue:Queue", "gevent.server:StreamServer", "gevent.threadpool:ThreadPool", "gevent:monkey",
-    "gevent.hub:Waiter", "gevent.hub:get_hub", "redis.backoff:NoBackoff", "redis.exceptions:NoScriptError",
+    "gevent.hub:Waiter", "gevent.hub:get_hub", "redis.backoff:NoBackoff", "redis.exceptions:AskError",
+    "redis.exceptions:ClusterCrossSlotError", "redis.exceptions:ClusterDownError", "redis.exceptions:MovedError",
+    "redis.exceptions:NoScriptError", "redis.exceptions:TryAgainError",
     "redis.retry:Retry", "redis.commands.core:Script", "redis.connection:ConnectionInterface", "socketio:Manager",
     "socketio:PubSubManager", "gunicorn:glogging", "gunicorn:SERVER",
 }  # fmt: skip
