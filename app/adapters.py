@@ -25,8 +25,7 @@ from app.jobs.broker import local_broker, redis_broker
 from app.jobs.task_record import SharedTaskRecord
 from app.realtime.message_queue import LocalMessageQueue, MessageQueue, RedisMessageQueue
 from app.realtime.publisher import RedisPublisher
-from app.redis.client import PooledRedis, RedisCommands, connect
-from app.redis.cluster import ClusterClient
+from app.redis.client import PooledRedis, RedisCommands, connect, is_cluster
 from app.redis.multiplexed import MultiplexedRedis
 from app.server.lifecycle import Lifecycle
 from app.sessions.redis_store import RedisSessionStore
@@ -44,7 +43,7 @@ class RedisClients:
 
     @property
     def is_cluster(self) -> bool:
-        return isinstance(self.client, ClusterClient)
+        return is_cluster(self.client)
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def connect_redis(config: Config, instance_id: str, lifecycle: Lifecycle) -> Red
     if not config.use_redis_sessions:
         return None
     client = connect(config, instance_id)
-    is_shared = config.shared_redis_connection and not isinstance(client, ClusterClient)
+    is_shared = config.shared_redis_connection and not is_cluster(client)
     shared = MultiplexedRedis(client) if is_shared else PooledRedis(client)
     clients = RedisClients(client, connect(config, instance_id, timeout=PROBE_TIMEOUT_SECONDS), shared)
     lifecycle.add("redis", close=client.close)

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
-
 from app.analytics.person import Person
 from app.redis.client import is_cluster
+from app.redis.cluster import SLOTS, slot_of_key
 
 # Another number would need to read the partitions of this one until they are empty.
 PARTITIONS_OF_CLUSTER = 6
@@ -59,7 +58,7 @@ def _spread_tags(number: int) -> list[str]:
     found: dict[int, str] = {}
     while len(found) < number:
         tag = next(tags)
-        found.setdefault(key_slot(tag.encode()) * number // REDIS_CLUSTER_HASH_SLOTS, tag)
+        found.setdefault(slot_of_key(tag) * number // SLOTS, tag)
     return [tag for _, tag in sorted(found.items())]
 
 

@@ -4,7 +4,7 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
@@ -71,9 +71,9 @@ def _network_options(config: Config) -> dict[str, Any]:
     return options
 
 
-def is_cluster(client: object) -> bool:
+def is_cluster(client: object) -> TypeGuard[ClusterClient]:
     """Return whether a client is of a Redis Cluster. There, all keys of a command or script need the same hash tag."""
-    return isinstance(client, redis.RedisCluster)
+    return isinstance(client, ClusterClient)
 
 
 @contextmanager
@@ -126,9 +126,7 @@ class PooledRedis(RedisCommands):
 
     def __init__(self, client: redis.Redis) -> None:
         self._client: Any = (
-            ClusterClient(client.topology)
-            if isinstance(client, ClusterClient)
-            else redis.Redis(connection_pool=client.connection_pool)
+            ClusterClient(client.topology) if is_cluster(client) else redis.Redis(connection_pool=client.connection_pool)
         )
         self._client.response_callbacks.clear()  # replies stay raw
 

@@ -13,9 +13,9 @@ from itertools import islice
 from typing import Any
 
 import redis
-from redis.crc import key_slot
 
 from app.redis.client import PooledRedis, RedisCommands, available, is_cluster
+from app.redis.cluster import slot_of_key
 from app.redis.scripts import load_script
 from app.sessions.cipher import CorruptRecord
 from app.sessions.cookie import new_session_id
@@ -124,7 +124,7 @@ class RedisSessionStore:
 
     def _are_together(self, key: str, other: str) -> bool:
         """Return whether one script may use both keys."""
-        return not self._is_cluster or key_slot(key.encode()) == key_slot(other.encode())
+        return not self._is_cluster or slot_of_key(key) == slot_of_key(other)
 
     def _members(self, index: str) -> list[str]:
         found = self._pooled.checked(list, self._pooled.execute("ZRANGE", index, 0, -1))
