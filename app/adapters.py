@@ -124,8 +124,11 @@ def _fleet(
     vitals: Vitals,
 ) -> Adapters:
     signing = next(keyring for keyring in keyrings if keyring.name == "signing")
-    consistency = ConsistencyCheck(me, lifecycle, database, config.database_pool_size, config.database_connection_limit)
-    membership = FleetMembership(Registry(clients.with_long_timeout), me, keyrings, lifecycle, consistency, vitals)
+    registry = Registry(clients.with_long_timeout)
+    consistency = ConsistencyCheck(
+        me, lifecycle, database, config.database_pool_size, registry.peers, config.database_connection_limit
+    )
+    membership = FleetMembership(registry, me, keyrings, lifecycle, consistency, vitals)
     queue = RedisMessageQueue(clients.with_long_timeout, signing)
     broker = redis_broker(clients.client)
     lifecycle.add("message queue", background=queue.run, check=queue.not_ready_reason)

@@ -1,6 +1,7 @@
 """Whether the instances of a fleet fit together: unique names, the same stores and settings, enough database connections."""
 
 import logging
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from app.core.tasks import InstanceTask
 from app.database.engine import Database, DatabaseReadOnly
 from app.fleet import sql_heartbeat
 from app.fleet.sql_heartbeat import SqlHeartbeat
-from app.fleet.store import Peer
+from app.fleet.store import FleetTotals, Peer
 from app.server.lifecycle import READY, STARTING, STOPPED, Lifecycle
 
 log = logging.getLogger(__name__)
@@ -34,19 +35,34 @@ class ConfigMismatch:
 
 
 class ConsistencyCheck:
-    """Compares this instance with the others: those in the Redis registry, and those with a heartbeat in SQL."""
+    """Compares this instance with the others: those in the Redis registry, and those with a heartbeat in SQL.
+
+    Only a starting instance reads their entries and heartbeats. A ready one costs the same, however many others there are.
+    """
 
     def __init__(
-        self, instance: Instance, lifecycle: Lifecycle, database: Database, pool_size: int, connection_limit: int | None = None
+        self,
+        instance: Instance,
+        lifecycle: Lifecycle,
+        database: Database,
+        pool_size: int,
+        list_peers: Callable[[], list[Peer]],
+        connection_limit: int | None = None,
     ) -> None:
-        """`connection_limit`: of all processes together; PostgreSQL is asked if it is None, unless there is a pooler between."""
+        """Prepare the check; `compare` does it.
+
+        `list_peers` reads the registry and raises Unavailable. `connection_limit` is that of all processes together; PostgreSQL
+        is asked if it is None, unless there is a pooler between.
+        """
         self.pool_size = pool_size
+        self._list_peers = list_peers
         self._instance = instance
         self._lifecycle = lifecycle
         self._database = database
         self._peers: list[Peer] = []
         self._heartbeats: list[SqlHeartbeat] | None = None  # None: not compared yet
         self._is_read_only = False  # the database: instances that started since then have no heartbeat in it
+        self._instances, self._connections = 1, pool_size  # of the fleet
         self._duplicate: dict[str, Any] | None = None
         self._stated_limit = connection_limit
         self._connection_limit = connection_limit or 0
@@ -59,31 +75,34 @@ class ConsistencyCheck:
             gevent.sleep(HEARTBEAT_SECONDS)
 
     def compare(self) -> None:
-        """Store the heartbeat in SQL and read those of the others. If the database fails, the last result stays valid."""
-        own = SqlHeartbeat(self._instance.nonce, self._instance.instance_id, self._lifecycle.phase == READY)
+        """Store the heartbeat in SQL, and compare the stores while starting. If one fails, the last result stays valid."""
         try:
             if not self._connection_limit and self._database.pooler is None:
                 self._connection_limit = self._database.run(sql_heartbeat.connection_limit)
-            self._heartbeats = self._exchange(own)
+            self._store_heartbeat()
+            if self._lifecycle.phase == STARTING:
+                self._peers = self._list_peers()
+                self._heartbeats = self._database.run(sql_heartbeat.read)
         except (Unavailable, DBAPIError) as error:  # DBAPIError: the schema is too old
             self._task.fail(error)
         else:
             self._task.succeed()
             self._check_connections()
 
-    def _exchange(self, own: SqlHeartbeat) -> list[SqlHeartbeat]:
-        """Store the heartbeat if the database accepts it, and return those of all instances."""
+    def _store_heartbeat(self) -> None:
+        own = SqlHeartbeat(self._instance.nonce, self._instance.instance_id, self._lifecycle.phase == READY)
         try:
-            found = self._database.run(sql_heartbeat.record, own)
+            self._database.run(sql_heartbeat.record, own)
+            if self._lifecycle.phase == STARTING:
+                self._database.run(sql_heartbeat.delete_old)
         except DatabaseReadOnly:
             self._is_read_only = True
-            return self._database.run(sql_heartbeat.read)
-        self._is_read_only = False
-        return found
+        else:
+            self._is_read_only = False
 
-    def on_heartbeat(self, peers: list[Peer], duplicate: dict[str, Any] | None) -> None:
+    def on_heartbeat(self, totals: FleetTotals, duplicate: dict[str, Any] | None) -> None:
         """Take over what the registry answered to a heartbeat."""
-        self._peers, self._duplicate = peers, duplicate
+        self._instances, self._connections, self._duplicate = totals.instances, totals.connections, duplicate
         self._check_connections()
 
     def sign_off(self) -> None:
@@ -105,15 +124,16 @@ class ConsistencyCheck:
         found = [*self._duplicate_id(), *self._other_database(), *self._too_many_connections()]
         return [*found, *self._other_redis()] if self._lifecycle.phase == STARTING else found
 
-    def instances_on_other_redis(self) -> list[ConfigMismatch]:
-        """Return a mismatch for each instance that uses this database but is missing in this registry."""
+    def instances_on_other_redis(self, registered: Collection[str]) -> list[ConfigMismatch]:
+        """Return a mismatch for each instance that uses this database but whose nonce is not registered. Raises Unavailable."""
+        heartbeats = self._database.run(sql_heartbeat.read)
         return [
             ConfigMismatch(
                 "redis",
                 [heartbeat.instance_id],
                 f"{heartbeat.instance_id} uses the same database but another Redis: compare REDIS_URL",
             )
-            for heartbeat in self._missing_in_registry()
+            for heartbeat in _missing(heartbeats, registered)
         ]
 
     def _duplicate_id(self) -> list[ConfigMismatch]:
@@ -131,12 +151,9 @@ class ConsistencyCheck:
         return self._other_store("database", "database", others) if is_comparable else []
 
     def _other_redis(self) -> list[ConfigMismatch]:
-        others = [heartbeat.instance_id for heartbeat in self._missing_in_registry() if heartbeat.is_ready]
+        registered = {peer.nonce for peer in self._peers} | {self._instance.nonce}
+        others = [heartbeat.instance_id for heartbeat in _missing(self._heartbeats or [], registered) if heartbeat.is_ready]
         return self._other_store("redis", "Redis", others)
-
-    def _missing_in_registry(self) -> list[SqlHeartbeat]:
-        known = {peer.nonce for peer in self._peers} | {self._instance.nonce}
-        return [heartbeat for heartbeat in self._heartbeats or [] if heartbeat.is_fresh and heartbeat.nonce not in known]
 
     def _other_store(self, kind: str, name: str, others: list[str]) -> list[ConfigMismatch]:
         if not others:
@@ -148,24 +165,26 @@ class ConsistencyCheck:
         """Only the instance that exceeds the limit by starting reports it, not those that were running before."""
         if not self._connection_limit:
             return
-        exceeds = self._needed_connections() > self._connection_limit
+        exceeds = self._connections > self._connection_limit
         if exceeds and not self._exceeds_limit and self._lifecycle.phase == STARTING:
             self._exceeds_limit = True
             log.warning("%s", self._too_many_connections()[0].message)
         self._exceeds_limit = self._exceeds_limit and exceeds
-
-    def _needed_connections(self) -> int:
-        return self.pool_size + sum(peer.connections for peer in self._peers)
 
     def _too_many_connections(self) -> list[ConfigMismatch]:
         if not self._exceeds_limit:
             return []
         source, limit = ("DATABASE_CONNECTION_LIMIT", "this limit") if self._stated_limit else ("PostgreSQL", "max_connections")
         message = (
-            f"{len(self._peers) + 1} instances may open {self._needed_connections()} database connections,"
+            f"{self._instances} instances may open {self._connections} database connections,"
             f" but {source} allows {self._connection_limit}: lower DATABASE_POOL_SIZE or raise {limit}"
         )
         return [ConfigMismatch("connections", [self._instance.instance_id], message)]
+
+
+def _missing(heartbeats: list[SqlHeartbeat], registered: Collection[str]) -> list[SqlHeartbeat]:
+    """Return the heartbeats in SQL of instances that are alive but not registered."""
+    return [heartbeat for heartbeat in heartbeats if heartbeat.is_fresh and heartbeat.nonce not in registered]
 
 
 def settings_mismatches(instances: list[dict[str, Any]]) -> list[ConfigMismatch]:

@@ -1,42 +1,24 @@
--- The heartbeat of one instance: renews its entry, records crashed instances, and decides the active key of each keyring.
--- It is one script because each decision needs all entries as they are at one moment.
+-- The heartbeat of one instance: renews its entry, removes instances that vanished, and decides the active key of each keyring.
+-- It is one script because each decision needs all instances as they are at one moment.
 
-local crash_records = KEYS[1] -- hash: nonce -> the stop to record if that instance never signs off; its fields are the instances
-local active_keys = KEYS[2] -- hash: keyring -> id of its active key; "<keyring>:chosen" -> when a new fleet chose it, in ms
-local stops = KEYS[3] -- list of stop records, newest first
-local drained = KEYS[4] -- set of the nonces that an administrator drained
-local heartbeats = KEYS[5] -- hash: `at`, the last heartbeat of any instance; `outage`, the end of the last outage of Redis
-local stop_counts = KEYS[6] -- hash: kind of stop -> how many there were
-
-local nonce = ARGV[1]
-local entry_json = ARGV[2]
-local crash_record_json = ARGV[3]
-local status_json = ARGV[4] -- for readers of the fleet; empty: unchanged
-local entry_ttl_ms = tonumber(ARGV[5])
-local settle_ms = tonumber(ARGV[6])
-local orphan_ms = tonumber(ARGV[7])
-local silent_ms = tonumber(ARGV[8])
-local outage_ms = tonumber(ARGV[9])
-local max_stops = tonumber(ARGV[10])
+local nonce = ARGV[2]
+local entry_json = ARGV[3]
+local profile_json = ARGV[4] -- the fields of the entry that most instances share
+local crash_record_json = ARGV[5]
+local status_json = ARGV[6] -- for readers of the fleet; empty: unchanged
+local entry_ttl_ms = tonumber(ARGV[7])
+local settle_ms = tonumber(ARGV[8])
+local orphan_ms = tonumber(ARGV[9])
+local silent_ms = tonumber(ARGV[10])
+local outage_ms = tonumber(ARGV[11])
+local max_stops = tonumber(ARGV[12])
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local function entry_key(of) return 'fleet:instance:' .. of end
-
--- Without any heartbeat for outage_ms, Redis was unavailable. Nobody is declared dead until everyone had time to report again.
-local last = redis.call('HMGET', heartbeats, 'at', 'outage')
-local outage = tonumber(last[2] or 0)
-if not last[1] or now - last[1] > outage_ms then outage = now end
-redis.call('HSET', heartbeats, 'at', now, 'outage', outage)
-
-local mine = cjson.decode(entry_json)
-mine.since = tonumber(redis.call('HGET', entry_key(nonce), 'since') or now)
-redis.call('HSET', entry_key(nonce), 'entry', entry_json, 'since', mine.since, 'seen', now)
-if status_json ~= '' then redis.call('HSET', entry_key(nonce), 'about', status_json) end
-redis.call('PEXPIRE', entry_key(nonce), entry_ttl_ms)
 
 -- This instance was recorded as crashed although it had only lost its connection: remove the record.
-if redis.call('HEXISTS', crash_records, nonce) == 0 then
+local recorded_crash = redis.call('HGET', crash_records, nonce)
+if not recorded_crash then
   for _, stop_json in ipairs(redis.call('LRANGE', stops, 0, -1)) do
     local stop = cjson.decode(stop_json)
     if stop.nonce == nonce then
@@ -45,58 +27,144 @@ if redis.call('HEXISTS', crash_records, nonce) == 0 then
     end
   end
 end
-redis.call('HSET', crash_records, nonce, crash_record_json)
+if recorded_crash ~= crash_record_json then redis.call('HSET', crash_records, nonce, crash_record_json) end
+
+-- Without any heartbeat for outage_ms, Redis was unavailable. Nobody is declared dead until everyone had time to report again.
+local last_at, last_member_at, last_outage = unpack(redis.call('HMGET', heartbeats, 'at', 'member_at', 'outage'))
+local outage = tonumber(last_outage or 0)
+if not last_at or now - last_at > outage_ms then outage = now end
+redis.call('HSET', heartbeats, 'at', now, 'member_at', now, 'outage', outage)
+
+local mine = cjson.decode(entry_json)
+if redis.call('EXISTS', entry_key(nonce)) == 0 then forget(nonce) end -- after an outage everyone starts anew, see orphan_ms
+set_member(nonce, mine.instance_id, 'heard ' .. profile_json)
+set_sockets(nonce, mine.status == 'ready' and mine.sockets)
+redis.call('ZADD', deadlines, now + silent_ms, nonce)
+redis.call('ZADD', starts, 'NX', now, nonce)
+mine.since = tonumber(redis.call('ZSCORE', starts, nonce))
+redis.call('HSET', entry_key(nonce), 'entry', entry_json, 'since', mine.since, 'seen', now)
+if status_json ~= '' then redis.call('HSET', entry_key(nonce), 'about', status_json) end
+redis.call('PEXPIRE', entry_key(nonce), entry_ttl_ms)
 
 local function record_crash(of)
-  local crash = cjson.decode(redis.call('HGET', crash_records, of))
-  crash.at = now
-  redis.call('LPUSH', stops, cjson.encode(crash))
-  redis.call('LTRIM', stops, 0, max_stops - 1)
-  redis.call('HINCRBY', stop_counts, crash.kind, 1)
-  redis.call('HDEL', crash_records, of)
+  local crash_json = redis.call('HGET', crash_records, of)
+  if crash_json then
+    local crash = cjson.decode(crash_json)
+    crash.at = now
+    redis.call('LPUSH', stops, cjson.encode(crash))
+    redis.call('LTRIM', stops, 0, max_stops - 1)
+    redis.call('HINCRBY', stop_counts, crash.kind, 1)
+    redis.call('HDEL', crash_records, of)
+  end
   redis.call('SREM', drained, of)
   redis.call('DEL', entry_key(of))
+  forget(of)
 end
 
-local live, peers, duplicate = {}, {}, false
-for _, other in ipairs(redis.call('HKEYS', crash_records)) do
-  local record = redis.call('HMGET', entry_key(other), 'entry', 'since', 'seen')
-  local entry = record[1] and cjson.decode(record[1])
-  local is_silent = entry and now - record[3] > silent_ms
-  if not entry then
-    if now - outage > entry_ttl_ms then record_crash(other) end
-  elseif is_silent and entry.instance_id == mine.instance_id and other ~= nonce then
-    record_crash(other)
+for _, other in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '-inf', '(' .. now)) do
+  local instance_id, profile = member(other)
+  local json = profile and profile:match('^heard (.*)$')
+  if json and redis.call('EXISTS', entry_key(other)) == 1 then
+    set_member(other, instance_id, 'silent ' .. json)
+    set_sockets(other, false)
+    redis.call('ZINCRBY', deadlines, entry_ttl_ms - silent_ms, other)
   else
-    entry.since = tonumber(record[2])
-    table.insert(live, entry)
-    if other ~= nonce and not is_silent then
-      table.insert(peers, {nonce = other, instance_id = entry.instance_id, status = entry.status, connections = entry.pool})
-      local is_older = entry.since < mine.since or (entry.since == mine.since and other < nonce)
-      if entry.instance_id == mine.instance_id and is_older then duplicate = {hostname = entry.hostname, pid = entry.pid} end
+    forget(other) -- what is left is its crash record, and `others` below
+  end
+end
+
+-- An instance of the same name: a silent one has crashed, an older one makes this instance a duplicate. Returns whether it lives.
+local duplicate = false
+local function compare_namesake(other, since, is_silent)
+  if is_silent then
+    record_crash(other)
+  elseif since < mine.since or (since == mine.since and other < nonce) then
+    local entry = cjson.decode(redis.call('HGET', entry_key(other), 'entry') or '{}')
+    duplicate = {hostname = entry.hostname, pid = entry.pid}
+  end
+  return not is_silent
+end
+
+for _, name in ipairs(redis.call('ZRANGEBYLEX', names, '[' .. mine.instance_id .. ' ', '(' .. mine.instance_id .. '!')) do
+  local other = name:match(' (.*)$')
+  if other ~= nonce then
+    local _, profile = member(other)
+    compare_namesake(other, tonumber(redis.call('ZSCORE', starts, other)), profile:match('^silent '))
+  end
+end
+
+-- Instances with a crash record that are no members: those that expired, and those of the previous release. That release knows
+-- nothing of members: it removes them without telling, and does not set `member_at`.
+local others = {}
+if last_at ~= last_member_at or redis.call('HLEN', crash_records) ~= redis.call('HLEN', members) then
+  for _, of in ipairs(redis.call('HKEYS', members)) do
+    if redis.call('HEXISTS', crash_records, of) == 0 then forget(of) end
+  end
+  for _, other in ipairs(redis.call('HKEYS', crash_records)) do
+    if redis.call('HEXISTS', members, other) == 0 then
+      local json, since, seen = unpack(redis.call('HMGET', entry_key(other), 'entry', 'since', 'seen'))
+      local entry = json and cjson.decode(json)
+      if not entry then
+        if now - outage > entry_ttl_ms then record_crash(other) end
+      else
+        entry.since, entry.is_silent, entry.count = tonumber(since), now - seen > silent_ms, 1
+        if entry.instance_id ~= mine.instance_id or compare_namesake(other, entry.since, entry.is_silent) then
+          table.insert(others, entry)
+        end
+      end
     end
   end
 end
 
-local function position(entry, keyring, key)
-  for index, held in ipairs(entry.keys[keyring] or {}) do
+local live = {} -- profiles of live instances: status, is_stopping, pool, keys, is_silent, count
+local latest_start = tonumber(redis.call('ZREVRANGE', starts, 0, 0, 'WITHSCORES')[2])
+for _, other in ipairs(others) do
+  table.insert(live, other)
+  latest_start = math.max(latest_start, other.since)
+end
+local counts = redis.call('HGETALL', profiles)
+for index = 1, #counts, 2 do
+  local state, json = counts[index]:match('^(%a+) (.*)$')
+  local profile = cjson.decode(json)
+  profile.is_silent, profile.count = state == 'silent', tonumber(counts[index + 1])
+  table.insert(live, profile)
+end
+
+local totals = {
+  instances = 0,
+  connections = 0,
+  ready = redis.call('ZCARD', sockets),
+  sockets = tonumber(redis.call('HGET', heartbeats, 'sockets')),
+  fewest_sockets = tonumber(redis.call('ZRANGE', sockets, 0, 0, 'WITHSCORES')[2] or 0),
+  is_changing = #others > 0, -- the sockets of the previous release are unknown
+}
+for _, profile in ipairs(live) do
+  if profile.is_silent or profile.is_stopping or profile.status == 'starting' then totals.is_changing = true end
+  if not profile.is_silent then
+    totals.instances = totals.instances + profile.count
+    totals.connections = totals.connections + profile.count * profile.pool
+  end
+end
+
+local function position(profile, keyring, key)
+  for index, held in ipairs(profile.keys[keyring] or {}) do
     if held == key then return index end
   end
 end
 
--- Whether every live instance has had the key since `latest_start`, and lists it before the key `present`, if that is given.
-local function all_hold(keyring, key, latest_start, present)
-  for _, entry in ipairs(live) do
-    local at = position(entry, keyring, key)
-    local limit = present and position(entry, keyring, present)
-    if not at or entry.since > latest_start or (limit and at > limit) then return false end
+-- Whether every live instance has had the key since `settled_at`, and lists it before the key `present`, if that is given.
+local function all_hold(keyring, key, settled_at, present)
+  for _, profile in ipairs(live) do
+    local at = position(profile, keyring, key)
+    local limit = present and position(profile, keyring, present)
+    if not at or (limit and at > limit) then return false end
   end
-  return true
+  return latest_start <= settled_at
 end
 
 local function anybody_holds(keyring, key)
-  for _, entry in ipairs(live) do
-    if position(entry, keyring, key) then return true end
+  for _, profile in ipairs(live) do
+    if position(profile, keyring, key) then return true end
   end
   return false
 end
@@ -133,8 +201,8 @@ for keyring, keys in pairs(mine.keys) do
     redis.call(unpack(is_first and {'HSET', active_keys, keyring .. ':chosen', now} or {'HDEL', active_keys, keyring .. ':chosen'}))
   end
   local known = {}
-  for _, entry in ipairs(live) do
-    for _, key in ipairs(entry.keys[keyring] or {}) do known[key] = true end
+  for _, profile in ipairs(live) do
+    for _, key in ipairs(profile.keys[keyring] or {}) do known[key] = true end
   end
   if active then known[active] = true end
   local ids = {}
@@ -144,7 +212,7 @@ end
 
 return cjson.encode({
   rings = rings,
-  peers = peers,
+  totals = totals,
   duplicate = duplicate,
   drained = redis.call('SISMEMBER', drained, nonce) == 1,
   stops = redis.call('HGETALL', stop_counts),

@@ -71,10 +71,11 @@ class FleetMembership:
         return True
 
     def refresh(self, registry: Registry) -> None:
-        """Renew the entry and take over the keys, the peers and the drain from the reply. Raises Unavailable."""
+        """Renew the entry and take over the keys, the totals and the drain from the reply. Raises Unavailable."""
         if self._has_left:
             return
         self._reported_drained = self._lifecycle.drained
+        about = {**self._vitals.describe(), "disagreements": self._disagreements()}
         entry = {
             "instance_id": self._instance.instance_id,
             "nonce": self._instance.nonce,
@@ -83,16 +84,17 @@ class FleetMembership:
             "status": self._lifecycle.status,
             "is_stopping": self._lifecycle.is_stopping,
             "pool": self._consistency.pool_size,
+            "sockets": about["sockets"],
             "keys": {ring.name: ring.ids for ring in self._rings},
             "writes_with": {ring.name: ring.active_id for ring in self._rings if self._is_in_step(ring)},
         }
-        reply = registry.heartbeat(entry, {**self._vitals.describe(), "disagreements": self._disagreements()})
+        reply = registry.heartbeat(entry, about)
         if self._has_left:  # meanwhile: the heartbeat has recreated the entry
             registry.leave(self._instance.nonce, None)
             return
         for ring in self._rings:
             ring.apply_fleet_state(reply.rings[ring.name].active, reply.rings[ring.name].known)
-        self._consistency.on_heartbeat(reply.peers, reply.duplicate)
+        self._consistency.on_heartbeat(reply.totals, reply.duplicate)
         self._lifecycle.set_drained(reply.drained)
         self._count_stops(reply.stops)
         self._last_beat = time.monotonic()
@@ -139,7 +141,7 @@ class FleetMembership:
 
 
 class Fleet(Protocol):
-    """The administrators' view of all instances. Every method raises Unavailable if the registry does."""
+    """The administrators' view of all instances. Every method raises Unavailable if a store does."""
 
     def overview(self) -> dict[str, Any]: ...
 
@@ -156,7 +158,8 @@ class SharedFleet:
 
     def overview(self) -> dict[str, Any]:
         instances = self._registry.instances()
-        found = [*self._consistency.instances_on_other_redis(), *settings_mismatches(instances)]
+        registered = {about["nonce"] for about in instances}
+        found = [*self._consistency.instances_on_other_redis(registered), *settings_mismatches(instances)]
         disagreements = [reported for about in instances for reported in about.pop("disagreements", [])]
         disagreements += [mismatch.describe() for mismatch in found]
         advice = [row for about in instances for row in about.pop("advice", [])]

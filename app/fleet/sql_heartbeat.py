@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Connection, delete, select, text
+from sqlalchemy import Connection, delete, func, select, text
 from sqlalchemy.dialects import postgresql
 
 from app.database.batches import delete_batch
@@ -12,7 +12,7 @@ from app.database.schema import heartbeats
 
 FRESH = timedelta(seconds=2.5)  # shorter than the registry's SILENT_SECONDS: a dead instance becomes stale here first
 KEPT = timedelta(hours=1)
-DELETED_PER_HEARTBEAT = 100  # old heartbeats of others
+DELETED_PER_START = 100  # old heartbeats
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,22 @@ class SqlHeartbeat:
     is_fresh: bool = True  # a slow database delays heartbeats; a dead instance has none
 
 
-def record(connection: Connection, own: SqlHeartbeat) -> list[SqlHeartbeat]:
-    """Store the own heartbeat, delete old ones, and return the others as `read` does."""
-    current = now(connection)
-    values = {"nonce": own.nonce, "instance_id": own.instance_id, "is_ready": own.is_ready, "seen_at": current}
+def record(connection: Connection, own: SqlHeartbeat) -> None:
+    """Store the own heartbeat. This reads no other row."""
+    values = {
+        "nonce": own.nonce,
+        "instance_id": own.instance_id,
+        "is_ready": own.is_ready,
+        "seen_at": func.clock_timestamp(),
+    }
     connection.execute(
         postgresql.insert(heartbeats).values(values).on_conflict_do_update(index_elements=["nonce"], set_=values),
     )
-    delete_batch(connection, heartbeats, DELETED_PER_HEARTBEAT, heartbeats.c.seen_at < current - KEPT)
-    return read(connection)
+
+
+def delete_old(connection: Connection) -> None:
+    """Delete heartbeats of instances that crashed long ago."""
+    delete_batch(connection, heartbeats, DELETED_PER_START, heartbeats.c.seen_at < now(connection) - KEPT)
 
 
 def read(connection: Connection) -> list[SqlHeartbeat]:

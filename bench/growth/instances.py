@@ -80,6 +80,7 @@ def _entry(number: int) -> dict[str, object]:
         "status": "ready",
         "is_stopping": False,
         "pool": 5,
+        "sockets": 0,
         "keys": keys,
         "writes_with": {ring: ids[0] for ring, ids in keys.items()},
     }

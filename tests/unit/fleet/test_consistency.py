@@ -2,19 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from app.core import instance
 from app.database.engine import Database
 from app.fleet import consistency as module
 from app.fleet import sql_heartbeat
 from app.fleet.consistency import ConsistencyCheck, settings_mismatches
-from app.fleet.sql_heartbeat import SqlHeartbeat
-from app.fleet.store import Peer
+from app.fleet.store import FleetTotals, Peer
 from app.server.lifecycle import Lifecycle
 from harness.servers import PostgresServer, wait_until
 
@@ -26,16 +26,36 @@ def postgresql(database_url: str) -> Iterator[Database]:
     database.close()
 
 
-def member(database: Database, name: str, pool_size: int = 5) -> tuple[ConsistencyCheck, Lifecycle, Peer]:
+@dataclass
+class Member:
+    check: ConsistencyCheck
+    lifecycle: Lifecycle
+    peer: Peer  # this instance as others see it
+
+
+def member(database: Database, name: str, *peers: Peer, pool_size: int = 5) -> Member:
+    """`peers` is what the instance finds in the registry."""
     me, lifecycle = instance.identify(name), Lifecycle()
-    return ConsistencyCheck(me, lifecycle, database, pool_size), lifecycle, Peer(me.nonce, name, "ready", pool_size)
+    check = ConsistencyCheck(me, lifecycle, database, pool_size, lambda: list(peers))
+    return Member(check, lifecycle, Peer(me.nonce, name, "ready"))
 
 
-def ready(database: Database, name: str) -> tuple[ConsistencyCheck, Peer]:
-    check, lifecycle, peer = member(database, name)
-    assert lifecycle.check_readiness() == []
+def compared(database: Database, name: str, *peers: Peer) -> ConsistencyCheck:
+    """A starting instance that has compared its stores."""
+    check = member(database, name, *peers).check
     check.compare()
-    return check, peer
+    return check
+
+
+def ready(database: Database, name: str) -> Member:
+    one = member(database, name)
+    assert one.lifecycle.check_readiness() == []
+    one.check.compare()
+    return one
+
+
+def totals(instances: int, connections: int) -> FleetTotals:
+    return FleetTotals(instances, connections, ready=instances, sockets=0, fewest_sockets=0, is_changing=False)
 
 
 def kinds(check: ConsistencyCheck) -> list[str]:
@@ -43,7 +63,7 @@ def kinds(check: ConsistencyCheck) -> list[str]:
 
 
 def test_instance_is_not_ready_before_its_first_comparison(postgresql: Database) -> None:
-    check, _, _ = member(postgresql, "one")
+    check = member(postgresql, "one").check
     assert check.not_ready_reason() == (
         "this instance has not yet compared its database with that of the others:"
         " check that the database answers and has the table heartbeats"
@@ -53,55 +73,45 @@ def test_instance_is_not_ready_before_its_first_comparison(postgresql: Database)
 
 
 def test_instances_in_both_stores_are_consistent(postgresql: Database) -> None:
-    _, other = ready(postgresql, "other")
-    check, _, _ = member(postgresql, "one")
+    other = ready(postgresql, "other").peer
+    one = member(postgresql, "one", other)
+    check = one.check
     check.compare()
-    check.on_heartbeat([other], None)
-    assert (check.not_ready_reason(), check.mismatches(), check.instances_on_other_redis()) == (None, [], [])
+    assert (check.not_ready_reason(), check.mismatches()) == (None, [])
+    assert check.instances_on_other_redis([other.nonce, one.peer.nonce]) == []
 
 
 def test_another_redis_is_detected_through_sql(postgresql: Database) -> None:
-    older, _ = ready(postgresql, "older")
-    check, _, _ = member(postgresql, "one")
-    check.compare()
-    check.on_heartbeat([], None)
+    older = ready(postgresql, "older")
+    check = compared(postgresql, "one")
     assert check.not_ready_reason() == "this instance uses another Redis than older: compare REDIS_URL"
-    older.compare()
-    older.on_heartbeat([], None)
-    assert [found.message for found in older.instances_on_other_redis()] == [
+    assert [found.message for found in older.check.instances_on_other_redis([older.peer.nonce])] == [
         "one uses the same database but another Redis: compare REDIS_URL"
     ]
 
 
 def test_two_starting_instances_do_not_block_each_other(postgresql: Database) -> None:
-    (one, _, _), (two, _, _) = member(postgresql, "one"), member(postgresql, "two")
+    one, two = member(postgresql, "one").check, member(postgresql, "two").check
     for check in (one, two, one):
         check.compare()
-        check.on_heartbeat([], None)
     assert (one.not_ready_reason(), two.not_ready_reason()) == (None, None)
 
 
 def test_another_database_is_detected_through_redis(postgresql: Database) -> None:
-    check, _, _ = member(postgresql, "one")
-    check.compare()
-    check.on_heartbeat([Peer("nonce", "older", "ready", 5), Peer("other", "starting", "starting", 5)], None)
+    check = compared(postgresql, "one", Peer("nonce", "older", "ready"), Peer("other", "starting", "starting"))
     assert check.not_ready_reason() == "this instance uses another database than older: compare DATABASE_URL"
     assert kinds(check) == ["database"]
 
 
 def test_slow_database_is_not_taken_for_another_one(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, other = ready(postgresql, "other")
+    other = ready(postgresql, "other").peer
     monkeypatch.setattr(sql_heartbeat, "FRESH", -sql_heartbeat.FRESH)
-    check, _, _ = member(postgresql, "one")
-    check.compare()
-    check.on_heartbeat([other], None)
-    assert check.not_ready_reason() is None
+    assert compared(postgresql, "one", other).not_ready_reason() is None
 
 
 def test_duplicate_is_named_with_its_process_and_host(postgresql: Database) -> None:
-    check, _, _ = member(postgresql, "one")
-    check.compare()
-    check.on_heartbeat([], {"hostname": "server-1", "pid": 4711})
+    check = compared(postgresql, "one")
+    check.on_heartbeat(totals(2, 10), {"hostname": "server-1", "pid": 4711})
     assert check.not_ready_reason() == ("INSTANCE_ID one is in use by process 4711 on server-1: give each instance its own")
     assert kinds(check) == ["instance_id"]
 
@@ -109,14 +119,13 @@ def test_duplicate_is_named_with_its_process_and_host(postgresql: Database) -> N
 def test_instance_that_starts_on_a_read_only_database_becomes_ready(
     database_url: str, postgresql: Database, postgres_server: PostgresServer
 ) -> None:
-    check, lifecycle, _ = member(postgresql, "one")
+    one = member(postgresql, "one", Peer("nonce", "started-before-it", "ready"))  # which could not store its heartbeat either
     with postgres_server.read_only(database_url):
-        check.compare()
-        check.on_heartbeat([Peer("nonce", "started-before-it", "ready", 5)], None)  # which could not store its heartbeat either
-        assert (check.not_ready_reason(), check.mismatches()) == (None, [])
-        assert lifecycle.check_readiness() == []
-    check.compare()  # drops the last connection to the read-only server
-    check.compare()
+        one.check.compare()
+        assert (one.check.not_ready_reason(), one.check.mismatches()) == (None, [])
+        assert one.lifecycle.check_readiness() == []
+    one.check.compare()  # drops the last connection to the read-only server
+    one.check.compare()
     assert [heartbeat.instance_id for heartbeat in postgresql.run(sql_heartbeat.read)] == ["one"]
 
 
@@ -124,19 +133,15 @@ def test_another_redis_is_detected_on_a_read_only_database(
     database_url: str, postgresql: Database, postgres_server: PostgresServer
 ) -> None:
     ready(postgresql, "older")
-    check, _, _ = member(postgresql, "one")
     with postgres_server.read_only(database_url):
-        check.compare()
-    check.on_heartbeat([], None)
+        check = compared(postgresql, "one")
     assert check.not_ready_reason() == "this instance uses another Redis than older: compare REDIS_URL"
 
 
 def test_heartbeat_of_a_dead_instance_becomes_stale(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql_heartbeat, "FRESH", timedelta(seconds=0.5))
     ready(postgresql, "older")
-    check, _, _ = member(postgresql, "one")
-    check.on_heartbeat([], None)
-    check.compare()
+    check = compared(postgresql, "one")
     assert check.not_ready_reason() is not None
 
     def is_stale() -> bool:
@@ -147,12 +152,19 @@ def test_heartbeat_of_a_dead_instance_becomes_stale(postgresql: Database, monkey
 
 
 def test_heartbeat_is_deleted_on_sign_off(postgresql: Database) -> None:
-    older, _ = ready(postgresql, "older")
-    older.sign_off()
-    check, _, _ = member(postgresql, "one")
-    check.on_heartbeat([], None)
-    check.compare()
-    assert check.not_ready_reason() is None
+    ready(postgresql, "older").check.sign_off()
+    assert compared(postgresql, "one").not_ready_reason() is None
+
+
+def test_ready_instance_reads_neither_the_registry_nor_the_heartbeats_of_others(
+    postgresql: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = ready(postgresql, "one")
+    monkeypatch.setattr(one.check, "_list_peers", lambda: pytest.fail("read the registry"))
+    statements: list[str] = []
+    event.listen(postgresql.engine, "before_cursor_execute", lambda *details: statements.append(details[2]))
+    one.check.compare()
+    assert [statement.split()[0] for statement in statements] == ["INSERT"]
 
 
 def test_only_the_newest_instance_reports_an_exceeded_connection_limit(
@@ -160,26 +172,25 @@ def test_only_the_newest_instance_reports_an_exceeded_connection_limit(
 ) -> None:
     limit = postgresql.run(sql_heartbeat.connection_limit)
     assert limit == 197
-    older, known = ready(postgresql, "older")
-    check, _, peer = member(postgresql, "one", pool_size=100)
-    others = [replace(known, connections=98)]
+    older = ready(postgresql, "older")
+    check = member(postgresql, "one", older.peer, pool_size=100).check
     for _ in range(2):
         check.compare()
-        check.on_heartbeat(others, None)
+        check.on_heartbeat(totals(2, 198), None)
     assert kinds(check) == ["connections"]
     assert [record.getMessage() for record in caplog.records] == [
         "2 instances may open 198 database connections, but PostgreSQL allows 197:"
         " lower DATABASE_POOL_SIZE or raise max_connections"
     ]
-    older.on_heartbeat([peer, *others], None)
-    assert kinds(older) == []
-    check.on_heartbeat([replace(known, connections=97)], None)
+    older.check.on_heartbeat(totals(2, 198), None)
+    assert kinds(older.check) == []
+    check.on_heartbeat(totals(2, 197), None)
     assert kinds(check) == []
 
 
 def test_stated_connection_limit_is_compared_instead_of_the_limit_of_the_server(postgresql: Database) -> None:
     me, lifecycle = instance.identify("one"), Lifecycle()
-    check = ConsistencyCheck(me, lifecycle, postgresql, 5, connection_limit=4)
+    check = ConsistencyCheck(me, lifecycle, postgresql, 5, list, connection_limit=4)
     check.compare()
     assert [found.message for found in check.mismatches()] == [
         "1 instances may open 5 database connections, but DATABASE_CONNECTION_LIMIT allows 4:"
@@ -190,24 +201,24 @@ def test_stated_connection_limit_is_compared_instead_of_the_limit_of_the_server(
 def test_connections_are_not_compared_with_the_limit_of_the_server_behind_a_pooler(database_url: str) -> None:
     url = database_url.replace("postgresql:", "postgresql+psycopg2:")
     with closing(Database(url, 2, "test", pooler="transaction")) as database:
-        check, _, _ = member(database, "one", pool_size=1000)
+        check = member(database, "one", pool_size=1000).check
         check.compare()
     assert (check.not_ready_reason(), check.mismatches()) == (None, [])
 
 
 def test_missing_table_keeps_the_instance_from_becoming_ready(empty_database_url: str) -> None:
     database = Database(empty_database_url.replace("postgresql:", "postgresql+psycopg2:"), 2, "test")
-    check, _, _ = member(database, "one")
-    check.compare()
-    assert check.not_ready_reason() is not None
+    assert compared(database, "one").not_ready_reason() is not None
     database.close()
 
 
-def test_old_heartbeats_are_deleted(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starting_instance_deletes_old_heartbeats(postgresql: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready(postgresql, "old")
+    compared(postgresql, "new")
+    assert len(postgresql.run(sql_heartbeat.read)) == 2
     monkeypatch.setattr(sql_heartbeat, "KEPT", -sql_heartbeat.KEPT)
-    postgresql.run(sql_heartbeat.record, SqlHeartbeat("old", "old", True))
-    monkeypatch.undo()
-    assert postgresql.run(sql_heartbeat.record, SqlHeartbeat("new", "new", True)) == [SqlHeartbeat("new", "new", True)]
+    compared(postgresql, "newest")
+    assert postgresql.run(sql_heartbeat.read) == []
 
 
 def about(name: str, fingerprint: str, uptime: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, cast
 
 import pytest
@@ -11,7 +12,7 @@ from app.core.keyring import Keyring, key_id
 from app.fleet import store
 from app.fleet.consistency import ConfigMismatch
 from app.fleet.service import UNREADY_AFTER_SECONDS, FleetMembership, FleetOfOne, SharedFleet
-from app.fleet.store import Peer, Registry
+from app.fleet.store import FleetTotals, Registry
 from app.fleet.vitals import Vitals
 from app.server.lifecycle import Lifecycle
 from tests.unit.conftest import Clock, count_of
@@ -31,11 +32,10 @@ class StubConsistency:
     pool_size = 5
 
     def __init__(self) -> None:
-        self.heartbeats: list[tuple[list[Peer], Any]] = []
         self.fault: str | None = None
 
-    def on_heartbeat(self, peers: list[Peer], duplicate: Any) -> None:
-        self.heartbeats.append((peers, duplicate))
+    def on_heartbeat(self, totals: FleetTotals, duplicate: Any) -> None:
+        pass
 
     def not_ready_reason(self) -> str | None:
         return self.fault
@@ -43,7 +43,7 @@ class StubConsistency:
     def mismatches(self) -> list[ConfigMismatch]:
         return [ConfigMismatch("redis", ["one"], self.fault)] if self.fault else []
 
-    def instances_on_other_redis(self) -> list[ConfigMismatch]:
+    def instances_on_other_redis(self, registered: Collection[str]) -> list[ConfigMismatch]:
         return [ConfigMismatch("redis", ["outsider"], "uses another Redis")]
 
 

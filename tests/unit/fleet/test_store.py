@@ -12,7 +12,7 @@ import redis
 
 from app.core.errors import Unavailable
 from app.fleet import store
-from app.fleet.store import Registry, RingState
+from app.fleet.store import FleetTotals, Peer, Registry, RingState
 from harness.servers import wait_until
 
 RING = "encryption"
@@ -31,6 +31,7 @@ def entry(
         "status": status,
         "is_stopping": status == "draining",
         "pool": 5,
+        "sockets": 0,
         "keys": {RING: list(keys)},
         "writes_with": {RING: writes_with} if writes_with else {},
     }
@@ -184,12 +185,17 @@ def test_newest_common_key_becomes_active(settled: FleetWithKeys) -> None:
     assert settled.active("one", "newest", "newer", "old", nonce="2") == "newer"
 
 
+def expire_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(store, "ENTRY_TTL_SECONDS", 0.5)
+
+
 def test_entry_expires_and_a_crash_is_recorded(
     redis_client: redis.Redis, settled: FleetWithKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settled.beat("one", "old")
     assert 0 < redis_client.pttl("fleet:instance:one-1") <= store.ENTRY_TTL_SECONDS * 1000 == 10_000
-    monkeypatch.setattr(store, "ENTRY_TTL_SECONDS", 1)
+    expire_soon(monkeypatch)
     settled.beat("silent", "silent")
     assert "silent" in settled.beat("one", "old").known
     wait_until(lambda: "silent" not in settled.beat("one", "old").known, what="the entry to expire")
@@ -198,13 +204,11 @@ def test_entry_expires_and_a_crash_is_recorded(
     )
 
 
-def test_expired_entry_does_not_block_a_new_key(
-    settled: FleetWithKeys, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expired_entry_does_not_block_a_new_key(settled: FleetWithKeys, redis_client: redis.Redis) -> None:
     settled.beat("one", "old")
     settled.beat("silent", "old")
     assert settled.active("one", "new", "old") == "old"
-    redis_client.delete("fleet:instance:silent-1")  # as at its expiry
+    expire(redis_client, "silent-1")
     assert settled.active("one", "new", "old") == "new"
 
 
@@ -229,15 +233,22 @@ def test_failing_registry_raises_unavailable(redis_client: redis.Redis, settled:
         settled.beat("one", "old")
 
 
+def expire(redis_client: redis.Redis, *nonces: str) -> None:
+    """Let the entries expire, as without a heartbeat for the time to live."""
+    for nonce in nonces:
+        redis_client.delete(f"fleet:instance:{nonce}")
+        redis_client.zadd("fleet:deadlines", {nonce: 0}, xx=True)
+
+
 Outage = Callable[[], None]
 
 
 @pytest.fixture
 def outage(redis_client: redis.Redis) -> Outage:
-    """Returns a function that deletes what expires while Redis is unavailable for longer than the time to live."""
+    """Returns a function that lets all entries expire, as when Redis is unavailable for longer than the time to live."""
 
     def end() -> None:
-        redis_client.delete(*redis_client.scan_iter("fleet:instance:*"))
+        expire(redis_client, *[nonce.decode() for nonce in cast(list[bytes], redis_client.hkeys("fleet:instances"))])
 
     return end
 
@@ -293,15 +304,17 @@ def test_without_a_common_key_there_is_no_active_key(unsettled: FleetWithKeys, o
     assert unsettled.active("two", "b", "a", nonce="2") == "b"
 
 
-@pytest.mark.parametrize(("script", "arguments"), [("heartbeat", store._Heartbeat), ("leave", store._Leave)])
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [("heartbeat", store._Heartbeat), ("leave", store._Leave), ("instances", store._Instances)],
+)
 def test_scripts_name_their_keys_and_arguments_like_the_python_side(script: str, arguments: type[NamedTuple]) -> None:
-    source = Path(store.__file__).with_name(f"{script}.lua").read_text()
+    source = "".join(Path(store.__file__).with_name(f"{part}.lua").read_text() for part in ("members", script))
     keys = re.findall(r"^local (\w+) = KEYS\[(\d+)\]", source, re.MULTILINE)
     values = re.findall(r"^local (\w+) = (?:tonumber\()?ARGV\[(\d+)\]", source, re.MULTILINE)
-    assert keys
-    assert [store._Keys._fields[int(index) - 1] for _, index in keys] == [name for name, _ in keys]
-    assert tuple(name for name, _ in values) == arguments._fields
-    assert [int(index) for _, index in values] == list(range(1, len(values) + 1))
+    for found, names in ((keys, store._Keys._fields), (values, arguments._fields)):
+        assert tuple(name for name, _ in found) == names
+        assert [int(index) for _, index in found] == list(range(1, len(found) + 1))
     assert source.count("KEYS[") + source.count("ARGV[") == len(keys) + len(values)
 
 
@@ -317,11 +330,35 @@ def kinds(registry: Registry) -> list[tuple[str, str]]:
     return [(stop["nonce"], stop["kind"]) for stop in registry.stops()]
 
 
-def test_heartbeat_returns_the_peers(registry: Registry) -> None:
-    assert registry.heartbeat(entry("one", "key")).peers == []
-    answer = registry.heartbeat(entry("two", "key", status="starting"))
-    assert (answer.peers, answer.duplicate, answer.drained) == ([store.Peer("one-1", "one", "ready", 5)], None, False)
-    assert registry.heartbeat(entry("one", "key")).peers == [store.Peer("two-1", "two", "starting", 5)]
+def test_heartbeat_returns_totals(registry: Registry) -> None:
+    def totals(name: str, sockets: int, status: str = "ready") -> FleetTotals:
+        return registry.heartbeat({**entry(name, "key", status=status), "sockets": sockets}).totals
+
+    assert totals("one", 7) == FleetTotals(1, 5, ready=1, sockets=7, fewest_sockets=7, is_changing=False)
+    assert totals("two", 3, "starting") == FleetTotals(2, 10, ready=1, sockets=7, fewest_sockets=7, is_changing=True)
+    assert totals("two", 3) == FleetTotals(2, 10, ready=2, sockets=10, fewest_sockets=3, is_changing=False)
+    assert totals("one", 1) == FleetTotals(2, 10, ready=2, sockets=4, fewest_sockets=1, is_changing=False)
+    assert totals("one", 1, "draining") == FleetTotals(2, 10, ready=1, sockets=3, fewest_sockets=3, is_changing=True)
+    registry.leave("one-1", None)
+    assert totals("two", 2) == FleetTotals(1, 5, ready=1, sockets=2, fewest_sockets=2, is_changing=False)
+
+
+def test_silent_instance_is_not_in_the_totals(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SILENT_SECONDS", 0.1)
+    registry.heartbeat({**entry("silent", "key"), "sockets": 9})
+    assert registry.heartbeat(entry("one", "key")).totals == FleetTotals(2, 10, 2, 9, 0, is_changing=False)
+    wait_until(lambda: registry.heartbeat(entry("one", "key")).totals.instances == 1, what="the instance to become silent")
+    assert registry.heartbeat(entry("one", "key")).totals == FleetTotals(1, 5, 1, 0, 0, is_changing=True)
+    assert registry.heartbeat(entry("silent", "key")).totals == FleetTotals(2, 10, 2, 0, 0, is_changing=False)
+
+
+def test_peers_are_the_instances_with_a_recent_heartbeat(registry: Registry) -> None:
+    registry.heartbeat(entry("one", "key"))
+    registry.heartbeat(entry("two", "key", status="starting"))
+    assert sorted(registry.peers(), key=lambda peer: peer.nonce) == [
+        Peer("one-1", "one", "ready"),
+        Peer("two-1", "two", "starting"),
+    ]
 
 
 def test_younger_duplicate_is_given_the_older_one(registry: Registry) -> None:
@@ -343,7 +380,7 @@ def test_silent_predecessor_of_the_same_name_is_recorded_as_crashed(registry: Re
 
 
 def test_stops_are_recorded_by_kind(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "ENTRY_TTL_SECONDS", 0.2)
+    expire_soon(monkeypatch)
     for name in ("killed", "stopped"):
         registry.heartbeat(entry(name, "key"))
     registry.heartbeat(entry("killed-late", "key", status="draining"))
@@ -426,7 +463,7 @@ def test_drained_instance_that_dies_is_recorded_as_crashed(registry: Registry, m
 
 
 def test_crash_record_is_removed_when_the_instance_reconnects(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "ENTRY_TTL_SECONDS", 0.2)
+    expire_soon(monkeypatch)
     registry.heartbeat(entry("one", "key"))
     wait_until(lambda: registry.heartbeat(entry("other", "key")) and kinds(registry), what="the crash record")
     assert registry.heartbeat(entry("one", "key")).stops == {"crashed": 0}
