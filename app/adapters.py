@@ -25,7 +25,7 @@ from app.jobs.broker import local_broker, redis_broker
 from app.jobs.task_record import SharedTaskRecord
 from app.realtime.message_queue import LocalMessageQueue, MessageQueue, RedisMessageQueue
 from app.realtime.publisher import RedisPublisher
-from app.redis.client import PooledRedis, RedisCommands, connect, is_cluster
+from app.redis.client import PooledRedis, RedisCommands, connect, is_cluster, sentinels_of
 from app.redis.multiplexed import MultiplexedRedis
 from app.server.lifecycle import Lifecycle
 from app.sessions.redis_store import RedisSessionStore
@@ -63,10 +63,13 @@ def connect_redis(config: Config, instance_id: str, lifecycle: Lifecycle) -> Red
     """Return the clients of fleet mode, or None in embedded mode. Connections are opened with the first command."""
     if not config.use_redis_sessions:
         return None
-    client = connect(config, instance_id)
+    sentinels = sentinels_of(config)
+    client = connect(config, instance_id, sentinels=sentinels)
     is_shared = config.shared_redis_connection and not is_cluster(client)
     shared = MultiplexedRedis(client) if is_shared else PooledRedis(client)
-    clients = RedisClients(client, connect(config, instance_id, timeout=PROBE_TIMEOUT_SECONDS), shared)
+    clients = RedisClients(client, connect(config, instance_id, timeout=PROBE_TIMEOUT_SECONDS, sentinels=sentinels), shared)
+    if sentinels:
+        lifecycle.add("sentinels", background=sentinels.run, after_report=sentinels.close)
     lifecycle.add("redis", close=client.close)
     lifecycle.add("redis with long timeout", after_report=clients.with_long_timeout.close)
     lifecycle.add("shared redis connection", close=clients.shared.close)

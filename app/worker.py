@@ -17,7 +17,7 @@ from app.jobs.pool import WorkerPool
 from app.jobs.task_record import SharedTaskRecord
 from app.notifications.service import Notifications
 from app.realtime.publisher import RedisPublisher
-from app.redis.client import connect
+from app.redis.client import connect, sentinels_of
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,8 @@ def main() -> None:
 
 
 def create_pool(settings: Config, database: Database, instance_id: str) -> WorkerPool:
-    redis = connect(settings, instance_id)
+    sentinels = sentinels_of(settings)
+    redis = connect(settings, instance_id, sentinels=sentinels)
     signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
     publish = RedisPublisher(redis, signing).publish
     store = EventStore(database, publish, settings.analytics_retention_days)
@@ -61,7 +62,7 @@ def create_pool(settings: Config, database: Database, instance_id: str) -> Worke
         queues,
         Keyring("encryption", settings.session_encryption_key),
         size,
-        background_workers=consumers,
+        background_workers=[*consumers, sentinels] if sentinels else consumers,
         task_record=record,
     )
 

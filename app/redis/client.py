@@ -16,6 +16,7 @@ from app.core.config import Config
 from app.core.config_parsers import RedisServers, redis_servers
 from app.core.errors import Unavailable
 from app.redis.cluster import ClusterClient, NodeAddress, Topology, pools_of
+from app.redis.sentinel import Sentinels
 
 T = TypeVar("T")
 
@@ -24,10 +25,13 @@ POOL_TIMEOUT_SECONDS = 0.3  # for a free connection; with the socket timeout, an
 SOCKET_TIMEOUT_SECONDS = 1.0
 
 
-def connect(config: Config, instance_id: str, *, timeout: float = SOCKET_TIMEOUT_SECONDS) -> redis.Redis:
+def connect(
+    config: Config, instance_id: str, *, timeout: float = SOCKET_TIMEOUT_SECONDS, sentinels: Sentinels | None = None
+) -> redis.Redis:
     """Return a client that connects with its first command. It retries nothing, since a write may not be repeatable.
 
-    The client of a Redis Cluster is a ClusterClient.
+    The client of a Redis Cluster is a ClusterClient. `sentinels`: those of `sentinels_of`, where another part of the process
+    uses them too.
     """
     assert config.redis_url is not None
     options: dict[str, Any] = {
@@ -41,8 +45,19 @@ def connect(config: Config, instance_id: str, *, timeout: float = SOCKET_TIMEOUT
     }
     if "+cluster://" in config.redis_url:
         return _connect_to_cluster(redis_servers(config.redis_url), options)
-    pool = redis.BlockingConnectionPool.from_url(config.redis_url, **options)
+    sentinels = sentinels or sentinels_of(config)
+    if sentinels:
+        pool = redis.BlockingConnectionPool(**sentinels.connection_options, **options)  # type: ignore[no-untyped-call]
+    else:
+        pool = redis.BlockingConnectionPool.from_url(config.redis_url, **options)
     return redis.Redis.from_pool(pool)  # so that closing the client closes the pool
+
+
+def sentinels_of(config: Config) -> Sentinels | None:
+    """Return the sentinels that REDIS_URL names, or None if it names none."""
+    if "+sentinel://" not in (config.redis_url or ""):
+        return None
+    return Sentinels(redis_servers(config.redis_url or ""), config.redis_sentinel_password, _tls_options(config))
 
 
 def _connect_to_cluster(servers: RedisServers, options: dict[str, Any]) -> ClusterClient:
@@ -65,10 +80,16 @@ def _network_options(config: Config) -> dict[str, Any]:
         return {}
     options: dict[str, Any] = {"socket_connect_timeout": SOCKET_TIMEOUT_SECONDS, "socket_keepalive": True}
     if url.startswith("rediss"):
-        options["ssl_cert_reqs"] = ssl.CERT_REQUIRED if config.redis_tls_verify else ssl.CERT_NONE
-        options["ssl_check_hostname"] = config.redis_tls_verify
-        options["ssl_ca_certs"] = config.redis_ca_file
+        options |= _tls_options(config)
     return options
+
+
+def _tls_options(config: Config) -> dict[str, Any]:
+    return {
+        "ssl_cert_reqs": ssl.CERT_REQUIRED if config.redis_tls_verify else ssl.CERT_NONE,
+        "ssl_check_hostname": config.redis_tls_verify,
+        "ssl_ca_certs": config.redis_ca_file,
+    }
 
 
 def is_cluster(client: object) -> TypeGuard[ClusterClient]:

@@ -24,6 +24,7 @@ from gevent.hub import Waiter, get_hub
 from redis._parsers.base import BaseParser
 
 from app.redis.client import RedisCommands
+from app.redis.sentinel import PrimaryConnection
 
 MAX_IN_FLIGHT = 5_000  # commands; reached only in an outage, when more waiting greenlets would fill the memory
 CONNECT_SECONDS = 1.3  # for TCP, TLS and authentication together; each of these steps has the client's timeout as well
@@ -97,7 +98,7 @@ class _SharedConnection:
         self._socket.setblocking(False)
         self._timeout_seconds = connection.socket_timeout
         self._reader = hiredis.Reader(
-            protocolError=redis.InvalidResponse, replyError=BaseParser.parse_error, notEnoughData=_INCOMPLETE
+            protocolError=redis.InvalidResponse, replyError=self._parse_error, notEnoughData=_INCOMPLETE
         )
         self._unsent: list[bytes] = []
         self._sending = memoryview(b"")  # what the socket buffer had no room for
@@ -176,6 +177,12 @@ class _SharedConnection:
             self.close(error)
             return False
         return True
+
+    def _parse_error(self, message: str) -> Exception:
+        error: Exception = BaseParser.parse_error(message)  # type: ignore[no-untyped-call]
+        if isinstance(error, redis.exceptions.ReadOnlyError) and isinstance(self._connection, PrimaryConnection):
+            self._connection.on_read_only()
+        return error
 
     def _check_timeout(self) -> None:
         if not self._in_flight:

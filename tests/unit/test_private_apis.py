@@ -34,7 +34,7 @@ class PrivateApi:
 HTTP_LOOP, PLAIN, WORKER = "app/server/http_loop.py", "app/server/plain_http.py", "app/server/worker.py"
 TRANSPORT, QUEUE, MULTIPLEXED = "app/realtime/transport.py", "app/realtime/message_queue.py", "app/redis/multiplexed.py"
 ROOM_MEMBERS, PACKETS = "app/realtime/room_members.py", "app/realtime/packets.py"
-CLUSTER = "app/redis/cluster.py"
+CLUSTER, SENTINEL = "app/redis/cluster.py", "app/redis/sentinel.py"
 REHEARSAL, PUBLISHER = "app/operations/rehearsal/clients.py", "app/realtime/publisher.py"
 
 # fmt: off
@@ -139,6 +139,9 @@ PRIVATE_APIS = [
     PrivateApi("redis.connection:AbstractConnection.read_response", QUEUE,
                "receives messages without the costs of PubSub", "318371a6be09"),
     PrivateApi("redis.connection:BlockingConnectionPool.get_connection", QUEUE, "a connection of its own", "92060b4ac414"),
+    PrivateApi("redis.connection:AbstractConnection.on_connect_check_health", SENTINEL,
+               "overridden: asks for the role of the server", "ca96652c12d8"),
+    PrivateApi("redis.connection:SSLConnection._connect", SENTINEL, "opens a connection to the primary with TLS", "52c850fd6c8f"),
     PrivateApi("redis.client:Redis.parse_response", "app/redis/client.py",
                "response_callbacks are cleared, so that replies stay raw", "a27aadda3a0e"),
     PrivateApi("redis.client:Redis.from_pool", "app/redis/client.py", "closing the client closes the pool", "cd9939da9996"),
@@ -168,7 +171,8 @@ DOCUMENTED = {
     "gevent.hub:Waiter", "gevent.hub:get_hub", "redis.backoff:NoBackoff", "redis.exceptions:AskError",
     "redis.exceptions:ClusterCrossSlotError", "redis.exceptions:ClusterDownError", "redis.exceptions:MovedError",
     "redis.exceptions:NoScriptError", "redis.exceptions:TryAgainError",
-    "redis.retry:Retry", "redis.commands.core:Script", "redis.connection:ConnectionInterface", "socketio:Manager",
+    "redis.retry:Retry", "redis.commands.core:Script", "redis.connection:ConnectionInterface", "redis.connection:Connection",
+    "socketio:Manager",
     "socketio:PubSubManager", "gunicorn:glogging", "gunicorn:SERVER",
 }  # fmt: skip
 

@@ -1,0 +1,236 @@
+"""The current primary of a Redis that sentinels watch, and connections that are closed as soon as it is another server.
+
+The rules for clients are those of https://redis.io/docs/latest/develop/reference/sentinel-clients/, except that all sentinels
+are asked at once: one that hangs delays nobody for long, and one that was cut off still names the former primary.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection
+from redis.retry import Retry
+
+from app.core.config_parsers import RedisServers
+
+log = logging.getLogger(__name__)
+
+Address = tuple[str, int]  # host and port
+
+ASK_SECONDS = 0.4  # within which the sentinels have to answer before a connection can be opened
+SENTINEL_TIMEOUT_SECONDS = 1.0  # of an answer that nobody waits for any longer, but which the next caller can use
+WATCH_SECONDS = 1.0  # between two questions whether the primary has changed
+
+
+class SentinelClient:
+    """One sentinel, asked in a thread of its own."""
+
+    def __init__(self, address: Address, service: str, options: Mapping[str, Any]) -> None:
+        host, port = address
+        self.name = f"{host}:{port}"
+        self.primary: Address | None = None  # the last answer; None while it is being asked
+        self.epoch = -1  # of the configuration that it knows; the highest one is the newest
+        self.error = ""  # why there is no answer
+        self.is_late = False  # from an answer that did not come in time until one that did
+        self._service = service
+        self._idle = threading.Event()
+        self._idle.set()
+        self.client = redis.Redis(host, port, **options)
+
+    def ask(self) -> None:
+        """Begin to ask, unless the last answer is still missing."""
+        if self._idle.is_set():
+            self._idle.clear()
+            self.primary, self.error = None, "does not answer"
+            threading.Thread(target=self._ask, name=f"sentinel {self.name}", daemon=True).start()
+
+    def wait(self, timeout: float) -> None:
+        self.is_late = not self._idle.wait(max(0.0, timeout))
+
+    def _ask(self) -> None:
+        try:
+            pipeline: Any = self.client.pipeline(transaction=False)
+            pipeline.execute_command("SENTINEL", "MASTER", self._service)
+            # Last, because this names the new primary already while the sentinels tell it to the replicas.
+            pipeline.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+            state, address = pipeline.execute()
+            self.epoch = int(dict(zip(state[::2], state[1::2], strict=True))[b"config-epoch"])
+            self.primary, self.is_late = (address[0].decode(), int(address[1])), False
+        except redis.AuthenticationError:
+            self.error = "refuses the password (REDIS_SENTINEL_PASSWORD, or the one in REDIS_URL)"
+        except redis.ResponseError as error:
+            is_unknown = "No such master" in str(error)
+            self.error = f"knows no service {self._service!r} (REDIS_URL)" if is_unknown else str(error)
+        except redis.TimeoutError:
+            self.error = "does not answer in time"
+        except Exception as error:  # must not end the thread without an answer, which callers wait for
+            self.error = str(error) or type(error).__name__
+        finally:
+            self._idle.set()
+
+
+class Sentinels:
+    """Finds the primary of a service. Closes the connections to any other server, so that they are opened to the primary."""
+
+    def __init__(self, servers: RedisServers, password: str | None, tls_options: Mapping[str, Any]) -> None:
+        """`password`: of the sentinels, where it differs from that of the servers. `tls_options`: used if the URL has TLS."""
+        assert servers.service is not None
+        self.service = servers.service
+        self._servers = servers
+        password = password or servers.password
+        options = {
+            # With the name of the default user, a sentinel without a password accepts any.
+            **({"username": "default", "password": password} if password else {}),
+            **({"ssl": True, **tls_options} if servers.has_tls else {}),
+            "socket_timeout": SENTINEL_TIMEOUT_SECONDS,
+            "socket_connect_timeout": SENTINEL_TIMEOUT_SECONDS,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+        }
+        self.clients = [SentinelClient(address, self.service, options) for address in servers.addresses]
+        self._lock = threading.Lock()
+        self._asked_at = 0.0
+        self._primary: Address | None = None
+        self._error: str | None = None
+        self._connections: weakref.WeakSet[PrimaryConnection] = weakref.WeakSet()
+        self._connections_lock = threading.Lock()
+        self._stop = threading.Event()
+
+    @property
+    def connection_options(self) -> dict[str, Any]:
+        """Keyword arguments of a connection pool, beside those of the network, for connections to the primary."""
+        return {
+            "connection_class": PrimarySSLConnection if self._servers.has_tls else PrimaryConnection,
+            "sentinels": self,
+            "username": self._servers.username,
+            "password": self._servers.password,
+            "db": self._servers.database,
+        }
+
+    def find_primary(self) -> Address:
+        """Ask the sentinels. Callers that arrive meanwhile share the answer. Raises redis.ConnectionError after ASK_SECONDS."""
+        called_at = time.monotonic()
+        with self._lock:
+            if self._asked_at <= called_at:
+                self._ask()
+                self._asked_at = time.monotonic()
+        if self._primary is None or self._error:
+            raise redis.ConnectionError(self._error)
+        return self._primary
+
+    def run(self) -> None:
+        """Watch the primary until `stop` is called: connections that are silent or only read do not notice a new one."""
+        while not self._stop.is_set():
+            with suppress(redis.ConnectionError):  # it is logged, and open connections may be fine
+                self.find_primary()
+            self._stop.wait(WATCH_SECONDS)
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def close(self) -> None:
+        self.stop()
+        for sentinel in self.clients:
+            sentinel.client.close()
+
+    def register(self, connection: "PrimaryConnection") -> None:
+        with self._connections_lock:
+            self._connections.add(connection)
+
+    def leave(self, address: Address, reason: str) -> None:
+        """Close all connections to a server. The next ones are opened to the server that the sentinels name then."""
+        if self._abort(lambda connection: connection.address == address):
+            log.warning("closed the connections to %s:%d: %s", *address, reason)
+
+    def _ask(self) -> None:
+        deadline = time.monotonic() + ASK_SECONDS
+        for sentinel in self.clients:
+            sentinel.ask()
+        for sentinel in [sentinel for sentinel in self.clients if not sentinel.is_late] or self.clients:
+            sentinel.wait(deadline - time.monotonic())
+        answers = [sentinel for sentinel in self.clients if sentinel.primary]
+        if answers:
+            self._on_primary(max(answers, key=lambda sentinel: sentinel.epoch).primary)
+        else:
+            self._on_silence()
+
+    def _on_primary(self, primary: Address | None) -> None:
+        assert primary is not None
+        if primary != self._primary or self._error:
+            log.info("the sentinels name %s:%d as the primary of %s", *primary, self.service)
+        self._primary, self._error = primary, None
+        self._abort(lambda connection: connection.address != primary)
+
+    def _on_silence(self) -> None:
+        error = "no sentinel names a primary: " + "; ".join(f"{sentinel.name} {sentinel.error}" for sentinel in self.clients)
+        if error != self._error:
+            log.warning("%s", error)
+        self._error = error
+
+    def _abort(self, is_affected: Callable[["PrimaryConnection"], bool]) -> bool:
+        """Return whether one of the affected connections was open."""
+        with self._connections_lock:
+            connections = list(self._connections)
+        return sum(connection.abort() for connection in connections if is_affected(connection)) > 0
+
+
+class PrimaryConnection(Connection):
+    """A connection that is opened to the current primary, whatever that is at the time."""
+
+    def __init__(self, sentinels: Sentinels, **options: Any) -> None:
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+        self._sentinels = sentinels
+        self._is_aborted = False
+        sentinels.register(self)
+
+    @property
+    def address(self) -> Address:
+        return self.host, self.port
+
+    def abort(self) -> bool:
+        """End the connection, from any thread. The code that uses it gets ConnectionError and closes it.
+
+        Return whether it was open.
+        """
+        opened = self._get_socket()
+        if opened is None or self._is_aborted:
+            return False
+        self._is_aborted = True
+        # A copy of the file descriptor, because the socket belongs to the code that uses the connection.
+        with suppress(OSError), socket.socket(fileno=os.dup(opened.fileno())) as copy:
+            copy.shutdown(socket.SHUT_RDWR)
+        return True
+
+    def on_read_only(self) -> None:
+        """Take the reply READONLY as news that the server has become a replica."""
+        self._sentinels.leave(self.address, "it is no longer the primary (READONLY)")
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*arguments, **options)
+        except redis.exceptions.ReadOnlyError as error:
+            self.on_read_only()
+            raise redis.ConnectionError("Redis is no longer the primary.") from error
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        super().on_connect_check_health(check_health)
+        self.send_command("ROLE", check_health=False)  # type: ignore[no-untyped-call]
+        if self.read_response()[0] != b"master":
+            raise redis.ConnectionError(f"{self.host}:{self.port} is a replica, although the sentinels name it as the primary")
+
+    def _connect(self) -> Any:
+        self.host, self.port = self._sentinels.find_primary()
+        self._is_aborted = False
+        return super()._connect()  # type: ignore[no-untyped-call]
+
+
+class PrimarySSLConnection(PrimaryConnection, SSLConnection):
+    """The same with TLS."""
