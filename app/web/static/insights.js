@@ -1,6 +1,6 @@
 // The live counter of the analytics page: counts stored events, and refreshes the numbers every few seconds while it counts.
 
-import { socket } from "./live.js";
+import { live } from "./live.js";
 import { morph } from "./morph.js";
 import { refresh } from "./page.js";
 
@@ -15,14 +15,12 @@ let hasGap = false; // events that were stored while the socket was disconnected
 let isRefreshDue = false;
 let interval = null;
 
-function watch() {
-  socket.emit("watch_analytics", {}, ({ ok, error }) => {
-    if (!ok) return show(error);
-    hasGap = wasWatching;
-    wasWatching = true;
-    showCount();
-    if (hasGap) refreshNumbers();
-  });
+function onWatching({ ok, error }) {
+  if (!ok) return show(error);
+  hasGap = wasWatching;
+  wasWatching = true;
+  showCount();
+  if (hasGap) refreshNumbers();
 }
 
 function showCount() {
@@ -46,10 +44,8 @@ async function refreshNumbers() {
   await refresh();
 }
 
-socket.on("connect", watch);
-if (socket.connected) watch();
-
-socket.on("events_stored", ({ count }) => {
+live.request("analytics", "watch_analytics", {}, onWatching);
+live.on("events_stored", ({ count }) => {
   stored += count;
   showCount();
   refreshNumbers();

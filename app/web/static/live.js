@@ -5,50 +5,34 @@ import * as analyses from "./analyses.js";
 import * as exports from "./exports.js";
 import * as inbox from "./inbox.js";
 import * as indicator from "./indicator.js";
+import { LiveSocket } from "./live-socket.js";
 import { refresh, refreshSoon } from "./page.js";
 
-const RECONNECT_MS = 1000;
-
-// `auth` is called for each connection. The server then sends the notifications after that number.
-export const socket = io({
+export const live = new LiveSocket(io, {
   transports: document.getElementById("live").dataset.transports.split(" "),
-  auth: (send) => send({ after: inbox.head() }),
+  after: inbox.head(),
 });
 indicator.connecting();
-let hasEnded = false;
-let wasReady = false;
+let wasLive = false;
 
-socket.on("ready", async ({ head, recovered, read_up_to, also_read }) => {
-  indicator.live();
+live.on("live", ({ handedOver, read_up_to, also_read }) => {
+  if (!handedOver) indicator.live();
   onRead({ up_to: read_up_to, also_read });
-  if (!recovered) await reload(head);
   analyses.poll();
   exports.refreshUnfinished();
-  if (wasReady) checkOptOut();
-  wasReady = true;
+  if (wasLive) checkOptOut();
+  wasLive = true;
 });
-socket.on("notification", onNotification);
-socket.on("read", onRead);
-socket.on("analysis", analyses.show);
-socket.on("export", exports.show);
-socket.on("head", ({ head }) => {
-  if (head > inbox.head()) sync();
-});
-socket.on("draining", indicator.connecting);
-socket.on("session_ended", end);
-socket.on("analytics_off", stopAnalytics);
-socket.on("disconnect", () => {
-  if (hasEnded) return;
-  indicator.connecting();
-  // The client does not reconnect by itself after a disconnect by the server.
-  if (!socket.active) setTimeout(() => hasEnded || socket.connect(), RECONNECT_MS * (1 + Math.random()));
-});
-socket.on("connect_error", ({ message }) => {
-  if (message === "unauthorized") end();
-  else indicator.connecting();
-});
+live.on("missed", reload);
+live.on("notification", onNotification);
+live.on("read", onRead);
+live.on("analysis", analyses.show);
+live.on("export", exports.show);
+live.on("analytics_off", stopAnalytics);
+live.on("waiting", indicator.connecting);
+live.on("ended", indicator.end);
 
-analyses.pollRegularly(() => socket.connected || hasEnded);
+analyses.pollRegularly(() => live.isLive || live.hasEnded);
 
 document.addEventListener("click", ({ target }) => target.closest("[data-print]") && window.print());
 
@@ -76,23 +60,8 @@ function onRead(state) {
   if (inbox.setRead(state) && document.querySelector("[data-region=news]")) refreshSoon();
 }
 
-/** Gets the missing notifications, page by page. */
-function sync() {
-  socket.emit("sync", { after: inbox.head() }, async ({ items, head, recovered }) => {
-    items?.forEach(onNotification);
-    if (recovered === false) await reload(head);
-    else if (items?.length && inbox.head() < head) sync();
-  });
-}
-
 /** Refreshes the page, because some of the missing notifications have been purged. */
-async function reload(head) {
+async function reload({ head }) {
   await refresh();
   inbox.skipTo(head);
-}
-
-function end() {
-  hasEnded = true;
-  socket.disconnect();
-  indicator.end();
 }
