@@ -132,7 +132,9 @@ def test_page_reports_possibly_missed_events_after_a_reconnect(visit_analytics: 
     started.publish([Message(ANALYTICS_ROOM, "events_stored", {"count": 2})])
     expect(page.locator("#stored")).to_have_text("2 events stored since you opened this page")
     page.context.set_offline(True)
-    page.evaluate("import(document.querySelector('script[src$=\"live.js\"]').src).then(({ live }) => live.socket.io.engine.close())")
+    page.evaluate(
+        "import(document.querySelector('script[src$=\"live.js\"]').src).then(({ live }) => live.socket.io.engine.close())"
+    )
     expect_live(page, "Reconnecting …")
     page.context.set_offline(False)
     expect(page.locator("#stored")).to_have_text("At least 2 events stored since you opened this page", timeout=LIVE_MS)

@@ -148,7 +148,9 @@ def test_opt_out_applies_in_another_browser_of_the_account(visit: Visit, beacons
 def test_opt_out_reaches_a_page_that_was_disconnected(visit: Visit, beacons: Beacons, says_no: bool) -> None:
     page, elsewhere = two_browsers(visit)
     elsewhere.route("**/socket.io/**", lambda route: route.abort())
-    elsewhere.evaluate("async () => (await import(document.querySelector(`script[src$='live.js']`).src)).live.socket.disconnect()")
+    elsewhere.evaluate(
+        "async () => (await import(document.querySelector(`script[src$='live.js']`).src)).live.socket.disconnect()"
+    )
     if says_no:
         say_no(page)
         beacons.count(page)

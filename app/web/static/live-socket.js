@@ -81,7 +81,7 @@ export class LiveSocket {
   }
 
   #listen(socket) {
-    socket.onAny((event, data) => this.#isOpen(socket) && this.#receive(socket, event, data));
+    socket.onAny((event, ...args) => this.#isOpen(socket) && this.#receive(socket, event, ...args));
     socket.on("disconnect", () => this.#isOpen(socket) && this.#onDisconnect(socket));
     socket.on("connect_error", ({ message }) => {
       if (!this.#isOpen(socket)) return;
@@ -95,13 +95,14 @@ export class LiveSocket {
     return !this.hasEnded && (socket === this.#current || socket === this.#next);
   }
 
-  #receive(socket, event, data) {
+  #receive(socket, event, ...args) {
+    const [data] = args;
     if (event === "ready") this.#onReady(socket, data);
     else if (event === "session_ended") this.#end(data.reason);
     else if (event === "draining") this.#onDraining(socket, data);
     else if (event === "notification") this.#onNotification(data);
     else if (event === "head") this.#onHead(data);
-    else if (socket === this.#current) this.#call(event, data);
+    else if (socket === this.#current) this.#call(event, ...args);
   }
 
   /** Each socket sends the notifications after `last` in order and without a hole, so the first to bring a number is right. */
@@ -182,8 +183,8 @@ export class LiveSocket {
     this.#call("ended", { reason });
   }
 
-  #call(event, data) {
-    for (const handler of this.#handlers[event] ?? []) handler(data);
+  #call(event, ...args) {
+    for (const handler of this.#handlers[event] ?? []) handler(...args);
   }
 }
 
