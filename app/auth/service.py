@@ -85,7 +85,11 @@ class Accounts:
 
     def password_versions(self, user_ids: Sequence[int]) -> dict[int, int]:
         """Return the password version of each user that exists, by user ID."""
-        return self._database.run(store.password_versions, user_ids)
+        return self._database.run(self.read_password_versions, user_ids)
+
+    def read_password_versions(self, connection: Connection, user_ids: Sequence[int]) -> dict[int, int]:
+        """Like `password_versions`, in the caller's transaction."""
+        return store.password_versions(connection, user_ids)
 
     def register(self, email: str, password: str, client: Client) -> User:
         """Create an account. Raises Invalid, Conflict (e-mail address taken), TooMany.

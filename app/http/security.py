@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request, session
+from werkzeug.wsgi import get_host
 
 from app.core.config import Config
 from app.core.errors import Problem
@@ -52,7 +53,7 @@ def init_app(app: Flask, config: Config) -> None:
     @app.before_request
     def reject_cross_site_requests() -> None:
         # Browsers do not add a token by themselves, so another site cannot make them use it.
-        if request.method not in SAFE_METHODS and bearer_token() is None and is_cross_site(allowed):
+        if request.method not in SAFE_METHODS and bearer_token() is None and is_cross_site(request.environ, allowed):
             log.info("rejected cross-site request: %s from %s", request.path, request.remote_addr)
             raise Problem("This request comes from another site.", status=403)
 
@@ -87,13 +88,13 @@ def bearer_token() -> str | None:
     return token.strip() if scheme.lower() == "bearer" and request.path.startswith("/api/") else None
 
 
-def is_cross_site(allowed: frozenset[str]) -> bool:
+def is_cross_site(environ: WSGIEnvironment, allowed: frozenset[str]) -> bool:
     """Return whether a browser made this request for another site. `allowed`: further accepted origins.
 
     This replaces CSRF tokens, see the analysis for Go's CrossOriginProtection: https://words.filippo.io/csrf/. A client that
     sends neither header is not a browser and can't be tricked into sending a user's cookies.
     """
-    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    origin, site = environ.get("HTTP_ORIGIN"), environ.get("HTTP_SEC_FETCH_SITE")
     if origin in allowed:
         return False
     if site is not None and site not in ("same-origin", "none"):
@@ -101,9 +102,9 @@ def is_cross_site(allowed: frozenset[str]) -> bool:
     if origin is None:
         return False
     scheme, _, authority = origin.lower().partition("://")
-    # Behind a proxy that does not forward the scheme, request.scheme is wrong; then Sec-Fetch-Site decides.
-    same_scheme = scheme == request.scheme or site == "same-origin"
-    own = _without_default_port(request.host.lower())
+    # Behind a proxy that does not forward the scheme, that of the environ is wrong; then Sec-Fetch-Site decides.
+    same_scheme = scheme == environ["wsgi.url_scheme"] or site == "same-origin"
+    own = _without_default_port(get_host(environ).lower())
     return not (own and same_scheme and _without_default_port(authority) == own)
 
 

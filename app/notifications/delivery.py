@@ -35,12 +35,15 @@ class NotificationDelivery:
         self._emit = emit
         self._is_congested = is_congested
         self._ready_payload = ready_payload
+        self._first_page: Page | None = None
         self._cursor: int | None = None
         self._target = 0
         self._is_sending = False
         self._is_closed = False
 
-    def start(self) -> None:
+    def start(self, first_page: Page | None = None) -> None:
+        """Begin. `first_page` is the first one to send, read when messages to the user already arrived; None to read it now."""
+        self._first_page = first_page
         self._start_sending()
 
     def deliver(self, payload: dict[str, Any]) -> None:
@@ -90,13 +93,15 @@ class NotificationDelivery:
         self._emit("ready", {**self._ready_payload, "head": last.head, "recovered": recovered, **read})
 
     def _send_missed(self, cursor: int) -> Page:
-        """Send the notifications after a number. Return the last page: empty, or not recovered if some have been purged."""
+        """Send the notifications after a number. Return the last page, which is not recovered if some have been purged."""
         while not self._is_closed:
             page = self._read(cursor)
             if not page.recovered or not page.items:
                 return page
             self._send_page(page)
             cursor = page.items[-1].seq
+            if cursor == page.head:
+                return page
         return Page([], cursor, recovered=True)
 
     def _read(self, cursor: int) -> Page:
@@ -105,6 +110,9 @@ class NotificationDelivery:
             if self._is_congested():
                 gevent.sleep(CONGESTION_RETRY_SECONDS)
                 continue
+            if page := self._first_page:
+                self._first_page = None
+                return page
             try:
                 return self._read_after(cursor)
             except Unavailable:

@@ -1,19 +1,19 @@
 """Notifications are stored first and then pushed. The row in SQL is authoritative, and a push is best effort."""
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection
 
+from app.core.batch_loader import BatchLoader
 from app.core.errors import NotFound, Unavailable
 from app.core.messages import Message, Publish, user_room
 from app.database.batches import run_batches
 from app.database.engine import Database
 from app.database.locks import lock_user
 from app.notifications import store
-from app.notifications.delivery import Emit, NotificationDelivery
+from app.notifications.delivery import MAX_SEQ, Emit, NotificationDelivery
 from app.notifications.store import Inbox, Notification, Page
 from app.notifications.subscription import TYPES, Subscription
 
@@ -21,7 +21,6 @@ __all__ = ["TYPES", "Inbox", "Notification", "Notifications", "Page", "Subscript
 
 PAGE_SIZE = 100
 PURGED_USERS, PURGE_BATCH, PURGE_SECONDS = 200, 2000, 5.0
-CONCURRENT_CATCH_UPS = 2
 
 
 class Notifications:
@@ -31,7 +30,7 @@ class Notifications:
         self._publish = publish
         self._purged_up_to = 0  # the ID of a user
         # When many clients reconnect at once, requests need database connections too.
-        self._catch_up_slots = threading.BoundedSemaphore(CONCURRENT_CATCH_UPS)
+        self._missed: BatchLoader[tuple[int, int], Page] = BatchLoader(lambda asked: database.run(self.read_missed, asked))
 
     def add(
         self, connection: Connection, user_ids: Iterable[int], type: str, title: str, data: dict[str, Any]
@@ -75,12 +74,15 @@ class Notifications:
         """Return the notifications before a number, newest first."""
         return self._database.run(store.before, user_id, seq, limit)
 
+    def read_missed(self, connection: Connection, asked: Sequence[tuple[int, int | None]]) -> list[Page]:
+        """Return the page after a number for each of several pairs of a user ID and a number; None for the latest number."""
+        return store.pages(connection, [(user, MAX_SEQ if after is None else after) for user, after in asked], PAGE_SIZE)
+
     def create_delivery(
         self, user_id: int, after: int | None, *, emit: Emit, is_congested: Callable[[], bool], ready_payload: dict[str, Any]
     ) -> NotificationDelivery:
         def read(seq: int) -> Page:
-            with self._catch_up_slots:
-                return self.after(user_id, seq)
+            return self._missed.get((user_id, seq))
 
         return NotificationDelivery(read, after, emit, is_congested, ready_payload)
 

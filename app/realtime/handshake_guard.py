@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import socketio
-from gevent.lock import Semaphore
 
 from app.core import metrics
+from app.core.batch_loader import TooBusy
 from app.core.errors import Problem
 from app.core.logs import ThrottledLog
 from app.realtime.connections import IDENTITY, OPENED_AT, OPENED_BY, Identity
@@ -30,8 +30,6 @@ log = ThrottledLog(logging.getLogger(__name__))
 
 PATH = "/socket.io/"
 RETRY_AFTER_SECONDS = 5
-CONCURRENT_IDENTIFICATIONS = 2
-IDENTIFICATION_QUEUE_SECONDS = 2.0
 BAD_REQUEST, TOO_LARGE, UNAVAILABLE = "400 Bad Request", "413 Content Too Large", "503 Service Unavailable"
 UPGRADE_REQUIRED = "426 Upgrade Required"
 DRAINING = "This instance is draining. Connect again to reach another one."
@@ -104,8 +102,6 @@ class HandshakeGuard:
         self._engine = server.eio
         self._engine.release_place = self._handshakes.release_place
         self._is_draining = is_draining
-        # When another instance ends, hundreds of clients arrive at once. Requests need database connections meanwhile.
-        self._identification_slots = Semaphore(CONCURRENT_IDENTIFICATIONS)
         self._identify = identify
         self._read_session_keys = read_session_keys
         self._allowed_origins = frozenset(allowed_origins)
@@ -152,16 +148,14 @@ class HandshakeGuard:
         if self._is_draining():
             log.info("draining", "refused a socket: this instance is draining")
             return DRAINING
-        if not self._identification_slots.acquire(timeout=IDENTIFICATION_QUEUE_SECONDS):
-            log.info("opening", "refused a socket: too many are being opened")
-            return "Too many sockets are being opened on this instance. Try again."
         try:
             identity = self._identify(environ)
+        except TooBusy:
+            log.info("opening", "refused a socket: too many are being opened")
+            return "Too many sockets are being opened on this instance. Try again."
         except Problem as problem:
             log.info("store", "refused a socket: %s", problem.detail)
             return problem.detail
-        finally:
-            self._identification_slots.release()
         # From here on nothing yields to other greenlets, so two handshakes cannot both take the last place.
         if self._is_draining():  # the drain may have begun during the identification
             log.info("draining", "refused a socket: this instance is draining")

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from flask import Flask
 from flask_socketio import ConnectionRefusedError, SocketIO
+from sqlalchemy import Connection as SqlConnection
 
-from app.auth import guards
 from app.core.config import Config
-from app.core.errors import Problem, Unavailable
+from app.core.errors import Problem
 from app.core.instance import Instance
-from app.core.logs import ThrottledLog
 from app.core.messages import ALL_INSTANCES, Message, user_room
-from app.http.security import is_cross_site
 from app.realtime import transport
 from app.realtime.connections import (
     CLIENT_EVENTS_BURST,
@@ -30,24 +26,18 @@ from app.realtime.connections import (
     Connections,
     Delivery,
     Identity,
-    ValidIdentities,
 )
 from app.realtime.custom_events import CUSTOM_EVENT
 from app.realtime.drained_sockets import DrainedSockets
 from app.realtime.handshake_guard import HandshakeGuard
+from app.realtime.identification import Identification
 from app.realtime.message_queue import MessageQueue
+from app.realtime.openings import Openings
 from app.realtime.packets import ClientPacket
 from app.realtime.token_bucket import TokenBucket
 from app.realtime.websocket import MAX_MESSAGE_BYTES
 from app.server.lifecycle import Lifecycle
-from app.sessions.cookie import read_session_ids
 from app.sessions.interface import SessionInterface
-from app.sessions.store import record_key
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
-
-log = ThrottledLog(logging.getLogger(__name__))
 
 PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS = 25, 20  # below the idle timeout of proxies, which is 55 s and more
 
@@ -61,6 +51,9 @@ class NotificationSource(Protocol):
 
     def heads(self, user_ids: Sequence[int]) -> dict[int, int]:
         """Return the number of the latest notification of each user. Raises Unavailable."""
+
+    def read_missed(self, connection: SqlConnection, asked: Sequence[tuple[int, int | None]]) -> Sequence[Any]:
+        """Return what a delivery starts with, for each of several pairs of a user ID and the number that the client has."""
 
     def create_delivery(
         self,
@@ -79,6 +72,10 @@ def init_app(
 ) -> SocketIO:
     """Build the Socket.IO server and put it, behind its guard, in front of the application."""
     wsgi_app = app.wsgi_app
+    interface, accounts = app.session_interface, app.extensions["accounts"]
+    assert isinstance(interface, SessionInterface)
+    cookie_name = interface.get_cookie_name(app)
+    identification = Identification(interface, cookie_name, config.allowed_origins, accounts.password_versions)
     socketio = _create_server(app, config, queue)
     transport.apply_limits(socketio.server.eio, me.instance_id)
     connections = Connections(socketio.server, config.drain_rate, queue)
@@ -90,22 +87,22 @@ def init_app(
         app.wsgi_app,
         socketio.server,
         is_draining=lambda: lifecycle.is_draining,
-        identify=functools.partial(_identify, app, frozenset(config.allowed_origins)),
-        read_session_keys=functools.partial(_read_session_keys, app),
+        identify=identification.identify,
+        read_session_keys=identification.session_keys,
         allowed_origins=config.allowed_origins,
         max_sockets=config.max_sockets,
         max_sockets_per_user=config.max_sockets_per_user,
         count_drained=drained.count,
         headers=[("Cache-Control", "no-store")],
     )
-    valid_identities = functools.partial(_valid_identities, app)
-    _handle_connections(socketio, connections, queue, notifications, me, valid_identities)
-    _end_sockets_with_sessions(app, connections, queue)
+    openings = Openings(app.extensions["database"], identification, accounts.read_password_versions, notifications.read_missed)
+    _handle_connections(socketio, connections, queue, notifications, me, openings)
+    _end_sockets_with_sessions(interface, connections, queue)
     queue.on(CUSTOM_EVENT, functools.partial(_emit_custom_event, socketio))
     lifecycle.count_websockets = lambda: len(socketio.server.eio.websockets)
     lifecycle.add(
         "sockets",
-        background=lambda: connections.run_maintenance(notifications.heads, valid_identities),
+        background=lambda: connections.run_maintenance(notifications.heads, identification.valid_identities),
         disconnect_clients=functools.partial(connections.disconnect_clients, is_draining=lambda: lifecycle.is_draining),
     )
     return socketio
@@ -153,7 +150,7 @@ def _handle_connections(
     queue: MessageQueue,
     notifications: NotificationSource,
     me: Instance,
-    valid_identities: ValidIdentities,
+    openings: Openings,
 ) -> None:
     def connect(sid: str, handshake: dict[str, Any], auth: Any = None) -> None:
         try:
@@ -171,13 +168,13 @@ def _handle_connections(
         rate = handshake.setdefault(RATE, TokenBucket(CLIENT_EVENTS_PER_SECOND, CLIENT_EVENTS_BURST))
         if not rate.take():
             raise ConnectionRefusedError(TOO_MANY_MESSAGES)
-        room = user_room(identity.user_id)
+        room, after = user_room(identity.user_id), _parse_after(auth)
         connection = connections.create(sid, identity)
         connection.rate = rate
         connection.hands_over = isinstance(auth, dict) and auth.get("hands_over") is True
         delivery = notifications.create_delivery(
             identity.user_id,
-            _parse_after(auth),
+            after,
             emit=functools.partial(connections.emit, connection),
             is_congested=functools.partial(connections.is_congested, connection),
             ready_payload={"user_id": identity.user_id, "instance_id": me.instance_id},
@@ -185,21 +182,21 @@ def _handle_connections(
         connections.add(connection, delivery)
         queue.wait_until_joined(room)
         # From here on a message reports the end of the session. Check whether it ended between the handshake and now.
-        with suppress(Unavailable):
-            if identity not in valid_identities([identity]):
-                connections.remove(sid)
+        opening = openings.read(identity, after)
+        if not opening.is_valid:
+            connections.remove(sid)
         if connection not in connections or connection.engine_sid not in socketio.server.environ:  # the client has left
             raise ConnectionRefusedError("unauthorized")
         socketio.server.enter_room(sid, room)
-        delivery.start()  # its greenlet runs after this handler has returned and Socket.IO has accepted the client
+        delivery.start(opening.missed)  # its greenlet runs after this handler has returned and Socket.IO has accepted the client
 
     socketio.server.on("connect", connect)
     socketio.server.on("disconnect", lambda sid, *_: connections.remove(sid))
 
 
-def _end_sockets_with_sessions(app: Flask, connections: Connections, queue: MessageQueue) -> None:
+def _end_sockets_with_sessions(interface: SessionInterface, connections: Connections, queue: MessageQueue) -> None:
     queue.on("sessions_ended", connections.on_sessions_ended)
-    _interface(app).on_ended.append(lambda ended: queue.publish([Message(ALL_INSTANCES, "sessions_ended", asdict(ended))]))
+    interface.on_ended.append(lambda ended: queue.publish([Message(ALL_INSTANCES, "sessions_ended", asdict(ended))]))
 
 
 def _emit_custom_event(socketio: SocketIO, data: dict[str, Any]) -> None:
@@ -216,37 +213,3 @@ def _parse_after(auth: Any) -> int | None:
     if after is None or (type(after) is int and 0 <= after < 2**63):
         return after
     raise ConnectionRefusedError("after must be the number of a notification")
-
-
-def _identify(app: Flask, allowed_origins: frozenset[str], environ: WSGIEnvironment) -> Identity | None:
-    with app.request_context(environ):
-        if is_cross_site(allowed_origins):
-            origin = environ.get("HTTP_ORIGIN", "")
-            log.info("origin", "refused a socket: its Origin %.200s is neither this site nor in ALLOWED_ORIGINS", origin)
-            return None
-        user, key = guards.current_user(), guards.session_key()
-        if not user:
-            log.info("no session", "refused a socket: it has no valid session")
-        return Identity(user.id, user.password_version, key) if user and key else None
-
-
-def _read_session_keys(app: Flask, environ: WSGIEnvironment) -> tuple[str, ...]:
-    interface = _interface(app)
-    cookies = app.request_class(environ).cookies.getlist(interface.get_cookie_name(app))
-    return tuple(sorted(record_key(signed.value) for signed in read_session_ids(interface.signing, cookies)))
-
-
-def _valid_identities(app: Flask, identities: list[Identity]) -> set[Identity]:
-    """Return those whose session exists and was opened with the current password. Raises Unavailable."""
-    existing = _interface(app).store.existing([identity.session_key for identity in identities])
-    versions = app.extensions["accounts"].password_versions(sorted({identity.user_id for identity in identities}))
-    return {
-        identity
-        for identity in identities
-        if identity.session_key in existing and versions.get(identity.user_id) == identity.password_version
-    }
-
-
-def _interface(app: Flask) -> SessionInterface:
-    assert isinstance(app.session_interface, SessionInterface)
-    return app.session_interface

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from app.auth import store as accounts
 from app.core.callbacks import do_nothing
@@ -185,3 +185,34 @@ def test_deleting_the_account_deletes_its_notifications(both: Database) -> None:
     both.run(accounts.remove, ada)
     assert both.run(store.after, ada, 0, 10) == []
     assert both.run(store.inbox, ada) == Inbox()
+
+
+def test_pages_of_several_users_are_read_together(both: Database) -> None:
+    ada, bob = new_user(both), new_user(both, "bob@example.org")
+    for _ in range(5):
+        add(both, ada)
+    add(both, bob)
+    both.run(lambda connection: connection.execute(delete(notifications).where(notifications.c.seq == 1)))
+    asked = [(ada, 2), (ada, 3), (ada, 5), (ada, 9), (ada, 0), (bob, 1), (12345, 0)]
+    pages = both.run(store.pages, asked, 2)
+    assert [([item.seq for item in page.items], page.head, page.recovered) for page in pages] == [
+        ([3, 4], 5, True),
+        ([4, 5], 5, True),
+        ([], 5, True),
+        ([], 5, False),  # a number that was never given
+        ([], 5, False),  # the next one has been purged
+        ([], 1, True),
+        ([], 0, True),
+    ]
+    del asked[4], pages[4]
+    assert pages == [both.run(store.page, *pair, 2) for pair in asked]
+
+
+def test_pages_of_many_users_are_short(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MAX_READ_TOGETHER", 4)
+    users = [new_user(both, f"{number}@example.org") for number in range(3)]
+    for _ in range(3):
+        add(both, *users)
+    pages = both.run(store.pages, [(user, 0) for user in users], 100)
+    assert [[item.seq for item in page.items] for page in pages] == [[1]] * 3
+    assert both.run(store.pages, [(user, 2) for user in users], 100)[0].recovered

@@ -20,7 +20,7 @@ class FakeDelivery:
     def __init__(self) -> None:
         self.calls: list[Any] = []
 
-    def start(self) -> None: ...
+    def start(self, first_page: Any = None) -> None: ...
 
     def deliver(self, payload: dict[str, Any]) -> None:
         self.calls.append(payload["seq"])

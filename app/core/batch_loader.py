@@ -1,0 +1,97 @@
+"""Loads what several greenlets wait for at the same time together: one query instead of one for each of them."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
+
+import gevent
+from gevent.event import AsyncResult
+
+from app.core.errors import Unavailable
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+MAX_BATCH = 100
+RELEASED_TOGETHER = 8  # callers that go on before other greenlets run: each of them may have a lot to do
+
+
+class TooBusy(Unavailable):
+    def __init__(self) -> None:
+        super().__init__("This instance is too busy. Please try again in a moment.")
+
+
+class BatchLoader(Generic[Key, Value]):
+    """Loads one batch at a time. A key that finds no batch in progress is loaded at once.
+
+    Keys that arrive during a batch wait for the next one, so no value is older than the call that asked for it.
+    """
+
+    def __init__(self, load: Callable[[Sequence[Key]], Sequence[Value]], max_wait_seconds: float = math.inf) -> None:
+        """`load` returns the values in the order of the keys. It is called with up to MAX_BATCH keys.
+
+        A call that has waited longer than `max_wait_seconds` when the next batch begins fails with TooBusy.
+        """
+        self._load = load
+        self._max_wait_seconds = max_wait_seconds
+        self._waiting: deque[_Call[Key, Value]] = deque()
+        self._is_loading = False
+
+    def get(self, key: Key) -> Value:
+        """Return the value of the key. Raises what `load` raises for this key, and Unavailable."""
+        call: _Call[Key, Value] = _Call(key)
+        self._waiting.append(call)
+        if not self._is_loading:
+            self._is_loading = True
+            gevent.spawn(self._run)
+        value: Value = call.result.get()
+        return value
+
+    def _run(self) -> None:
+        try:
+            while calls := self._next_batch():
+                self._answer(calls)
+        finally:
+            self._is_loading = False
+
+    def _next_batch(self) -> list["_Call[Key, Value]"]:
+        oldest = time.monotonic() - self._max_wait_seconds
+        while self._waiting and self._waiting[0].began_at < oldest:
+            self._waiting.popleft().result.set_exception(TooBusy())
+        return [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+
+    def _answer(self, calls: Sequence["_Call[Key, Value]"]) -> None:
+        try:
+            values = self._load([call.key for call in calls])
+        except Unavailable as error:
+            calls = [*calls, *self._waiting]  # each further batch would wait for another timeout
+            self._waiting.clear()
+            for call in calls:
+                call.result.set_exception(error)
+        except Exception as error:
+            if len(calls) == 1:
+                calls[0].result.set_exception(error)
+                return
+            for call in calls:  # one of the keys may be the cause
+                self._answer([call])
+        else:
+            self._release(zip(calls, values, strict=True))
+
+    def _release(self, answers: Iterable[tuple["_Call[Key, Value]", Value]]) -> None:
+        for number, (call, value) in enumerate(answers, start=1):
+            call.result.set(value)
+            if number % RELEASED_TOGETHER == 0:
+                gevent.sleep(0)
+
+
+class _Call(Generic[Key, Value]):
+    """A greenlet that waits for the value of a key."""
+
+    __slots__ = ("began_at", "key", "result")
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self.began_at = time.monotonic()
+        self.result = AsyncResult()
