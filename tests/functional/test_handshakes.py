@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -15,9 +15,15 @@ from harness.users import PASSWORD, User
 
 
 @pytest.fixture(scope="module")
-def instance(postgres_server: PostgresServer) -> Iterator[Instance]:
-    with Fleet(postgres_server, size=1) as fleet:
-        yield fleet.instances[0]
+def instances(postgres_server: PostgresServer) -> Iterator[list[Instance]]:
+    """One without a fault, and one with it."""
+    with Fleet(postgres_server, size=1, applications={"trusting": "tests.faults.session_not_checked_again:app"}) as fleet:
+        yield fleet.instances
+
+
+@pytest.fixture
+def instance(instances: list[Instance]) -> Instance:
+    return instances[0]
 
 
 def cookie_of(user: User | None) -> dict[str, str]:
@@ -54,6 +60,37 @@ def test_a_connection_belongs_to_the_session_that_opened_it(instance: Instance) 
         refused = use(instance, intruder, sid)
         assert refused == use(instance, intruder, "instance-1.unknown") == [(400, '"Invalid session "')] * 2 + [(400, "")]
     assert [status for status, _ in use(instance, owner, sid)] == [200, 200, 101]
+
+
+def reply_after(end: Callable[[User], httpx.Response], instance: Instance) -> str:
+    """End the session between the handshake of a socket and its Socket.IO connect, and return the reply to that."""
+    user = User(instance).register()
+    headers = cookie_of(user)
+    url = f"{instance.url}{HANDSHAKE}polling&sid={open_by_polling(instance, user)}"
+    assert end(user).status_code == 204
+    assert httpx.post(url, headers=headers, content="40", trust_env=False).status_code == 200
+    return httpx.get(url, headers=headers, trust_env=False).text
+
+
+def log_out(user: User) -> httpx.Response:
+    return user.post("/api/auth/logout")
+
+
+def change_password(user: User) -> httpx.Response:
+    return user.post("/api/auth/password", current_password=PASSWORD, new_password="a calm grey stone")
+
+
+def delete_account(user: User) -> httpx.Response:
+    return user.request("DELETE", "/api/auth/account", json={"password": PASSWORD})
+
+
+@pytest.mark.parametrize("end", [log_out, change_password, delete_account])
+def test_session_that_ends_during_the_opening_of_a_socket_is_noticed(
+    instances: list[Instance], end: Callable[[User], httpx.Response]
+) -> None:
+    sound, trusting = instances
+    assert reply_after(end, sound) == '44{"message":"unauthorized"}'
+    assert reply_after(end, trusting).startswith('40{"sid":')
 
 
 @pytest.mark.parametrize("path", ["/login", f"{HANDSHAKE}polling", "/api/auth/logout"])
