@@ -34,7 +34,7 @@ check: installed-dev
 
 # Keeps the versions that are compiled already, unless asked: make requirements ARGS=--upgrade
 requirements: export CUSTOM_COMPILE_COMMAND = make requirements
-requirements: compile = .venv/bin/pip-compile --quiet --no-emit-index-url --no-emit-find-links \
+requirements: compile = .venv/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host --strip-extras --allow-unsafe $(ARGS)
 requirements: installed-dev
 	$(compile) --output-file requirements.txt requirements.in
