@@ -19,9 +19,10 @@ from app.auth import passwords
 from app.core import config, instance
 from app.core.config import Config
 from app.database.engine import Database
-from app.redis.client import connect
+from app.redis.client import PooledRedis, RedisCommands, connect
 from app.redis.multiplexed import MultiplexedRedis
 from app.server.lifecycle import Lifecycle
+from harness.redis_cluster import RedisCluster
 from harness.servers import PostgresServer, ReusableDatabase, embedded_environment, fleet_environment, migrate
 from tests.unit.compiled import keep_compiled_rules, keep_compiled_templates
 
@@ -172,6 +173,47 @@ def multiplexed(redis_client: redis.Redis) -> Iterator[MultiplexedRedis]:
     multiplexed = MultiplexedRedis(redis_client)
     yield multiplexed
     multiplexed.close()
+
+
+@pytest.fixture(scope="session")
+def three_masters() -> Iterator[RedisCluster]:
+    """A Redis Cluster without replicas that no test stops."""
+    with RedisCluster(replicas=0) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def clients_of_masters(three_masters: RedisCluster) -> Iterator[list[redis.Redis]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(node.client()) for node in three_masters.nodes]
+
+
+@pytest.fixture
+def connect_cluster(
+    three_masters: RedisCluster, clients_of_masters: list[redis.Redis]
+) -> Iterator[Callable[[], redis.Redis]]:
+    """Create clients of the shared cluster, which is empty, as instances do."""
+    for client in clients_of_masters:
+        client.flushall()
+    cluster_config = config.load(fleet_environment(three_masters.url, UNUSED_DATABASE_URL))
+    with ExitStack() as stack:
+
+        def make() -> redis.Redis:
+            client = connect(cluster_config, f"test-{secrets.token_hex(4)}")
+            stack.callback(client.close)
+            return client
+
+        yield make
+
+
+@pytest.fixture
+def cluster_client(connect_cluster: Callable[[], redis.Redis]) -> redis.Redis:
+    return connect_cluster()
+
+
+@pytest.fixture
+def cluster_commands(cluster_client: redis.Redis) -> RedisCommands:
+    return PooledRedis(cluster_client)
 
 
 def with_faults(app: Flask) -> Flask:

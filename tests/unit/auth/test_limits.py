@@ -1,4 +1,4 @@
-"""The interface of rate limiters, tested with Redis and in memory."""
+"""The interface of rate limiters, tested with Redis, Redis Cluster and in memory."""
 
 from __future__ import annotations
 
@@ -31,9 +31,14 @@ def redis_limiter(redis_client: redis.Redis) -> RateLimiter:
     return RedisRateLimiter(redis_client, RING)
 
 
-@pytest.fixture(params=["redis", "memory"])
+@pytest.fixture
+def cluster_limiter(cluster_client: redis.Redis) -> RateLimiter:
+    return RedisRateLimiter(cluster_client, RING)
+
+
+@pytest.fixture(params=["redis", "cluster", "memory"])
 def limiter(request: pytest.FixtureRequest) -> RateLimiter:
-    found: RateLimiter = MemoryRateLimiter() if request.param == "memory" else request.getfixturevalue("redis_limiter")
+    found: RateLimiter = MemoryRateLimiter() if request.param == "memory" else request.getfixturevalue(f"{request.param}_limiter")
     return found
 
 
@@ -48,14 +53,31 @@ def test_limit_is_exact(limiter: RateLimiter, limit: int) -> None:
     assert taken(limiter, "b", RateLimit(limit, HOUR), 50) == limit
 
 
-def test_limit_is_exact_across_instances(
-    connect_redis: Callable[[], redis.Redis],
-) -> None:
-    limiters = [RedisRateLimiter(connect_redis(), RING) for _ in range(8)]
+@pytest.mark.parametrize("connect", ["connect_redis", "connect_cluster"])
+def test_limit_is_exact_across_instances(request: pytest.FixtureRequest, connect: str) -> None:
+    make_client: Callable[[], redis.Redis] = request.getfixturevalue(connect)
+    limiters = [RedisRateLimiter(make_client(), RING) for _ in range(8)]
     with ThreadPoolExecutor(len(limiters)) as executor:
         for bucket in map(str, range(10)):
             places = executor.map(lambda limiter, bucket=bucket: taken(limiter, bucket, RateLimit(10, HOUR), 20), limiters)
             assert sum(places) == 10
+
+
+@pytest.mark.parametrize("connect", ["connect_redis", "connect_cluster"])
+def test_limits_are_exact_for_attempts_that_count_twice(request: pytest.FixtureRequest, connect: str) -> None:
+    """Each attempt counts for its account and for the address; afterwards the address has exactly the tokens of the successful."""
+    make_client: Callable[[], redis.Redis] = request.getfixturevalue(connect)
+    limiters = [RedisRateLimiter(make_client(), RING) for _ in range(8)]
+    account, address = RateLimit(10, HOUR), RateLimit(100, HOUR)
+
+    def attempt(number: int) -> int:
+        buckets = {f"account {number % 3}": account, "address": address}
+        return limiters[number % len(limiters)].acquire(buckets, token())
+
+    with ThreadPoolExecutor(len(limiters)) as executor:
+        waits = list(executor.map(attempt, range(120)))
+    assert waits.count(0) == 30
+    assert taken(limiters[0], "address", address, 100) == 70
 
 
 def test_rejected_attempt_does_not_count(limiter: RateLimiter) -> None:

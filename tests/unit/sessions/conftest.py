@@ -12,7 +12,7 @@ from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.sql_store import SqlSessionStore
-from app.sessions.store import FieldChange, Fields, Owner, SessionStore
+from app.sessions.store import FieldChange, Fields, Owner, SessionStore, record_key
 
 MAX_AGE = 1000
 
@@ -27,6 +27,15 @@ class Backend:
     def new_owner(self, email: str = "ada@example.org") -> Owner:
         user = self.database.run(users.add, email, "hash")
         return Owner(user.id, user.password_version)
+
+    def key(self, name: str, owner: Owner | None = None) -> str:
+        """Return the key of a record of this owner."""
+        user_id = self.store.new_id(owner).rpartition(".")[0]
+        return record_key(f"{user_id}.{name}" if user_id else name)
+
+    def keys(self, owner: Owner) -> tuple[str, str, str]:
+        """Return the keys of three records of this owner."""
+        return self.key("one", owner), self.key("two", owner), self.key("three", owner)
 
     def change_password(self, owner: Owner, *, keep: str | None = None) -> Owner:
         """Change the password as the application does: first the user's row, then the sessions."""
@@ -98,6 +107,12 @@ def redis_backend(request: pytest.FixtureRequest, database: Database) -> Backend
 
 
 @pytest.fixture
+def cluster_backend(request: pytest.FixtureRequest, database: Database) -> Backend:
+    client, commands = (request.getfixturevalue(name) for name in ("cluster_client", "cluster_commands"))
+    return Backend(RedisSessionStore(client, commands, MAX_AGE), database)
+
+
+@pytest.fixture
 def sqlite_backend(database: Database) -> Backend:
     return Backend(SqlSessionStore(database), database)
 
@@ -111,7 +126,7 @@ def postgresql_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     database.close()
 
 
-@pytest.fixture(params=["redis", "sqlite", "postgresql"])
+@pytest.fixture(params=["redis", "cluster", "sqlite", "postgresql"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     found: Backend = request.getfixturevalue(f"{request.param}_backend")
     return found

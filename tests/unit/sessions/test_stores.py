@@ -1,4 +1,4 @@
-"""The interface of session stores, tested with Redis, SQLite and PostgreSQL."""
+"""The interface of session stores, tested with Redis, Redis Cluster, SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -81,13 +81,15 @@ def test_record_expires_after_its_ttl(store: SessionStore) -> None:
 
 def test_new_record_replaces_another(backend: Backend) -> None:
     owner = backend.new_owner()
-    create(backend.store, ONE)
-    create(backend.store, TWO, owner=owner)
-    assert create(backend.store, THREE, owner=owner, replaces=ONE)
-    assert backend.store.load(ONE) is None
-    assert set(backend.store.records_of_user(owner.user_id)) == {TWO, THREE}
-    assert create(backend.store, ONE, owner=owner, replaces=TWO)
-    assert set(backend.store.records_of_user(owner.user_id)) == {ONE, THREE}
+    first, second, third = backend.keys(owner)
+    anonymous = backend.key("anonymous")
+    create(backend.store, anonymous)
+    create(backend.store, first, owner=owner)
+    assert create(backend.store, second, owner=owner, replaces=anonymous)
+    assert backend.store.load(anonymous) is None
+    assert set(backend.store.records_of_user(owner.user_id)) == {first, second}
+    assert create(backend.store, third, owner=owner, replaces=first)
+    assert set(backend.store.records_of_user(owner.user_id)) == {second, third}
 
 
 # Changes.
@@ -153,13 +155,15 @@ def test_merge_can_shorten_the_ttl(store: SessionStore) -> None:
 
 def test_records_are_listed_per_user(backend: Backend) -> None:
     store, ada, bob = backend.store, backend.new_owner("ada@example.org"), backend.new_owner("bob@example.org")
-    create(store, ONE, owner=ada)
-    create(store, TWO, owner=ada)
-    create(store, THREE, owner=bob)
-    assert store.records_of_user(ada.user_id) == {ONE: FIELDS, TWO: FIELDS}
-    store.destroy(ONE)
-    assert store.records_of_user(ada.user_id) == {TWO: FIELDS}
-    assert store.records_of_user(bob.user_id) == {THREE: FIELDS}
+    first, second, _ = backend.keys(ada)
+    other = backend.key("other", bob)
+    create(store, first, owner=ada)
+    create(store, second, owner=ada)
+    create(store, other, owner=bob)
+    assert store.records_of_user(ada.user_id) == {first: FIELDS, second: FIELDS}
+    store.destroy(first)
+    assert store.records_of_user(ada.user_id) == {second: FIELDS}
+    assert store.records_of_user(bob.user_id) == {other: FIELDS}
 
 
 def create_and_end(store: SessionStore, owner: Owner, count: int) -> None:
@@ -179,52 +183,57 @@ def test_record_without_owner_is_not_listed(backend: Backend) -> None:
 
 def test_expired_record_is_not_listed(backend: Backend) -> None:
     owner = backend.new_owner()
-    create(backend.store, ONE, owner=owner, ttl=1)
-    create(backend.store, TWO, owner=owner)
-    wait_until(lambda: set(backend.store.records_of_user(owner.user_id)) == {TWO}, what="the record to expire")
+    first, second, _ = backend.keys(owner)
+    create(backend.store, first, owner=owner, ttl=1)
+    create(backend.store, second, owner=owner)
+    wait_until(lambda: set(backend.store.records_of_user(owner.user_id)) == {second}, what="the record to expire")
 
 
 def test_destroy_all_keeps_one_record(backend: Backend) -> None:
     store, ada, bob = backend.store, backend.new_owner("ada@example.org"), backend.new_owner("bob@example.org")
-    for key in (ONE, TWO):
+    first, second, _ = backend.keys(ada)
+    other = backend.key("other", bob)
+    for key in (first, second):
         create(store, key, owner=ada)
-    create(store, THREE, owner=bob)
-    assert store.destroy_all(ada.user_id, keep=TWO) == 1
-    assert store.load(ONE) is None
-    assert store.records_of_user(ada.user_id) == {TWO: FIELDS}
-    assert store.records_of_user(bob.user_id) == {THREE: FIELDS}
+    create(store, other, owner=bob)
+    assert store.destroy_all(ada.user_id, keep=second) == 1
+    assert store.load(first) is None
+    assert store.records_of_user(ada.user_id) == {second: FIELDS}
+    assert store.records_of_user(bob.user_id) == {other: FIELDS}
 
 
 def test_destroy_all_destroys_every_record(backend: Backend) -> None:
     owner = backend.new_owner()
-    for key in (ONE, TWO):
+    for key in backend.keys(owner):
         create(backend.store, key, owner=owner)
-    assert backend.store.destroy_all(owner.user_id, keep=None) == 2
+    assert backend.store.destroy_all(owner.user_id, keep=None) == 3
     assert backend.store.records_of_user(owner.user_id) == {}
     assert backend.store.destroy_all(owner.user_id, keep=None) == 0
 
 
 def test_record_is_not_created_with_an_older_password(backend: Backend) -> None:
     old = backend.new_owner()
-    create(backend.store, ONE)
+    first, second, _ = backend.keys(old)
+    anonymous = backend.key("anonymous")
+    create(backend.store, anonymous)
     new = backend.change_password(old)
-    assert not create(backend.store, TWO, owner=old, replaces=ONE)
-    assert backend.store.load(TWO) is None
-    assert backend.store.load(ONE) == FIELDS
+    assert not create(backend.store, first, owner=old, replaces=anonymous)
+    assert backend.store.load(first) is None
+    assert backend.store.load(anonymous) == FIELDS
     assert backend.store.records_of_user(old.user_id) == {}
-    assert create(backend.store, THREE, owner=new)
+    assert create(backend.store, second, owner=new)
 
 
 def test_destroy_all_without_version_allows_new_records(backend: Backend) -> None:
     owner = backend.new_owner()
     backend.store.destroy_all(owner.user_id, keep=None)
-    assert create(backend.store, ONE, owner=owner)
+    assert create(backend.store, backend.key("one", owner), owner=owner)
 
 
 def test_oldest_record_is_destroyed_above_the_limit(backend: Backend) -> None:
     owner = backend.new_owner()
     create(backend.store, ONE)
-    keys = [record_key(str(number)) for number in range(MAX_SESSIONS_PER_USER + 1)]
+    keys = [backend.key(str(number), owner) for number in range(MAX_SESSIONS_PER_USER + 1)]
     create(backend.store, keys[0], owner=owner, ttl=TTL - 1)
     for key in keys[1:]:
         create(backend.store, key, owner=owner)
