@@ -33,7 +33,7 @@ def dead_letters(*, replay: bool) -> None:
         raise click.ClickException("there are no dead letters in embedded mode: an embedded instance stores events at once")
     client = connect(config, instance.current().instance_id)
     try:
-        for line in _list(client, replay=replay):
+        for line in list_dead_letters(client, replay=replay):
             click.echo(escape_control_characters(line))
     except redis.RedisError as error:
         raise click.ClickException(f"Redis does not answer: {error}") from None
@@ -41,7 +41,8 @@ def dead_letters(*, replay: bool) -> None:
         client.close()
 
 
-def _list(client: redis.Redis, *, replay: bool) -> Iterator[str]:
+def list_dead_letters(client: redis.Redis, *, replay: bool) -> Iterator[str]:
+    """Yield a line for each dead letter of all partitions, then their number. With `replay`, put the events back."""
     entries = [(partition, *entry) for partition in partitions_of(client) for entry in _read(client, partition)]
     replayed = 0
     for partition, entry_id, fields in entries:

@@ -189,9 +189,7 @@ def clients_of_masters(three_masters: RedisCluster) -> Iterator[list[redis.Redis
 
 
 @pytest.fixture
-def connect_cluster(
-    three_masters: RedisCluster, clients_of_masters: list[redis.Redis]
-) -> Iterator[Callable[[], redis.Redis]]:
+def connect_cluster(three_masters: RedisCluster, clients_of_masters: list[redis.Redis]) -> Iterator[Callable[[], redis.Redis]]:
     """Create clients of the shared cluster, which is empty, as instances do."""
     for client in clients_of_masters:
         client.flushall()

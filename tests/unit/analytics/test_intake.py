@@ -1,4 +1,4 @@
-"""The intake of a fleet and of an embedded instance: the same tests for both."""
+"""The intake of a fleet, on one Redis server and on a cluster, and of an embedded instance: the same tests for all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import redis
 from app.analytics import intake
 from app.analytics.event_stream import decode_entry
 from app.analytics.intake import ACCEPTED, FULL, OPTED_OUT, UNKNOWN, DirectIntake, Intake, RedisIntake
-from app.analytics.partitions import SINGLE
+from app.analytics.partitions import SINGLE, partitions_of
 from app.analytics.person import AnalyticsAccount, ConsentState, HashedVisitor
 from app.analytics.store import IN_FLIGHT, AcceptedEvent
 from app.core.errors import Unavailable
+from app.redis.client import RedisCommands
 from app.redis.multiplexed import MultiplexedRedis
 from harness.processes import wait_until
 from harness.servers import RedisServer
@@ -52,7 +53,18 @@ def shared(redis_client: redis.Redis, multiplexed: MultiplexedRedis) -> tuple[In
     return RedisIntake(redis_client, multiplexed), taken
 
 
-@pytest.fixture(params=["direct", "shared"])
+@pytest.fixture
+def clustered(cluster_client: redis.Redis, cluster_commands: RedisCommands) -> tuple[Intake, Taken]:
+    def taken() -> list[AcceptedEvent]:
+        entries: list[Any] = []
+        for partition in partitions_of(cluster_client):
+            entries += cluster_client.xrange(partition.stream) or []
+        return [decode_entry(fields) for _, fields in entries]
+
+    return RedisIntake(cluster_client, cluster_commands), taken
+
+
+@pytest.fixture(params=["direct", "shared", "clustered"])
 def both_kinds(request: pytest.FixtureRequest) -> tuple[Intake, Taken]:
     found: tuple[Intake, Taken] = request.getfixturevalue(request.param)
     return found

@@ -65,7 +65,7 @@ def test_limit_is_exact_across_instances(request: pytest.FixtureRequest, connect
 
 @pytest.mark.parametrize("connect", ["connect_redis", "connect_cluster"])
 def test_limits_are_exact_for_attempts_that_count_twice(request: pytest.FixtureRequest, connect: str) -> None:
-    """Each attempt counts for its account and for the address; afterwards the address has exactly the tokens of the successful."""
+    """Each attempt counts for its account and for the address. Then the address has only the tokens of those that succeeded."""
     make_client: Callable[[], redis.Redis] = request.getfixturevalue(connect)
     limiters = [RedisRateLimiter(make_client(), RING) for _ in range(8)]
     account, address = RateLimit(10, HOUR), RateLimit(100, HOUR)

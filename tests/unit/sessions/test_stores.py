@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
 
 from app.core.keyring import Keyring, key_id
+from app.redis.client import RedisCommands
+from app.redis.cluster import SLOTS, slot_of_key
 from app.redis.multiplexed import MultiplexedRedis
 from app.sessions import sql_store
 from app.sessions.cipher import CorruptRecord, RecordCipher
@@ -402,3 +406,116 @@ def test_each_method_is_one_round_trip_and_keys_contain_no_session_id(
     sent = [command.text for command in commands if command.client != "lua"]
     assert [text.split()[0] for text in sent] == ["EVALSHA", "HGETALL", "EVALSHA", "DEL"]
     assert session_id.encode() not in redis_server.dump()
+
+
+# Only Redis Cluster.
+
+
+@pytest.fixture
+def cluster_store(cluster_client: redis.Redis, cluster_commands: RedisCommands) -> RedisSessionStore:
+    return RedisSessionStore(cluster_client, cluster_commands, MAX_AGE)
+
+
+@pytest.fixture
+def copied(cluster_client: redis.Redis) -> str:
+    """A session of user 7 that was copied from a single server, with the list of this user's sessions."""
+    cluster_client.hset(ONE, mapping=FIELDS)  # type: ignore[arg-type]
+    cluster_client.expire(ONE, TTL)
+    cluster_client.zadd("user:7:sessions", {ONE: 1, record_key("expired"): 2})
+    cluster_client.expire("user:7:sessions", 2 * TTL)
+    return ONE
+
+
+def new_key(store: SessionStore, owner: Owner) -> str:
+    return record_key(store.new_id(owner))
+
+
+def test_records_of_a_user_are_named_by_a_hash_tag(cluster_store: RedisSessionStore) -> None:
+    assert new_key(cluster_store, Owner(7, 1)).startswith("session:{user:7}:")
+    assert cluster_store.new_id(None).count(".") == 0
+
+
+def test_masters_have_equal_shares_of_the_sessions(cluster_store: RedisSessionStore) -> None:
+    """100,000 sessions: of 25,000 users with two sessions each, and of nobody."""
+    ids = [cluster_store.new_id(Owner(number // 2, 1) if number < 50_000 else None) for number in range(100_000)]
+    shares = Counter(3 * slot_of_key(record_key(session_id)) // SLOTS for session_id in ids)
+    assert len(shares) == 3
+    assert max(shares.values()) < 40_000
+
+
+def test_copied_session_is_read_changed_and_ended(cluster_store: RedisSessionStore, copied: str) -> None:
+    assert cluster_store.load(copied) == FIELDS
+    assert cluster_store.merge(copied, {"name": FieldChange(b"other")}, None)
+    assert cluster_store.load(copied) == {"name": b"other", ".created": b"1"}
+    assert cluster_store.existing([copied, TWO]) == {copied}
+    cluster_store.destroy(copied)
+    assert not cluster_store.merge(copied, {"name": FieldChange(b"back")}, TTL, 7)
+    assert cluster_store.load(copied) is None
+
+
+def test_copied_session_is_listed_beside_new_ones(cluster_store: RedisSessionStore, copied: str) -> None:
+    new = new_key(cluster_store, Owner(7, 1))
+    create(cluster_store, new, owner=Owner(7, 1))
+    assert cluster_store.records_of_user(7) == {new: FIELDS, copied: FIELDS}
+    assert cluster_store.records_of_user(8) == {}
+
+
+@pytest.mark.parametrize("kept", ["copied", "new", None])
+def test_all_sessions_end_with_copied_ones(cluster_store: RedisSessionStore, copied: str, kept: str | None) -> None:
+    new = new_key(cluster_store, Owner(7, 1))
+    create(cluster_store, new, owner=Owner(7, 1))
+    keep = {"copied": copied, "new": new, None: None}[kept]
+    assert cluster_store.destroy_all(7, keep=keep, password_version=2) == (1 if kept else 2)
+    assert set(cluster_store.records_of_user(7)) == ({keep} if kept else set())
+
+
+def test_used_copied_session_stays_in_its_list(
+    cluster_store: RedisSessionStore, cluster_client: redis.Redis, copied: str
+) -> None:
+    """The sessions of a larger SESSION_MAX_AGE outlive a list that was copied before."""
+    assert cluster_store.merge(copied, {"name": FieldChange(b"other")}, 3 * TTL, 7)
+    assert cluster_client.ttl("user:7:sessions") > cluster_client.ttl(copied) > 2 * TTL
+    cluster_client.expire("user:7:sessions", 2 * MAX_AGE)
+    assert cluster_store.merge(copied, {"name": FieldChange(b"another")}, TTL, 7)
+    assert cluster_client.ttl("user:7:sessions") > MAX_AGE  # never shortened
+
+
+def test_copied_session_is_replaced_by_a_sign_in(cluster_store: RedisSessionStore, copied: str) -> None:
+    new = new_key(cluster_store, Owner(7, 1))
+    assert create(cluster_store, new, owner=Owner(7, 1), replaces=copied)
+    assert list(cluster_store.records_of_user(7)) == [new]
+
+
+def test_keys_in_use_are_counted_on_all_masters(cluster_store: RedisSessionStore, copied: str) -> None:
+    assert copied
+    for number in range(30):
+        cluster_store.create(record_key(str(number)), {"name": sealed(b"n" * 32)}, TTL, None, None)
+    assert Counter(cluster_store.key_ids_in_use()) == {frozenset({key_id(b"n" * 32)}): 30, frozenset(): 1}
+
+
+# Concurrent requests, on one server and on a cluster.
+
+
+@pytest.fixture(params=["redis_store", "cluster_store"])
+def each_redis(request: pytest.FixtureRequest) -> RedisSessionStore:
+    found: RedisSessionStore = request.getfixturevalue(request.param)
+    return found
+
+
+def test_concurrent_sign_ins_keep_the_maximum_number_of_sessions(each_redis: RedisSessionStore) -> None:
+    owner = Owner(7, 1)
+    with ThreadPoolExecutor(8) as executor:
+        keys = [new_key(each_redis, owner) for _ in range(MAX_SESSIONS_PER_USER + 50)]
+        assert all(executor.map(lambda key: create(each_redis, key, owner=owner), keys))
+    assert len(each_redis.records_of_user(7)) == MAX_SESSIONS_PER_USER
+
+
+def test_no_session_of_an_old_password_is_left_by_concurrent_sign_ins(each_redis: RedisSessionStore) -> None:
+    owner = Owner(7, 1)
+    keys = [new_key(each_redis, owner) for _ in range(80)]
+    with ThreadPoolExecutor(8) as executor:
+        sign_ins = [executor.submit(create, each_redis, key, owner=owner) for key in keys]
+        ended = executor.submit(each_redis.destroy_all, 7, keep=None, password_version=2).result()
+    assert ended == sum(sign_in.result() for sign_in in sign_ins)
+    assert each_redis.existing(keys) == set()
+    assert each_redis.records_of_user(7) == {}
