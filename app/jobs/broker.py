@@ -5,12 +5,13 @@ A message contains only the ID of a job. It is best effort: the job itself is a 
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
-from dramatiq.errors import DramatiqError
+from dramatiq.errors import ConnectionClosed, DramatiqError
 
 from app.redis.client import is_cluster
 
@@ -21,8 +22,24 @@ HEARTBEAT_TIMEOUT_MS = 15_000
 MAINTENANCE_CHANCE = 1_000_000  # of 1,000,000: look for dead workers with every fetch
 
 
+class _Broker(RedisBroker):
+    """Reports every error of Redis as a lost connection, after which Dramatiq tries again. After others its threads may end."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Return the function that sends a command to the queue, such as `do_fetch`."""
+        run = super().__getattr__(name)  # type: ignore[no-untyped-call]
+
+        def run_command(*arguments: Any) -> Any:
+            try:
+                return run(*arguments)
+            except redis.RedisError as error:
+                raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]
+
+        return run_command
+
+
 def redis_broker(client: redis.Redis) -> dramatiq.Broker:
-    return RedisBroker(  # type: ignore[no-untyped-call]
+    return _Broker(  # type: ignore[no-untyped-call]
         client=client,
         middleware=[],
         # On a cluster all keys of Dramatiq share a hash tag: its scripts derive them from the namespace.
@@ -48,8 +65,8 @@ class JobQueue:
         """Enqueue a job. A failure is only logged: `JobRunner.requeue_lost` sends the job again."""
         try:
             self._actor.send_with_options(args=(job_id,), delay=int(delay_seconds * 1000) or None)
-        except (DramatiqError, redis.RedisError) as error:
-            log.warning("%s %d not enqueued: %s", self._kind, job_id, type(error).__name__)
+        except DramatiqError as error:
+            log.warning("%s %d not enqueued: %s", self._kind, job_id, type(error.__cause__ or error).__name__)
 
     def _no_handler(self, job_id: int) -> None:
         raise RuntimeError(f"{self._kind} {job_id} was delivered to a process that runs no jobs")

@@ -1,18 +1,14 @@
 """The threads that run the jobs of a process. Where gevent has patched the standard library they are greenlets."""
 
-import logging
 import threading
 import time
 from collections.abc import Sequence
 from typing import Protocol
 
 import dramatiq
-import redis
 
 # An idle thread notices a stop after this time. Over Redis it is also the longest pause between two fetches.
 POLL_MS, EMBEDDED_POLL_MS = 1000, 100
-
-log = logging.getLogger(__name__)
 
 
 class JobHandler(Protocol):
@@ -79,9 +75,6 @@ class WorkerPool:
             handler.stop()
         for background_worker in self._background_workers:
             background_worker.stop()
-        try:
-            self._worker.stop(timeout=int(timeout_seconds * 1000))
-        except redis.RedisError as error:
-            log.warning("prefetched messages not returned to Redis (%s): delivered again after a timeout", type(error).__name__)
+        self._worker.stop(timeout=int(timeout_seconds * 1000))  # without Redis, prefetched messages are delivered after a timeout
         for thread in self._threads:
             thread.join(timeout=max(0, deadline - time.monotonic()))

@@ -10,15 +10,15 @@ import redis
 from app.core import config
 from app.jobs.broker import JobQueues, local_broker, redis_broker
 from app.redis.client import connect
-from harness.servers import fleet_environment, free_port
+from harness.servers import fleet_environment, free_port, wait_until
 from tests.unit.conftest import UNUSED_DATABASE_URL
 
 
-@pytest.fixture(params=["local", "redis"])
+@pytest.fixture(params=["local", "redis_client", "cluster_client"])
 def broker(request: pytest.FixtureRequest) -> dramatiq.Broker:
     if request.param == "local":
         return local_broker()
-    return redis_broker(request.getfixturevalue("redis_client"))
+    return redis_broker(request.getfixturevalue(request.param))
 
 
 def test_messages_are_delivered_to_the_handler_of_their_queue(broker: dramatiq.Broker) -> None:
@@ -50,6 +50,36 @@ def test_message_is_delivered_to_another_process(connect_redis: Callable[[], red
     broker.join("analyses", timeout=10_000)
     worker.stop()
     assert done == [7]
+
+
+@pytest.mark.parametrize("error", [redis.ConnectionError, redis.ReadOnlyError])
+def test_threads_survive_an_outage_while_they_enqueue_delayed_messages(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch, error: type[redis.RedisError]
+) -> None:
+    monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.05)
+    broker = redis_broker(redis_client)
+    done: list[int] = []
+    queues = JobQueues(broker)
+    queues.analyses.handler = done.append
+    failed: list[str] = []
+    dispatch = broker.scripts["dispatch"]  # type: ignore[attr-defined]
+
+    def fail_to_enqueue(args: list[str], keys: list[str]) -> object:
+        if args[0] in ("enqueue", "requeue"):
+            failed.append(args[0])
+            raise error
+        return dispatch(args=args, keys=keys)
+
+    worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
+    queues.analyses.send(7, 0.2)
+    worker.start()
+    wait_until(lambda: not redis_client.llen("dramatiq:analyses.DQ"), what="the delayed message to be fetched")
+    broker.scripts["dispatch"] = fail_to_enqueue  # type: ignore[attr-defined]
+    wait_until(lambda: failed, what="the message to be due")
+    broker.scripts["dispatch"] = dispatch  # type: ignore[attr-defined]
+    queues.analyses.send(8, 0.1)
+    wait_until(lambda: 8 in done, what="the next delayed message")
+    worker.stop()
 
 
 def test_failure_to_enqueue_is_logged(caplog: pytest.LogCaptureFixture) -> None:
