@@ -36,12 +36,18 @@ if not last_at or now - last_at > outage_ms then outage = now end
 redis.call('HSET', heartbeats, 'at', now, 'member_at', now, 'outage', outage)
 
 local mine = cjson.decode(entry_json)
-if redis.call('EXISTS', entry_key(nonce)) == 0 then forget(nonce) end -- after an outage everyone starts anew, see orphan_ms
-set_member(nonce, mine.instance_id, 'heard ' .. profile_json)
+local since = redis.call('HGET', entry_key(nonce), 'since')
+if not since then forget(nonce) end -- it has expired: after an outage everyone starts anew, see orphan_ms
+mine.since = tonumber(since or now)
+local my_profile = 'heard ' .. profile_json
+local _, profile_before = member(nonce)
+if profile_before ~= my_profile then set_profile(nonce, mine.instance_id, my_profile, profile_before) end
+if not profile_before then
+  redis.call('ZADD', names, 0, mine.instance_id .. ' ' .. nonce)
+  redis.call('ZADD', starts, mine.since, nonce)
+end
 set_sockets(nonce, mine.status == 'ready' and mine.sockets)
 redis.call('ZADD', deadlines, now + silent_ms, nonce)
-redis.call('ZADD', starts, 'NX', now, nonce)
-mine.since = tonumber(redis.call('ZSCORE', starts, nonce))
 redis.call('HSET', entry_key(nonce), 'entry', entry_json, 'since', mine.since, 'seen', now)
 if status_json ~= '' then redis.call('HSET', entry_key(nonce), 'about', status_json) end
 redis.call('PEXPIRE', entry_key(nonce), entry_ttl_ms)
@@ -65,7 +71,7 @@ for _, other in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '-inf', '(' .. now
   local instance_id, profile = member(other)
   local json = profile and profile:match('^heard (.*)$')
   if json and redis.call('EXISTS', entry_key(other)) == 1 then
-    set_member(other, instance_id, 'silent ' .. json)
+    set_profile(other, instance_id, 'silent ' .. json, profile)
     set_sockets(other, false)
     redis.call('ZINCRBY', deadlines, entry_ttl_ms - silent_ms, other)
   else
@@ -134,7 +140,7 @@ local totals = {
   instances = 0,
   connections = 0,
   ready = redis.call('ZCARD', sockets),
-  sockets = tonumber(redis.call('HGET', heartbeats, 'sockets')),
+  sockets = tonumber(redis.call('HGET', heartbeats, 'sockets') or 0),
   fewest_sockets = tonumber(redis.call('ZRANGE', sockets, 0, 0, 'WITHSCORES')[2] or 0),
   is_changing = #others > 0, -- the sockets of the previous release are unknown
 }
@@ -174,9 +180,8 @@ end
 -- which is the safe choice during a rotation. A key that no live instance holds is given up after orphan_ms.
 local rings = {}
 for keyring, keys in pairs(mine.keys) do
-  local recorded = redis.call('HGET', active_keys, keyring)
-  local active = recorded
-  local in_use, chosen = (mine.writes_with or {})[keyring], redis.call('HGET', active_keys, keyring .. ':chosen')
+  local recorded, chosen = unpack(redis.call('HMGET', active_keys, keyring, keyring .. ':chosen'))
+  local active, in_use = recorded, (mine.writes_with or {})[keyring]
   if in_use and (not active or (chosen and now - chosen < orphan_ms)) then active = in_use end
   if active and not anybody_holds(keyring, active) and mine.since <= now - orphan_ms then active = false end
   local is_first = not active

@@ -32,18 +32,16 @@ end
 
 -- Counts the sockets of a ready member; false: of one that is not ready any more.
 local function set_sockets(of, count)
-  local before = tonumber(redis.call('ZSCORE', sockets, of) or 0)
-  redis.call('HINCRBY', heartbeats, 'sockets', (count or 0) - before)
+  local before = tonumber(redis.call('ZSCORE', sockets, of)) or false
+  if before == count then return end
+  redis.call('HINCRBY', heartbeats, 'sockets', (count or 0) - (before or 0))
   if count then redis.call('ZADD', sockets, count, of) else redis.call('ZREM', sockets, of) end
 end
 
-local function set_member(of, instance_id, profile)
-  local _, before = member(of)
-  if before == profile then return end
+local function set_profile(of, instance_id, profile, before)
   if before then count_profile(before, -1) end
   count_profile(profile, 1)
   redis.call('HSET', members, of, instance_id .. ' ' .. profile)
-  redis.call('ZADD', names, 0, instance_id .. ' ' .. of)
 end
 
 local function forget(of)
