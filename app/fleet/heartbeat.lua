@@ -103,21 +103,22 @@ end
 -- nothing of members: it removes them without telling, and does not set `member_at`.
 local others = {}
 if last_at ~= last_member_at or redis.call('HLEN', crash_records) ~= redis.call('HLEN', members) then
-  for _, of in ipairs(redis.call('HKEYS', members)) do
-    if redis.call('HEXISTS', crash_records, of) == 0 then forget(of) end
+  local removed, unknown = {}, {}
+  for _, of in ipairs(redis.call('HKEYS', members)) do removed[of] = true end
+  for _, of in ipairs(redis.call('HKEYS', crash_records)) do
+    if removed[of] then removed[of] = nil else table.insert(unknown, of) end
   end
-  for _, other in ipairs(redis.call('HKEYS', crash_records)) do
-    if redis.call('HEXISTS', members, other) == 0 then
-      local json, since, seen = unpack(redis.call('HMGET', entry_key(other), 'entry', 'since', 'seen'))
-      local entry = json and cjson.decode(json)
-      if not entry then
-        if now - outage > entry_ttl_ms then record_crash(other) end
-      else
-        entry.since, entry.is_silent, entry.count = tonumber(since), now - seen > silent_ms, 1
-        if entry.instance_id ~= mine.instance_id or compare_namesake(other, entry.since, entry.is_silent) then
-          table.insert(others, entry)
-        end
+  for of in pairs(removed) do forget(of) end
+  for _, of in ipairs(unknown) do
+    local json, since, seen = unpack(redis.call('HMGET', entry_key(of), 'entry', 'since', 'seen'))
+    if json then
+      local entry = cjson.decode(json)
+      entry.since, entry.is_silent, entry.count = tonumber(since), now - seen > silent_ms, 1
+      if entry.instance_id ~= mine.instance_id or compare_namesake(of, entry.since, entry.is_silent) then
+        table.insert(others, entry)
       end
+    elseif now - outage > entry_ttl_ms then
+      record_crash(of)
     end
   end
 end

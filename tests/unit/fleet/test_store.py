@@ -468,3 +468,138 @@ def test_crash_record_is_removed_when_the_instance_reconnects(registry: Registry
     wait_until(lambda: registry.heartbeat(entry("other", "key")) and kinds(registry), what="the crash record")
     assert registry.heartbeat(entry("one", "key")).stops == {"crashed": 0}
     assert kinds(registry) == []
+
+
+# What a heartbeat costs.
+
+
+def executed(client: redis.Redis, beat: Callable[[], object]) -> tuple[dict[str, int], int]:
+    """Return how often a heartbeat executed each command, and how many bytes Redis received and sent for it."""
+
+    def read() -> tuple[dict[str, int], int]:
+        calls = {name: usage["calls"] for name, usage in client.info("commandstats").items()}
+        traffic = client.info("stats")
+        return calls, traffic["total_net_input_bytes"] + traffic["total_net_output_bytes"]
+
+    read()
+    calls, size = read()
+    beat()
+    calls_after, size_after = read()
+    _, size_of_reading = read()
+    used = {name: count - calls.get(name, 0) for name, count in calls_after.items() if name != "cmdstat_info"}
+    return {name: count for name, count in used.items() if count}, size_after - size - (size_of_reading - size_after)
+
+
+def test_heartbeat_costs_the_same_in_a_large_fleet(registry: Registry, redis_client: redis.Redis) -> None:
+    def beat() -> None:
+        registry.heartbeat(entry("n0", "key"), {"instance_id": "n0"})
+
+    def join(names: range) -> None:
+        for number in names:
+            registry.heartbeat(entry(f"n{number}", "key"), {"instance_id": f"n{number}"})
+
+    join(range(3))
+    few, bytes_of_few = executed(redis_client, beat)
+    join(range(200))
+    many, bytes_of_many = executed(redis_client, beat)
+    assert few == many
+    assert sum(many.values()) < 30
+    assert abs(bytes_of_many - bytes_of_few) < 50  # the digits of larger numbers
+    assert redis_client.hlen("fleet:profiles") == 1
+    commands_of_listing, bytes_of_listing = executed(redis_client, registry.instances)
+    assert sum(commands_of_listing.values()) > 200
+    assert bytes_of_listing > 2 * bytes_of_many
+
+
+# Instances of the previous release, which use the same registry during a rolling deployment but know nothing of members.
+
+
+class PreviousRelease:
+    """Does what the script of the previous release did."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def beat(self, instance_id: str, *keys: str, nonce: str = "1") -> None:
+        now, key = self._now(), f"fleet:instance:{instance_id}-{nonce}"
+        record = json.dumps({"instance_id": instance_id, "nonce": f"{instance_id}-{nonce}", "kind": "crashed", "summary": "gone"})
+        stored = {field: value for field, value in entry(instance_id, *keys, nonce=nonce).items() if field != "sockets"}
+        since = self._client.hget(key, "since") or now
+        self._client.hset(key, mapping={"entry": json.dumps(stored), "since": since, "seen": now})
+        self._client.pexpire(key, int(store.ENTRY_TTL_SECONDS * 1000))
+        self._client.hset("fleet:instances", f"{instance_id}-{nonce}", record)
+        self._client.hset("fleet:heartbeats", "at", now)
+
+    def remove(self, nonce: str) -> None:
+        """Record an instance as crashed."""
+        self._client.hdel("fleet:instances", nonce)
+        self._client.delete(f"fleet:instance:{nonce}")
+
+    def _now(self) -> int:
+        seconds, microseconds = self._client.time()
+        return seconds * 1000 + microseconds // 1000
+
+
+@pytest.fixture
+def previous(redis_client: redis.Redis) -> PreviousRelease:
+    return PreviousRelease(redis_client)
+
+
+def test_instance_of_the_previous_release_is_a_part_of_the_fleet(registry: Registry, previous: PreviousRelease) -> None:
+    previous.beat("old", "one-key", "key")
+    reply = registry.heartbeat(entry("new", "key"))
+    assert reply.totals == FleetTotals(2, 10, ready=1, sockets=0, fewest_sockets=0, is_changing=True)
+    assert reply.rings[RING] == RingState("key", frozenset({"key", "one-key"}))
+    assert {peer.nonce for peer in registry.peers()} == {"old-1", "new-1"}
+    assert registry.heartbeat(entry("old", "key", nonce="2")).duplicate == {"hostname": "host", "pid": 17}
+
+
+def test_new_key_waits_for_the_previous_release(settled: FleetWithKeys, previous: PreviousRelease) -> None:
+    previous.beat("old", "old")
+    assert settled.active("one", "new", "old") == "old"
+    previous.beat("old", "new", "old")
+    assert settled.active("one", "new", "old") == "new"
+
+
+def test_vanished_instance_of_the_previous_release_is_recorded_as_crashed(
+    registry: Registry, previous: PreviousRelease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expire_soon(monkeypatch)
+    previous.beat("old", "key")
+    previous.beat("silent", "key")
+    wait_until(lambda: registry.heartbeat(entry("silent", "key", nonce="2")).duplicate is None, what="the silent predecessor")
+    assert kinds(registry) == [("silent-1", "crashed")]
+    wait_until(
+        lambda: registry.heartbeat(entry("new", "key")) and ("old-1", "crashed") in kinds(registry), what="the crash record"
+    )
+
+
+def test_member_that_the_previous_release_removed_is_forgotten(registry: Registry, previous: PreviousRelease) -> None:
+    for name in ("one", "two"):
+        registry.heartbeat(entry(name, "key"))
+    previous.beat("old", "key")  # so there are as many crash records as members
+    previous.remove("two-1")
+    assert registry.heartbeat(entry("one", "key")).totals.instances == 2
+    assert registry.heartbeat(entry("two", "key")).totals.instances == 3
+
+
+def test_nothing_is_left_of_instances_that_left(registry: Registry, redis_client: redis.Redis) -> None:
+    for name in ("one", "two"):
+        registry.heartbeat({**entry(name, "key"), "sockets": 4})
+    for name in ("one", "two"):
+        registry.leave(f"{name}-1", None)
+    assert {key.decode() for key in redis_client.scan_iter("*")} == {"fleet:active-keys", "fleet:heartbeats"}
+    assert redis_client.hget("fleet:heartbeats", "sockets") == b"0"
+
+
+def test_registry_of_a_cluster_is_in_one_slot(cluster_client: redis.Redis) -> None:
+    registry = Registry(cluster_client)
+    registry.heartbeat(entry("one", "key"), {"instance_id": "one", "start_time": "now"})
+    registry.heartbeat(entry("two", "key"), {"instance_id": "two", "start_time": "now"})
+    registry.set_drained("two-1", True)
+    assert registry.heartbeat(entry("two", "key")).totals == FleetTotals(2, 10, 2, 0, 0, is_changing=False)
+    assert [(about["instance_id"], about["set_aside"]) for about in registry.instances()] == [("one", False), ("two", True)]
+    registry.leave("two-1", {"instance_id": "two", "nonce": "two-1", "kind": "clean", "at": 1})
+    assert kinds(registry) == [("two-1", "clean")]
+    assert {peer.nonce for peer in registry.peers()} == {"one-1"}
+    assert all(key.startswith(b"{fleet}:") for key in cluster_client.scan_iter("*"))
