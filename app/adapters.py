@@ -26,7 +26,7 @@ from app.jobs.task_record import SharedTaskRecord
 from app.realtime.message_queue import LocalMessageQueue, MessageQueue, RedisMessageQueue
 from app.realtime.publisher import RedisPublisher
 from app.redis.client import PooledRedis, RedisCommands, connect, is_cluster, sentinels_of
-from app.redis.multiplexed import MultiplexedRedis
+from app.redis.multiplexed import share_connection
 from app.server.lifecycle import Lifecycle
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.sql_store import SqlSessionStore
@@ -65,8 +65,7 @@ def connect_redis(config: Config, instance_id: str, lifecycle: Lifecycle) -> Red
         return None
     sentinels = sentinels_of(config)
     client = connect(config, instance_id, sentinels=sentinels)
-    is_shared = config.shared_redis_connection and not is_cluster(client)
-    shared = MultiplexedRedis(client) if is_shared else PooledRedis(client)
+    shared = share_connection(client) if config.shared_redis_connection else PooledRedis(client)
     clients = RedisClients(client, connect(config, instance_id, timeout=PROBE_TIMEOUT_SECONDS, sentinels=sentinels), shared)
     if sentinels:
         lifecycle.add("sentinels", background=sentinels.run, after_report=sentinels.close)

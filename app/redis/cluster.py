@@ -111,24 +111,25 @@ class Topology:
         `asking`: the command must directly follow ASKING on its connection. Raises the RedisError of the last attempt.
         """
         deadline = time.monotonic() + self._redirect_seconds
-        address, asking = self.owner(slot), False
-        for attempt in range(MAX_REDIRECTS):
+        address, asking, redirects = self.owner(slot), False, 0
+        while True:
             try:
                 with self.refreshing_after_errors(address):
                     return send(address, asking)
-            except REDIRECTS as error:
+            except TryAgainError:
                 if time.monotonic() > deadline:
                     raise
-                if isinstance(error, TryAgainError):
-                    time.sleep(PAUSE_SECONDS)
-                    continue
-                if attempt > 1:  # the nodes do not agree yet
+                time.sleep(PAUSE_SECONDS)
+            except AskError as error:
+                redirects += 1
+                if redirects > MAX_REDIRECTS or time.monotonic() > deadline:
+                    raise
+                if redirects > 2:  # the nodes do not agree yet
                     time.sleep(PAUSE_SECONDS)
                 address = NodeAddress(error.host or address.host, error.port)
                 asking = not isinstance(error, MovedError)
                 if not asking and slot is not None:
                     self.move(slot, address)
-        raise ClusterDownError("the nodes of the Redis Cluster do not agree who holds a slot")
 
     @contextmanager
     def refreshing_after_errors(self, address: NodeAddress) -> Iterator[None]:

@@ -6,7 +6,8 @@ bench.redis_commands` measures it. redis-py opens the connection and executes ev
 replaces this module by its connection pool (`client.PooledRedis`).
 
 After a timeout the connection is closed and all commands in flight fail, because a late reply would be taken for the reply to the
-next command. Commands are never retried, since Redis may have executed them.
+next command. Commands are never retried, since Redis may have executed them. Only commands that a node of a Redis Cluster
+redirects are sent again: it has not executed them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import redis
 from gevent.hub import Waiter, get_hub
 from redis._parsers.base import BaseParser
 
-from app.redis.client import RedisCommands
+from app.redis.client import RedisCommands, is_cluster
+from app.redis.cluster import REDIRECTS, ClusterClient, NodeAddress, slot_of
 from app.redis.sentinel import PrimaryConnection
 
 MAX_IN_FLIGHT = 5_000  # commands; reached only in an outage, when more waiting greenlets would fill the memory
@@ -34,6 +36,11 @@ BUFFER_BYTES = 65_536
 _INCOMPLETE = object()
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _READ, _WRITE = 1, 2  # event masks of libev
+
+
+def share_connection(client: redis.Redis) -> RedisCommands:
+    """Return the commands of a client over connections that all greenlets share: one to a server, one to each master."""
+    return MultiplexedCluster(client) if is_cluster(client) else MultiplexedRedis(client)
 
 
 class MultiplexedRedis(RedisCommands):
@@ -48,8 +55,12 @@ class MultiplexedRedis(RedisCommands):
         return _wait_for_reply((self._connection or self._connect()).send(command))
 
     def execute_all(self, *commands: Sequence[Any]) -> list[Any]:
+        return [_wait_for_reply(waiter) for waiter in self.send_all(*commands)]
+
+    def send_all(self, *commands: Sequence[Any]) -> list[Waiter]:
+        """Send commands directly one after the other. The result is for `_wait_for_reply`."""
         connection = self._connection or self._connect()
-        return [_wait_for_reply(waiter) for waiter in [connection.send(command) for command in commands]]
+        return [connection.send(command) for command in commands]
 
     def drop(self) -> None:
         if self._connection:
@@ -86,6 +97,50 @@ class MultiplexedRedis(RedisCommands):
 
     def _on_close(self) -> None:
         self._connection = None
+
+
+class MultiplexedCluster(RedisCommands):
+    """One shared connection to each master of a Redis Cluster. The loss of one fails only the commands for that master."""
+
+    def __init__(self, client: ClusterClient) -> None:
+        self._client = client
+        self._topology = client.topology
+        self._nodes: dict[NodeAddress, MultiplexedRedis] = {}
+
+    def execute(self, *command: Any) -> Any:
+        def send(address: NodeAddress, asking: bool) -> Any:
+            node = self._node(address)
+            return node.execute_all(("ASKING",), command)[1] if asking else node.execute(*command)
+
+        return self._topology.run(slot_of(command), send)
+
+    def execute_all(self, *commands: Sequence[Any]) -> list[Any]:
+        addresses = [self._topology.owner(slot_of(command)) for command in commands]
+        waiters = []
+        for address, command in zip(addresses, commands, strict=True):
+            with self._topology.refreshing_after_errors(address):
+                waiters += self._node(address).send_all(command)
+        return [self._receive(*one) for one in zip(addresses, commands, waiters, strict=True)]
+
+    def drop(self) -> None:
+        for node in list(self._nodes.values()):
+            node.drop()
+
+    def close(self) -> None:
+        for node in list(self._nodes.values()):
+            node.close()
+
+    def _node(self, address: NodeAddress) -> MultiplexedRedis:
+        if address not in self._nodes:
+            self._nodes[address] = MultiplexedRedis(self._client.node(address))
+        return self._nodes[address]
+
+    def _receive(self, address: NodeAddress, command: Sequence[Any], waiter: Waiter) -> Any:
+        try:
+            with self._topology.refreshing_after_errors(address):
+                return _wait_for_reply(waiter)
+        except REDIRECTS:
+            return self.execute(*command)
 
 
 class _SharedConnection:
