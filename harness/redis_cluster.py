@@ -161,11 +161,13 @@ class RedisCluster:
         target.call("CLUSTER SETSLOT", slot, "IMPORTING", source.node_id)
         source.call("CLUSTER SETSLOT", slot, "MIGRATING", target.node_id)
         self._move_keys(slot, source, target, max(1, source.call("CLUSTER COUNTKEYSINSLOT", slot) // 2))
-        halfway()
-        while self._move_keys(slot, source, target, 100):
-            pass
-        for node in (target, source, *(node for node in self.masters() if node not in (target, source))):
-            node.call("CLUSTER SETSLOT", slot, "NODE", target.node_id)
+        try:
+            halfway()
+        finally:
+            while self._move_keys(slot, source, target, 100):
+                pass
+            for node in (target, source, *(node for node in self.masters() if node not in (target, source))):
+                node.call("CLUSTER SETSLOT", slot, "NODE", target.node_id)
 
     def _move_keys(self, slot: int, source: ClusterNode, target: ClusterNode, count: int) -> int:
         keys = source.call("CLUSTER GETKEYSINSLOT", slot, count)

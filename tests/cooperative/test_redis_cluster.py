@@ -48,7 +48,10 @@ def client(redis_cluster: RedisCluster) -> Iterator[ClusterClient]:
     client.close()
 
 
-@pytest.fixture(params=[MultiplexedCluster, PooledRedis])
+CLIENTS = [MultiplexedCluster, PooledRedis]
+
+
+@pytest.fixture(params=CLIENTS)
 def commands(client: ClusterClient, request: pytest.FixtureRequest) -> Iterator[RedisCommands]:
     commands = request.param(client)
     yield commands
@@ -292,9 +295,11 @@ def test_transaction_waits_until_its_slot_has_moved(redis_cluster: RedisCluster,
     assert running[0].get() == [2] * 4
 
 
+@pytest.mark.parametrize("client_class", CLIENTS)
 def test_slot_that_does_not_finish_moving_is_an_error_in_bounded_time(
-    redis_cluster: RedisCluster, commands: RedisCommands
+    redis_cluster: RedisCluster, client_class: Callable[[ClusterClient], RedisCommands]
 ) -> None:
+    commands = client_class(cluster_client(redis_cluster.url))
     slot = slot_of_key("{tag}")
     for number in range(4):
         commands.execute("SET", f"{{tag}}-{number}", 1)
