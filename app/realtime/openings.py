@@ -1,6 +1,6 @@
-"""What a socket needs when messages to its user reach this instance: whether its session still exists, and what the user missed.
+"""Answers two questions when messages to a user reach this instance: does the session still exist, and what did the user miss?
 
-It is read together for all sockets that wait for it.
+They are answered together for all sockets that wait.
 """
 
 from __future__ import annotations

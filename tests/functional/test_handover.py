@@ -68,7 +68,7 @@ RECORD_INDICATOR = """
 
 
 class Socket(NamedTuple):
-    """What a page saw over its sockets."""
+    """The messages and connections that a page has seen over its sockets."""
 
     ready: int  # sockets that are ready now
     gap: float  # milliseconds without a ready socket
