@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, abort, request
+from markupsafe import Markup
 from werkzeug.routing import BaseConverter
 
 FOLDER = Path(__file__).with_name("static")
@@ -53,6 +54,7 @@ def init_app(app: Flask) -> None:
             values["digest"] = current
 
     app.url_default_functions.setdefault(None, []).append(add_digest)
+    app.jinja_env.globals["logo"] = _inline(files["logo.svg"])
     app.add_url_rule("/static/<digest:digest>/<path:filename>", "static", static)
     app.add_url_rule("/static/<path:filename>", "static", static)
 
@@ -77,6 +79,11 @@ def _read(path: Path) -> StaticFile:
     return StaticFile(
         content, compressed if len(compressed) < MIN_SAVING * len(content) else None, content_type, _digest(content)
     )
+
+
+def _inline(image: StaticFile) -> Markup:
+    """Return the element for a page, which saves a request."""
+    return Markup(image.content.decode().replace("<svg ", '<svg aria-hidden="true" ', 1))  # noqa: S704 - our own file
 
 
 def _digest(content: bytes) -> str:

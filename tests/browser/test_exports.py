@@ -47,14 +47,15 @@ def test_export_becomes_ready_on_the_open_page(
 def test_export_progress_updates_without_a_reload(visit: Visit, instance: Instance) -> None:
     page = visit()
     open_exports(page, instance)
-    page.set_content(
-        """<p data-export="7"><progress max="100" value="0"></progress><span data-state></span>
-        <span data-percent></span></p>"""
-    )
     page.evaluate(
-        """async () => (await import("/static/exports.js")).show({ id: 7, status: "running", progress: 42, rows: 12345 })"""
+        """async () => {
+            const bar = '<p data-export="7"><progress max="100" value="0"></progress><i data-state></i><i data-percent></i></p>';
+            document.querySelector("main").insertAdjacentHTML("beforeend", bar);
+            const { showExport } = await import(document.querySelector("script[src$='live.js']").src);
+            showExport({ id: 7, status: "running", progress: 42, rows: 12345 });
+        }"""
     )
-    expect(page.locator("[data-state]")).to_have_text("12,345 events written")
+    expect(page.locator("main [data-state]")).to_have_text("12,345 events written")
     expect(page.locator("[data-percent]")).to_have_text("42")
     assert page.locator("progress").evaluate("bar => bar.value") == 42
 

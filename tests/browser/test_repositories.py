@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import ANALYSIS_MS, HeldGit, MakeRepository, Visit, add, analysed, expect_heading, git, open_account
+from tests.browser.test_live import expect_live
 from tests.browser.test_pages import PHONE
 
 AREAS = ["Activity", "Community", "Continuity", "Releases", "Documentation", "Engineering"]
@@ -302,3 +303,22 @@ def test_report_is_downloaded_and_printed(visit: Visit, make_repository: MakeRep
     expect(page.get_by_role("button", name="Analyse again")).to_be_hidden()
     expect(page.get_by_role("heading", name="In numbers")).to_be_visible()
     assert page.evaluate("getComputedStyle(document.querySelector('h1')).color") == "rgb(16, 34, 31)"
+
+
+# Name of each response that was not in the cache, and the size of its compressed body in bytes.
+TRANSFERRED = """[...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+    .filter(({ name, transferSize }) => transferSize && !name.includes("/socket.io/"))
+    .map(({ name, encodedBodySize }) => [name, encodedBodySize])"""
+
+
+def test_first_visit_to_a_report_needs_few_requests_and_the_next_page_one(visit: Visit, make_repository: MakeRepository) -> None:
+    page = visit()
+    open_account(page)
+    analysed(page, make_repository(commits=3))
+    elsewhere = visit(storage_state=page.context.storage_state())  # its cache is empty
+    for address, requests, kilobytes in ((page.url, 8, 40), ("/", 1, 10)):
+        elsewhere.goto(address)
+        expect_live(elsewhere)
+        loaded = elsewhere.evaluate(TRANSFERRED)
+        assert 1 <= len(loaded) <= requests, loaded
+        assert sum(size for _, size in loaded) <= kilobytes * 1000, loaded

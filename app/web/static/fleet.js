@@ -1,7 +1,7 @@
 // Refreshes the fleet page by polling, because it must work even if sockets do not.
 
-import { end } from "./indicator.js";
 import { morph } from "./morph.js";
+import { showEnded } from "./page.js";
 
 const POLL_MS = 2000;
 const TIMEOUT_MS = 5000;
@@ -26,7 +26,7 @@ async function refresh() {
   try {
     const response = await fetch(location.pathname, { signal: AbortSignal.timeout(TIMEOUT_MS), cache: "no-store" });
     if (response.redirected || response.status === 403) {
-      if (response.redirected) end();
+      if (response.redirected) showEnded();
       setFreshness("ended", "Not live: sign in as an administrator to see this page.");
       return false;
     }
