@@ -12,11 +12,14 @@ from typing import Any
 
 import gevent
 import redis
+from gevent.pool import Group
+from gevent.queue import Queue
 from redis.connection import ConnectionInterface
 from socketio import Manager, PubSubManager
 
 from app.core.keyring import Keyring
 from app.core.messages import ALL_INSTANCES, Message
+from app.realtime.channels import Server
 from app.realtime.envelope import EXTERNAL_SENDER, EnvelopeCodec, channel_of, room_of
 from app.realtime.publisher import Outbox, RedisPublisher
 from app.realtime.room_members import RoomMembers
@@ -31,7 +34,6 @@ RETRY_SECONDS = 0.5
 UNREADY_AFTER_SECONDS = 10.0
 JOIN_TIMEOUT_SECONDS = 1.0
 MESSAGES_PER_TURN = 32  # then the greenlets that write to clients run
-ROOMS_PER_COMMAND = 1000
 
 Handler = Callable[[dict[str, Any]], None]  # takes the data of a message
 
@@ -76,19 +78,25 @@ class LocalMessageQueue(_Handlers, RoomMembers, Manager):  # type: ignore[misc] 
 
 
 class RedisMessageQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[misc]
-    """The queue of an instance in fleet mode, over Redis pub/sub with one channel per room."""
+    """The queue of an instance in fleet mode, over Redis pub/sub with one channel per room.
+
+    It has a connection to each server that carries a room with members: one, or several masters of a Redis Cluster.
+    """
 
     def __init__(self, client: redis.Redis, signing: Keyring) -> None:
         _Handlers.__init__(self)
         PubSubManager.__init__(self)
         sender = secrets.token_bytes(len(EXTERNAL_SENDER))
-        self._client = client
         self._codec = EnvelopeCodec(signing, sender)
-        self._outbox = Outbox(RedisPublisher(client, signing, sender))
-        self._subscriptions = Subscriptions(permanent_room=ALL_INSTANCES)
+        publisher = RedisPublisher(client, signing, sender)
+        self._outbox = Outbox(publisher)
+        self._channels = publisher.channels
+        self._subscriptions = Subscriptions(ALL_INSTANCES, self._channels.server_of)
+        self._connected: set[Server] = set()  # servers that have confirmed a subscription
         self._unsubscribed_since: float | None = time.monotonic()
         self._was_subscribed = False
         self._received = 0
+        self._received_by_socketio: Queue[dict[str, Any]] = Queue()
 
     def initialize(self) -> None:
         """Do nothing: python-socketio calls this with the first socket, but `run` starts with the process."""
@@ -115,76 +123,128 @@ class RedisMessageQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[
 
     def run(self) -> None:
         """Publish and receive forever, as a greenlet."""
-        publisher = gevent.spawn(self._outbox.run)
+        tasks = Group()
         try:
+            tasks.spawn(self._outbox.run)
+            tasks.spawn(self._connect_to_servers)
             self._thread()
         finally:
-            publisher.kill()
+            tasks.kill()
 
     def not_ready_reason(self) -> str | None:
+        """Return a reason while messages to all instances do not arrive. Those to a room may: another server carries it."""
         if self._unsubscribed_since is None:
             return None
         is_overdue = time.monotonic() - self._unsubscribed_since > UNREADY_AFTER_SECONDS
         return "redis: not subscribed to the message queue" if is_overdue or not self._was_subscribed else None
 
     def _listen(self) -> Iterator[dict[str, Any]]:
-        """Yield python-socketio's own messages. The application's are handled on the way."""
+        """Yield python-socketio's own messages."""
         while True:
-            try:
-                yield from self._receive()
-            except redis.RedisError as error:
-                if self._unsubscribed_since is None:
-                    self._unsubscribed_since = time.monotonic()
-                    log.warning("lost the connection to the message queue: %s", type(error).__name__)
-            gevent.sleep(RETRY_SECONDS)
+            yield self._received_by_socketio.get()
 
-    def _receive(self) -> Iterator[dict[str, Any]]:
-        """Receive over one connection until it fails with RedisError.
+    def _connect_to_servers(self) -> None:
+        connections = Group()
+        try:
+            for server in self._subscriptions.new_servers:
+                connections.spawn(self._receive_from, server)
+        finally:
+            connections.kill()
+
+    def _receive_from(self, server: Server) -> None:
+        """Receive the messages of one server, as a greenlet, until no room needs it."""
+        while self._subscriptions.needs(server):
+            try:
+                with self._channels.refreshing_after_errors(server):
+                    self._receive(server)
+            except Exception as error:
+                if not isinstance(error, redis.RedisError):
+                    log.exception("receiving messages failed")
+                self._on_connection_lost(server, error)
+                gevent.sleep(RETRY_SECONDS)
+        self._subscriptions.forget(server)
+
+    def _receive(self, server: Server) -> None:
+        """Receive over one connection until no room needs it or it fails with RedisError.
 
         It uses redis-py's parser alone, because redis-py's PubSub costs twice as much.
         """
-        connection = self._client.connection_pool.get_connection()
-        requests = gevent.spawn(self._send_requests, connection)
+        pool = self._channels.pool_of(server)
+        connection = pool.get_connection()
+        requests = gevent.spawn(self._send_requests, server, connection)
         try:
-            while True:
-                reply = connection.read_response(disable_decoding=True, timeout=SILENCE_SECONDS)
-                yield from self._on_reply(reply)
+            while self._subscriptions.needs(server):
+                self._read_replies(server, connection)
         finally:
             requests.kill()
             connection.disconnect()  # type: ignore[no-untyped-call]
-            self._client.connection_pool.release(connection)
-            self._subscriptions.on_connection_lost()
+            pool.release(connection)
 
-    def _send_requests(self, connection: ConnectionInterface) -> None:
+    def _read_replies(self, server: Server, connection: ConnectionInterface) -> None:
+        """Handle replies until the one to a ping, which comes at least every PING_SECONDS."""
+        while True:
+            try:
+                reply = connection.read_response(disable_decoding=True, timeout=SILENCE_SECONDS)
+            except redis.ResponseError as error:
+                self._channels.on_refused(server, error)
+                continue
+            if reply[0] == self._channels.message:
+                self._on_message(room_of(reply[1]), reply[2])
+            elif isinstance(reply, bytes) or reply[0] == b"pong":  # the former on a connection without subscriptions
+                self._subscriptions.on_answered(server, int(reply if isinstance(reply, bytes) else reply[1]))
+                return
+            else:
+                self._on_subscription(server, reply[0], room_of(reply[1]))
+
+    def _send_requests(self, server: Server, connection: ConnectionInterface) -> None:
         """Subscribe, unsubscribe and ping, as a greenlet beside the one that receives."""
         with suppress(redis.RedisError):  # the receiving greenlet gets the same error
             while True:
-                subscribe, unsubscribe = self._subscriptions.take_requests()
-                commands = [*_commands("SUBSCRIBE", subscribe), *_commands("UNSUBSCRIBE", unsubscribe), ("PING",)]
+                requests = self._subscriptions.take_requests(server)
+                size = self._channels.channels_per_command
+                commands = [
+                    *_commands(self._channels.subscribe, requests.subscribe, size),
+                    *_commands(self._channels.unsubscribe, requests.unsubscribe, size),
+                    ("PING", requests.number),
+                ]
                 packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
                 connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
-                self._subscriptions.changed.wait(PING_SECONDS)
+                self._subscriptions.wait_for_requests(server, PING_SECONDS)
 
-    def _on_reply(self, reply: list[Any]) -> Iterator[dict[str, Any]]:
-        kind, room = reply[0], room_of(reply[1])
-        if kind == b"message":
-            if self._subscriptions.has_members(room) and not self._codec.is_own(reply[2]):
-                yield from self._on_envelope(room, reply[2])
-        elif kind == b"subscribe":
-            self._subscriptions.on_subscribed(room)
-            if room == ALL_INSTANCES:
-                self._was_subscribed, self._unsubscribed_since = True, None
-        elif kind == b"unsubscribe":
+    def _on_subscription(self, server: Server, kind: bytes, room: str) -> None:
+        if kind == self._channels.subscribed:
+            self._connected.add(server)
+            self._subscriptions.on_subscribed(server, room)
+        elif kind == self._channels.unsubscribed:
+            if self._subscriptions.is_subscribed(room):  # without having been asked
+                self._channels.on_moved(server)
             self._subscriptions.on_unsubscribed(room)
+        self._check_readiness()
 
-    def _on_envelope(self, room: str, envelope: bytes) -> Iterator[dict[str, Any]]:
+    def _on_connection_lost(self, server: Server, error: Exception) -> None:
+        if server in self._connected:
+            self._connected.remove(server)
+            where = f" at {server.host}:{server.port}" if server else ""
+            log.warning("lost the connection to the message queue%s: %s", where, type(error).__name__)
+        self._subscriptions.on_connection_lost(server)
+        self._check_readiness()
+
+    def _check_readiness(self) -> None:
+        if self._subscriptions.is_subscribed(ALL_INSTANCES):
+            self._was_subscribed, self._unsubscribed_since = True, None
+        elif self._unsubscribed_since is None:
+            self._unsubscribed_since = time.monotonic()
+
+    def _on_message(self, room: str, envelope: bytes) -> None:
+        if not self._subscriptions.has_members(room) or self._codec.is_own(envelope):
+            return
         messages = self._codec.open(room, envelope)
         if messages is None:
             log.warning("dropped message with invalid signature")
             return
         for message in messages:
             if message.kind == SOCKETIO:
-                yield message.data
+                self._received_by_socketio.put(message.data)
             else:
                 self._handle(message)
             self._received += 1
@@ -192,9 +252,9 @@ class RedisMessageQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[
                 gevent.sleep(0)
 
 
-def _commands(name: str, rooms: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    for first in range(0, len(rooms), ROOMS_PER_COMMAND):
-        yield (name, *(channel_of(room) for room in rooms[first : first + ROOMS_PER_COMMAND]))
+def _commands(name: str, rooms: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
+    for first in range(0, len(rooms), size):
+        yield (name, *map(channel_of, rooms[first : first + size]))
 
 
 MessageQueue = LocalMessageQueue | RedisMessageQueue

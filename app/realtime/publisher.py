@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import redis
+from gevent.pool import Group
 from gevent.queue import Empty, Full, Queue
 from redis.connection import ConnectionInterface
 
@@ -16,6 +17,7 @@ from app.core import config, instance, metrics
 from app.core.config import Config, ConfigError
 from app.core.keyring import Keyring
 from app.core.messages import Message
+from app.realtime.channels import Server, channels_of
 from app.realtime.custom_events import create_message
 from app.realtime.envelope import EXTERNAL_SENDER, EnvelopeCodec, channel_of, encode_message
 from app.redis.client import available, connect
@@ -69,41 +71,50 @@ class Publisher:
 
 class RedisPublisher:
     def __init__(self, client: redis.Redis, signing: Keyring, sender: bytes = EXTERNAL_SENDER) -> None:
-        self._pool = client.connection_pool
+        self.channels = channels_of(client)
         self._codec = EnvelopeCodec(signing, sender)
 
     def publish(self, messages: Sequence[Message]) -> None:
         """Publish at once. Errors of Redis are logged and counted; the timeout is that of the Redis client."""
-        try:
-            self.publish_now(messages)
-        except redis.RedisError as error:
-            record_dropped(len(messages), error)
+        for server, encoded in self._by_server(messages).items():
+            try:
+                self._publish_to(server, encoded)
+            except redis.RedisError as error:
+                record_dropped(len(encoded), error)
 
     def publish_now(self, messages: Sequence[Message]) -> int:
         """Publish at once and return how many times an instance received an envelope. Raises RedisError."""
-        encoded = [(message.room, encode_message(message)) for message in messages]
-        if not encoded:
-            return 0
-        with self.connected() as connection:
-            return self.send(connection, encoded)
+        return sum(self._publish_to(server, encoded) for server, encoded in self._by_server(messages).items())
 
     @contextmanager
-    def connected(self) -> Iterator[ConnectionInterface]:
-        connection = self._pool.get_connection()
-        try:
-            yield connection
-        except BaseException:  # replies may be outstanding, so the connection cannot be used again
-            connection.disconnect()  # type: ignore[no-untyped-call]
-            raise
-        finally:
-            self._pool.release(connection)
+    def connected(self, server: Server) -> Iterator[ConnectionInterface]:
+        with self.channels.refreshing_after_errors(server):
+            pool = self.channels.pool_of(server)
+            connection = pool.get_connection()
+            try:
+                yield connection
+            except BaseException:  # replies may be outstanding, so the connection cannot be used again
+                connection.disconnect()  # type: ignore[no-untyped-call]
+                raise
+            finally:
+                pool.release(connection)
 
     def send(self, connection: ConnectionInterface, encoded: Sequence[tuple[str, bytes]]) -> int:
         """Send pairs of room and encoded message in one round trip, and return the number of receivers. Raises RedisError."""
-        commands = [("PUBLISH", *envelope) for envelope in self._envelopes(encoded)]
-        packed = connection.pack_commands(commands)  # type: ignore[no-untyped-call]
+        envelopes = list(self._envelopes(encoded))
+        packed = connection.pack_commands([(self.channels.publish, *one) for one in envelopes])  # type: ignore[no-untyped-call]
         connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
-        return sum(connection.read_response() for _ in commands)
+        return self.channels.read_replies(connection, envelopes)
+
+    def _by_server(self, messages: Sequence[Message]) -> dict[Server, list[tuple[str, bytes]]]:
+        found = defaultdict(list)
+        for message in messages:
+            found[self.channels.find_server(message.room)].append((message.room, encode_message(message)))
+        return found
+
+    def _publish_to(self, server: Server, encoded: Sequence[tuple[str, bytes]]) -> int:
+        with self.connected(server) as connection:
+            return self.send(connection, encoded)
 
     def _envelopes(self, encoded: Sequence[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
         """Yield pairs of channel and envelope."""
@@ -116,37 +127,54 @@ class RedisPublisher:
 
 
 class Outbox:
-    """The messages that an instance is about to publish, so that the code that publishes never waits for Redis."""
+    """The messages that an instance is about to publish, so that the code that publishes never waits for Redis.
+
+    Those for each server wait in a queue of their own, so that a server that does not answer delays no others.
+    """
 
     def __init__(self, publisher: RedisPublisher) -> None:
         self._publisher = publisher
-        self._waiting: Queue[tuple[str, bytes]] = Queue(OUTBOX_MESSAGES)  # room and encoded message
+        self._channels = publisher.channels
+        self._waiting: dict[Server, Queue[tuple[str, bytes]]] = {}  # room and encoded message
+        self._new_servers: Queue[Server] = Queue()
 
     def put(self, message: Message) -> None:
+        server = self._channels.server_of(message.room)
+        if server not in self._waiting:
+            self._waiting[server] = Queue(OUTBOX_MESSAGES)
+            self._new_servers.put(server)
         try:
-            self._waiting.put_nowait((message.room, encode_message(message)))
+            self._waiting[server].put_nowait((message.room, encode_message(message)))
         except Full:
             metrics.queue_messages_lost.inc()
 
     def run(self) -> None:
-        """Publish forever, as a greenlet.
+        """Publish forever, as a greenlet."""
+        publishing = Group()
+        try:
+            for server in self._new_servers:
+                publishing.spawn(self._publish_forever, server)
+        finally:
+            publishing.kill()
 
-        It keeps a connection while there are messages, which costs half as much as redis-py's pipeline.
-        """
+    def _publish_forever(self, server: Server) -> None:
+        """Keep a connection while there are messages, which costs half as much as redis-py's pipeline."""
+        waiting = self._waiting[server]
         while True:
-            batch = self._take()
+            batch = _take(waiting)
             try:
-                with self._publisher.connected() as connection, suppress(Empty):
+                with self._publisher.connected(server) as connection, suppress(Empty):
                     while True:
                         self._publisher.send(connection, batch)
-                        batch = self._take(IDLE_SECONDS)
+                        batch = _take(waiting, IDLE_SECONDS)
             except redis.RedisError as error:
                 record_dropped(len(batch), error)
 
-    def _take(self, timeout: float | None = None) -> list[tuple[str, bytes]]:
-        """Wait for a message and return it with all that are waiting behind it. Raises Empty."""
-        first = self._waiting.get(timeout=timeout)
-        return [first, *(self._waiting.get_nowait() for _ in range(min(BATCH_MESSAGES, self._waiting.qsize())))]
+
+def _take(waiting: Queue[tuple[str, bytes]], timeout: float | None = None) -> list[tuple[str, bytes]]:
+    """Wait for a message and return it with all that are waiting behind it. Raises Empty."""
+    first = waiting.get(timeout=timeout)
+    return [first, *(waiting.get_nowait() for _ in range(min(BATCH_MESSAGES, waiting.qsize())))]
 
 
 def record_dropped(count: int, error: Exception) -> None:

@@ -105,6 +105,10 @@ class Topology:
             raise ClusterDownError("no master holds this slot")
         return owner
 
+    def known_owner(self, slot: int) -> NodeAddress | None:
+        """Return the master of a slot, as last read, or None. Does not connect."""
+        return self._owners[slot] if self._owners else None
+
     def run(self, slot: int | None, send: Callable[[NodeAddress, bool], T]) -> T:
         """Return `send(address, asking)` for the master of a slot; follow redirections for half of the socket timeout.
 

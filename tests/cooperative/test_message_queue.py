@@ -19,6 +19,7 @@ from app.realtime import subscriptions
 from app.realtime.envelope import EnvelopeCodec, channel_of, encode_message
 from app.realtime.message_queue import LocalMessageQueue, RedisMessageQueue
 from app.realtime.publisher import RedisPublisher
+from app.redis.cluster import ClusterClient
 from app.sessions import cookie
 from tests.unit.conftest import count_of
 
@@ -28,6 +29,13 @@ FOREIGN = Keyring("signing", (b"f" * 32,))
 ROOM, OTHER = "user:1", "user:2"
 
 Connect = Callable[[], redis.Redis]
+
+
+@pytest.fixture(params=["connect_redis", "connect_cluster"])
+def connect(request: pytest.FixtureRequest) -> Connect:
+    """Create clients of one server, or of a cluster."""
+    connect: Connect = request.getfixturevalue(request.param)
+    return connect
 
 
 class Recorder:
@@ -57,7 +65,11 @@ def subscribed_connections(client: redis.Redis) -> dict[str, int]:
 
 
 def subscribers(client: redis.Redis, room: str) -> int:
-    ((_, count),) = client.pubsub_numsub(channel_of(room))
+    channel = channel_of(room)
+    if isinstance(client, ClusterClient):
+        ((_, count),) = client.master_of(channel).pubsub_shardnumsub(channel)
+    else:
+        ((_, count),) = client.pubsub_numsub(channel)
     return int(count)
 
 
@@ -74,8 +86,8 @@ def test_local_queue_handles_its_own_messages() -> None:
     assert recorder.numbers == [1]
 
 
-def test_all_instances_receive_each_message_once_and_in_order(connect_redis: Connect) -> None:
-    first, second = RedisMessageQueue(connect_redis(), SIGNING), RedisMessageQueue(connect_redis(), SIGNING)
+def test_all_instances_receive_each_message_once_and_in_order(connect: Connect) -> None:
+    first, second = RedisMessageQueue(connect(), SIGNING), RedisMessageQueue(connect(), SIGNING)
     recorders = [Recorder(first), Recorder(second)]
     with running(first), running(second):
         for number in range(100):
@@ -84,11 +96,11 @@ def test_all_instances_receive_each_message_once_and_in_order(connect_redis: Con
     assert [recorder.numbers for recorder in recorders] == [list(range(100))] * 2
 
 
-def test_messages_of_an_external_process_are_received(connect_redis: Connect) -> None:
-    queue = RedisMessageQueue(connect_redis(), ROTATED)
+def test_messages_of_an_external_process_are_received(connect: Connect) -> None:
+    queue = RedisMessageQueue(connect(), ROTATED)
     recorder = Recorder(queue)
     with running(queue):
-        RedisPublisher(connect_redis(), SIGNING).publish(news(1, 2))
+        RedisPublisher(connect(), SIGNING).publish(news(1, 2))
         until(lambda: recorder.numbers == [1, 2])
 
 
@@ -152,10 +164,10 @@ def test_burst_of_messages_yields_to_other_greenlets(connect_redis: Connect) -> 
 # Rooms
 
 
-def test_instance_without_members_of_a_room_receives_nothing(connect_redis: Connect) -> None:
-    publisher, host, bystander = (RedisMessageQueue(connect_redis(), SIGNING) for _ in range(3))
+def test_instance_without_members_of_a_room_receives_nothing(connect: Connect) -> None:
+    publisher, host, bystander = (RedisMessageQueue(connect(), SIGNING) for _ in range(3))
     recorders = [Recorder(host), Recorder(bystander)]
-    client = connect_redis()
+    client = connect()
     with running(publisher), running(host), running(bystander):
         host.join(ROOM)
         host.wait_until_joined(ROOM)
@@ -172,16 +184,16 @@ def test_instance_without_members_of_a_room_receives_nothing(connect_redis: Conn
 def slow_subscriptions(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = module._commands
 
-    def slow_commands(name: str, rooms: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    def slow_commands(name: str, rooms: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
         gevent.sleep(0.005)
-        return commands(name, rooms)
+        return commands(name, rooms, size)
 
     monkeypatch.setattr(module, "_commands", slow_commands)
 
 
 @pytest.mark.usefixtures("slow_subscriptions")
-def test_message_right_after_joining_is_received(connect_redis: Connect) -> None:
-    assert numbers_received_right_after_joining(connect_redis, RedisMessageQueue.wait_until_joined) == list(range(20))
+def test_message_right_after_joining_is_received(connect: Connect) -> None:
+    assert numbers_received_right_after_joining(connect, RedisMessageQueue.wait_until_joined) == list(range(20))
 
 
 @pytest.mark.usefixtures("slow_subscriptions")
@@ -204,10 +216,10 @@ def numbers_received_right_after_joining(connect_redis: Connect, wait: Callable[
     return recorder.numbers[:-1]
 
 
-def test_room_is_unsubscribed_some_time_after_its_last_member(connect_redis: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_is_unsubscribed_some_time_after_its_last_member(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PING_SECONDS", 0.01)
-    queue = RedisMessageQueue(connect_redis(), SIGNING)
-    client = connect_redis()
+    queue = RedisMessageQueue(connect(), SIGNING)
+    client = connect()
     with running(queue):
         for _ in range(2):
             queue.join(ROOM)
@@ -221,13 +233,13 @@ def test_room_is_unsubscribed_some_time_after_its_last_member(connect_redis: Con
 
 
 def test_members_that_join_and_leave_repeatedly_miss_nothing_while_joined(
-    connect_redis: Connect, monkeypatch: pytest.MonkeyPatch
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PING_SECONDS", 0.001)
     monkeypatch.setattr(subscriptions, "LINGER_SECONDS", 0.0)
-    queue = RedisMessageQueue(connect_redis(), SIGNING)
+    queue = RedisMessageQueue(connect(), SIGNING)
     recorder = Recorder(queue)
-    publisher = RedisPublisher(connect_redis(), SIGNING)
+    publisher = RedisPublisher(connect(), SIGNING)
     unsubscribed = 0
     with running(queue):
         for number in range(200):
@@ -334,8 +346,8 @@ def test_message_after_an_idle_time_is_received_although_the_connection_was_clos
         until(lambda: recorder.numbers == [1, 2])
 
 
-def test_messages_of_python_socketio_are_received(connect_redis: Connect) -> None:
-    first, second = RedisMessageQueue(connect_redis(), SIGNING), RedisMessageQueue(connect_redis(), SIGNING)
+def test_messages_of_python_socketio_are_received(connect: Connect) -> None:
+    first, second = RedisMessageQueue(connect(), SIGNING), RedisMessageQueue(connect(), SIGNING)
     received: list[Any] = []
     second._handle_disconnect = received.append
     with running(first), running(second):

@@ -14,10 +14,10 @@ SUBSCRIBE_SECONDS = 0.2
 commands = message_queue._commands
 
 
-def slow_commands(name: str, rooms: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def slow_commands(name: str, rooms: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
     if rooms:
         gevent.sleep(SUBSCRIBE_SECONDS)
-    return commands(name, rooms)
+    return commands(name, rooms, size)
 
 
 def return_at_once(self: RedisMessageQueue, room: str) -> None:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from app.realtime import subscriptions as module
+from app.realtime.channels import Server
 from app.realtime.subscriptions import Subscriptions
+from app.redis.cluster import NodeAddress
 
 
 @pytest.fixture
@@ -19,14 +21,24 @@ def subscribed(subscriptions: Subscriptions) -> Subscriptions:
     return subscriptions
 
 
-def confirm(subscriptions: Subscriptions) -> tuple[list[str], list[str]]:
+def take(subscriptions: Subscriptions, server: Server = None) -> tuple[list[str], list[str]]:
+    requests = subscriptions.take_requests(server)
+    return requests.subscribe, requests.unsubscribe
+
+
+def confirm(subscriptions: Subscriptions, server: Server = None) -> tuple[list[str], list[str]]:
     """Confirm all requests, as Redis does."""
-    subscribe, unsubscribe = subscriptions.take_requests()
+    subscribe, unsubscribe, number = subscriptions.take_requests(server)
     for room in subscribe:
-        subscriptions.on_subscribed(room)
+        subscriptions.on_subscribed(server, room)
     for room in unsubscribe:
         subscriptions.on_unsubscribed(room)
+    subscriptions.on_answered(server, number)
     return subscribe, unsubscribe
+
+
+def has_requests(subscriptions: Subscriptions, server: Server = None) -> bool:
+    return bool(subscriptions._connections[server].changed.is_set())
 
 
 def expire(subscriptions: Subscriptions) -> None:
@@ -37,13 +49,13 @@ def expire(subscriptions: Subscriptions) -> None:
 def test_permanent_room_is_requested_last(subscriptions: Subscriptions) -> None:
     for room in ("a", "b", "a", "z"):
         subscriptions.join(room)
-    subscribe, unsubscribe = subscriptions.take_requests()
+    subscribe, unsubscribe = take(subscriptions)
     assert (sorted(subscribe[:-1]), subscribe[-1], unsubscribe) == (["a", "b", "z"], "all", [])
 
 
 def test_second_member_causes_no_request(subscribed: Subscriptions) -> None:
     subscribed.join("a")
-    assert not subscribed.changed.is_set()
+    assert not has_requests(subscribed)
     assert confirm(subscribed) == ([], [])
 
 
@@ -70,26 +82,26 @@ def test_member_that_returns_in_time_finds_the_subscription(subscribed: Subscrip
 def test_member_that_returns_during_unsubscribe_subscribes_after_it(subscribed: Subscriptions) -> None:
     subscribed.leave("a")
     expire(subscribed)
-    assert subscribed.take_requests() == ([], ["a"])
+    assert take(subscribed) == ([], ["a"])
     subscribed.join("a")
-    assert subscribed.take_requests() == ([], [])
+    assert take(subscribed) == ([], [])
     assert not is_subscribed(subscribed, "a")
     subscribed.on_unsubscribed("a")
-    assert subscribed.changed.is_set()
-    assert subscribed.take_requests() == (["a"], [])
+    assert has_requests(subscribed)
+    assert take(subscribed) == (["a"], [])
     assert not is_subscribed(subscribed, "a")
-    subscribed.on_subscribed("a")
+    subscribed.on_subscribed(None, "a")
     assert is_subscribed(subscribed, "a")
 
 
 def test_member_that_leaves_during_subscribe_unsubscribes_after_it(subscriptions: Subscriptions) -> None:
     subscriptions.join("a")
-    assert "a" in subscriptions.take_requests()[0]
+    assert "a" in take(subscriptions)[0]
     subscriptions.leave("a")
     expire(subscriptions)
-    assert subscriptions.take_requests() == ([], [])
-    subscriptions.on_subscribed("a")
-    assert subscriptions.take_requests() == ([], ["a"])
+    assert take(subscriptions) == ([], [])
+    subscriptions.on_subscribed(None, "a")
+    assert take(subscriptions) == ([], ["a"])
 
 
 def test_new_connection_subscribes_to_all_rooms_with_members(subscribed: Subscriptions) -> None:
@@ -97,9 +109,9 @@ def test_new_connection_subscribes_to_all_rooms_with_members(subscribed: Subscri
         subscribed.join(room)
     confirm(subscribed)
     subscribed.leave("c")
-    subscribed.on_connection_lost()
+    subscribed.on_connection_lost(None)
     assert not is_subscribed(subscribed, "a")
-    assert subscribed.changed.is_set()
+    assert has_requests(subscribed)
     subscribe, unsubscribe = confirm(subscribed)
     assert (sorted(subscribe), unsubscribe) == (["a", "all", "b"], [])
     assert is_subscribed(subscribed, "a")
@@ -117,10 +129,94 @@ def test_rooms_without_members_leave_no_entries(subscribed: Subscriptions) -> No
         set(subscribed._members),
         set(subscribed._state),
         set(subscribed._empty_since),
-        subscribed._to_check,
+        subscribed._connections[None].to_check,
+        set(subscribed._connections[None].unconfirmed),
         set(subscribed._waiters),
     ]
-    assert entries == [{"all"}, {"all"}, set(), set(), set()]
+    assert entries == [{"all"}, {"all"}, set(), set(), set(), set()]
+
+
+# Several servers
+
+FIRST, SECOND = NodeAddress("a", 1), NodeAddress("b", 2)
+
+
+@pytest.fixture
+def carriers() -> dict[str, Server]:
+    """The servers that carry the rooms; a test may change it."""
+    return {"all": FIRST, "a": FIRST, "b": SECOND}
+
+
+@pytest.fixture
+def spread(carriers: dict[str, Server]) -> Subscriptions:
+    """Confirmed subscriptions at two servers."""
+    spread = Subscriptions("all", carriers.get)
+    for room in ("a", "b"):
+        spread.join(room)
+    assert new_servers(spread) == [FIRST, SECOND]
+    assert [confirm(spread, FIRST), confirm(spread, SECOND)] == [(["a", "all"], []), (["b"], [])]
+    return spread
+
+
+def new_servers(subscriptions: Subscriptions) -> list[Server]:
+    return [subscriptions.new_servers.get_nowait() for _ in range(subscriptions.new_servers.qsize())]
+
+
+def test_lost_connection_moves_its_rooms_to_the_server_that_carries_them_now(
+    spread: Subscriptions, carriers: dict[str, Server]
+) -> None:
+    carriers |= {"all": SECOND, "a": FIRST}
+    spread.on_connection_lost(FIRST)
+    assert [spread.is_subscribed(room) for room in ("all", "a", "b")] == [False, False, True]
+    assert [confirm(spread, FIRST), confirm(spread, SECOND)] == [(["a"], []), (["all"], [])]
+    assert new_servers(spread) == []
+
+
+def test_room_that_a_server_gives_up_is_requested_where_it_is_now(spread: Subscriptions, carriers: dict[str, Server]) -> None:
+    third = NodeAddress("c", 3)
+    carriers["b"] = third
+    spread.on_unsubscribed("b")
+    assert not spread.needs(SECOND)
+    spread.forget(SECOND)
+    assert new_servers(spread) == [third]
+    assert confirm(spread, third) == (["b"], [])
+    carriers["b"] = SECOND
+    spread.on_connection_lost(third)
+    assert new_servers(spread) == [SECOND]
+
+
+def test_refused_room_is_requested_where_it_is_now(spread: Subscriptions, carriers: dict[str, Server]) -> None:
+    carriers["c"] = FIRST
+    spread.join("c")
+    refused = spread.take_requests(FIRST)
+    spread.on_answered(FIRST, refused.number - 1)  # an earlier one
+    assert not has_requests(spread, SECOND)
+    carriers["c"] = SECOND
+    spread.on_answered(FIRST, refused.number)
+    assert has_requests(spread, SECOND)
+    assert confirm(spread, SECOND) == (["c"], [])
+
+
+def test_room_that_its_own_server_refuses_is_requested_again_after_a_pause(
+    spread: Subscriptions, carriers: dict[str, Server]
+) -> None:
+    carriers["c"] = FIRST
+    spread.join("c")
+    spread.on_answered(FIRST, spread.take_requests(FIRST).number)
+    assert not has_requests(spread, FIRST)  # so not before the next ping
+    assert spread.needs(FIRST)
+    assert confirm(spread, FIRST) == (["c"], [])
+
+
+def test_room_without_a_known_server_is_requested_when_it_is_known(spread: Subscriptions, carriers: dict[str, Server]) -> None:
+    spread.join("unknown")
+    assert new_servers(spread) == [None]
+    spread.on_connection_lost(None)
+    assert spread.needs(None)
+    carriers["unknown"] = SECOND
+    spread.on_connection_lost(None)
+    assert not spread.needs(None)
+    assert confirm(spread, SECOND) == (["unknown"], [])
 
 
 def is_subscribed(subscriptions: Subscriptions, room: str) -> bool:
