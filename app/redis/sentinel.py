@@ -27,7 +27,9 @@ Address = tuple[str, int]  # host and port
 
 ASK_SECONDS = 0.4  # within which the sentinels have to answer before a connection can be opened
 SENTINEL_TIMEOUT_SECONDS = 1.0  # of an answer that nobody waits for any longer, but which the next caller can use
-WATCH_SECONDS = 1.0  # between two questions whether the primary has changed
+WATCH_SECONDS = 1.0  # between two questions whether the primary has changed, if no sentinel announces it
+LISTEN_SECONDS = 5.0
+ANNOUNCEMENTS = ("+promoted-slave", "+switch-master")  # of a new primary: by the sentinel that promotes it, and by the others
 
 
 class SentinelClient:
@@ -43,7 +45,7 @@ class SentinelClient:
         self._service = service
         self._idle = threading.Event()
         self._idle.set()
-        self.client = redis.Redis(host, port, **options)
+        self.client: redis.Redis = redis.Redis(host, port, **options)
 
     def ask(self) -> None:
         """Begin to ask, unless the last answer is still missing."""
@@ -54,6 +56,21 @@ class SentinelClient:
 
     def wait(self, timeout: float) -> None:
         self.is_late = not self._idle.wait(max(0.0, timeout))
+
+    def listen(self, changed: threading.Event, stop: threading.Event) -> None:
+        """Set `changed` whenever the sentinel announces a new primary. Return at most LISTEN_SECONDS after `stop` is set."""
+        while not stop.is_set():
+            announcements: Any = self.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+            with suppress(redis.RedisError), announcements:
+                announcements.subscribe(*ANNOUNCEMENTS)
+                while not stop.is_set():
+                    if announcements.get_message(timeout=LISTEN_SECONDS):
+                        changed.set()
+            stop.wait(WATCH_SECONDS)
+
+    def close(self) -> None:
+        """Close the connections that are not in use. The thread that listens closes its own."""
+        self.client.connection_pool.disconnect(inuse_connections=False)
 
     def _ask(self) -> None:
         try:
@@ -102,6 +119,7 @@ class Sentinels:
         self._error: str | None = None
         self._connections: weakref.WeakSet[PrimaryConnection] = weakref.WeakSet()
         self._connections_lock = threading.Lock()
+        self._changed = threading.Event()
         self._stop = threading.Event()
 
     @property
@@ -127,19 +145,27 @@ class Sentinels:
         return self._primary
 
     def run(self) -> None:
-        """Watch the primary until `stop` is called: connections that are silent or only read do not notice a new one."""
+        """Watch the primary until `stop` is called.
+
+        A former primary may still answer for a while, and what it takes is lost. Connections that are silent or only read would
+        stay with it even longer.
+        """
+        for sentinel in self.clients:
+            threading.Thread(target=sentinel.listen, args=(self._changed, self._stop), name=sentinel.name, daemon=True).start()
         while not self._stop.is_set():
             with suppress(redis.ConnectionError):  # it is logged, and open connections may be fine
                 self.find_primary()
-            self._stop.wait(WATCH_SECONDS)
+            self._changed.wait(WATCH_SECONDS)
+            self._changed.clear()
 
     def stop(self) -> None:
         self._stop.set()
+        self._changed.set()
 
     def close(self) -> None:
         self.stop()
         for sentinel in self.clients:
-            sentinel.client.close()
+            sentinel.close()
 
     def register(self, connection: "PrimaryConnection") -> None:
         with self._connections_lock:
