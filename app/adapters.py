@@ -18,7 +18,7 @@ from app.core.messages import Publish
 from app.database.engine import Database
 from app.fleet.consistency import ConsistencyCheck
 from app.fleet.service import Fleet, FleetMembership, FleetOfOne, SharedFleet
-from app.fleet.store import Registry
+from app.fleet.store import FleetTotals, Registry
 from app.fleet.vitals import Vitals
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
 from app.jobs.broker import local_broker, redis_broker
@@ -56,6 +56,7 @@ class Adapters:
     broker: dramatiq.Broker
     runs_jobs: bool  # False where worker processes run them
     fleet: Fleet
+    fleet_totals: Callable[[], FleetTotals | None]  # of the last heartbeat; None if they are unknown
     intake: Intake
 
 
@@ -112,6 +113,7 @@ def _embedded(config: Config, me: Instance, database: Database, lifecycle: Lifec
         broker=local_broker(),
         runs_jobs=True,
         fleet=FleetOfOne(me, lifecycle, vitals),
+        fleet_totals=do_nothing,
         intake=DirectIntake(EventStore(database, queue.publish, config.analytics_retention_days)),
     )
 
@@ -152,5 +154,6 @@ def _fleet(
         broker=broker,
         runs_jobs=False,
         fleet=SharedFleet(Registry(clients.client), consistency),
+        fleet_totals=membership.totals,
         intake=RedisIntake(clients.client, clients.shared),
     )

@@ -33,6 +33,7 @@ from app.database import commands as database_commands
 from app.database.engine import READ_ONLY_WARNING, Database, is_read_only
 from app.database.upgrade import find_schema_error
 from app.fleet import views as fleet_views
+from app.fleet.balance import Balancer
 from app.fleet.vitals import Vitals
 from app.health import views as health_views
 from app.health.load import Load
@@ -236,9 +237,20 @@ def register_commands(app: Flask) -> None:
 
 def register_sockets(app: Flask, config: Config, parts: Infrastructure, services: Services) -> None:
     queue = parts.adapters.message_queue
-    socketio = realtime_sockets.init_app(app, config, parts.instance, queue, services.notifications, parts.lifecycle)
+    totals = parts.adapters.fleet_totals
+
+    def mean_sockets() -> float | None:
+        return now.mean_sockets if (now := totals()) else None
+
+    socketio = realtime_sockets.init_app(
+        app, config, parts.instance, queue, services.notifications, parts.lifecycle, mean_sockets
+    )
     connections: Connections = app.extensions["connections"]
+    balancer = Balancer(connections, totals, config.drain_rate)
+    if config.rebalance:
+        parts.lifecycle.add("balance", background=balancer.run)
     parts.vitals.count_sockets = lambda: len(connections)
+    parts.vitals.count_excess_sockets = lambda: balancer.excess
     analytics_sockets.init_app(queue, connections)
     exports_sockets.init_app(queue, connections)
     notifications_sockets.init_app(socketio, queue, connections, services.notifications)

@@ -142,11 +142,20 @@ class Config:
         shown_default="`polling,websocket`; `websocket` with several gunicorn workers",
     )
     max_sockets: int = _setting(parsers.integer(1, 100_000), "2000", "maximum number of sockets per instance")
-    max_sockets_per_user: int = _setting(parsers.integer(1, 10_000), "20", "maximum number of sockets per user on one instance")
+    max_sockets_per_user: int = _setting(
+        parsers.integer(1, 10_000),
+        "20",
+        "maximum number of sockets per user on one instance; up to the same number again if they replace drained ones",
+    )
     session_ttl: int = _setting(parsers.integer(1, 31_536_000), "86400", "idle timeout of a session in seconds")
     session_max_age: int = _setting(parsers.integer(1, 31_536_000), "2592000", "maximum lifetime of a session in seconds")
     shutdown_timeout: int = _setting(parsers.integer(3, 3600), "30", "maximum time from SIGTERM to exit in seconds")
     drain_rate: int = _setting(parsers.integer(1, 100_000), "100", "sockets closed per second while an instance stops")
+    rebalance: bool = _setting(
+        parsers.boolean,
+        "true",
+        "whether an instance with many more sockets than the mean of all moves some to the others",
+    )
     shutdown_delay: int = _setting(
         parsers.integer(0, 600),
         lambda values: "5" if values["app_env"] == "production" else "0",

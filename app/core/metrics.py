@@ -54,6 +54,7 @@ for _kind in ("clean", "forced", "crashed"):
 
 sockets = Gauge("reporadar_sockets", "Open sockets of signed-in users on this instance")
 sockets_refused = Counter("reporadar_sockets_refused_total", "Handshakes rejected with 503: full, stopping, or a store was down")
+sockets_shed = Counter("reporadar_sockets_shed_total", "Sockets sent to instances with fewer sockets")
 sockets_cut_off = Counter("reporadar_sockets_cut_off_total", "Sockets closed because the client did not read its messages")
 queue_messages_lost = Counter(
     "reporadar_queue_messages_lost_total",

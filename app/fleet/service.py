@@ -14,14 +14,15 @@ from app.core.keyring import Keyring
 from app.core.tasks import InstanceTask
 from app.core.timestamps import iso
 from app.fleet.consistency import ConfigMismatch, ConsistencyCheck, settings_mismatches
-from app.fleet.store import Registry
+from app.fleet.store import FleetTotals, Registry
 from app.fleet.vitals import Vitals
-from app.server.lifecycle import STARTING, Lifecycle
+from app.server.lifecycle import READY, STARTING, Lifecycle
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 RETRY_SECONDS = 0.2
+OUTDATED_AFTER_SECONDS = 3.0  # since the last answered heartbeat: the sockets of the fleet may be others by now
 UNREADY_AFTER_SECONDS = HEARTBEAT_SECONDS + 10.0  # since the last answered heartbeat: Redis may fail for 10 s
 
 _KEY_SETTINGS = {"encryption": "SESSION_ENCRYPTION_KEY", "signing": "SESSION_SECRET"}
@@ -46,6 +47,7 @@ class FleetMembership:
         self._consistency = consistency
         self._vitals = vitals
         self._last_beat: float | None = None
+        self._totals: FleetTotals | None = None
         self._sending = Semaphore()
         self._has_left = False
         self._reported_drained = False
@@ -95,9 +97,15 @@ class FleetMembership:
         for ring in self._rings:
             ring.apply_fleet_state(reply.rings[ring.name].active, reply.rings[ring.name].known)
         self._consistency.on_heartbeat(reply.totals, reply.duplicate)
+        self._totals = reply.totals
         self._lifecycle.set_drained(reply.drained)
         self._count_stops(reply.stops)
         self._last_beat = time.monotonic()
+
+    def totals(self) -> FleetTotals | None:
+        """Return the totals of the fleet, or None if they are outdated or this instance is not ready and so not among them."""
+        is_outdated = self._last_beat is None or time.monotonic() - self._last_beat > OUTDATED_AFTER_SECONDS
+        return None if is_outdated or self._lifecycle.status != READY else self._totals
 
     def not_ready_reason(self) -> str | None:
         if self._last_beat is None:

@@ -95,6 +95,11 @@ class FleetTotals:
     fewest_sockets: int  # of one that is ready; 0 if none is
     is_changing: bool  # an instance is starting, stopping or silent, or does not report its sockets (the previous release)
 
+    @property
+    def mean_sockets(self) -> float:
+        """The sockets of a ready instance on average; 0 if none is ready."""
+        return self.sockets / self.ready if self.ready else 0.0
+
 
 @dataclass(frozen=True)
 class HeartbeatReply:

@@ -28,6 +28,7 @@ class InstanceView(BaseModel):
     database_latency_ms: float | None
     connections: int
     sockets: int
+    shedding: int = 0  # sockets that the instance is moving to others; the previous release does not report it
     config_fingerprint: str
     obstacles: list[str]
     set_aside: bool

@@ -31,6 +31,7 @@ class Vitals:
         self._config_fingerprint = config_fingerprint
         self._measure = measure
         self.count_sockets: Callable[[], int] = lambda: 0  # set when the socket server has been built
+        self.count_excess_sockets: Callable[[], int] = lambda: 0  # likewise: those that this instance is shedding
         self._advisor = Advisor()
         self._task = InstanceTask("vitals", SAMPLE_EVERY_SECONDS)
 
@@ -55,6 +56,7 @@ class Vitals:
             "version": VERSION,
             **self._measure(),
             "sockets": self.count_sockets(),
+            "shedding": self.count_excess_sockets(),
             "config_fingerprint": self._config_fingerprint,
             "obstacles": self._lifecycle.not_ready_reasons(),
             "advice": advice,

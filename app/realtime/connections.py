@@ -129,6 +129,11 @@ class Connections:
     def __getitem__(self, sid: str) -> Connection:
         return self._by_sid[sid]
 
+    @property
+    def staying(self) -> int:
+        """The number of connections whose client was not asked to leave."""
+        return len(self) - len(self._draining)
+
     def of_user(self, user_id: int) -> list[Connection]:
         return self._by_user.of(user_id)
 
@@ -274,6 +279,12 @@ class Connections:
             for engine_sid in list(self._server.eio.sockets):  # the rest, and those whose Socket.IO connect is not complete
                 transport.abort(self._server.eio, engine_sid)
         return len(drained)
+
+    def shed_one(self) -> None:
+        """Ask the client of one connection, chosen at random, to move to an instance with fewer sockets."""
+        if staying := [connection for connection in self if connection not in self._draining]:
+            self._drain(random.choice(staying), REBALANCE, HANDOVER_SECONDS)  # noqa: S311 - predicting it gains nothing
+            metrics.sockets_shed.inc()
 
     def _drain(self, connection: Connection, reason: str, grace: float) -> None:
         """Send `draining` to a client, and disconnect it after `grace` seconds, or now if it does not hand over."""

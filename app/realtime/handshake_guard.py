@@ -18,7 +18,7 @@ from app.core import metrics
 from app.core.batch_loader import TooBusy
 from app.core.errors import Problem
 from app.core.logs import ThrottledLog
-from app.realtime.connections import IDENTITY, OPENED_AT, OPENED_BY, Identity
+from app.realtime.connections import IDENTITY, OPENED_AT, OPENED_BY, REBALANCE, Identity
 from app.realtime.packets import is_valid_payload
 from app.realtime.transport import MAX_PACKETS_PER_POST
 from app.realtime.websocket import MAX_MESSAGE_BYTES
@@ -33,6 +33,7 @@ RETRY_AFTER_SECONDS = 5
 BAD_REQUEST, TOO_LARGE, UNAVAILABLE = "400 Bad Request", "413 Content Too Large", "503 Service Unavailable"
 UPGRADE_REQUIRED = "426 Upgrade Required"
 DRAINING = "This instance is draining. Connect again to reach another one."
+TOO_MANY_FOR_SHED = "This instance has no fewer sockets than the others. Connect again to reach one that has."
 WEBSOCKET_KEY_BYTES, WEBSOCKET_VERSION = 16, "13"  # RFC 6455
 ANONYMOUS_SHARE = 10  # at most one in ten connections may be one that is about to be refused
 
@@ -92,10 +93,11 @@ class HandshakeGuard:
         max_sockets: int,
         max_sockets_per_user: int,
         count_drained: Callable[[int], int],
+        accepts_shed_sockets: Callable[[], bool],
         headers: Iterable[tuple[str, str]],
     ) -> None:
         """`headers` are added to every response of Socket.IO. `count_drained` returns how many sockets of a user, given by ID,
-        have received `draining` lately."""
+        have received `draining` lately. `accepts_shed_sockets` returns whether this instance has fewer sockets than the mean."""
         self._wsgi_app = wsgi_app
         self._socketio_app = socketio_app
         self._handshakes = server.environ = HandshakeTable()
@@ -108,6 +110,7 @@ class HandshakeGuard:
         self._max_sockets = max_sockets
         self._max_sockets_per_user = max_sockets_per_user
         self._count_drained = count_drained
+        self._accepts_shed_sockets = accepts_shed_sockets
         self._headers = list(headers)
         self._polling: set[str] = set()  # connections with a poll in progress
 
@@ -148,6 +151,8 @@ class HandshakeGuard:
         if self._is_draining():
             log.info("draining", "refused a socket: this instance is draining")
             return DRAINING
+        if _replaces_shed_socket(environ) and not self._accepts_shed_sockets():
+            return TOO_MANY_FOR_SHED
         try:
             identity = self._identify(environ)
         except TooBusy:
@@ -213,6 +218,11 @@ def _sid(environ: WSGIEnvironment) -> str:
     """Return the Engine.IO ID of the connection, or an empty string for a handshake."""
     sids: list[str] = parse_qs(environ.get("QUERY_STRING", "")).get("sid", [""])
     return sids[0]
+
+
+def _replaces_shed_socket(environ: WSGIEnvironment) -> bool:
+    """Whether an instance with too many sockets has sent this client away. It still has its previous socket meanwhile."""
+    return parse_qs(environ.get("QUERY_STRING", "")).get("replaces") == [REBALANCE]
 
 
 def _unknown(environ: WSGIEnvironment) -> str:

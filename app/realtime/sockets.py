@@ -68,9 +68,16 @@ class NotificationSource(Protocol):
 
 
 def init_app(
-    app: Flask, config: Config, me: Instance, queue: MessageQueue, notifications: NotificationSource, lifecycle: Lifecycle
+    app: Flask,
+    config: Config,
+    me: Instance,
+    queue: MessageQueue,
+    notifications: NotificationSource,
+    lifecycle: Lifecycle,
+    mean_sockets: Callable[[], float | None],
 ) -> SocketIO:
-    """Build the Socket.IO server and put it, behind its guard, in front of the application."""
+    """Build the Socket.IO server and put it, behind its guard, in front of the application. `mean_sockets` returns the mean of
+    the ready instances, or None if it is unknown."""
     wsgi_app = app.wsgi_app
     interface, accounts = app.session_interface, app.extensions["accounts"]
     assert isinstance(interface, SessionInterface)
@@ -93,6 +100,7 @@ def init_app(
         max_sockets=config.max_sockets,
         max_sockets_per_user=config.max_sockets_per_user,
         count_drained=drained.count,
+        accepts_shed_sockets=lambda: (mean := mean_sockets()) is None or connections.staying < mean,
         headers=[("Cache-Control", "no-store")],
     )
     openings = Openings(app.extensions["database"], identification, accounts.read_password_versions, notifications.read_missed)

@@ -22,7 +22,10 @@ INSTANCES = count(2, 4)
 PER_BROWSER = count(20, 150)  # Chromium opens at most 255 WebSockets for one profile
 PAGES = count(20, 300)
 CONTROLS = 5
-LIMIT = PER_BROWSER * 2 // 3  # less than the sockets of one user on the last instance
+LIMIT = PER_BROWSER * 2 // 3  # less than the sockets of one user when only one instance is left
+ADDED_TO = count(65, 900)  # sockets on the other instances before one is added
+BALANCE_SECONDS = 60
+SHED_NOTIFICATIONS = count(50, 300)
 NOTIFICATIONS, PER_SECOND = count(200, 1500), 25
 
 # Opens sockets and records for each of them when none was ready. A page without hand-over hides from the instance that it could.
@@ -37,8 +40,9 @@ async ([number, handsOver]) => {
             const socket = io(url, { ...options, auth });
             let isReady = false;
             socket.on("ready", ({ instance_id }) => {
-                isReady = true;
                 page.instance = instance_id;
+                if (isReady) return;
+                isReady = true;
                 if (page.ready++ === 0 && page.lostAt !== null) page.gap += performance.now() - page.lostAt;
             });
             socket.on("disconnect", () => {
@@ -68,7 +72,7 @@ RECORD_INDICATOR = """
 
 
 class Socket(NamedTuple):
-    """The messages and connections that a page has seen over its sockets."""
+    """The sockets of a page and what its handlers received."""
 
     ready: int  # sockets that are ready now
     gap: float  # milliseconds without a ready socket
@@ -92,10 +96,15 @@ class Pages:
         self._context.close()
 
     def wait_live(self) -> None:
-        wait_until(lambda: all(page.ready == 1 for page in self.seen()), timeout=30, what="all pages to be live over one socket")
+        wait_until(lambda: self._page.evaluate("pages.every(({ ready }) => ready)"), timeout=30, what="all pages to be live")
 
     def wait_for(self, seq: int) -> None:
         wait_until(lambda: all(seq in page.seqs for page in self.seen()), timeout=30, what=f"notification {seq}")
+
+    def instances(self) -> list[str]:
+        """Return the instance of each page."""
+        found: list[str] = self._page.evaluate("pages.map(({ instance }) => instance)")
+        return found
 
     def seen(self) -> list[Socket]:
         fields = ", ".join(Socket._fields)
@@ -110,13 +119,15 @@ def fleet(postgres_server: PostgresServer) -> Iterator[Fleet]:
 
 
 @contextmanager
-def opened(chromium: Browser, fleet: Fleet, number: int, *, hands_over: bool = True) -> Iterator[dict[User, Pages]]:
-    """Open this many pages, each user with at most PER_BROWSER of them."""
+def opened(
+    chromium: Browser, fleet: Fleet, number: int, *, per_user: int = PER_BROWSER, hands_over: bool = True
+) -> Iterator[dict[User, Pages]]:
+    """Open this many pages, each user with at most `per_user` of them and a browser of its own."""
     with ExitStack() as stack:
         found = {}
-        for first in range(0, number, PER_BROWSER):
+        for first in range(0, number, per_user):
             user = User(fleet.balancer).register()
-            pages = Pages(chromium, fleet.balancer.url, user, min(PER_BROWSER, number - first), hands_over=hands_over)
+            pages = Pages(chromium, fleet.balancer.url, user, min(per_user, number - first), hands_over=hands_over)
             stack.callback(pages.close)
             found[user] = pages
         yield found
@@ -133,6 +144,13 @@ def real_page(chromium: Browser, fleet: Fleet) -> Iterator[tuple[User, Page]]:
         expect(page.locator("#live")).to_have_text("Live", timeout=30_000)
         page.evaluate(RECORD_INDICATOR)
         yield user, page
+
+
+def assert_no_gaps(pages: list[Socket]) -> None:
+    """Check that 99 % of the pages had a ready socket all the time, and that all have one now."""
+    gaps = sorted(page.gap for page in pages)
+    assert gaps[int((len(gaps) - 1) * 0.99)] == 0, gaps
+    assert {page.ready for page in pages} == {1}
 
 
 def test_pages_are_never_without_a_socket_while_instances_restart(chromium: Browser, fleet: Fleet) -> None:
@@ -154,8 +172,7 @@ def test_pages_are_never_without_a_socket_while_instances_restart(chromium: Brow
             sender.result()
         seen = [page for pages in groups.values() for page in pages.seen()]
         assert Counter(state for page in seen for state in page.states)["handed over"] >= PAGES
-        gaps = sorted(page.gap for page in seen)
-        assert gaps[int((len(gaps) - 1) * 0.99)] == 0, gaps
+        assert_no_gaps(seen)
         for pages in groups.values():
             pages.wait_for(NOTIFICATIONS)
             assert {delivery_faults(page.seqs, NOTIFICATIONS) for page in pages.seen()} == {NO_FAULTS}
@@ -164,3 +181,35 @@ def test_pages_are_never_without_a_socket_while_instances_restart(chromium: Brow
         assert page.evaluate("states") == []
         # The negative control: the same module and the same restarts.
         assert min(page.gap for pages in control.values() for page in pages.seen()) > 0
+
+
+def test_added_instance_gets_its_share_of_the_sockets(chromium: Browser, fleet: Fleet) -> None:
+    added = fleet.instances[-1]
+    assert added.terminate() == 0
+    others = ADDED_TO // 5  # reconnect, as the official client does
+    with (
+        opened(chromium, fleet, ADDED_TO - others, per_user=LIMIT) as groups,
+        opened(chromium, fleet, others, per_user=LIMIT, hands_over=False) as reconnecting,
+        ThreadPoolExecutor() as executor,
+    ):
+        users = [*groups, *reconnecting]
+        options = ["hello", "--count", str(SHED_NOTIFICATIONS), "--rate", "10"]
+        senders = [executor.submit(flask, fleet.environment, "notify", user.email, *options, timeout=300) for user in users[::4]]
+        everything = [*groups.values(), *reconnecting.values()]
+
+        def imbalance() -> float:
+            counts = Counter(instance for pages in everything for instance in pages.instances())
+            return max(counts.values()) * INSTANCES / ADDED_TO
+
+        before = imbalance()
+        added.start()
+        wait_until(lambda: imbalance() <= 1.1, BALANCE_SECONDS, "the sockets to be balanced")
+        assert before > 1.1
+        for sender in senders:
+            sender.result()
+        for user in users[::4]:
+            pages = (groups | reconnecting)[user]
+            pages.wait_for(SHED_NOTIFICATIONS)
+            assert {delivery_faults(page.seqs, SHED_NOTIFICATIONS) for page in pages.seen()} == {NO_FAULTS}
+        assert_no_gaps([page for pages in groups.values() for page in pages.seen()])
+        assert imbalance() <= 1.1

@@ -14,7 +14,7 @@ from app.fleet.consistency import ConfigMismatch
 from app.fleet.service import UNREADY_AFTER_SECONDS, FleetMembership, FleetOfOne, SharedFleet
 from app.fleet.store import FleetTotals, Registry
 from app.fleet.vitals import Vitals
-from app.server.lifecycle import Lifecycle
+from app.server.lifecycle import READY, Lifecycle
 from tests.unit.conftest import Clock, count_of
 
 NEW, OLD, FOREIGN = b"n" * 32, b"o" * 32, b"f" * 32
@@ -74,6 +74,21 @@ def member_with_parts(registry: Registry, name: str, *keys: bytes) -> tuple[Flee
     me = instance.identify(name)
     vitals = vitals_of(me, lifecycle)
     return FleetMembership(registry, me, [ring], lifecycle, cast(Any, consistency), vitals), ring, lifecycle, consistency
+
+
+def test_totals_are_known_while_this_instance_is_ready_and_its_heartbeats_are_answered(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    membership, _, lifecycle, _ = member_with_parts(registry, "one", OLD)
+    membership.beat()
+    assert membership.totals() is None
+    lifecycle.phase = READY
+    membership.beat()
+    totals = membership.totals()
+    assert totals
+    assert (totals.ready, totals.mean_sockets, totals.is_changing) == (1, 4.0, False)
+    monkeypatch.setattr("app.fleet.service.OUTDATED_AFTER_SECONDS", 0.0)
+    assert membership.totals() is None
 
 
 def test_instance_is_not_ready_before_its_first_heartbeat(registry: Registry) -> None:

@@ -114,6 +114,24 @@ def test_drain_ends_when_the_clients_that_hand_over_have_left(connections: Conne
     assert time.monotonic() - began < module.HANDOVER_SECONDS
 
 
+def test_each_connection_is_shed_once(connections: Connections, server: FakeServer) -> None:
+    for connection in connections:
+        connection.hands_over = True
+    for staying in (2, 1, 0, 0):
+        connections.shed_one()
+        assert connections.staying == staying
+    assert sorted(sid for sid, _, _ in server.sent) == ["1", "2", "3"]
+    assert [data for _, _, data in server.sent] == [{"reconnect_in_ms": 0, "reason": "rebalance"}] * 3
+    connections.remove("2")
+    assert (len(connections), connections.staying) == (2, 0)
+
+
+def test_shed_client_that_does_not_hand_over_is_disconnected(connections: Connections, server: FakeServer) -> None:
+    connections.shed_one()
+    ((sid, _, data),) = server.sent
+    assert (server.eio.sockets[f"engine {sid}"].is_aborted, data["reason"]) == (True, "rebalance")
+
+
 def test_remaining_clients_stay_when_the_drain_is_cancelled(connections: Connections, server: FakeServer) -> None:
     answers = iter([True, True, True, False])
     assert connections.disconnect_clients(1, lambda: next(answers, False)) == 2

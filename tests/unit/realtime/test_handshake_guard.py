@@ -31,6 +31,7 @@ class GuardedServer:
         self.server = SimpleNamespace(environ={}, eio=SimpleNamespace(sockets={}))
         self.is_draining = False
         self.drained = 0
+        self.accepts_shed_sockets = True
         self.guard = HandshakeGuard(
             self._application,
             self._application,
@@ -42,6 +43,7 @@ class GuardedServer:
             max_sockets=20,
             max_sockets_per_user=3,
             count_drained=lambda _: self.drained,
+            accepts_shed_sockets=lambda: self.accepts_shed_sockets,
             headers=[("X-Test", "value")],
         )
 
@@ -93,6 +95,12 @@ def test_replacements_of_drained_sockets_do_not_count_up_to_the_limit_again(
     assert [guarded.request()[0] for _ in range(accepted + 1)] == ["200"] * accepted + ["503"]
     guarded.drained = 0
     assert guarded.request()[0] == "503"
+
+
+def test_client_that_another_instance_shed_is_accepted_by_instances_with_fewer_sockets(guarded: GuardedServer) -> None:
+    assert guarded.request("replaces=rebalance")[0] == "200"
+    guarded.accepts_shed_sockets = False
+    assert [guarded.request(query)[0] for query in ("replaces=rebalance", "replaces=stop", "")] == ["503", "200", "200"]
 
 
 def test_place_is_taken_until_the_websocket_of_the_connection_has_ended(guarded: GuardedServer) -> None:
