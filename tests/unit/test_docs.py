@@ -15,6 +15,10 @@ from harness.servers import ROOT
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
 PATH = re.compile(r"`((?:app|bench|deploy|docs|harness|scripts|tests)/[\w./-]*)`")
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+ANCHORED_LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)#([^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+CODE_BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+LINKED = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 EXAMPLES = {  # files of the tutorial, and a folder that operators create
     "app/greetings/",
     "app/greetings/service.py",
@@ -32,14 +36,44 @@ def broken_links(document: Path) -> list[str]:
     return [link for link in LINK.findall(document.read_text()) if not (document.parent / link).exists()]
 
 
+def broken_anchors(document: Path) -> list[str]:
+    """Return the links to headings that do not exist."""
+    found = []
+    for path, anchor in ANCHORED_LINK.findall(document.read_text()):
+        target = document.parent / path if path else document
+        if target.suffix == ".md" and anchor not in anchors(target.read_text()):
+            found.append(f"{path}#{anchor}")
+    return found
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of all headings, as GitHub makes them."""
+    found: set[str] = set()
+    for heading in HEADING.findall(CODE_BLOCK.sub("", text)):
+        words = re.sub(r"[^\w\- ]", "", LINKED.sub(r"\1", heading).strip().lower()).replace(" ", "-")
+        same = sum(re.fullmatch(rf"{re.escape(words)}(-\d+)?", anchor) is not None for anchor in found)
+        found.add(f"{words}-{same}" if words in found else words)
+    return found
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_paths_and_links_exist(document: Path) -> None:
     assert missing_paths(document.read_text()) == []
     assert broken_links(document) == []
+    assert broken_anchors(document) == []
 
 
 def test_a_missing_path_is_found() -> None:
     assert missing_paths("See `app/nowhere.py` and `app/core/config.py`.") == ["app/nowhere.py"]
+
+
+def test_a_missing_anchor_is_found(tmp_path: Path) -> None:
+    (tmp_path / "other.md").write_text("# A `heading`: with [a link](x.md)\n\n```sh\n# a comment\n```\n\n## Twice\n\n## Twice\n")
+    document = tmp_path / "document.md"
+    document.write_text(
+        "[1](other.md#a-heading-with-a-link) [2](other.md#twice-1) [3](#here)\n\n## Here\n\n[4](other.md#a-comment) [5](#there)\n"
+    )
+    assert broken_anchors(document) == ["other.md#a-comment", "#there"]
 
 
 def python_blocks() -> list[str]:
