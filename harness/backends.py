@@ -34,6 +34,10 @@ class Backend:
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), _handler(self, answer))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self

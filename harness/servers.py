@@ -303,9 +303,12 @@ class PostgresServer(Server):
     # It refuses to run as root.
     user = "postgres" if os.geteuid() == 0 else None
 
-    def __init__(self, password: str | None = None) -> None:
+    def __init__(self, password: str | None = None, *, max_connections: int = 200, address: str | None = None) -> None:
+        """`address`: one that it listens on besides 127.0.0.1."""
         super().__init__()
         self.password = password
+        self._max_connections = max_connections
+        self._addresses = ["127.0.0.1", *([address] if address else [])]
         self.url = self._url("postgres")
         self._data = self.folder / "data"
         self._numbers = itertools.count(1)
@@ -397,6 +400,8 @@ class PostgresServer(Server):
         else:
             command += ["--auth", "trust"]
         run(command, environment=self._environment(), directory=self.folder, user=self.user)
+        with (self._data / "pg_hba.conf").open("a") as rules:
+            rules.writelines(f"host all all {address}/24 trust\n" for address in self._addresses[1:])
 
     def _leave_no_shared_memory(self) -> None:
         """Stop a killed server in order, because otherwise the kernel would keep its shared memory."""
@@ -409,10 +414,10 @@ class PostgresServer(Server):
 
     def _command(self) -> list[str]:
         options = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": ",".join(self._addresses),
             "port": str(self.port),
             "unix_socket_directories": "",
-            "max_connections": "200",
+            "max_connections": str(self._max_connections),
             # Safe: what a commit has written survives SIGKILL, only not the loss of the machine.
             "fsync": "off",
             "full_page_writes": "off",

@@ -39,7 +39,7 @@ class Listening(Protocol):
     def port(self) -> int: ...
 
 
-class Behind(Listening, Protocol):
+class Behind(Reachable, Protocol):
     """An instance as the balancer sees it."""
 
     @property
@@ -336,7 +336,7 @@ class Balancer(Server):
     def __init__(self, instances: Sequence[Behind], *options: str) -> None:
         """`options`: further options of deploy/nginx/render."""
         super().__init__()
-        self._names = [f"{instance.environment['INSTANCE_ID']}=127.0.0.1:{instance.port}" for instance in instances]
+        self._names = [f"{one.environment['INSTANCE_ID']}={one.url.removeprefix('http://')}" for one in instances]
         self._options = options
 
     @property
