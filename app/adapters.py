@@ -20,6 +20,7 @@ from app.fleet.consistency import ConsistencyCheck
 from app.fleet.service import Fleet, FleetMembership, FleetOfOne, SharedFleet
 from app.fleet.store import FleetTotals, Registry
 from app.fleet.vitals import Vitals
+from app.health.redis_cluster import ClusterHealth
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
 from app.jobs.broker import local_broker, redis_broker
 from app.jobs.task_record import SharedTaskRecord
@@ -81,11 +82,17 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
         return []
     client = clients.with_long_timeout
     stream, tasks = StreamMonitor(client), SharedTaskRecord(client)
+    cluster = ClusterHealth(clients.client, client) if is_cluster(clients.client) else None
+
+    def check() -> str | None:
+        if cluster:
+            return cluster.check()
+        return None if client.ping() else "no answer"
 
     def find_warning() -> str | None:
-        return tasks.find_warning() or stream.find_warning()
+        return (cluster and cluster.warning) or tasks.find_warning() or stream.find_warning()
 
-    return [Probe("redis", lambda: None if client.ping() else "no answer", find_warning=find_warning)]
+    return [Probe("redis", check, find_warning=find_warning)]
 
 
 def choose(
