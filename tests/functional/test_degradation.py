@@ -26,8 +26,10 @@ from app.realtime.publisher import RedisPublisher
 from app.redis.client import connect
 from harness.degradation import DELAYED, READ_ONLY, UNAVAILABLE, WORKS, Cell, Row, parse
 from harness.fleet import NO_RATE_LIMITS, start_together
+from harness.redis_cluster import ClusterNode, RedisCluster
 from harness.repositories import Commit, build
 from harness.scale import FULL, full_only
+from harness.sentinels import ReplicatedRedis
 from harness.servers import ROOT, Instance, PostgresServer, RedisServer, Worker, fleet_environment, wait_until
 from harness.sockets import Balancer, Listener, WebSocket
 from harness.users import PASSWORD, Reachable, User
@@ -108,14 +110,20 @@ class Site:
         self.notifications = self._stack.enter_context(notifications_of_a_command(self.environment))
 
     def _start_stores(self) -> None:
-        self.redis = self._stack.enter_context(self._create_redis())
+        redis_url = self._start_redis()
         self.postgres = self._stack.enter_context(self._create_postgres())
         limits = NO_RATE_LIMITS | {"RATE_LIMIT_LOGIN": f"{MAX_WRONG_PASSWORDS}/min"}
         settings = limits | {"REPOSITORY_ROOTS": str(self.folder)}
-        self.environment = fleet_environment(self.redis.url, self.postgres.create_database(), **settings)
+        self.environment = fleet_environment(redis_url, self.postgres.create_database(), **settings)
 
-    def _create_redis(self) -> RedisServer:
-        return RedisServer()
+    def _start_redis(self) -> str:
+        """Start Redis and return its URL."""
+        self.redis = self._stack.enter_context(RedisServer())
+        return self.redis.url
+
+    def is_affected(self, user: User) -> bool:
+        """Return whether the state affects this user. The row shows the users whom it affects."""
+        return True
 
     def _create_postgres(self) -> PostgresServer:
         return PostgresServer(max_connections=40)
@@ -167,7 +175,8 @@ class People:
     """Users for one state. Whatever they did before holds in it."""
 
     def __init__(self, site: Site) -> None:
-        self.ben = User(site.entrance).register()  # opts out in the state
+        users = (User(site.entrance).register() for _ in range(100))
+        self.ben = next(user for user in users if site.is_affected(user))  # opts out in the state
         self.cleo = User(site.entrance).register()  # opted out before
         assert self.cleo.request("PUT", "/api/analytics/opt-out").status_code == 200
         self.cleo.client.cookies.delete("analytics")  # so that only the account's opt-out counts
@@ -457,8 +466,9 @@ class SmallDisk(RedisServer):
 class SiteOnSmallDisk(Site):
     redis: SmallDisk
 
-    def _create_redis(self) -> RedisServer:
-        return SmallDisk()
+    def _start_redis(self) -> str:
+        self.redis = self._stack.enter_context(SmallDisk())
+        return self.redis.url
 
 
 @contextmanager
@@ -552,6 +562,58 @@ def instance_unreachable(site: SiteWithDistantInstance) -> Iterator[None]:
         yield
 
 
+class SiteOnCluster(Site):
+    """A Redis Cluster without replicas, so that no other server takes over a shard."""
+
+    def _start_redis(self) -> str:
+        self.cluster = self._stack.enter_context(RedisCluster(masters=3, replicas=0))
+        return self.cluster.url
+
+    def shard_of(self, user: User) -> ClusterNode:
+        """Return the server that has the sessions of a user."""
+        return self.cluster.master_of(f"{{user:{user.get('/api/auth/me').json()['user']['id']}}}")
+
+    def is_affected(self, user: User) -> bool:
+        return self.shard_of(user) is self.shard_of(self.ada)
+
+
+@contextmanager
+def shard_lost(site: SiteOnCluster) -> Iterator[None]:
+    """Kill the server with Ada's sessions. Users on other shards must notice nothing."""
+    users = (User(site.entrance).register() for _ in range(100))
+    other = next(user for user in users if not site.is_affected(user))
+    lost = site.shard_of(site.ada)
+    lost.kill()
+    try:
+        assert [timed(other, "GET", path).status_code for path in ("/api/auth/me", "/api/repositories", "/")] == [200] * 3
+        yield
+        assert timed(other, "POST", "/api/notifications/read", json={"up_to": 0}).status_code == 204
+    finally:
+        lost.start()
+        site.cluster.wait_until_whole()
+
+
+class SiteWithSentinels(Site):
+    def _start_redis(self) -> str:
+        self.replicated = self._stack.enter_context(ReplicatedRedis())
+        return self.replicated.url
+
+
+@contextmanager
+def failing_over(site: SiteWithSentinels) -> Iterator[None]:
+    """Kill the primary, and two of three sentinels, so that the failover does not end before everything was checked."""
+    primary, (_, *others) = site.replicated.primary, site.replicated.sentinels
+    for sentinel in others:
+        sentinel.kill()
+    primary.kill()
+    try:
+        yield
+    finally:
+        for sentinel in others:
+            sentinel.start()
+        site.replicated.wait_for_failover(primary)
+
+
 class State(NamedTuple):
     create: Callable[[Any], AbstractContextManager[None]]
     site: type[Site] = Site
@@ -563,6 +625,8 @@ STATES = {
     "Redis: read-only": State(redis_read_only),
     "Redis: out of memory": State(redis_out_of_memory),
     "Redis: disk full": State(redis_disk_full, SiteOnSmallDisk),
+    "Redis Cluster: one shard lost": State(shard_lost, SiteOnCluster),
+    "Redis Sentinel: failing over": State(failing_over, SiteWithSentinels),
     "PostgreSQL: down": State(postgresql_down),
     "PostgreSQL: frozen": State(postgresql_frozen),
     "PostgreSQL: read-only": State(postgresql_read_only),
