@@ -116,7 +116,7 @@ def errors(cluster: RedisCluster) -> Counter[str]:
 
 
 class Visits:
-    """What users saw who each call one instance after the other, over and over."""
+    """Records the answers that users get while each of them calls one instance after the other."""
 
     def __init__(self) -> None:
         self.statuses: dict[User, Counter[int]] = defaultdict(Counter)
