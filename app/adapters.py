@@ -28,6 +28,7 @@ from app.realtime.message_queue import LocalMessageQueue, MessageQueue, RedisMes
 from app.realtime.publisher import RedisPublisher
 from app.redis.client import PooledRedis, RedisCommands, connect, is_cluster, sentinels_of
 from app.redis.multiplexed import share_connection
+from app.redis.sentinel import Sentinels
 from app.server.lifecycle import Lifecycle
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.sql_store import SqlSessionStore
@@ -41,6 +42,7 @@ class RedisClients:
     client: redis.Redis
     with_long_timeout: redis.Redis  # for background work: a slow Redis has not failed
     shared: RedisCommands  # one connection for the commands of all requests
+    sentinels: Sentinels | None = None  # where REDIS_URL names some
 
     @property
     def is_cluster(self) -> bool:
@@ -68,7 +70,8 @@ def connect_redis(config: Config, instance_id: str, lifecycle: Lifecycle) -> Red
     sentinels = sentinels_of(config)
     client = connect(config, instance_id, sentinels=sentinels)
     shared = share_connection(client) if config.shared_redis_connection else PooledRedis(client)
-    clients = RedisClients(client, connect(config, instance_id, timeout=PROBE_TIMEOUT_SECONDS, sentinels=sentinels), shared)
+    with_long_timeout = connect(config, instance_id, timeout=PROBE_TIMEOUT_SECONDS, sentinels=sentinels)
+    clients = RedisClients(client, with_long_timeout, shared, sentinels)
     if sentinels:
         lifecycle.add("sentinels", background=sentinels.run, after_report=sentinels.close)
     lifecycle.add("redis", close=client.close)
@@ -81,7 +84,7 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
     if clients is None:
         return []
     client = clients.with_long_timeout
-    stream, tasks = StreamMonitor(client), SharedTaskRecord(client)
+    stream, tasks, sentinels = StreamMonitor(client), SharedTaskRecord(client), clients.sentinels
     cluster = ClusterHealth(clients.client, client) if is_cluster(clients.client) else None
 
     def check() -> str | None:
@@ -90,9 +93,13 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
         return None if client.ping() else "no answer"
 
     def find_warning() -> str | None:
-        return (cluster and cluster.warning) or tasks.find_warning() or stream.find_warning()
+        of_servers = (cluster and cluster.warning) or (sentinels and sentinels.find_warning())
+        return of_servers or tasks.find_warning() or stream.find_warning()
 
-    return [Probe("redis", check, find_warning=find_warning)]
+    def find_cause() -> str | None:
+        return sentinels.find_cause() if sentinels else None
+
+    return [Probe("redis", check, find_warning=find_warning, find_cause=find_cause)]
 
 
 def choose(

@@ -25,12 +25,13 @@ class Probe:
     """The probe of one dependency.
 
     `check` returns None or what is wrong, and raises if there is no reply in time. `find_warning` returns what an operator
-    should fix although all requests are served, or None.
+    should fix although all requests are served, or None. `find_cause` returns why there is no reply, if that is known.
     """
 
     name: str  # its address is in the setting NAME_URL
     check: Callable[[], str | None]
     find_warning: Callable[[], str | None] = lambda: None
+    find_cause: Callable[[], str | None] = lambda: None
     error: str | None = None
     warning: str | None = None
     latency: float | None = None
@@ -79,7 +80,7 @@ class Probe:
 
     def not_ready_reason(self) -> str | None:
         """Slow is not failed, and a short failure does not make a ready instance unready."""
-        advice = f"check that it runs and that {self.name.upper()}_URL is right"
+        advice = self.find_cause() or f"check that it runs and that {self.name.upper()}_URL is right"
         if not self._has_answered:
             return f"{self.name} has not answered yet: {advice}"
         if self.error:

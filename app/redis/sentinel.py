@@ -117,6 +117,7 @@ class Sentinels:
         self._asked_at = 0.0
         self._primary: Address | None = None
         self._error: str | None = None
+        self._answering: int | None = None
         self._connections: weakref.WeakSet[PrimaryConnection] = weakref.WeakSet()
         self._connections_lock = threading.Lock()
         self._changed = threading.Event()
@@ -158,6 +159,16 @@ class Sentinels:
             self._changed.wait(WATCH_SECONDS)
             self._changed.clear()
 
+    def find_warning(self) -> str | None:
+        """Return what an operator should fix before the primary fails, or None."""
+        if self._answering is None or 2 * self._answering > len(self.clients):
+            return None
+        return f"too few sentinels answer for a failover: {self._answering} of {len(self.clients)}"
+
+    def find_cause(self) -> str | None:
+        """Return why no connection can be opened, without addresses, or None."""
+        return "no sentinel names a primary; the log says why" if self._error else None
+
     def stop(self) -> None:
         self._stop.set()
         self._changed.set()
@@ -183,6 +194,7 @@ class Sentinels:
         for sentinel in [sentinel for sentinel in self.clients if not sentinel.is_late] or self.clients:
             sentinel.wait(deadline - time.monotonic())
         answers = [sentinel for sentinel in self.clients if sentinel.primary]
+        self._answering = len(answers)
         if answers:
             self._on_primary(max(answers, key=lambda sentinel: sentinel.epoch).primary)
         else:

@@ -17,7 +17,7 @@ from flask.cli import with_appcontext
 from app.core.config import Config, exit_with_faults
 from app.operations.doctor.findings import FAIL, WARN, Finding, fail
 from app.operations.doctor.service import Doctor, Findings, examine_without_configuration
-from app.redis.client import connect
+from app.redis.client import connect, sentinels_of
 from app.sessions.interface import SessionInterface
 
 BASE_SECONDS, SECONDS_PER_URL = 40.0, 15.0
@@ -83,10 +83,12 @@ def _findings(urls: list[str]) -> Findings:
     config: Config = current_app.config["REPORADAR"]
     interface, fleet = current_app.session_interface, current_app.extensions.get("fleet")
     assert isinstance(interface, SessionInterface)
+    sentinels = sentinels_of(config)
     yield from Doctor(
         config=config,
         database=current_app.extensions["database"],
-        redis=connect(config, "doctor", timeout=REDIS_SECONDS) if config.use_redis_sessions else None,
+        redis=connect(config, "doctor", timeout=REDIS_SECONDS, sentinels=sentinels) if config.use_redis_sessions else None,
+        sentinels=sentinels,
         sessions=interface.store,
         accounts=current_app.extensions["accounts"],
         notifications=current_app.extensions["notifications_of_commands"],

@@ -5,14 +5,17 @@ import socket
 import statistics
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 
 from app.core.config import Config
+from app.core.config_parsers import redis_servers
+from app.operations.doctor import cluster, replication
 from app.operations.doctor.findings import Finding, describe_error, fail, graded, ok, warn
-from app.redis.client import MAX_CONNECTIONS
+from app.redis.client import MAX_CONNECTIONS, is_cluster
 
 TIMEOUT_SECONDS = 2.0
 PINGS = 20
@@ -24,10 +27,18 @@ OLDEST_TESTED_VERSION = 7
 CHECK_ADDRESS = 'Check that it runs and that REDIS_URL is right: redis-cli -u "$REDIS_URL" ping'
 
 
+def servers(config: Config) -> list[tuple[str, int]]:
+    """Return host and port of each server in REDIS_URL: nodes of a cluster, or sentinels. None for a Unix socket."""
+    url = urlsplit(config.redis_url or "")
+    if "+" in url.scheme:
+        return list(redis_servers(config.redis_url or "").addresses)
+    return [(url.hostname, url.port or 6379)] if url.hostname else []
+
+
 def address(config: Config) -> str:
     """Return where Redis is, without its password."""
     url = urlsplit(config.redis_url or "")
-    return url.path if url.scheme == "unix" else f"{url.hostname}:{url.port or 6379}{url.path}"
+    return url.path if url.scheme == "unix" else ",".join(f"{host}:{port}" for host, port in servers(config)) + url.path
 
 
 def look_up(host: str) -> None:
@@ -62,15 +73,25 @@ def reach(client: redis.Redis, where: str) -> Generator[Finding, None, bool]:
     return False
 
 
-def examine(client: redis.Redis, instances: int) -> Iterator[Finding]:
-    """Examine the configuration of Redis for this number of live instances."""
+def examine(client: redis.Redis, instances: int, *, has_failover: bool) -> Iterator[Finding]:
+    """Examine the configuration of Redis for this number of live instances. `has_failover`: sentinels watch it."""
+    if is_cluster(client):
+        yield from cluster.examine(client)
+        for node in client.topology.masters():
+            for finding in _examine_server(client.node(node), instances, has_failover=True):
+                yield replace(finding, text=f"redis {node.host}:{node.port}" + finding.text.removeprefix("redis"))
+    else:
+        yield from _examine_server(client, instances, has_failover=has_failover)
+
+
+def _examine_server(client: redis.Redis, instances: int, *, has_failover: bool) -> Iterator[Finding]:
     try:
         info: dict[str, Any] = client.info()
     except redis.RedisError as error:
         yield warn(f"redis does not answer INFO: {describe_error(error)}", "Allow the command INFO to its user (ACL)")
         return
     yield _version(info)
-    yield from _role(info)
+    yield from replication.examine(info) if has_failover else _role(info)
     yield _eviction(info)
     yield from _persistence(info)
     yield _memory(info)
@@ -105,7 +126,7 @@ def _role(info: dict[str, Any]) -> Iterator[Finding]:
     if info.get("role") == "slave":
         yield fail("redis is a read-only replica", "Set REDIS_URL to the primary")
     if info.get("cluster_enabled"):
-        yield fail("redis is a Redis Cluster, which is not supported", "Use one server, or a managed one with failover")
+        yield fail("redis is a node of a Redis Cluster", "Set REDIS_URL to redis+cluster://host:port,host:port")
 
 
 def _eviction(info: dict[str, Any]) -> Finding:

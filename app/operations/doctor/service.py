@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from functools import partial
 
 import redis
 
@@ -13,7 +13,7 @@ from app.core.config import Config
 from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.notifications.service import Notifications
-from app.operations.doctor import configuration, fleet, mail, messages, proxy, store
+from app.operations.doctor import configuration, fleet, mail, messages, proxy, sentinel, store
 from app.operations.doctor import database as databases
 from app.operations.doctor import redis as redises
 from app.operations.doctor.client import FORGED_ADDRESS, SignedInSession, SignInRefused, TestClient, sessions_are_shared
@@ -21,6 +21,7 @@ from app.operations.doctor.findings import Finding, fail, warn
 from app.operations.doctor.fleet import Report
 from app.operations.doctor.reach import reach
 from app.operations.doctor.site import Site, Unreachable, within
+from app.redis.sentinel import Sentinels
 from app.sessions.store import SessionStore
 
 ABANDONED_AFTER_SECONDS = 120.0  # an older temporary account was left behind by a killed doctor
@@ -37,6 +38,7 @@ class Doctor:
     accounts: Accounts
     notifications: Notifications
     fleet_report: Callable[[], Report] | None  # None in embedded mode, which has no registry
+    sentinels: Sentinels | None = None  # where REDIS_URL names some
 
     def examine(self, urls: Sequence[str]) -> Findings:
         yield from configuration.examine(self.config)
@@ -44,7 +46,7 @@ class Doctor:
         report = self._report() if redis_answers else None
         live = fleet.live_ids(report) if report else []
         if self.redis and redis_answers:
-            yield from redises.examine(self.redis, len(live))
+            yield from redises.examine(self.redis, len(live), has_failover=self.sentinels is not None)
         database_works = yield from databases.examine(self.config, self.database, max(1, len(live)))
         if report:
             yield from fleet.examine(report)
@@ -55,9 +57,11 @@ class Doctor:
         if self.redis is None:
             return True
         where = redises.address(self.config)
+        if self.sentinels:
+            return (yield from sentinel.examine(self.sentinels)) and (yield from redises.reach(self.redis, where))
         try:
-            if host := urlsplit(self.config.redis_url or "").hostname:
-                within(redises.TIMEOUT_SECONDS, lambda: redises.look_up(host))
+            for host, _ in redises.servers(self.config):
+                within(redises.TIMEOUT_SECONDS, partial(redises.look_up, host))
         except Unreachable as error:
             yield fail(f"redis does not answer: {where}: {error}", redises.CHECK_ADDRESS)
             return False

@@ -197,3 +197,18 @@ def test_requests_never_wait_longer_than_the_time_limit_for_sentinels(fakes: lis
             client.ping()
     assert time.monotonic() - started < 3 * (ASK_SECONDS + 0.3)
     client.close()
+
+
+def test_missing_majority_is_a_warning(fakes: list[FakeSentinel], of: Find) -> None:
+    sentinels = of(fakes)
+    assert sentinels.find_warning() is None
+    sentinels.find_primary()
+    assert sentinels.find_warning() is None
+    fakes[0].hangs = fakes[1].hangs = True
+    sentinels.find_primary()
+    assert sentinels.find_warning() == "too few sentinels answer for a failover: 1 of 3"
+    assert sentinels.find_cause() is None
+    fakes[2].hangs = True
+    with pytest.raises(redis.ConnectionError):
+        sentinels.find_primary()
+    assert sentinels.find_cause() == "no sentinel names a primary; the log says why"
