@@ -42,9 +42,9 @@ def fleet(redis_cluster: RedisCluster, postgres_server: PostgresServer) -> Itera
             sys.stdout.write(server.log()[-3000:])
 
 
-def register(fleet: Fleet, count: int) -> list[User]:
+def register(fleet: Fleet, number: int) -> list[User]:
     with ThreadPoolExecutor(4) as executor:
-        return list(executor.map(lambda _: User(*fleet.instances).register(), range(count)))
+        return list(executor.map(lambda _: User(*fleet.instances).register(), range(number)))
 
 
 def record_slot(user: User) -> int:
@@ -136,8 +136,11 @@ def test_only_users_of_a_killed_master_notice_and_nothing_is_lost(fleet: Fleet, 
     assert theirs
     assert others
     senders = [Sender(session_of(user), fleet.instances, count=5, pause=0.2) for user in users[4:12]]
+    opted_out = [Sender(session_of(user), fleet.instances, count=5, pause=0.2) for user in users[12:18]]
+    for user in users[12:18]:
+        assert user.client.put(f"{fleet.instances[0].url}/api/analytics/opt-out").status_code == 200
     before, before_events = exports(fleet).get("succeeded", 0), set(stored(fleet.database_url))
-    with running(senders), reading(readers):
+    with running([*senders, *opted_out]), reading(readers):
         wait_until(lambda: all(sender.accepted for sender in senders), 30, "events of all senders")
         order_exports(admins[:3])
         victim.kill()
@@ -166,6 +169,7 @@ def test_only_users_of_a_killed_master_notice_and_nothing_is_lost(fleet: Fleet, 
     assert not any(reader.refused for reader in others)
     assert all(reader.refused for reader in theirs)
     assert found - before_events - accepted - unknown == set()
+    assert all(sender.refused and not found & sender.sent_at.keys() for sender in opted_out)
     assert len(accepted - found) < 20  # those of the last moment, which the replica had not received
     assert not any(other.is_signed_in() for other in ended)
     victim.start()

@@ -69,6 +69,10 @@ def wait_for_gauge(instance: Instance, name: str, secret: str, key: bytes, value
 
 
 def test_rolling_restart_rotates_both_secrets_without_signing_anyone_out(redis_url: str, database_url: str) -> None:
+    rotate(redis_url, database_url)
+
+
+def rotate(redis_url: str, database_url: str) -> None:
     old = fleet_environment(redis_url, database_url, **NO_RATE_LIMITS)
     encryption, signing = secrets.token_hex(32), secrets.token_hex(32)
     new = old | {

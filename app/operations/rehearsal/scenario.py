@@ -17,6 +17,7 @@ from app.operations.rehearsal.clients import ClientPool
 from app.operations.rehearsal.measurements import Measurements, ObservedStop, RehearsalPhase
 from app.operations.rehearsal.observers import ReadinessMonitor, StopHistory
 from app.operations.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
+from app.redis.client import is_cluster
 
 POLL_SECONDS = 0.03
 STALL_DETECTION_SECONDS = 0.1  # a stall is recorded this long after its end at the latest
@@ -148,6 +149,8 @@ class Scenario:
     def _reason_against_redis_restart(self) -> str | None:
         if not self._plan.redis_restart:
             return "--redis-restart was not given"
+        if is_cluster(self._redis):
+            return "REDIS_URL is a Redis Cluster, of which one command would restart only a part"
         try:
             info, save = self._redis.info("persistence"), self._redis.config_get("save")
         except redis.ResponseError:  # managed Redis services forbid these commands
