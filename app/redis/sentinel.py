@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 Address = tuple[str, int]  # host and port
 
-ASK_SECONDS = 0.4  # within which the sentinels have to answer before a connection can be opened
-SENTINEL_TIMEOUT_SECONDS = 1.0  # of an answer that nobody waits for any longer, but which the next caller can use
+ASK_SECONDS = 0.4  # for the answers of all sentinels, before a connection can be opened
+SENTINEL_TIMEOUT_SECONDS = 1.0  # for the first answer, if there is none until then
 WATCH_SECONDS = 1.0  # between two questions whether the primary has changed, if no sentinel announces it
 LISTEN_SECONDS = 5.0
 ANNOUNCEMENTS = ("+promoted-slave", "+switch-master")  # of a new primary: by the sentinel that promotes it, and by the others
@@ -135,7 +135,7 @@ class Sentinels:
         }
 
     def find_primary(self) -> Address:
-        """Ask the sentinels. Callers that arrive meanwhile share the answer. Raises redis.ConnectionError after ASK_SECONDS."""
+        """Ask the sentinels. Callers that arrive meanwhile share the answer. Raises redis.ConnectionError after 1 s."""
         called_at = time.monotonic()
         with self._lock:
             if self._asked_at <= called_at:
@@ -188,11 +188,15 @@ class Sentinels:
             log.warning("closed the connections to %s:%d: %s", *address, reason)
 
     def _ask(self) -> None:
-        deadline = time.monotonic() + ASK_SECONDS
+        asked_at = time.monotonic()
         for sentinel in self.clients:
             sentinel.ask()
-        for sentinel in [sentinel for sentinel in self.clients if not sentinel.is_late] or self.clients:
-            sentinel.wait(deadline - time.monotonic())
+        for sentinel in self.clients:
+            if not sentinel.is_late:
+                sentinel.wait(asked_at + ASK_SECONDS - time.monotonic())
+        for sentinel in self.clients:
+            if not any(one.primary for one in self.clients):
+                sentinel.wait(asked_at + SENTINEL_TIMEOUT_SECONDS - time.monotonic())
         answers = [sentinel for sentinel in self.clients if sentinel.primary]
         self._answering = len(answers)
         if answers:

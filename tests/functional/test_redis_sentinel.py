@@ -12,24 +12,29 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import psycopg2
 import pytest
+import redis
 
+from app.core import config
+from app.redis.client import connect, sentinels_of
 from harness.event_senders import Sender, session_of, stored
 from harness.fleet import NO_RATE_LIMITS, start_together
 from harness.scale import FULL, count
-from harness.sentinels import Passwords, Replicated, ReplicatedRedis
+from harness.sentinels import SERVICE, Passwords, Replicated, ReplicatedRedis
 from harness.servers import Instance, PostgresServer, Worker, flask, fleet_environment, promote, wait_until
 from harness.sockets import NO_FAULTS, Listener, delivery_faults
 from harness.users import User
+from tests.functional.test_doctor import examine
 
 APPLICATION = "tests.faults.held_requests:app"  # with a route that changes the session
 QUICK_SECONDS = 2.0
 RECOVERY_SECONDS = 2.0  # after the sentinels' own failover
 UNREPLICATED_SECONDS = 1.0  # before the failure: what happened earlier has reached the replicas
 UNTIL_FAILURE_SECONDS = 1.5
-VISITORS = count(6, 12)
-NOTIFICATIONS, PER_SECOND = count(200, 600), count(25, 50)
+VISITORS, PAUSE_SECONDS = count(4, 12), 0.1
+NOTIFICATIONS, PER_SECOND = count(150, 600), count(15, 50)
 EXPORT = {"from": "2026-01-01", "to": "2026-01-02", "format": "csv"}
 
 
@@ -78,7 +83,7 @@ class Visitor:
     acknowledged: list[tuple[float, int]] = field(default_factory=list)  # when each value was confirmed
 
     def run(self, stop: threading.Event) -> None:
-        while not stop.wait(0.05):
+        while not stop.wait(PAUSE_SECONDS):
             self._request("GET", "/api/auth/me")
             self.attempted += 1
             if self._request("POST", "/held/set/counter/-", content=str(self.attempted)) == 204:
@@ -141,7 +146,7 @@ class Load:
         administrator = User(*instances).register()
         promote(fleet.environment, administrator.email)
         self.exporter = Exporter(administrator)
-        self.sender = Sender(session_of(User(*instances).register()), instances, count=5, pause=0.05)
+        self.sender = Sender(session_of(User(*instances).register()), instances, count=5, pause=PAUSE_SECONDS)
         self.reader = User(*instances).register()
         self._stop = threading.Event()
         self._stack = ExitStack()
@@ -195,6 +200,83 @@ FAILURES = [
     pytest.param(kill, id="killed", marks=pytest.mark.skipif(not FULL, reason="with full counts only")),
     pytest.param(order_failover, id="SENTINEL FAILOVER", marks=pytest.mark.skipif(not FULL, reason="with full counts only")),
 ]
+
+
+def test_doctor_finds_faults_of_sentinels(fleet: SentinelFleet) -> None:
+    found = examine(fleet.environment)
+    assert found.lines("fail") == []
+    assert found.lines("warn") == [
+        "redis: when it is cut off from its replicas, it goes on accepting writes, which are lost after the failover"
+    ]
+    first = fleet.redis.sentinels[0]
+    names = f"names 127.0.0.1:{fleet.redis.primary.port} as the primary of {SERVICE}"
+    assert f"sentinel 127.0.0.1:{first.port}: {names}" in found.lines("ok")
+    assert "sentinels: 3 know each other, and enough of them answer for a failover" in found.lines("ok")
+    assert any(line.startswith("redis: 2 of 2 replicas are up to date") for line in found.lines("ok"))
+
+    wrong = examine({**fleet.environment, "REDIS_SENTINEL_PASSWORD": "anotherpass"})
+    assert len(wrong.lines("fail")) == 3
+    refuses = f"sentinel 127.0.0.1:{first.port}: refuses the password"
+    assert wrong.lines("fail")[0].startswith(refuses)
+    assert wrong.advice(refuses) == "Set REDIS_SENTINEL_PASSWORD to requirepass of the sentinels"
+
+    url = fleet.redis.url.replace(SERVICE, "other")
+    unknown = examine({**fleet.environment, "REDIS_URL": url})
+    assert unknown.lines("fail")[0] == f"sentinel 127.0.0.1:{first.port}: knows no service 'other' (REDIS_URL)"
+    assert "serverpass" not in found.output + wrong.output + unknown.output
+
+
+@pytest.mark.skipif(not FULL, reason="with full counts only")
+def test_wrong_service_is_named_in_the_log_and_by_readiness(fleet: SentinelFleet) -> None:
+    url = fleet.redis.url.replace(SERVICE, "other")
+    instance = Instance({**fleet.environment, "REDIS_URL": url, "INSTANCE_ID": "misconfigured"})
+    instance.start(wait_ready=False)
+    try:
+        user = User(instance)
+
+        def reasons() -> list[str]:
+            try:
+                found: list[str] = user.get("/health/ready").json()["reasons"]
+            except httpx.TransportError:
+                return []
+            return found
+
+        expected = "redis has not answered yet: no sentinel names a primary; the log says why"
+        wait_until(lambda: expected in reasons(), timeout=30, what="readiness to name the sentinels")
+        assert (
+            f"no sentinel names a primary: 127.0.0.1:{fleet.redis.sentinels[0].port} knows no service 'other'" in instance.log()
+        )
+        assert "serverpass" not in instance.log()
+    finally:
+        instance.close()
+
+
+def test_connections_with_tls_follow_a_failover() -> None:
+    with ReplicatedRedis(tls=True) as servers:
+        settings = config.load(fleet_environment(servers.url, "postgresql:///unused", REDIS_CA_FILE=str(servers.authority)))
+        sentinels = sentinels_of(settings)
+        assert sentinels
+        watcher = threading.Thread(target=sentinels.run)
+        watcher.start()
+        client = connect(settings, "test", sentinels=sentinels)
+        former = servers.primary
+        assert client.set("key", "value")
+        wait_until(lambda: client.wait(2, 1000) == 2, what="the value to be replicated")
+        servers.sentinels[0].fail_over()
+        servers.wait_for_failover(former)
+        wait_until(lambda: primary_port(client) not in (None, former.port), what="the client to use the new primary")
+        assert client.get("key") == b"value"
+        client.close()
+        sentinels.close()
+        watcher.join()
+
+
+def primary_port(client: redis.Redis) -> int | None:
+    try:
+        port: int = client.info("server")["tcp_port"]
+    except redis.RedisError:
+        return None
+    return port
 
 
 @pytest.mark.serial

@@ -36,9 +36,9 @@ def _answer(sentinel: SentinelClient, service: str, *, is_needed: bool) -> Findi
     if sentinel.primary:
         host, port = sentinel.primary
         return ok(f"sentinel {sentinel.name}: names {host}:{port} as the primary of {service}")
-    text, advice = (
-        f"sentinel {sentinel.name}: {sentinel.error}",
-        "Check that it runs, and its part of REDIS_URL: redis-cli -p 26379",
+    text = f"sentinel {sentinel.name}: {sentinel.error}"
+    advice = _ADVICE.get(
+        sentinel.error.partition(" ")[0], "Check that it runs and can be reached: redis-cli -h HOST -p PORT ping"
     )
     return fail(text, advice) if is_needed else warn(text, advice)
 
