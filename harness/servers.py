@@ -357,6 +357,24 @@ class PostgresServer(Server):
         [(secret,)] = self._execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", role)
         return str(secret)
 
+    @contextmanager
+    def logged_statements(self, application_name: str) -> Iterator[list[str]]:
+        """Yield a list that holds, after the block, every statement of the connections with this application name."""
+        found: list[str] = []
+        start = f"{application_name} LOG:  statement: "
+        self._log_statements("log_line_prefix = '%%a '", "log_statement = 'all'")
+        length = len(self.log())
+        try:
+            yield found
+        finally:
+            self._log_statements("log_line_prefix TO DEFAULT", "log_statement TO DEFAULT")
+        found += [line.removeprefix(start) for line in self.log()[length:].splitlines() if line.startswith(start)]
+
+    def _log_statements(self, *settings: str) -> None:
+        for setting in settings:
+            self._execute(f"ALTER SYSTEM SET {setting}")
+        self._execute("SELECT pg_reload_conf()")
+
     def backends(self, application_name: str) -> list[int]:
         """Return the process IDs of the connections with this application name."""
         rows = self._execute("SELECT pid FROM pg_stat_activity WHERE application_name = %s", application_name)

@@ -14,7 +14,8 @@ from app.core.errors import Unavailable
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
-MAX_BATCH = 100
+MAX_BATCH = 200
+SECONDS_PER_KEY, MAX_SECONDS = 0.005, 0.15  # of a batch before the next one may begin: a crowd is loaded in few batches
 RELEASED_TOGETHER = 8  # callers that go on before other greenlets run: each of them may have a lot to do
 
 
@@ -24,25 +25,26 @@ class TooBusy(Unavailable):
 
 
 class BatchLoader(Generic[Key, Value]):
-    """Loads one batch at a time. A key that finds no batch in progress is loaded at once.
+    """Loads one batch at a time. A key that finds no batch in progress is loaded at once, and does not delay the next one.
 
     Keys that arrive during a batch wait for the next one, so no value is older than the call that asked for it.
     """
 
     def __init__(self, load: Callable[[Sequence[Key]], Sequence[Value]], max_wait_seconds: float = math.inf) -> None:
-        """`load` returns the values in the order of the keys. It is called with up to MAX_BATCH keys.
-
-        A call that has waited longer than `max_wait_seconds` when the next batch begins fails with TooBusy.
-        """
+        """`load` returns the values in the order of the keys, of which there are at most MAX_BATCH. See `refuse_if_busy`."""
         self._load = load
         self._max_wait_seconds = max_wait_seconds
+        self._first: deque[_Call[Key, Value]] = deque()
         self._waiting: deque[_Call[Key, Value]] = deque()
         self._is_loading = False
 
-    def get(self, key: Key) -> Value:
-        """Return the value of the key. Raises what `load` raises for this key, and Unavailable."""
+    def get(self, key: Key, *, first: bool = False) -> Value:
+        """Return the value of the key. Raises what `load` raises for this key, and Unavailable.
+
+        With `first`, the key goes before those without, however long it waits.
+        """
         call: _Call[Key, Value] = _Call(key)
-        self._waiting.append(call)
+        (self._first if first else self._waiting).append(call)
         if not self._is_loading:
             self._is_loading = True
             gevent.spawn(self._run)
@@ -52,21 +54,28 @@ class BatchLoader(Generic[Key, Value]):
     def _run(self) -> None:
         try:
             while calls := self._next_batch():
+                began = time.monotonic()
                 self._answer(calls)
+                pause = min(MAX_SECONDS, SECONDS_PER_KEY * (len(calls) - 1)) - (time.monotonic() - began)
+                gevent.sleep(max(0.0, pause))
         finally:
             self._is_loading = False
 
+    def refuse_if_busy(self) -> None:
+        """Raise TooBusy if the next batch is full and the calls that wait for it have waited for `max_wait_seconds`."""
+        if len(self._waiting) >= MAX_BATCH and time.monotonic() - self._waiting[0].began_at > self._max_wait_seconds:
+            raise TooBusy
+
     def _next_batch(self) -> list["_Call[Key, Value]"]:
-        oldest = time.monotonic() - self._max_wait_seconds
-        while self._waiting and self._waiting[0].began_at < oldest:
-            self._waiting.popleft().result.set_exception(TooBusy())
-        return [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
+        queues = [queue for queue in (self._first, self._waiting) for _ in queue]
+        return [queue.popleft() for queue in queues[:MAX_BATCH]]
 
     def _answer(self, calls: Sequence["_Call[Key, Value]"]) -> None:
         try:
             values = self._load([call.key for call in calls])
         except Unavailable as error:
-            calls = [*calls, *self._waiting]  # each further batch would wait for another timeout
+            calls = [*calls, *self._first, *self._waiting]  # each further batch would wait for another timeout
+            self._first.clear()
             self._waiting.clear()
             for call in calls:
                 call.result.set_exception(error)

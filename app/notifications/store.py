@@ -5,7 +5,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, String, cast, delete, func, insert, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    String,
+    TextualSelect,
+    cast,
+    column,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from app.core.timestamps import iso
 from app.database.batches import is_in_batch
@@ -16,7 +30,7 @@ from app.notifications import channel_store
 MIN_KEPT_PER_USER = 1000
 RETENTION = timedelta(days=7)
 USERS_PER_STATEMENT = 1000
-MAX_READ_TOGETHER = 1000  # notifications of several users
+MAX_READ_TOGETHER = 2000  # notifications of several users
 MAX_ID = 2**63 - 1
 MAX_ALSO_READ = 500  # beyond that, older notifications count as read
 
@@ -157,40 +171,40 @@ def page(connection: Connection, user_id: int, seq: int, limit: int) -> Page:
 
 
 def pages(connection: Connection, asked: Sequence[tuple[int, int]], limit: int) -> list[Page]:
-    """Return the page after a number for each of several pairs of a user ID and a number, with two statements for all.
+    """Return the page after a number for each of several pairs of a user ID and a number, with one statement for all.
 
-    Pages are shorter than `limit` if together they would have more than MAX_READ_TOGETHER notifications.
+    Pages are shorter than `limit` if together they could have more than MAX_READ_TOGETHER notifications.
     """
-    found = _inboxes(connection, sorted({user_id for user_id, _ in asked}))
-    behind = {(user_id, seq) for user_id, seq in asked if seq < found[user_id].head}
-    limit = min(limit, max(1, MAX_READ_TOGETHER // max(1, len(behind))))
-    stored = _read_ranges(connection, sorted((*pair, pair[1] + limit) for pair in behind)) if behind else {}
-    return [_page_of(found[user_id], user_id, seq, limit, stored) for user_id, seq in asked]
+    limit = min(limit, max(1, MAX_READ_TOGETHER // len(asked)))
+    found: dict[tuple[int, int], list[Any]] = {pair: [] for pair in asked}
+    for row in connection.execute(_select_pages(sorted(found), limit)):
+        found[row.asked_user_id, row.asked_seq].append(row)
+    found_pages = {pair: _page(rows, pair[1], limit) for pair, rows in found.items()}
+    return [found_pages[pair] for pair in asked]
 
 
-def _inboxes(connection: Connection, user_ids: Sequence[int]) -> dict[int, Inbox]:
-    columns = inboxes.c.user_id, inboxes.c.head, inboxes.c.read_up_to, inboxes.c.also_read
-    rows = connection.execute(select(*columns).where(inboxes.c.user_id.in_(user_ids)))
-    return dict.fromkeys(user_ids, Inbox()) | {row.user_id: _inbox(row) for row in rows}
+def _select_pages(asked: Sequence[tuple[int, int]], limit: int) -> TextualSelect:
+    """Return a statement that selects at least one row for each pair, with the inbox and, if there is one, a notification."""
+    pairs = ", ".join(f"({user_id:d}, {seq:d}, {min(seq + limit, MAX_ID):d})" for user_id, seq in asked)
+    columns = [inboxes.c.head, inboxes.c.read_up_to, inboxes.c.also_read, *notifications.c]
+    # VALUES, because PostgreSQL plans and reads a condition for each pair ten times as long. Both databases name its columns so.
+    return text(
+        f"SELECT column1, column2, {', '.join(str(column) for column in columns)} FROM (VALUES {pairs}) AS asked"  # noqa: S608
+        " LEFT JOIN inboxes ON inboxes.user_id = column1"
+        " LEFT JOIN notifications ON notifications.user_id = column1 AND seq > column2 AND seq <= column3"
+    ).columns(column("asked_user_id", BigInteger), column("asked_seq", BigInteger), *columns)
 
 
-def _read_ranges(connection: Connection, ranges: Sequence[tuple[int, int, int]]) -> dict[tuple[int, int], Notification]:
-    """Return the notifications of users after one number and up to another, by user ID and number."""
-    rows = ", ".join(f"({user_id:d}, {first:d}, {last:d})" for user_id, first, last in ranges)
-    # A join, because PostgreSQL plans and reads a list of 100 conditions ten times as long. Both databases name the columns so.
-    is_asked = "n.user_id = asked.column1 AND n.seq > asked.column2 AND n.seq <= asked.column3"
-    columns = ", ".join(f"n.{column.name}" for column in notifications.c)
-    statement = text(f"SELECT {columns} FROM notifications AS n JOIN (VALUES {rows}) AS asked ON {is_asked}")  # noqa: S608 - numbers
-    found = connection.execute(statement.columns(*notifications.c)).mappings()
-    return {(row["user_id"], row["seq"]): Notification(**row) for row in found}
-
-
-def _page_of(found: Inbox, user_id: int, seq: int, limit: int, stored: dict[tuple[int, int], Notification]) -> Page:
+def _page(rows: Sequence[Any], seq: int, limit: int) -> Page:
     """Return the page after a number. If one of its notifications has been purged, it is empty and not recovered."""
-    numbers = range(seq + 1, min(found.head, seq + limit) + 1)
-    items = [stored[user_id, number] for number in numbers if (user_id, number) in stored]
-    is_complete = seq <= found.head and len(items) == len(numbers)
+    found = _inbox(rows[0]) if rows[0].head is not None else Inbox()
+    items = sorted((_notification(row) for row in rows if row.seq is not None), key=lambda item: item.seq)
+    is_complete = seq <= found.head and len(items) == min(limit, found.head - seq)
     return Page(items if is_complete else [], found.head, recovered=is_complete, inbox=found)
+
+
+def _notification(row: Any) -> Notification:
+    return Notification(row.user_id, row.seq, row.type, row.title, row.data, row.created_at)
 
 
 def before(connection: Connection, user_id: int, seq: int, limit: int) -> list[Notification]:

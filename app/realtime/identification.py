@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from werkzeug.sansio.http import parse_cookie
 
-from app.core.batch_loader import BatchLoader
 from app.core.logs import ThrottledLog
 from app.http.security import is_cross_site
 from app.realtime.connections import Identity
+from app.realtime.openings import Openings, is_valid
 from app.sessions.cookie import SignedValue, read_session_ids
 from app.sessions.interface import SessionInterface
 from app.sessions.session import Session
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 
 log = ThrottledLog(logging.getLogger(__name__))
 
-MAX_WAIT_SECONDS = 2.0  # of a handshake for its identification
-
-PasswordVersions = Callable[[Sequence[int]], dict[int, int]]  # of the users that exist, by user ID; raises Unavailable
-
 
 class Identification:
     def __init__(
@@ -37,16 +33,18 @@ class Identification:
         interface: SessionInterface,
         cookie_name: str,
         allowed_origins: Iterable[str],
-        password_versions: PasswordVersions,
+        openings: Openings,
+        password_versions: Callable[[Sequence[int]], dict[int, int]],
     ) -> None:
+        """`password_versions` returns those of the users that exist, by user ID. It raises Unavailable."""
         self._interface = interface
         self._cookie_name = cookie_name
         self._allowed_origins = frozenset(allowed_origins)
+        self._openings = openings
         self._password_versions = password_versions
-        self._versions = BatchLoader(self._load_versions, MAX_WAIT_SECONDS)
 
     def identify(self, environ: WSGIEnvironment) -> Identity | None:
-        """Return the user and the session of a handshake, or None. Raises Problem if a store is unavailable.
+        """Return the user and the session of a handshake, or None. Raises Unavailable and TooBusy.
 
         A session of a deleted account or of an older password is ended.
         """
@@ -54,9 +52,10 @@ class Identification:
             origin = environ.get("HTTP_ORIGIN", "")
             log.info("origin", "refused a socket: its Origin %.200s is neither this site nor in ALLOWED_ORIGINS", origin)
             return None
+        self._openings.refuse_if_busy()
         session = Session(self._interface.records, lambda: self._session_ids(environ))
         user_id = session.get("user_id")
-        if user_id is not None and self._versions.get(user_id) == session["password_version"]:
+        if user_id is not None and self._openings.password_version(user_id) == session["password_version"]:
             assert session.key
             return Identity(user_id, session["password_version"], session.key)
         if user_id is not None:
@@ -68,24 +67,12 @@ class Identification:
         """Return the store keys of the signed session cookies of a request. Asks no store."""
         return tuple(sorted(record_key(signed.value) for signed in self._session_ids(environ)))
 
-    def existing_sessions(self, identities: Iterable[Identity]) -> set[str]:
-        """Return the store keys of those of the sessions that exist. Raises Unavailable."""
-        return self._interface.store.existing([identity.session_key for identity in identities])
-
     def valid_identities(self, identities: Sequence[Identity]) -> set[Identity]:
         """Return those whose session exists and was opened with the current password. Raises Unavailable."""
-        existing = self.existing_sessions(identities)
+        existing = self._interface.store.existing([identity.session_key for identity in identities])
         versions = self._password_versions(sorted({identity.user_id for identity in identities}))
         return {identity for identity in identities if is_valid(identity, existing, versions)}
 
     def _session_ids(self, environ: WSGIEnvironment) -> list[SignedValue]:
         cookies = parse_cookie(environ.get("HTTP_COOKIE", ""))
         return read_session_ids(self._interface.signing, cookies.getlist(self._cookie_name))
-
-    def _load_versions(self, user_ids: Sequence[int]) -> list[int | None]:
-        found = self._password_versions(sorted(set(user_ids)))
-        return [found.get(user_id) for user_id in user_ids]
-
-
-def is_valid(identity: Identity, existing: set[str], versions: dict[int, int]) -> bool:
-    return identity.session_key in existing and versions.get(identity.user_id) == identity.password_version

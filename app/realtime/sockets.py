@@ -82,7 +82,8 @@ def init_app(
     interface, accounts = app.session_interface, app.extensions["accounts"]
     assert isinstance(interface, SessionInterface)
     cookie_name = interface.get_cookie_name(app)
-    identification = Identification(interface, cookie_name, config.allowed_origins, accounts.password_versions)
+    openings = Openings(app.extensions["database"], interface.store, accounts.read_password_versions, notifications.read_missed)
+    identification = Identification(interface, cookie_name, config.allowed_origins, openings, accounts.password_versions)
     socketio = _create_server(app, config, queue)
     transport.apply_limits(socketio.server.eio, me.instance_id)
     connections = Connections(socketio.server, config.drain_rate, queue)
@@ -103,7 +104,6 @@ def init_app(
         accepts_shed_sockets=lambda: (mean := mean_sockets()) is None or connections.staying < mean,
         headers=[("Cache-Control", "no-store")],
     )
-    openings = Openings(app.extensions["database"], identification, accounts.read_password_versions, notifications.read_missed)
     _handle_connections(socketio, connections, queue, notifications, me, openings)
     _end_sockets_with_sessions(interface, connections, queue)
     queue.on(CUSTOM_EVENT, functools.partial(_emit_custom_event, socketio))

@@ -29,6 +29,7 @@ from app.server.listener import ListenerUsers
 from app.server.stop_sequence import StopSequence
 
 HEARTBEAT_SECONDS = 1.0
+ACCEPTED_TOGETHER = 16  # before requests that have arrived are served
 RESERVED_CONNECTIONS = 10  # below the limit; from there on idle connections are evicted
 CONNECTION_CLOSED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)  # by the client, or by an eviction
 
@@ -74,8 +75,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
         # The name is read now, because the listener may be closed before its last connection is served.
         handle = partial(self.handle, listener.getsockname())
         server = StreamServer(listener, handle=handle, spawn=Pool(self.worker_connections))
-        if self.cfg.workers > 1:
-            server.max_accept = 1
+        server.max_accept = 1 if self.cfg.workers > 1 else ACCEPTED_TOGETHER
         server.start()
         return server
 

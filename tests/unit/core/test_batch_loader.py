@@ -79,11 +79,28 @@ def test_unavailable_store_fails_all_that_wait_at_once() -> None:
     assert loader.get(5) == 2
 
 
-def test_call_that_waited_too_long_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_keys_go_before_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_loader, "MAX_BATCH", 2)
+    loads = Loads(held=True)
+    loader = BatchLoader(loads)
+    waiting = start(loader, 1, 2, 3, 4)
+    waiting.append(gevent.spawn(loader.get, 5, first=True))
+    gevent.sleep(0.01)
+    loads.may_end.set()
+    assert outcomes(waiting) == [10, 5, 3, 2, 2]
+    assert loads.batches == [[1, 2], [5, 3], [4]]
+
+
+def test_loader_is_busy_when_a_full_batch_has_waited_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_loader, "MAX_BATCH", 2)
     loads = Loads(held=True)
     loader = BatchLoader(loads, max_wait_seconds=0.05)
-    first, late = start(loader, 1), start(loader, 2)
+    waiting = start(loader, 1) + start(loader, 2)
     gevent.sleep(0.06)
-    punctual = start(loader, 5)
+    loader.refuse_if_busy()
+    waiting += start(loader, 5)
+    with pytest.raises(TooBusy):
+        loader.refuse_if_busy()
     loads.may_end.set()
-    assert outcomes([*first, *late, *punctual]) == [10, TooBusy, 2]
+    assert outcomes(waiting) == [10, 5, 2]
+    loader.refuse_if_busy()

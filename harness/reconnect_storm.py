@@ -1,0 +1,122 @@
+"""Clients that lose their instance and connect to another one within a second, in a process of their own.
+
+The process reads a line of JSON, [PORT, [[COOKIE, AFTER], ...], LAST], and prints the attributes of each StormClient as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+
+from harness.servers import ROOT
+from harness.sockets import HANDSHAKE
+
+FIRST_DELAY, MAX_DELAY = 1.0, 5.0  # seconds before an attempt, of which the official clients add or subtract up to half
+TIMEOUT_SECONDS = 60.0  # for all clients together
+TEXT = 0x81
+
+
+@dataclass
+class StormClient:
+    refused: int = 0  # handshakes answered otherwise than by 101
+    seconds: float | None = None  # from the beginning of the last handshake to the Socket.IO CONNECT; None if there was none
+    ready: bool = False
+    seqs: list[int] = field(default_factory=list)  # the numbers of the received notifications
+
+
+def reconnect_storm(port: int, clients: Sequence[tuple[str, int]], last: int) -> list[StormClient]:
+    """Connect clients, each with a cookie and the number of its last notification, until all have received that number `last`."""
+    command = [sys.executable, "-m", "harness.reconnect_storm"]
+    request = json.dumps([port, clients, last])
+    answer = subprocess.run(command, cwd=ROOT, input=request, capture_output=True, text=True, check=True).stdout
+    return [StormClient(**client) for client in json.loads(answer)]
+
+
+async def _run(port: int, clients: Sequence[tuple[str, int]], last: int) -> None:
+    outcomes = [StormClient() for _ in clients]
+    tasks = [
+        asyncio.ensure_future(_connect(outcome, port, cookie, after))
+        for outcome, (cookie, after) in zip(outcomes, clients, strict=True)
+    ]
+    with suppress(TimeoutError):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while not all(outcome.ready and outcome.seqs[-1:] == [last] for outcome in outcomes):
+                await asyncio.sleep(0.1)
+    for task in tasks:
+        task.cancel()
+    sys.stdout.write(json.dumps([asdict(outcome) for outcome in outcomes]))
+
+
+async def _connect(outcome: StormClient, port: int, cookie: str, after: int) -> None:
+    await asyncio.sleep(_delay(0))
+    while True:
+        began = time.monotonic()
+        with suppress(OSError, asyncio.IncompleteReadError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(_upgrade(port, cookie))
+            if (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101"):
+                await _receive(outcome, reader, writer, after, began)
+            writer.close()
+        outcome.refused += 1
+        await asyncio.sleep(_delay(outcome.refused))
+
+
+def _delay(refused: int) -> float:
+    return min(MAX_DELAY, FIRST_DELAY * 2.0**refused) * random.uniform(0.5, 1.5)  # noqa: S311
+
+
+async def _receive(
+    outcome: StormClient, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, after: int, began: float
+) -> None:
+    while True:
+        text = await _read_text(reader)
+        if text.startswith("0"):
+            writer.write(_frame(f'40{{"after":{after}}}'.encode()))
+        elif text == "2":
+            writer.write(_frame(b"3"))
+        elif text.startswith("40"):
+            outcome.seconds = time.monotonic() - began
+        elif text.startswith("42"):
+            event, data = json.loads(text[2:])
+            if event == "notification":
+                outcome.seqs.append(data["seq"])
+            outcome.ready = outcome.ready or event == "ready"
+
+
+async def _read_text(reader: asyncio.StreamReader) -> str:
+    """Read a frame of a server, which is not masked."""
+    _, length = await reader.readexactly(2)
+    if length == 126:
+        length = int.from_bytes(await reader.readexactly(2))
+    return (await reader.readexactly(length)).decode(errors="replace")
+
+
+def _frame(payload: bytes) -> bytes:
+    """Return a text frame of up to 125 bytes. The mask is zero."""
+    return bytes([TEXT, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+def _upgrade(port: int, cookie: str) -> bytes:
+    lines = [
+        f"GET {HANDSHAKE}websocket HTTP/1.1",
+        f"Host: 127.0.0.1:{port}",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+        f"Cookie: {cookie}",
+    ]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
+
+
+if __name__ == "__main__":
+    asyncio.run(_run(*json.loads(sys.stdin.readline())))
