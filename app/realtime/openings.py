@@ -18,7 +18,7 @@ from app.database.engine import Database
 from app.realtime.connections import Identity
 from app.sessions.store import SessionStore
 
-MAX_WAIT_SECONDS = 2.0  # of a handshake; its client then tries again, perhaps on an instance that has more time
+MAX_WAIT_SECONDS = 4.0  # of a handshake; its client gives up after 5 s or more
 
 Asked = Sequence[tuple[int, int | None]]  # user IDs, each with the number of the last notification that the client has
 PasswordVersions = Callable[[SqlConnection, Sequence[int]], dict[int, int]]  # of the users that exist, by user ID
@@ -27,7 +27,7 @@ ReadMissed = Callable[[SqlConnection, Asked], Sequence[Any]]
 
 @dataclass(frozen=True)
 class Opening:
-    """What a socket needs when messages to its user reach this instance."""
+    """The session and the missed notifications of a socket that messages to its user already reach."""
 
     is_valid: bool  # whether its session still exists and was opened with the current password
     missed: Any = None  # what the delivery of notifications starts with; None if the delivery has to read it
