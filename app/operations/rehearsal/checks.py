@@ -6,9 +6,10 @@ machine makes the checks less strict instead of wrong.
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from app.fleet.balance import MAX_SHARE_OF_MEAN, MIN_EXCESS
 from app.operations.rehearsal.measurements import Measurements, OptOut, RehearsalPhase, SentRequest, StoredEvents
 
 MAX_GAP_SECONDS = 1.0  # between two successful requests: a visitor takes it for a slow page
@@ -22,6 +23,7 @@ MAX_RECOVERY_SECONDS = 5.0  # after Redis is available again
 # nearly all clients.
 MAX_RECONNECT_SECONDS, RECONNECTED_SHARE = 8.5, 0.95
 MAX_DELAY_SECONDS = 10.0
+MAX_BALANCE_SECONDS = 60.0
 MAX_STALL_SECONDS = 1.0  # with longer stalls of the load generator the measured times say nothing about the fleet
 
 
@@ -276,6 +278,27 @@ def reconnections(measured: Measurements) -> CheckResult:
         f"{len(times)} by the official client, {RECONNECTED_SHARE:.0%} of them within {percentile:.1f} s "
         f"(at most {MAX_RECONNECT_SECONDS:g}); {disconnected} sockets still disconnected",
         "sockets were closed in a way after which clients do not reconnect, or no instance accepted them",
+    )
+
+
+def has_too_many(counts: Mapping[str, int]) -> bool:
+    """Return whether an instance has so many more sockets than the mean that it sheds some."""
+    mean = sum(counts.values()) / len(counts)
+    return max(counts.values()) > MAX_SHARE_OF_MEAN * mean and max(counts.values()) >= mean + MIN_EXCESS
+
+
+def balance(measured: Measurements) -> Iterator[CheckResult]:
+    if (found := measured.balance) is None:
+        return
+    counts = ", ".join(f"{name} {count}" for name, count in found.counts.items())
+    after = f"after {MAX_BALANCE_SECONDS:g} s" if found.seconds is None else f"{found.seconds:.1f} s later"
+    yield CheckResult(
+        "balance",
+        found.seconds is not None,
+        f"{found.instance} returned without sockets; {after} the instances had: {counts} "
+        f"(at most {MAX_SHARE_OF_MEAN:g} x the mean, or less than {MIN_EXCESS} more)",
+        "an instance that is added or restarted does not get its share of the sockets: is an instance starting or stopping "
+        "all the time?",
     )
 
 

@@ -74,6 +74,15 @@ class ObservedStop:
 
 
 @dataclass(frozen=True)
+class ObservedBalance:
+    """The sockets of each instance, after the last one of a rolling restart has returned without any."""
+
+    instance: str
+    counts: dict[str, int]
+    seconds: float | None  # until no instance had too many; None: that did not happen in time
+
+
+@dataclass(frozen=True)
 class ReportedStop:
     """A stop as /api/fleet shows it."""
 
@@ -122,6 +131,7 @@ class Measurements:
     sockets: list[SocketRecord] = field(default_factory=list)
     phases: list[RehearsalPhase] = field(default_factory=list)
     stops: list[ObservedStop] = field(default_factory=list)
+    balance: ObservedBalance | None = None  # None: there was no rolling restart of several instances, or REBALANCE is false
     reported_stops: list[ReportedStop] = field(default_factory=list)
     accepted: dict[int, dict[int, float]] = field(default_factory=dict)  # user ID -> seq -> time at which it was stored
     logouts: int = 0

@@ -22,6 +22,7 @@ def check(measured: Measurements) -> list[CheckResult]:
         checks.signed_out(measured),
         checks.logouts(measured),
         checks.reconnections(measured),
+        *checks.balance(measured),
         *stops(measured),
     ]
 

@@ -12,9 +12,9 @@ import gevent
 import psutil
 import redis
 
-from app.operations.rehearsal.checks import MAX_RECOVERY_SECONDS
+from app.operations.rehearsal.checks import MAX_BALANCE_SECONDS, MAX_RECOVERY_SECONDS, has_too_many
 from app.operations.rehearsal.clients import ClientPool
-from app.operations.rehearsal.measurements import Measurements, ObservedStop, RehearsalPhase
+from app.operations.rehearsal.measurements import Measurements, ObservedBalance, ObservedStop, RehearsalPhase
 from app.operations.rehearsal.observers import ReadinessMonitor, StopHistory
 from app.operations.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
 from app.redis.client import is_cluster
@@ -112,7 +112,21 @@ class Scenario:
                 f"  {name} stopped in {exited_at - signalled_at:.1f} s and was ready again {ready_at - exited_at:.1f} s later"
             )
             self._wait_until_settled()
+        if self._plan.rebalances and len(self._plan.instances) > 1:
+            self._measured.balance = self._wait_until_balanced(name)
         self._clients.close_bystanders()
+
+    def _wait_until_balanced(self, restarted: str) -> ObservedBalance:
+        """Wait until the instance that was restarted last has its share of the sockets. It is like one that was added."""
+
+        def counts() -> dict[str, int]:
+            return {name: self._clients.count(name) for name in self._plan.instances}
+
+        started = time.monotonic()
+        is_balanced = wait_for(lambda: self._clients.is_settled() and not has_too_many(counts()), MAX_BALANCE_SECONDS)
+        seconds = time.monotonic() - started
+        self._wait_until_settled()
+        return ObservedBalance(restarted, counts(), seconds if is_balanced else None)
 
     def _kill_one(self, phase: RehearsalPhase) -> None:
         by_sockets = sorted(self._plan.instances, key=self._clients.count)

@@ -81,3 +81,10 @@ def test_landing_page_shows_the_report_of_a_public_project(client: FlaskClient) 
 def test_explanations_are_not_only_tooltips(app: Flask, client: FlaskClient) -> None:
     sign_in(app, client, is_admin=True)
     assert "95 % of the responses of the last minute began within this time</dd>" in client.get("/admin/fleet").text
+
+
+def test_fleet_page_shows_that_an_instance_sheds_sockets(app: Flask, client: FlaskClient) -> None:
+    sign_in(app, client, is_admin=True)
+    assert "of its sockets to instances with fewer" not in client.get("/admin/fleet").text
+    app.extensions["fleet"]._vitals.count_excess_sockets = lambda: 7
+    assert "it moves 7 of its sockets to instances with fewer" in client.get("/admin/fleet").text

@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.operations.rehearsal.checks import has_too_many
 from app.operations.rehearsal.measurements import (
     DrainSettings,
     EventBatch,
     Measurements,
+    ObservedBalance,
     ObservedStop,
     OptOut,
     RehearsalPhase,
@@ -74,6 +76,22 @@ def is_red(measured: Measurements, name: str) -> bool:
 def stopped(measured: Measurements, **changes: object) -> Measurements:
     measured.stops = [replace(measured.stops[0], **changes)]  # type: ignore[arg-type]
     return measured
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [([105, 105, 0], True), ([77, 77, 56], False), ([30, 30, 0], False), ([58, 30, 30], False), ([60, 30, 30], True)],
+)
+def test_instance_has_too_many_sockets_above_both_thresholds(counts: list[int], expected: bool) -> None:
+    assert has_too_many({str(number): count for number, count in enumerate(counts)}) is expected
+
+
+def test_restarted_instance_has_to_get_its_share_of_the_sockets(measured: Measurements) -> None:
+    measured.balance = ObservedBalance("instance-3", {"instance-1": 70, "instance-2": 71, "instance-3": 69}, 4.2)
+    assert not is_red(measured, "balance")
+    assert "4.2 s later" in as_text(measured, check(measured))
+    measured.balance = replace(measured.balance, seconds=None)
+    assert is_red(measured, "balance")
 
 
 def test_rehearsal_without_problems_is_green(measured: Measurements) -> None:
