@@ -23,7 +23,8 @@ SHARDED = "N, sharded"  # socket.io's sharded Redis adapter; only for messages
 NODE_FOLDER = ROOT / "bench" / "peers" / "node"
 PASSWORD = "correct horse battery"  # noqa: S105 - of temporary accounts
 MAX_SOCKETS = "10000"
-UNLIMITED_SOCKETS = {"MAX_SOCKETS": MAX_SOCKETS, "MAX_SOCKETS_PER_USER": MAX_SOCKETS}
+# And no instance moves sockets to another one while it is measured.
+UNLIMITED_SOCKETS = {"MAX_SOCKETS": MAX_SOCKETS, "MAX_SOCKETS_PER_USER": MAX_SOCKETS, "REBALANCE": "false"}
 GUNICORN = str(Path(sys.prefix, "bin", "gunicorn"))
 
 
