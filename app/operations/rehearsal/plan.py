@@ -14,7 +14,6 @@ class Plan:
     instances: dict[str, str]  # INSTANCE_ID -> path of its gunicorn's pid file
     redis_restart: str | None  # shell command
     as_json: bool = False
-    rebalances: bool = True  # whether the fleet moves sockets to an instance that has too few
     phases: tuple[str, ...] = (ROLLING_RESTART, SIGKILL, REDIS_RESTART)
     sockets: int = 60  # that receive notifications
     sockets_per_user: int = 2
@@ -24,6 +23,7 @@ class Plan:
     logouts_per_second: int = 1
     event_batches_per_second: int = 10
     opt_outs_per_second: int = 1
+    rebalances: bool = True  # whether the fleet moves sockets to an instance that has too few
 
     def dump(self) -> str:
         return json.dumps(asdict(self))
