@@ -120,6 +120,7 @@ class DrainSettings:
     drain_rate: float
     shutdown_delay: float
     shutdown_timeout: float
+    rebalances: bool = True
 
 
 @dataclass

@@ -23,7 +23,6 @@ class Plan:
     logouts_per_second: int = 1
     event_batches_per_second: int = 10
     opt_outs_per_second: int = 1
-    rebalances: bool = True  # whether the fleet moves sockets to an instance that has too few
 
     def dump(self) -> str:
         return json.dumps(asdict(self))

@@ -79,8 +79,7 @@ def main(create_app: Callable[[Config], Flask]) -> NoReturn:
 
 
 def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
-    plan = replace(plan, rebalances=settings.rebalance)
-    limits = DrainSettings(settings.drain_rate, settings.shutdown_delay, settings.shutdown_timeout)
+    limits = DrainSettings(settings.drain_rate, settings.shutdown_delay, settings.shutdown_timeout, settings.rebalance)
     measured = Measurements(plan.url, len(plan.instances), limits)
     with ExitStack() as stack:
         client = BalancerClient(plan.url)

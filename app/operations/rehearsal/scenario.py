@@ -112,7 +112,7 @@ class Scenario:
                 f"  {name} stopped in {exited_at - signalled_at:.1f} s and was ready again {ready_at - exited_at:.1f} s later"
             )
             self._wait_until_settled()
-        if self._plan.rebalances and len(self._plan.instances) > 1:
+        if self._measured.settings.rebalances and len(self._plan.instances) > 1:
             self._measured.balance = self._wait_until_balanced(name)
         self._clients.close_bystanders()
 
