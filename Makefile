@@ -1,9 +1,9 @@
-# Main targets: `make run`, `make fleet`, `make test`, `make bench`, `make check`. README.md describes them.
+# Main targets: `make run`, `make fleet`, `make test`, `make bench`, `make docs`, `make check`. README.md describes them.
 
 # Several terminals may start on a fresh checkout at once: the first installs, the others wait for it.
 lock := $(shell command -v flock >/dev/null && echo flock Makefile)
 
-.PHONY: run fleet test test-full bench check requirements clean installed installed-dev
+.PHONY: run fleet test test-full bench docs check requirements clean installed installed-dev installed-docs
 
 run: installed
 	@.venv/bin/flask --app wsgi schema upgrade
@@ -27,6 +27,11 @@ bench: installed-dev
 	@scripts/install-test-servers
 	@.venv/bin/python -m bench
 
+# The documentation as a searchable site. A link that leads nowhere is an error.
+docs: installed-docs
+	@.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . site
+	@echo "Open site/docs/index.html"
+
 check: installed-dev
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
@@ -39,21 +44,23 @@ requirements: compile = .venv/bin/pip-compile --quiet --generate-hashes --no-emi
 requirements: installed-dev
 	$(compile) --output-file requirements.txt requirements.in
 	$(compile) --output-file requirements-dev.txt requirements-dev.in
+	$(compile) --output-file requirements-docs.txt requirements-docs.in
 
 # The data in instance/ stays.
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-installed installed-dev:
+installed installed-dev installed-docs:
 	@$(lock) $(MAKE) --silent .venv/.$@
 
 .venv/.installed: requirements.txt
 .venv/.installed-dev: requirements-dev.txt
+.venv/.installed-docs: requirements-docs.txt
 
 # pip treats a partly copied package as installed. Therefore .usable is moved away while pip runs: if pip is interrupted, the next run
 # creates a new virtualenv. Moving it back keeps its time, so nothing becomes out of date.
-.venv/.installed .venv/.installed-dev: .venv/.usable
+.venv/.installed .venv/.installed-dev .venv/.installed-docs: .venv/.usable
 	echo "Installing $(filter %.txt,$^) into .venv"
 	mv .venv/.usable .venv/.unfinished
 	.venv/bin/python -m pip --disable-pip-version-check install --quiet --requirement $(filter %.txt,$^)

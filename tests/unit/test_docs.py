@@ -76,6 +76,12 @@ def test_a_missing_anchor_is_found(tmp_path: Path) -> None:
     assert broken_anchors(document) == ["other.md#a-comment", "#there"]
 
 
+def test_site_contains_every_document() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    listed = {(ROOT / "docs" / f"{entry}.md").resolve() for entry in re.findall(r"^([\w./-]+)$", index, re.MULTILINE)}
+    assert set(DOCUMENTS) - listed == {ROOT / "docs" / "index.md"}
+
+
 def python_blocks() -> list[str]:
     chapter = (ROOT / "docs/architecture.md").read_text().split("## How to add a blueprint")[1].split("\n## ")[0]
     return re.findall(r"```python\n(.*?)```", chapter, re.DOTALL)
