@@ -5,7 +5,7 @@ different fields do not overwrite each other.
 
 On a Redis Cluster all keys of a user share a hash tag, `{user:<id>}`, so the call finds them on one node. Only the record that a
 sign-in replaces may be elsewhere; it is destroyed after the new one was stored. Records and lists of sessions that were copied
-from a single server keep their names, are read under them, and are gone after the maximum life of a session.
+from a single server, or back to one, keep their names, are read under them, and are gone after the maximum life of a session.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,8 +102,7 @@ class RedisSessionStore:
         arguments = [version, self._max_age, keep or ""]
         with available():
             destroyed = self._pooled.run_script(int, self._destroy_all, self._owner_keys(user_id), arguments)
-            for index in self._indexes(user_id)[1:]:
-                destroyed += self._destroy_members(index, keep)
+            destroyed += self._destroy_members(self._indexes(user_id)[1], keep)
         return destroyed
 
     def key_ids_in_use(self) -> Iterator[frozenset[str]]:
@@ -118,9 +117,8 @@ class RedisSessionStore:
         return [_user_key(user_id, name, is_tagged=self._is_cluster) for name in ("sessions", "password-version")]
 
     def _indexes(self, user_id: int) -> list[str]:
-        """Return the keys of all indexes that may list sessions of a user, first the one to which new sessions are added."""
-        tags = (True, False) if self._is_cluster else (False,)
-        return [_user_key(user_id, "sessions", is_tagged=is_tagged) for is_tagged in tags]
+        """Return the keys of the index of new sessions, and of that of sessions copied from a server of the other kind."""
+        return [_user_key(user_id, "sessions", is_tagged=is_tagged) for is_tagged in (self._is_cluster, not self._is_cluster)]
 
     def _are_together(self, key: str, other: str) -> bool:
         """Return whether one script may use both keys."""

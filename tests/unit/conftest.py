@@ -19,8 +19,8 @@ from app.auth import passwords
 from app.core import config, instance
 from app.core.config import Config
 from app.database.engine import Database
-from app.redis.client import PooledRedis, RedisCommands, connect
-from app.redis.multiplexed import MultiplexedRedis
+from app.redis.client import RedisCommands, connect
+from app.redis.multiplexed import MultiplexedRedis, share_connection
 from app.server.lifecycle import Lifecycle
 from harness.redis_cluster import RedisCluster
 from harness.servers import PostgresServer, ReusableDatabase, embedded_environment, fleet_environment, migrate
@@ -210,8 +210,10 @@ def cluster_client(connect_cluster: Callable[[], redis.Redis]) -> redis.Redis:
 
 
 @pytest.fixture
-def cluster_commands(cluster_client: redis.Redis) -> RedisCommands:
-    return PooledRedis(cluster_client)
+def cluster_commands(cluster_client: redis.Redis) -> Iterator[RedisCommands]:
+    commands = share_connection(cluster_client)
+    yield commands
+    commands.close()
 
 
 def with_faults(app: Flask) -> Flask:

@@ -417,12 +417,12 @@ def cluster_store(cluster_client: redis.Redis, cluster_commands: RedisCommands) 
 
 
 @pytest.fixture
-def copied(cluster_client: redis.Redis) -> str:
+def copied(redis_store: RedisSessionStore, redis_client: redis.Redis, cluster_client: redis.Redis) -> str:
     """A session of user 7 that was copied from a single server, with the list of this user's sessions."""
-    cluster_client.hset(ONE, mapping=FIELDS)  # type: ignore[arg-type]
-    cluster_client.expire(ONE, TTL)
-    cluster_client.zadd("user:7:sessions", {ONE: 1, record_key("expired"): 2})
-    cluster_client.expire("user:7:sessions", 2 * TTL)
+    create(redis_store, ONE, owner=Owner(7, 1))
+    create(redis_store, TWO, owner=Owner(7, 1))
+    for name, ttl in ((ONE, TTL), ("user:7:sessions", 2 * TTL)):  # TWO has expired
+        cluster_client.restore(name, 1000 * ttl, redis_client.dump(name) or b"")
     return ONE
 
 
@@ -491,6 +491,20 @@ def test_keys_in_use_are_counted_on_all_masters(cluster_store: RedisSessionStore
     for number in range(30):
         cluster_store.create(record_key(str(number)), {"name": sealed(b"n" * 32)}, TTL, None, None)
     assert Counter(cluster_store.key_ids_in_use()) == {frozenset({key_id(b"n" * 32)}): 30, frozenset(): 1}
+
+
+def test_session_copied_from_a_cluster_is_listed_and_ended(
+    redis_store: RedisSessionStore, cluster_store: RedisSessionStore, redis_client: redis.Redis, cluster_client: redis.Redis
+) -> None:
+    owner = Owner(7, 1)
+    key = new_key(cluster_store, owner)
+    create(cluster_store, key, owner=owner)
+    for name in (key, "{user:7}:sessions"):
+        redis_client.restore(name, 0, cluster_client.dump(name) or b"")
+    assert redis_store.merge(key, {"name": FieldChange(b"other")}, TTL, 7)
+    assert list(redis_store.records_of_user(7)) == [key]
+    assert redis_store.destroy_all(7, keep=None) == 1
+    assert redis_store.load(key) is None
 
 
 # Concurrent requests, on one server and on a cluster.
