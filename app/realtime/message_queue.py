@@ -218,7 +218,7 @@ class RedisMessageQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[
         elif kind == self._channels.unsubscribed:
             if self._subscriptions.is_subscribed(room):  # without having been asked
                 self._channels.on_moved(server)
-            self._subscriptions.on_unsubscribed(room)
+            self._subscriptions.on_unsubscribed(server, room)
         self._check_readiness()
 
     def _on_connection_lost(self, server: Server, error: Exception) -> None:

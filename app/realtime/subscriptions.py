@@ -101,10 +101,11 @@ class Subscriptions:
         if not self._is_wanted(room):
             self._check(room)
 
-    def on_unsubscribed(self, room: str) -> None:
-        self._state.pop(room, None)
-        if self._is_wanted(room):
-            self._check(room)
+    def on_unsubscribed(self, server: Server, room: str) -> None:
+        if room in self._state and self._state[room][0] == server:
+            del self._state[room]
+            if self._is_wanted(room):
+                self._check(room)
 
     def on_answered(self, server: Server, number: int) -> None:
         """Handle that the server has answered the requests with this number: rooms that it has not confirmed were refused.
@@ -113,7 +114,8 @@ class Subscriptions:
         """
         connection = self._connections[server]
         for room in [room for room, sent in connection.unconfirmed.items() if sent <= number]:
-            del connection.unconfirmed[room], self._state[room]
+            del connection.unconfirmed[room]
+            self._state.pop(room, None)
             if self._server_of(room) == server:
                 connection.to_check.add(room)
             else:
@@ -123,10 +125,11 @@ class Subscriptions:
         """Start again: nothing has been requested on the next connection yet, and other servers may carry the rooms now."""
         connection = self._connections[server]
         connection.unconfirmed.clear()
-        lost = {room for room, (asked, _) in self._state.items() if asked == server} | connection.to_check
-        connection.to_check = set()
-        for room in lost:
-            self._state.pop(room, None)
+        requested = [room for room, (asked, _) in self._state.items() if asked == server]
+        for room in requested:
+            del self._state[room]
+        rooms, connection.to_check = connection.to_check.union(requested) - self._state.keys(), set()
+        for room in rooms:
             self._empty_since.pop(room, None)
             if self._is_wanted(room):
                 self._check(room)

@@ -86,6 +86,14 @@ def test_local_queue_handles_its_own_messages() -> None:
     assert recorder.numbers == [1]
 
 
+def test_message_of_an_unknown_kind_is_ignored() -> None:
+    """A newer version of the application may have published it."""
+    queue = LocalMessageQueue()
+    recorder = Recorder(queue)
+    queue.publish([Message(ALL_INSTANCES, "unknown", {}), *news(1)])
+    assert recorder.numbers == [1]
+
+
 def test_all_instances_receive_each_message_once_and_in_order(connect: Connect) -> None:
     first, second = RedisMessageQueue(connect(), SIGNING), RedisMessageQueue(connect(), SIGNING)
     recorders = [Recorder(first), Recorder(second)]

@@ -32,7 +32,7 @@ def confirm(subscriptions: Subscriptions, server: Server = None) -> tuple[list[s
     for room in subscribe:
         subscriptions.on_subscribed(server, room)
     for room in unsubscribe:
-        subscriptions.on_unsubscribed(room)
+        subscriptions.on_unsubscribed(server, room)
     subscriptions.on_answered(server, number)
     return subscribe, unsubscribe
 
@@ -86,7 +86,7 @@ def test_member_that_returns_during_unsubscribe_subscribes_after_it(subscribed: 
     subscribed.join("a")
     assert take(subscribed) == ([], [])
     assert not is_subscribed(subscribed, "a")
-    subscribed.on_unsubscribed("a")
+    subscribed.on_unsubscribed(None, "a")
     assert has_requests(subscribed)
     assert take(subscribed) == (["a"], [])
     assert not is_subscribed(subscribed, "a")
@@ -175,7 +175,7 @@ def test_lost_connection_moves_its_rooms_to_the_server_that_carries_them_now(
 def test_room_that_a_server_gives_up_is_requested_where_it_is_now(spread: Subscriptions, carriers: dict[str, Server]) -> None:
     third = NodeAddress("c", 3)
     carriers["b"] = third
-    spread.on_unsubscribed("b")
+    spread.on_unsubscribed(SECOND, "b")
     assert not spread.needs(SECOND)
     spread.forget(SECOND)
     assert new_servers(spread) == [third]
@@ -183,6 +183,20 @@ def test_room_that_a_server_gives_up_is_requested_where_it_is_now(spread: Subscr
     carriers["b"] = SECOND
     spread.on_connection_lost(third)
     assert new_servers(spread) == [SECOND]
+
+
+def test_lost_connection_changes_nothing_at_the_server_that_carries_a_room_now(
+    spread: Subscriptions, carriers: dict[str, Server]
+) -> None:
+    carriers["c"] = FIRST
+    spread.join("c")
+    carriers["c"] = SECOND
+    spread._check("c")  # before the first server was asked
+    assert confirm(spread, SECOND) == (["c"], [])
+    spread.on_connection_lost(FIRST)
+    spread.on_unsubscribed(FIRST, "c")
+    assert spread.is_subscribed("c")
+    assert sorted(confirm(spread, FIRST)[0]) == ["a", "all"]
 
 
 def test_refused_room_is_requested_where_it_is_now(spread: Subscriptions, carriers: dict[str, Server]) -> None:
