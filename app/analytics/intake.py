@@ -4,7 +4,8 @@ A fleet does both in Redis: accepted events wait in a stream until a worker stor
 
 The cache holds consent that was read from SQL. Before consent changes in SQL, the change is marked; until it is committed or
 the mark expires, the cache holds nothing for that person and takes nothing. A newer version is never replaced by an older one.
-So the cache may lack an entry, but an entry is never older than the last change.
+So the cache may lack an entry, but an entry is never older than the last change. Only a failover of Redis can lose a change.
+Events that are then accepted under an outdated version are not stored, because the consumer compares it with SQL.
 """
 
 import math
