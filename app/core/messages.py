@@ -17,4 +17,5 @@ class Message(NamedTuple):
     data: dict[str, Any]
 
 
-Publish = Callable[[Sequence[Message]], None]  # best effort: does not raise; keeps the order within a room
+# Best effort: does not raise. Keeps the order within a room, unless a Redis Cluster moves the room at that moment.
+Publish = Callable[[Sequence[Message]], None]

@@ -104,7 +104,10 @@ class RedisPublisher:
         envelopes = list(self._envelopes(encoded))
         packed = connection.pack_commands([(self.channels.publish, *one) for one in envelopes])  # type: ignore[no-untyped-call]
         connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
-        return self.channels.read_replies(connection, envelopes)
+        try:
+            return self.channels.read_replies(connection, envelopes)
+        except TypeError:
+            raise redis.InvalidResponse("unexpected reply from Redis") from None  # to another command
 
     def _by_server(self, messages: Sequence[Message]) -> dict[Server, list[tuple[str, bytes]]]:
         found = defaultdict(list)

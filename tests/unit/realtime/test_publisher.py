@@ -72,5 +72,13 @@ def test_refused_messages_are_counted_and_leave_no_reply_behind(redis_client: re
     redis_client.acl_deluser("publisher")
 
 
+def test_reply_of_another_command_counts_as_lost(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped = count_of("reporadar_queue_messages_lost_total")
+    publisher = RedisPublisher(redis_client, SIGNING)
+    monkeypatch.setattr(redis_client.connection_pool.connection_class, "read_response", lambda *_, **__: b"OK")
+    publisher.publish(messages("a", 1))
+    assert count_of("reporadar_queue_messages_lost_total") - dropped == 1
+
+
 def set_permission(client: redis.Redis, command: str) -> None:
     client.acl_setuser("publisher", enabled=True, nopass=True, commands=["+@all", command], channels=["*"])
