@@ -21,6 +21,7 @@ from app.fleet.service import Fleet, FleetMembership, FleetOfOne, SharedFleet
 from app.fleet.store import FleetTotals, Registry
 from app.fleet.vitals import Vitals
 from app.health.redis_cluster import ClusterHealth
+from app.health.redis_writes import RedisWrites
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
 from app.jobs.broker import local_broker, redis_broker
 from app.jobs.task_record import SharedTaskRecord
@@ -85,6 +86,7 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
         return []
     client = clients.with_long_timeout
     stream, tasks, sentinels = StreamMonitor(client), SharedTaskRecord(client), clients.sentinels
+    writes = RedisWrites(client)
     cluster = ClusterHealth(clients.client, client) if is_cluster(clients.client) else None
 
     def check() -> str | None:
@@ -93,7 +95,7 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
         return None if client.ping() else "no answer"
 
     def find_warning() -> str | None:
-        of_servers = (cluster and cluster.warning) or (sentinels and sentinels.find_warning())
+        of_servers = cluster.warning if cluster else (sentinels and sentinels.find_warning()) or writes.find_warning()
         return of_servers or tasks.find_warning() or stream.find_warning()
 
     def find_cause() -> str | None:

@@ -29,6 +29,7 @@ from harness.users import Reachable, User
 
 SQL_SECONDS = 0.5  # for a query of a test
 MAX_CONNECTIONS = 40  # of PostgreSQL
+SESSION_TTL_SECONDS = 120
 MAX_WRONG_PASSWORDS = 5  # of an account in a minute
 
 
@@ -64,7 +65,7 @@ class Site:
     def _start_stores(self) -> None:
         redis_url = self._start_redis()
         self.postgres = self._stack.enter_context(self._create_postgres())
-        limits = NO_RATE_LIMITS | {"RATE_LIMIT_LOGIN": f"{MAX_WRONG_PASSWORDS}/min"}
+        limits = NO_RATE_LIMITS | {"SESSION_TTL": str(SESSION_TTL_SECONDS), "RATE_LIMIT_LOGIN": f"{MAX_WRONG_PASSWORDS}/min"}
         settings = limits | {"REPOSITORY_ROOTS": str(self.folder)}
         self.environment = fleet_environment(redis_url, self.postgres.create_database(), **settings)
 

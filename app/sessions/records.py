@@ -135,7 +135,8 @@ class SessionRecords:
     def update(self, key: str, record: Record, changes: Changes, signed_with: str | None) -> bool:
         """Write changed fields, fields that an older key encrypted, and from time to time when the session was last seen.
 
-        `signed_with`: the ID of the key that signed the browser's cookie. Return False if the record no longer exists.
+        `signed_with`: the ID of the key that signed the browser's cookie. Return False if the record no longer exists. Raises
+        Unavailable if the store does not take a change; without changes, the rest is left to a later request.
         """
         cipher, ttl = RecordCipher(self._encryption, key), None
         merged = {name: FieldChange(None if plain is None else cipher.encrypt(name, plain)) for name, plain in changes.items()}
@@ -147,9 +148,14 @@ class SessionRecords:
         if time.time() - record.seen_at >= self._ttl / REFRESHES_PER_LIFETIME:
             ttl = self._ttl_from(record.created_at)
             merged[SEEN] = FieldChange(cipher.encrypt(SEEN, _encode(int(time.time()))), expected=record.encrypted[SEEN])
-        if ttl is not None and record.user_id is not None:
-            return self.store.merge(key, merged, ttl, record.user_id)
-        return not merged or self.store.merge(key, merged, ttl)
+        if not merged:
+            return True
+        try:
+            return self.store.merge(key, merged, ttl, record.user_id if ttl is not None else None)
+        except Unavailable:
+            if changes:
+                raise
+            return True  # a store that is read-only or full does not keep users from reading
 
     def expires_at(self, record: Record) -> int:
         """Return when the session ends if it is not used again, in seconds since 1970."""

@@ -14,10 +14,11 @@ import httpx
 import pytest
 
 from app.core.errors import Unavailable
+from app.sessions.records import REFRESHES_PER_LIFETIME
 from harness.degradation import DELAYED, READ_ONLY, UNAVAILABLE, WORKS, Cell, Row, parse
 from harness.scale import FULL, full_only
 from harness.servers import ROOT, wait_until
-from harness.sites import MAX_WRONG_PASSWORDS, Site
+from harness.sites import MAX_WRONG_PASSWORDS, SESSION_TTL_SECONDS, Site
 from harness.sockets import Listener, WebSocket
 from harness.states import STATES
 from harness.users import PASSWORD, User
@@ -27,6 +28,7 @@ EFFECT_SECONDS = 10.0  # until the effect of an accepted request is seen where t
 NO_EFFECT_SECONDS = 1.0  # for which it is not seen where the table says "delayed"
 RECOVERY_SECONDS = 5.0
 DELAYED_SECONDS = 45.0  # a job that was not picked up is re-enqueued within half a minute
+REFRESH_SECONDS = SESSION_TTL_SECONDS / REFRESHES_PER_LIFETIME + 1
 HEALTH_SECONDS = 15.0  # a frozen dependency fails after 5 s
 
 
@@ -93,6 +95,7 @@ class Situation(NamedTuple):
     site: Site
     people: People
     pages: Listener  # Ada's open pages
+    began_at: float  # by the monotonic clock
 
 
 # The features. Each check returns what it saw; `expected` only decides how long it waits.
@@ -124,7 +127,10 @@ def passwords_are_limited(now: Situation) -> bool:
     return False
 
 
-def check_signed_in_reads(now: Situation, _: Cell) -> Outcome:
+def check_signed_in_reads(now: Situation, expected: Cell) -> Outcome:
+    if expected.word == WORKS:
+        # Until the next request has to extend the session, if none did since the state began.
+        wait_until(lambda: time.monotonic() > now.began_at + REFRESH_SECONDS)
     paths = ("/api/auth/me", "/api/repositories", "/api/notifications", "/", f"/repositories/{now.site.repository_id}")
     return Outcome(Cell(word_of([timed(now.site.ada, "GET", path) for path in paths])))
 
@@ -270,7 +276,7 @@ def test_cells_on_a_special_site(state: str, tmp_path: Path) -> None:
 @full_only
 def test_opt_out_that_fails_open_is_noticed(tmp_path: Path) -> None:
     with Site(tmp_path, application="tests.faults.opt_out_fails_open:app") as site, Listener(site.ada) as pages:
-        now = Situation(site, People(site), pages)
+        now = Situation(site, People(site), pages, time.monotonic())
         with pytest.raises(AssertionError, match="an opt-out applies from its response on"):
             check_opt_out(now, Cell(WORKS))
 
@@ -279,7 +285,7 @@ def execute(site: Site, state: str, row: Row) -> None:
     """Create a state, compare each feature with its cell, and require that everything works again afterwards."""
     people = People(site)
     with Listener(site.ada, transports=["websocket"]).connect(site.pages_entrance) as pages:
-        now = Situation(site, people, pages)
+        now = Situation(site, people, pages, time.monotonic())
         with STATES[state].create(site):
             outcomes = {feature: FEATURES[feature](now, expected) for feature, expected in row.items()}
             assert_nothing_fails_open(now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from werkzeug.test import TestResponse
 from app.core import config, errors
 from app.core.errors import Unavailable
 from app.core.keyring import Keyring, key_id
-from app.sessions import cookie
+from app.sessions import cookie, records
 from app.sessions.cipher import RecordCipher, encryption_key_id
 from app.sessions.interface import SessionInterface
 from app.sessions.records import Record
@@ -709,6 +710,13 @@ def test_saving_to_an_unavailable_store_is_503(site: Site, known: bool, calls: l
     assert int(response.headers["Retry-After"]) > 0
     assert site.calls == calls
     assert response.headers.getlist("Set-Cookie") == []
+
+
+def test_session_that_cannot_be_extended_is_still_read(visited: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "REFRESHES_PER_LIFETIME", math.inf)  # each request extends the session
+    visited.store.failing = {"create", "merge", "destroy"}
+    assert visited.see(all_values) == {"name": "ada"}
+    assert visited.calls == ["load", "merge"]
 
 
 def test_session_survives_an_outage_of_the_store(visited: Site) -> None:

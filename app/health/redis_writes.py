@@ -1,0 +1,32 @@
+"""Whether Redis accepts writes. One that refuses them still answers, and users who are signed in are still served."""
+
+import math
+import time
+from typing import Any
+
+import redis
+
+INTERVAL_SECONDS = 5.0  # between two readings
+READ_ONLY = "read-only: it is a replica: sign-ins and events are answered with 503 until REDIS_URL leads to a primary"
+OUT_OF_MEMORY = "out of memory: sign-ins and events are answered with 503 until maxmemory is raised or memory is freed"
+
+
+class RedisWrites:
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._read_at = -math.inf
+        self._warning: str | None = None
+
+    def find_warning(self) -> str | None:
+        """Return why Redis refuses writes, read every INTERVAL_SECONDS, or None. Raises redis.RedisError."""
+        if time.monotonic() - self._read_at > INTERVAL_SECONDS:
+            self._warning = _refusal(self._client.info())
+            self._read_at = time.monotonic()
+        return self._warning
+
+
+def _refusal(facts: dict[str, Any]) -> str | None:
+    if facts["role"] != "master":
+        return READ_ONLY
+    is_full = 0 < facts["maxmemory"] <= facts["used_memory"] and facts["maxmemory_policy"] == "noeviction"
+    return OUT_OF_MEMORY if is_full else None
