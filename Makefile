@@ -22,10 +22,16 @@ test: installed-dev
 test-full: export REPORADAR_TEST_FULL = 1
 test-full: test
 
-# The measurements of docs/performance.md; takes some minutes. With npm installed, a Node application is measured too.
-bench: installed-dev
+# The measurements of docs/performance.md; takes some minutes. With npm installed, a Node application is measured too. They use the
+# distribution's Python, which is optimised; other builds may be slower.
+bench: .venv-bench/.installed
 	@scripts/install-test-servers
-	@.venv/bin/python -m bench
+	@.venv-bench/bin/python -m bench
+
+.venv-bench/.installed: requirements-dev.txt
+	/usr/bin/python3 -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet --requirement requirements-dev.txt
+	touch $@
 
 # The documentation as a searchable site. A link that leads nowhere is an error.
 docs: installed-docs
@@ -48,7 +54,7 @@ requirements: installed-dev
 
 # The data in instance/ stays.
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache site
+	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 installed installed-dev installed-docs:

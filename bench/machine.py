@@ -2,6 +2,8 @@
 
 import os
 import platform
+import sys
+import sysconfig
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,12 +13,20 @@ SERVER_CORE, OTHER_CORE = 0, 1  # the measured server has a core for itself; loa
 
 
 def describe() -> str:
-    """Return `2 cores of …, Python 3.11.2, Linux 6.1`."""
+    """Return `2 cores of …, Python 3.11.2 (the distribution's, optimised), Linux 6.1`."""
     model = next(
         (line.partition(":")[2].strip() for line in _cpu_facts() if line.startswith("model name")), "an unknown processor"
     )
     kernel = ".".join(platform.release().split(".")[:2])
-    return f"{os.cpu_count()} cores of {model}, Python {platform.python_version()}, Linux {kernel}"
+    return f"{os.cpu_count()} cores of {model}, Python {platform.python_version()} ({_python()}), Linux {kernel}"
+
+
+def _python() -> str:
+    """Return whose build the interpreter is, and whether its build was guided by profiles, which makes it a quarter faster."""
+    is_distributions = sys.base_prefix == "/usr"
+    # Debian's build is, although its configuration does not say so.
+    is_optimised = is_distributions or "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    return f"{'the distribution’s' if is_distributions else sys.base_prefix}, {'optimised' if is_optimised else 'not optimised'}"
 
 
 def pin(pid: int, core: int) -> None:

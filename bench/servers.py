@@ -26,6 +26,7 @@ MAX_SOCKETS = "10000"
 # And no instance moves sockets to another one while it is measured.
 UNLIMITED_SOCKETS = {"MAX_SOCKETS": MAX_SOCKETS, "MAX_SOCKETS_PER_USER": MAX_SOCKETS, "REBALANCE": "false"}
 GUNICORN = str(Path(sys.prefix, "bin", "gunicorn"))
+OUR_COMMAND = [GUNICORN, "--config", "gunicorn.conf.py", "bench.peers.reporadar:app"]
 
 
 class BenchServer(NamedTuple):
@@ -53,7 +54,7 @@ def launchers() -> Iterator[tuple[dict[str, Launch], RedisServer]]:
         redis, postgres = stack.enter_context(RedisServer()), stack.enter_context(PostgresServer())
         for store in (redis, postgres):
             machine.pin(store.pid, machine.OTHER_CORE)
-        environment = fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", **UNLIMITED_SOCKETS)
+        environment = _settings(redis, postgres)
         tutorial = [
             "--config",
             os.devnull,
@@ -64,7 +65,7 @@ def launchers() -> Iterator[tuple[dict[str, Launch], RedisServer]]:
             "127.0.0.1:{port}",
         ]
         commands = {
-            OURS: [GUNICORN, "--config", "gunicorn.conf.py", "bench.peers.reporadar:app"],
+            OURS: OUR_COMMAND,
             TUTORIAL: [GUNICORN, *tutorial, "bench.peers.tutorial:app"],
         }
         if install_node_peer():
@@ -73,6 +74,19 @@ def launchers() -> Iterator[tuple[dict[str, Launch], RedisServer]]:
         folder = redis.folder  # removed together with the Redis server
         launch = functools.partial(_start, environment=environment, folder=folder, numbers=itertools.count(1))
         yield {name: functools.partial(launch, name, command) for name, command in commands.items()}, redis
+
+
+@contextmanager
+def launch_version(name: str, directory: Path, redis: RedisServer, postgres: PostgresServer) -> Iterator[BenchServer]:
+    """Start an instance of the version of RepoRadar in that folder."""
+    for store in (redis, postgres):
+        machine.pin(store.pid, machine.OTHER_CORE)
+    with started(name, OUR_COMMAND, _settings(redis, postgres), redis.folder, directory) as (port, pid):
+        yield BenchServer(name, port, pid, *_sign_in(OURS, port, name))
+
+
+def _settings(redis: RedisServer, postgres: PostgresServer) -> dict[str, str]:
+    return fleet_environment(redis.url, postgres.create_database(), LOG_LEVEL="WARNING", **UNLIMITED_SOCKETS)
 
 
 def install_node_peer() -> bool:
@@ -85,7 +99,9 @@ def install_node_peer() -> bool:
 
 
 @contextmanager
-def started(name: str, command: list[str], environment: Mapping[str, str], folder: Path) -> Iterator[tuple[int, int]]:
+def started(
+    name: str, command: list[str], environment: Mapping[str, str], folder: Path, directory: Path = ROOT
+) -> Iterator[tuple[int, int]]:
     """Start a server on its own core and yield its port and process ID. `{port}` in the command is replaced."""
     port = free_port()
     logs = folder / name
@@ -93,7 +109,7 @@ def started(name: str, command: list[str], environment: Mapping[str, str], folde
     process = Process(
         ["taskset", "--cpu-list", str(machine.SERVER_CORE), *(word.format(port=port) for word in command)],
         environment={**base_environment(), **environment, "PORT": str(port)},
-        directory=ROOT,
+        directory=directory,
         folder=logs,
     )
     try:
