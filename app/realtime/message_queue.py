@@ -216,7 +216,7 @@ class RedisMessageQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[
             self._connected.add(server)
             self._subscriptions.on_subscribed(server, room)
         elif kind == self._channels.unsubscribed:
-            if self._subscriptions.is_subscribed(room):  # without having been asked
+            if self._subscriptions.expect_unsubscribed(room):
                 self._channels.on_moved(server)
             self._subscriptions.on_unsubscribed(server, room)
         self._check_readiness()

@@ -101,6 +101,13 @@ class Subscriptions:
         if not self._is_wanted(room):
             self._check(room)
 
+    def expect_unsubscribed(self, room: str) -> bool:
+        """Count a room as no longer subscribed. Return whether that is news: the server ends the subscription by itself."""
+        if not self.is_subscribed(room):
+            return False
+        self._state[room] = self._state[room][0], _UNSUBSCRIBING
+        return True
+
     def on_unsubscribed(self, server: Server, room: str) -> None:
         if room in self._state and self._state[room][0] == server:
             del self._state[room]

@@ -86,6 +86,7 @@ def test_member_that_returns_during_unsubscribe_subscribes_after_it(subscribed: 
     subscribed.join("a")
     assert take(subscribed) == ([], [])
     assert not is_subscribed(subscribed, "a")
+    assert not subscribed.expect_unsubscribed("a")
     subscribed.on_unsubscribed(None, "a")
     assert has_requests(subscribed)
     assert take(subscribed) == (["a"], [])
@@ -175,6 +176,10 @@ def test_lost_connection_moves_its_rooms_to_the_server_that_carries_them_now(
 def test_room_that_a_server_gives_up_is_requested_where_it_is_now(spread: Subscriptions, carriers: dict[str, Server]) -> None:
     third = NodeAddress("c", 3)
     carriers["b"] = third
+    assert spread.expect_unsubscribed("b")
+    assert not is_subscribed(spread, "b")
+    spread.join("b")
+    assert not has_requests(spread, SECOND)  # because it is not known yet where the room is
     spread.on_unsubscribed(SECOND, "b")
     assert not spread.needs(SECOND)
     spread.forget(SECOND)
