@@ -26,7 +26,8 @@ class RedisWrites:
 
 
 def _refusal(facts: dict[str, Any]) -> str | None:
-    if facts["role"] != "master":
+    """Return the reason in the facts of INFO, from which a provider may leave out some."""
+    if facts.get("role", "master") != "master":
         return READ_ONLY
-    is_full = 0 < facts["maxmemory"] <= facts["used_memory"] and facts["maxmemory_policy"] == "noeviction"
+    is_full = 0 < facts.get("maxmemory", 0) <= facts.get("used_memory", 0) and facts.get("maxmemory_policy") == "noeviction"
     return OUT_OF_MEMORY if is_full else None
