@@ -6,14 +6,15 @@
 import click
 
 from bench import machine
-from bench.growth import commits, events, instances, notifications, sessions, sockets
+from bench.growth import commits, events, heartbeats, instances, notifications, sessions, sockets
 from bench.growth.plot import svg
 from bench.growth.series import table
 from harness.servers import ROOT
 
 FOLDER = ROOT / "docs" / "growth"
 MEASURED = {
-    module.__name__.rpartition(".")[2]: module for module in (sessions, sockets, instances, notifications, commits, events)
+    module.__name__.rpartition(".")[2]: module
+    for module in (sessions, sockets, instances, heartbeats, notifications, commits, events)
 }
 
 

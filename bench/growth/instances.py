@@ -1,17 +1,13 @@
 """The cost of a request, of a message and of idling for one or several instances and their stores."""
 
-import secrets
 import time
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-import redis
-
-from app.fleet.store import Registry
 from bench.growth.fleet import MeasuredFleet, fleet, load, spent
 from bench.growth.series import Line, Panel, Series
-from harness.servers import Instance, RedisServer, flask
+from harness.servers import Instance, flask
 from harness.sockets import WebSocket
 from harness.users import User
 
@@ -20,8 +16,6 @@ ROUNDS = 3
 LOAD_SECONDS, IDLE_SECONDS = 1.5, 4.0
 CONNECTIONS = 8  # more would wait too long for one of the five database connections
 MESSAGES, TITLE = 600, "The analysis of example has finished"
-REGISTERED = (1, 10, 30, 100)
-HEARTBEATS = 300
 
 
 class Cpu(NamedTuple):
@@ -49,41 +43,7 @@ def measure() -> Series:
         Panel("message to one user", "us of CPU", messages),
         Panel("idle, for each instance", "ms of CPU a second", idle),
     ]
-    return Series("instances", [*panels, Panel("heartbeat of one", "us of CPU", [heartbeats()])])
-
-
-def heartbeats() -> Line:
-    """Measure one heartbeat with different numbers of registered instances."""
-    line = Line("Redis")
-    with RedisServer() as server, redis.Redis.from_url(server.url, protocol=2) as client:
-        registry = Registry(client)
-        entries: list[dict[str, object]] = []
-        for size in REGISTERED:
-            entries += [_entry(number) for number in range(len(entries), size)]
-            for _ in range(ROUNDS):
-                for entry in entries:  # keeps all entries alive
-                    registry.heartbeat(entry)
-                with spent(server.pid) as cpu:
-                    for number in range(HEARTBEATS):
-                        registry.heartbeat(entries[number % size])
-                line.add(size, cpu[0] * 1e6 / HEARTBEATS)
-    return line
-
-
-def _entry(number: int) -> dict[str, object]:
-    keys = {"encryption": ["a" * 16], "signing": ["b" * 16]}
-    return {
-        "instance_id": f"instance-{number}",
-        "nonce": secrets.token_hex(16),
-        "hostname": "bench",
-        "pid": number,
-        "status": "ready",
-        "is_stopping": False,
-        "pool": 5,
-        "sockets": 0,
-        "keys": keys,
-        "writes_with": {ring: ids[0] for ring, ids in keys.items()},
-    }
+    return Series("instances", panels)
 
 
 @dataclass(frozen=True)
