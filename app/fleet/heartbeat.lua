@@ -45,6 +45,7 @@ if profile_before ~= my_profile then set_profile(nonce, mine.instance_id, my_pro
 if not profile_before then
   redis.call('ZADD', names, 0, mine.instance_id .. ' ' .. nonce)
   redis.call('ZADD', starts, mine.since, nonce)
+  recount()
 end
 set_sockets(nonce, mine.status == 'ready' and mine.sockets)
 redis.call('ZADD', deadlines, now + silent_ms, nonce)
@@ -95,7 +96,7 @@ for _, name in ipairs(redis.call('ZRANGEBYLEX', names, '[' .. mine.instance_id .
   local other = name:match(' (.*)$')
   if other ~= nonce then
     local _, profile = member(other)
-    compare_namesake(other, tonumber(redis.call('ZSCORE', starts, other)), profile:match('^silent '))
+    if profile then compare_namesake(other, tonumber(redis.call('ZSCORE', starts, other)) or now, profile:match('^silent ')) end
   end
 end
 
@@ -124,11 +125,12 @@ if last_at ~= last_member_at or redis.call('HLEN', crash_records) ~= redis.call(
 end
 
 local live = {} -- profiles of live instances: status, is_stopping, pool, keys, is_silent, count
-local latest_start = tonumber(redis.call('ZREVRANGE', starts, 0, 0, 'WITHSCORES')[2])
+local latest_start = tonumber(redis.call('ZREVRANGE', starts, 0, 0, 'WITHSCORES')[2] or mine.since)
 for _, other in ipairs(others) do
   table.insert(live, other)
   latest_start = math.max(latest_start, other.since)
 end
+if redis.call('EXISTS', profiles) == 0 then recount() end
 local counts = redis.call('HGETALL', profiles)
 for index = 1, #counts, 2 do
   local state, json = counts[index]:match('^(%a+) (.*)$')

@@ -44,6 +44,20 @@ local function set_profile(of, instance_id, profile, before)
   redis.call('HSET', members, of, instance_id .. ' ' .. profile)
 end
 
+-- Counts anew: when an instance joins, so that no sum stays wrong if Redis lost one of the keys.
+local function recount()
+  local counts, sum = {}, 0
+  for _, value in ipairs(redis.call('HVALS', members)) do
+    local profile = value:match(' (.*)$')
+    counts[profile] = (counts[profile] or 0) + 1
+  end
+  redis.call('DEL', profiles)
+  for profile, count in pairs(counts) do redis.call('HSET', profiles, profile, count) end
+  local scores = redis.call('ZRANGE', sockets, 0, -1, 'WITHSCORES')
+  for index = 2, #scores, 2 do sum = sum + scores[index] end
+  redis.call('HSET', heartbeats, 'sockets', sum)
+end
+
 local function forget(of)
   local instance_id, profile = member(of)
   if profile then

@@ -589,6 +589,29 @@ def test_member_that_the_previous_release_removed_is_forgotten(registry: Registr
     assert registry.heartbeat(entry("two", "key")).totals.instances == 3
 
 
+@pytest.mark.parametrize("name", ["members", "profiles", "deadlines", "starts", "names", "sockets", "heartbeats"])
+def test_lost_key_is_restored_by_heartbeats_and_the_next_start(registry: Registry, redis_client: redis.Redis, name: str) -> None:
+    def beat(instance_id: str) -> FleetTotals:
+        return registry.heartbeat({**entry(instance_id, "key"), "sockets": 4}).totals
+
+    for instance_id in ("one", "two"):
+        beat(instance_id)
+    redis_client.delete(f"fleet:{name}")
+    for instance_id in ("one", "two", "three"):
+        beat(instance_id)
+    assert beat("one") == FleetTotals(3, 15, ready=3, sockets=12, fewest_sockets=4, is_changing=False)
+
+
+@pytest.mark.parametrize("name", ["members", "profiles"])
+def test_lost_key_does_not_hide_an_instance_that_lacks_the_new_key(
+    settled: FleetWithKeys, redis_client: redis.Redis, name: str
+) -> None:
+    settled.beat("two", "old")
+    settled.beat("one", "new", "old")
+    redis_client.delete(f"fleet:{name}")
+    assert settled.active("one", "new", "old") == "old"
+
+
 def test_nothing_is_left_of_instances_that_left(registry: Registry, redis_client: redis.Redis) -> None:
     for name in ("one", "two"):
         registry.heartbeat({**entry(name, "key"), "sockets": 4})
