@@ -21,8 +21,8 @@ class Figure:
     source: str
 
 
-SESSIONS, SOCKETS, INSTANCES, COMMITS, EVENTS = (
-    f"growth: {name}" for name in ("sessions", "sockets", "instances", "commits", "events")
+SESSIONS, SOCKETS, INSTANCES, HEARTBEATS, COMMITS, EVENTS = (
+    f"growth: {name}" for name in ("sessions", "sockets", "instances", "heartbeats", "commits", "events")
 )
 FIGURES = {
     "request": Figure(850, "us", "request of a signed-in user, with a query for the user: CPU of the instance", INSTANCES),
@@ -43,8 +43,9 @@ FIGURES = {
     "event_bytes": Figure(500, "bytes", "– disk of PostgreSQL, with indexes and rollups", EVENTS),
     "analysis": Figure(2.8, "s", "analysis of 100,000 commits: CPU of a worker", COMMITS),
     "instance_idle": Figure(10, "ms/s", "idle instance: its CPU", INSTANCES),
-    "instance_redis": Figure(1.8, "ms/s", "– of Redis", INSTANCES),
-    "heartbeat_peer": Figure(5.9, "us", "heartbeat, one a second: CPU of Redis for each other instance", INSTANCES),
+    "instance_redis": Figure(0.6, "ms/s", "– of Redis, for each further instance", INSTANCES),
+    "instance_postgres": Figure(2.1, "ms/s", "– of PostgreSQL", INSTANCES),
+    "heartbeat": Figure(140, "us", "heartbeat, one a second: CPU of Redis, a part of the above", HEARTBEATS),
 }
 
 
@@ -123,10 +124,9 @@ def instances(load: UserLoad) -> float:
 
 
 def redis_cores(load: UserLoad) -> float:
-    count = instances(load)
     requests = load.requests * figure("request_redis") + load.messages * figure("message_redis")
-    idle = load.open_sockets * figure("socket_redis") + count * figure("instance_redis")
-    return requests + idle + count**2 * figure("heartbeat_peer")
+    idle = load.open_sockets * figure("socket_redis") + instances(load) * figure("instance_redis")
+    return requests + idle
 
 
 def redis_gb(load: UserLoad) -> float:
@@ -135,7 +135,8 @@ def redis_gb(load: UserLoad) -> float:
 
 def postgres_cores(load: UserLoad) -> float:
     requests = load.requests * figure("request_postgres") + load.messages * figure("message_postgres")
-    return requests + load.open_sockets * figure("socket_postgres") + load.events * figure("event_postgres")
+    idle = load.open_sockets * figure("socket_postgres") + instances(load) * figure("instance_postgres")
+    return requests + idle + load.events * figure("event_postgres")
 
 
 def workers(load: UserLoad) -> float:
@@ -208,9 +209,11 @@ def capacity_table() -> Iterator[str]:
     yield _row("Redis, a core", "requests a second", share, "request_redis")
     yield _row("", "messages a second", share, "message_redis")
     yield _row("", "idle sockets", share, "socket_redis")
-    yield f"| | instances, limited by their heartbeats | {_rounded(_most_instances())} |"
+    yield _row("", "idle instances", share, "instance_redis")
+    yield _row("", "heartbeats a second", share, "heartbeat")
     yield _row("", f"sessions in {MACHINE.redis_gb:g} GB", MACHINE.redis_gb * 1e9, "session")
     yield _row(f"PostgreSQL, {MACHINE.postgres_cores} cores", "requests a second", postgres, "request_postgres")
+    yield _row("", "idle instances", postgres, "instance_postgres")
     yield _row("", "notifications a second", postgres, "message_postgres")
     yield _row("", "events a second", postgres, "event_postgres")
     yield _row("", f"stored events in {MACHINE.postgres_gb:,g} GB", MACHINE.postgres_gb * 1e9, "event_bytes")
@@ -218,12 +221,6 @@ def capacity_table() -> Iterator[str]:
     yield f"| | instances and workers, limited by {MACHINE.postgres_connections} connections | {processes} |"
     yield _row("worker, a core", "events a second", share, "event_worker")
     yield _row("", "analyses of 100,000 commits an hour", share * 3600, "analysis")
-
-
-def _most_instances() -> float:
-    """Solve for the number of instances: n instances send n heartbeats, each of which is compared with n entries."""
-    own, peer = figure("instance_redis"), figure("heartbeat_peer")
-    return (-own + math.sqrt(own**2 + 4 * peer * MACHINE.share)) / (2 * peer)
 
 
 def assumptions() -> Iterator[str]:

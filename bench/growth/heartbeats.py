@@ -8,7 +8,9 @@ import math
 import secrets
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from itertools import chain
 from typing import Any, Self
 
 import redis
@@ -24,12 +26,13 @@ from harness.servers import PostgresServer, RedisServer
 SIZES = (10, 30, 100, 300, 1000)
 MAX_TIMED = 300  # this process may be too slow to keep more instances alive; costs for each are measured nevertheless
 ROUNDS = 3
-IDLE_SECONDS = 3.0
-RESTARTS_PER_SECOND = 20
+IDLE_SECONDS = 2.0
+RESTARTED_PER_BATCH = 2
 SETTLE_SECONDS = 1.0  # of a new key
 SEEN_WITHIN_SECONDS = 5.0
 STATUS_BYTES = 1200  # of what an instance says about itself
-SQL_HEARTBEATS = 1000
+SQL_HEARTBEATS = 500
+THREADS, BATCHES = 20, 10  # the heartbeats of a second are sent in so many batches, by so many threads
 OLD_KEYS = {"encryption": ["a" * 16], "signing": ["b" * 16]}
 NEW_KEYS = {"encryption": ["c" * 16, "a" * 16], "signing": ["b" * 16]}
 
@@ -116,50 +119,53 @@ class SimulatedInstance:
 
 
 class SimulatedFleet:
-    def __init__(self, server: RedisServer, size: int) -> None:
+    def __init__(self, server: RedisServer, executor: ThreadPoolExecutor, size: int) -> None:
         self.size = size
         self._server = server
-        self._instances = [self._started(number, OLD_KEYS) for number in range(size)]
+        self._executor = executor
+        self._instances = list(executor.map(lambda number: self._started(number, OLD_KEYS), range(size)))
 
     @classmethod
     @contextmanager
     def started(cls, size: int) -> Iterator[Self]:
-        with RedisServer() as server:
-            yield cls(server, size)
+        with RedisServer() as server, ThreadPoolExecutor(THREADS) as executor:
+            yield cls(server, executor, size)
 
     def _started(self, number: int, keys: dict[str, list[str]]) -> SimulatedInstance:
         instance = SimulatedInstance(self._server.url, f"instance-{number}", keys)
         instance.start()
         return instance
 
-    def _paced(self, seconds: float) -> Iterator[HeartbeatReply]:
-        """Yield the replies to the heartbeats of all instances in turn, each at its time."""
+    def _paced(self, seconds: float) -> Iterator[list[HeartbeatReply]]:
+        """Yield the replies to the heartbeats of all instances in batches, whose times spread evenly over a second."""
         started = due = time.monotonic()
         while due < started + seconds:
-            for instance in self._instances:
+            for first in range(0, len(self._instances), self._batch_size):
                 time.sleep(max(0.0, due - time.monotonic()))
-                yield instance.beat()
-                due += service.HEARTBEAT_SECONDS / len(self._instances)
+                yield self._beat_all(self._instances[first : first + self._batch_size])
+                due += service.HEARTBEAT_SECONDS / BATCHES
 
-    def _beat_all(self) -> None:
-        """Return from the silence while something else was measured."""
-        for instance in self._instances:
-            instance.beat()
+    @property
+    def _batch_size(self) -> int:
+        return math.ceil(len(self._instances) / BATCHES)
+
+    def _beat_all(self, instances: list[SimulatedInstance]) -> list[HeartbeatReply]:
+        return list(self._executor.map(SimulatedInstance.beat, instances))
 
     def measure_idle(self) -> float:
         """Return the CPU time of Redis for a heartbeat, in seconds."""
-        self._beat_all()
+        self._beat_all(self._instances)  # they were silent while something else was measured
         with spent(self._server.pid) as cpu:
-            count = sum(1 for _ in self._paced(IDLE_SECONDS))
+            count = sum(map(len, self._paced(IDLE_SECONDS)))
         return cpu[0] / count
 
     def measure_newcomer(self) -> float:
         """Return after how many seconds the last instance saw a new one. Raises RuntimeError if that takes too long."""
-        self._beat_all()
+        self._beat_all(self._instances)  # they were silent while something else was measured
         started = time.monotonic()
         newcomer = self._started(self.size, OLD_KEYS)
         aware = 0
-        for reply in self._paced(SEEN_WITHIN_SECONDS):
+        for reply in chain.from_iterable(self._paced(SEEN_WITHIN_SECONDS)):
             aware = aware + 1 if reply.totals.instances == self.size + 1 else 0
             if aware == self.size:
                 newcomer.stop()
@@ -171,19 +177,19 @@ class SimulatedFleet:
 
         Raises RuntimeError if one counts as crashed, or if not all use the new key afterwards.
         """
-        heartbeat = self.measure_idle()
-        restarted, count, started = 0, 0, time.monotonic()
+        heartbeat, stops = self.measure_idle(), self._instances[0].beat().stops
+        waiting, count = list(range(self.size)), 0
         with spent(self._server.pid) as cpu:
-            for _ in self._paced(math.inf):
-                count += 1
-                if restarted == self.size:
+            for replies in self._paced(math.inf):
+                count += len(replies)
+                for number in waiting[:RESTARTED_PER_BATCH]:
+                    self._instances[number].stop()
+                    self._instances[number] = self._started(number, NEW_KEYS)
+                del waiting[:RESTARTED_PER_BATCH]
+                if not waiting:
                     break
-                if restarted < (time.monotonic() - started) * RESTARTS_PER_SECOND:
-                    self._instances[restarted].stop()
-                    self._instances[restarted] = self._started(restarted, NEW_KEYS)
-                    restarted += 1
-        replies = list(self._paced(2 * SETTLE_SECONDS + service.HEARTBEAT_SECONDS))[-self.size :]
-        expected = NEW_KEYS["encryption"][0], {"clean": self.size + ROUNDS}
+        replies = [*chain.from_iterable(self._paced(2 * SETTLE_SECONDS + service.HEARTBEAT_SECONDS))][-self.size :]
+        expected = NEW_KEYS["encryption"][0], {**stops, "clean": stops["clean"] + self.size}
         wrong = [reply for reply in replies if (reply.rings["encryption"].active, reply.stops) != expected]
         if wrong:
             raise RuntimeError(f"after the restart of {self.size} instances, {len(wrong)} received {wrong[0]}")
