@@ -97,6 +97,14 @@ def init_app(app: Flask, page_context: Callable[[Problem], dict[str, Any]]) -> N
     app.register_error_handler(Problem, _problem)
     app.register_error_handler(HTTPException, _http_exception)
     app.register_error_handler(ParseException, _malformed_body)
+    log_exception = app.log_exception
+
+    def log_unexpected(exc_info: Any) -> None:
+        """Log the traceback of a bug. A Problem that arises while the session is saved, after the view, is none."""
+        if not isinstance(exc_info[1], Problem):
+            log_exception(exc_info)
+
+    app.log_exception = log_unexpected  # type: ignore[method-assign]
 
 
 def _problem(problem: Problem) -> Response:
@@ -121,7 +129,7 @@ def _malformed_body(_: ParseException) -> Response:
 
 
 def _unexpected(error: BaseException) -> Response:
-    # Flask has logged the traceback. A Problem arrives here if saving the session raised it after the view.
+    # Flask has logged the traceback of any other error. A Problem arrives here if saving the session raised it after the view.
     if isinstance(error, Problem):
         return _problem(error)
     return _render(Problem("An unexpected error occurred. Report the request ID to the operator."))

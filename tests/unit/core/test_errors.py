@@ -120,6 +120,20 @@ def test_unexpected_error_is_logged_with_traceback(client: FlaskClient, caplog: 
     assert SECRET in str(error.exc_info[1])
 
 
+def test_store_that_fails_after_the_view_is_not_logged_as_a_bug(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = iter([Unavailable("Redis does not answer.")])
+
+    def fail_once(*_: object) -> None:
+        if error := next(outcomes, None):
+            raise error
+
+    monkeypatch.setattr(app.session_interface, "save_session", fail_once)
+    assert client.get("/health/live").status_code == 503
+    assert [record.levelno for record in caplog.records if record.exc_info] == []
+
+
 def test_rejected_request_is_not_logged_as_error(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         client.get("/api/problem/not-found")
