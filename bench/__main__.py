@@ -2,7 +2,7 @@
 
 import click
 
-from bench import machine, messages, requests, serving, sockets, stop
+from bench import machine, messages, requests, serving, sockets, stop, storm
 
 
 @click.command()
@@ -13,6 +13,7 @@ def main() -> None:
     click.echo(serving.table(serving.measure()) + "\n")
     click.echo(messages.table(messages.measure()) + "\n")
     click.echo(sockets.table(sockets.measure()) + "\n")
+    click.echo(storm.table(storm.measure()) + "\n")
     click.echo(stop.table(stop.measure()))
 
 

@@ -28,7 +28,8 @@ TEXT = 0x81
 @dataclass
 class StormClient:
     refused: int = 0  # handshakes answered otherwise than by 101
-    seconds: float | None = None  # from the beginning of the last handshake to the Socket.IO CONNECT; None if there was none
+    opened: float | None = None  # seconds from the beginning of the last handshake to the Socket.IO CONNECT
+    accepted: float | None = None  # seconds from the Engine.IO OPEN to the Socket.IO CONNECT, for which clients wait 1 s or more
     ready: bool = False
     seqs: list[int] = field(default_factory=list)  # the numbers of the received notifications
 
@@ -77,14 +78,17 @@ def _delay(refused: int) -> float:
 async def _receive(
     outcome: StormClient, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, after: int, began: float
 ) -> None:
+    open_at = began
     while True:
         text = await _read_text(reader)
         if text.startswith("0"):
+            open_at = time.monotonic()
             writer.write(_frame(f'40{{"after":{after}}}'.encode()))
         elif text == "2":
             writer.write(_frame(b"3"))
         elif text.startswith("40"):
-            outcome.seconds = time.monotonic() - began
+            now = time.monotonic()
+            outcome.opened, outcome.accepted = now - began, now - open_at
         elif text.startswith("42"):
             event, data = json.loads(text[2:])
             if event == "notification":

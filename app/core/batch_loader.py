@@ -14,8 +14,8 @@ from app.core.errors import Unavailable
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
-MAX_BATCH = 200
-SECONDS_PER_KEY, MAX_SECONDS = 0.005, 0.15  # of a batch before the next one may begin: a crowd is loaded in few batches
+MAX_BATCH = 100
+SECONDS_PER_KEY, MAX_SECONDS = 0.01, 0.15  # of a batch before the next one may begin: a crowd is loaded in few batches
 RELEASED_TOGETHER = 16  # callers that go on before other greenlets run: each of them may have a lot to do
 
 

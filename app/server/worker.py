@@ -29,7 +29,7 @@ from app.server.listener import ListenerUsers
 from app.server.stop_sequence import StopSequence
 
 HEARTBEAT_SECONDS = 1.0
-ACCEPTED_TOGETHER = 16  # before requests that have arrived are served
+ACCEPTED_TOGETHER = 8  # before requests that have arrived are served
 RESERVED_CONNECTIONS = 10  # below the limit; from there on idle connections are evicted
 CONNECTION_CLOSED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)  # by the client, or by an eviction
 
