@@ -10,6 +10,7 @@ is unknown, because its connection was lost or it took too long, is never sent a
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -31,6 +32,7 @@ MAX_REDIRECTS = 16
 PAUSE_SECONDS = 0.01  # before a command is sent again that is not simply held by another node
 REFRESH_SECONDS = 0.5  # for one node to tell who holds the slots; after this time no further node is asked
 REFRESH_INTERVAL_SECONDS = 0.1
+AVOID_SECONDS = 5.0  # how long a command that any master can execute avoids one that did not answer
 
 _KEYLESS = {
     *("ACL", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "DBSIZE", "ECHO", "INFO"),
@@ -74,7 +76,8 @@ class Topology:
         self._owners: list[NodeAddress | None] = []  # by slot; empty until the first node has answered
         self._nodes: list[NodeAddress] = []
         self._lock = threading.Lock()  # at most one refresh at a time
-        self._attempted_at = -float("inf")
+        self._attempted_at = -math.inf
+        self._failed_at: dict[NodeAddress, float] = {}
         self._redirect_seconds = self.seed_pool().connection_kwargs["socket_timeout"] / 2
 
     def pool(self, address: NodeAddress) -> redis.ConnectionPool:
@@ -95,9 +98,11 @@ class Topology:
         return list(dict.fromkeys(owner for owner in self._owners if owner))
 
     def owner(self, slot: int | None) -> NodeAddress:
-        """Return the master of a slot, as last read; any master if `slot` is None."""
+        """Return the master of a slot, as last read. If `slot` is None: any master, but none that has just failed."""
         if slot is None:
-            return random.choice(self.masters())  # noqa: S311 - spreads load
+            masters, now = self.masters(), time.monotonic()
+            answering = [address for address in masters if now - self._failed_at.get(address, -math.inf) > AVOID_SECONDS]
+            return random.choice(answering or masters)  # noqa: S311 - spreads load
         self._ensure_read()
         owner = self._owners[slot]
         if owner is None:
@@ -154,6 +159,8 @@ class Topology:
 
         `suspect`: a node that did not answer, which is asked last.
         """
+        if suspect:
+            self._failed_at[suspect] = time.monotonic()
         if time.monotonic() - self._attempted_at < REFRESH_INTERVAL_SECONDS or not self._lock.acquire(blocking=False):
             return
         try:

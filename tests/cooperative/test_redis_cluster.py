@@ -329,6 +329,8 @@ def test_lost_master_fails_only_its_own_commands_until_the_takeover(
     own = keys[lost]
     with load(list(keys.values()), lambda key, token: shared.execute("RPUSH", key, token)) as running:
         getattr(lost, fault)()
+        until(lambda: running.failed[own])
+        assert {shared.execute("PING") for _ in range(20)} == {b"PONG"}, "a command without a key went to the lost master"
         redis_cluster.wait_for_takeover(own)
         taken_over = time.monotonic()
         acknowledged = len(running.acknowledged[own])

@@ -5,6 +5,7 @@ import socket
 import statistics
 import time
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from app.core.config_parsers import redis_servers
 from app.operations.doctor import cluster, replication
 from app.operations.doctor.findings import Finding, describe_error, fail, graded, ok, warn
 from app.redis.client import MAX_CONNECTIONS, is_cluster
+from app.redis.cluster import ClusterClient
 
 TIMEOUT_SECONDS = 2.0
 PINGS = 20
@@ -49,6 +51,8 @@ def look_up(host: str) -> None:
 def reach(client: redis.Redis, where: str) -> Generator[Finding, None, bool]:
     """Measure the latency. Return whether Redis answers."""
     try:
+        if is_cluster(client):
+            _find_lost_masters(client)
         client.ping()
         median = _round_trip_ms(client)
     except redis.exceptions.AuthenticationError:
@@ -96,6 +100,13 @@ def _examine_server(client: redis.Redis, instances: int, *, has_failover: bool) 
     yield from _persistence(info)
     yield _memory(info)
     yield _clients(info, instances)
+
+
+def _find_lost_masters(client: ClusterClient) -> None:
+    """Make the client avoid masters that do not answer: one that does is enough to examine the cluster."""
+    for address in client.topology.masters():
+        with suppress(redis.RedisError), client.topology.refreshing_after_errors(address):
+            client.node(address).ping()
 
 
 def _round_trip_ms(client: redis.Redis) -> float:
