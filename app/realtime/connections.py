@@ -35,6 +35,7 @@ WAITING_SHARE = 0.95  # of the time for a drain; clients that remain then are di
 MIN_PAUSE_SHARE = 0.75  # of the planned pause between two clients: the rate never exceeds 4/3 of DRAIN_RATE
 RECONNECT_SPREAD_MS = 3000
 HANDOVER_SECONDS = 5.0  # for a client that hands over to open its next socket and to close this one
+CONCURRENT_HANDOVERS = 50  # at DRAIN_RATE 100: clients need half a second each
 POLL_SECONDS = 0.05
 STOP, REBALANCE = "stop", "rebalance"  # the reasons of `draining`
 SOCKET_DRAINED = "socket_drained"  # the kind of the messages that report a `draining` to the instances with sockets of its user
@@ -255,7 +256,8 @@ class Connections:
         """Send `draining` to all clients at DRAIN_RATE, or faster if `seconds` is too short for that, and return their number.
 
         A client that hands over then has HANDOVER_SECONDS to leave by itself, or half of `seconds` if that is less. All others
-        are disconnected at once. An instance that returns to service meanwhile keeps the remaining clients.
+        are disconnected at once. While many hand over slowly, the rate is lower, as far as `seconds` allows. An instance that
+        returns to service meanwhile keeps the remaining clients.
         """
         drained: set[Connection] = set()
         started = due = time.monotonic()
@@ -264,7 +266,7 @@ class Connections:
             waiting.sort(key=lambda connection: not connection.hands_over)  # their time passes during the turns of the others
             planned = (seconds - grace * waiting[0].hands_over) * PLANNED_SHARE
             pause = min(1 / self._drain_rate, planned / len(waiting))
-            for connection in waiting:
+            for number, connection in enumerate(waiting, 1):
                 if not is_draining():
                     return len(drained)
                 drained.add(connection)
@@ -273,12 +275,18 @@ class Connections:
                 due += pause
                 if time.monotonic() - started < planned:
                     gevent.sleep(max(due - time.monotonic(), pause * MIN_PAUSE_SHARE))
+                self._wait_for_handovers(until=started + planned * number / len(waiting))
         while is_draining() and self._draining and time.monotonic() - started < seconds * WAITING_SHARE:
             gevent.sleep(POLL_SECONDS)
         if is_draining():
             for engine_sid in list(self._server.eio.sockets):  # the rest, and those whose Socket.IO connect is not complete
                 transport.abort(self._server.eio, engine_sid)
         return len(drained)
+
+    def _wait_for_handovers(self, until: float) -> None:
+        """Wait while CONCURRENT_HANDOVERS clients have not left yet: the other instances are too busy for more new sockets."""
+        while len(self._draining) >= CONCURRENT_HANDOVERS and time.monotonic() < until:
+            gevent.sleep(POLL_SECONDS)
 
     def shed_one(self) -> None:
         """Ask the client of one connection, chosen at random, to move to an instance with fewer sockets."""

@@ -22,7 +22,8 @@ from app.core.messages import user_room
 from app.notifications.service import Notifications
 from app.realtime.publisher import Publisher, RedisPublisher
 from harness.fleet import Fleet
-from harness.scale import count
+from harness.node_page import NodePage
+from harness.scale import FULL, count
 from harness.schema import open_database
 from harness.servers import PostgresServer, flask, wait_until
 from harness.sockets import NO_FAULTS, delivery_faults
@@ -31,7 +32,7 @@ from harness.users import PASSWORD, User
 COUNT, PER_SECOND = 300, 100
 INSTANCES = count(2, 4)
 RESTARTED = count(0, 3)  # before the last instance stops
-PER_BROWSER = count(20, 150)  # Chromium opens at most 255 WebSockets for one profile
+PER_BROWSER = count(20, 150)
 PAGES = count(20, 300)
 CONTROLS = 5
 LIMIT = PER_BROWSER * 2 // 3  # less than the sockets of one user when only one instance is left
@@ -92,6 +93,15 @@ RECORD_INDICATOR = """
 """
 
 
+def open_page(chromium: Browser, url: str, user: User) -> Page:
+    """Open a page without content for the user, in a browser of its own."""
+    context = chromium.new_context(base_url=url)
+    context.add_cookies([{"name": "reporadar_session", "value": user.cookie, "url": url}])
+    page = context.new_page()
+    page.goto("/health/live")
+    return page
+
+
 class Socket(NamedTuple):
     """The sockets of a page and what its handlers received."""
 
@@ -103,18 +113,18 @@ class Socket(NamedTuple):
 
 
 class Pages:
-    """Pages of one user in one browser."""
+    """Pages of one user in one browser. With full counts in Node: Chromium delays the sockets of a page that opens many."""
 
     def __init__(self, chromium: Browser, url: str, user: User, number: int, *, hands_over: bool) -> None:
-        self._context = chromium.new_context(base_url=url)
-        self._context.add_cookies([{"name": "reporadar_session", "value": user.cookie, "url": url}])
-        self._page: Page = self._context.new_page()
-        self._page.goto("/health/live")
+        self._page = NodePage(url, user) if FULL else open_page(chromium, url, user)
         self._page.evaluate(OPEN, [number, hands_over])
         self.wait_live()
 
     def close(self) -> None:
-        self._context.close()
+        if isinstance(self._page, NodePage):
+            self._page.close()
+        else:
+            self._page.context.close()
 
     def wait_live(self) -> None:
         wait_until(lambda: self._page.evaluate("pages.every(({ ready }) => ready)"), timeout=30, what="all pages to be live")
@@ -163,10 +173,8 @@ def notify(fleet: Fleet, users: Iterable[User], number: int, per_second: int) ->
 @contextmanager
 def real_page(chromium: Browser, fleet: Fleet, user: User) -> Iterator[Page]:
     """Open a page of the application that is live."""
-    url = fleet.balancer.url
-    with chromium.new_context(base_url=url) as context:
-        context.add_cookies([{"name": "reporadar_session", "value": user.cookie, "url": url}])
-        page = context.new_page()
+    page = open_page(chromium, fleet.balancer.url, user)
+    with page.context:
         page.goto("/settings")
         expect(page.locator("#live")).to_have_text("Live", timeout=30_000)
         page.evaluate(RECORD_INDICATOR)
@@ -254,10 +262,7 @@ async (transports) => {
 
 
 def listen(chromium: Browser, url: str, user: User, transports: list[str] | None) -> Page:
-    context = chromium.new_context(base_url=url)
-    context.add_cookies([{"name": "reporadar_session", "value": user.cookie, "url": url}])
-    page = context.new_page()
-    page.goto("/health/live")
+    page = open_page(chromium, url, user)
     page.evaluate(LISTEN, transports)
     wait_until(lambda: page.evaluate("readies"), what="the event ready")
     return page

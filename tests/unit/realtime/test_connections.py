@@ -114,6 +114,21 @@ def test_drain_ends_when_the_clients_that_hand_over_have_left(connections: Conne
     assert time.monotonic() - began < module.HANDOVER_SECONDS
 
 
+def test_next_turn_waits_for_slow_handovers_as_far_as_the_time_allows(
+    connections: Connections, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CONCURRENT_HANDOVERS", 1)
+    for connection in connections:
+        connection.hands_over = True
+    gevent.spawn_later(0.1, connections.remove, "1")
+    began = time.monotonic()
+    sent_at: list[float] = []
+    monkeypatch.setattr(server.eio, "send_packet", lambda *_: sent_at.append(time.monotonic() - began))
+    connections.disconnect_clients(2, lambda: True)
+    assert 0.1 <= sent_at[1] < 0.3  # the first one has left
+    assert 0.5 <= sent_at[2] < 0.7  # the second one stays, but (2 - 1) * PLANNED_SHARE is divided among three
+
+
 def test_each_connection_is_shed_once(connections: Connections, server: FakeServer) -> None:
     for connection in connections:
         connection.hands_over = True
