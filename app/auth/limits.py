@@ -28,7 +28,7 @@ from app.core.keyring import Keyring
 from app.redis.client import PooledRedis, available
 from app.redis.scripts import load_script
 
-MAX_UNANSWERED = 1000  # attempts whose outcome Redis did not tell; kept until it answers again
+MAX_UNANSWERED = 2000  # tokens of attempts whose outcome Redis did not tell; kept until their bucket is used again
 
 Buckets = Mapping[str, RateLimit]  # name, such as "login:account:ada@example.org" -> limit
 
@@ -45,10 +45,10 @@ class RedisRateLimiter:
         self._commands = PooledRedis(client)
         self._signing = signing
         self._acquire = client.register_script(load_script(__file__, "acquire_rate_limit"))
-        self._unanswered: deque[tuple[Buckets, str]] = deque(maxlen=MAX_UNANSWERED)
+        self._unanswered: deque[tuple[str, str]] = deque(maxlen=MAX_UNANSWERED)  # name of the bucket, token
 
     def acquire(self, buckets: Buckets, token: str) -> int:
-        self._release_unanswered()
+        self._release_unanswered(buckets)
         wait = 0
         acquired: dict[str, RateLimit] = {}
         try:
@@ -58,7 +58,7 @@ class RedisRateLimiter:
                 if not wait:
                     acquired[name] = limit
         except Unavailable:
-            self._unanswered.append((buckets, token))
+            self._unanswered.extend((name, token) for name in buckets)
             raise
         if wait and acquired:
             self.release(acquired, token)
@@ -72,25 +72,29 @@ class RedisRateLimiter:
         return math.ceil(microseconds / 1_000_000)
 
     def release(self, buckets: Buckets, token: str) -> None:
+        tokens = [(name, token) for name in buckets]
         try:
-            self._remove([(buckets, token)])
+            self._remove(tokens)
         except Unavailable:
-            self._unanswered.append((buckets, token))
+            self._unanswered.extend(tokens)
             raise
 
-    def _release_unanswered(self) -> None:
-        """Release the attempts of an outage: a frozen Redis carries out later what it has received."""
-        if not self._unanswered:
-            return
-        unanswered = list(self._unanswered)
-        self._remove(unanswered)
-        for attempt in unanswered:
-            with suppress(ValueError):  # a concurrent request has removed it
-                self._unanswered.remove(attempt)
+    def _release_unanswered(self, buckets: Buckets) -> None:
+        """Release the tokens of an outage in these buckets: a frozen Redis carries out later what it has received.
 
-    def _remove(self, attempts: Sequence[tuple[Buckets, str]]) -> None:
+        Other buckets may be on a master of a cluster that still does not answer.
+        """
+        unanswered = [one for one in self._unanswered if one[0] in buckets]
+        if not unanswered:
+            return
+        self._remove(unanswered)
+        for one in unanswered:
+            with suppress(ValueError):  # a concurrent request has removed it
+                self._unanswered.remove(one)
+
+    def _remove(self, tokens: Sequence[tuple[str, str]]) -> None:
         with available():
-            self._commands.execute_all(*[("ZREM", self._key(name), token) for buckets, token in attempts for name in buckets])
+            self._commands.execute_all(*[("ZREM", self._key(name), token) for name, token in tokens])
 
     def _key(self, name: str) -> str:
         # Hashed, because a name contains an IP or e-mail address. All instances have the same active key.

@@ -8,6 +8,7 @@ from itertools import count
 
 import pytest
 import redis
+from redis.commands.core import Script
 
 from app.auth.limits import MemoryRateLimiter, RateLimiter, RedisRateLimiter, _Bucket
 from app.core.config_parsers import RateLimit
@@ -245,4 +246,32 @@ def test_attempt_whose_reply_is_lost_does_not_count(
             attempt()
     monkeypatch.undo()
     assert taken(limiter, "a", limit["a"], 10) == 5
+    assert not limiter._unanswered
+
+
+def test_outage_of_one_bucket_does_not_concern_others(cluster_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One master of a cluster does not answer: attempts are rejected only if they need it."""
+    limiter, rate = RedisRateLimiter(cluster_client, RING), RateLimit(5, HOUR)
+    run_script, execute_all = limiter._commands.run_script, limiter._commands.execute_all
+
+    def fail_to_run(kind: type[int], script: Script, keys: list[str], arguments: list[object]) -> int:
+        if keys == [limiter._key("lost")]:
+            raise redis.ConnectionError
+        return run_script(kind, script, keys, arguments)
+
+    def fail_to_execute(*commands: tuple[str, ...]) -> list[object]:
+        if any(command[1] == limiter._key("lost") for command in commands):
+            raise redis.ConnectionError
+        return execute_all(*commands)
+
+    monkeypatch.setattr(limiter._commands, "run_script", fail_to_run)
+    monkeypatch.setattr(limiter._commands, "execute_all", fail_to_execute)
+    for _ in range(20):
+        with pytest.raises(Unavailable):
+            limiter.acquire({"lost": rate, "other": rate}, token())
+        with pytest.raises(Unavailable):
+            limiter.acquire({"other": rate, "lost": rate}, token())
+    assert taken(limiter, "other", rate, 10) == 5
+    monkeypatch.undo()
+    assert taken(limiter, "lost", rate, 10) == 5
     assert not limiter._unanswered
