@@ -49,8 +49,8 @@ if not profile_before then
 end
 set_sockets(nonce, mine.status == 'ready' and mine.sockets)
 redis.call('ZADD', deadlines, now + silent_ms, nonce)
-redis.call('HSET', entry_key(nonce), 'entry', entry_json, 'since', mine.since, 'seen', now)
-if status_json ~= '' then redis.call('HSET', entry_key(nonce), 'about', status_json) end
+local about = status_json ~= '' and {'about', status_json} or {}
+redis.call('HSET', entry_key(nonce), 'entry', entry_json, 'since', mine.since, 'seen', now, unpack(about))
 redis.call('PEXPIRE', entry_key(nonce), entry_ttl_ms)
 
 local function record_crash(of)
@@ -130,8 +130,11 @@ for _, other in ipairs(others) do
   table.insert(live, other)
   latest_start = math.max(latest_start, other.since)
 end
-if redis.call('EXISTS', profiles) == 0 then recount() end
 local counts = redis.call('HGETALL', profiles)
+if #counts == 0 then -- Redis lost the key
+  recount()
+  counts = redis.call('HGETALL', profiles)
+end
 for index = 1, #counts, 2 do
   local state, json = counts[index]:match('^(%a+) (.*)$')
   local profile = cjson.decode(json)
