@@ -16,7 +16,7 @@ import redis
 
 from app.core import config
 from app.redis.client import SOCKET_TIMEOUT_SECONDS, PooledRedis, RedisCommands, connect
-from app.redis.cluster import SLOTS, ClusterClient, slot_of, slot_of_key
+from app.redis.cluster import SLOTS, ClusterClient, NodeAddress, _address, slot_of, slot_of_key
 from app.redis.multiplexed import MultiplexedCluster
 from harness.git_server import issue_certificates
 from harness.redis_cluster import ClusterNode, RedisCluster
@@ -140,6 +140,11 @@ def error_counts(cluster: RedisCluster) -> dict[str, int]:
 )
 def test_slot_of_a_command_is_that_of_its_first_key(command: tuple[Any, ...], key: str | None) -> None:
     assert slot_of(command) == (None if key is None else slot_of_key(key))
+
+
+@pytest.mark.parametrize(("host", "expected"), [(b"10.0.0.2", "10.0.0.2"), (b"", "asked"), (None, "asked"), (b"?", "asked")])
+def test_node_that_does_not_know_its_host_has_the_one_that_was_asked(host: bytes | None, expected: str) -> None:
+    assert _address([host, 7001, b"id"], NodeAddress("asked", 7000)) == (expected, 7001)
 
 
 def test_each_command_goes_to_the_master_of_its_key_at_once(redis_cluster: RedisCluster, commands: RedisCommands) -> None:
@@ -314,6 +319,20 @@ def test_slot_that_does_not_finish_moving_is_an_error_in_bounded_time(
     redis_cluster.migrate_slot(slot, target, halfway=check)
     assert commands.execute("MGET", "{tag}-0", "{tag}-3") == [b"1", b"1"]
     commands.close()
+
+
+def test_planned_failover_under_load_loses_and_repeats_nothing(
+    redis_cluster: RedisCluster, client: ClusterClient, commands: RedisCommands
+) -> None:
+    keys = [redis_cluster.key_on(node) for node in redis_cluster.masters()]
+    replica = redis_cluster.replica_of(keys[0])
+    with load(keys, lambda key, token: commands.execute("RPUSH", key, token)) as running:
+        replica.call("CLUSTER FAILOVER")
+        until(lambda: redis_cluster.master_of(keys[0]) is replica)
+        running.proceed()
+    assert not any(running.failed.values())
+    assert all(sorted(members(client, key)) == sorted(running.acknowledged[key]) for key in keys)
+    redis_cluster.wait_until_whole()
 
 
 # Lost nodes
