@@ -37,7 +37,8 @@ from app.realtime.packets import ClientPacket
 from app.realtime.token_bucket import TokenBucket
 from app.realtime.websocket import MAX_MESSAGE_BYTES
 from app.server.lifecycle import Lifecycle
-from app.sessions.interface import SessionInterface
+from app.sessions.interface import EndedSessions, SessionInterface
+from app.sessions.store import user_id_of_key
 
 PING_INTERVAL_SECONDS, PING_TIMEOUT_SECONDS = 25, 20  # below the idle timeout of proxies, which is 55 s and more
 
@@ -204,7 +205,13 @@ def _handle_connections(
 
 def _end_sockets_with_sessions(interface: SessionInterface, connections: Connections, queue: MessageQueue) -> None:
     queue.on("sessions_ended", connections.on_sessions_ended)
-    interface.on_ended.append(lambda ended: queue.publish([Message(ALL_INSTANCES, "sessions_ended", asdict(ended))]))
+    interface.on_ended.append(lambda ended: queue.publish([Message(_room_of(ended), "sessions_ended", asdict(ended))]))
+
+
+def _room_of(ended: EndedSessions) -> str:
+    """Return the room of the user, if it is known: on a Redis Cluster, another master may carry the room of all instances."""
+    user_id = ended.user_id or user_id_of_key(ended.key or "")
+    return user_room(user_id) if user_id else ALL_INSTANCES
 
 
 def _emit_custom_event(socketio: SocketIO, data: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The interface of session stores: Redis in fleet mode, SQL in embedded mode."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +25,12 @@ def record_key(session_id: str) -> str:
     user_id = session_id.rpartition(".")[0]
     tag = f"{{user:{user_id}}}:" if user_id else ""
     return KEY_PREFIX + tag + hashlib.sha256(session_id.encode()).hexdigest()
+
+
+def user_id_of_key(key: str) -> int | None:
+    """Return the user whom a store key names, or None."""
+    match = re.match(r"session:\{user:([0-9]+)\}:", key)
+    return int(match[1]) if match else None
 
 
 def public_id(key: str) -> str:

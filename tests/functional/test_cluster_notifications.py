@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 import pytest
 
 from app.core import config
-from app.core.messages import user_room
+from app.core.messages import ALL_INSTANCES, user_room
 from app.realtime.envelope import channel_of
 from app.realtime.publisher import Publisher
 from app.redis.cluster import slot_of_key
@@ -31,8 +31,12 @@ def fleet(redis_cluster: RedisCluster, postgres_server: PostgresServer) -> Itera
         yield fleet
 
 
+def id_of(user: User) -> int:
+    return int(user.get("/api/auth/me").json()["user"]["id"])
+
+
 def channel(user: User) -> str:
-    return channel_of(user_room(user.get("/api/auth/me").json()["user"]["id"]))
+    return channel_of(user_room(id_of(user)))
 
 
 def user_on(fleet: Fleet, cluster: RedisCluster, node: ClusterNode, *, is_wanted: bool) -> User:
@@ -74,12 +78,34 @@ def test_no_notification_is_lost_while_a_master_is_killed_and_a_slot_moves(fleet
 
         with closing(Publisher(config.load(fleet.environment))) as publisher:
             for user in listeners:
-                assert publisher.emit("deployed", {"user": user.email}, room=channel(user).removeprefix(channel_of(""))) == 2
+                assert publisher.emit("deployed", {"user": user.email}, room=user_room(id_of(user))) == 2
             assert publisher.emit("over") == 2
         for user in listeners:
             for listener in listeners[user]:
                 listener.wait_for("over")
                 assert listener.received("deployed") == [{"user": user.email}]
+
+
+def test_sessions_on_another_master_end_everywhere_while_the_room_of_all_instances_is_down(
+    fleet: Fleet, redis_cluster: RedisCluster
+) -> None:
+    here, there = fleet.instances
+    killed = redis_cluster.master_of(channel_of(ALL_INSTANCES))
+    user = user_on(fleet, redis_cluster, killed, is_wanted=False)
+    while redis_cluster.master_of(f"{{user:{id_of(user)}}}") is killed:  # the sessions of the user
+        user = user_on(fleet, redis_cluster, killed, is_wanted=False)
+    other = User(here)
+    other.email = user.email
+    assert other.log_in().status_code == 200
+    with Listener(user).connect(there) as first, Listener(other).connect(there) as second:
+        killed.kill()
+        assert user.request("DELETE", "/api/auth/sessions").status_code == 204
+        second.wait_for("session_ended", timeout=1)
+        assert user.post("/api/auth/logout").status_code == 204
+        first.wait_for("session_ended", timeout=1)
+    redis_cluster.wait_for_takeover(channel_of(ALL_INSTANCES))
+    killed.start()
+    redis_cluster.wait_until_whole()
 
 
 def wait_for_notifications(listeners: list[Listener], count: int) -> None:

@@ -27,6 +27,7 @@ from app.sessions.store import (
     key_ids,
     public_id,
     record_key,
+    user_id_of_key,
 )
 from harness.servers import RedisServer, wait_until
 from tests.unit.sessions.conftest import MAX_AGE, Backend
@@ -45,6 +46,12 @@ def create(store: SessionStore, key: str, *, owner: Owner | None = None, ttl: in
 
 def test_record_key_is_a_digest_of_the_id() -> None:
     assert record_key("one") == "session:7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
+
+
+def test_record_key_names_the_user_if_the_id_does() -> None:
+    assert user_id_of_key(record_key("17.random")) == 17
+    assert user_id_of_key(record_key("random")) is None
+    assert user_id_of_key("") is None
 
 
 def test_public_id_does_not_reveal_other_ids() -> None:
