@@ -231,10 +231,10 @@ def _redirects_to_sign_in(response: Response) -> bool:
 
 def _is_page(response: Response) -> bool:
     return (
-        request.method == "GET"
-        and request.blueprint == "web"
-        and response.status_code == 200
+        response.status_code == 200
         and response.mimetype == "text/html"
+        and request.method == "GET"
+        and request.blueprint == "web"
     )
 
 

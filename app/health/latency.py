@@ -8,6 +8,7 @@ WINDOW_SECONDS = 60
 FASTEST_SECONDS, SLOWEST_SECONDS = 0.0001, 100.0  # values outside are counted as these
 GROWTH = 1.1  # of the bucket width; a value differs from the middle of its bucket by at most 4.9 %
 
+_BUCKETS_PER_UNIT = 1 / math.log(GROWTH)
 _BUCKETS = math.ceil(math.log(SLOWEST_SECONDS / FASTEST_SECONDS, GROWTH)) + 1
 
 
@@ -47,4 +48,4 @@ class ResponseTimes:
 def _bucket(seconds: float) -> int:
     """Bucket n holds values above FASTEST * GROWTH ** (n - 1), up to GROWTH times that."""
     bounded = min(max(seconds, FASTEST_SECONDS), SLOWEST_SECONDS)
-    return math.ceil(math.log(bounded / FASTEST_SECONDS, GROWTH))
+    return math.ceil(math.log(bounded / FASTEST_SECONDS) * _BUCKETS_PER_UNIT)

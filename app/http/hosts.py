@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from app.core.config_parsers import normalized_host
@@ -37,4 +38,10 @@ class TrustedHosts:
         return [REFUSAL]
 
     def _is_trusted(self, host: str) -> bool:
-        return normalized_host(re.sub(r":[0-9]*$", "", host) if "]" in host or host.count(":") == 1 else host) in self._hosts
+        return _without_port(host) in self._hosts
+
+
+@lru_cache(maxsize=256)
+def _without_port(header: str) -> str:
+    """Cached, because nearly all requests are for a few hosts."""
+    return normalized_host(re.sub(r":[0-9]*$", "", header) if "]" in header or header.count(":") == 1 else header)

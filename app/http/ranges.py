@@ -14,11 +14,12 @@ _SINGLE = re.compile(r"bytes=[ \t]*(?:(\d{1,18})-(\d{0,18})|-\d{1,18})[ \t]*", r
 def init_app(app: Flask) -> None:
     @app.before_request
     def ignore_unsupported_headers() -> None:
-        if not _is_supported(request.environ.get("HTTP_RANGE", "")):
-            request.environ.pop("HTTP_RANGE", None)
+        environ = request.environ
+        if "HTTP_RANGE" in environ and not _is_supported(environ["HTTP_RANGE"]):
+            del environ["HTTP_RANGE"]
         for name in ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_RANGE"):
-            if _has_impossible_year(request.environ.get(name)):
-                del request.environ[name]
+            if name in environ and _has_impossible_year(environ[name]):
+                del environ[name]
 
 
 def _is_supported(header: str) -> bool:
@@ -27,7 +28,7 @@ def _is_supported(header: str) -> bool:
     return found is not None and not (found[2] and int(found[1]) > int(found[2]))
 
 
-def _has_impossible_year(header: str | None) -> bool:
+def _has_impossible_year(header: str) -> bool:
     try:
         parse_date(header)
     except OverflowError:

@@ -84,7 +84,9 @@ class SecurityHeaders:
 
 def bearer_token() -> str | None:
     """Return the token of a request to the API: `Authorization: Bearer …`. Other paths and other schemes have none."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if (header := request.environ.get("HTTP_AUTHORIZATION")) is None:
+        return None
+    scheme, _, token = header.partition(" ")
     return token.strip() if scheme.lower() == "bearer" and request.path.startswith("/api/") else None
 
 
