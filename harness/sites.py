@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import psycopg2
 import redis
 
@@ -229,8 +230,15 @@ class SiteWithDistantInstance(Site):
         )
         self.worker = Worker(self.environment)
         start_together(self._stack, [near, self.distant, self.worker])
-        self.entrance = self._stack.enter_context(Balancer([near, self.distant]))
+        self.entrance = self.balancer = self._stack.enter_context(Balancer([near, self.distant]))
         self.pages_entrance = self.distant
+
+    def has_connections_to_distant_instance(self) -> bool:
+        """Return whether nginx has an open connection to the distant instance."""
+        workers = psutil.Process(self.balancer.pid).children()
+        connections = [connection for worker in workers for connection in worker.net_connections("tcp")]
+        address = (self.distant.address, self.distant.port)
+        return any(one.raddr == address and one.status == psutil.CONN_ESTABLISHED for one in connections)
 
 
 class SiteOnCluster(Site):

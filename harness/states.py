@@ -125,7 +125,9 @@ def redis_disk_full(site: SiteOnSmallDisk) -> Iterator[None]:
 
 @contextmanager
 def instance_unreachable(site: SiteWithDistantInstance) -> Iterator[None]:
+    """Set the link of an instance down, and wait until nginx has closed the connections that it had kept open to it."""
     with site.link.down():
+        wait_until(lambda: not site.has_connections_to_distant_instance(), what="nginx to close its kept connections")
         yield
 
 
