@@ -309,6 +309,29 @@ def test_failover_under_load(fleet: SentinelFleet, fail: Callable[[SentinelFleet
     fleet.redis.repair()
 
 
+@pytest.mark.serial
+@pytest.mark.skipif(not FULL, reason="with full counts only")
+def test_requests_end_quickly_while_sentinels_and_servers_hang(fleet: SentinelFleet) -> None:
+    visitors = [Visitor(User(*fleet.instances).register()) for _ in range(VISITORS)]
+    hanging = [*fleet.redis.sentinels, *fleet.redis.servers]
+    stop = threading.Event()
+    with ThreadPoolExecutor(VISITORS) as executor:
+        for server in hanging:
+            server.freeze()
+        frozen_at = time.time()
+        runs = [executor.submit(visitor.run, stop) for visitor in visitors]
+        wait_until(lambda: all(len(visitor.answers) > 3 for visitor in visitors), timeout=20, what="some answers")
+        stop.set()
+        for run in runs:
+            run.result()
+        for server in hanging:
+            server.resume()
+    answers = [answer for visitor in visitors for answer in visitor.answers if answer.started > frozen_at]
+    assert {answer.status for answer in answers} == {503}
+    assert max(answer.seconds for answer in answers) < QUICK_SECONDS
+    wait_until(lambda: visitors[0].user.get("/api/auth/me").status_code == 200, timeout=20, what="the session to be read again")
+
+
 def assert_short_outage(load: Load, failed_at: float, switched_at: float) -> None:
     failures = [answer for answer in load.answers if answer.status >= 300]
     slowest = max(answer.seconds for answer in load.answers)
