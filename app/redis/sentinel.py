@@ -29,7 +29,9 @@ ASK_SECONDS = 0.4  # for the answers of all sentinels, before a connection can b
 SENTINEL_TIMEOUT_SECONDS = 1.0  # for the first answer, if there is none until then
 WATCH_SECONDS = 1.0  # between two questions whether the primary has changed, if no sentinel announces it
 LISTEN_SECONDS = 5.0
-ANNOUNCEMENTS = ("+promoted-slave", "+switch-master")  # of a new primary: by the sentinel that promotes it, and by the others
+# The first comes shortly before a replica stops to follow the primary, the others when it is the primary.
+PROMOTION, ANNOUNCEMENTS = "+failover-state-send-slaveof-noone", ("+promoted-slave", "+switch-master")
+PROMOTION_SECONDS = 3.0  # at most; usually one. What the former primary accepts meanwhile would be lost
 
 
 class SentinelClient:
@@ -57,15 +59,21 @@ class SentinelClient:
     def wait(self, timeout: float) -> None:
         self.is_late = not self._idle.wait(max(0.0, timeout))
 
-    def listen(self, changed: threading.Event, stop: threading.Event) -> None:
-        """Set `changed` whenever the sentinel announces a new primary. Return at most LISTEN_SECONDS after `stop` is set."""
+    def listen(self, on_promotion: Callable[[], None], changed: threading.Event, stop: threading.Event) -> None:
+        """Set `changed` whenever the sentinel announces a new primary. Return at most LISTEN_SECONDS after `stop` is set.
+
+        `on_promotion` is called before a replica is made the primary.
+        """
         while not stop.is_set():
             announcements: Any = self.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
             with suppress(redis.RedisError), announcements:
-                announcements.subscribe(*ANNOUNCEMENTS)
+                announcements.subscribe(PROMOTION, *ANNOUNCEMENTS)
                 while not stop.is_set():
-                    if announcements.get_message(timeout=LISTEN_SECONDS):
+                    message = announcements.get_message(timeout=LISTEN_SECONDS)
+                    if message and message["channel"] != PROMOTION.encode():
                         changed.set()
+                    elif message and f"@ {self._service} ".encode() in message["data"]:
+                        on_promotion()
             stop.wait(WATCH_SECONDS)
 
     def close(self) -> None:
@@ -118,6 +126,8 @@ class Sentinels:
         self._primary: Address | None = None
         self._error: str | None = None
         self._answering: int | None = None
+        self._former: Address | None = None  # the primary that a replica is about to replace
+        self._promotion_ends_at = 0.0
         self._connections: weakref.WeakSet[PrimaryConnection] = weakref.WeakSet()
         self._connections_lock = threading.Lock()
         self._changed = threading.Event()
@@ -143,6 +153,8 @@ class Sentinels:
                 self._asked_at = time.monotonic()
         if self._primary is None or self._error:
             raise redis.ConnectionError(self._error)
+        if self._primary == self._former and time.monotonic() < self._promotion_ends_at:
+            raise redis.ConnectionError("A replica is being made the primary.")
         return self._primary
 
     def run(self) -> None:
@@ -152,7 +164,9 @@ class Sentinels:
         stay with it even longer.
         """
         for sentinel in self.clients:
-            threading.Thread(target=sentinel.listen, args=(self._changed, self._stop), name=sentinel.name, daemon=True).start()
+            threading.Thread(
+                target=sentinel.listen, args=(self._on_promotion, self._changed, self._stop), name=sentinel.name, daemon=True
+            ).start()
         while not self._stop.is_set():
             with suppress(redis.ConnectionError):  # it is logged, and open connections may be fine
                 self.find_primary()
@@ -186,6 +200,12 @@ class Sentinels:
         """Close all connections to a server. The next ones are opened to the server that the sentinels name then."""
         if self._abort(lambda connection: connection.address == address):
             log.warning("closed the connections to %s:%d: %s", *address, reason)
+
+    def _on_promotion(self) -> None:
+        """Stop to use the primary: what it accepts from now on is lost, if it still works and the failover was ordered."""
+        if self._primary:
+            self._former, self._promotion_ends_at = self._primary, time.monotonic() + PROMOTION_SECONDS
+            self.leave(self._primary, "a replica is being made the primary")
 
     def _ask(self) -> None:
         asked_at = time.monotonic()

@@ -180,6 +180,26 @@ def test_silent_connection_leaves_when_the_sentinels_name_another_server(pair: P
     client.connection_pool.release(subscriber)
 
 
+def test_primary_is_not_used_while_a_replica_is_promoted(pair: Pair, client: redis.Redis) -> None:
+    reader = client.connection_pool.get_connection()
+    sentinels_used_by(client)._on_promotion()
+    with pytest.raises(redis.ConnectionError):
+        reader.read_response(timeout=5)
+    client.connection_pool.release(reader)
+    with pytest.raises(redis.ConnectionError, match="being made the primary"):
+        client.ping()
+    pair.fake.primary_port = pair.second.port
+    assert client.info("server")["tcp_port"] == pair.second.port
+
+
+def test_primary_is_used_again_if_no_replica_was_promoted(
+    pair: Pair, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.redis.sentinel.PROMOTION_SECONDS", 0.0)
+    sentinels_used_by(client)._on_promotion()
+    assert client.ping()
+
+
 def test_replica_is_not_used_although_a_sentinel_names_it(pair: Pair, client: redis.Redis) -> None:
     pair.demote_first()
     client.connection_pool.disconnect()
