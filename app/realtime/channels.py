@@ -80,6 +80,7 @@ class ClusterChannels:
 
     def pool_of(self, server: Server) -> ConnectionPool:
         if server is None:
+            self._topology.masters()  # raises the reason if no node answers
             raise redis.ConnectionError("no node of the Redis Cluster is known to carry the channel")
         return self._topology.pool(server)
 

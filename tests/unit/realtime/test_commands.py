@@ -46,8 +46,10 @@ def test_embedded_mode_is_refused_with_a_pointer(tmp_path_factory: pytest.TempPa
     assert "flask --app wsgi notify" in result.output
 
 
-def test_redis_that_does_not_answer_is_reported() -> None:
-    result = run(config.load(fleet_environment("redis://:hidden4711@127.0.0.1:1", UNUSED_DATABASE_URL)), "user:7", "deployed")
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
+def test_redis_that_does_not_answer_is_reported(scheme: str) -> None:
+    url = f"{scheme}://:hidden4711@127.0.0.1:1"
+    result = run(config.load(fleet_environment(url, UNUSED_DATABASE_URL)), "user:7", "deployed")
     assert (result.exit_code, result.output.count("\n")) == (1, 1)
     assert result.output.startswith("Error: the event may not have been emitted: Redis does not answer: ")
     assert "refused" in result.output
