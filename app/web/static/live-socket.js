@@ -17,6 +17,7 @@
 // A handler sees each notification once, in order. All other events come from one socket at a time; they report a current state, which
 // a page that has missed some can get over HTTP when it is `live`.
 
+const HANDOVER_RETRY_MS = 250; // the old instance waits for 5 s
 const RECONNECT_MS = 1000; // after a disconnect by the server, after which the client does not reconnect by itself
 const ANSWER_MS = 2000;
 
@@ -26,6 +27,8 @@ export class LiveSocket {
   hasEnded = false;
 
   #open;
+  #reconnection; // the delays of the official client
+  #query;
   #handlers = {};
   #requests = new Map(); // by key: [event, data, onAnswer]
   #current; // the socket that handlers listen to
@@ -35,6 +38,9 @@ export class LiveSocket {
   /** `io`: of the official client. `options`: those of `io`, and the address of the site in `url`, by default that of the page. */
   constructor(io, { after = null, url, ...options } = {}) {
     this.last = after;
+    const { reconnectionDelay = 1000, reconnectionDelayMax = 5000 } = options;
+    this.#reconnection = { reconnectionDelay, reconnectionDelayMax };
+    this.#query = options.query ?? {};
     this.#open = (reason) => this.#listen(io(url, this.#optionsOf(options, reason)));
     this.#current = this.#open();
   }
@@ -74,8 +80,9 @@ export class LiveSocket {
   #optionsOf(options, reason) {
     return {
       ...options,
+      ...(reason && { reconnectionDelay: HANDOVER_RETRY_MS, reconnectionDelayMax: HANDOVER_RETRY_MS }),
       forceNew: true,
-      query: { ...options.query, ...(reason && { replaces: reason }) },
+      query: { ...this.#query, ...(reason && { replaces: reason }) },
       auth: (send) => send({ after: this.last, hands_over: true }),
     };
   }
@@ -168,7 +175,11 @@ export class LiveSocket {
   #replaceCurrent() {
     const previous = this.#current;
     this.#current = this.#next;
-    this.#current.io.opts.query = {}; // if it has to reconnect, it replaces nothing any more
+    // If it has to reconnect, it replaces nothing any more.
+    const { io } = this.#current;
+    io.opts.query = this.#query;
+    io.reconnectionDelay(this.#reconnection.reconnectionDelay);
+    io.reconnectionDelayMax(this.#reconnection.reconnectionDelayMax);
     this.#next = null;
     this.#isDraining = false;
     return previous;
