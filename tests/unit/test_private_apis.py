@@ -166,8 +166,8 @@ PRIVATE_APIS = [
 # Imported names that the libraries document.
 DOCUMENTED = {
     "engineio:Client", "engineio:Server", "flask_socketio:ConnectionRefusedError", "flask_socketio:SocketIO",
-    "gevent.event:AsyncResult", "gevent.event:Event", "gevent.lock:RLock", "gevent.lock:Semaphore", "gevent.pool:Group", "gevent.pool:Pool",
-    "gevent.queue:Empty",
+    "gevent.event:AsyncResult", "gevent.event:Event", "gevent.lock:RLock", "gevent.lock:Semaphore",
+    "gevent.pool:Group", "gevent.pool:Pool", "gevent.queue:Empty",
     "gevent.queue:Full", "gevent.queue:Queue", "gevent.server:StreamServer", "gevent.threadpool:ThreadPool", "gevent:monkey",
     "gevent.hub:Waiter", "gevent.hub:get_hub", "redis.backoff:NoBackoff", "redis.exceptions:AskError",
     "redis.exceptions:ClusterCrossSlotError", "redis.exceptions:ClusterDownError", "redis.exceptions:MovedError",
