@@ -82,7 +82,8 @@ def test_released_and_prefetched_jobs_are_in_redis_after_a_stop(connect_redis: C
     assert client.llen("dramatiq:analyses") == 2
 
 
-def test_pool_stops_without_redis() -> None:
+def test_pool_stops_without_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS", 0.05)
     with RedisServer() as server:
         queues = JobQueues(redis_broker(redis.Redis.from_url(server.url)))
         handler, worker = FakeHandler(queues.analyses), FakeBackgroundWorker()
@@ -94,3 +95,5 @@ def test_pool_stops_without_redis() -> None:
         server.kill()
         pool.stop(2)
         assert worker.has_ended
+        server.start()  # so that the thread of the job ends too, which acknowledges its message
+        wait_until(lambda: not any(thread.is_alive() for thread in pool._worker.workers), what="the thread of the job to end")
