@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from app.sessions.cipher import CorruptRecord, encryption_key_id
@@ -17,6 +18,7 @@ PASSWORD_VERSION_OF_DELETED_ACCOUNT = 2**53 - 1  # higher than that of any login
 Fields = dict[str, bytes]  # field name -> encrypted value
 
 
+@lru_cache(maxsize=64)  # a request needs its key several times
 def record_key(session_id: str) -> str:
     """Return the store key of a session. It is a digest, so that reading the store is not enough to take over sessions.
 
