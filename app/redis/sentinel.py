@@ -28,7 +28,7 @@ Address = tuple[str, int]  # host and port
 ASK_SECONDS = 0.4  # for the answers of all sentinels, before a connection can be opened
 SENTINEL_TIMEOUT_SECONDS = 1.0  # for the first answer, if there is none until then
 WATCH_SECONDS = 1.0  # between two questions whether the primary has changed, if no sentinel announces it
-LISTEN_SECONDS = 5.0
+LISTEN_SECONDS = 5.0  # without an announcement, after which the thread that listens looks whether it should stop
 # The first comes shortly before a replica stops to follow the primary, the others when it is the primary.
 PROMOTION, ANNOUNCEMENTS = "+failover-state-send-slaveof-noone", ("+promoted-slave", "+switch-master")
 PROMOTION_SECONDS = 3.0  # at most; usually one. What the former primary accepts meanwhile would be lost

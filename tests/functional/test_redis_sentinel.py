@@ -33,8 +33,8 @@ QUICK_SECONDS = 2.0
 RECOVERY_SECONDS = 2.0  # after the sentinels' own failover
 UNREPLICATED_SECONDS = 1.0  # before the failure: what happened earlier has reached the replicas
 UNTIL_FAILURE_SECONDS = 1.5
-VISITORS, PAUSE_SECONDS = count(4, 12), 0.1
-NOTIFICATIONS, PER_SECOND = count(150, 600), count(15, 50)
+VISITORS, PAUSE_SECONDS = count(4, 12), 0.15
+NOTIFICATIONS, PER_SECOND = count(100, 600), count(15, 50)
 EXPORT = {"from": "2026-01-01", "to": "2026-01-02", "format": "csv"}
 
 
@@ -128,7 +128,7 @@ class Exporter:
     accepted: list[int] = field(default_factory=list)
 
     def run(self, stop: threading.Event) -> None:
-        while not stop.wait(0.5):
+        while not stop.wait(1):
             answer = self.user.post("/api/analytics/exports", **EXPORT)
             assert answer.status_code in (202, 503), answer.text
             if answer.status_code == 202:
