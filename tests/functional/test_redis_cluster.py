@@ -31,7 +31,7 @@ from tests.functional import test_rotation
 from tests.unit.conftest import UNUSED_DATABASE_URL
 
 LIMIT_SECONDS = 2.0  # for an answer while a master is lost, and for service after the takeover
-PER_SECOND = 40  # notifications
+PER_SECOND = count(20, 40)  # notifications
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +95,9 @@ def test_every_feature_works_across_instances(redis_cluster: RedisCluster, fleet
             assert delivery_faults(listener.seqs, 4) == NO_FAULTS
 
     assert users[0].request("PUT", "/api/analytics/opt-out").status_code == 200
-    senders = [Sender(session_of(user), fleet.instances) for user in users]
+    senders = [Sender(session_of(user), fleet.instances, pause=0.1) for user in users]
     with running(senders):
-        wait_until(lambda: all(len(sender.accepted) >= 100 for sender in senders[1:]), 30, "accepted events")
+        wait_until(lambda: all(len(sender.accepted) >= 50 for sender in senders[1:]), 30, "accepted events")
     assert senders[0].refused
     assert not senders[0].accepted
     wait_until(lambda: count_waiting(client) == 0, 20, "all events to be stored")
@@ -152,16 +152,18 @@ def test_lost_master_is_noticed_only_by_its_users(
     redis_cluster: RedisCluster, fleet: Fleet, client: ClusterClient, fault: str, number: int
 ) -> None:
     lost = redis_cluster.masters()[number]
-    users = [User(*fleet.instances).register() for _ in range(count(8, 12))]
-    slots = {user: slot_of_user(user) for user in users}
-    affected = [user for user in users if redis_cluster.master_of(slots[user]) is lost]
-    others = [user for user in users if user not in affected]
+    affected: list[User] = []
+    others: list[User] = []
+    while min(len(affected), len(others)) < count(1, 3):
+        user = User(*fleet.instances).register()
+        (affected if redis_cluster.master_of(slot_of_user(user)) is lost else others).append(user)
+    users, slot = [*affected, *others], slot_of_user(affected[0])
     senders = [Sender(session_of(user), fleet.instances, pause=0.1) for user in (affected[0], others[0])]
     visits = Visits()
     with ExitStack() as stack:
         listeners = [stack.enter_context(Listener(affected[0]).connect(instance)) for instance in fleet.instances]
         executor = stack.enter_context(ThreadPoolExecutor())
-        due = 8 * PER_SECOND
+        due = 7 * PER_SECOND
         options = ["hello", "--count", str(due), "--rate", str(PER_SECOND)]
         notifier = executor.submit(flask, fleet.environment, "notify", affected[0].email, *options)
         wait_until(lambda: all(listener.seqs for listener in listeners), 30, "the first notifications")
@@ -173,7 +175,7 @@ def test_lost_master_is_noticed_only_by_its_users(
             wait_until(lambda: warnings(fleet) == {"1 of 3 masters do not answer"}, 10, "a warning of the health check")
             url = repository(fleet.environment["REPOSITORY_ROOTS"], f"{fault}-{number}")
             analysis = others[0].post("/api/repositories", url=url).json()["analysis"]["id"]
-            redis_cluster.wait_for_takeover(slots[affected[0]])
+            redis_cluster.wait_for_takeover(slot)
             taken_over_at = time.monotonic()
             wait_until(lambda: all(visits.served_at[user] > taken_over_at for user in affected), 10, "service after the takeover")
             served_at = max(visits.served_at[user] for user in affected)
@@ -206,7 +208,7 @@ def test_rolling_restart_rotates_both_secrets(database_url: str) -> None:
 
 
 def test_sessions_are_spread_over_the_masters() -> None:
-    number = count(2_000, 100_000)
+    number = count(1_000, 100_000)
     with (
         RedisCluster(replicas=0) as cluster,
         closing(connect(config.load(fleet_environment(cluster.url, UNUSED_DATABASE_URL)), "test", timeout=5)) as client,
