@@ -6,6 +6,7 @@ import pytest
 
 from app.fleet.balance import Balancer, excess_of
 from app.fleet.store import FleetTotals
+from tests.unit.conftest import MakeApp
 
 DRAIN_RATE = 100  # an instance sheds a tenth of it per second
 STEPS_PER_SECOND = 10
@@ -136,3 +137,9 @@ def test_without_thresholds_sockets_would_move_back_and_forth(monkeypatch: pytes
     fleet = SimulatedFleet([225] * 4, hand_over=True)
     fleet.run(600, arrivals_per_second=3, lifetime_seconds=300)
     assert sum(fleet.shed) > 0.5 * sum(fleet.counts)
+
+
+@pytest.mark.parametrize("rebalance", ["true", "false"])
+def test_rebalance_false_turns_it_off(make_app: MakeApp, rebalance: str) -> None:
+    lifecycle = make_app(REBALANCE=rebalance).extensions["lifecycle"]
+    assert ("balance" in dict(lifecycle._background)) is (rebalance == "true")
