@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 from app.core.config import Config
 from app.core.config_parsers import normalized_host
 from app.operations.doctor.findings import Finding, fail, ok, warn
-from app.operations.doctor.redis import servers
+from app.operations.doctor.redis import has_password, servers
 
 
 def faults(found: Sequence[str]) -> Iterator[Finding]:
@@ -45,10 +45,10 @@ def _public_url(config: Config, url: SplitResult) -> Iterator[Finding]:
 
 
 def _redis_access(config: Config) -> Iterator[Finding]:
-    url = urlsplit(config.redis_url or "")
+    has_tls = (config.redis_url or "").startswith("rediss")
     hosts = [host for host, _ in servers(config)]
     is_local = all(map(is_this_machine, hosts))  # also for a Unix socket, which has no host
-    if url.password:
+    if has_password(config):
         yield ok("configuration: Redis is accessed with a password (AUTH)")
     elif is_local:
         yield ok("configuration: Redis is accessed without a password (AUTH), but it is on this machine")
@@ -57,9 +57,9 @@ def _redis_access(config: Config) -> Iterator[Finding]:
             "configuration: Redis is on another machine and is accessed without a password (AUTH)",
             "Anyone who reaches it can end sessions: set requirepass there, and redis://default:PASSWORD@HOST in REDIS_URL",
         )
-    if url.scheme.startswith("rediss") and config.redis_tls_verify:
+    if has_tls and config.redis_tls_verify:
         yield ok("configuration: the connection to Redis is encrypted (TLS), and its certificate is verified")
-    elif url.scheme.startswith("rediss"):
+    elif has_tls:
         yield warn(
             "configuration: the certificate of Redis is not verified (REDIS_TLS_VERIFY=false)",
             "A machine in between can read the traffic: set REDIS_CA_FILE and remove REDIS_TLS_VERIFY",

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import redis
 
 from app.core.config import Config
-from app.core.config_parsers import redis_servers
+from app.core.config_parsers import RedisServers, redis_servers
 from app.operations.doctor import cluster, replication
 from app.operations.doctor.findings import Finding, describe_error, fail, graded, ok, warn
 from app.redis.client import MAX_CONNECTIONS, is_cluster
@@ -31,16 +31,30 @@ CHECK_ADDRESS = 'Check that it runs and that REDIS_URL is right: redis-cli -u "$
 
 def servers(config: Config) -> list[tuple[str, int]]:
     """Return host and port of each server in REDIS_URL: nodes of a cluster, or sentinels. None for a Unix socket."""
+    if several := _several_servers(config):
+        return list(several.addresses)
     url = urlsplit(config.redis_url or "")
-    if "+" in url.scheme:
-        return list(redis_servers(config.redis_url or "").addresses)
     return [(url.hostname, url.port or 6379)] if url.hostname else []
 
 
 def address(config: Config) -> str:
     """Return where Redis is, without its password."""
-    url = urlsplit(config.redis_url or "")
-    return url.path if url.scheme == "unix" else ",".join(f"{host}:{port}" for host, port in servers(config)) + url.path
+    where = ",".join(f"{host}:{port}" for host, port in servers(config))
+    if several := _several_servers(config):
+        return f"{where}/{several.service}/{several.database}" if several.service else where
+    return where + urlsplit(config.redis_url or "").path
+
+
+def has_password(config: Config) -> bool:
+    if several := _several_servers(config):
+        return several.password is not None
+    return bool(urlsplit(config.redis_url or "").password)
+
+
+def _several_servers(config: Config) -> RedisServers | None:
+    """Return the parts of a URL that names several servers. `urlsplit` misreads one whose password contains a slash."""
+    url = config.redis_url or ""
+    return redis_servers(url) if "+" in url.partition(":")[0] else None
 
 
 def look_up(host: str) -> None:

@@ -16,6 +16,8 @@ from tests.unit.conftest import UNUSED_DATABASE_URL
         ("redis://redis.example.org", {}, ["ok", "warn", "warn"]),
         ("redis://:secret-of-redis@redis.example.org", {}, ["ok", "ok", "warn"]),
         ("rediss://:secret-of-redis@redis.example.org", {}, ["ok", "ok", "ok"]),
+        ("rediss+cluster://:secret-of-redis/[@redis.example.org:7000", {}, ["ok", "ok", "ok"]),
+        ("redis+sentinel://:secret-of-redis@one.example.org:26379/primary", {}, ["ok", "ok", "warn"]),
         ("rediss://:secret-of-redis@redis.example.org", {"REDIS_TLS_VERIFY": "false"}, ["ok", "ok", "warn"]),
     ],
 )
