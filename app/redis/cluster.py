@@ -130,15 +130,14 @@ class Topology:
                     raise
                 time.sleep(PAUSE_SECONDS)
             except AskError as error:
+                address, asking = NodeAddress(error.host or address.host, error.port), not isinstance(error, MovedError)
+                if not asking and slot is not None:
+                    self.move(slot, address)  # also if this caller gives up: the next one asks the right node at once
                 redirects += 1
                 if redirects > MAX_REDIRECTS or time.monotonic() > deadline:
                     raise
                 if redirects > 2:  # the nodes do not agree yet
                     time.sleep(PAUSE_SECONDS)
-                address = NodeAddress(error.host or address.host, error.port)
-                asking = not isinstance(error, MovedError)
-                if not asking and slot is not None:
-                    self.move(slot, address)
 
     @contextmanager
     def refreshing_after_errors(self, address: NodeAddress) -> Iterator[None]:
