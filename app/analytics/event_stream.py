@@ -36,7 +36,7 @@ STORE_TIMEOUT_SECONDS = 10.0
 GATHER_SECONDS = 0.05  # pause after a small batch, so that single events are stored together
 RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 5.0
 MAX_DEFECTS = 3  # in a batch of which nothing can be stored; then its other events are not tried one by one
-LOG_DEFECT_SECONDS = 60.0  # between two log entries about the same defect
+LOG_AGAIN_SECONDS = 60.0  # between two log entries about the same defect or outage
 # Longer than a usual batch takes. A second consumer may claim entries of a slower one, which does no harm: storing is idempotent.
 STALE_MS = 5000
 CLAIM_INTERVAL_SECONDS = 1.0
@@ -96,6 +96,7 @@ class EventConsumer:
         self._claimed_at = self._cleaned_up_at = 0.0
         self._reads_new_first = False  # after a defect, so that its events, claimed again and again, do not delay others
         self._logged_defect, self._logged_defect_at = "", -math.inf
+        self._logged_outage, self._logged_outage_at = "", -math.inf
 
     def stop(self) -> None:
         self._stop.set()
@@ -109,7 +110,7 @@ class EventConsumer:
                 count = self.process_batch()
                 self._record_success()
             except (Unavailable, redis.RedisError) as error:
-                log.warning("cannot store events, retrying in %s s: %s", RETRY_SECONDS, cause_of(error) or type(error).__name__)
+                self._log_outage(cause_of(error) or type(error).__name__)
                 self._stop.wait(RETRY_SECONDS)
             except Exception as error:  # must not end the thread: nothing would restart it
                 self._log_defect(error)
@@ -121,6 +122,7 @@ class EventConsumer:
                     self._stop.wait(GATHER_SECONDS)
 
     def _record_success(self) -> None:
+        self._logged_outage = ""
         if time.monotonic() - self._recorded_at > RECORD_INTERVAL_SECONDS:
             self._recorded_at = time.monotonic()
             self._record.succeed(TASK, RECORD_INTERVAL_SECONDS)
@@ -178,10 +180,16 @@ class EventConsumer:
         self._acknowledge([entry_id for entry_id, event in batch if id(event) not in deferred_ids])
         outcome.has_progress = True
 
+    def _log_outage(self, cause: str) -> None:
+        """Log the cause once, and again after LOG_AGAIN_SECONDS: each consumer of the process retries twice a second."""
+        if cause != self._logged_outage or time.monotonic() - self._logged_outage_at > LOG_AGAIN_SECONDS:
+            self._logged_outage, self._logged_outage_at = cause, time.monotonic()
+            log.warning("cannot store events, retrying every %s s: %s", RETRY_SECONDS, cause)
+
     def _log_defect(self, error: Exception) -> None:
-        """Write the traceback once, and again after LOG_DEFECT_SECONDS: the events are retried every few seconds."""
+        """Write the traceback once, and again after LOG_AGAIN_SECONDS: the events are retried every few seconds."""
         defect = f"{type(error).__name__}: {_first_line(error)}"
-        if defect != self._logged_defect or time.monotonic() - self._logged_defect_at > LOG_DEFECT_SECONDS:
+        if defect != self._logged_defect or time.monotonic() - self._logged_defect_at > LOG_AGAIN_SECONDS:
             self._logged_defect, self._logged_defect_at = defect, time.monotonic()
             log.error("cannot store events, they stay in the stream: %s", defect, exc_info=error)
 

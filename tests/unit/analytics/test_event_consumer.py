@@ -134,6 +134,32 @@ def test_consumer_reads_at_most_one_batch_during_an_outage(
     assert waiting(redis_client) == (5, 3)
 
 
+def test_outage_is_logged_once(
+    consumer: EventConsumer,
+    send: Callable[..., None],
+    storage: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(event_stream, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(event_stream, "BLOCK_MS", 10)
+    message = "cannot store events, retrying every 0.01 s: Unavailable"
+
+    def store_after_outage(name: str) -> None:
+        storage.down = True
+        send(name)
+        enough = len(storage.batches) + 3
+        wait_until(lambda: len(storage.batches) >= enough, 5, "several attempts to store the event")
+        storage.down = False
+        wait_until(lambda: name in storage.stored, 5, "the event to be stored")
+
+    with running(consumer):
+        store_after_outage("a")
+        assert caplog.messages == [message]
+        store_after_outage("b")
+    assert caplog.messages == [message, message]
+
+
 def test_event_that_cannot_be_stored_does_not_delay_others(
     consumer: EventConsumer, send: Callable[..., None], storage: Storage, redis_client: redis.Redis
 ) -> None:
