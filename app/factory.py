@@ -15,6 +15,7 @@ from app.analytics.catalogue import FUNNELS, PAGE_VIEWED
 from app.analytics.exports import sockets as exports_sockets
 from app.analytics.exports import views as exports_views
 from app.analytics.exports.service import Exports
+from app.analytics.exports.store import leases as export_leases
 from app.analytics.reports import sockets as reports_sockets
 from app.analytics.reports import views as reports_views
 from app.analytics.reports.service import AnalyticsReports
@@ -49,6 +50,7 @@ from app.http.security import SecurityHeaders
 from app.http.tracing import Tracing
 from app.job_wiring import create_worker_pool
 from app.jobs.broker import JobQueues
+from app.jobs.monitor import JobMonitor
 from app.notifications import commands as notifications_commands
 from app.notifications import sockets as notifications_sockets
 from app.notifications import views as notifications_views
@@ -64,6 +66,7 @@ from app.repositories import sockets as repositories_sockets
 from app.repositories import views as repositories_views
 from app.repositories.service import Repositories
 from app.repositories.sharing import Sharing
+from app.repositories.store import leases as analysis_leases
 from app.server.lifecycle import Lifecycle
 from app.sessions.interface import SessionInterface
 from app.sessions.key_usage import KeyUsage
@@ -277,6 +280,8 @@ def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, serv
             config, parts.database, services.notifications, services.job_queues, parts.encryption, size=1, is_embedded=True
         )
         lifecycle.add("jobs", background=pool.start, on_stop_begin=pool.stop)
+    job_monitor = JobMonitor(parts.database, {"analysis": analysis_leases, "export": export_leases})
+    lifecycle.add("job monitor", background=job_monitor.run)
     lifecycle.add("mails", close=services.password_resets.close)
     lifecycle.add("load", background=parts.load.run)
     lifecycle.add("vitals", background=parts.vitals.run)

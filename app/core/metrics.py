@@ -8,13 +8,15 @@ requests = Histogram(
     ["status"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+for _status in ("2xx", "3xx", "4xx", "5xx"):
+    requests.labels(_status)  # start at 0, so that the first error is an increase
 sessions_rejected = Counter(
     "reporadar_session_integrity_failures_total",
     "Session records that were rejected as corrupt, by reason; investigate any increase",
     ["reason"],
 )
 for _reason in ("authentication", "format", "incomplete", "type", "unknown key"):
-    sessions_rejected.labels(_reason)  # start at 0, so that the first one is an increase
+    sessions_rejected.labels(_reason)
 session_records = Gauge(
     "reporadar_session_records",
     "Live session records by secret and key ID, while more than one key is configured; 0: the key can be removed",
@@ -68,6 +70,9 @@ events_unrecorded = Counter(
 )
 events_waiting = Gauge("reporadar_events_waiting", "Accepted events that no worker has stored yet")
 events_put_aside = Gauge("reporadar_events_put_aside", "Dead-lettered events: they can't be stored and are kept")
+
+jobs = Gauge("reporadar_jobs", "Unfinished jobs of the fleet by state: queued, running", ["kind", "state"])
+job_oldest_queued = Gauge("reporadar_job_oldest_queued_seconds", "Age of the oldest queued job; 0: none is queued", ["kind"])
 
 task_last_success = Gauge(
     "reporadar_task_last_success_timestamp_seconds",

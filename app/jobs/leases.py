@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, select, update
 
 from app.database.clock import now
 
@@ -42,6 +42,15 @@ class NotYet:
     """No job can be claimed, but the one of the message may be after `seconds`: its retry is due, or a lease has expired."""
 
     seconds: float
+
+
+@dataclass(frozen=True)
+class UnfinishedJobs:
+    """How many jobs of one kind are in each state, and for how long the oldest queued one has existed (0: none is queued)."""
+
+    queued: int
+    running: int
+    oldest_queued_seconds: float
 
 
 class Leases:
@@ -100,6 +109,15 @@ class Leases:
         ids = list(connection.execute(lost.order_by(jobs.c.id).with_for_update(skip_locked=True)).scalars())
         connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(dispatched_at=timestamp))
         return ids
+
+    def count_unfinished(self, connection: Connection) -> UnfinishedJobs:
+        jobs = self._table
+        statement = select(jobs.c.status, func.count(), func.min(jobs.c.requested_at)).where(self._live).group_by(jobs.c.status)
+        found = {status: (count, oldest) for status, count, oldest in connection.execute(statement)}
+        timestamp = now(connection)
+        queued, oldest = found.get(QUEUED, (0, timestamp))
+        running, _ = found.get(RUNNING, (0, None))
+        return UnfinishedJobs(queued, running, max(0.0, (timestamp - oldest).total_seconds()))
 
     def release_all(self, connection: Connection) -> list[int]:
         """Release every unfinished job. Only safe in a process that knows that no other one runs jobs."""
