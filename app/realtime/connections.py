@@ -127,6 +127,9 @@ class Connections:
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._by_sid.values()))
 
+    def __contains__(self, connection: Connection) -> bool:
+        return self._by_sid.get(connection.sid) is connection
+
     def __getitem__(self, sid: str) -> Connection:
         return self._by_sid[sid]
 
@@ -301,9 +304,9 @@ class Connections:
         user_id = connection.identity.user_id
         self._rooms.publish([Message(user_room(user_id), SOCKET_DRAINED, {"user_id": user_id})])
         delay = 0 if connection.hands_over else random.randrange(RECONNECT_SPREAD_MS)  # noqa: S311 - predicting it gains nothing
-        self.emit(connection, "draining", {"reconnect_in_ms": delay, "reason": reason})
         if connection.hands_over:
-            self._draining.add(connection)
+            self._draining.add(connection)  # before the event: sending it removes a client that does not read
             gevent.spawn_later(grace, transport.abort, self._server.eio, connection.engine_sid)
-        else:
+        self.emit(connection, "draining", {"reconnect_in_ms": delay, "reason": reason})
+        if not connection.hands_over:
             transport.abort(self._server.eio, connection.engine_sid)

@@ -141,6 +141,20 @@ def test_each_connection_is_shed_once(connections: Connections, server: FakeServ
     assert (len(connections), connections.staying) == (2, 0)
 
 
+def test_client_that_is_cut_off_by_draining_is_not_waited_for(
+    connections: Connections, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection with a full queue ends while `draining` is being sent."""
+    for connection in connections:
+        connection.hands_over = True
+    monkeypatch.setattr(server.eio, "send_packet", lambda engine_sid, _: connections.remove(engine_sid.removeprefix("engine ")))
+    connections.shed_one()
+    assert (len(connections), connections.staying) == (2, 2)
+    began = time.monotonic()
+    connections.disconnect_clients(60, lambda: True)
+    assert time.monotonic() - began < module.HANDOVER_SECONDS
+
+
 def test_shed_client_that_does_not_hand_over_is_disconnected(connections: Connections, server: FakeServer) -> None:
     connections.shed_one()
     ((sid, _, data),) = server.sent
