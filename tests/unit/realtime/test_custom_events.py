@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from app.core.messages import ALL_INSTANCES
-from app.realtime.custom_events import APPLICATION_EVENTS, create_message
+from app.realtime.custom_events import APPLICATION_EVENTS, LIVE_SOCKET_EVENTS, create_message
 from harness.servers import ROOT
 
 
@@ -45,6 +45,17 @@ def test_size_of_data_is_limited() -> None:
         create_message("deployed", "x" * (64 * 1024 - 3), None)
 
 
+@pytest.mark.parametrize("innermost", [[], {}])
+def test_depth_of_data_is_limited(innermost: Any) -> None:
+    """Otherwise an instance could fail to decode what a script was able to encode, and would lose its subscriptions."""
+    data = innermost
+    for number in range(99):
+        data = [data] if number % 2 else {"a": data}
+    create_message("deployed", data, None)
+    with pytest.raises(ValueError, match=r"^the data have more than 100 lists and objects in each other$"):
+        create_message("deployed", [data], None)
+
+
 @pytest.mark.parametrize("name", ["", "x" * 101, "a\nb", "\ud800", "\0"])
 def test_names_are_checked(name: str) -> None:
     with pytest.raises(ValueError, match=r"^the name of the event must be 1 to 100 printable characters$"):
@@ -63,6 +74,15 @@ def test_events_of_the_application_are_refused(event: str) -> None:
 def test_events_of_client_libraries_are_refused(event: str) -> None:
     with pytest.raises(ValueError, match=rf"^the event {event} belongs to the Socket.IO clients; choose another name$"):
         create_message(event, {}, "user:7")
+
+
+def test_events_of_the_module_for_pages_are_refused() -> None:
+    source = (ROOT / "app" / "web" / "static" / "live-socket.js").read_text()
+    events = set(re.findall(r'#call\("(\w+)"', source)) - {"notification"}
+    assert events == LIVE_SOCKET_EVENTS
+    for event in events:
+        with pytest.raises(ValueError, match=rf"^the event {event} belongs to live-socket.js; choose another name$"):
+            create_message(event, {}, None)
 
 
 def test_every_event_of_the_application_is_known(app: Flask) -> None:
