@@ -196,3 +196,50 @@ def test_page_is_live_with_long_polling_only(visit: Visit, instance: Instance) -
 
 def _refuse(route: Route) -> None:
     route.fulfill(status=503)
+
+
+# A hand-over between two sockets without a server. They record what is sent over them, and the test answers.
+HAND_OVER = """
+async () => {
+    const { LiveSocket } = await import("/static/live-socket.js");
+    const sockets = [];
+    function io() {
+        const sent = [];
+        const answers = [];
+        const socket = {
+            sent, answers, id: sockets.length, connected: true, active: true,
+            io: { opts: {}, reconnection() {}, reconnectionDelay() {}, reconnectionDelayMax() {} },
+            on() {},
+            onAny(receive) { socket.receive = receive; },
+            emit(event, { repository_id }) { sent.push(`${event} ${repository_id}`); },
+            timeout: () => ({ emitWithAck(event, data) {
+                socket.emit(event, data);
+                return new Promise((answer) => answers.push(answer));
+            } }),
+            disconnect() { socket.connected = false; },
+        };
+        sockets.push(socket);
+        return socket;
+    }
+    const becomesLive = () => new Promise((resolve) => live.on("live", resolve));
+    const live = new LiveSocket(io, { after: 0 });
+    const [first] = sockets;
+    first.receive("ready", { head: 0, recovered: true });
+    await becomesLive();
+    live.watch(1);
+    first.receive("draining", { reconnect_in_ms: 0, reason: "stop" });
+    while (!sockets[1]) await new Promise(requestAnimationFrame);
+    const [, next] = sockets;
+    next.receive("ready", { head: 0, recovered: true });
+    live.watch(2);
+    next.answers.forEach((answer) => answer({ ok: true }));
+    const { handedOver } = await becomesLive();
+    return [first.sent, next.sent, handedOver, first.connected];
+}
+"""
+
+
+def test_request_that_is_made_during_a_hand_over_reaches_both_sockets(visit: Visit) -> None:
+    page = visit()
+    page.goto("/login")
+    assert page.evaluate(HAND_OVER) == [["watch 1", "watch 2"], ["watch 1", "watch 2"], True, False]

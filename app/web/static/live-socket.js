@@ -57,7 +57,8 @@ export class LiveSocket {
   /** Sends an event now, and again over each later socket until another one with the same key takes its place. */
   request(key, event, data, onAnswer = () => {}) {
     this.#requests.set(key, [event, data, onAnswer]);
-    if (this.isLive) this.#current.emit(event, data, onAnswer);
+    // Also over a socket that is not ready yet: it may be repeating the requests that were made before this one.
+    for (const socket of [this.#current, this.#next]) if (socket?.connected) socket.emit(event, data, onAnswer);
   }
 
   /** Receives `analysis` events of a repository, which is the default for those that the user follows. */
