@@ -29,7 +29,7 @@ ASK_SECONDS = 0.4  # for the answers of all sentinels, before a connection can b
 SENTINEL_TIMEOUT_SECONDS = 1.0  # for the first answer, if there is none until then
 WATCH_SECONDS = 1.0  # between two questions whether the primary has changed, if no sentinel announces it
 LISTEN_SECONDS = 5.0  # without an announcement, after which the thread that listens looks whether it should stop
-# The first comes shortly before a replica stops to follow the primary, the others when it is the primary.
+# The first comes shortly before a replica stops following the primary, the others when it is the primary itself.
 PROMOTION, ANNOUNCEMENTS = "+failover-state-send-slaveof-noone", ("+promoted-slave", "+switch-master")
 PROMOTION_SECONDS = 3.0  # at most; usually one. What the former primary accepts meanwhile would be lost
 
@@ -95,7 +95,7 @@ class SentinelClient:
             is_unknown = "No such master" in str(error)
             self.error = f"knows no service {self._service!r} (REDIS_URL)" if is_unknown else str(error)
         except redis.TimeoutError:
-            self.error = "does not answer in time"
+            pass  # `error` says so already, and callers that did not wait so long have logged it
         except Exception as error:  # must not end the thread without an answer, which callers wait for
             self.error = str(error) or type(error).__name__
         finally:
@@ -202,7 +202,7 @@ class Sentinels:
             log.warning("closed the connections to %s:%d: %s", *address, reason)
 
     def _on_promotion(self) -> None:
-        """Stop to use the primary: what it accepts from now on is lost, if it still works and the failover was ordered."""
+        """Stop using the primary: it still works if the failover was ordered, but what it accepts from now on is lost."""
         if self._primary:
             self._former, self._promotion_ends_at = self._primary, time.monotonic() + PROMOTION_SECONDS
             self.leave(self._primary, "a replica is being made the primary")

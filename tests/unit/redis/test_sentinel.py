@@ -108,6 +108,15 @@ def test_fault_is_named(fakes: list[FakeSentinel], of: Find, fault: str, message
         sentinels.find_primary()
 
 
+def test_outage_of_the_sentinels_is_logged_once(fakes: list[FakeSentinel], of: Find, caplog: pytest.LogCaptureFixture) -> None:
+    fakes[0].hangs = True
+    sentinels = of(fakes[:1])
+    for _ in range(4):
+        with pytest.raises(redis.ConnectionError):
+            sentinels.find_primary()
+    assert caplog.messages == [f"no sentinel names a primary: 127.0.0.1:{fakes[0].port} does not answer"]
+
+
 def test_sentinels_have_the_password_of_the_servers_or_one_of_their_own(fakes: list[FakeSentinel], of: Find) -> None:
     of(fakes[:1], login="app:serverpass@").find_primary()
     of(fakes[:1], login="app:serverpass@", REDIS_SENTINEL_PASSWORD="sentinelpass").find_primary()
