@@ -91,12 +91,17 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
 
     def check() -> str | None:
         if cluster:
-            return cluster.check()
+            cluster.check()
+            return None
         return None if client.ping() else "no answer"
 
+    def find_warning_of_servers() -> str | None:
+        if cluster:
+            return cluster.warning
+        return (sentinels.find_warning() if sentinels else None) or writes.find_warning()
+
     def find_warning() -> str | None:
-        of_servers = cluster.warning if cluster else (sentinels and sentinels.find_warning()) or writes.find_warning()
-        return of_servers or tasks.find_warning() or stream.find_warning()
+        return find_warning_of_servers() or tasks.find_warning() or stream.find_warning()
 
     def find_cause() -> str | None:
         return sentinels.find_cause() if sentinels else None

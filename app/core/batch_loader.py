@@ -51,6 +51,11 @@ class BatchLoader(Generic[Key, Value]):
         value: Value = call.result.get()
         return value
 
+    def refuse_if_busy(self) -> None:
+        """Raise TooBusy if the next batch is full and the calls that wait for it have waited for `max_wait_seconds`."""
+        if len(self._waiting) >= MAX_BATCH and time.monotonic() - self._waiting[0].began_at > self._max_wait_seconds:
+            raise TooBusy
+
     def _run(self) -> None:
         try:
             while calls := self._next_batch():
@@ -60,11 +65,6 @@ class BatchLoader(Generic[Key, Value]):
                 gevent.sleep(max(0.0, pause))
         finally:
             self._is_loading = False
-
-    def refuse_if_busy(self) -> None:
-        """Raise TooBusy if the next batch is full and the calls that wait for it have waited for `max_wait_seconds`."""
-        if len(self._waiting) >= MAX_BATCH and time.monotonic() - self._waiting[0].began_at > self._max_wait_seconds:
-            raise TooBusy
 
     def _next_batch(self) -> list["_Call[Key, Value]"]:
         queues = [queue for queue in (self._first, self._waiting) for _ in queue]

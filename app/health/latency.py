@@ -8,7 +8,7 @@ WINDOW_SECONDS = 60
 FASTEST_SECONDS, SLOWEST_SECONDS = 0.0001, 100.0  # values outside are counted as these
 GROWTH = 1.1  # of the bucket width; a value differs from the middle of its bucket by at most 4.9 %
 
-_BUCKETS_PER_UNIT = 1 / math.log(GROWTH)
+_BUCKETS_PER_UNIT = 1 / math.log(GROWTH)  # times a natural logarithm: faster than one to the base GROWTH
 _BUCKETS = math.ceil(math.log(SLOWEST_SECONDS / FASTEST_SECONDS, GROWTH)) + 1
 
 

@@ -16,7 +16,7 @@ class ClusterHealth:
         self._client = client
         self._with_long_timeout = with_long_timeout
 
-    def check(self) -> str | None:
+    def check(self) -> None:
         """Set `warning` to the number of masters that do not answer in time for users. Raises redis.RedisError if none does."""
         masters = self._client.topology.masters()
         pings = [gevent.spawn(self._ping, address) for address in masters]
@@ -24,7 +24,6 @@ class ClusterHealth:
         self.warning = f"{len(errors)} of {len(masters)} masters do not answer" if errors else None
         if len(errors) == len(masters):
             self._with_long_timeout.ping()  # slow is not failed
-        return None
 
     def _ping(self, address: NodeAddress) -> redis.RedisError | None:
         try:

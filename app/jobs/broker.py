@@ -23,7 +23,7 @@ MAINTENANCE_CHANCE = 1_000_000  # of 1,000,000: look for dead workers with every
 
 
 class _Broker(RedisBroker):
-    """Reports every error of Redis as a lost connection, after which Dramatiq tries again. After others its threads may end."""
+    """Reports every error of Redis as a lost connection. Dramatiq tries again after one; another error may end its threads."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Return the function that sends a command to the queue, such as `do_fetch`."""
