@@ -16,7 +16,6 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, Request, expect
 
-from app.core.config import SETTINGS
 from harness import web
 from harness.processes import run
 from harness.servers import PROGRAMS, ROOT, Server, base_environment, fleet_environment, free_port, procfile_command, wait_until
@@ -141,14 +140,3 @@ def registered(platform: Honcho) -> str:
     answer = web.post(f"{platform.url}/api/auth/register", json=account)
     assert answer.status_code == 201, answer.text
     return answer.cookies["reporadar_session"]
-
-
-@pytest.mark.parametrize(("unit", "line"), [("reporadar@.service", "web"), ("reporadar-worker.service", "worker")])
-def test_systemd_units_run_the_procfile_commands(unit: str, line: str) -> None:
-    text = (ROOT / "deploy" / "systemd" / unit).read_text()
-    settings = dict(entry.split("=", 1) for entry in text.splitlines() if "=" in entry and not entry.startswith("#"))
-    program, *arguments = procfile_command(line)
-    assert settings["ExecStart"].split() == [f"/opt/reporadar/.venv/bin/{Path(program).name}", *arguments]
-    assert settings["RestartPreventExitStatus"] == "78"
-    (default,) = [setting.metadata["default"] for setting in SETTINGS if setting.name == "shutdown_timeout"]
-    assert int(settings["TimeoutStopSec"]) >= int(default) + 5
