@@ -17,6 +17,7 @@ root_doc = "docs/index"
 include_patterns = [
     "docs/**",
     "deploy/nginx/README.md",
+    "deploy/systemd/README.md",
     "CHANGELOG.md",
     "CODE_OF_CONDUCT.md",
     "CONTRIBUTING.md",
