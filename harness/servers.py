@@ -586,6 +586,15 @@ class Worker(ProcfileProcess):
         """`module`: the module to run, for example one with a seeded fault instead of the Procfile's."""
         super().__init__(environment, directory)
         self._module = module
+        self._log_before = 0  # length of the log of earlier starts
+
+    def start(self, wait_ready: bool = True) -> None:
+        self._log_before = len(self.log()) if self._started else 0
+        super().start(wait_ready)
+
+    def wait_working(self) -> None:
+        """Wait until this start is complete: from then on, the worker stops gracefully."""
+        wait_until(lambda: "waiting for jobs" in self.log()[self._log_before :], 30, "the worker to wait for jobs")
 
     def _command(self) -> list[str]:
         return [self._module if word == "app.worker" else word for word in super()._command()]

@@ -107,7 +107,7 @@ class ConsistencyCheck:
 
     def sign_off(self) -> None:
         """Delete the heartbeat in SQL. One that can't be deleted is stale within seconds."""
-        with suppress(Unavailable):
+        with suppress(Unavailable, DBAPIError):
             self._database.run(sql_heartbeat.delete_own, self._instance.nonce)
 
     def not_ready_reason(self) -> str | None:
@@ -125,8 +125,14 @@ class ConsistencyCheck:
         return [*found, *self._other_redis()] if self._lifecycle.phase == STARTING else found
 
     def instances_on_other_redis(self, registered: Collection[str]) -> list[ConfigMismatch]:
-        """Return a mismatch for each instance that uses this database but whose nonce is not registered. Raises Unavailable."""
-        heartbeats = self._database.run(sql_heartbeat.read)
+        """Return a mismatch for each instance that uses this database but whose nonce is not registered.
+
+        If the database does not answer or has an older schema, this is not known, and others report that.
+        """
+        try:
+            heartbeats = self._database.run(sql_heartbeat.read)
+        except (Unavailable, DBAPIError):
+            return []
         return [
             ConfigMismatch(
                 "redis",

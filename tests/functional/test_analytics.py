@@ -470,10 +470,10 @@ def test_stopping_workers_lose_no_event(fleet: EventFleet) -> None:
     sender = Sender(session_of(fleet.user()), fleet.instances, count=20, pause=0.01)
     with running([sender]):
         for worker in fleet.workers * count(1, 3):
-            ready = worker.log().count("waiting for jobs")
+            worker.wait_working()
             assert worker.terminate() == 0
             worker.start()
-            wait_until(lambda w=worker, n=ready: w.log().count("waiting for jobs") > n, 30, "the worker to work")  # type: ignore[misc]
+            worker.wait_working()
     assert sender.accepted - fleet.stored().keys() == set()
 
 
