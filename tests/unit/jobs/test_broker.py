@@ -72,14 +72,15 @@ def test_threads_survive_an_outage_while_they_enqueue_delayed_messages(
 
     worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
     queues.analyses.send(7, 0.2)
-    worker.start()
-    wait_until(lambda: not redis_client.llen("dramatiq:analyses.DQ"), what="the delayed message to be fetched")
     broker.scripts["dispatch"] = fail_to_enqueue  # type: ignore[attr-defined]
-    wait_until(lambda: failed, what="the message to be due")
-    broker.scripts["dispatch"] = dispatch  # type: ignore[attr-defined]
-    queues.analyses.send(8, 0.1)
-    wait_until(lambda: 8 in done, what="the next delayed message")
-    worker.stop()
+    worker.start()
+    try:
+        wait_until(lambda: failed, what="the message to be due")
+        broker.scripts["dispatch"] = dispatch  # type: ignore[attr-defined]
+        queues.analyses.send(8, 0.1)
+        wait_until(lambda: 8 in done, what="the next delayed message")
+    finally:
+        worker.stop()
 
 
 def test_failure_to_enqueue_is_logged(caplog: pytest.LogCaptureFixture) -> None:
