@@ -3,7 +3,12 @@
 import logging
 import os
 import secrets
+import select
 import signal
+import sys
+from pathlib import Path
+
+from gunicorn.systemd import sd_notify
 
 from app.analytics.event_stream import create_consumers
 from app.analytics.store import EventStore
@@ -22,6 +27,7 @@ from app.redis.client import connect, sentinels_of
 log = logging.getLogger(__name__)
 
 MAX_CONCURRENT_JOBS = 4  # each analysis also has a process of its own
+HEARTBEAT_SECONDS = 5  # between signs of life for systemd and for liveness checks
 STOP_MARGIN_SECONDS = 2  # between the timeout of the pool and SHUTDOWN_TIMEOUT
 
 
@@ -39,11 +45,26 @@ def main() -> None:
     pool = create_pool(settings, database, me.instance_id)
     pool.start()
     log.info("Worker waiting for jobs")
-    os.read(stop_reader, 1)
+    sd_notify("READY=1", log)
+    is_requested = wait_for_stop(pool, stop_reader, settings.worker_heartbeat_file)
     log.info("stopping: releasing running jobs")
     pool.stop(settings.shutdown_timeout - STOP_MARGIN_SECONDS)
     database.close()
     log.info("stopped")
+    if not is_requested:
+        sys.exit(1)
+
+
+def wait_for_stop(pool: WorkerPool, stop_reader: int, heartbeat_file: Path | None) -> bool:
+    """Send heartbeats until a stop is requested: then return True. Return False if a thread of the pool ended by itself."""
+    while pool.is_running():
+        sd_notify("WATCHDOG=1", log)
+        if heartbeat_file:
+            heartbeat_file.touch()
+        if select.select([stop_reader], [], [], HEARTBEAT_SECONDS)[0]:
+            return True
+    log.error("a thread of this worker ended unexpectedly; stopping, so that the worker is restarted")
+    return False
 
 
 def create_pool(settings: Config, database: Database, instance_id: str) -> WorkerPool:

@@ -135,6 +135,11 @@ class Config:
     web_concurrency: int = _setting(
         parsers.integer(1, 64), "1", "number of gunicorn workers, each a separate instance; 1 in embedded mode"
     )
+    worker_heartbeat_file: Path | None = _setting(
+        parsers.file_to_write,
+        None,
+        "file that a job worker touches every 5 s while all its threads run, for liveness checks; instances ignore it",
+    )
     socket_transports: tuple[str, ...] = _setting(
         lambda text: tuple(parsers.choice("polling", "websocket")(part.strip()) for part in text.split(",")),
         lambda values: "websocket" if (values["web_concurrency"] or 1) > 1 else "polling,websocket",

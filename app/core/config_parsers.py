@@ -299,6 +299,15 @@ def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
         raise ValueError("must be a comma-separated list of networks such as 10.1.0.0/16") from None
 
 
+def file_to_write(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise ValueError("names a file in a folder that can't be written")
+    return path
+
+
 def readable_file(text: str) -> str:
     if not (Path(text).is_file() and os.access(text, os.R_OK)):
         raise ValueError("names a file that can't be read")

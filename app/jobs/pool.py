@@ -60,6 +60,11 @@ class WorkerPool:
         for thread in self._threads:
             thread.start()
 
+    def is_running(self) -> bool:
+        """Return whether all threads run. An outage ends none of them, an unforeseen error may."""
+        threads = [*self._worker.consumers.values(), *self._worker.workers, *self._threads]
+        return all(thread.is_alive() for thread in threads)
+
     def stop(self, timeout_seconds: float) -> None:
         """Release the running jobs for other workers, and wait up to the timeout for all threads to end."""
         deadline = time.monotonic() + timeout_seconds

@@ -18,7 +18,16 @@ from app.core import config
 from harness import web
 from harness.containers import open_folder, substitute
 from harness.processes import Process, free_port, run, wait_until
-from harness.servers import ROOT, Instance, base_environment, embedded_environment, migrate, procfile_command
+from harness.servers import (
+    ROOT,
+    Instance,
+    Worker,
+    base_environment,
+    embedded_environment,
+    fleet_environment,
+    migrate,
+    procfile_command,
+)
 
 SYSTEMD = ROOT / "deploy" / "systemd"
 SERVICES = {"reporadar@.service": "web", "reporadar-worker.service": "worker", "reporadar-schema.service": "release"}
@@ -168,3 +177,16 @@ def answers_without_instances(port: int) -> bool:
         return web.get(f"http://127.0.0.1:{port}/health/live", timeout=2).status_code == httpx.codes.BAD_GATEWAY
     except httpx.TransportError:
         return False
+
+
+def test_worker_sends_heartbeats(notifications: socket.socket, redis_url: str, database_url: str, tmp_path: Path) -> None:
+    assert settings("reporadar-worker.service")["Type"] == ["notify"]
+    heartbeat = tmp_path / "alive"
+    environment = fleet_environment(redis_url, database_url, WORKER_HEARTBEAT_FILE=str(heartbeat))
+    with Worker(environment | {"NOTIFY_SOCKET": notifications.getsockname()}):
+        assert notifications.recv(1000) == b"READY=1"
+        assert notifications.recv(1000) == b"WATCHDOG=1"
+        wait_until(heartbeat.exists)
+        first = heartbeat.stat().st_mtime
+        assert notifications.recv(1000) == b"WATCHDOG=1"
+        wait_until(lambda: heartbeat.stat().st_mtime > first)

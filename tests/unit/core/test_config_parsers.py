@@ -76,6 +76,7 @@ MARK = "zq4711"
         (parsers.mail_from, '"Radar, new" <radar@example.org>', '"Radar, new" <radar@example.org>'),
         (parsers.mail_from, "Größe <radar@example.org>", "Größe <radar@example.org>"),
         (parsers.folders, "/srv/git:/home", (Path("/srv/git"), Path("/home"))),
+        (parsers.file_to_write, "/tmp/alive", Path("/tmp/alive")),
         (parsers.networks, "10.1.0.0/16, fd00::/8", (ip_network("10.1.0.0/16"), ip_network("fd00::/8"))),
     ],
 )
@@ -173,6 +174,8 @@ def test_accepted(parse: Parser, text: str, value: object) -> None:
         (parsers.folders, "/srv:~/git"),
         (parsers.networks, MARK),
         (parsers.networks, "10.1.0.1/16"),
+        (parsers.file_to_write, MARK),
+        (parsers.file_to_write, f"/nowhere/{MARK}"),
         (parsers.readable_file, f"/nowhere/{MARK}"),
     ],
 )

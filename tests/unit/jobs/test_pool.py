@@ -56,6 +56,19 @@ def test_pool_stopped_before_its_start_does_not_start() -> None:
     assert (handler.requeue_calls, worker.has_ended) == (0, False)
 
 
+def test_pool_runs_until_one_of_its_threads_ends() -> None:
+    queues = JobQueues(local_broker())
+    workers = [FakeBackgroundWorker(), FakeBackgroundWorker()]
+    pool = WorkerPool(queues.broker, [FakeHandler(queues.analyses)], workers, size=1)
+    pool.start()
+    try:
+        assert pool.is_running()
+        workers[1].stop()
+        wait_until(lambda: not pool.is_running(), what="the end of a thread to be noticed")
+    finally:
+        pool.stop(10)
+
+
 @pytest.mark.parametrize("is_embedded", [True, False])
 def test_only_an_embedded_pool_requeues_unfinished_jobs(is_embedded: bool) -> None:
     queues = JobQueues(local_broker())
