@@ -101,7 +101,14 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
         return (sentinels.find_warning() if sentinels else None) or writes.find_warning()
 
     def find_warning() -> str | None:
-        return find_warning_of_servers() or tasks.find_warning() or stream.find_warning()
+        of_servers = find_warning_of_servers()
+        try:
+            of_tasks, of_stream = tasks.find_warning(), stream.find_warning()  # both, because they also export metrics
+        except redis.RedisError:
+            if of_servers:
+                return of_servers
+            raise
+        return of_servers or of_tasks or of_stream
 
     def find_cause() -> str | None:
         return sentinels.find_cause() if sentinels else None

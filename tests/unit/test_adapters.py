@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import time
+
 import pytest
+import redis
 
 from app.adapters import Adapters, RedisClients, choose, connect_redis, redis_probes
+from app.analytics.partitions import SINGLE
 from app.auth.limits import MemoryRateLimiter, RedisRateLimiter
 from app.core import config, instance
 from app.core.config import Config
@@ -10,13 +14,14 @@ from app.core.keyring import Keyring
 from app.database.engine import Database
 from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
+from app.jobs.task_record import KEY
 from app.redis.client import PooledRedis
 from app.redis.multiplexed import MultiplexedRedis
 from app.server.lifecycle import Lifecycle
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.sql_store import SqlSessionStore
 from harness.servers import fleet_environment
-from tests.unit.conftest import UNUSED_DATABASE_URL
+from tests.unit.conftest import UNUSED_DATABASE_URL, count_of
 
 
 def choose_for(configured: Config, database: Database, lifecycle: Lifecycle) -> tuple[Adapters, RedisClients | None]:
@@ -76,6 +81,21 @@ def test_failed_closer_is_in_the_stop_that_the_fleet_records(
     (stop,) = Registry(clients.with_long_timeout).stops()
     assert (stop["instance_id"], stop["kind"]) == (instance.current().instance_id, "forced")
     assert stop["summary"].endswith("(could not close redis)")
+
+
+def test_warning_about_workers_does_not_stop_the_metrics_of_events(
+    fleet_config: Config, database: Database, redis_client: redis.Redis
+) -> None:
+    lifecycle = Lifecycle()
+    _, clients = choose_for(fleet_config, database, lifecycle)
+    redis_client.hset(KEY, "sweep", f"5 {time.time() - 3600:.3f}")
+    redis_client.xadd(SINGLE.stream, {"event": "new"})
+    (probe,) = redis_probes(clients)
+    probe.probe()
+    assert probe.warning
+    assert probe.warning.startswith("periodic task sweep no longer succeeds")
+    assert count_of("reporadar_events_waiting") == 1
+    assert lifecycle.stop(lifecycle.drain(), 1)
 
 
 @pytest.mark.parametrize(("setting", "expected"), [("true", MultiplexedRedis), ("false", PooledRedis)])

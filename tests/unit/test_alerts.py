@@ -6,9 +6,10 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
 from prometheus_client import REGISTRY
 
 from app.core import metrics
@@ -45,6 +46,15 @@ MUTATIONS = [
     Mutation("events", "unless resets(reporadar_events_waiting[2m]) > 0", ""),
     Mutation("events", "or reporadar_events_waiting > 50000", ""),
     Mutation("events", "for: 3m", "for: 0s"),
+    Mutation("no instance", "unless on (job) max by (job) (reporadar_ready", "unless on (job) min by (job) (reporadar_ready"),
+    Mutation("no instance", 'absent(up{job="reporadar"})', "absent(up)"),
+    Mutation("server errors", "> 0.01", ">= 0.01"),
+    Mutation("server errors", '{status="5xx"}[5m])) > 5', '{status="5xx"}[5m])) > 0'),
+    Mutation("work waits", "or max by (job) (reporadar_events_waiting) > 0", ""),
+    Mutation("work waits", "unless on (job) time() - max by", "unless on (job) time() - min by"),
+    Mutation("work waits", "unless on (job) min by (job) (reporadar_dependency_up) == 0", ""),
+    Mutation("work waits", "sum by (job) (max by (job, kind)", "sum by (job) (sum by (job, kind)"),
+    Mutation("work waits", "_queued_seconds) > 900", "_queued_seconds) > 899"),
     Mutation("periodic tasks", "> 3 * max by", "> 2 * max by"),
     Mutation("periodic tasks", 'last_success_timestamp_seconds{scope="instance"}', 'last_success_timestamp_seconds{scope="no"}'),
     Mutation("events", "max by (job) (reporadar_events_put_aside) > 0", "max by (job) (reporadar_events_put_aside) > 1"),
@@ -92,6 +102,11 @@ def expressions() -> list[str]:
     )
 
 
+def alerts() -> list[dict[str, Any]]:
+    groups = yaml.safe_load(RULES)["groups"]
+    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
+
+
 def test_promtool_accepts_the_configuration() -> None:
     found = promtool(["check", "config", "prometheus.yml"], FOLDER)
     assert found.returncode == 0, found.stdout
@@ -112,15 +127,33 @@ def test_changed_rule_fails_its_tests(outcomes: list[str], number: int) -> None:
 
 
 def test_each_alert_is_tested() -> None:
-    alerts = set(re.findall(r"alert: (\w+)", RULES))
-    assert len(alerts) == 15
-    assert {alert for alert in alerts if alert not in TESTS} == set()
+    names = {alert["alert"] for alert in alerts()}
+    assert len(names) == 20
+    assert {name for name in names if name not in TESTS} == set()
+
+
+def test_each_alert_has_a_runbook() -> None:
+    runbooks = [(alert["alert"], alert["annotations"]["runbook_url"]) for alert in alerts()]
+    assert runbooks == [(name, f"docs/alerts.md#{name.lower()}") for name, _ in runbooks]
+    headings = re.findall(r"^### (Reporadar\w+)$", (ROOT / "docs/alerts.md").read_text(), re.MULTILINE)
+    assert sorted(headings) == sorted({name for name, _ in runbooks})
+
+
+def test_pod_monitor_matches_the_rules_and_the_pods() -> None:
+    monitor = yaml.safe_load((ROOT / "deploy/kubernetes/monitoring/pod-monitor.yaml").read_text())["spec"]
+    web = yaml.safe_load_all((ROOT / "deploy/kubernetes/web.yaml").read_text())
+    (pod,) = [manifest["spec"]["template"] for manifest in web if manifest["kind"] == "Deployment"]
+    labels = pod["metadata"]["labels"]
+    assert set(re.findall(r'job="([^"]+)"', RULES)) == {labels[monitor["jobLabel"]]}
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert endpoint["port"] in [port["name"] for port in pod["spec"]["containers"][0]["ports"]]
 
 
 def test_rules_use_existing_metrics() -> None:
     assert metrics.ready
     families = {
-        sample for family in REGISTRY.collect() for sample in (family.name, f"{family.name}_total", f"{family.name}_bucket")
+        sample for family in REGISTRY.collect() for sample in (family.name, f"{family.name}_total", f"{family.name}_bucket", f"{family.name}_count")
     }
     recorded = set(re.findall(r"record: (\S+)", RULES))
     text = "\n".join(expressions())
