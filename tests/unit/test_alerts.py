@@ -153,7 +153,9 @@ def test_pod_monitor_matches_the_rules_and_the_pods() -> None:
 def test_rules_use_existing_metrics() -> None:
     assert metrics.ready
     families = {
-        sample for family in REGISTRY.collect() for sample in (family.name, f"{family.name}_total", f"{family.name}_bucket", f"{family.name}_count")
+        sample
+        for family in REGISTRY.collect()
+        for sample in (family.name, f"{family.name}_total", f"{family.name}_bucket", f"{family.name}_count")
     }
     recorded = set(re.findall(r"record: (\S+)", RULES))
     text = "\n".join(expressions())
