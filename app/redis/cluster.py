@@ -172,12 +172,17 @@ class Topology:
         if self._owners:
             return
         arrived_at = time.monotonic()
-        with self._lock:
+        # The limit is for callers that wait while another one resolves the name of a seed, which may take long.
+        if not self._lock.acquire(timeout=2 * REFRESH_SECONDS):
+            raise redis.TimeoutError("the slots of the Redis Cluster are still being read")
+        try:
             if self._owners:
                 return
             if self._attempted_at > arrived_at:
                 raise redis.ConnectionError("no node of the Redis Cluster answers")
             self._read()
+        finally:
+            self._lock.release()
 
     def _read(self, suspect: NodeAddress | None = None, first: NodeAddress | None = None) -> None:
         others = list({*self._nodes, *self._seeds} - {first, suspect})
