@@ -64,6 +64,7 @@ PRIVATE_APIS = [
                "the loop that is replaced: its errors and its way to close are kept", "643b1ac3e5b6"),
     PrivateApi("gunicorn.workers.base_async:AsyncWorker.handle_request", HTTP_LOOP,
                "raises StopIteration after the last request of a connection", "0ca25242246e"),
+    PrivateApi("gunicorn.systemd:sd_notify", "app/worker.py", "sends READY and WATCHDOG to systemd", "54152f6aea7b"),
     PrivateApi("gunicorn.util:close", WORKER, "ends a connection", "ce55cfa95222"),
     PrivateApi("gunicorn.http:get_parser", HTTP_LOOP, "parser of a connection", "b7d8dcde91e2"),
     PrivateApi("gunicorn.http.parser:Parser", HTTP_LOOP, "unreader and finish_body are used between requests", "3a9c06e348c7"),
