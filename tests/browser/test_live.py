@@ -203,19 +203,17 @@ HAND_OVER = """
 async () => {
     const { LiveSocket } = await import("/static/live-socket.js");
     const sockets = [];
+    let sendAnswer;
+    const answer = new Promise((resolve) => (sendAnswer = resolve));
     function io() {
         const sent = [];
-        const answers = [];
         const socket = {
-            sent, answers, id: sockets.length, connected: true, active: true,
+            sent, id: sockets.length, connected: true, active: true,
             io: { opts: {}, reconnection() {}, reconnectionDelay() {}, reconnectionDelayMax() {} },
             on() {},
             onAny(receive) { socket.receive = receive; },
             emit(event, { repository_id }) { sent.push(`${event} ${repository_id}`); },
-            timeout: () => ({ emitWithAck(event, data) {
-                socket.emit(event, data);
-                return new Promise((answer) => answers.push(answer));
-            } }),
+            timeout: () => ({ emitWithAck: (event, data) => (socket.emit(event, data), answer) }),
             disconnect() { socket.connected = false; },
         };
         sockets.push(socket);
@@ -224,16 +222,18 @@ async () => {
     const becomesLive = () => new Promise((resolve) => live.on("live", resolve));
     const live = new LiveSocket(io, { after: 0 });
     const [first] = sockets;
+    const firstIsLive = becomesLive();
     first.receive("ready", { head: 0, recovered: true });
-    await becomesLive();
+    await firstIsLive;
     live.watch(1);
     first.receive("draining", { reconnect_in_ms: 0, reason: "stop" });
     while (!sockets[1]) await new Promise(requestAnimationFrame);
     const [, next] = sockets;
     next.receive("ready", { head: 0, recovered: true });
     live.watch(2);
-    next.answers.forEach((answer) => answer({ ok: true }));
-    const { handedOver } = await becomesLive();
+    const nextIsLive = becomesLive();
+    sendAnswer({ ok: true });
+    const { handedOver } = await nextIsLive;
     return [first.sent, next.sent, handedOver, first.connected];
 }
 """

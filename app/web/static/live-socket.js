@@ -57,8 +57,7 @@ export class LiveSocket {
   /** Sends an event now, and again over each later socket until another one with the same key takes its place. */
   request(key, event, data, onAnswer = () => {}) {
     this.#requests.set(key, [event, data, onAnswer]);
-    // Also over a socket that is not ready yet: it may be repeating the requests that were made before this one.
-    for (const socket of [this.#current, this.#next]) if (socket?.connected) socket.emit(event, data, onAnswer);
+    if (this.isLive) this.#current.emit(event, data, onAnswer);
   }
 
   /** Receives `analysis` events of a repository, which is the default for those that the user follows. */
@@ -138,7 +137,12 @@ export class LiveSocket {
 
   async #onReady(socket, data) {
     const { id } = socket;
-    await Promise.all([...this.#requests.values()].map((request) => repeat(socket, request)));
+    const repeated = new Set();
+    let waiting;
+    while ((waiting = this.#requestsExcept(repeated)).length) {
+      waiting.forEach((request) => repeated.add(request));
+      await Promise.all(waiting.map((request) => repeat(socket, request))); // meanwhile the page may make further ones
+    }
     if (!this.#isOpen(socket) || socket.id !== id) return; // it was disconnected meanwhile
     const handedOver = this.isLive;
     if (socket === this.#next) this.#replaceCurrent().disconnect();
@@ -146,6 +150,10 @@ export class LiveSocket {
     this.last ??= data.head;
     this.#call("live", { ...data, handedOver });
     if (!data.recovered) this.#skipTo(data.head);
+  }
+
+  #requestsExcept(repeated) {
+    return [...this.#requests.values()].filter((request) => !repeated.has(request));
   }
 
   #onDraining(socket, { reconnect_in_ms, reason }) {
