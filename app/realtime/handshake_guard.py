@@ -151,7 +151,7 @@ class HandshakeGuard:
         if self._is_draining():
             log.info("draining", "refused a socket: this instance is draining")
             return DRAINING
-        if _replaces_shed_socket(environ) and not self._accepts_shed_sockets():
+        if _is_from_shed_client(environ) and not self._accepts_shed_sockets():
             return TOO_MANY_FOR_SHED
         try:
             identity = self._identify(environ)
@@ -220,8 +220,8 @@ def _sid(environ: WSGIEnvironment) -> str:
     return sids[0]
 
 
-def _replaces_shed_socket(environ: WSGIEnvironment) -> bool:
-    """Whether an instance with too many sockets has sent this client away. It still has its previous socket meanwhile."""
+def _is_from_shed_client(environ: WSGIEnvironment) -> bool:
+    """Return whether an instance with too many sockets has sent this client away. It still has its previous socket meanwhile."""
     return parse_qs(environ.get("QUERY_STRING", "")).get("replaces") == [REBALANCE]
 
 

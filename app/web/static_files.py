@@ -1,8 +1,9 @@
 """The files below /static/. Each is read and compressed once per process.
 
 Pages use addresses with the digest of all files, `/static/<digest>/live.js`, which browsers may keep for a year without asking
-again. Because every file has the same digest in its address, a module imports its neighbours by relative addresses. Other sites
-and programs use `/static/live.js`, which browsers revalidate. ETags depend on the content only, so all instances agree.
+again. Because every file has the same digest in its address, a module imports its neighbours by relative addresses. Pages that
+operators add to the site use `/static/live-socket.js`, which browsers revalidate. ETags depend on the content only, so all
+instances agree.
 """
 
 import functools
@@ -91,14 +92,14 @@ def _digest(content: bytes) -> str:
 
 
 def _respond(file: StaticFile, *, is_immutable: bool) -> Response:
-    use_gzip = file.compressed is not None and request.accept_encodings["gzip"] > 0
-    body = file.compressed if use_gzip and file.compressed is not None else file.content
+    compressed = file.compressed if request.accept_encodings["gzip"] > 0 else None
+    body = compressed or file.content
     response = Response(body, content_type=file.content_type)
-    response.set_etag(f"{file.digest}-gzip" if use_gzip else file.digest)
+    response.set_etag(f"{file.digest}-gzip" if compressed else file.digest)
     response.headers["Cache-Control"] = IMMUTABLE if is_immutable else REVALIDATED
     if file.compressed is not None:
         response.vary.add("Accept-Encoding")
-    if use_gzip:
+    if compressed:
         response.content_encoding = "gzip"
     response.make_conditional(request.environ, accept_ranges=True, complete_length=len(body))
     return response
