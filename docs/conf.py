@@ -16,6 +16,7 @@ source_suffix = {".md": "markdown"}
 root_doc = "docs/index"
 include_patterns = [
     "docs/**",
+    "deploy/kubernetes/README.md",
     "deploy/nginx/README.md",
     "deploy/systemd/README.md",
     "CHANGELOG.md",
