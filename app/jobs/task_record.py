@@ -41,6 +41,7 @@ class SharedTaskRecord:
         self._client = client
         self._exported_at = -math.inf
         self._warning: str | None = None
+        self._is_failing = False
 
     def start(self, task: str, interval: float) -> None:
         try:
@@ -52,7 +53,12 @@ class SharedTaskRecord:
         try:
             self._client.hset(KEY, task, _encode(interval))
         except redis.RedisError as error:
-            log.warning("success of periodic task %s not recorded: %s", task, type(error).__name__)
+            # The first failure only: on a cluster the tasks may go on for long without the node of this key.
+            level = logging.DEBUG if self._is_failing else logging.WARNING
+            log.log(level, "success of periodic task %s not recorded: %s", task, type(error).__name__)
+            self._is_failing = True
+        else:
+            self._is_failing = False
 
     def find_warning(self) -> str | None:
         """Export the record every EXPORT_INTERVAL_SECONDS. Return which task has failed for long. Raises redis.RedisError."""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jsonschema
 import psutil
 import pytest
+import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from app.core import config
@@ -93,10 +94,16 @@ def test_compose_file_uses_only_defined_names() -> None:
 
 
 def test_only_nginx_is_reachable_from_outside() -> None:
-    assert [name for name, service in services().items() if "ports" in service or "network_mode" in service] == [
+    usual = {name: service for name, service in services().items() if "profiles" not in service}
+    assert [name for name, service in usual.items() if "ports" in service or "network_mode" in service] == [
         "certificate",
         "nginx",
     ]
+    for name in ("prometheus", "grafana"):
+        assert services()[name]["profiles"] == ["monitoring"]
+        assert list(services()[name]["networks"]) == ["front"]
+        (port,) = services()[name]["ports"]
+        assert port.startswith("127.0.0.1:")
     assert services()["certificate"]["network_mode"] == "none"
     assert compose()["networks"]["stores"]["internal"] is True
     for store in ("redis", "postgres"):
@@ -152,6 +159,23 @@ def test_secrets_are_only_in_files() -> None:
 def test_instances_have_distinct_names_and_addresses() -> None:
     assert [services()[name]["environment"]["INSTANCE_ID"] for name in INSTANCES] == INSTANCES
     assert len({services()[name]["networks"]["front"]["ipv4_address"] for name in INSTANCES}) == len(INSTANCES)
+
+
+def test_prometheus_scrapes_every_instance(tmp_path: Path) -> None:
+    (job,) = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"]
+    assert job["job_name"] == "reporadar"
+    assert job["static_configs"] == [{"targets": [f"{name}:3000" for name in INSTANCES]}]
+    for volume in services()["prometheus"]["volumes"]:
+        source, target, *_ = volume.split(":")
+        if target.startswith("/etc/prometheus/"):
+            shutil.copy(DOCKER / source, tmp_path / Path(target).name)
+    run(["promtool", "check", "config", "prometheus.yml"], environment=base_environment(), directory=tmp_path)
+
+
+def test_monitoring_mounts_existing_files() -> None:
+    for name in ("prometheus", "grafana"):
+        sources = [volume.split(":")[0] for volume in services()[name]["volumes"] if volume.startswith(".")]
+        assert [source for source in sources if not (DOCKER / source).exists()] == []
 
 
 @pytest.mark.skipif(not RENDER.exists(), reason="nginx.conf is made by deploy/nginx/render")

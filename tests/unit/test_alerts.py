@@ -102,6 +102,18 @@ def expressions() -> list[str]:
     )
 
 
+def exported_metrics() -> set[str]:
+    """The names of all series of an instance."""
+    assert metrics.ready
+    families = [family.name for family in REGISTRY.collect()]
+    return FOREIGN_METRICS | {f"{name}{suffix}" for name in families for suffix in ("", "_total", "_bucket", "_count")}
+
+
+def metrics_in(queries: list[str]) -> set[str]:
+    """The names of series in queries, also those that rules record."""
+    return set(re.findall(r"\b(?:reporadar[_:]|process_|python_)\w+|\bup(?=\{)", "\n".join(queries)))
+
+
 def alerts() -> list[dict[str, Any]]:
     groups = yaml.safe_load(RULES)["groups"]
     return [rule for group in groups for rule in group["rules"] if "alert" in rule]
@@ -141,8 +153,9 @@ def test_each_alert_has_a_runbook() -> None:
 
 def test_pod_monitor_matches_the_rules_and_the_pods() -> None:
     monitor = yaml.safe_load((ROOT / "deploy/kubernetes/monitoring/pod-monitor.yaml").read_text())["spec"]
-    web = yaml.safe_load_all((ROOT / "deploy/kubernetes/base/web.yaml").read_text())
-    (pod,) = [manifest["spec"]["template"] for manifest in web if manifest["kind"] == "Deployment"]
+    (web,) = (ROOT / "deploy/kubernetes").rglob("web.yaml")
+    manifests = yaml.safe_load_all(web.read_text())
+    (pod,) = [manifest["spec"]["template"] for manifest in manifests if manifest["kind"] == "Deployment"]
     labels = pod["metadata"]["labels"]
     assert set(re.findall(r'job="([^"]+)"', RULES)) == {labels[monitor["jobLabel"]]}
     assert monitor["selector"]["matchLabels"].items() <= labels.items()
@@ -151,17 +164,10 @@ def test_pod_monitor_matches_the_rules_and_the_pods() -> None:
 
 
 def test_rules_use_existing_metrics() -> None:
-    assert metrics.ready
-    families = {
-        sample
-        for family in REGISTRY.collect()
-        for sample in (family.name, f"{family.name}_total", f"{family.name}_bucket", f"{family.name}_count")
-    }
     recorded = set(re.findall(r"record: (\S+)", RULES))
-    text = "\n".join(expressions())
-    used = set(re.findall(r"\b(?:reporadar[_:]|process_)\w+|\bup(?=\{)", text))
+    used = metrics_in(expressions())
     assert len(used) > 15
-    assert used - families - FOREIGN_METRICS == recorded
+    assert used - exported_metrics() == recorded
 
 
 @pytest.mark.parametrize(

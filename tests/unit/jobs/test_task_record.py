@@ -55,7 +55,8 @@ def test_task_that_no_longer_exists_is_forgotten(redis_client: redis.Redis, cloc
 def test_missing_redis_does_not_stop_the_tasks(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     record = SharedTaskRecord(redis.Redis(port=1, retry=Retry(NoBackoff(), 0)))
     record.start("purge", 3600)
-    record.succeed("purge", 3600)
+    for _ in range(3):
+        record.succeed("purge", 3600)
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
         "start of periodic task purge not recorded: ConnectionError",
         "success of periodic task purge not recorded: ConnectionError",
