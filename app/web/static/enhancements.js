@@ -39,7 +39,7 @@ for (const kind of ["pointerdown", "focusin"]) {
 
 // Buttons that copy the text of a field.
 
-const SHOWN_MS = 3000;
+const COPIED_MS = 3000;
 
 document.addEventListener("click", async ({ target }) => {
   const button = target.closest("[data-copy]");
@@ -58,13 +58,13 @@ function showCopied(button) {
   done.setAttribute("role", "status");
   done.textContent = " ✓";
   button.append(done);
-  setTimeout(() => done.remove(), SHOWN_MS);
+  setTimeout(() => done.remove(), COPIED_MS);
 }
 
 // Shows one week of the chart of commits at a time, by keyboard, mouse or finger. Without scripts, the table has all weeks.
 
-/** Show the week that the slider points to: its row of the table as text, and a cursor in the chart. */
-function show(slider, visibility = "visible") {
+/** Shows the week that the slider points to: its row of the table as text, and a cursor in the chart. */
+function showWeek(slider, visibility = "visible") {
   const figure = slider.closest(".weekly");
   const rows = document.querySelectorAll("#weeks tbody tr"); // the latest first
   const [week, commits, releases] = [...rows[slider.max - slider.value].cells].map((cell) => cell.textContent);
@@ -80,25 +80,25 @@ function sliderAt(target) {
   return target.closest?.(".weekly")?.querySelector("input");
 }
 
-function point({ target, clientX }) {
+function pointAtWeek({ target, clientX }) {
   const chart = target.closest?.(".weekly .columns");
   if (!chart) return;
   const { left, width } = chart.getBoundingClientRect();
   const slider = sliderAt(chart);
   slider.value = Math.floor(((clientX - left) / width) * (Number(slider.max) + 1));
-  show(slider);
+  showWeek(slider);
 }
 
-function start() {
+function showSliders() {
   for (const reader of document.querySelectorAll(".weekly .reader[hidden]")) {
     reader.hidden = false;
     document.getElementById("week-help").hidden = false;
-    show(reader.querySelector("input"), "hidden");
+    showWeek(reader.querySelector("input"), "hidden");
   }
 }
 
-document.addEventListener("input", ({ target }) => sliderAt(target) && show(target));
-document.addEventListener("pointermove", point);
-document.addEventListener("pointerdown", point);
-document.addEventListener("refreshed", start);
-start();
+document.addEventListener("input", ({ target }) => sliderAt(target) && showWeek(target));
+document.addEventListener("pointermove", pointAtWeek);
+document.addEventListener("pointerdown", pointAtWeek);
+document.addEventListener("refreshed", showSliders);
+showSliders();

@@ -57,7 +57,7 @@ function replace(region, newest) {
   if (focused && !newest.contains(document.activeElement)) document.querySelector("main").focus({ preventScroll: true });
 }
 
-/** Return a text that identifies an element before and after the replacement. */
+/** Returns a text that identifies an element before and after the replacement. */
 function identity(element) {
   return element.id || [element.localName, element.getAttribute("href") ?? element.value, element.textContent.trim()].join(" ");
 }
