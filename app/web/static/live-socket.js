@@ -138,11 +138,11 @@ export class LiveSocket {
   async #onReady(socket, data) {
     const { id } = socket;
     const repeated = new Set();
-    let waiting;
-    while ((waiting = this.#requestsExcept(repeated)).length) {
+    do {
+      const waiting = this.#requestsExcept(repeated);
       waiting.forEach((request) => repeated.add(request));
       await Promise.all(waiting.map((request) => repeat(socket, request))); // meanwhile the page may make further ones
-    }
+    } while (this.#requestsExcept(repeated).length);
     if (!this.#isOpen(socket) || socket.id !== id) return; // it was disconnected meanwhile
     const handedOver = this.isLive;
     if (socket === this.#next) this.#replaceCurrent().disconnect();
