@@ -15,6 +15,7 @@ from app.core.config import Config
 from app.core.instance import Instance
 from app.core.keyring import Keyring
 from app.core.messages import Publish
+from app.core.warnings import OperatorWarning
 from app.database.engine import Database
 from app.fleet.consistency import ConsistencyCheck
 from app.fleet.service import Fleet, FleetMembership, FleetOfOne, SharedFleet
@@ -95,12 +96,12 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
             return None
         return None if client.ping() else "no answer"
 
-    def find_warning_of_servers() -> str | None:
+    def find_warning_of_servers() -> OperatorWarning | None:
         if cluster:
             return cluster.warning
         return (sentinels.find_warning() if sentinels else None) or writes.find_warning()
 
-    def find_warning() -> str | None:
+    def find_warning() -> OperatorWarning | None:
         of_servers = find_warning_of_servers()
         try:
             of_tasks, of_stream = tasks.find_warning(), stream.find_warning()  # both, because they also export metrics

@@ -22,6 +22,7 @@ from app.analytics.partitions import SINGLE, Partition, partitions_of
 from app.analytics.store import AcceptedEvent, EventStore
 from app.core import metrics
 from app.core.errors import Invalid, Unavailable, cause_of
+from app.core.warnings import OperatorWarning
 from app.jobs.task_record import LocalTaskRecord, TaskRecord
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ CLEANUP_INTERVAL_SECONDS = 600.0
 IDLE_CONSUMER_MS = 3_600_000  # a consumer that has read nothing for this long has ended
 MONITOR_INTERVAL_SECONDS = 5.0
 MAX_AGE_SECONDS = 60
+APPENDONLY_OFF = OperatorWarning("appendonly_off", "appendonly is off: a restart of Redis would lose accepted events")
 
 ERRORS_OF_AN_EVENT = (Invalid, IntegrityError, ValueError)  # the database would refuse it again
 
@@ -271,9 +273,9 @@ class StreamMonitor:
         self._client = client
         self._partitions = partitions_of(client)
         self._checked_at = -math.inf
-        self._warning: str | None = None
+        self._warning: OperatorWarning | None = None
 
-    def find_warning(self) -> str | None:
+    def find_warning(self) -> OperatorWarning | None:
         """Return what an operator should know, checked every MONITOR_INTERVAL_SECONDS. Raises redis.RedisError."""
         if time.monotonic() - self._checked_at > MONITOR_INTERVAL_SECONDS:
             self._checked_at = time.monotonic()
@@ -281,22 +283,24 @@ class StreamMonitor:
                 self._export_metrics()
                 self._warning = self._backlog_warning() or self._durability_warning()
             except redis.ResponseError as error:  # Redis works, but the key holds something else
-                self._warning = f"cannot read the event stream {SINGLE.stream}: {str(error).partition(' ')[0]}"
+                text = f"cannot read the event stream {SINGLE.stream}: {str(error).partition(' ')[0]}"
+                self._warning = OperatorWarning("event_stream_unreadable", text)
         return self._warning
 
     def _export_metrics(self) -> None:
         metrics.events_waiting.set(count_waiting(self._client))
         metrics.events_put_aside.set(sum(self._client.xlen(partition.dead_letters) for partition in self._partitions))
 
-    def _backlog_warning(self) -> str | None:
+    def _backlog_warning(self) -> OperatorWarning | None:
         oldest: list[Any] = []
         for partition in self._partitions:
             oldest += self._client.xrange(partition.stream, count=1) or []
         seconds, _ = self._client.time()
         if any(seconds - int(entry_id.split(b"-")[0]) / 1000 > MAX_AGE_SECONDS for entry_id, _ in oldest):
-            return f"events wait for more than {MAX_AGE_SECONDS} s: check that a worker is running and reaches the database"
+            text = f"events wait for more than {MAX_AGE_SECONDS} s: check that a worker is running and reaches the database"
+            return OperatorWarning("events_waiting", text)
         return None
 
-    def _durability_warning(self) -> str | None:
+    def _durability_warning(self) -> OperatorWarning | None:
         persistence: Any = self._client.info("persistence")
-        return None if persistence.get("aof_enabled") else "appendonly is off: a restart of Redis would lose accepted events"
+        return None if persistence.get("aof_enabled") else APPENDONLY_OFF

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from app.core import metrics
 from app.core.errors import Invalid, Problem, Unavailable, cause_of
 from app.core.threads import NativeThreads
+from app.core.warnings import OperatorWarning
 from app.database import cooperative
 from app.database.sqlstate import ErrorClass, classify, column_of
 
@@ -30,7 +31,9 @@ T = TypeVar("T")
 
 SQL_TIMEOUT_SECONDS = 1.2  # of a transaction, including the wait for a free connection and connecting
 _STATEMENT_TIMEOUT_MS = int(SQL_TIMEOUT_SECONDS * 1000)
-READ_ONLY_WARNING = "read-only: reads succeed and writes are answered with 503 until DATABASE_URL leads to a primary"
+READ_ONLY_WARNING = OperatorWarning(
+    "read_only", "read-only: reads succeed and writes are answered with 503 until DATABASE_URL leads to a primary"
+)
 LONG_WAIT_SECONDS = 0.3  # for a free connection; longer waits are part of the cause of an outage
 MAX_ATTEMPTS = 3  # of a transaction that conflicts with others
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gevent
 import redis
 
+from app.core.warnings import OperatorWarning
 from app.redis.cluster import ClusterClient, NodeAddress
 
 
@@ -12,7 +13,7 @@ class ClusterHealth:
     """Pings all masters at the same time."""
 
     def __init__(self, client: ClusterClient, with_long_timeout: redis.Redis) -> None:
-        self.warning: str | None = None
+        self.warning: OperatorWarning | None = None
         self._client = client
         self._with_long_timeout = with_long_timeout
 
@@ -21,7 +22,8 @@ class ClusterHealth:
         masters = self._client.topology.masters()
         pings = [gevent.spawn(self._ping, address) for address in masters]
         errors = [error for error in (ping.get() for ping in pings) if error]
-        self.warning = f"{len(errors)} of {len(masters)} masters do not answer" if errors else None
+        text = f"{len(errors)} of {len(masters)} masters do not answer"
+        self.warning = OperatorWarning("masters_down", text) if errors else None
         if len(errors) == len(masters):
             self._with_long_timeout.ping()  # slow is not failed
 

@@ -6,18 +6,24 @@ from typing import Any
 
 import redis
 
+from app.core.warnings import OperatorWarning
+
 INTERVAL_SECONDS = 5.0  # between two readings
-READ_ONLY = "read-only: it is a replica: sign-ins and events are answered with 503 until REDIS_URL leads to a primary"
-OUT_OF_MEMORY = "out of memory: sign-ins and events are answered with 503 until maxmemory is raised or memory is freed"
+READ_ONLY = OperatorWarning(
+    "read_only", "read-only: it is a replica: sign-ins and events are answered with 503 until REDIS_URL leads to a primary"
+)
+OUT_OF_MEMORY = OperatorWarning(
+    "out_of_memory", "out of memory: sign-ins and events are answered with 503 until maxmemory is raised or memory is freed"
+)
 
 
 class RedisWrites:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._read_at = -math.inf
-        self._warning: str | None = None
+        self._warning: OperatorWarning | None = None
 
-    def find_warning(self) -> str | None:
+    def find_warning(self) -> OperatorWarning | None:
         """Return why Redis refuses writes, read every INTERVAL_SECONDS, or None. Raises redis.RedisError."""
         if time.monotonic() - self._read_at > INTERVAL_SECONDS:
             self._warning = _refusal(self._client.info())
@@ -25,7 +31,7 @@ class RedisWrites:
         return self._warning
 
 
-def _refusal(facts: dict[str, Any]) -> str | None:
+def _refusal(facts: dict[str, Any]) -> OperatorWarning | None:
     """Return the reason in the facts of INFO, from which a provider may leave out some."""
     if facts.get("role", "master") != "master":
         return READ_ONLY

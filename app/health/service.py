@@ -9,6 +9,7 @@ import gevent
 
 from app.core import metrics
 from app.core.tasks import InstanceTask
+from app.core.warnings import OperatorWarning
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +31,10 @@ class Probe:
 
     name: str  # its address is in the setting NAME_URL
     check: Callable[[], str | None]
-    find_warning: Callable[[], str | None] = lambda: None
+    find_warning: Callable[[], OperatorWarning | None] = lambda: None
     find_cause: Callable[[], str | None] = lambda: None
     error: str | None = None
-    warning: str | None = None
+    warning: OperatorWarning | None = None
     latency: float | None = None
     _started_at: float | None = None  # of the probe in progress
     _failing_since: float | None = None
@@ -70,6 +71,17 @@ class Probe:
         if not self._has_answered or self.error or self.failing_for > 0:
             return FAIL
         return WARN if self.warning or max(self.latency or 0, self._waiting) > SLOW_SECONDS else PASS
+
+    @property
+    def reason(self) -> str | None:
+        """The code of why the status is not `pass`, or None."""
+        if self.status == PASS:
+            return None
+        if self.status == WARN:
+            return self.warning.reason if self.warning else "slow"
+        if not self._has_answered:
+            return "not_answered_yet"
+        return "no_answer" if self.failing_for > 0 else "unsuitable"
 
     @property
     def failing_for(self) -> float:

@@ -59,7 +59,11 @@ def _is_private(address: str | None) -> bool:
 
 def _check(probe: Probe) -> dict[str, Any]:
     check = {"status": probe.status, "latency_ms": probe.latency_ms}
-    return check | {"output": probe.warning.partition(": ")[0]} if probe.status == WARN and probe.warning else check
+    if reason := probe.reason:
+        check["reason"] = reason
+    if probe.status == WARN and probe.warning:
+        check["output"] = probe.warning.partition(": ")[0]
+    return check
 
 
 def _answer(status: str, **more: Any) -> Response:

@@ -8,6 +8,7 @@ from typing import Protocol
 import redis
 
 from app.core import metrics
+from app.core.warnings import OperatorWarning
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class SharedTaskRecord:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._exported_at = -math.inf
-        self._warning: str | None = None
+        self._warning: OperatorWarning | None = None
         self._is_failing = False
 
     def start(self, task: str, interval: float) -> None:
@@ -60,14 +61,14 @@ class SharedTaskRecord:
         else:
             self._is_failing = False
 
-    def find_warning(self) -> str | None:
+    def find_warning(self) -> OperatorWarning | None:
         """Export the record every EXPORT_INTERVAL_SECONDS. Return which task has failed for long. Raises redis.RedisError."""
         if time.monotonic() - self._exported_at > EXPORT_INTERVAL_SECONDS:
             self._exported_at = time.monotonic()
             self._warning = self._export_all()
         return self._warning
 
-    def _export_all(self) -> str | None:
+    def _export_all(self) -> OperatorWarning | None:
         warning, now = None, time.time()
         recorded: dict[bytes, bytes] = self._client.hgetall(KEY)  # type: ignore[assignment]
         for name, text in sorted(recorded.items()):
@@ -76,7 +77,10 @@ class SharedTaskRecord:
                 continue
             _export(task, interval, succeeded_at)
             if now - succeeded_at > 3 * interval + TOLERANCE_SECONDS:
-                warning = f"periodic task {task} no longer succeeds: check that a worker runs, and read its log"
+                warning = OperatorWarning(
+                    "periodic_task_failing",
+                    f"periodic task {task} no longer succeeds: check that a worker runs, and read its log",
+                )
         return warning
 
 

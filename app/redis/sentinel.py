@@ -20,6 +20,7 @@ from redis.connection import Connection, SSLConnection
 from redis.retry import Retry
 
 from app.core.config_parsers import RedisServers
+from app.core.warnings import OperatorWarning
 
 log = logging.getLogger(__name__)
 
@@ -173,11 +174,12 @@ class Sentinels:
             self._changed.wait(WATCH_SECONDS)
             self._changed.clear()
 
-    def find_warning(self) -> str | None:
+    def find_warning(self) -> OperatorWarning | None:
         """Return what an operator should fix before the primary fails, or None."""
         if self._answering is None or 2 * self._answering > len(self.clients):
             return None
-        return f"too few sentinels answer for a failover: {self._answering} of {len(self.clients)}"
+        text = f"too few sentinels answer for a failover: {self._answering} of {len(self.clients)}"
+        return OperatorWarning("sentinels_down", text)
 
     def find_cause(self) -> str | None:
         """Return why no connection can be opened, without addresses, or None."""

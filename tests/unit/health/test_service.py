@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from app.core.errors import Unavailable
+from app.core.warnings import OperatorWarning
 from app.health.service import FAIL, PASS, PROBE_TIMEOUT_SECONDS, SLOW_SECONDS, UNREADY_AFTER_SECONDS, WARN, Probe
 from tests.unit.conftest import Clock, count_of
 
@@ -151,12 +152,28 @@ def test_last_answer_is_exported_as_metric(probe: Probe, dependency: Dependency)
 
 
 def test_warning_does_not_make_the_instance_unready(dependency: Dependency, caplog: pytest.LogCaptureFixture) -> None:
-    found: list[str | None] = [None, "something", "something", None]
+    something = OperatorWarning("something_wrong", "something")
+    found: list[OperatorWarning | None] = [None, something, something, None]
     probe = Probe("redis", dependency.check, find_warning=lambda: found.pop(0))
     statuses = []
     for _ in range(4):
         probe.probe()
-        statuses.append(probe.status)
+        statuses.append((probe.status, probe.reason))
         assert probe.not_ready_reason() is None
-    assert statuses == [PASS, WARN, WARN, PASS]
+    assert statuses == [(PASS, None), (WARN, "something_wrong"), (WARN, "something_wrong"), (PASS, None)]
     assert [record.message for record in caplog.records] == ["redis: something"]
+
+
+def test_every_warning_and_failure_has_a_reason(probe: Probe, dependency: Dependency) -> None:
+    def reason() -> tuple[str, str | None]:
+        probe.probe()
+        return probe.status, probe.reason
+
+    assert probe.reason == "not_answered_yet"
+    assert reason() == (PASS, None)
+    dependency.seconds = SLOW_SECONDS + 0.1
+    assert reason() == (WARN, "slow")
+    dependency.answer = "the schema is missing"
+    assert reason() == (FAIL, "unsuitable")
+    dependency.is_down = True
+    assert reason() == (FAIL, "no_answer")

@@ -60,6 +60,7 @@ def test_failure_is_reported_without_its_cause(app: Flask, client: FlaskClient) 
     assert response.status_code == 503
     assert response.json is not None
     assert response.json["status"] == response.json["checks"]["database"]["status"] == "fail"
+    assert response.json["checks"]["database"]["reason"] == "not_answered_yet"
     for path in ("/health", "/health/ready"):
         assert "192.0.2.7" not in client.get(path).text
         assert "Refused" not in client.get(path).text
