@@ -121,6 +121,23 @@ def test_containers_have_few_privileges() -> None:
     assert [name for name, service in services().items() if "user" in service] == ["certificate"]
 
 
+def test_containers_are_limited() -> None:
+    for name, service in services().items():
+        assert service["cpus"] == 1, name
+        assert service["pids_limit"] <= 512, name
+        assert size(service["mem_limit"]) <= size("4g"), name
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}, name
+    command = services()["redis"]["command"]
+    assert size(command[command.index("--maxmemory") + 1]) * 2 <= size(services()["redis"]["mem_limit"])
+
+
+def size(text: str) -> int:
+    """The number of megabytes of a size such as 512m or 4g."""
+    found = re.fullmatch(r"(\d+)([mg])b?", text)
+    assert found, text
+    return int(found[1]) * {"m": 1, "g": 1024}[found[2]]
+
+
 def test_services_start_after_their_dependencies() -> None:
     conditions = {
         name: {on: how["condition"] for on, how in service.get("depends_on", {}).items()} for name, service in services().items()
@@ -313,6 +330,7 @@ def test_redis_persists_its_data(stack: Stack) -> None:
     with stack.redis.client() as client:
         assert client.config_get("appendonly") == {"appendonly": "yes"}
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+        assert int(client.config_get("maxmemory")["maxmemory"]) == 512 * 1024 * 1024
     command = services()["redis"]["healthcheck"]["test"][1].replace("$$", "$").replace("/run/secrets", str(stack.secrets))
     command = command.replace("redis-cli", f"redis-cli -p {stack.redis.port}")
     run(["sh", "-c", command], environment=base_environment(), directory=ROOT)
