@@ -36,6 +36,7 @@ class BatchLoader(Generic[Key, Value]):
         self._max_wait_seconds = max_wait_seconds
         self._first: deque[_Call[Key, Value]] = deque()
         self._waiting: deque[_Call[Key, Value]] = deque()
+        self._alone: deque[_Call[Key, Value]] = deque()  # to be loaded one by one: a batch with them failed
         self._is_loading = False
 
     def get(self, key: Key, *, first: bool = False) -> Value:
@@ -67,6 +68,8 @@ class BatchLoader(Generic[Key, Value]):
             self._is_loading = False
 
     def _next_batch(self) -> list["_Call[Key, Value]"]:
+        if self._alone:
+            return [self._alone.popleft()]
         queues = [queue for queue in (self._first, self._waiting) for _ in queue]
         return [queue.popleft() for queue in queues[:MAX_BATCH]]
 
@@ -74,17 +77,15 @@ class BatchLoader(Generic[Key, Value]):
         try:
             values = self._load([call.key for call in calls])
         except Unavailable as error:
-            calls = [*calls, *self._first, *self._waiting]  # each further batch would wait for another timeout
-            self._first.clear()
-            self._waiting.clear()
-            for call in calls:
+            for call in (*calls, *self._alone, *self._first, *self._waiting):  # each further batch would wait for another timeout
                 call.result.set_exception(error)
+            for queue in (self._alone, self._first, self._waiting):
+                queue.clear()
         except Exception as error:
             if len(calls) == 1:
                 calls[0].result.set_exception(error)
-                return
-            for call in calls:  # one of the keys may be the cause
-                self._answer([call])
+            else:
+                self._alone.extend(calls)  # one of the keys may be the cause
         else:
             self._release(zip(calls, values, strict=True))
 

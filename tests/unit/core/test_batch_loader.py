@@ -79,6 +79,18 @@ def test_unavailable_store_fails_all_that_wait_at_once() -> None:
     assert loader.get(5) == 2
 
 
+def test_store_that_becomes_unavailable_after_a_failed_batch_fails_all_that_wait_at_once() -> None:
+    loads: list[list[int]] = []
+
+    def load(keys: Sequence[int]) -> list[int]:
+        loads.append(list(keys))
+        raise ValueError if len(keys) > 1 else Unavailable("The database does not answer.")
+
+    loader = BatchLoader(load)
+    assert outcomes(start(loader, 1, 2, 3)) == [Unavailable] * 3
+    assert loads == [[1, 2, 3], [1]]
+
+
 def test_first_keys_go_before_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_loader, "MAX_BATCH", 2)
     loads = Loads(held=True)
