@@ -155,10 +155,20 @@ class PooledRedis(RedisCommands):
         return self._client.execute_command(*command)
 
     def execute_all(self, *commands: Sequence[Any]) -> list[Any]:
+        return self._execute_pipeline(commands)
+
+    def execute_each(self, *commands: Sequence[Any]) -> list[Any]:
+        """Like `execute_all`, but a reply may be a RedisError, for example of a lost master of a cluster.
+
+        Raises redis.RedisError if there is one server, and it does not answer.
+        """
+        return self._execute_pipeline(commands, raise_on_error=False)
+
+    def _execute_pipeline(self, commands: Sequence[Sequence[Any]], *, raise_on_error: bool = True) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
-        replies: list[Any] = pipeline.execute()
+        replies: list[Any] = pipeline.execute(raise_on_error=raise_on_error)
         return replies
 
     def drop(self) -> None:

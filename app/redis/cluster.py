@@ -357,7 +357,10 @@ class ClusterPipeline(Pipeline):
             numbers[self._client.topology.owner(slot_of(command))].append(number)
         replies: list[Any] = [None] * len(commands)
         for address, own in numbers.items():
-            own_replies = self._execute_on(address, [commands[number] for number in own])
+            try:
+                own_replies = self._execute_on(address, [commands[number] for number in own])
+            except redis.RedisError as error:  # a lost node does not keep the others from answering
+                own_replies = [error] * len(own)
             for number, reply in zip(own, own_replies, strict=True):
                 replies[number] = self._follow(commands[number], reply)
         return replies
@@ -368,7 +371,7 @@ class ClusterPipeline(Pipeline):
         words, options = command
         try:
             return self._client.execute_command(*words, **options)
-        except redis.ResponseError as error:
+        except redis.RedisError as error:
             return error
 
     def _execute_on(self, address: NodeAddress, commands: list[Any], transaction: bool = False) -> list[Any]:

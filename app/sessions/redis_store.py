@@ -87,9 +87,15 @@ class RedisSessionStore:
         found: set[str] = set()
         with available():
             for batch in _batches(keys):
-                replies = self._pooled.execute_all(*[("EXISTS", key) for key in batch])
-                found.update(key for key, exists in zip(batch, replies, strict=True) if self._pooled.checked(int, exists))
+                replies = self._pooled.execute_each(*[("EXISTS", key) for key in batch])
+                errors = [reply for reply in replies if isinstance(reply, redis.RedisError)]
+                if len(errors) == len(replies):
+                    raise errors[0]
+                found.update(key for key, reply in zip(batch, replies, strict=True) if self._may_exist(reply))
         return found
+
+    def _may_exist(self, reply: Any) -> bool:
+        return isinstance(reply, redis.RedisError) or bool(self._pooled.checked(int, reply))
 
     def records_of_user(self, user_id: int) -> dict[str, Fields]:
         with available():

@@ -94,7 +94,10 @@ class SessionStore(Protocol):
     def destroy(self, key: str) -> None: ...
 
     def existing(self, keys: Sequence[str]) -> set[str]:
-        """Return the keys that have a record."""
+        """Return the keys that have a record.
+
+        On a cluster with a lost master, its keys are among them: whether they have a record is not known until it answers.
+        """
 
     def records_of_user(self, user_id: int) -> dict[str, Fields]: ...
 

@@ -6,13 +6,15 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import redis
 
+from app.core.errors import Unavailable
 from app.core.keyring import Keyring, key_id
 from app.redis.client import RedisCommands
-from app.redis.cluster import SLOTS, slot_of_key
+from app.redis.cluster import SLOTS, ClusterClient, ClusterPipeline, NodeAddress, slot_of_key
 from app.redis.multiplexed import MultiplexedRedis
 from app.sessions import sql_store
 from app.sessions.cipher import CorruptRecord, RecordCipher
@@ -458,6 +460,31 @@ def test_copied_session_is_read_changed_and_ended(cluster_store: RedisSessionSto
     cluster_store.destroy(copied)
     assert not cluster_store.merge(copied, {"name": FieldChange(b"back")}, TTL, 7)
     assert cluster_store.load(copied) is None
+
+
+def test_lost_master_leaves_the_sessions_of_other_masters_alone(
+    cluster_store: RedisSessionStore, cluster_client: ClusterClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [new_key(cluster_store, Owner(number, 1)) for number in range(20)]
+    for key in keys[::2]:
+        create(cluster_store, key)
+    assert cluster_store.existing(keys) == set(keys[::2])
+    masters = {key: cluster_client.topology.owner(slot_of_key(key)) for key in keys}
+    lost = {masters[keys[0]]}
+    execute_on = ClusterPipeline._execute_on
+
+    def fail_on_lost(self: ClusterPipeline, address: NodeAddress, *arguments: Any) -> list[Any]:
+        if address in lost:
+            raise redis.ConnectionError
+        return execute_on(self, address, *arguments)
+
+    monkeypatch.setattr(ClusterPipeline, "_execute_on", fail_on_lost)
+    unknown = {key for key in keys if masters[key] in lost}
+    assert unknown < set(keys)
+    assert cluster_store.existing(keys) == {*keys[::2], *unknown}
+    lost.update(masters.values())
+    with pytest.raises(Unavailable):
+        cluster_store.existing(keys)
 
 
 def test_copied_session_is_listed_beside_new_ones(cluster_store: RedisSessionStore, copied: str) -> None:
