@@ -129,6 +129,8 @@ def test_health_reports_two_hanging_stores(fleet: StoreFleet) -> None:
     user = User(fleet.instance).register()
     with broken(fleet.redis, "frozen"), broken(fleet.postgres, "frozen"):
         wait_until(lambda: statuses_of_checks(user) == {"fail"}, what="health to say so")
+        checks = timed(user, "GET", "/health").json()["checks"].values()
+        assert {check["reason"] for check in checks} == {"no_answer"}
         with ThreadPoolExecutor(20) as executor:
             statuses = list(executor.map(lambda path: timed(user, "GET", path).status_code, HEALTH_PATHS * 100))
     assert set(statuses) <= {200, 503}
