@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -202,9 +203,16 @@ class ComposedNginx(Server):
     def url(self) -> str:
         return f"https://localhost:{self.port}"
 
+    def reload(self, configuration: str, substitutes: Mapping[str, str] | None = None) -> None:
+        """Load another configuration while nginx runs. `substitutes`: further local values for names in it."""
+        self._write(configuration, {**self._substitutes, **(substitutes or {})})
+        self.send(signal.SIGHUP)
+
+    def _write(self, configuration: str, substitutes: Mapping[str, str]) -> None:
+        (self.folder / "nginx.conf").write_text(substitute(configuration, substitutes))
+
     def _command(self) -> list[str]:
-        configuration = substitute((DOCKER / "nginx.conf").read_text(), self._substitutes)
-        (self.folder / "nginx.conf").write_text(configuration)
+        self._write((DOCKER / "nginx.conf").read_text(), self._substitutes)
         command = [substitute(word, self._substitutes) for word in services()["nginx"]["entrypoint"]]
         return program(command, f"{os.environ['PATH']}:/usr/sbin")
 

@@ -326,6 +326,80 @@ def test_composed_fleet_serves_sign_in_over_https(stack: Stack) -> None:
     wait_until(lambda: "Worker waiting for jobs" in stack.worker.log(), what="the worker")
 
 
+@pytest.fixture
+def own_deploy(tmp_path: Path) -> Path:
+    """A copy of deploy/docker and what it uses, with a `docker` beside it that only writes down how it is called."""
+    for name in ("docker", "nginx"):
+        shutil.copytree(ROOT / "deploy" / name, tmp_path / name, ignore=shutil.ignore_patterns("secrets*"))
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "docker"
+    fake.write_text('#!/bin/sh\necho "$@" >> "${0%/*}/calls"\ncase "$*" in *" up "*) exit "${FAILURE:-0}";; esac\n')
+    fake.chmod(0o755)
+    return tmp_path
+
+
+def add_instance(deploy: Path, **variables: str) -> list[str]:
+    environment = base_environment() | variables
+    environment["PATH"] = f"{deploy / 'bin'}:{environment['PATH']}"
+    try:
+        run([str(deploy / "docker" / "add-instance")], environment=environment, directory=deploy)
+    finally:
+        calls = (deploy / "bin" / "calls").read_text().splitlines()
+    return [call.removeprefix(f"compose --file {deploy}/docker/compose.yaml ") for call in calls]
+
+
+def test_one_command_adds_an_instance(own_deploy: Path) -> None:
+    inode = (own_deploy / "docker" / "nginx.conf").stat().st_ino
+    for number in (4, 5):
+        (own_deploy / "bin" / "calls").unlink(missing_ok=True)
+        start, check, reload = add_instance(own_deploy)
+        assert start == f"up --detach --no-deps --wait instance-{number}"
+        assert check.startswith("exec nginx nginx ")
+        assert reload == "kill --signal HUP nginx"
+    names = [f"instance-{number}" for number in range(1, 6)]
+    content = yaml.safe_load((own_deploy / "docker" / "compose.yaml").read_text())
+    jsonschema.Draft202012Validator(get_builtin_schema("vendor.compose-spec")).validate(content)
+    found = content["services"]
+    assert [name for name in found if name.startswith("instance-")] == names
+    assert [found[name]["environment"]["INSTANCE_ID"] for name in names] == names
+    assert len({found[name]["networks"]["front"]["ipv4_address"] for name in names}) == len(names)
+    assert set(names) < set(found["nginx"]["depends_on"])
+    (job,) = yaml.safe_load((own_deploy / "docker" / "prometheus.yml").read_text())["scrape_configs"]
+    assert job["static_configs"] == [{"targets": [f"{name}:3000" for name in names]}]
+    assert (own_deploy / "docker" / "nginx.conf").stat().st_ino == inode  # which is mounted into the container
+    assert (own_deploy / "docker" / "nginx.conf").read_text().count("server instance-5:3000") == 4  # three groups and its own
+
+
+def test_an_instance_that_does_not_start_changes_nothing(own_deploy: Path) -> None:
+    files = [own_deploy / "docker" / name for name in ("compose.yaml", "nginx.conf", "prometheus.yml")]
+    before = [file.read_text() for file in files]
+    with pytest.raises(AssertionError, match="instance-4 did not become ready; nothing was changed"):
+        add_instance(own_deploy, FAILURE="1")
+    assert [file.read_text() for file in files] == before
+    assert "kill" not in (own_deploy / "bin" / "calls").read_text()
+
+
+def test_no_request_fails_while_an_instance_is_added(stack: Stack, own_deploy: Path) -> None:
+    add_instance(own_deploy)
+    service = yaml.safe_load((own_deploy / "docker" / "compose.yaml").read_text())["services"]["instance-4"]
+    trusted = ssl.create_default_context(cafile=stack.certificate / "fullchain.pem")
+    answering: list[str] = []
+    with (
+        Container(stack.image, service, {"/run/secrets": str(stack.secrets)}) as added,
+        web.client(base_url=stack.nginx.url, verify=trusted) as client,
+    ):
+        configuration = (own_deploy / "docker" / "nginx.conf").read_text()
+        stack.nginx.reload(configuration, {"server instance-4:3000": f"server 127.0.0.1:{added.port}"})
+
+        def serves_the_new_instance() -> bool:
+            answering.append(client.get("/health/live").raise_for_status().headers["X-Instance-Id"])
+            return "instance-4" in answering
+
+        wait_until(serves_the_new_instance, what="the new instance to answer")
+        stack.nginx.reload((DOCKER / "nginx.conf").read_text())
+        wait_until(lambda: "instance-4" not in {client.get("/health/live").headers["X-Instance-Id"] for _ in range(10)})
+
+
 def test_redis_persists_its_data(stack: Stack) -> None:
     with stack.redis.client() as client:
         assert client.config_get("appendonly") == {"appendonly": "yes"}
