@@ -277,11 +277,10 @@ def test_sockets_have_a_separate_ingress(production: list[Manifest]) -> None:
 
 def test_gateway_routes_lead_to_the_service(production: list[Manifest]) -> None:
     (port,) = one(production, "Service")["spec"]["ports"]
-    sockets, rest = one(production, "HTTPRoute")["spec"]["rules"]
-    for rule in (sockets, rest):
-        assert rule["backendRefs"] == [{"name": "reporadar", "port": port["port"]}]
-    assert [rule["matches"][0]["path"]["value"] for rule in (sockets, rest)] == ["/socket.io", "/"]
-    assert sockets["timeouts"] == {"request": "0s"}  # none: a WebSocket is one long request
+    (rule,) = one(production, "HTTPRoute")["spec"]["rules"]
+    assert rule["backendRefs"] == [{"name": "reporadar", "port": port["port"]}]
+    assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/"}}]
+    assert rule["timeouts"] == {"request": "0s"}  # none: a WebSocket is one long request
     (redirect,) = one(production, "HTTPRoute", "reporadar-redirect")["spec"]["rules"]
     assert redirect["filters"][0]["requestRedirect"]["scheme"] == "https"
 
