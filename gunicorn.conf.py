@@ -13,7 +13,7 @@ gc.disable()  # imports create many objects and hardly any garbage: without coll
 import app.factory  # noqa: F401 - so that workers share its memory and start quickly
 from app.core import instance, logs
 from app.core.config import from_environment_or_exit
-from app.server import data_lock, exit_status
+from app.server import data_lock, exit_status, fork_signals
 
 gc.enable()
 
@@ -21,6 +21,7 @@ settings = from_environment_or_exit()
 worker_exit_status = exit_status.WorkerExitStatus()
 instance.identify(settings.instance_id)
 logs.configure(settings.log_format, settings.log_level)
+fork_signals.let_through_in_master()
 
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 workers = settings.web_concurrency
@@ -55,6 +56,7 @@ def pre_fork(server, worker):  # type: ignore[no-untyped-def]
     gc.freeze()  # otherwise a collection in the worker writes to the pages shared with the master and copies them: 45 MB
     worker.number = exit_status.lowest_free_number(server.WORKERS.values())
     worker_exit_status.share_memory(worker)
+    fork_signals.hold_back()  # last: from here to the fork, the master reacts to no signal
 
 
 def post_fork(server, worker):  # type: ignore[no-untyped-def]

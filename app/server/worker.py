@@ -23,6 +23,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from app.core import metrics
 from app.server.connection import OpenConnections
 from app.server.exit_status import exit_process
+from app.server.fork_signals import let_through
 from app.server.http_loop import serve_connection
 from app.server.lifecycle import Lifecycle
 from app.server.listener import ListenerUsers
@@ -48,6 +49,10 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
         self._stop_signal = Event()
         self.connections = OpenConnections(self.worker_connections - RESERVED_CONNECTIONS)
         super().init_process()
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        let_through()
 
     def handle_exit(self, _signal: int, _frame: Any) -> None:
         self._stop_signal.set()  # runs in the event loop's own greenlet, which must not wait

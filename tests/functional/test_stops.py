@@ -104,6 +104,32 @@ def test_signal_during_startup_is_a_clean_stop(tmp_path: Path) -> None:
             assert instance.terminate() == 0, instance.log()
 
 
+SLOW_FORK = """
+import time
+exec(open("gunicorn.conf.py").read())
+configured_post_fork = post_fork
+
+def post_fork(server, worker):
+    configured_post_fork(server, worker)
+    time.sleep(0.5)  # the worker has not installed its handlers of signals yet
+"""
+
+
+class SlowlyForkedInstance(Instance):
+    def _command(self) -> list[str]:
+        (self.folder / "slow.conf.py").write_text(SLOW_FORK)
+        return [str(self.folder / "slow.conf.py") if word == "gunicorn.conf.py" else word for word in super()._command()]
+
+
+def test_signal_before_a_worker_has_handlers_is_not_lost(tmp_path: Path) -> None:
+    environment = embedded_environment(tmp_path)
+    migrate(environment)
+    with closing(SlowlyForkedInstance(environment)) as instance:
+        instance.start(wait_ready=False)
+        wait_until(lambda: "Booting worker" in instance.log(), what="the worker to begin")
+        assert instance.terminate(timeout=10) == 0, instance.log()
+
+
 def test_sigkill_during_a_stop_is_recorded_as_forced(start_fleet: StartFleet) -> None:
     witness, instance = start_fleet(2, SHUTDOWN_DELAY="5")
     admin = User(witness).register()

@@ -47,6 +47,8 @@ PRIVATE_APIS = [
     PrivateApi("gunicorn.workers.base:Worker.__init__", WORKER,
                "alive, cfg, log, ppid, sockets, tmp and wsgi are read, alive is set", "acaa034b76e1"),
     PrivateApi("gunicorn.workers.base:Worker.handle_error", WORKER, "answers what the HTTP loop could not serve", "2d59d7770f84"),
+    PrivateApi("gunicorn.workers.base:Worker.init_signals", WORKER,
+               "overridden: signals that were held back during the fork are let through after it", "35fed92e2472"),
     PrivateApi("gunicorn.workers.base:Worker.handle_exit", WORKER,
                "overridden: SIGTERM begins the stop sequence", "1c9fb272d23d"),
     PrivateApi("gunicorn.workers.ggevent:GeventWorker.handle_quit", WORKER,
