@@ -10,7 +10,7 @@ import asyncio
 import sys
 from contextlib import suppress
 
-from bench.client import message, upgrade
+from harness.raw_websocket import message, upgrade
 
 CONCURRENCY = 20  # handshakes, each of which reads the session
 CLOSE = 0x88  # first byte of a frame, RFC 6455

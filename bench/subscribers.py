@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 
-from bench.client import message, upgrade
+from harness.raw_websocket import message, upgrade
 
 WINDOW, CHUNK = 48, 12  # messages; RepoRadar drops messages to a client whose queue holds 64
 TICK_SECONDS = 0.005

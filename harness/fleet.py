@@ -6,10 +6,10 @@ import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from harness.processes import POLL_SECONDS
-from harness.servers import Instance, PostgresServer, RedisServer, Server, Worker, fleet_environment
+from harness.servers import Instance, PostgresServer, RedisServer, Server, ServerGroup, Worker, fleet_environment
 from harness.sockets import Balancer
 
 NO_RATE_LIMITS = {"RATE_LIMIT_REGISTER": "1000/h", "RATE_LIMIT_LOGIN": "1000/min"}
@@ -29,7 +29,7 @@ def start_together(stack: ExitStack, servers: Iterable[S]) -> list[S]:
     return started
 
 
-class Fleet:
+class Fleet(ServerGroup):
     """Instances named instance-1, instance-2, ... and workers, on a Redis of their own and a new database."""
 
     def __init__(
@@ -53,6 +53,7 @@ class Fleet:
         `applications`: further instances by name, with another entry point each. `worker`: the module of the workers.
         `balanced`: behind the shipped nginx configuration.
         """
+        super().__init__()
         self._shared_postgres = postgres
         self._redis_url = redis_url
         self._applications = {f"instance-{number}": application for number in range(1, size + 1)} | dict(applications or {})
@@ -61,16 +62,6 @@ class Fleet:
         self._worker_settings = dict(worker_settings or {})
         self._balanced = balanced
         self._settings = NO_RATE_LIMITS | dict(settings or {})
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        with self._stack:
-            self._start()
-            self._stack = self._stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def _start(self) -> None:
         enter = self._stack.enter_context

@@ -6,9 +6,7 @@ The process reads a line of JSON, [PORT, [[COOKIE, AFTER], ...], LAST], and prin
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import os
 import random
 import subprocess
 import sys
@@ -17,12 +15,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
+from harness.raw_websocket import message, upgrade
 from harness.servers import ROOT
-from harness.sockets import HANDSHAKE
 
 FIRST_DELAY, MAX_DELAY = 1.0, 5.0  # seconds before an attempt, of which the official clients add or subtract up to half
 TIMEOUT_SECONDS = 60.0  # for all clients together
-TEXT = 0x81
 
 
 @dataclass
@@ -63,7 +60,7 @@ async def _connect(outcome: StormClient, port: int, cookie: str, after: int) -> 
         began = time.monotonic()
         with suppress(OSError, asyncio.IncompleteReadError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(_upgrade(port, cookie))
+            writer.write(upgrade(port, cookie))
             if (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101"):
                 await _receive(outcome, reader, writer, after, began)
             writer.close()
@@ -83,9 +80,9 @@ async def _receive(
         text = await _read_text(reader)
         if text.startswith("0"):
             open_at = time.monotonic()
-            writer.write(_frame(f'40{{"after":{after}}}'.encode()))
+            writer.write(message(f'40{{"after":{after}}}'.encode()))
         elif text == "2":
-            writer.write(_frame(b"3"))
+            writer.write(message(b"3"))
         elif text.startswith("40"):
             now = time.monotonic()
             outcome.opened, outcome.accepted = now - began, now - open_at
@@ -102,24 +99,6 @@ async def _read_text(reader: asyncio.StreamReader) -> str:
     if length == 126:
         length = int.from_bytes(await reader.readexactly(2))
     return (await reader.readexactly(length)).decode(errors="replace")
-
-
-def _frame(payload: bytes) -> bytes:
-    """Return a text frame of up to 125 bytes. The mask is zero."""
-    return bytes([TEXT, 0x80 | len(payload), 0, 0, 0, 0]) + payload
-
-
-def _upgrade(port: int, cookie: str) -> bytes:
-    lines = [
-        f"GET {HANDSHAKE}websocket HTTP/1.1",
-        f"Host: 127.0.0.1:{port}",
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
-        f"Cookie: {cookie}",
-    ]
-    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
 
 
 if __name__ == "__main__":

@@ -10,16 +10,16 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
-from typing import Any, Self
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
 
+from harness.fleet import start_together
 from harness.processes import free_port, wait_until
-from harness.servers import RedisServer
+from harness.servers import RedisServer, ServerGroup
 
 SLOTS = 16_384
 
@@ -82,31 +82,20 @@ class ClusterNode(RedisServer):
         return [*super()._command(), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
-class RedisCluster:
+class RedisCluster(ServerGroup):
     """Masters that share the slots in equal ranges, each with the same number of replicas."""
 
     def __init__(self, masters: int = 3, replicas: int = 1, *, password: str | None = None, node_timeout_ms: int = 2000) -> None:
         """`node_timeout_ms`: after this time without a sign of life a master counts as failed; a replica takes over 1 s later."""
+        super().__init__()
         self.nodes = [ClusterNode(password, node_timeout_ms) for _ in range(masters * (1 + replicas))]
         self._masters = masters
         login = f":{password}@" if password else ""
         self.url = f"redis+cluster://{login}" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
-        self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
-        with self._stack:
-            for node in self.nodes:
-                self._stack.callback(node.close)
-            for node in self.nodes:
-                node.start(wait_ready=False)
-            for node in self.nodes:
-                node.wait_ready()
-            self._form()
-            self._stack = self._stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def _start(self) -> None:
+        start_together(self._stack, self.nodes)
+        self._form()
 
     def client(self) -> redis.RedisCluster:
         """Return redis-py's client for a `with` block. It does not retry, because a test wants to see the first failure."""

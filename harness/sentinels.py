@@ -11,10 +11,10 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import redis
 from redis.backoff import NoBackoff
@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from harness.fleet import start_together
 from harness.git_server import issue_certificates
-from harness.servers import RedisServer, Server, wait_until
+from harness.servers import RedisServer, Server, ServerGroup, wait_until
 
 SERVICE = "reporadar"
 QUORUM = 2
@@ -174,22 +174,13 @@ class Sentinel(Server):
         return False
 
 
-class ReplicatedRedis:
+class ReplicatedRedis(ServerGroup):
     """One primary, two replicas and three sentinels. `servers[0]` is the first primary."""
 
     def __init__(self, passwords: Passwords = NO_PASSWORDS, *, tls: bool = False) -> None:
+        super().__init__()
         self._passwords = passwords
         self._tls = tls
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        with self._stack:
-            self._start()
-            self._stack = self._stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def _start(self) -> None:
         self.sentinels = [Sentinel() for _ in range(3)]

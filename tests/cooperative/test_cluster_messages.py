@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Self
 
 import gevent
 import pytest
 import redis
 
-from app.core import config
 from app.core.messages import ALL_INSTANCES, Message
 from app.realtime import message_queue as module
 from app.realtime import subscriptions
 from app.realtime.envelope import channel_of
 from app.realtime.message_queue import RedisMessageQueue
 from app.realtime.publisher import RedisPublisher
-from app.redis.client import connect
 from app.redis.cluster import slot_of_key
 from harness.redis_cluster import ClusterNode, RedisCluster
-from harness.servers import fleet_environment
 from tests.cooperative.test_message_queue import SIGNING, Recorder, news, running, until
-from tests.unit.conftest import UNUSED_DATABASE_URL
+from tests.unit.conftest import clients_of
 
 Connect = Callable[[], redis.Redis]
 
@@ -36,15 +31,8 @@ SECONDS_AFTER_TAKEOVER = 2.0
 def connect_to(redis_cluster: RedisCluster) -> Iterator[Connect]:
     """Create clients of the cluster as instances do."""
     redis_cluster.wait_until_whole()
-    settings = config.load(fleet_environment(redis_cluster.url, UNUSED_DATABASE_URL))
-    with ExitStack() as stack:
-
-        def make() -> redis.Redis:
-            client = connect(settings, f"test-{secrets.token_hex(4)}")
-            stack.callback(client.close)
-            return client
-
-        yield make
+    with clients_of(redis_cluster.url) as connect_one:
+        yield connect_one
 
 
 def room_on(cluster: RedisCluster, node: ClusterNode) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -182,6 +182,20 @@ def three_masters() -> Iterator[RedisCluster]:
         yield cluster
 
 
+@contextmanager
+def clients_of(redis_url: str) -> Iterator[Callable[[], redis.Redis]]:
+    """Yield a function that creates clients as instances do. They are closed at the end of the block."""
+    settings = config.load(fleet_environment(redis_url, UNUSED_DATABASE_URL))
+    with ExitStack() as stack:
+
+        def connect_one() -> redis.Redis:
+            client = connect(settings, f"test-{secrets.token_hex(4)}")
+            stack.callback(client.close)
+            return client
+
+        yield connect_one
+
+
 @pytest.fixture(scope="session")
 def clients_of_masters(three_masters: RedisCluster) -> Iterator[list[redis.Redis]]:
     with ExitStack() as stack:
@@ -193,15 +207,8 @@ def connect_cluster(three_masters: RedisCluster, clients_of_masters: list[redis.
     """Create clients of the shared cluster, which is empty, as instances do."""
     for client in clients_of_masters:
         client.flushall()
-    cluster_config = config.load(fleet_environment(three_masters.url, UNUSED_DATABASE_URL))
-    with ExitStack() as stack:
-
-        def make() -> redis.Redis:
-            client = connect(cluster_config, f"test-{secrets.token_hex(4)}")
-            stack.callback(client.close)
-            return client
-
-        yield make
+    with clients_of(three_masters.url) as connect_one:
+        yield connect_one
 
 
 @pytest.fixture

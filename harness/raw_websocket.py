@@ -3,13 +3,15 @@
 import base64
 import os
 
+from harness.sockets import HANDSHAKE
+
 TEXT = 0x81  # first byte of a frame, RFC 6455
 
 
 def upgrade(port: int, cookie: str) -> bytes:
     """Return the upgrade request of a Socket.IO WebSocket."""
     lines = [
-        "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1",
+        f"GET {HANDSHAKE}websocket HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
         "Connection: Upgrade",
         "Upgrade: websocket",
