@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -91,6 +92,16 @@ def examine(environment: Mapping[str, str], *urls: str) -> Examination:
     try:
         ended = app.test_cli_runner().invoke(args=["doctor", *(word for url in urls for word in ("--url", url))])
         return checked(Examination(ended.exit_code, ended.output, time.monotonic() - started))
+    finally:
+        logging.disable(logging.NOTSET)
+        lifecycle: Lifecycle = app.extensions["lifecycle"]
+        lifecycle.stop(lifecycle.drain(), 1)
+
+
+def examine_as_json(environment: Mapping[str, str]) -> str:
+    app = create_app(config.load(environment))
+    try:
+        return app.test_cli_runner().invoke(args=["doctor", "--json"]).output
     finally:
         logging.disable(logging.NOTSET)
         lifecycle: Lifecycle = app.extensions["lifecycle"]
@@ -483,9 +494,11 @@ def test_wrong_password_is_found_and_not_printed(database_url: str) -> None:
         environment = fleet_environment(wrong, database_url)
         found = examine(environment)
         right = examine({**environment, "REDIS_URL": server.url})
+        as_json = examine_as_json(environment)
     assert found.lines("fail") == [f"redis refuses the password: 127.0.0.1:{server.port}/0"]
     assert right.lines("fail") == []
-    assert PASSWORD not in found.output + right.output
+    assert json.loads(as_json)["failed"] == 1
+    assert PASSWORD not in found.output + right.output + as_json
 
 
 def test_unreachable_redis_is_found_and_other_checks_continue(fleet: Fleet) -> None:
@@ -494,7 +507,7 @@ def test_unreachable_redis_is_found_and_other_checks_continue(fleet: Fleet) -> N
     assert found.lines("fail") == [f"redis does not answer: 127.0.0.1:{port}: Connection refused"], found.output
     assert "database: the schema is up to date" in found.lines("ok")
     assert f"{url}: ready" in found.lines("ok")
-    assert [line.partition(" ")[0] for line in found.lines("warn")] == ["sessions,"]
+    assert [line.partition(" ")[0] for line in found.lines("warn")] == ["sessions"]
 
 
 def test_frozen_servers_are_found_in_bounded_time(own_redis: RedisServer) -> None:
@@ -565,9 +578,9 @@ def test_several_instances_in_embedded_mode_are_found(fleet: Fleet, tmp_path: Pa
     migrate(environment)
     found = examine(environment, *(instance.url for instance in fleet.instances))
     assert found.lines("fail")[0].startswith(
-        "several instances answer (instance-1, instance-2), but this process is in embedded mode"
+        "configuration: several instances answer (instance-1, instance-2), but this process is in embedded mode"
     )
-    assert "USE_REDIS_SESSIONS=true" in found.advice("several instances")
+    assert "USE_REDIS_SESSIONS=true" in found.advice("configuration: several instances")
 
 
 def test_address_without_an_instance_is_found(fleet: Fleet) -> None:

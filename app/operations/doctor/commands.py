@@ -1,5 +1,6 @@
 """`flask doctor`: the Troubleshooting section of the guide as a program. It also runs with a faulty configuration."""
 
+import json
 import logging
 import os
 import re
@@ -15,7 +16,7 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 from app.core.config import Config, exit_with_faults
-from app.operations.doctor.findings import FAIL, WARN, Finding, fail
+from app.operations.doctor.findings import FAIL, OK, WARN, Finding, fail
 from app.operations.doctor.service import Doctor, Findings, examine_without_configuration
 from app.redis.client import connect, sentinels_of
 from app.sessions.interface import SessionInterface
@@ -44,8 +45,9 @@ def _address(_context: click.Context, _parameter: click.Parameter, values: Seque
     callback=_address,
     help="Address of an instance, or of the balancer in front of them. Several addresses are compared.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of the lines.")
 @with_appcontext
-def doctor(urls: list[str]) -> None:
+def doctor(urls: list[str], as_json: bool) -> None:
     """Check the configuration, Redis, the database, the fleet and the given addresses.
 
     Each line is ok, warn or fail, with what to do. The exit status is 1 if a check failed. It takes a few seconds and is
@@ -53,16 +55,42 @@ def doctor(urls: list[str]) -> None:
     """
     logging.disable(logging.CRITICAL)  # the findings say everything
     started = time.monotonic()
-    counts = {WARN: 0, FAIL: 0}
-    total = 0
+    findings = []
     for finding in _bounded(_findings(urls), BASE_SECONDS + SECONDS_PER_URL * len(urls)):
-        click.echo(finding)
-        total += 1
-        counts[finding.status] = counts.get(finding.status, 0) + 1
-    status = FAIL if counts[FAIL] else WARN if counts[WARN] else "ok"
+        findings.append(finding)
+        if not as_json:
+            click.echo(finding)
     seconds = time.monotonic() - started
-    click.echo(f"{status:<4} {total} checks in {seconds:.1f} s: failed: {counts[FAIL]}, warnings: {counts[WARN]}")
-    sys.exit(1 if counts[FAIL] else 0)
+    click.echo(_as_json(findings, seconds) if as_json else _summary(findings, seconds))
+    sys.exit(1 if _worst_status(findings) == FAIL else 0)
+
+
+def _worst_status(findings: Sequence[Finding]) -> str:
+    statuses = {finding.status for finding in findings}
+    return next((status for status in (FAIL, WARN) if status in statuses), OK)
+
+
+def _count(findings: Sequence[Finding], status: str) -> int:
+    return sum(finding.status == status for finding in findings)
+
+
+def _summary(findings: Sequence[Finding], seconds: float) -> str:
+    failed, warnings = _count(findings, FAIL), _count(findings, WARN)
+    return f"{_worst_status(findings):<4} {len(findings)} checks in {seconds:.1f} s: failed: {failed}, warnings: {warnings}"
+
+
+def _as_json(findings: Sequence[Finding], seconds: float) -> str:
+    report = {
+        "status": _worst_status(findings),
+        "failed": _count(findings, FAIL),
+        "warnings": _count(findings, WARN),
+        "seconds": round(seconds, 1),
+        "checks": [
+            {"status": finding.status, "name": finding.name, "message": finding.text, "advice": finding.advice or None}
+            for finding in findings
+        ],
+    }
+    return json.dumps(report, indent=2)
 
 
 def app_for_doctor(faults: list[str]) -> Flask:
@@ -102,9 +130,9 @@ def _bounded(findings: Findings, seconds: float) -> Iterator[Finding]:
         with _time_limit(seconds):
             yield from findings
     except Interrupted as interrupted:
-        yield fail(f"the examination was interrupted {interrupted}", "The check after the last line above got no answer")
+        yield fail(f"doctor: the examination was interrupted {interrupted}", "The check after the last line above got no answer")
     except Exception as error:
-        yield fail(f"the examination failed: {type(error).__name__}", "This is a bug in the doctor: please report it")
+        yield fail(f"doctor: the examination failed: {type(error).__name__}", "This is a bug in the doctor: please report it")
 
 
 @contextmanager

@@ -14,6 +14,11 @@ class Finding:
     text: str
     advice: str = ""
 
+    @property
+    def name(self) -> str:
+        """Return what was checked, with which the text begins: a part such as `redis`, or an address."""
+        return self.text.partition(" ")[0].rstrip(":")
+
     def __str__(self) -> str:
         line = f"{self.status:<4} {self.text}"
         return f"{line}\n       {self.advice}" if self.advice else line

@@ -82,7 +82,8 @@ class Doctor:
         names = sorted(set[str]().union(*(site.instances for site in reachable)))
         if len(names) > 1 and not self.config.use_redis_sessions:
             yield fail(
-                f"several instances answer ({', '.join(names)}), but this process is in embedded mode, which has one",
+                f"configuration: several instances answer ({', '.join(names)}),"
+                " but this process is in embedded mode, which has one",
                 "Run the doctor with the environment of the instances; if it already has it, they need USE_REDIS_SESSIONS=true",
             )
         if reachable and stores_work:
@@ -93,7 +94,7 @@ class Doctor:
                 yield fail(f"sessions: the examination was aborted: {unavailable.detail}", "See the findings about the database")
         elif reachable:
             yield warn(
-                "sessions, messages and the client address were not examined, because that needs Redis and the database",
+                "sessions were not examined, nor messages and the client address, because that needs Redis and the database",
                 "Fix the findings about those first, then run the doctor again",
             )
 
@@ -145,5 +146,6 @@ def examine_without_configuration(faults: Sequence[str], urls: Sequence[str]) ->
         if (yield from reach(site, [])):
             yield from proxy.examine(site, production=False)
     yield warn(
-        "Redis, the database, the fleet and sessions were not examined", "Fix the configuration, then run the doctor again"
+        "doctor: Redis, the database, the fleet and sessions were not examined",
+        "Fix the configuration, then run the doctor again",
     )

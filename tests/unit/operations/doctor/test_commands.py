@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from app.operations.doctor.commands import _bounded
 from app.operations.doctor.findings import Finding, ok
 from app.operations.doctor.service import Doctor
 from app.sessions.interface import SessionInterface
+from harness.processes import free_port
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def test_account_is_deleted_when_the_doctor_is_terminated(doctor: Doctor, databa
     assert next(findings).status == "ok"
     assert database.run(count) == 1
     (last,) = findings
-    assert last.text == "the examination was interrupted by SIGTERM"
+    assert last.text == "doctor: the examination was interrupted by SIGTERM"
     assert database.run(count) == 0
 
 
@@ -115,7 +117,7 @@ def test_examination_ends_after_the_time_limit() -> None:
     started = time.monotonic()
     first, last = _bounded(slow(), 0.1)
     assert time.monotonic() - started < 10
-    assert (first.text, last.text) == ("first", "the examination was interrupted after 0.1 s")
+    assert (first.text, last.text) == ("first", "doctor: the examination was interrupted after 0.1 s")
 
 
 def test_unexpected_error_is_reported_without_its_details() -> None:
@@ -125,8 +127,27 @@ def test_unexpected_error_is_reported_without_its_details() -> None:
 
     assert [str(finding).partition("\n")[0] for finding in _bounded(broken(), 10)] == [
         "ok   first",
-        "fail the examination failed: KeyError",
+        "fail doctor: the examination failed: KeyError",
     ]
+
+
+def test_json_has_the_content_of_the_lines(app: Flask) -> None:
+    """The configuration, the database of the embedded instance, and an address that does not answer."""
+    address = f"http://127.0.0.1:{free_port()}"
+    try:
+        lines = app.test_cli_runner().invoke(args=["doctor", "--url", address])
+        result = app.test_cli_runner().invoke(args=["doctor", "--url", address, "--json"])
+    finally:
+        logging.disable(logging.NOTSET)
+    report = json.loads(result.output)
+    checks = [Finding(check["status"], check["message"], check["advice"] or "") for check in report["checks"]]
+    expected = lines.output.splitlines()
+    assert "\n".join(map(str, checks)).splitlines() == expected[:-1]
+    summary = f"{len(checks)} checks in "
+    assert expected[-1].startswith(f"{report['status']:<4} {summary}")
+    assert expected[-1].endswith(f": failed: {report['failed']}, warnings: {report['warnings']}")
+    assert {check["name"] for check in report["checks"]} == {"configuration", "database", address}
+    assert (result.exit_code, lines.exit_code, report["status"], report["failed"]) == (1, 1, "fail", 1)
 
 
 @pytest.mark.parametrize("value", ["radar.example.org", "ftp://x", "http://user:secret@x", "http://x/path", "http://"])
