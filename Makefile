@@ -35,7 +35,7 @@ bench: .venv-bench/.installed
 
 # The documentation as a searchable site. A link that leads nowhere is an error.
 docs: installed-docs
-	@.venv/bin/sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . site
+	@.venv/bin/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs . site
 	@echo "Open site/docs/index.html"
 
 check: installed-dev

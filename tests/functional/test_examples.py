@@ -1,7 +1,8 @@
-"""The programs in docs/examples work as they are: a restart of the instance costs them no notification."""
+"""The programs in docs/examples and docs/socketio.md work as they are: a restart of the instance costs them no notification."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -23,18 +24,28 @@ from harness.servers import ROOT, Instance, base_environment, embedded_environme
 from harness.users import PASSWORD, User
 
 EXAMPLES = ROOT / "docs/examples"
+DOCUMENT = ROOT / "docs/socketio.md"
+IMPORT_MAP = """
+const map = document.createElement("script");
+map.type = "importmap";
+map.textContent = JSON.stringify({ imports: { "socket.io-client": "/static/vendor/socket.io.esm.min.js" } });
+document.head.append(map);
+"""
 LISTEN = """
 async ([email, password]) => {
-    const map = document.createElement("script");
-    map.type = "importmap";
-    map.textContent = JSON.stringify({ imports: { "socket.io-client": "/static/vendor/socket.io.esm.min.js" } });
-    document.head.append(map);
     const { listen, signIn } = await import("/examples/notifications.mjs");
     const url = location.origin;
     window.lines = [];
     const show = ({ seq, type, title }) => lines.push(`${seq} ${type} ${title}`);
     const cookie = await signIn(url, email, password);
     listen({ url, cookie, after: 0, show, log: (line) => lines.push(line) }).then((reason) => lines.push(`ended: ${reason}`));
+}
+"""
+LISTEN_AS_DOCUMENTED = """
+async ([email, password]) => {
+    const { printNotifications } = await import("/examples/documented.mjs");
+    window.lines = [];
+    await printNotifications(location.origin, email, password, (line) => lines.push(line));
 }
 """
 
@@ -59,17 +70,26 @@ def start(stack: ExitStack, command: list[str], instance: Instance, user: User, 
     return lambda: (folder / "log").read_text().splitlines()
 
 
-def start_in_browser(stack: ExitStack, chromium: Browser, instance: Instance, user: User) -> Lines:
+def documented(language: str) -> str:
+    """Return the first example in this language in the reference of the events."""
+    found = re.search(rf"^```{language}\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1]
+
+
+def start_in_browser(stack: ExitStack, chromium: Browser, instance: Instance, user: User, listen: str) -> Lines:
     def serve(route: Route) -> None:
-        file = EXAMPLES / route.request.url.rpartition("/")[2]
-        route.fulfill(body=file.read_text(), content_type="text/javascript")
+        name = route.request.url.rpartition("/")[2]
+        text = documented("js") if name == "documented.mjs" else (EXAMPLES / name).read_text()
+        route.fulfill(body=text, content_type="text/javascript")
 
     context = chromium.new_context(base_url=instance.url, bypass_csp=True)  # the page gets a map for the name `socket.io-client`
     stack.callback(context.close)
     context.route("**/examples/*", serve)
     page = context.new_page()
     page.goto("/health/live")
-    page.evaluate(LISTEN, [user.email, PASSWORD])
+    page.evaluate(IMPORT_MAP)
+    page.evaluate(listen, [user.email, PASSWORD])
     return lambda: list(page.evaluate("lines"))
 
 
@@ -97,34 +117,54 @@ def user_without_first_notifications(instance: Instance) -> User:
     return user
 
 
-def await_shown(listeners: list[Lines], last: int) -> None:
-    expected = [f"{seq} message hello" for seq in range(3, last + 1)]
+def await_line(listeners: list[Lines], line: str) -> None:
     for lines in listeners:
-        wait_until(lambda lines=lines: expected[-1] in lines(), 20, f"notification {last}")  # type: ignore[misc]
+        wait_until(lambda lines=lines: line in lines(), 60, f"the line {line}")  # type: ignore[misc]
+
+
+def await_shown(listeners: list[Lines], first: int, last: int) -> None:
+    expected = [f"{seq} message hello" for seq in range(first, last + 1)]
+    await_line(listeners, expected[-1])
+    for lines in listeners:
         assert [line for line in lines() if line.endswith(" message hello")] == expected
 
 
-def check_no_gap(instance: Instance, user: User, listeners: list[Lines]) -> None:
-    """Restart the instance, and create notifications before and meanwhile; then end the sessions of the examples."""
-    await_shown(listeners, 3)  # although the socket does not bring it after a gap
+def check_no_gap(instance: Instance, user: User, listeners: list[Lines], newcomers: list[Lines]) -> None:
+    """Restart the instance, and create notifications before and meanwhile; then end the sessions of the examples.
+
+    The newcomers show only notifications that are created from now on.
+    """
+    await_shown(listeners, 3, 3)  # although the socket does not bring it after a gap
+    await_line(newcomers, "ready: 3")
     notify(instance, user)
-    await_shown(listeners, 6)
+    await_shown(listeners, 3, 6)
+    await_shown(newcomers, 4, 6)
     instance.stop()
     notify(instance, user)
     instance.start()
-    await_shown(listeners, 9)
-    assert all(any(line.startswith("draining") for line in lines()) for lines in listeners)
+    await_shown(listeners, 3, 9)
+    await_shown(newcomers, 4, 9)
+    assert all(any(line.startswith("draining") for line in lines()) for lines in (*listeners, *newcomers))
     assert user.request("DELETE", "/api/auth/sessions").status_code == 204
-    for lines in listeners:
+    for lines in (*listeners, *newcomers):
         wait_until(lambda lines=lines: "revoked" in lines()[-1], what="the end")  # type: ignore[misc]
 
 
 def test_examples_for_sockets_show_each_notification_once(instance: Instance, chromium: Browser, tmp_path: Path) -> None:
     user = user_without_first_notifications(instance)
+    folder = tmp_path / "documented"
+    folder.mkdir()
+    (folder / "documented.py").write_text(documented("python"))
     with ExitStack() as stack:
-        python = start(stack, [sys.executable, str(EXAMPLES / "notifications.py")], instance, user, tmp_path)
-        browser = start_in_browser(stack, chromium, instance, user)
-        check_no_gap(instance, user, [python, browser])
+        listeners = [
+            start(stack, [sys.executable, str(EXAMPLES / "notifications.py")], instance, user, tmp_path),
+            start_in_browser(stack, chromium, instance, user, LISTEN),
+        ]
+        newcomers = [
+            start(stack, [sys.executable, "documented.py"], instance, user, folder),
+            start_in_browser(stack, chromium, instance, user, LISTEN_AS_DOCUMENTED),
+        ]
+        check_no_gap(instance, user, listeners, newcomers)
 
 
 @pytest.mark.skipif(not FULL, reason="installs the client with npm")
@@ -141,7 +181,7 @@ def test_example_for_node_shows_each_notification_once(instance: Instance, tmp_p
         shutil.copy(EXAMPLES / name, tmp_path)
     user = user_without_first_notifications(instance)
     with ExitStack() as stack:
-        check_no_gap(instance, user, [start(stack, ["node", "print-notifications.mjs"], instance, user, tmp_path)])
+        check_no_gap(instance, user, [start(stack, ["node", "print-notifications.mjs"], instance, user, tmp_path)], [])
 
 
 def analyse(instance: Instance, token: str, address: str, directory: Path) -> str:

@@ -7,7 +7,7 @@
 //   const live = new LiveSocket(io, { after: 17 }); // the last notification that the page has; null: from now on
 //   live.on("notification", ({ seq, title }) => console.log(seq, title));
 //
-// Handlers are called with the data of the server's events (docs/notifications.md lists them), and of four events of this module:
+// Handlers are called with the data of the server's events (docs/socketio.md lists them), and of four events of this module:
 //
 //   live     the data of `ready`, when a socket is ready, and `handedOver`: whether another one was live until then
 //   missed   {head}: the notifications up to this number are no longer available over sockets; get them over HTTP
