@@ -73,6 +73,28 @@ class BatchOutcome:
         return not self.has_progress and len(self.defects) >= MAX_DEFECTS
 
 
+class StoreRecord:
+    """Records that the task succeeds while the consumers of all partitions do. If one fails, the task counts as failing."""
+
+    def __init__(self, record: TaskRecord, partitions: Sequence[Partition]) -> None:
+        self._record = record
+        self._partitions = frozenset(partitions)
+        self._missing = set(partitions)  # without a success since the last record
+        self._recorded_at = -math.inf
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        self._record.start(TASK, RECORD_INTERVAL_SECONDS)
+
+    def succeed(self, partition: Partition) -> None:
+        with self._lock:
+            self._missing.discard(partition)
+            if self._missing or time.monotonic() - self._recorded_at <= RECORD_INTERVAL_SECONDS:
+                return
+            self._missing, self._recorded_at = set(self._partitions), time.monotonic()
+        self._record.succeed(TASK, RECORD_INTERVAL_SECONDS)
+
+
 class EventConsumer:
     """One consumer of a partition: reads entries, stores their events in batches, and acknowledges them after the commit."""
 
@@ -81,16 +103,19 @@ class EventConsumer:
         store: EventStore,
         client: redis.Redis,
         name: str,
-        record: TaskRecord | None = None,
+        record: StoreRecord | None = None,
         partition: Partition = SINGLE,
         store_lock: AbstractContextManager[Any] | None = None,
     ) -> None:
-        """`store_lock` is held while events are stored. The consumers of a process share it, to leave connections to jobs."""
+        """The consumers of a process share `record` and `store_lock`.
+
+        The lock is held while events are stored, to leave database connections to jobs.
+        """
         self._store = store
+        self._partition = partition
         self._stream, self._dead_letters = partition.stream, partition.dead_letters
         self._store_lock = store_lock or nullcontext()
-        self._record = record or LocalTaskRecord()
-        self._recorded_at = -math.inf
+        self._record = record or StoreRecord(LocalTaskRecord(), [partition])
         self._client = client
         self._name = name
         self._stop = threading.Event()
@@ -105,12 +130,13 @@ class EventConsumer:
 
     def run(self) -> None:
         """Process batches until `stop` is called."""
-        self._record.start(TASK, RECORD_INTERVAL_SECONDS)
+        self._record.start()
         delay = RETRY_SECONDS
         while not self._stop.is_set():
             try:
                 count = self.process_batch()
-                self._record_success()
+                self._logged_outage = ""
+                self._record.succeed(self._partition)
             except (Unavailable, redis.RedisError) as error:
                 self._log_outage(cause_of(error) or type(error).__name__)
                 self._stop.wait(RETRY_SECONDS)
@@ -122,12 +148,6 @@ class EventConsumer:
                 delay = RETRY_SECONDS if count else delay
                 if count < BATCH:
                     self._stop.wait(GATHER_SECONDS)
-
-    def _record_success(self) -> None:
-        self._logged_outage = ""
-        if time.monotonic() - self._recorded_at > RECORD_INTERVAL_SECONDS:
-            self._recorded_at = time.monotonic()
-            self._record.succeed(TASK, RECORD_INTERVAL_SECONDS)
 
     def process_batch(self) -> int:
         """Read, store and acknowledge a batch. Returns how many entries were read.
@@ -186,7 +206,7 @@ class EventConsumer:
         """Log the cause once, and again after LOG_AGAIN_SECONDS: each consumer of the process retries twice a second."""
         if cause != self._logged_outage or time.monotonic() - self._logged_outage_at > LOG_AGAIN_SECONDS:
             self._logged_outage, self._logged_outage_at = cause, time.monotonic()
-            log.warning("cannot store events, retrying every %s s: %s", RETRY_SECONDS, cause)
+            log.warning("cannot store events of %s, retrying every %s s: %s", self._stream, RETRY_SECONDS, cause)
 
     def _log_defect(self, error: Exception) -> None:
         """Write the traceback once, and again after LOG_AGAIN_SECONDS: the events are retried every few seconds."""
@@ -257,8 +277,9 @@ def _first_line(error: Exception) -> str:
 
 def create_consumers(store: EventStore, client: redis.Redis, name: str, record: TaskRecord) -> list[EventConsumer]:
     """Return a consumer for each partition. `name` is unique: no other process has it."""
-    lock = threading.Lock()
-    return [EventConsumer(store, client, name, record, partition, lock) for partition in partitions_of(client)]
+    partitions, lock = partitions_of(client), threading.Lock()
+    shared_record = StoreRecord(record, partitions)
+    return [EventConsumer(store, client, name, shared_record, partition, lock) for partition in partitions]
 
 
 def count_waiting(client: redis.Redis) -> int:

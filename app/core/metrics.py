@@ -62,6 +62,10 @@ queue_messages_lost = Counter(
     "reporadar_queue_messages_lost_total",
     "Messages to other instances that Redis did not accept",
 )
+queue_messages_rejected = Counter(
+    "reporadar_queue_messages_rejected_total",
+    "Received envelopes of messages that no instance signed, or that cannot be decoded",
+)
 
 events_taken = Counter("reporadar_events_taken_total", "Analytics events that were durably accepted")
 events_unrecorded = Counter(

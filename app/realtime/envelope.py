@@ -39,6 +39,10 @@ def encode_message(message: Message) -> bytes:
     return _encode((message.kind, message.data))
 
 
+class InvalidEnvelope(Exception):
+    """A received envelope cannot be opened. The text says what it has: `dropped message with ...`."""
+
+
 class EnvelopeCodec:
     def __init__(self, signing: Keyring, sender: bytes = EXTERNAL_SENDER) -> None:
         self._signing = signing
@@ -51,13 +55,20 @@ class EnvelopeCodec:
     def is_own(self, envelope: bytes) -> bool:
         return envelope[_DIGEST_BYTES : _DIGEST_BYTES + _SENDER_BYTES] == self._sender
 
-    def open(self, room: str, envelope: bytes) -> list[Message] | None:
-        """Return the messages, or None if no key of the ring signed the envelope."""
+    def open(self, room: str, envelope: bytes) -> list[Message]:
+        """Return the messages. Raises InvalidEnvelope if no key of the ring signed it or its content has another form."""
         digest, signed = envelope[:_DIGEST_BYTES], envelope[_DIGEST_BYTES:]
         for _, key in self._signing.items():
             if hmac.compare_digest(digest, _digest(key, signed)):
-                return [Message(room, kind, data) for kind, data in _decode(signed[_SENDER_BYTES:])]
-        return None
+                return [Message(room, kind, data) for kind, data in _decode_all(signed[_SENDER_BYTES:])]
+        raise InvalidEnvelope("invalid signature")
+
+
+def _decode_all(content: bytes) -> list[tuple[str, dict[str, Any]]]:
+    try:
+        return _decode(content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise InvalidEnvelope("unreadable content") from None
 
 
 def _digest(key: bytes, signed: bytes) -> bytes:

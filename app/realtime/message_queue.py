@@ -4,6 +4,7 @@ It is best effort: Redis drops what is published while nobody is subscribed, so 
 """
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +18,11 @@ from gevent.queue import Queue
 from redis.connection import ConnectionInterface
 from socketio import Manager, PubSubManager
 
+from app.core import metrics
 from app.core.keyring import Keyring
 from app.core.messages import ALL_INSTANCES, Message
 from app.realtime.channels import Server
-from app.realtime.envelope import EXTERNAL_SENDER, EnvelopeCodec, channel_of, room_of
+from app.realtime.envelope import EXTERNAL_SENDER, EnvelopeCodec, InvalidEnvelope, channel_of, room_of
 from app.realtime.publisher import Outbox, RedisPublisher
 from app.realtime.room_members import RoomMembers
 from app.realtime.subscriptions import Subscriptions
@@ -33,6 +35,7 @@ SILENCE_SECONDS = 6.0  # after which a connection that answers no ping counts as
 RETRY_SECONDS = 0.5
 UNREADY_AFTER_SECONDS = 10.0
 JOIN_TIMEOUT_SECONDS = 1.0
+LOG_AGAIN_SECONDS = 60.0  # between two log entries about messages that were dropped
 MESSAGES_PER_TURN = 32  # then the greenlets that write to clients run
 
 Handler = Callable[[dict[str, Any]], None]  # takes the data of a message
@@ -96,6 +99,7 @@ class RedisMessageQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[
         self._unsubscribed_since: float | None = time.monotonic()
         self._was_subscribed = False
         self._received = 0
+        self._drop_logged_at = -math.inf
         self._received_by_socketio: Queue[dict[str, Any]] = Queue()
 
     def initialize(self) -> None:
@@ -238,9 +242,10 @@ class RedisMessageQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[
     def _on_message(self, room: str, envelope: bytes) -> None:
         if not self._subscriptions.has_members(room) or self._codec.is_own(envelope):
             return
-        messages = self._codec.open(room, envelope)
-        if messages is None:
-            log.warning("dropped message with invalid signature")
+        try:
+            messages = self._codec.open(room, envelope)
+        except InvalidEnvelope as reason:
+            self._record_rejected(reason)
             return
         for message in messages:
             if message.kind == SOCKETIO:
@@ -250,6 +255,12 @@ class RedisMessageQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[
             self._received += 1
             if self._received % MESSAGES_PER_TURN == 0:
                 gevent.sleep(0)
+
+    def _record_rejected(self, reason: InvalidEnvelope) -> None:
+        metrics.queue_messages_rejected.inc()
+        if time.monotonic() - self._drop_logged_at > LOG_AGAIN_SECONDS:
+            self._drop_logged_at = time.monotonic()
+            log.warning("dropped message with %s; reporadar_queue_messages_rejected_total counts them", reason)
 
 
 def _commands(name: str, rooms: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:

@@ -9,11 +9,13 @@ from a single server, or back to one, keep their names, are read under them, and
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 import redis
 
+from app.core.errors import Unavailable
 from app.redis.client import PooledRedis, RedisCommands, available, is_cluster
 from app.redis.cluster import slot_of_key
 from app.redis.scripts import load_script
@@ -63,7 +65,7 @@ class RedisSessionStore:
         with available():
             is_created = bool(self._pooled.run_script(int, self._create, keys, arguments))
         if is_created and replaces:
-            self.destroy(replaces)
+            self._destroy_replaced(replaces, key)
         return is_created
 
     def merge(self, key: str, changes: Mapping[str, FieldChange], ttl: int | None, user_id: int | None = None) -> bool:
@@ -93,6 +95,15 @@ class RedisSessionStore:
                     raise errors[0]
                 found.update(key for key, reply in zip(batch, replies, strict=True) if self._may_exist(reply))
         return found
+
+    def _destroy_replaced(self, replaced: str, new: str) -> None:
+        """Destroy the record that a new one has replaced. If that fails, so does the sign-in, and nobody gets the new ID."""
+        try:
+            self.destroy(replaced)
+        except Unavailable:
+            with suppress(Unavailable):
+                self.destroy(new)
+            raise
 
     def _may_exist(self, reply: Any) -> bool:
         return isinstance(reply, redis.RedisError) or bool(self._pooled.checked(int, reply))

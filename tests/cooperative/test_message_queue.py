@@ -121,16 +121,22 @@ def test_messages_of_an_external_process_are_received(connect: Connect) -> None:
         json.dumps([["news", {"number": 1}]]),
         b"\xff\x00",
         b"",
+        EnvelopeCodec(SIGNING).seal([b'["news", "of another version"]']),
     ],
 )
-def test_message_without_valid_signature_is_dropped(connect_redis: Connect, forged: str | bytes) -> None:
+def test_message_that_cannot_be_opened_is_dropped(
+    connect_redis: Connect, forged: str | bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     queue = RedisMessageQueue(connect_redis(), SIGNING)
-    recorder = Recorder(queue)
+    recorder, rejected = Recorder(queue), count_of("reporadar_queue_messages_rejected_total")
     with running(queue):
-        connect_redis().publish(channel_of(ALL_INSTANCES), forged)
+        for _ in range(2):
+            connect_redis().publish(channel_of(ALL_INSTANCES), forged)
         RedisPublisher(connect_redis(), SIGNING).publish(news(2))
         until(lambda: recorder.numbers)
     assert recorder.numbers == [2]
+    assert count_of("reporadar_queue_messages_rejected_total") - rejected == 2
+    assert [record.message.partition(" with ")[0] for record in caplog.records] == ["dropped message"]
 
 
 def test_failing_handler_does_not_stop_the_queue(connect_redis: Connect) -> None:

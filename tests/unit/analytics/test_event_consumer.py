@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from app.analytics import event_stream
-from app.analytics.event_stream import GROUP, EventConsumer
+from app.analytics.event_stream import GROUP, EventConsumer, StoreRecord
 from app.analytics.intake import RedisIntake
 from app.analytics.partitions import SINGLE
 from app.analytics.person import AnalyticsAccount, ConsentState
@@ -143,7 +143,7 @@ def test_outage_is_logged_once(
 ) -> None:
     monkeypatch.setattr(event_stream, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(event_stream, "BLOCK_MS", 10)
-    message = "cannot store events, retrying every 0.01 s: Unavailable"
+    message = "cannot store events of analytics:events, retrying every 0.01 s: Unavailable"
 
     def store_after_outage(name: str) -> None:
         storage.down = True
@@ -338,7 +338,7 @@ def test_idle_consumers_are_deleted(
 
 def test_last_success_is_recorded(connect_redis: Callable[[], redis.Redis], storage: Storage) -> None:
     record = FakeTaskRecord()
-    consumer = EventConsumer(storage, connect_redis(), "one", record)  # type: ignore[arg-type]
+    consumer = EventConsumer(storage, connect_redis(), "one", StoreRecord(record, [SINGLE]))  # type: ignore[arg-type]
     with running(consumer):
         wait_until(lambda: record.calls[-1:] == ["succeed store_events"], 10, "the first batch")
     assert record.calls[0] == "start store_events"

@@ -19,6 +19,7 @@ from app.analytics.store import AcceptedEvent
 from app.jobs.task_record import LocalTaskRecord
 from app.redis.client import RedisCommands
 from app.redis.cluster import SLOTS, slot_of_key
+from harness.processes import wait_until
 from tests.unit.analytics.conftest import event
 from tests.unit.conftest import count_of
 
@@ -119,6 +120,40 @@ def test_consumers_of_a_process_store_one_after_the_other(
     for thread in threads:
         thread.join()
     assert (storage.stored.total(), storage.most_concurrent) == (60, 1)
+
+
+class FakeTaskRecord(LocalTaskRecord):
+    def __init__(self) -> None:
+        self.succeeded = threading.Event()
+
+    def succeed(self, task: str, interval: float) -> None:
+        self.succeeded.set()
+
+
+def test_task_does_not_succeed_while_one_partition_fails(
+    intake: RedisIntake, storage: Storage, cluster_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = FakeTaskRecord()
+    consumers = create_consumers(storage, cluster_client, "worker", record)  # type: ignore[arg-type]
+    failing = partitions_of(cluster_client)[0].stream
+    cluster_client.set(failing, "not a stream")
+    threads = [threading.Thread(target=consumer.run) for consumer in consumers]
+    for thread in threads:
+        thread.start()
+    try:
+        others = [person for person in PEOPLE if partition_of(person, partitions_of(cluster_client)).stream != failing]
+        for person in others:
+            intake.accept(person, OPEN, [event()])
+        wait_until(lambda: storage.stored.total() == len(others), what="the other partitions to store their events")
+        wait_until(lambda: f"cannot store events of {failing}" in caplog.text, what="the failure")
+        assert not record.succeeded.is_set()
+        cluster_client.delete(failing)
+        assert record.succeeded.wait(30)
+    finally:
+        for consumer in consumers:
+            consumer.stop()
+        for thread in threads:
+            thread.join()
 
 
 def test_backlog_is_limited_in_each_partition(intake: RedisIntake, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from app.core.keyring import Keyring
 from app.core.messages import Message
-from app.realtime.envelope import EnvelopeCodec, channel_of, encode_message, room_of
+from app.realtime.envelope import EnvelopeCodec, InvalidEnvelope, channel_of, encode_message, room_of
 
 OLD, NEW = b"s" * 32, b"t" * 32
 ROOM = "user:5"
@@ -28,7 +28,8 @@ def test_format_of_an_envelope_is_stable() -> None:
 def test_envelope_is_opened_with_any_key_of_the_ring() -> None:
     sealed = codec(OLD).seal(ENCODED)
     assert codec(OLD).open(ROOM, sealed) == codec(NEW, OLD).open(ROOM, sealed) == MESSAGES
-    assert codec(NEW).open(ROOM, sealed) is None
+    with pytest.raises(InvalidEnvelope, match="signature"):
+        codec(NEW).open(ROOM, sealed)
 
 
 def test_sender_recognizes_its_own_envelope() -> None:
@@ -41,13 +42,21 @@ def test_sender_recognizes_its_own_envelope() -> None:
 def test_modified_envelope_is_rejected(position: int) -> None:
     sealed = bytearray(codec(OLD).seal(ENCODED))
     sealed[position] ^= 1
-    assert codec(OLD).open(ROOM, bytes(sealed)) is None
+    with pytest.raises(InvalidEnvelope, match="signature"):
+        codec(OLD).open(ROOM, bytes(sealed))
 
 
 @pytest.mark.parametrize("short", [b"", b"x", bytes(32), bytes(40)])
 def test_truncated_envelope_is_rejected(short: bytes) -> None:
-    assert codec(OLD).open(ROOM, short) is None
+    with pytest.raises(InvalidEnvelope, match="signature"):
+        codec(OLD).open(ROOM, short)
     assert not codec(OLD).is_own(short)
+
+
+@pytest.mark.parametrize("content", [b"", b"7", b'"news", {}', b'["news"]', b'["news", 7]', b'["\xff", {}]', b"[" * 100_000])
+def test_signed_envelope_that_cannot_be_decoded_is_rejected(content: bytes) -> None:
+    with pytest.raises(InvalidEnvelope, match="content"):
+        codec(OLD).open(ROOM, codec(OLD).seal([content, content]))
 
 
 def test_channel_name_contains_the_room() -> None:

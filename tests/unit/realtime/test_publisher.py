@@ -28,7 +28,7 @@ def received(redis_client: redis.Redis) -> Iterator[Received]:
 
         def take(count: int) -> list[tuple[str, list[int]]]:
             found = [subscription.get_message(timeout=5) for _ in range(count)]
-            opened = [(one["channel"].decode(), EnvelopeCodec(SIGNING).open("", one["data"]) or []) for one in found]
+            opened = [(one["channel"].decode(), EnvelopeCodec(SIGNING).open("", one["data"])) for one in found]
             return [(channel, [message.data["number"] for message in messages]) for channel, messages in opened]
 
         yield take

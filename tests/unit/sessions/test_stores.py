@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -31,6 +33,7 @@ from app.sessions.store import (
     record_key,
     user_id_of_key,
 )
+from harness.redis_cluster import RedisCluster
 from harness.servers import RedisServer, wait_until
 from tests.unit.sessions.conftest import MAX_AGE, Backend
 
@@ -512,6 +515,55 @@ def test_used_copied_session_stays_in_its_list(
     cluster_client.expire("user:7:sessions", 2 * MAX_AGE)
     assert cluster_store.merge(copied, {"name": FieldChange(b"another")}, TTL, 7)
     assert cluster_client.ttl("user:7:sessions") > MAX_AGE  # never shortened
+
+
+@contextmanager
+def not_answering(cluster: RedisCluster, key: str) -> Iterator[None]:
+    """Keep the master of a key from answering while the block runs, like a master that is lost."""
+    node = cluster.master_of(key)
+    node.freeze()
+    try:
+        yield
+    finally:
+        node.resume()
+        cluster.wait_until_whole()
+
+
+def key_elsewhere(cluster: RedisCluster, key: str) -> str:
+    """Return the key of a session of nobody that another master holds."""
+    keys = (record_key(str(number)) for number in itertools.count())
+    return next(other for other in keys if cluster.master_of(other) is not cluster.master_of(key))
+
+
+def test_failed_sign_in_leaves_no_session(cluster_store: RedisSessionStore, three_masters: RedisCluster) -> None:
+    """The record that the new one replaces cannot be destroyed, because its master does not answer."""
+    new = new_key(cluster_store, Owner(7, 1))
+    replaced = key_elsewhere(three_masters, new)
+    create(cluster_store, replaced)
+    with not_answering(three_masters, replaced), pytest.raises(Unavailable):
+        create(cluster_store, new, owner=Owner(7, 1), replaces=replaced)
+    assert cluster_store.load(new) is None
+    assert cluster_store.records_of_user(7) == {}
+
+
+def test_sessions_end_although_the_list_of_copied_ones_cannot_be_read(
+    cluster_store: RedisSessionStore, three_masters: RedisCluster
+) -> None:
+    """The error says that a copied session may be left."""
+    user_id = next(number for number in itertools.count() if are_apart(three_masters, number))
+    owner = Owner(user_id, 1)
+    new = new_key(cluster_store, owner)
+    create(cluster_store, new, owner=owner)
+    with not_answering(three_masters, f"user:{user_id}:sessions"):
+        with pytest.raises(Unavailable):
+            cluster_store.destroy_all(user_id, keep=None, password_version=2)
+        assert cluster_store.load(new) is None
+        assert not create(cluster_store, new, owner=owner)
+
+
+def are_apart(cluster: RedisCluster, user_id: int) -> bool:
+    """Return whether different masters hold the list of a user's sessions and that of the copied ones."""
+    return cluster.master_of(f"user:{user_id}:sessions") is not cluster.master_of(f"{{user:{user_id}}}:sessions")
 
 
 def test_copied_session_is_replaced_by_a_sign_in(cluster_store: RedisSessionStore, copied: str) -> None:
