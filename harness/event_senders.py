@@ -15,12 +15,11 @@ import psycopg2
 import psycopg2.extensions
 
 from harness import web
-from harness.processes import wait_until
+from harness.processes import PATIENCE_SECONDS, wait_until
 from harness.servers import RedisServer
 from harness.users import Reachable, User
 
 STREAM = "analytics:events"
-UNDERWAY_SECONDS = 20.0
 
 
 def batch_of(count: int, name: str = "clicked") -> list[dict[str, str]]:
@@ -122,6 +121,6 @@ def stored(database_url: str) -> dict[str, datetime]:
     return found
 
 
-def await_all_stored(redis: RedisServer, timeout: float = UNDERWAY_SECONDS) -> None:
+def await_all_stored(redis: RedisServer, timeout: float = PATIENCE_SECONDS) -> None:
     with redis.client() as client:
         wait_until(lambda: client.xlen(STREAM) == 0, timeout, "all events to be stored")

@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
-from harness.processes import free_port, wait_until
+from harness.processes import PATIENCE_SECONDS, free_port, wait_until
 
 USER, PASSWORD = "radar@example.org", "p/w:@ 1"
 LOGIN = "radar%40example.org:p%2Fw%3A%40%201"  # the same in SMTP_URL
@@ -53,7 +53,7 @@ class MailServer:
         contents = [cast(bytes, envelope.original_content) for envelope in self.received]
         return [message_from_bytes(content, policy=policy.default) for content in contents]
 
-    def wait_for(self, count: int, timeout: float = 10) -> list[EmailMessage]:
+    def wait_for(self, count: int, timeout: float = PATIENCE_SECONDS) -> list[EmailMessage]:
         wait_until(lambda: len(self.received) >= count, timeout=timeout, what=f"{count} mails")
         return self.messages()
 

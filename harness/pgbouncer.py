@@ -34,7 +34,7 @@ class PgBouncer(Server):
     def administer(self, command: str) -> list[tuple[object, ...]]:
         """Run a command of PgBouncer's console, such as PAUSE; return its rows."""
         console = make_dsn(host="127.0.0.1", port=self.port, dbname="pgbouncer", user=ADMINISTRATOR, password=ADMINISTRATOR)
-        with closing(psycopg2.connect(console, connect_timeout=5)) as connection:
+        with closing(psycopg2.connect(console, connect_timeout=20)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(command)

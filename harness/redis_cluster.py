@@ -1,7 +1,6 @@
 """Redis Cluster for tests: real servers on free loopback ports.
 
-with RedisCluster() as cluster:
-    cluster.master_of("key").kill()
+with RedisCluster() as cluster, cluster.without(cluster.master_of("key")):
     cluster.wait_for_takeover("key")
 """
 
@@ -9,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import redis
@@ -18,7 +18,7 @@ from redis.crc import key_slot
 from redis.retry import Retry
 
 from harness.fleet import start_together
-from harness.processes import free_port, wait_until
+from harness.processes import PATIENCE_SECONDS, free_port, wait_until
 from harness.servers import RedisServer, ServerGroup
 
 SLOTS = 16_384
@@ -106,7 +106,7 @@ class RedisCluster(ServerGroup):
             password=node.password,
             decode_responses=True,
             require_full_coverage=False,
-            socket_timeout=5,
+            socket_timeout=20,
             retry=Retry(NoBackoff(), 0),
         )
 
@@ -136,11 +136,20 @@ class RedisCluster(ServerGroup):
         """Return how many times each node executed each command so far, by the node's port; the names are as in `get`."""
         return {node.port: self._command_counts(node) for node in self.nodes if node.is_up}
 
-    def wait_for_takeover(self, key: str | int, timeout: float = 30) -> ClusterNode:
+    @contextmanager
+    def without(self, node: ClusterNode, fault: str = "kill") -> Iterator[None]:
+        """Kill or freeze a server during the block, as `Server.lost` does. Afterwards the cluster is whole again."""
+        try:
+            with node.lost(fault):
+                yield
+        finally:
+            self.wait_until_whole()
+
+    def wait_for_takeover(self, key: str | int, timeout: float = PATIENCE_SECONDS) -> ClusterNode:
         """Wait until another server than the killed or frozen one is the master of a key; return it."""
         return wait_until(lambda: self._takeover(key), timeout, "a replica to take over")
 
-    def wait_until_whole(self, timeout: float = 30) -> None:
+    def wait_until_whole(self, timeout: float = PATIENCE_SECONDS) -> None:
         """Wait until all servers see the same masters, and each replica follows its master."""
         wait_until(self._is_whole, timeout, "the cluster to be whole")
 
@@ -173,10 +182,10 @@ class RedisCluster(ServerGroup):
             node.call("CLUSTER SET-CONFIG-EPOCH", number + 1)
         for node, other in itertools.combinations(self.nodes, 2):  # gossip alone takes seconds
             node.call("CLUSTER MEET", "127.0.0.1", other.port, other.bus_port)
-        wait_until(self._have_met, 30, "all servers to know each other")
+        wait_until(self._have_met, what="all servers to know each other")
         for number, node in enumerate(replicas):
             master = masters[number % self._masters].node_id
-            wait_until(lambda node=node, master=master: _replicate(node, master), 30, "a replica")  # type: ignore[misc]
+            wait_until(lambda node=node, master=master: _replicate(node, master), what="a replica")  # type: ignore[misc]
         self.wait_until_whole()
 
     def _have_met(self) -> bool:

@@ -33,7 +33,7 @@ from redis.retry import Retry
 
 from app.auth import store as accounts
 from harness import web
-from harness.processes import Process, free_port, run, wait_until
+from harness.processes import PATIENCE_SECONDS, Process, free_port, run, wait_until
 from harness.schema import migrate_database, open_database, upgrade_database
 
 __all__ = [
@@ -101,7 +101,7 @@ class Server:
         if wait_ready:
             self.wait_ready()
 
-    def wait_ready(self, timeout: float = 30) -> None:
+    def wait_ready(self, timeout: float = PATIENCE_SECONDS) -> None:
         try:
             wait_until(self._is_ready, timeout, f"{type(self).__name__} to be ready")
         except AssertionError as error:
@@ -114,11 +114,11 @@ class Server:
         """Return the exit status, negative for a signal, or None while the server runs."""
         return self._process.status()
 
-    def wait(self, timeout: float = 45) -> int:
+    def wait(self, timeout: float = PATIENCE_SECONDS) -> int:
         """Wait for the end and return the exit status, negative for a signal."""
         return self._process.wait(timeout)
 
-    def stop(self, timeout: float = 45) -> int:
+    def stop(self, timeout: float = PATIENCE_SECONDS) -> int:
         """Send the stop signal, wait, and return the exit status."""
         self.send(self.stop_signal)
         return self.wait(timeout)
@@ -137,6 +137,18 @@ class Server:
 
     def resume(self) -> None:
         self._process.resume()
+
+    @contextmanager
+    def lost(self, fault: str = "kill") -> Iterator[None]:
+        """Kill or freeze the server during the block. Afterwards it runs again, also if the block fails: others may share it.
+
+        `fault`: `kill` or `freeze`.
+        """
+        self.freeze() if fault == "freeze" else self.kill()
+        try:
+            yield
+        finally:
+            self.resume() if fault == "freeze" else self.start()
 
     def log(self) -> str:
         """Return the output of all starts of this server."""
@@ -220,7 +232,7 @@ class RedisServer(Server):
             self.url,
             decode_responses=True,
             single_connection_client=True,
-            socket_timeout=5,
+            socket_timeout=20,
             retry=Retry(NoBackoff(), 0),
         )
 
@@ -249,7 +261,7 @@ class RedisServer(Server):
                 with self.client() as client:
                     own, names = client.client_info()["addr"], _client_names(client)
                     client.echo(marker)
-                reader.join(timeout=10)
+                reader.join(PATIENCE_SECONDS)
                 if reader.is_alive():
                     raise AssertionError("Redis didn't show all commands")
             finally:
@@ -420,7 +432,7 @@ class PostgresServer(Server):
         self._execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", name)
 
     def _execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with closing(psycopg2.connect(self.url, connect_timeout=5)) as connection:
+        with closing(psycopg2.connect(self.url, connect_timeout=20)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(statement, parameters)
@@ -494,7 +506,7 @@ class ReusableDatabase:
             self._delete_rows()
 
     def _connect(self) -> None:
-        self._connection = psycopg2.connect(self.url, connect_timeout=5)
+        self._connection = psycopg2.connect(self.url, connect_timeout=20)
         self._connection.autocommit = True
 
     def _delete_rows(self) -> None:
@@ -551,11 +563,11 @@ class ProcfileProcess(Server):
         self.environment = dict(environment)
         self._directory = directory
 
-    def terminate(self, timeout: float = 45) -> int:
+    def terminate(self, timeout: float = PATIENCE_SECONDS) -> int:
         """Send SIGTERM, as an orchestrator does, wait, and return the exit status."""
         return self.stop(timeout)
 
-    def interrupt(self, timeout: float = 45) -> int:
+    def interrupt(self, timeout: float = PATIENCE_SECONDS) -> int:
         """Send SIGINT to the process group, as the terminal does on Ctrl-C, wait, and return the exit status."""
         self._process.send_to_group(signal.SIGINT)
         return self.wait(timeout)
@@ -613,7 +625,7 @@ class Worker(ProcfileProcess):
 
     def wait_working(self) -> None:
         """Wait until this start is complete: from then on, the worker stops gracefully."""
-        wait_until(lambda: "waiting for jobs" in self.log()[self._log_before :], 30, "the worker to wait for jobs")
+        wait_until(lambda: "waiting for jobs" in self.log()[self._log_before :], what="the worker to wait for jobs")
 
     def _command(self) -> list[str]:
         return [self._module if word == "app.worker" else word for word in super()._command()]
@@ -633,7 +645,7 @@ def release(environment: Mapping[str, str], directory: Path = ROOT) -> str:
     return run(procfile_command("release", directory), environment={**base_environment(), **environment}, directory=directory)
 
 
-def flask(environment: Mapping[str, str], *arguments: str, directory: Path = ROOT, timeout: float = 60) -> str:
+def flask(environment: Mapping[str, str], *arguments: str, directory: Path = ROOT, timeout: float = PATIENCE_SECONDS) -> str:
     """Run a command of the application beside its processes; return its output."""
     program, *_ = procfile_command("release", directory)
     variables = {**base_environment(), **environment}

@@ -50,7 +50,7 @@ class Site:
             build(self.folder / "small", [Commit(1_700_000_000, files={b"README.md": b"# Small\n"})])
             added = self.ada.post("/api/repositories", url=str(self.folder / "small")).json()
             self.repository_id = added["repository"]["id"]
-            wait_until(lambda: self.analysis_has_succeeded(added["analysis"]["id"]), 30, "the first analysis")
+            wait_until(lambda: self.analysis_has_succeeded(added["analysis"]["id"]), what="the first analysis")
             self.ada_id = self.ada.get("/api/auth/me").json()["user"]["id"]
             self._stack = self._stack.pop_all()
         return self

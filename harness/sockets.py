@@ -26,6 +26,7 @@ import socketio
 from engineio.packet import MESSAGE, Packet
 
 from harness import web
+from harness.processes import PATIENCE_SECONDS
 from harness.servers import ROOT, Instance, Server, folder_open_to_all, wait_until
 from harness.users import Reachable, User
 
@@ -128,7 +129,7 @@ class Listener:
             retry=retry,
             auth=lambda: {} if self.after is None else {"after": self.after},
             transports=self.transports,
-            wait_timeout=10,
+            wait_timeout=PATIENCE_SECONDS,
         )
         if ready:
             wait_until(lambda: self.received("ready"), what="the event ready")
@@ -143,9 +144,9 @@ class Listener:
 
     def call(self, event: str, data: Any) -> Any:
         """Emit an event and return its acknowledgement."""
-        return self.client.call(event, data, timeout=10)
+        return self.client.call(event, data, timeout=PATIENCE_SECONDS)
 
-    def wait_for(self, event: str, count: int = 1, timeout: float = 10) -> Any:
+    def wait_for(self, event: str, count: int = 1, timeout: float = PATIENCE_SECONDS) -> Any:
         """Wait for this many events with this name; return the latest."""
         return wait_until(lambda: self.received(event)[count - 1 :], timeout=timeout, what=f"{count} {event}")[-1]
 
@@ -188,7 +189,7 @@ class WebSocket:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(10)
+        self.socket.settimeout(PATIENCE_SECONDS)
         self._read = b""
         fields = {
             "Host": f"127.0.0.1:{server.port}",
@@ -318,7 +319,7 @@ def probed(instance: Instance) -> Iterator[list[float]]:
 
 
 def _probe(instance: Instance, delays: list[float], over: threading.Event) -> None:
-    with web.client(base_url=instance.url, timeout=30) as client:
+    with web.client(base_url=instance.url, timeout=PATIENCE_SECONDS) as client:
         while not over.wait(0.02):
             started = time.monotonic()
             assert client.get("/health/live").status_code == 200

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import httpx
 
 from harness import web
+from harness.processes import PATIENCE_SECONDS
 
 PASSWORD = "correct horse battery"
 
@@ -19,7 +20,7 @@ class Reachable(Protocol):
     def url(self) -> str: ...
 
 
-def client_without_cookies(timeout: float = 30) -> httpx.Client:
+def client_without_cookies(timeout: float = PATIENCE_SECONDS) -> httpx.Client:
     """Return an HTTP client that stores no cookies, so that many users can share it."""
     forgetful = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     return web.client(cookies=forgetful, timeout=timeout)
@@ -28,7 +29,7 @@ def client_without_cookies(timeout: float = 30) -> httpx.Client:
 class User:
     """A user whose requests go to the given instances in turn, with the same cookies."""
 
-    def __init__(self, *instances: Reachable, timeout: float = 10) -> None:
+    def __init__(self, *instances: Reachable, timeout: float = PATIENCE_SECONDS) -> None:
         self.instances = list(instances)
         self.email = f"user-{secrets.token_hex(6)}@example.org"
         self.client = web.client(timeout=timeout)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.git_server import GitServer, Handler
-from harness.processes import wait_until
+from harness.processes import PATIENCE_SECONDS, wait_until
 
 NAMES = ("localhost", "127.0.0.1")
 
@@ -64,7 +64,7 @@ class WebhookReceiver(GitServer):
     def environment(self) -> dict[str, str]:
         return {"WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8", "WEBHOOK_CA_FILE": str(self.authority)}
 
-    def wait_for(self, count: int, timeout: float = 10) -> list[Received]:
+    def wait_for(self, count: int, timeout: float = PATIENCE_SECONDS) -> list[Received]:
         wait_until(lambda: len(self.received) >= count, timeout=timeout, what=f"{count} webhooks")
         return self.received
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from harness.servers import Instance, promote
-from tests.browser.conftest import ANALYSIS_MS, HeldGit, MakeRepository, Visit, open_account
+from tests.browser.conftest import HeldGit, MakeRepository, Visit, open_account
 from tests.browser.test_live import expect_live
 from tests.browser.test_pages import assert_fits_a_phone, assert_legible_in_light_and_dark
 
@@ -35,7 +35,7 @@ def test_export_becomes_ready_on_the_open_page(
     expect(entry).to_contain_text("Waiting for its turn, 0 %")
     expect_live(page)
     held_git.release()
-    expect(entry).to_contain_text("0 events, ready just now", timeout=ANALYSIS_MS)
+    expect(entry).to_contain_text("0 events, ready just now")
     expect(page.locator("#toasts").get_by_role("link", name="Your export of 0 events is ready")).to_be_visible()
     for link in (entry.get_by_role("link", name="Download"), page.locator("#toasts").get_by_role("link", name="Your export")):
         with page.expect_download() as started:

@@ -16,9 +16,6 @@ from harness.servers import Instance, PostgresServer, RedisServer, promote, wait
 from tests.browser.conftest import Visit, expect_heading, open_account, open_account_menu
 from tests.browser.test_pages import PHONE, assert_fits, assert_legible_in_light_and_dark
 
-SEEN_MS = 5_000  # within which a change is to be seen
-BURIED_MS = 15_000  # within which a crash is to be written down: the entry has to expire
-BACK_MS = 20_000
 WIDE: ViewportSize = {"width": 1280, "height": 800}
 
 
@@ -82,13 +79,13 @@ def press(page: Page, button: str) -> None:
 
 
 def expect_verdict(page: Page, words: str) -> None:
-    expect(page.locator("#verdict").get_by_role("status")).to_have_text(words, timeout=BACK_MS)
+    expect(page.locator("#verdict").get_by_role("status")).to_have_text(words)
 
 
 def expect_refreshes(page: Page, count: int = 1) -> None:
     for _ in range(count):
         seen = page.locator("#freshness").text_content() or ""
-        expect(page.locator("#freshness")).not_to_have_text(seen, timeout=SEEN_MS)
+        expect(page.locator("#freshness")).not_to_have_text(seen)
 
 
 def test_page_lists_every_instance(page: Page) -> None:
@@ -120,14 +117,14 @@ def test_drained_instance_loses_its_sockets_and_can_be_reactivated(
     other.goto("/admin/fleet")
     press(other, "Drain instance-2")
     expect(other.get_by_role("status").first).to_contain_text("The instance starts draining within two seconds.")
-    expect(row(page, 2)).to_contain_text("draining", timeout=SEEN_MS)
-    expect(row(page, 2)).to_contain_text("drained by an administrator", timeout=SEEN_MS)
+    expect(row(page, 2)).to_contain_text("draining")
+    expect(row(page, 2)).to_contain_text("drained by an administrator")
     expect(page.locator("#instances").get_by_role("listitem").first).to_contain_text("instance-2")
     expect_verdict(page, "instance-2 is not ready; 1 of 2 is")
-    expect(sockets(page, 2)).to_have_text("0", timeout=BACK_MS)
+    expect(sockets(page, 2)).to_have_text("0")
     open_pages = len(page.context.pages) + len(other.context.pages)
     # More, where a page that was left has not been missed yet.
-    wait_until(lambda: int(sockets(page, 1).text_content() or 0) >= open_pages, BACK_MS / 1000, "all sockets to be back")
+    wait_until(lambda: int(sockets(page, 1).text_content() or 0) >= open_pages, what="all sockets to be back")
     press(other, "End drain instance-2")
     expect_verdict(page, "2 of 2 instances are ready")
     assert page.evaluate("window.loadedOnce")
@@ -138,22 +135,22 @@ def test_killed_instance_disappears_and_is_listed_as_crashed(page: Page, visit: 
     direct.goto("/admin/fleet")
     expect(direct.locator("#freshness")).to_contain_text("Live: instance-2")
     fleet.instances[1].kill()
-    expect(row(page, 2)).to_have_count(0, timeout=SEEN_MS)
+    expect(row(page, 2)).to_have_count(0)
     expect_verdict(page, "1 of 1 instance is ready")
     expect(direct.locator("#freshness")).to_contain_text(re.compile("Not live. No response. Last update: .*, from instance-2"))
     stop = page.locator("#stops").get_by_role("listitem")
-    expect(stop).to_contain_text("crashed instance-2 just now", timeout=BURIED_MS)
+    expect(stop).to_contain_text("crashed instance-2 just now")
     expect(stop).to_contain_text("did not sign off")
     expect(page.locator("#verdict")).to_contain_text("instance-2 crashed just now")
     fleet.instances[1].start()
     expect_verdict(page, "2 of 2 instances are ready")
-    expect(direct.locator("#freshness")).to_contain_text("Live: instance-2", timeout=SEEN_MS)
+    expect(direct.locator("#freshness")).to_contain_text("Live: instance-2")
 
 
 def test_clean_stop_shows_its_phases(page: Page, fleet: Fleet) -> None:
     fleet.instances[1].restart()
     stop = page.locator("#stops").get_by_role("listitem")
-    expect(stop).to_contain_text(re.compile(r"clean instance-2\s+just now, in \d+\.\d s; longest phase: \w+"), timeout=SEEN_MS)
+    expect(stop).to_contain_text(re.compile(r"clean instance-2\s+just now, in \d+\.\d s; longest phase: \w+"))
     stop.get_by_text("Phases").click()
     expect_refreshes(page)
     for phase in ("sockets", "requests", "close"):
@@ -164,10 +161,10 @@ def test_updates_keep_focus_and_selection(page: Page, fleet: Fleet) -> None:
     press_here = page.get_by_role("button", name="Drain instance-1", exact=True)
     press_here.focus()
     page.request.post("/api/fleet/instances/instance-2/drain")
-    expect(page.locator("#instances").get_by_role("listitem").first).to_contain_text("instance-2", timeout=SEEN_MS)
+    expect(page.locator("#instances").get_by_role("listitem").first).to_contain_text("instance-2")
     expect(press_here).to_be_focused()
     page.request.delete("/api/fleet/instances/instance-2/drain")
-    expect(page.locator("#instances").get_by_role("listitem").first).to_contain_text("instance-1", timeout=SEEN_MS)
+    expect(page.locator("#instances").get_by_role("listitem").first).to_contain_text("instance-1")
     expect(press_here).to_be_focused()
     expect_verdict(page, "2 of 2 instances are ready")
     page.get_by_role("heading", name="instance-1", exact=True).select_text()
@@ -179,7 +176,7 @@ def test_long_press_of_a_button_works(page: Page) -> None:
     page.get_by_role("button", name="Drain instance-2", exact=True).hover()
     page.mouse.down()
     for _ in range(2):  # updates that arrive while the button is pressed
-        page.wait_for_event("response", lambda response: "/admin/fleet" in response.url, timeout=SEEN_MS)
+        page.wait_for_event("response", lambda response: "/admin/fleet" in response.url)
     page.mouse.up()
     expect(page.get_by_role("status").first).to_contain_text("The instance starts draining within two seconds.")
     press(page, "End drain instance-2")
@@ -201,7 +198,7 @@ def test_click_on_a_row_that_has_just_moved_is_ignored(page: Page, detail: int, 
     expect_refreshes(page)
     page.evaluate(PRESS_AT_ONCE, detail)
     page.request.post("/api/fleet/instances/instance-2/drain")
-    expect(page.locator("body")).to_have_attribute("data-refused", "true" if refused else "false", timeout=2 * SEEN_MS)
+    expect(page.locator("body")).to_have_attribute("data-refused", "true" if refused else "false")
     page.request.delete("/api/fleet/instances/instance-2/drain")
     expect_verdict(page, "2 of 2 instances are ready")
 
@@ -230,7 +227,7 @@ def test_without_scripts(visit: Visit, fleet: Fleet, administrator: Any) -> None
     page.get_by_role("link", name="Reload").click()
     press(page, "End drain instance-2")
     expect(page.get_by_role("status").first).to_contain_text("The instance is ready again within two seconds.")
-    wait_until(lambda: is_back(page), 10, "instance-2 to be back, as a page shows that is loaded again and again")
+    wait_until(lambda: is_back(page), what="instance-2 to be back, as a page shows that is loaded again and again")
 
 
 def is_back(page: Page) -> bool:
@@ -337,17 +334,16 @@ def test_worst_instance_comes_first_and_is_legible(page: Page, fleet: Fleet) -> 
 
 
 def test_page_reports_a_store_outage_and_retries(page: Page, fleet: Fleet) -> None:
-    fleet.redis.kill()
-    expect(page.locator("#freshness")).to_contain_text(
-        re.compile("Not live. instance-[12] answers with 503. Last update: .*, from instance-[12]"), timeout=SEEN_MS
-    )
-    other = page.context.new_page()
-    answer = other.goto("/admin/fleet")
-    assert answer
-    assert answer.status == 503
-    expect(other.get_by_role("main")).to_contain_text("Try again in a moment.")
-    fleet.redis.start()
-    expect(page.locator("#freshness")).to_contain_text("Live: instance-", timeout=BACK_MS)
+    with fleet.redis.lost():
+        expect(page.locator("#freshness")).to_contain_text(
+            re.compile("Not live. instance-[12] answers with 503. Last update: .*, from instance-[12]"),
+        )
+        other = page.context.new_page()
+        answer = other.goto("/admin/fleet")
+        assert answer
+        assert answer.status == 503
+        expect(other.get_by_role("main")).to_contain_text("Try again in a moment.")
+    expect(page.locator("#freshness")).to_contain_text("Live: instance-")
 
 
 def test_fleet_page_reports_the_end_of_the_session(visit: Visit, fleet: Fleet) -> None:

@@ -8,9 +8,7 @@ from app.auth import store as accounts
 from app.notifications import store as notifications
 from harness.schema import open_database
 from harness.servers import Instance, flask
-from tests.browser.conftest import ANALYSIS_MS, HeldGit, MakeRepository, StartInstance, Visit, add, expect_heading, open_account
-
-PUSH_MS = 10_000  # from the command line an embedded instance is told within 5 s
+from tests.browser.conftest import HeldGit, MakeRepository, StartInstance, Visit, add, expect_heading, open_account
 
 
 def notify(instance: Instance, email: str, message: str, count: int = 1) -> None:
@@ -23,11 +21,11 @@ def notify(instance: Instance, email: str, message: str, count: int = 1) -> None
 
 
 def expect_live(page: Page, state: str = "Live") -> None:
-    expect(page.get_by_role("contentinfo")).to_contain_text(state, timeout=30_000)
+    expect(page.get_by_role("contentinfo")).to_contain_text(state)
 
 
 def expect_unread(page: Page, count: int) -> None:
-    expect(page.get_by_role("link", name=f"Notifications {count} unread")).to_be_visible(timeout=PUSH_MS)
+    expect(page.get_by_role("link", name=f"Notifications {count} unread")).to_be_visible()
 
 
 def test_notification_arrives_on_every_page(visit: Visit, instance: Instance) -> None:
@@ -36,7 +34,7 @@ def test_notification_arrives_on_every_page(visit: Visit, instance: Instance) ->
     page.goto("/settings")
     expect_live(page)
     flask(instance.environment, "notify", email, "<b>Hello</b>")
-    expect(page.locator("#toasts")).to_contain_text("<b>Hello</b>", timeout=PUSH_MS)
+    expect(page.locator("#toasts")).to_contain_text("<b>Hello</b>")
     expect_unread(page, 1)
     expect(page).to_have_title("(1) Settings – RepoRadar")
     page.get_by_role("button", name="Close").click()
@@ -63,7 +61,7 @@ def test_notification_list_grows_and_is_marked_as_read(visit: Visit, instance: I
     expect_live(page)
     notify(instance, email, "One")
     entries = page.get_by_role("main").get_by_role("listitem")
-    expect(entries).to_have_count(1, timeout=PUSH_MS)
+    expect(entries).to_have_count(1)
     expect(entries.first).to_contain_text("new One")
     page.get_by_role("button", name="Mark all as read").click()
     expect(page.get_by_role("status")).to_have_text("All notifications are marked as read.")
@@ -176,7 +174,7 @@ def test_page_polls_without_sockets(visit: Visit, make_repository: MakeRepositor
     expect(page.get_by_role("progressbar")).to_be_visible()
     page.evaluate("window.loadedOnce = true")
     held_git.release()
-    expect(page.get_by_role("heading", name="In numbers")).to_be_visible(timeout=ANALYSIS_MS)
+    expect(page.get_by_role("heading", name="In numbers")).to_be_visible()
     assert page.evaluate("window.loadedOnce")
 
 

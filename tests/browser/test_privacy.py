@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from harness.servers import Instance
-from tests.browser.conftest import ANALYSIS_MS, PASSWORD, MakeRepository, StartInstance, Visit, add, expect_heading, open_account
-from tests.browser.test_live import PUSH_MS, expect_live, notify
+from tests.browser.conftest import PASSWORD, MakeRepository, StartInstance, Visit, add, expect_heading, open_account
+from tests.browser.test_live import expect_live, notify
 from tests.browser.test_pages import assert_fits_a_phone, assert_legible_in_light_and_dark
 
 NO, YES, ERASE = "Don’t count me", "Count me again", "Erase my events"
@@ -193,7 +193,7 @@ def test_page_and_notification_events_have_the_declared_properties(
     add(page, path)
     page.wait_for_load_state()
     page.goto("/notifications")
-    page.get_by_role("main").get_by_role("link", name=path.name).click(timeout=ANALYSIS_MS)
+    page.get_by_role("main").get_by_role("link", name=path.name).click()
     expect_heading(page, path.name)
     page.wait_for_load_state()
     leave(page)
@@ -206,7 +206,7 @@ def test_page_and_notification_events_have_the_declared_properties(
     page.goto("/notifications")
     expect_live(page)
     notify(instance, email, "Hello")  # leads nowhere
-    expect(page.locator("#toasts")).to_contain_text("Hello", timeout=PUSH_MS)
+    expect(page.locator("#toasts")).to_contain_text("Hello")
     expect(page.locator("#toasts [data-track]")).to_have_count(0)
 
 
@@ -215,7 +215,7 @@ def test_events_are_sent_in_batches_of_at_most_100(visit: Visit) -> None:
     page.goto("/privacy")
     page.evaluate("() => { navigator.sendBeacon = async (url, body) => { document.body.dataset.batch = await body.text(); }; }")
     page.evaluate(TRACK_MANY, 150)
-    expect(page.locator("body")).to_have_attribute("data-batch", re.compile("many"), timeout=10_000)
+    expect(page.locator("body")).to_have_attribute("data-batch", re.compile("many"))
     batch = json.loads(page.locator("body").get_attribute("data-batch") or "")
     assert [one["properties"]["i"] for one in batch["events"]] == list(range(100))
     assert len({one["id"] for one in batch["events"]}) == 100

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import ANALYSIS_MS, HeldGit, MakeRepository, Visit, add, analysed, expect_heading, git, open_account
+from tests.browser.conftest import HeldGit, MakeRepository, Visit, add, analysed, expect_heading, git, open_account
 from tests.browser.test_live import expect_live
 from tests.browser.test_pages import PHONE
 
@@ -58,7 +58,7 @@ def test_report_arrives_without_a_reload(page: Page, make_repository: MakeReposi
     expect(page.get_by_role("progressbar")).to_have_count(1)
     page.evaluate("window.loadedOnce = true")
     held_git.release()
-    expect(page.get_by_role("heading", name="In numbers")).to_be_visible(timeout=ANALYSIS_MS)
+    expect(page.get_by_role("heading", name="In numbers")).to_be_visible()
     expect(page.get_by_role("progressbar")).to_have_count(0)
     assert page.evaluate("window.loadedOnce")
     expect(page.get_by_role("definition").filter(has_text=re.compile(r"^3$"))).not_to_have_count(0)
@@ -73,7 +73,7 @@ def test_progress_updates_while_the_user_types(page: Page, make_repository: Make
     entry = page.get_by_role("listitem").filter(has_text=path.name)
     expect(entry.get_by_role("progressbar")).to_be_visible()
     held_git.release()
-    expect(entry).to_contain_text("of 100", timeout=ANALYSIS_MS)
+    expect(entry).to_contain_text("of 100")
     expect(field).to_have_value("https://not-yet")
     expect(field).to_be_focused()
 
@@ -101,7 +101,7 @@ def test_report_is_reached_by_keyboard(page: Page, make_repository: MakeReposito
             break
     page.keyboard.type(str(make_repository()))
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="In numbers")).to_be_visible(timeout=ANALYSIS_MS)
+    expect(page.get_by_role("heading", name="In numbers")).to_be_visible()
 
 
 def test_address_errors_are_shown_at_the_field(page: Page) -> None:
@@ -192,7 +192,7 @@ def test_analysis_is_cancelled_on_the_page(page: Page, make_repository: MakeRepo
     expect(page.get_by_role("heading", name="No report yet")).to_be_visible()
     held_git.release()
     press(page, "Analyse again")
-    expect(page.get_by_role("heading", name="In numbers")).to_be_visible(timeout=ANALYSIS_MS)
+    expect(page.get_by_role("heading", name="In numbers")).to_be_visible()
 
 
 def test_failed_analysis_shows_the_reason_and_keeps_the_older_report(page: Page, make_repository: MakeRepository) -> None:
@@ -201,7 +201,7 @@ def test_failed_analysis_shows_the_reason_and_keeps_the_older_report(page: Page,
     shutil.rmtree(path / ".git")
     press(page, "Analyse again")
     failure = page.get_by_role("region", name="The analysis failed")
-    expect(failure).to_contain_text("Below is the report from", timeout=ANALYSIS_MS)
+    expect(failure).to_contain_text("Below is the report from")
     expect(page.get_by_role("heading", name="In numbers")).to_be_visible()
     page.goto("/")
     expect(page.get_by_role("listitem").filter(has_text=path.name)).to_contain_text("The last analysis failed.")
@@ -216,7 +216,7 @@ def test_history_begins_with_the_second_analysis(page: Page, make_repository: Ma
     git(path, "commit", "--quiet", "--allow-empty", "--message", "More", day=9)
     press(page, "Analyse again")
     history = page.get_by_role("region", name="History")
-    expect(history.get_by_role("heading", level=3)).to_have_count(7, timeout=ANALYSIS_MS)
+    expect(history.get_by_role("heading", level=3)).to_have_count(7)
     history.get_by_text("Scores as a table").click()
     expect(history.get_by_role("table").get_by_role("row")).to_have_count(3)
 

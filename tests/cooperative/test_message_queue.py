@@ -21,6 +21,7 @@ from app.realtime.message_queue import LocalMessageQueue, RedisMessageQueue
 from app.realtime.publisher import RedisPublisher
 from app.redis.cluster import ClusterClient
 from app.sessions import cookie
+from harness.greenlets import until
 from tests.unit.conftest import count_of
 
 SIGNING = Keyring("signing", (b"s" * 32,))
@@ -71,12 +72,6 @@ def subscribers(client: redis.Redis, room: str) -> int:
     else:
         ((_, count),) = client.pubsub_numsub(channel)
     return int(count)
-
-
-def until(condition: Callable[[], object]) -> None:
-    with gevent.Timeout(10):
-        while not condition():
-            gevent.sleep(0.005)
 
 
 def test_local_queue_handles_its_own_messages() -> None:

@@ -21,9 +21,9 @@ from app.redis import multiplexed as multiplexed_module
 from app.redis.client import MAX_CONNECTIONS, PooledRedis, RedisCommands, connect
 from app.redis.multiplexed import MultiplexedRedis, _copy, _SharedConnection
 from harness.git_server import issue_certificates
+from harness.greenlets import until
 from harness.processes import free_port
 from harness.servers import RedisServer, fleet_environment
-from tests.cooperative.test_message_queue import until
 from tests.unit.conftest import UNUSED_DATABASE_URL
 
 NAME = "test-multiplexed"

@@ -19,10 +19,11 @@ from app.redis.client import SOCKET_TIMEOUT_SECONDS, PooledRedis, RedisCommands,
 from app.redis.cluster import SLOTS, ClusterClient, NodeAddress, _address, slot_of, slot_of_key
 from app.redis.multiplexed import MultiplexedCluster
 from harness.git_server import issue_certificates
+from harness.greenlets import until
+from harness.lateness import measured_lateness
 from harness.redis_cluster import ClusterNode, RedisCluster
 from harness.scale import count
 from harness.servers import fleet_environment
-from tests.cooperative.test_message_queue import until
 from tests.unit.conftest import UNUSED_DATABASE_URL
 
 NAME = "test-cluster"
@@ -314,9 +315,9 @@ def test_slot_that_does_not_finish_moving_is_an_error_in_bounded_time(
 
     def check() -> None:
         began = time.monotonic()
-        with pytest.raises(redis.exceptions.TryAgainError):
+        with measured_lateness() as lateness, pytest.raises(redis.exceptions.TryAgainError):
             commands.execute("MGET", *(f"{{tag}}-{number}" for number in range(4)))
-        assert time.monotonic() - began < LIMIT_SECONDS
+        assert time.monotonic() - began < LIMIT_SECONDS + lateness.slack
 
     redis_cluster.migrate_slot(slot, target, halfway=check)
     assert commands.execute("MGET", "{tag}-0", "{tag}-3") == [b"1", b"1"]
@@ -348,8 +349,8 @@ def test_lost_master_fails_only_its_own_commands_until_the_takeover(
     lost = redis_cluster.masters()[0]
     keys = {node: redis_cluster.key_on(node) for node in redis_cluster.masters()}
     own = keys[lost]
-    with load(list(keys.values()), lambda key, token: shared.execute("RPUSH", key, token)) as running:
-        getattr(lost, fault)()
+    append = partial(shared.execute, "RPUSH")
+    with load(list(keys.values()), append) as running, measured_lateness() as lateness, redis_cluster.without(lost, fault):
         until(lambda: running.failed[own])
         assert {shared.execute("PING") for _ in range(20)} == {b"PONG"}, "a command without a key went to the lost master"
         redis_cluster.wait_for_takeover(own)
@@ -357,8 +358,7 @@ def test_lost_master_fails_only_its_own_commands_until_the_takeover(
         acknowledged = len(running.acknowledged[own])
         until(lambda: len(running.acknowledged[own]) > acknowledged + 5)
         recovery = time.monotonic() - taken_over
-    lost.resume() if fault == "freeze" else lost.start()
-    redis_cluster.wait_until_whole()
+        running.end()
     shared.close()
 
     for node, key in keys.items():
@@ -366,10 +366,10 @@ def test_lost_master_fails_only_its_own_commands_until_the_takeover(
         attempted = {*running.acknowledged[key], *running.failed[key]}
         assert len(found) == len(set(found)), "a command was executed twice"
         assert set(found) <= attempted
-        assert running.slowest[key] < LIMIT_SECONDS
+        assert running.slowest[key] < LIMIT_SECONDS + lateness.slack
         if node is not lost:
-            assert not running.failed[key]
-            assert set(found) == set(running.acknowledged[key])
+            assert not running.failed[key] or lateness.excuses(SOCKET_TIMEOUT_SECONDS)
+            assert set(found) >= set(running.acknowledged[key])
     unknown = sum(token in members(client, own) for token in running.failed[own])
     missing = set(running.acknowledged[own]) - set(members(client, own))
     print(  # noqa: T201 - what the documents promise in words
@@ -377,7 +377,7 @@ def test_lost_master_fails_only_its_own_commands_until_the_takeover(
         f"{len(running.acknowledged[own])} acknowledged ones were lost; served {recovery:.2f} s after the takeover"
     )
     assert running.failed[own]
-    assert recovery < LIMIT_SECONDS
+    assert recovery < LIMIT_SECONDS + lateness.slack
 
 
 def test_restarted_master_is_used_again(redis_cluster: RedisCluster, commands: RedisCommands) -> None:
@@ -402,9 +402,10 @@ def test_all_nodes_down_is_an_error_in_bounded_time() -> None:
             fault()
             for _ in range(2):
                 began = time.monotonic()
-                calls = [gevent.spawn(_error_of, commands, "key") for commands in everyone * 10]
-                assert {type(call.get()) for call in calls} <= {redis.ConnectionError, redis.TimeoutError}
-                assert time.monotonic() - began < LIMIT_SECONDS
+                with measured_lateness() as lateness:
+                    calls = [gevent.spawn(_error_of, commands, "key") for commands in everyone * 10]
+                    assert {type(call.get()) for call in calls} <= {redis.ConnectionError, redis.TimeoutError}
+                assert time.monotonic() - began < LIMIT_SECONDS + lateness.slack
             repair()
             for commands in everyone:
                 until(partial(_answers, commands, "key"))

@@ -17,8 +17,8 @@ from app.redis.client import connect, sentinels_of
 from app.redis.multiplexed import MultiplexedRedis
 from app.redis.sentinel import Sentinels
 from harness.fake_sentinel import SERVICE, FakeSentinel
+from harness.greenlets import until
 from harness.servers import RedisServer, fleet_environment
-from tests.cooperative.test_message_queue import until
 from tests.unit.conftest import UNUSED_DATABASE_URL
 
 LONGEST_PAUSE_SECONDS = 0.2  # of the event loop; a sentinel that hangs is waited for twice as long

@@ -51,11 +51,11 @@ def test_mismatching_instance_does_not_become_ready(start_fleet: StartFleet, pos
         ]
         for settings, reason, disagreement in cases:
             with newcomer(elder, **settings) as instance:
-                wait_until(lambda: any(reason in one for one in reasons(instance)), 20, reason)  # noqa: B023
-                wait_until(lambda: disagreement in disagreements(admin), 10, f"the fleet to say {disagreement}")  # noqa: B023
-                wait_until(lambda: reason in instance.log(), 10, "the log to say so")  # noqa: B023
+                wait_until(lambda: any(reason in one for one in reasons(instance)), what=reason)  # noqa: B023
+                wait_until(lambda: disagreement in disagreements(admin), what=f"the fleet to say {disagreement}")  # noqa: B023
+                wait_until(lambda: reason in instance.log(), what="the log to say so")  # noqa: B023
                 assert reasons(elder) == []
     postgres_server.drop_database(elsewhere)
     with newcomer(elder) as instance:
         instance.wait_ready()
-        wait_until(lambda: disagreements(admin) == [], 15, "the others to be forgotten")
+        wait_until(lambda: disagreements(admin) == [], what="the others to be forgotten")

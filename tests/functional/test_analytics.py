@@ -103,7 +103,7 @@ def kill_at_random(servers: Sequence[Instance | Worker], times: int, chance: ran
 
 def wait_for_accepted(senders: Sequence[Sender], more: int) -> None:
     before = accepted_by(senders)
-    wait_until(lambda: accepted_by(senders) >= before + more, 30, f"{more} more accepted events")
+    wait_until(lambda: accepted_by(senders) >= before + more, what=f"{more} more accepted events")
 
 
 def accepted_by(senders: Sequence[Sender]) -> int:
@@ -115,8 +115,7 @@ def wait_for_attempts(senders: Sequence[Sender]) -> None:
     accepted, retries = accepted_by(senders), sum(sender.retries for sender in senders)
     wait_until(
         lambda: sum(sender.retries for sender in senders) > retries or accepted_by(senders) > accepted + 50,
-        30,
-        "further requests",
+        what="further requests",
     )
 
 
@@ -143,9 +142,8 @@ def test_killed_stores_lose_no_accepted_event(fleet: EventFleet) -> None:
     with running(senders):
         for server in (fleet.redis, fleet.postgres) * count(2, 4):
             wait_for_accepted(senders, 30)
-            server.kill()
-            wait_for_attempts(senders)
-            server.start()
+            with server.lost():
+                wait_for_attempts(senders)
         wait_for_accepted(senders, 30)
     accepted, unknown = (set().union(*(getattr(sender, kind) for sender in senders)) for kind in ("accepted", "unknown"))
     found = set(fleet.stored()) - before
@@ -188,13 +186,10 @@ def test_killed_embedded_instance_loses_and_duplicates_nothing(tmp_path: Any) ->
 
 @contextmanager
 def frozen(*servers: Any) -> Iterator[None]:
-    for server in servers:
-        server.freeze()
-    try:
-        yield
-    finally:
+    with ExitStack() as stack:
         for server in servers:
-            server.resume()
+            stack.enter_context(server.lost("freeze"))
+        yield
 
 
 @dataclass
@@ -224,7 +219,7 @@ def opt_out_under_load(fleet: EventFleet) -> tuple[list[OptOut], list[Sender], f
             time.sleep(chance.uniform(0.1, 0.6))
             fenced_at = opt_out(user, chance.choice(fleet.instances))
             opt_outs.append(OptOut(sender, fenced_at, datetime.now(UTC)))
-        wait_until(lambda: all(one.sent_afterwards for one in opt_outs), 20, "events that are sent after each opt-out")
+        wait_until(lambda: all(one.sent_afterwards for one in opt_outs), what="events that are sent after each opt-out")
         wait_for_accepted(senders, 100)
     rate = sum(len(sender.sent_at) for sender in senders) / (time.monotonic() - began)
     return opt_outs, senders[6:], rate
@@ -351,7 +346,7 @@ def test_without_redis_events_are_refused_and_pages_do_not_wait(fleet: EventFlee
                 page = visitors[0].get(f"{instance.url}/register")
                 assert page.status_code == 200
                 assert page.elapsed < timedelta(seconds=1)  # Redis would be waited for longer
-    wait_until(lambda: send(user, fleet.instances[0])[0].status_code == 202, 10, "Redis to be back")
+    wait_until(lambda: send(user, fleet.instances[0])[0].status_code == 202, what="Redis to be back")
     seen = user.client.get(f"{fleet.instances[1].url}/api/analytics/opt-out").json()
     assert seen == {"opted_out": False, "reason": None, "fenced_at": None}
 
@@ -364,7 +359,7 @@ def test_opt_out_cannot_change_without_the_database(fleet: EventFleet) -> None:
             answer = user.client.put(f"{instance.url}/api/analytics/opt-out")
             assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)
             assert "analytics" not in answer.cookies
-    wait_until(lambda: send(user, fleet.instances[0])[0].status_code == 202, 15, "the database to be back")
+    wait_until(lambda: send(user, fleet.instances[0])[0].status_code == 202, what="the database to be back")
     seen = user.client.get(f"{fleet.instances[1].url}/api/analytics/opt-out").json()
     assert seen["opted_out"] is False
 
@@ -392,7 +387,7 @@ def test_full_stream_is_answered_503_and_does_not_grow(fleet: EventFleet) -> Non
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         assert client.xlen(STREAM) == 100_000
         client.delete(STREAM)
-    wait_until(lambda: accept(user, fleet.instances[0]) <= fleet.stored().keys(), 10, "events to be stored again")
+    wait_until(lambda: accept(user, fleet.instances[0]) <= fleet.stored().keys(), what="events to be stored again")
 
 
 def fill(client: Any, count: int) -> None:
@@ -421,7 +416,7 @@ def test_read_only_database_serves_reads_and_loses_no_event(fleet: EventFleet) -
         dead_letters = client.xlen("analytics:poison")
         with fleet.postgres.read_only(fleet.database_url):
             health = f"{first.url}/health"
-            wait_until(lambda: web.get(health).json()["checks"]["database"].get("output") == "read-only", 10, "a warning")
+            wait_until(lambda: web.get(health).json()["checks"]["database"].get("output") == "read-only", what="a warning")
             for number in range(30):
                 ids |= accept(user, fleet.instances[number % 3], 5)
             assert web.get(health).status_code == web.get(f"{first.url}/health/ready").status_code == 200
@@ -447,7 +442,7 @@ def test_events_dead_lettered_by_an_outage_are_lost(start: StartFleet) -> None:
     fleet.stored()
     with fleet.postgres.read_only(fleet.database_url), fleet.redis.client() as client:
         ids = accept(user, fleet.instances[0], 5)
-        wait_until(lambda: client.xlen("analytics:poison") == 5, 10, "the events to be dead-lettered")
+        wait_until(lambda: client.xlen("analytics:poison") == 5, what="the events to be dead-lettered")
     assert ids.isdisjoint(fleet.stored())
 
 
@@ -460,7 +455,7 @@ def test_locked_user_row_delays_no_other_user(fleet: EventFleet) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM analytics_people JOIN users ON users.id = user_id WHERE email = %s FOR UPDATE", [ada.email])
         adas, bobs = accept(ada, fleet.instances[0], 10), accept(bob, fleet.instances[1], 10)
-        wait_until(lambda: bobs <= stored(fleet.database_url).keys(), 10, "the other's events to be stored")
+        wait_until(lambda: bobs <= stored(fleet.database_url).keys(), what="the other's events to be stored")
         assert adas & stored(fleet.database_url).keys() == set()
     connection.close()
     assert adas <= fleet.stored().keys()

@@ -70,12 +70,12 @@ def test_worker_that_is_killed_between_delivery_and_commit_repeats_it_with_the_s
         receiver.inbox.before_reply = kill_worker
         notify(database_url, user, "Hello", total)
         for number in range(1, kills + 1):
-            wait_until(lambda number=number: len(killed) == number, 30, "the worker to be killed")  # type: ignore[misc]
+            wait_until(lambda number=number: len(killed) == number, what="the worker to be killed")  # type: ignore[misc]
             execute(database_url, EXPIRE_LEASES)
             worker = start_worker(stack, instance)
         path = f"{instance.url}{CHANNELS}/{channel}/deliveries"
         wait_until(
-            lambda: [one["status"] for one in user.client.get(path).json()["deliveries"]] == [200] * total, 30, "all deliveries"
+            lambda: [one["status"] for one in user.client.get(path).json()["deliveries"]] == [200] * total, what="all deliveries"
         )
         counted = Counter(received.id for received in receiver.received)
         assert counted == {f"msg_{channel}_{seq}": 1 + (seq <= kills) for seq in range(1, total + 1)}
@@ -85,5 +85,5 @@ def test_worker_that_is_killed_between_delivery_and_commit_repeats_it_with_the_s
         notify(database_url, user, "Too late")
         add_channel(user, instance, receiver.address("hook/2"))
         notify(database_url, user, "In time")
-        wait_until(lambda: receiver.received[-1].path == "/hook/2", 10, "the notification of the other channel")
+        wait_until(lambda: receiver.received[-1].path == "/hook/2", what="the notification of the other channel")
         assert [received.document["text"] for received in receiver.received].count("Too late") == 0

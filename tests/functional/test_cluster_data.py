@@ -104,7 +104,7 @@ def exports(fleet: Fleet) -> dict[str, int]:
 def order_exports(admins: list[User]) -> None:
     """Each request succeeds, since an export is a row in SQL, or is answered 503 while the session cannot be read."""
     for admin in admins:
-        wait_until(lambda admin=admin: _order(admin), 30, "an order to be accepted")  # type: ignore[misc]
+        wait_until(lambda admin=admin: _order(admin), what="an order to be accepted")  # type: ignore[misc]
 
 
 def _order(admin: User) -> bool:
@@ -115,7 +115,7 @@ def _order(admin: User) -> bool:
 
 def events_of(senders: list[Sender], fleet: Fleet) -> tuple[set[str], set[str], set[str]]:
     """Return the events that were accepted, those whose answer is unknown, and those that are stored, each once."""
-    wait_until(lambda: waiting_events(fleet) == 0, 30, "all events to be stored")
+    wait_until(lambda: waiting_events(fleet) == 0, what="all events to be stored")
     accepted, unknown = (set().union(*(getattr(sender, kind) for sender in senders)) for kind in ("accepted", "unknown"))
     return accepted, unknown, set(stored(fleet.database_url))
 
@@ -141,7 +141,7 @@ def test_only_users_of_a_killed_master_notice_and_nothing_is_lost(fleet: Fleet, 
         assert user.client.put(f"{fleet.instances[0].url}/api/analytics/opt-out").status_code == 200
     before, before_events = exports(fleet).get("succeeded", 0), set(stored(fleet.database_url))
     with running([*senders, *opted_out]), reading(readers):
-        wait_until(lambda: all(sender.accepted for sender in senders), 30, "events of all senders")
+        wait_until(lambda: all(sender.accepted for sender in senders), what="events of all senders")
         order_exports(admins[:3])
         victim.kill()
         killed_at = time.monotonic()
@@ -150,9 +150,9 @@ def test_only_users_of_a_killed_master_notice_and_nothing_is_lost(fleet: Fleet, 
         fleet.workers[0].start()
         redis_cluster.wait_for_takeover(TAG_OF_JOBS)
         taken_over_at = time.monotonic()
-        wait_until(lambda: all(reader.served_at > taken_over_at for reader in readers), 10, "all users to be served again")
+        wait_until(lambda: all(reader.served_at > taken_over_at for reader in readers), what="all users to be served again")
         back_at = time.monotonic()
-        wait_until(lambda: exports(fleet).get("succeeded", 0) == before + ADMINS + 3, 60, "all exports to be done")
+        wait_until(lambda: exports(fleet).get("succeeded", 0) == before + ADMINS + 3, what="all exports to be done")
     accepted, unknown, found = events_of(senders, fleet)
     report = {
         "takeover": round(taken_over_at - killed_at, 1),
@@ -204,7 +204,7 @@ def test_nothing_is_lost_while_slots_move_to_another_master(fleet: Fleet, redis_
             if number % 4 == 1:
                 order_exports([admin])
                 done = before + number // 4 + 1
-                wait_until(lambda done=done: exports(fleet).get("succeeded", 0) >= done, 60, "the export")  # type: ignore[misc]
+                wait_until(lambda done=done: exports(fleet).get("succeeded", 0) >= done, what="the export")  # type: ignore[misc]
     accepted, unknown, found = events_of(senders, fleet)
     sys.stdout.write(f"{len(slots)} slots moved; {len(accepted)} events; sign-ins: {Counter(sign_ins)}\n")
     assert accepted - found == set()

@@ -111,7 +111,7 @@ def test_no_notification_is_lost_during_kills_and_redis_outages(postgres_server:
         executor = stack.enter_context(ThreadPoolExecutor())
         options = ["hello", "--count", str(COUNT), "--rate", str(PER_SECOND)]
         senders = [executor.submit(flask, started.environment, "notify", user.email, *options) for user in users]
-        wait_until(lambda: all(listener.seqs for listener in listeners), timeout=30, what="the first notifications")
+        wait_until(lambda: all(listener.seqs for listener in listeners), what="the first notifications")
         fleet[0].kill()
         redis.freeze()
         refused = web.get(f"{fleet[2].url}{HANDSHAKE}polling", headers={"Cookie": users[0].cookie_header})
@@ -127,7 +127,7 @@ def test_no_notification_is_lost_during_kills_and_redis_outages(postgres_server:
             sender.result()
         for instance in fleet:
             instance.wait_ready()
-        wait_until(lambda: all(listener.seqs[-1:] == [COUNT] for listener in listeners), timeout=40, what="the last notification")
+        wait_until(lambda: all(listener.seqs[-1:] == [COUNT] for listener in listeners), what="the last notification")
         assert [delivery_faults(listener.seqs, COUNT) for listener in listeners] == [NO_FAULTS] * len(listeners)
         assert sum(listener.connections for listener in listeners) > len(listeners)
         assert not any({"message": "unauthorized"} in listener.connect_errors for listener in listeners)

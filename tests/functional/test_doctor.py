@@ -319,16 +319,12 @@ def test_missing_instance_behind_the_proxy_is_found(fleet: Fleet) -> None:
 
 def test_frozen_instance_behind_the_proxy_is_found(fleet: Fleet) -> None:
     two = fleet.instances[1]
-    with Proxy(fleet.instances, {}) as proxy:
-        two.freeze()
-        try:
-            found = examine(fleet.environment, proxy.url)
-        finally:
-            two.resume()
+    with Proxy(fleet.instances, {}) as proxy, two.lost("freeze"):
+        found = examine(fleet.environment, proxy.url)
     (fault,) = found.lines("fail")
     assert fault.endswith(" requests failed: the request timed out"), found.output
     assert found.seconds < LIMIT_SECONDS
-    wait_until(lambda: is_ready(two), timeout=60, what="the instance to be itself again")
+    wait_until(lambda: is_ready(two), what="the instance to be itself again")
 
 
 def is_ready(instance: Instance) -> bool:
@@ -385,7 +381,7 @@ def stray(environment: Mapping[str, str]) -> Iterator[Instance]:
     """Start an instance that may never become ready."""
     with closing(Instance({**environment, "INSTANCE_ID": "stray"})) as instance, client_without_cookies() as http:
         instance.start(wait_ready=False)
-        wait_until(lambda: has_judged_itself(http, instance), timeout=30, what="the instance to know whether it is ready")
+        wait_until(lambda: has_judged_itself(http, instance), what="the instance to know whether it is ready")
         yield instance
 
 
@@ -514,14 +510,10 @@ def test_frozen_servers_are_found_in_bounded_time(own_redis: RedisServer) -> Non
     with PostgresServer() as postgres:
         environment = fleet_environment(own_redis.url, postgres.create_database())
         with Instance({**environment, "INSTANCE_ID": "instance-1"}) as instance:
-            own_redis.freeze()
-            postgres.freeze()
-            found = examine(environment, instance.url)
-            own_redis.resume()
-            postgres.resume()
-            instance.freeze()
-            of_instance = examine(environment, instance.url)
-            instance.resume()
+            with own_redis.lost("freeze"), postgres.lost("freeze"):
+                found = examine(environment, instance.url)
+            with instance.lost("freeze"):
+                of_instance = examine(environment, instance.url)
     assert [line.partition(":")[0] for line in found.lines("fail")][:2] == [
         "redis does not answer within 2 s",
         "database does not answer",

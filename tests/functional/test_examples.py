@@ -119,7 +119,7 @@ def user_without_first_notifications(instance: Instance) -> User:
 
 def await_line(listeners: list[Lines], line: str) -> None:
     for lines in listeners:
-        wait_until(lambda lines=lines: line in lines(), 60, f"the line {line}")  # type: ignore[misc]
+        wait_until(lambda lines=lines: line in lines(), what=f"the line {line}")  # type: ignore[misc]
 
 
 def await_shown(listeners: list[Lines], first: int, last: int) -> None:

@@ -14,6 +14,7 @@ import httpx
 import psycopg2
 import pytest
 
+from harness.processes import PATIENCE_SECONDS
 from harness.servers import Instance, Worker, promote, wait_until
 from harness.users import User
 from tests.functional.conftest import StartFleet
@@ -61,7 +62,7 @@ class Rows:
     def notifications(self) -> list[tuple[Any, ...]]:
         return self.query("SELECT type, title FROM notifications ORDER BY user_id, seq")
 
-    def wait_for(self, status: str, timeout: float = 60) -> None:
+    def wait_for(self, status: str, timeout: float = PATIENCE_SECONDS) -> None:
         wait_until(lambda: self.exports()[0][0] == status, timeout, f"the export to be {status}")
 
     @contextmanager
@@ -141,7 +142,7 @@ def test_export_of_a_killed_worker_is_written_again(start_fleet: StartFleet, sta
     with rows.shut_gate():
         first = start_worker(instance)
         export = order(user, instance)
-        wait_until(lambda: rows.parts() == 2, 60, "the first parts to be written")
+        wait_until(lambda: rows.parts() == 2, what="the first parts to be written")
         first.send(signal.SIGKILL)
         first.wait()
     assert [row[:2] for row in rows.exports()] == [("running", 1)]
@@ -152,7 +153,7 @@ def test_export_of_a_killed_worker_is_written_again(start_fleet: StartFleet, sta
     assert rows.exports() == [("succeeded", 2, 100, EVENTS)]
     assert_complete(download(user, instance, export))
     assert rows.notifications() == [("export.ready", "Your export of 50,000 events is ready")]
-    assert second.terminate(timeout=15) == 0
+    assert second.terminate() == 0
     assert "Traceback" not in second.log()
 
 
@@ -163,7 +164,7 @@ def test_stopping_worker_releases_its_job(start_fleet: StartFleet, start_worker:
     with rows.shut_gate():
         first = start_worker(instance)
         export = order(user, instance)
-        wait_until(lambda: rows.parts() == 2, 60, "the first parts to be written")
+        wait_until(lambda: rows.parts() == 2, what="the first parts to be written")
         assert first.terminate() == 0
         assert rows.exports() == [("queued", 0, 0, 0)]
     start_worker(instance)

@@ -51,10 +51,10 @@ class MadeFleet(Server):
     def member(self, name: str) -> int:
         """Wait for the process of a member and return its ID."""
         file = self.state / f"{name}.pid"
-        return wait_until(lambda: file.exists() and int(file.read_text() or 0), 20, f"{name} to run")
+        return wait_until(lambda: file.exists() and int(file.read_text() or 0), what=f"{name} to run")
 
     def again(self, name: str, former: int) -> int:
-        return wait_until(lambda: (pid := self.member(name)) != former and pid, 20, f"{name} to run again")
+        return wait_until(lambda: (pid := self.member(name)) != former and pid, what=f"{name} to run again")
 
     def tree(self) -> list[psutil.Process]:
         return psutil.Process(self.pid).children(recursive=True)
@@ -137,7 +137,7 @@ def test_ended_process_is_restarted_on_its_port(fleet: MadeFleet) -> None:
         fleet.again(name, former)
         assert f"{name} (pid {former}) was killed by SIGKILL" in fleet.log()
     first = int(fleet.environment["PORT"])
-    wait_until(lambda: all(is_ready(port) for port in (first, first + 1)), 30, "both instances to be ready")
+    wait_until(lambda: all(is_ready(port) for port in (first, first + 1)), what="both instances to be ready")
     wait_until(lambda: is_ready(fleet.port), what="nginx to answer")
     assert visits(user, 6) == {"instance-1", "instance-2"}
 

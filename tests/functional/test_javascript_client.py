@@ -127,10 +127,10 @@ class Pages:
             self._page.context.close()
 
     def wait_live(self) -> None:
-        wait_until(lambda: self._page.evaluate("pages.every(({ ready }) => ready)"), timeout=30, what="all pages to be live")
+        wait_until(lambda: self._page.evaluate("pages.every(({ ready }) => ready)"), what="all pages to be live")
 
     def wait_for(self, seq: int) -> None:
-        wait_until(lambda: all(seq in page.seqs for page in self.seen()), timeout=30, what=f"notification {seq}")
+        wait_until(lambda: all(seq in page.seqs for page in self.seen()), what=f"notification {seq}")
 
     def instances(self) -> list[str]:
         """Return the instance of each page."""
@@ -176,7 +176,7 @@ def real_page(chromium: Browser, fleet: Fleet, user: User) -> Iterator[Page]:
     page = open_page(chromium, fleet.balancer.url, user)
     with page.context:
         page.goto("/settings")
-        expect(page.locator("#live")).to_have_text("Live", timeout=30_000)
+        expect(page.locator("#live")).to_have_text("Live")
         page.evaluate(RECORD_INDICATOR)
         yield page
 
@@ -278,12 +278,12 @@ def test_javascript_client_loses_nothing_and_stops_after_logout(chromium: Browse
 
         options = ["hello", "--count", str(COUNT), "--rate", str(PER_SECOND)]
         sender = stack.enter_context(ThreadPoolExecutor()).submit(flask, fleet.environment, "notify", user.email, *options)
-        wait_until(lambda: all(page.evaluate("seqs.length") for page in pages), timeout=30, what="the first notifications")
+        wait_until(lambda: all(page.evaluate("seqs.length") for page in pages), what="the first notifications")
         fleet.instances[0].kill()
         fleet.redis.restart()
         fleet.instances[0].start()
         sender.result()
-        wait_until(lambda: all(page.evaluate("seqs.at(-1)") == COUNT for page in pages), timeout=30, what="the last notification")
+        wait_until(lambda: all(page.evaluate("seqs.at(-1)") == COUNT for page in pages), what="the last notification")
         assert [delivery_faults(page.evaluate("seqs"), COUNT) for page in pages] == [NO_FAULTS] * len(pages)
         assert sum(page.evaluate("connections") for page in pages) > len(pages)
 

@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import NullPool, create_engine, text
 
 from harness.fleet import NO_RATE_LIMITS
+from harness.processes import PATIENCE_SECONDS
 from harness.scale import count
 from harness.servers import (
     PROGRAMS,
@@ -75,7 +76,7 @@ class Workshop:
         """Wait until an analysis waits at the gate."""
         waiting = self._folder / "waiting"
         waiting.unlink(missing_ok=True)
-        wait_until(waiting.exists, 30, "an analysis to wait at the gate")
+        wait_until(waiting.exists, what="an analysis to wait at the gate")
 
     def children(self) -> list[psutil.Process]:
         """Return the processes of all analyses."""
@@ -110,7 +111,7 @@ class Rows:
     def notifications(self) -> list[str]:
         return self.query("SELECT type FROM notifications ORDER BY user_id, seq")
 
-    def wait_for(self, *statuses: str, timeout: float = 30) -> None:
+    def wait_for(self, *statuses: str, timeout: float = PATIENCE_SECONDS) -> None:
         try:
             wait_until(lambda: self.statuses() == list(statuses), timeout, f"{statuses}")
         except AssertionError as error:
@@ -180,11 +181,11 @@ def test_job_of_a_killed_worker_is_done_by_another(
     workshop.wait_for_work()
     first.send(signal.SIGKILL)
     first.wait()
-    wait_until(lambda: not workshop.children(), 10, "the killed worker's child to be gone")
+    wait_until(lambda: not workshop.children(), what="the killed worker's child to be gone")
     assert rows.statuses() == ["running"]
     workshop.open()
     start_worker(instance)
-    rows.wait_for("succeeded", timeout=60)
+    rows.wait_for("succeeded")
     assert (rows.attempts(), rows.reports(), rows.notifications()) == ([2], 1, ["analysis.succeeded"])
 
 
@@ -197,14 +198,14 @@ def test_stopping_worker_releases_its_job(
     first = start_worker(instance)
     add_one(user, workshop.repository("one"))
     workshop.wait_for_work()
-    assert first.terminate(timeout=15) == 0
+    assert first.terminate() == 0
     assert (rows.statuses(), rows.attempts(), workshop.children()) == (["queued"], [0], [])
     second = start_worker(instance)
     workshop.wait_for_work()  # its message came at once: the sweep would wait for 20 s
     assert rows.query("SELECT now() - dispatched_at < interval '20 s' FROM analyses") == [True]
     workshop.open()
     rows.wait_for("succeeded")
-    assert second.terminate(timeout=15) == 0
+    assert second.terminate() == 0
     assert (rows.attempts(), rows.reports(), rows.notifications()) == ([1], 1, ["analysis.succeeded"])
     assert "Traceback" not in first.log() + second.log()
 
@@ -216,7 +217,7 @@ def test_crashing_job_fails_after_three_attempts(
     user = User(instance).register()
     worker = start_worker(instance)
     analysis = add_one(user, workshop.repository("poison"))
-    rows.wait_for("failed", timeout=60)
+    rows.wait_for("failed")
     assert (rows.attempts(), rows.reports(), rows.notifications()) == ([3], 0, ["analysis.failed"])
     assert user.get(f"/api/analyses/{analysis}").json()["error"] == "The analysis of this repository ended unexpectedly."
     assert worker.log().count("started, attempt") == 3
@@ -265,7 +266,7 @@ def test_running_analysis_is_cancelled(
     assert other.request("DELETE", path).status_code == 404
     assert user.request("DELETE", path).status_code == 202
     assert user.request("DELETE", path).status_code == 409
-    wait_until(lambda: not workshop.children(), 5, "the analysis to be ended")
+    wait_until(lambda: not workshop.children(), what="the analysis to be ended")
     workshop.open()
     assert (rows.statuses(), rows.notifications()) == (["cancelled"], [])
     add_one(user, url)  # the worker is well
@@ -282,10 +283,10 @@ def test_analysis_ends_when_its_last_follower_leaves(
     add_one(user, workshop.repository("one"))
     workshop.wait_for_work()
     assert user.request("DELETE", "/api/repositories/1").status_code == 204
-    wait_until(lambda: not workshop.children(), 5, "the analysis to be ended")
+    wait_until(lambda: not workshop.children(), what="the analysis to be ended")
     assert rows.statuses() == ["cancelled"]
     rows.query("UPDATE repositories SET due_at = now()")
-    wait_until(lambda: not rows.query("SELECT id FROM repositories"), 15, "the repository to be deleted")
+    wait_until(lambda: not rows.query("SELECT id FROM repositories"), what="the repository to be deleted")
 
 
 def test_data_loss_in_redis_loses_no_accepted_analysis(database_url: str, workshop: Workshop, rows: Rows) -> None:
@@ -299,7 +300,7 @@ def test_data_loss_in_redis_loses_no_accepted_analysis(database_url: str, worksh
                 if number == total // 3:
                     redis.kill()
                     redis.start()
-                wait_until(lambda url=url: add(user, url).status_code == 202, 30, f"{url} to be accepted")  # type: ignore[misc]
+                wait_until(lambda url=url: add(user, url).status_code == 202, what=f"{url} to be accepted")  # type: ignore[misc]
             redis.flush()
             assert "queued" in rows.statuses()
             redis.restart()
@@ -338,8 +339,8 @@ def test_embedded_instance_continues_jobs_after_a_restart(
         for pid in [instance.pid, *instance.worker_pids()]:
             if number == signal.SIGKILL or pid == instance.pid:
                 os.kill(pid, number)
-        instance.wait(timeout=20)
-        wait_until(lambda: not workshop.children(), 10, "the analysis to be ended")
+        instance.wait()
+        wait_until(lambda: not workshop.children(), what="the analysis to be ended")
         assert rows.statuses() == ["queued" if number == signal.SIGTERM else "running"]
         workshop.open()
         instance.start()
@@ -359,7 +360,7 @@ def test_short_database_outage_loses_no_result(redis_url: str, workshop: Worksho
             workshop.wait_for_work()
             postgres.kill()
             workshop.open()
-            wait_until(lambda: "not saved yet: " in worker.log(), 30, "the outcome to wait")
+            wait_until(lambda: "not saved yet: " in worker.log(), what="the outcome to wait")
             postgres.start()
             rows = Rows(url)
             rows.wait_for("succeeded")

@@ -37,6 +37,7 @@ from harness.users import User
 
 QUICK_SECONDS = 2.0
 RECOVERY_SECONDS = 5.0
+SLEEP_SECONDS = 60.0  # of a statement that is ended before
 POOL_SIZE = 2  # connections of PgBouncer to PostgreSQL; the instance and the worker may open ten to PgBouncer
 # PgBouncer itself sets the application name for each client.
 SESSION_STATE = """
@@ -113,7 +114,7 @@ def sleep(connection: Connection, seconds: float) -> None:
 
 def sleep_beyond_limit(connection: Connection) -> None:
     connection.exec_driver_sql("SET LOCAL statement_timeout = 100")
-    sleep(connection, 60)
+    sleep(connection, SLEEP_SECONDS)
 
 
 def test_limits_hold_for_each_transaction_and_leave_nothing_behind(postgres: PostgresServer) -> None:
@@ -140,9 +141,9 @@ def test_server_ends_a_statement_that_the_client_gave_up(postgres: PostgresServe
         "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND state = 'active' AND pid <> pg_backend_pid()"
     )
     with database(pooler, url) as ours, pytest.raises(DatabaseUnavailable):
-        ours.run_within(0.5, sleep, 60)
+        ours.run_within(0.5, sleep, SLEEP_SECONDS)
     assert rows(url, sleeping) == [(1,)]
-    wait_until(lambda: rows(url, sleeping) == [(0,)], timeout=5, what="the statement to end")
+    wait_until(lambda: rows(url, sleeping) == [(0,)], timeout=SLEEP_SECONDS / 2, what="the statement to end")
 
 
 def test_schema_upgrade(postgres: PostgresServer, pooler: PgBouncer) -> None:
@@ -171,9 +172,9 @@ def test_features_work_with_two_server_connections(fleet: PooledFleet) -> None:
     assert user.post("/api/analytics/events", events=events).json()["accepted"] == 1
 
     analysed = f"SELECT 1 FROM analyses WHERE id = {analysis} AND status = 'succeeded'"  # noqa: S608
-    wait_until(lambda: rows(fleet.direct_url, analysed), timeout=30, what="the analysis")
-    wait_until(lambda: user.get(f"/api/analytics/exports/{export}").status_code == 200, timeout=30, what="the export")
-    wait_until(lambda: rows(fleet.direct_url, "SELECT 1 FROM analytics_events"), timeout=30, what="the event to be stored")
+    wait_until(lambda: rows(fleet.direct_url, analysed), what="the analysis")
+    wait_until(lambda: user.get(f"/api/analytics/exports/{export}").status_code == 200, what="the export")
+    wait_until(lambda: rows(fleet.direct_url, "SELECT 1 FROM analytics_events"), what="the event to be stored")
     types = {item["type"] for item in user.get("/api/notifications").json()["items"]}
     assert "export.ready" in types
     assert user.get("/health").json()["checks"]["database"]["status"] == "pass"

@@ -92,7 +92,7 @@ def test_browsers_use_only_websockets_with_two_workers(platform: Honcho, chromiu
     page.on("websocket", lambda websocket: sockets.append(websocket.url))
     for _ in range(5):  # by chance on either worker
         page.goto("/settings")
-        expect(page.get_by_role("contentinfo")).to_contain_text("Live", timeout=30_000)
+        expect(page.get_by_role("contentinfo")).to_contain_text("Live")
     context.close()
     assert len(sockets) == 5
     assert polls == []

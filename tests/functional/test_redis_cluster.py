@@ -91,16 +91,16 @@ def test_every_feature_works_across_instances(redis_cluster: RedisCluster, fleet
         answer = users[0].post("/api/repositories", url=repository(fleet.environment["REPOSITORY_ROOTS"], "one"))
         assert answer.status_code == 202, answer.text
         for listener in listeners:
-            assert listener.wait_for("notification", 4, timeout=30)["type"] == "analysis.succeeded"
+            assert listener.wait_for("notification", 4)["type"] == "analysis.succeeded"
             assert delivery_faults(listener.seqs, 4) == NO_FAULTS
 
     assert users[0].request("PUT", "/api/analytics/opt-out").status_code == 200
     senders = [Sender(session_of(user), fleet.instances, pause=0.1) for user in users]
     with running(senders):
-        wait_until(lambda: all(len(sender.accepted) >= 50 for sender in senders[1:]), 30, "accepted events")
+        wait_until(lambda: all(len(sender.accepted) >= 50 for sender in senders[1:]), what="accepted events")
     assert senders[0].refused
     assert not senders[0].accepted
-    wait_until(lambda: count_waiting(client) == 0, 20, "all events to be stored")
+    wait_until(lambda: count_waiting(client) == 0, what="all events to be stored")
     accepted = set().union(*(sender.accepted for sender in senders))
     assert accepted <= set(stored(fleet.database_url)) <= accepted.union(*(sender.unknown for sender in senders))
     assert errors(redis_cluster)["CROSSSLOT"] == 0
@@ -166,21 +166,23 @@ def test_lost_master_is_noticed_only_by_its_users(
         due = 7 * PER_SECOND
         options = ["hello", "--count", str(due), "--rate", str(PER_SECOND)]
         notifier = executor.submit(flask, fleet.environment, "notify", affected[0].email, *options)
-        wait_until(lambda: all(listener.seqs for listener in listeners), 30, "the first notifications")
+        wait_until(lambda: all(listener.seqs for listener in listeners), what="the first notifications")
         with visits.of(users), running(senders):
-            wait_until(lambda: all(sender.accepted for sender in senders), 30, "accepted events")
-            wait_until(lambda: visits.served_at.keys() == set(users), 30, "first answers")
+            wait_until(lambda: all(sender.accepted for sender in senders), what="accepted events")
+            wait_until(lambda: visits.served_at.keys() == set(users), what="first answers")
             getattr(lost, fault)()
             lost_at = time.monotonic()
-            wait_until(lambda: warnings(fleet) == {"1 of 3 masters do not answer"}, 10, "a warning of the health check")
+            wait_until(lambda: warnings(fleet) == {"1 of 3 masters do not answer"}, what="a warning of the health check")
             url = repository(fleet.environment["REPOSITORY_ROOTS"], f"{fault}-{number}")
             analysis = others[0].post("/api/repositories", url=url).json()["analysis"]["id"]
             redis_cluster.wait_for_takeover(slot)
             taken_over_at = time.monotonic()
-            wait_until(lambda: all(visits.served_at[user] > taken_over_at for user in affected), 10, "service after the takeover")
+            wait_until(
+                lambda: all(visits.served_at[user] > taken_over_at for user in affected), what="service after the takeover"
+            )
             served_at = max(visits.served_at[user] for user in affected)
         notifier.result()
-        wait_until(lambda: all(listener.seqs[-1:] == [due] for listener in listeners), 30, "the last notification")
+        wait_until(lambda: all(listener.seqs[-1:] == [due] for listener in listeners), what="the last notification")
         assert [delivery_faults(listener.seqs, due) for listener in listeners] == [NO_FAULTS] * len(listeners)
     lost.start() if fault == "kill" else lost.resume()
     redis_cluster.wait_until_whole()
@@ -188,11 +190,11 @@ def test_lost_master_is_noticed_only_by_its_users(
     assert {user: set(visits.statuses[user]) for user in others} == {user: {200} for user in others}
     assert all(set(visits.statuses[user]) == {200, 503} for user in affected)
     assert max(visits.slowest.values()) < LIMIT_SECONDS
-    wait_until(lambda: warnings(fleet) == set(), 10, "the health check to pass")
+    wait_until(lambda: warnings(fleet) == set(), what="the health check to pass")
     assert all(user.is_signed_in() for user in users)
     status = f"/api/analyses/{analysis}"
-    wait_until(lambda: others[0].get(status).json()["status"] == "succeeded", 60, "the analysis that was requested meanwhile")
-    wait_until(lambda: count_waiting(client) == 0, 30, "all events to be stored")
+    wait_until(lambda: others[0].get(status).json()["status"] == "succeeded", what="the analysis that was requested meanwhile")
+    wait_until(lambda: count_waiting(client) == 0, what="all events to be stored")
     accepted = set().union(*(sender.accepted for sender in senders))
     found = set(stored(fleet.database_url))
     sys.stdout.write(

@@ -91,7 +91,7 @@ def test_messages_reach_only_the_instances_that_host_the_user(fleet: RoomFleet) 
             fleet.tell(user_id, 40)
             for listener in (first, third):
                 wait_until(lambda: told(listener)[-1:] == [40], what="the message")  # noqa: B023 - called at once
-    wait_until(lambda: fleet.hearing(user_room(user_id)) == 0, timeout=20, what="nobody to be sent it any more")
+    wait_until(lambda: fleet.hearing(user_room(user_id)) == 0, what="nobody to be sent it any more")
 
 
 def test_stored_events_are_published_where_an_administrator_watches(fleet: RoomFleet) -> None:
@@ -103,7 +103,7 @@ def test_stored_events_are_published_where_an_administrator_watches(fleet: RoomF
         for _ in range(2):
             assert listener.call("watch_analytics", {}) == {"ok": True}
         assert fleet.hearing(ANALYTICS_ROOM) == 1
-    wait_until(lambda: fleet.hearing(ANALYTICS_ROOM) == 0, timeout=20, what="nobody to be sent it any more")
+    wait_until(lambda: fleet.hearing(ANALYTICS_ROOM) == 0, what="nobody to be sent it any more")
 
 
 def heard_when_ready(fleet: RoomFleet, instance: Instance) -> list[int]:

@@ -77,14 +77,14 @@ def test_session_lifetime_is_refreshed_at_most_once_per_24th(start_fleet: StartF
 def test_idle_session_expires(start_fleet: StartFleet, redis_server: RedisServer) -> None:
     user = User(*start_fleet(2, SESSION_TTL="1")).register()
     with redis_server.client() as client:
-        wait_until(lambda: not client.keys("session:*"), timeout=4, what="the session to end")
+        wait_until(lambda: not client.keys("session:*"), what="the session to end")
     assert not user.is_signed_in()
 
 
 def test_active_session_expires_at_its_maximum_age(start_fleet: StartFleet) -> None:
     user = User(*start_fleet(2, SESSION_MAX_AGE="3")).register()
     assert user.is_signed_in()
-    wait_until(lambda: not user.is_signed_in(), timeout=6, what="the session to end")
+    wait_until(lambda: not user.is_signed_in(), what="the session to end")
 
 
 def test_redis_contains_no_session_id_and_no_plain_text(start_fleet: StartFleet, redis_server: RedisServer) -> None:

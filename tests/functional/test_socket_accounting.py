@@ -103,7 +103,7 @@ class Client:
     def __init__(self, instance: Instance, user: User | None) -> None:
         self.instance, self.user = instance, user
         self.cookie = {"Cookie": user.cookie_header} if user else {}
-        opened = wait_until(self._open, timeout=5, what="a place")
+        opened = wait_until(self._open, what="a place")
         self.query = f"&sid={json.loads(opened[1:])['sid']}"
 
     def _open(self) -> str | None:

@@ -74,13 +74,10 @@ def test_errors_have_the_same_form(pair: list[Instance]) -> None:
 
 def test_redis_outage_is_503_until_redis_is_back(pair: list[Instance], redis_server: RedisServer) -> None:
     user = User(*pair).register()
-    redis_server.freeze()
-    try:
+    with redis_server.lost("freeze"):
         response = user.get("/api/auth/me")
-    finally:
-        redis_server.resume()
     assert (response.status_code, "Retry-After" in response.headers) == (503, True)
-    wait_until(lambda: user.get("/api/auth/me").status_code == 200, 30, "Redis to be available again")
+    wait_until(lambda: user.get("/api/auth/me").status_code == 200, what="Redis to be available again")
 
 
 def test_instance_stops_cleanly(pair: list[Instance]) -> None:

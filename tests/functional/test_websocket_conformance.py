@@ -25,7 +25,7 @@ def port(tmp_path: Path) -> Iterator[int]:
     command = [sys.executable, "-m", "tests.functional.websocket_echo", str(port)]
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, cwd=ROOT, env=base_environment(), stderr=log) as server:
         try:
-            wait_until(lambda: is_listening(port), 60, "the echo server")
+            wait_until(lambda: is_listening(port), what="the echo server")
             yield port
         finally:
             server.terminate()

@@ -149,9 +149,9 @@ def test_outage_is_logged_once(
         storage.down = True
         send(name)
         enough = len(storage.batches) + 3
-        wait_until(lambda: len(storage.batches) >= enough, 5, "several attempts to store the event")
+        wait_until(lambda: len(storage.batches) >= enough, what="several attempts to store the event")
         storage.down = False
-        wait_until(lambda: name in storage.stored, 5, "the event to be stored")
+        wait_until(lambda: name in storage.stored, what="the event to be stored")
 
     with running(consumer):
         store_after_outage("a")
@@ -190,12 +190,12 @@ def test_error_that_is_not_the_events_own_leaves_it_in_the_stream(
     storage.poison, storage.error = set("cf"), RuntimeError("a defect")
     send(*"abcdefgh")
     with running(consumer):
-        wait_until(lambda: sorted(storage.stored) == list("abdegh"), 5, "the others to be stored")
+        wait_until(lambda: sorted(storage.stored) == list("abdegh"), what="the others to be stored")
         send("i")
-        wait_until(lambda: "i" in storage.stored, 5, "a later one to be stored")
+        wait_until(lambda: "i" in storage.stored, what="a later one to be stored")
         assert (waiting(redis_client), redis_client.xlen(SINGLE.dead_letters)) == ((2, 2), 0)
         storage.poison = set()
-        wait_until(lambda: waiting(redis_client) == (0, 0), 5, "the rest to be stored")
+        wait_until(lambda: waiting(redis_client) == (0, 0), what="the rest to be stored")
     assert sorted(storage.stored) == list("abcdefghi")
     assert caplog.messages == ["cannot store events, they stay in the stream: RuntimeError: a defect"]
 
@@ -224,9 +224,9 @@ def test_batch_in_which_every_event_fails_is_not_tried_event_by_event(
 
     monkeypatch.setattr(consumer._stop, "wait", wait)
     with running(consumer):
-        wait_until(lambda: delays.count(event_stream.MAX_RETRY_SECONDS) > 1, 10, "the longest delay")
+        wait_until(lambda: delays.count(event_stream.MAX_RETRY_SECONDS) > 1, what="the longest delay")
         storage.poison = set()
-        wait_until(lambda: waiting(redis_client) == (0, 0), 10, "the events to be stored")
+        wait_until(lambda: waiting(redis_client) == (0, 0), what="the events to be stored")
     assert [seconds for seconds in delays if seconds != event_stream.GATHER_SECONDS][:5] == [0.5, 1, 2, 4, 5]
     assert caplog.messages == ["cannot store events, they stay in the stream: RuntimeError: a missing table"]
 
@@ -277,9 +277,9 @@ def test_batch_of_deferred_events_does_not_delay_others(
     storage.later = {"a", "b"}
     send("a", "b", "c")
     with running(consumer):
-        wait_until(lambda: storage.stored == ["c"], 5, "the other one to be stored")
+        wait_until(lambda: storage.stored == ["c"], what="the other one to be stored")
         storage.later = set()
-        wait_until(lambda: waiting(redis_client) == (0, 0), 5, "those who had to wait")
+        wait_until(lambda: waiting(redis_client) == (0, 0), what="those who had to wait")
     assert storage.stored == ["c", "a", "b"]
 
 
@@ -294,7 +294,7 @@ def test_stale_entries_of_another_consumer_are_claimed(
         dead.process_batch()
     storage.down = False
     with running(alive):
-        wait_until(lambda: storage.stored == ["a", "b"], 5, "the other one to store them")
+        wait_until(lambda: storage.stored == ["a", "b"], what="the other one to store them")
 
 
 def test_consumer_survives_flushed_redis(
@@ -303,7 +303,7 @@ def test_consumer_survives_flushed_redis(
     redis_client.flushall()
     with running(consumer):
         send("a")
-        wait_until(lambda: storage.stored == ["a"], 5, "the event to be stored")
+        wait_until(lambda: storage.stored == ["a"], what="the event to be stored")
 
 
 def test_consumer_retries_after_any_exception(
@@ -323,7 +323,7 @@ def test_consumer_retries_after_any_exception(
     monkeypatch.setattr(consumer, "process_batch", fail_first)
     with running(consumer):
         send("a")
-        wait_until(lambda: storage.stored == ["a"], 5, "the event to be stored")
+        wait_until(lambda: storage.stored == ["a"], what="the event to be stored")
 
 
 def test_idle_consumers_are_deleted(
@@ -340,7 +340,7 @@ def test_last_success_is_recorded(connect_redis: Callable[[], redis.Redis], stor
     record = FakeTaskRecord()
     consumer = EventConsumer(storage, connect_redis(), "one", StoreRecord(record, [SINGLE]))  # type: ignore[arg-type]
     with running(consumer):
-        wait_until(lambda: record.calls[-1:] == ["succeed store_events"], 10, "the first batch")
+        wait_until(lambda: record.calls[-1:] == ["succeed store_events"], what="the first batch")
     assert record.calls[0] == "start store_events"
 
 

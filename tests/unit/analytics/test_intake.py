@@ -149,7 +149,7 @@ class TestChanging:
         place.begin_consent_change(VISITOR, 1)
         place.commit_consent(VISITOR, ConsentState(VISITOR.pseudonym, 1, is_granted=False, opted_out_at=OPTED_OUT_AT))
         assert place.accept(VISITOR, None, [event()]) in (OPTED_OUT, UNKNOWN)
-        wait_until(lambda: place.accept(VISITOR, None, []) == UNKNOWN, 5, "the moment to pass")
+        wait_until(lambda: place.accept(VISITOR, None, []) == UNKNOWN, what="the moment to pass")
 
 
 class TestEmbedded:
@@ -187,7 +187,7 @@ class TestFleet:
         place.abort_consent_change(ADA)
         assert place.accept(ADA, OPEN, []) == ACCEPTED
         assert place.cached_consent(ADA) is None
-        wait_until(lambda: not redis_client.exists("analytics:changing:account:7"), 5, "the announcement to run out")
+        wait_until(lambda: not redis_client.exists("analytics:changing:account:7"), what="the announcement to run out")
         assert place.accept(ADA, None, []) == UNKNOWN
 
     def test_full_stream_does_not_accept_events(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +10,7 @@ from app.core.errors import Unavailable
 from app.notifications import delivery
 from app.notifications.delivery import NotificationDelivery
 from app.notifications.store import Notification, Page
+from harness.greenlets import until
 
 NOW = datetime.now(UTC)
 PAGE = 10
@@ -55,12 +55,6 @@ class FakeInbox:
     @property
     def seqs(self) -> list[int]:
         return [data for event, data in self.sent if event == "notification"]
-
-
-def until(condition: Callable[[], object]) -> None:
-    with gevent.Timeout(5):
-        while not condition():
-            gevent.sleep(0.001)
 
 
 def settle() -> None:

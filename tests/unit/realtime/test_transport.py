@@ -17,7 +17,7 @@ from gevent.socket import socketpair
 from app.realtime import transport
 from app.realtime.frames import CLOSE, TEXT
 from app.realtime.transport import MAX_PACKETS_PER_POLL, MAX_QUEUED_PACKETS, abort, apply_limits, backlog
-from tests.unit.notifications.test_delivery import until
+from harness.greenlets import until
 from tests.unit.realtime.test_frames import masked
 from tests.unit.realtime.test_websocket import KEY
 

@@ -15,8 +15,8 @@ from gevent.socket import socketpair
 from app.realtime import websocket as websocket_module
 from app.realtime.frames import BINARY, CLOSE, NOT_UTF8, PING, POLICY_VIOLATION, PONG, PROTOCOL_ERROR, TEXT, TOO_BIG, encode_close
 from app.realtime.websocket import FRAME_BURST, MAX_MESSAGE_BYTES, MESSAGE_BURST, WebSocket
+from harness.greenlets import until
 from harness.sockets import receive_frame
-from tests.unit.notifications.test_delivery import until
 from tests.unit.realtime.test_frames import masked
 
 KEY, ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # the example of RFC 6455, 1.3

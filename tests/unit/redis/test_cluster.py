@@ -63,7 +63,7 @@ def test_callers_do_not_wait_long_for_another_one_that_reads_the_map(monkeypatch
     known.is_answering = threading.Event()
     reader = threading.Thread(target=known.masters)
     reader.start()
-    wait_until(known._lock.locked, 5, "the map to be read")
+    wait_until(known._lock.locked, what="the map to be read")
     with pytest.raises(redis.TimeoutError):
         known.masters()
     known.is_answering.set()

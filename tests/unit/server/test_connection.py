@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ from gevent.socket import create_connection, socket, socketpair
 
 from app.server import connection as connection_module
 from app.server.connection import MIN_BYTES_PER_SECOND, ClientConnection, OpenConnections
+from harness.greenlets import until
 
 LIMIT = 0.3
 
@@ -168,12 +169,6 @@ def receive_head(connection: ClientConnection) -> bytes:
     with connection.receiving_head(2):
         return data + connection.recv(100)
     return b"too late"
-
-
-def until(condition: Callable[[], object]) -> None:
-    with gevent.Timeout(5):
-        while not condition():
-            gevent.sleep(0.001)
 
 
 def test_rest_of_a_body_is_received_for_a_limited_time(

@@ -5,7 +5,7 @@ import pytest
 
 from app.analytics.reports import sockets
 from app.analytics.reports.sockets import LiveCounter
-from tests.unit.notifications.test_delivery import until
+from harness.greenlets import until
 
 
 def test_counter_batches_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
