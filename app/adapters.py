@@ -98,7 +98,7 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
 
     def find_warning_of_servers() -> OperatorWarning | None:
         if cluster:
-            return cluster.warning
+            return cluster.find_warning()
         return (sentinels.find_warning() if sentinels else None) or writes.find_warning()
 
     def find_warning() -> OperatorWarning | None:

@@ -1,4 +1,4 @@
-"""The health of a Redis Cluster: users of the masters that answer are served, so the loss of one is a warning."""
+"""The health of a Redis Cluster: users of the masters that work are served, so the loss of one is a warning."""
 
 from __future__ import annotations
 
@@ -6,31 +6,49 @@ import gevent
 import redis
 
 from app.core.warnings import OperatorWarning
+from app.health.redis_writes import OUT_OF_MEMORY, RedisWrites
 from app.redis.cluster import ClusterClient, NodeAddress
 
 
 class ClusterHealth:
-    """Pings all masters at the same time."""
+    """Pings all masters at the same time, and looks which of them have no memory left."""
 
     def __init__(self, client: ClusterClient, with_long_timeout: redis.Redis) -> None:
-        self.warning: OperatorWarning | None = None
         self._client = client
         self._with_long_timeout = with_long_timeout
+        self._masters: list[NodeAddress] = []
+        self._lost = 0  # masters that did not answer
+        self._writes: dict[NodeAddress, RedisWrites] = {}
 
     def check(self) -> None:
-        """Set `warning` to the number of masters that do not answer in time for users. Raises redis.RedisError if none does."""
-        masters = self._client.topology.masters()
-        pings = [gevent.spawn(self._ping, address) for address in masters]
-        errors = [error for error in (ping.get() for ping in pings) if error]
-        text = f"{len(errors)} of {len(masters)} masters do not answer"
-        self.warning = OperatorWarning("masters_down", text) if errors else None
-        if len(errors) == len(masters):
+        """Count the masters that do not answer in time for users. Raises redis.RedisError if none does."""
+        self._masters = self._client.topology.masters()
+        pings = [gevent.spawn(self._ping, address) for address in self._masters]
+        self._lost = sum(not ping.get() for ping in pings)
+        if self._lost == len(self._masters):
             self._with_long_timeout.ping()  # slow is not failed
 
-    def _ping(self, address: NodeAddress) -> redis.RedisError | None:
+    def find_warning(self) -> OperatorWarning | None:
+        """Return that masters do not answer, or else that some refuse writes, or None. Raises redis.RedisError."""
+        if self._lost:
+            return OperatorWarning("masters_down", f"{self._lost} of {len(self._masters)} masters do not answer")
+        self._writes = {
+            address: self._writes.get(address) or RedisWrites(self._client.node(address)) for address in self._masters
+        }
+        # A former master that is a replica now is no warning: it redirects every command.
+        full = [writes.find_warning() for writes in self._writes.values()].count(OUT_OF_MEMORY)
+        if not full:
+            return None
+        text = (
+            f"out of memory: {full} of {len(self._masters)} masters: sign-ins and events of some users are answered with 503 until"
+            " maxmemory is raised or memory is freed"
+        )
+        return OperatorWarning(OUT_OF_MEMORY.reason, text)
+
+    def _ping(self, address: NodeAddress) -> bool:
         try:
             with self._client.topology.refreshing_after_errors(address):
                 self._client.node(address).ping()
-        except redis.RedisError as error:
-            return error
-        return None
+        except redis.RedisError:
+            return False
+        return True

@@ -14,12 +14,15 @@ from app.core.keyring import Keyring
 from app.database.engine import Database
 from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
+from app.health import redis_writes
 from app.jobs.task_record import KEY
 from app.redis.client import PooledRedis
 from app.redis.multiplexed import MultiplexedRedis
 from app.server.lifecycle import Lifecycle
 from app.sessions.redis_store import RedisSessionStore
 from app.sessions.sql_store import SqlSessionStore
+from harness.processes import wait_until
+from harness.redis_cluster import RedisCluster
 from harness.servers import fleet_environment
 from tests.unit.conftest import UNUSED_DATABASE_URL, count_of
 
@@ -95,6 +98,25 @@ def test_warning_about_workers_does_not_stop_the_metrics_of_events(
     assert probe.warning
     assert probe.warning.startswith("periodic task sweep no longer succeeds")
     assert count_of("reporadar_events_waiting") == 1
+    assert lifecycle.stop(lifecycle.drain(), 1)
+
+
+def test_full_master_of_a_cluster_is_a_warning(three_masters: RedisCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_writes, "INTERVAL_SECONDS", -1)
+    lifecycle = Lifecycle()
+    configured = config.load(fleet_environment(three_masters.url, UNUSED_DATABASE_URL))
+    (probe,) = redis_probes(connect_redis(configured, "instance-1", lifecycle))
+    wait_until(lambda: (probe.probe(), probe.status)[1] == "pass", what="all masters to answer")
+    full = three_masters.masters()[1]
+    full.call("CONFIG SET", "maxmemory", 1)
+    try:
+        probe.probe()
+        assert (probe.status, probe.reason) == ("warn", "out_of_memory")
+        assert str(probe.warning).startswith("out of memory: 1 of 3 masters: ")
+    finally:
+        full.call("CONFIG SET", "maxmemory", 0)
+    probe.probe()
+    assert probe.warning is None
     assert lifecycle.stop(lifecycle.drain(), 1)
 
 
