@@ -40,8 +40,8 @@ class ClusterHealth:
         if not full:
             return None
         text = (
-            f"out of memory: {full} of {len(self._masters)} masters: sign-ins and events of some users are answered with 503 until"
-            " maxmemory is raised or memory is freed"
+            f"out of memory: {full} of {len(self._masters)} masters: sign-ins and events of some users are answered with 503"
+            " until maxmemory is raised or memory is freed"
         )
         return OperatorWarning(OUT_OF_MEMORY.reason, text)
 

@@ -23,7 +23,15 @@ import redis
 from redis.client import Pipeline
 from redis.commands.core import Script
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterCrossSlotError, ClusterDownError, MovedError, NoScriptError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    ClusterError,
+    MovedError,
+    NoScriptError,
+    TryAgainError,
+)
 
 T = TypeVar("T")
 
@@ -280,9 +288,30 @@ class ClusterClient(redis.Redis):
         return ClusterScript(self, script)
 
     def scan_iter(self, *arguments: Any, **options: Any) -> Iterator[Any]:
-        """Iterate over the keys of all masters, one after the other."""
-        for master in self.masters():
-            yield from master.scan_iter(*arguments, **options)
+        """Iterate over the keys of all masters, one after the other.
+
+        Raises RedisError, at the end at the latest, if a slot moves meanwhile: its keys may have been missed.
+        """
+        before = self._slots_of_masters()
+        for address in before:
+            yield from self.node(address).scan_iter(*arguments, **options)
+        if self._slots_of_masters() != before:
+            raise redis.RedisError("slots have moved, so the scan may have missed keys")
+
+    def _slots_of_masters(self) -> dict[NodeAddress, set[int]]:
+        """Return the slots that each master says it holds. Raises RedisError if a slot moves or no known one holds it."""
+        found: dict[NodeAddress, set[int]] = {}
+        for address in self.topology.masters():
+            node: Any = self.node(address)
+            nodes = node.execute_command("CLUSTER NODES")
+            own = next(one for one in nodes.values() if "myself" in one["flags"])
+            if own["migrations"]:
+                raise redis.RedisError("a slot is moving")
+            found[address] = {slot for held in own["slots"] for slot in range(int(held[0]), int(held[-1]) + 1)}
+        if len(set().union(*found.values())) < SLOTS:
+            self.topology.refresh()  # another master may hold it now
+            raise redis.RedisError("no known master holds a slot")
+        return found
 
     def close(self) -> None:
         for pool in self.topology.pools():

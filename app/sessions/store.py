@@ -108,4 +108,7 @@ class SessionStore(Protocol):
         """
 
     def key_ids_in_use(self) -> Iterator[frozenset[str]]:
-        """Yield the key IDs that each record needs (see `key_ids`). Scans all records."""
+        """Yield the key IDs that each record needs (see `key_ids`). Scans all records.
+
+        Raises Unavailable, at the end at the latest, if records may have been missed.
+        """
