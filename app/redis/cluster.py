@@ -27,7 +27,6 @@ from redis.exceptions import (
     AskError,
     ClusterCrossSlotError,
     ClusterDownError,
-    ClusterError,
     MovedError,
     NoScriptError,
     TryAgainError,
