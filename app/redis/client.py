@@ -16,6 +16,7 @@ from app.core.config import Config
 from app.core.config_parsers import RedisServers, redis_servers
 from app.core.errors import Unavailable
 from app.redis.cluster import ClusterClient, NodeAddress, Topology, pools_of
+from app.redis.failover import FailoverCheck, FailoverConnection, FailoverSSLConnection
 from app.redis.sentinel import Sentinels
 
 T = TypeVar("T")
@@ -48,7 +49,11 @@ def connect(
     sentinels = sentinels or sentinels_of(config)
     if sentinels:
         pool = redis.BlockingConnectionPool(**sentinels.connection_options, **options)  # type: ignore[no-untyped-call]
+    elif config.redis_url.startswith("unix:"):
+        pool = redis.BlockingConnectionPool.from_url(config.redis_url, **options)
     else:
+        connection_class = FailoverSSLConnection if config.redis_url.startswith("rediss:") else FailoverConnection
+        options |= {"connection_class": connection_class, "check": FailoverCheck()}
         pool = redis.BlockingConnectionPool.from_url(config.redis_url, **options)
     return redis.Redis.from_pool(pool)  # so that closing the client closes the pool
 

@@ -26,7 +26,7 @@ from redis._parsers.base import BaseParser
 
 from app.redis.client import RedisCommands, is_cluster
 from app.redis.cluster import REDIRECTS, ClusterClient, NodeAddress, slot_of
-from app.redis.sentinel import PrimaryConnection
+from app.redis.failover import AbortableConnection
 
 MAX_IN_FLIGHT = 5_000  # commands; reached only in an outage, when more waiting greenlets would fill the memory
 CONNECT_SECONDS = 1.3  # for TCP, TLS and authentication together; each of these steps has the client's timeout as well
@@ -235,7 +235,7 @@ class _SharedConnection:
 
     def _parse_error(self, message: str) -> Exception:
         error: Exception = BaseParser.parse_error(message)  # type: ignore[no-untyped-call]
-        if isinstance(error, redis.exceptions.ReadOnlyError) and isinstance(self._connection, PrimaryConnection):
+        if isinstance(error, redis.exceptions.ReadOnlyError) and isinstance(self._connection, AbortableConnection):
             self._connection.on_read_only()
         return error
 

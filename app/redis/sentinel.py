@@ -5,22 +5,20 @@ are asked at once: one that hangs delays nobody for long, and one that was cut o
 """
 
 import logging
-import os
-import socket
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import Connection, SSLConnection
+from redis.connection import SSLConnection
 from redis.retry import Retry
 
 from app.core.config_parsers import RedisServers
 from app.core.warnings import OperatorWarning
+from app.redis.failover import AbortableConnection, OpenConnections
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +127,7 @@ class Sentinels:
         self._answering: int | None = None
         self._former: Address | None = None  # the primary that a replica is about to replace
         self._promotion_ends_at = 0.0
-        self._connections: weakref.WeakSet[PrimaryConnection] = weakref.WeakSet()
-        self._connections_lock = threading.Lock()
+        self.connections = OpenConnections()
         self._changed = threading.Event()
         self._stop = threading.Event()
 
@@ -194,13 +191,9 @@ class Sentinels:
         for sentinel in self.clients:
             sentinel.close()
 
-    def register(self, connection: "PrimaryConnection") -> None:
-        with self._connections_lock:
-            self._connections.add(connection)
-
     def leave(self, address: Address, reason: str) -> None:
         """Close all connections to a server. The next ones are opened to the server that the sentinels name then."""
-        if self._abort(lambda connection: connection.address == address):
+        if self.connections.abort(lambda connection: connection.address == address):
             log.warning("closed the connections to %s:%d: %s", *address, reason)
 
     def _on_promotion(self) -> None:
@@ -231,7 +224,7 @@ class Sentinels:
         if primary != self._primary or self._error:
             log.info("the sentinels name %s:%d as the primary of %s", *primary, self.service)
         self._primary, self._error = primary, None
-        self._abort(lambda connection: connection.address != primary)
+        self.connections.abort(lambda connection: connection.address != primary)
 
     def _on_silence(self) -> None:
         error = "no sentinel names a primary: " + "; ".join(f"{sentinel.name} {sentinel.error}" for sentinel in self.clients)
@@ -239,49 +232,25 @@ class Sentinels:
             log.warning("%s", error)
         self._error = error
 
-    def _abort(self, is_affected: Callable[["PrimaryConnection"], bool]) -> bool:
-        """Return whether one of the affected connections was open."""
-        with self._connections_lock:
-            connections = list(self._connections)
-        return sum(connection.abort() for connection in connections if is_affected(connection)) > 0
 
-
-class PrimaryConnection(Connection):
+class PrimaryConnection(AbortableConnection):
     """A connection that is opened to the current primary, whatever that is at the time."""
 
     def __init__(self, sentinels: Sentinels, **options: Any) -> None:
-        super().__init__(**options)  # type: ignore[no-untyped-call]
+        super().__init__(sentinels.connections, **options)
         self._sentinels = sentinels
-        self._is_aborted = False
-        sentinels.register(self)
 
     @property
     def address(self) -> Address:
         return self.host, self.port
 
-    def abort(self) -> bool:
-        """End the connection, from any thread. The code that uses it gets ConnectionError and closes it.
-
-        Return whether it was open.
-        """
-        opened = self._get_socket()
-        if opened is None or self._is_aborted:
-            return False
-        self._is_aborted = True
-        # A copy of the file descriptor, because the socket belongs to the code that uses the connection.
-        with suppress(OSError), socket.socket(fileno=os.dup(opened.fileno())) as copy:
-            copy.shutdown(socket.SHUT_RDWR)
-        return True
-
     def on_read_only(self) -> None:
-        """Take the reply READONLY as news that the server has become a replica."""
         self._sentinels.leave(self.address, "it is no longer the primary (READONLY)")
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         try:
             return super().read_response(*arguments, **options)
         except redis.exceptions.ReadOnlyError as error:
-            self.on_read_only()
             raise redis.ConnectionError("Redis is no longer the primary.") from error
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
@@ -292,8 +261,7 @@ class PrimaryConnection(Connection):
 
     def _connect(self) -> Any:
         self.host, self.port = self._sentinels.find_primary()
-        self._is_aborted = False
-        return super()._connect()  # type: ignore[no-untyped-call]
+        return super()._connect()
 
 
 class PrimarySSLConnection(PrimaryConnection, SSLConnection):
