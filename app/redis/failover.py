@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 CHECK_INTERVAL_SECONDS = 1.0
 
 
-class OpenConnections:
+class ConnectionRegistry:
     """The connections of the clients of one Redis, so that any thread can close them."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class OpenConnections:
 class AbortableConnection(Connection):
     """A connection that any thread can end, and that notices when its server has become a replica."""
 
-    def __init__(self, connections: OpenConnections, **options: Any) -> None:
+    def __init__(self, connections: ConnectionRegistry, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
         self._is_aborted = False
         connections.add(self)
@@ -85,7 +85,7 @@ class FailoverCheck:
     """Closes the connections of a client to a former primary, if the address of the client leads to another one."""
 
     def __init__(self) -> None:
-        self.connections = OpenConnections()
+        self.connections = ConnectionRegistry()
         self._began_at = -math.inf
 
     def begin(self, connection: FailoverConnection) -> None:
@@ -97,9 +97,7 @@ class FailoverCheck:
     def _run(self, former: Any, new: FailoverConnection) -> None:
         began_at = time.monotonic()
         with suppress(redis.RedisError):
-            if _leads_to_primary(new) and self.connections.abort(
-                lambda one: one.server == former and one.opened_at < began_at
-            ):
+            if _leads_to_primary(new) and self.connections.abort(lambda one: one.server == former and one.opened_at < began_at):
                 log.warning("closed the connections to a former primary of Redis: it refuses writes (READONLY)")
 
 

@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from app.core.config_parsers import RedisServers
 from app.core.warnings import OperatorWarning
-from app.redis.failover import AbortableConnection, OpenConnections
+from app.redis.failover import AbortableConnection, ConnectionRegistry
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Sentinels:
         self._answering: int | None = None
         self._former: Address | None = None  # the primary that a replica is about to replace
         self._promotion_ends_at = 0.0
-        self.connections = OpenConnections()
+        self.connections = ConnectionRegistry()
         self._changed = threading.Event()
         self._stop = threading.Event()
 
