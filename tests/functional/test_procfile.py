@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx
 import psycopg2
 import pytest
+import redis
 import yaml
 from playwright.sync_api import Browser, Request, expect
 
@@ -22,6 +24,7 @@ from harness.servers import PROGRAMS, ROOT, Server, base_environment, fleet_envi
 from harness.users import PASSWORD
 
 HONCHO = [str(PROGRAMS / "honcho"), "--no-colour", "--env", os.devnull]
+DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
 RECEIVED = {signal.SIGTERM: 143, signal.SIGINT: 130}  # honcho's own exit status
 
 
@@ -67,9 +70,42 @@ def platform(redis_url: str, empty_database_url: str) -> Iterator[Honcho]:
         yield honcho
 
 
-def test_two_workers_are_two_instances_that_share_sessions(platform: Honcho) -> None:
+def documented_redis_connections() -> tuple[int, int]:
+    """Return the connections to Redis of an idle instance and of an idle worker."""
+    found = re.search(r"^\| Redis \| `web`: (\d+)\. `worker`: (\d+) \|", DEPLOYMENT, re.MULTILINE)
+    assert found
+    return int(found[1]), int(found[2])
+
+
+def await_documented_connections(redis_url: str) -> None:
+    """Close idle connections, as Redis does with a timeout, until no process has more than the document says."""
+    web_process, worker = documented_redis_connections()
+
+    def have_few_connections() -> bool:
+        connections = client.client_list()
+        for one in connections:
+            if int(one["idle"]) > 1 and not set(one["flags"]) & {"P", "b"}:  # not subscribed, and not in a blocking command
+                client.client_kill_filter(_id=one["id"])
+        counts = Counter(one["name"].rpartition("-")[2] for one in connections)
+        return 0 < counts["w1"] <= web_process and 0 < counts["w2"] <= web_process and 0 < counts["worker"] <= worker
+
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        wait_until(have_few_connections, timeout=60, what="few connections to Redis")
+
+
+def test_documented_plans_have_enough_connections() -> None:
+    web_process, worker = documented_redis_connections()
+    rows = re.findall(r"^\| \S+ \((\d+)\) \| \S+ \((\d+)\)" + r" \| (\d+)" * 5 + r" \|$", DEPLOYMENT, re.MULTILINE)
+    assert len(rows) == 4
+    for postgres_limit, redis_limit, webs, workers, pool_size, to_postgres, to_redis in [map(int, row) for row in rows]:
+        assert to_postgres == 2 * (webs + workers) * pool_size + 1 <= postgres_limit
+        assert to_redis == 2 * (web_process * webs + worker * workers) <= redis_limit
+
+
+def test_two_workers_are_two_instances_that_share_sessions(platform: Honcho, redis_url: str) -> None:
     instances = wait_until(lambda: found if len(found := platform.ready()) == 2 else None, what="both workers to answer")
     assert {name[-3:] for name in instances} == {"-w1", "-w2"}
+    await_documented_connections(redis_url)
     cookie = registered(platform)
     answering: set[str] = set()
 
