@@ -28,6 +28,7 @@ from app.auth.resets import PasswordResets
 from app.auth.service import Accounts
 from app.auth.tokens import ApiTokens
 from app.core import errors, instance
+from app.core.callbacks import do_nothing
 from app.core.config import Config
 from app.core.instance import Instance
 from app.core.keyring import Keyring
@@ -87,6 +88,7 @@ class Infrastructure:
     probes: list[Probe]
     vitals: Vitals
     adapters: Adapters
+    trace_requests: Callable[[Flask], None]
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def build(config: Config) -> Flask:
     register_sockets(app, config, infrastructure, services)
     add_background_tasks(app, config, infrastructure, services)
     add_middleware(app, config, infrastructure.load)
+    infrastructure.trace_requests(app)
     return app
 
 
@@ -123,6 +126,11 @@ def create_infrastructure(config: Config) -> Infrastructure:
     lifecycle = Lifecycle()
     database = Database(config.database_url, config.database_pool_size, me.instance_id, pooler=config.database_pooler)
     lifecycle.add("database", close=database.close)
+    trace_requests: Callable[[Flask], None] = do_nothing
+    if config.otel_exporter_otlp_endpoint:
+        from app.telemetry.setup import trace_instance  # only if traces are on: it costs memory
+
+        trace_requests = trace_instance(config.otel_exporter_otlp_endpoint, database, lifecycle)
     encryption = Keyring("encryption", config.session_encryption_key)
     signing = Keyring("signing", tuple(secret.encode() for secret in config.session_secret))
     redis = connect_redis(config, me.instance_id, lifecycle)
@@ -142,7 +150,7 @@ def create_infrastructure(config: Config) -> Infrastructure:
         measure=lambda: load.describe() | latencies(probes) | {"connections": lifecycle.count_connections()},
     )
     adapters = choose(config, me, database, redis, [encryption, signing], lifecycle, vitals)
-    return Infrastructure(me, lifecycle, database, encryption, signing, load, probes, vitals, adapters)
+    return Infrastructure(me, lifecycle, database, encryption, signing, load, probes, vitals, adapters, trace_requests)
 
 
 def create_services(config: Config, parts: Infrastructure) -> Services:

@@ -42,6 +42,11 @@ def main() -> None:
         signal.signal(signal_number, lambda *_: os.write(stop_writer, b"."))
 
     database = Database(settings.database_url, settings.database_pool_size, me.instance_id, pooler=settings.database_pooler)
+    traces = None
+    if settings.otel_exporter_otlp_endpoint:
+        from app.telemetry.setup import trace_worker  # only if traces are on: it costs memory
+
+        traces = trace_worker(settings.otel_exporter_otlp_endpoint, database)
     pool = create_pool(settings, database, me.instance_id)
     pool.start()
     log.info("Worker waiting for jobs")
@@ -50,6 +55,8 @@ def main() -> None:
     log.info("stopping: releasing running jobs")
     pool.stop(settings.shutdown_timeout - STOP_MARGIN_SECONDS)
     database.close()
+    if traces:
+        traces.stop()
     log.info("stopped")
     if not is_requested:
         sys.exit(1)

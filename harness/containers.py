@@ -153,7 +153,9 @@ class Container(Server):
         return [*(container_user(self.image.value("USER")) or []), *program(command, self.image.environment["PATH"])]
 
     def _environment(self) -> dict[str, str]:
-        given = {name: substitute(value, self._substitutes) for name, value in self.service["environment"].items()}
+        # Compose takes a variable without a value from the shell, and here the shell sets none.
+        values = {name: value for name, value in self.service["environment"].items() if value is not None}
+        given = {name: substitute(value, self._substitutes) for name, value in values.items()}
         return self.image.environment | given | {"HOST": "127.0.0.1", "PORT": str(self.port)}
 
     def _working_directory(self) -> Path:

@@ -222,6 +222,13 @@ class Config:
     )
     log_format: str = _setting(parsers.choice("text", "json"), "text", "`text` or `json`; one line per record")
     log_level: str = _setting(parsers.choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "minimum severity that is logged")
+    otel_exporter_otlp_endpoint: str | None = _setting(
+        parsers.collector_url,
+        None,
+        "address of an OpenTelemetry collector for OTLP over HTTP, such as `http://127.0.0.1:4318`; turns on "
+        "[traces](guides/traces.md), for which the other variables `OTEL_...` of that page are valid too",
+        shown_default="no traces",
+    )
     repository_roots: tuple[Path, ...] = _setting(
         parsers.folders, "", "colon-separated folders whose local repositories may be analysed", shown_default="empty"
     )
@@ -260,6 +267,7 @@ _PER_INSTANCE = {
     "web_concurrency",
     "log_format",
     "log_level",
+    "otel_exporter_otlp_endpoint",
     "redis_ca_file",
     "webhook_ca_file",
     "database_pool_size",

@@ -257,6 +257,13 @@ def public_url(text: str) -> str:
         raise ValueError("must be the address of a site without a path, such as https://radar.example.org") from None
 
 
+def collector_url(text: str) -> str:
+    parts = _split_url(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("must be the address of a collector for OTLP over HTTP, such as http://127.0.0.1:4318")
+    return text
+
+
 def smtp_url(text: str) -> str:
     parts = _split_url(text)
     if parts.scheme not in ("smtp", "smtps"):

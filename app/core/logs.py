@@ -18,6 +18,7 @@ from app.core import instance
 from app.core.timestamps import iso
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)  # 32 hexadecimal digits, if traces are on
 
 _CONTROL = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029]
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in _CONTROL}
@@ -33,7 +34,7 @@ def escape_control_characters(text: str) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """Lines such as `[2025-10-03T20:00:00.000Z] [INFO] [instance-1] message request_id=...`.
+    """Lines such as `[2025-10-03T20:00:00.000Z] [INFO] [instance-1] message request_id=... trace_id=...`.
 
     A traceback follows on lines that begin with `    | `.
     """
@@ -44,9 +45,11 @@ class TextFormatter(logging.Formatter):
         line = f"[{iso(record.created)}] [{record.levelname}] [{instance_id}] {message}"
         if request := request_id.get():
             line += f" request_id={request}"
+        if trace := trace_id.get():
+            line += f" trace_id={trace}"
         if record.exc_info:
-            trace = without_secrets(self.formatException(record.exc_info))
-            line += "".join(f"\n    | {escape_control_characters(part)}" for part in trace.splitlines())
+            traceback = without_secrets(self.formatException(record.exc_info))
+            line += "".join(f"\n    | {escape_control_characters(part)}" for part in traceback.splitlines())
         return line
 
 
@@ -60,6 +63,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": without_secrets(record.getMessage()),
         }
+        if trace := trace_id.get():
+            entry["trace_id"] = trace
         if record.exc_info:
             entry["exception"] = without_secrets(self.formatException(record.exc_info))
         return json.dumps(entry)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 ALL_INSTANCES = "all"  # the room that every instance is always subscribed to
+TRACEPARENT = "traceparent"  # the key of the data that holds the span of the sender, if traces are on
 ANALYTICS_ROOM = "analytics"  # administrators who have the analytics page open
 
 

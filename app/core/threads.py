@@ -1,6 +1,7 @@
 """Native threads, for work that would block the event loop and releases the GIL."""
 
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from gevent.threadpool import ThreadPool
@@ -10,13 +11,13 @@ T = TypeVar("T")
 
 
 class NativeThreads:
-    """A pool of `count` native threads. `run` blocks only the calling greenlet."""
+    """A pool of `count` native threads. `run` blocks only the calling greenlet, whose context variables `work` sees."""
 
     def __init__(self, count: int) -> None:
         self._pool = ThreadPool(count)
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        result, error = self._pool.apply(_run, (work, args, kwargs))
+        result, error = self._pool.apply(copy_context().run, (_run, work, args, kwargs))
         if error is not None:
             raise error
         value: T = result

@@ -144,6 +144,7 @@ analyses = Table(
     # The lease of the worker that runs it, and when the lease expires. Each change of the row requires the lease.
     Column("lease", String(32)),
     Column("leased_until", UtcDateTime),
+    Column("traceparent", String(55)),  # of the request that started it, if traces are on
     Column("error", Text),
     Column("as_of", UtcDateTime),
     Column("scores", JSON(none_as_null=True)),  # copied from the report, so that lists need not load it
@@ -333,6 +334,7 @@ exports = Table(
     Column("finished_at", UtcDateTime),
     Column("lease", String(32)),
     Column("leased_until", UtcDateTime),
+    Column("traceparent", String(55)),  # of the request that started it, if traces are on
     sqlite_autoincrement=True,
 )
 export_parts = Table(  # compressed parts, in order

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, select, update
 
+from app.core.spans import current_traceparent
 from app.database.clock import now
 
 LEASE_DURATION = timedelta(seconds=20)
@@ -35,6 +36,7 @@ class Lease:
     job_id: int
     token: str
     attempt: int  # 1, 2, ...
+    traceparent: str | None  # of the request that started the job, if traces are on
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Leases:
     def new(self, connection: Connection) -> dict[str, Any]:
         """Return the column values of a new job."""
         timestamp = now(connection)
-        return {**self._queued, "attempts": 0, "requested_at": timestamp, "dispatched_at": timestamp}
+        times = {"requested_at": timestamp, "dispatched_at": timestamp}
+        return {**self._queued, "attempts": 0, **times, "traceparent": current_traceparent()}
 
     def claim(self, connection: Connection, /, job_id: int, token: str, **values: Any) -> Lease | NotYet | None:
         """Lease the job that is next and set further column `values`. `job_id` is the job of the message that caused this.
@@ -74,13 +77,13 @@ class Leases:
         """
         jobs, timestamp = self._table, now(connection)
         # Rows that another worker is claiming are skipped.
-        following = self._in_order(timestamp).add_columns(jobs.c.attempts).limit(1).with_for_update(skip_locked=True)
-        row = connection.execute(following).first()
+        following = self._in_order(timestamp).add_columns(jobs.c.attempts, jobs.c.traceparent).limit(1)
+        row = connection.execute(following.with_for_update(skip_locked=True)).first()
         if row is None:
             return self._not_yet(connection, job_id, timestamp)
         running = {"status": RUNNING, "attempts": row.attempts + 1, "lease": token, "leased_until": timestamp + LEASE_DURATION}
         connection.execute(update(jobs).where(jobs.c.id == row.id).values(self._queued | running | values))
-        return Lease(row.id, token, row.attempts + 1)
+        return Lease(row.id, token, row.attempts + 1, row.traceparent)
 
     def renew(self, connection: Connection, /, lease: Lease, **values: Any) -> bool:
         """Extend a lease. Return False if it is lost."""

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection
 
 from app.core.errors import Unavailable, cause_of
+from app.core.spans import continued
 from app.database.engine import Database
 from app.jobs.failures import JobFailed, JobStopped, LeaseLost
 from app.jobs.leases import Lease, Leases, NotYet
@@ -81,8 +82,9 @@ class JobRunner(ABC, Generic[LeaseType]):
         if isinstance(lease, NotYet):
             self._send(job_id, lease.seconds)
         elif lease is not None:
-            log.info("%s %d started, attempt %d", self.kind, lease.job_id, lease.attempt)
-            self._execute(lease)
+            with continued(f"{self.kind} job", lease.traceparent, {"job.id": lease.job_id, "job.attempt": lease.attempt}):
+                log.info("%s %d started, attempt %d", self.kind, lease.job_id, lease.attempt)
+                self._execute(lease)
 
     def _execute(self, lease: LeaseType) -> None:
         try:

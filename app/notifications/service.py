@@ -8,7 +8,8 @@ from sqlalchemy import Connection
 
 from app.core.batch_loader import BatchLoader
 from app.core.errors import NotFound, Unavailable
-from app.core.messages import Message, Publish, user_room
+from app.core.messages import TRACEPARENT, Message, Publish, user_room
+from app.core.spans import current_traceparent
 from app.database.batches import run_batches
 from app.database.engine import Database
 from app.database.locks import lock_user
@@ -147,4 +148,6 @@ def _subscribe(connection: Connection, user_id: int, types: Mapping[str, bool], 
 
 
 def _message(user_id: int, kind: str, **data: Any) -> Message:
+    if traceparent := current_traceparent():
+        data[TRACEPARENT] = traceparent
     return Message(user_room(user_id), kind, {"user_id": user_id, **data})

@@ -20,7 +20,8 @@ from socketio import Manager, PubSubManager
 
 from app.core import metrics
 from app.core.keyring import Keyring
-from app.core.messages import ALL_INSTANCES, Message
+from app.core.messages import ALL_INSTANCES, TRACEPARENT, Message
+from app.core.spans import continued
 from app.realtime.channels import Server
 from app.realtime.envelope import EXTERNAL_SENDER, EnvelopeCodec, InvalidEnvelope, channel_of, room_of
 from app.realtime.publisher import Outbox, RedisPublisher
@@ -56,7 +57,11 @@ class _Handlers:
         if handler is None:
             return
         try:
-            handler(message.data)
+            if traceparent := message.data.get(TRACEPARENT):
+                with continued(f"{message.kind} message", traceparent, {}):
+                    handler(message.data)
+            else:
+                handler(message.data)
         except Exception:
             log.exception("the handler of %s messages failed", message.kind)
 

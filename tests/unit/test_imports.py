@@ -24,6 +24,7 @@ PACKAGES = [
     "app.auth",
     "app.health",
     "app.realtime",
+    "app.telemetry",
     "app.fleet",
     "app.notifications",
     "app.analytics",

@@ -92,6 +92,16 @@ def test_text_ends_with_the_request_id() -> None:
     assert text_of(record("hello")) == "[2025-10-03T20:00:00.000Z] [INFO] [instance-1] hello request_id=request-7"
 
 
+def test_lines_contain_the_trace_id_if_there_is_one() -> None:
+    assert "trace_id" not in json_of(record("hello"))
+    token = logs.trace_id.set("5b8e")
+    try:
+        assert json_of(record("hello"))["trace_id"] == "5b8e"
+        assert text_of(record("hello")).endswith(" hello trace_id=5b8e")
+    finally:
+        logs.trace_id.reset(token)
+
+
 @pytest.mark.parametrize("separator", DANGEROUS, ids=IDS)
 def test_message_cannot_forge_a_text_line(separator: str) -> None:
     line = text_of(record("user %s", f"mallory{separator}{FORGED}"))
