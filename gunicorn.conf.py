@@ -13,11 +13,12 @@ gc.disable()  # imports create many objects and hardly any garbage: without coll
 import app.factory  # noqa: F401 - so that workers share its memory and start quickly
 from app.core import instance, logs
 from app.core.config import from_environment_or_exit
-from app.server import data_lock, exit_status, fork_signals
+from app.server import data_lock, exit_status, fork_signals, open_files
 
 gc.enable()
 
 settings = from_environment_or_exit()
+open_files.ensure_limit_or_exit(f"MAX_SOCKETS={settings.max_sockets}", open_files.needed_by_instance(settings))
 worker_exit_status = exit_status.WorkerExitStatus()
 instance.identify(settings.instance_id)
 logs.configure(settings.log_format, settings.log_level)
@@ -31,7 +32,7 @@ loglevel = settings.log_level
 proc_name = "reporadar"
 
 # Sockets and idle keep-alive connections count too; the rest is for plain requests, so that health checks are always accepted.
-worker_connections = settings.max_sockets + 1000
+worker_connections = settings.max_sockets + open_files.REQUEST_CONNECTIONS
 # The master kills the worker after this time; the worker gives up 2 s earlier (app.server.stop_sequence).
 graceful_timeout = settings.shutdown_timeout
 keepalive = 5

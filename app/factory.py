@@ -48,6 +48,7 @@ from app.http.hosts import TrustedHosts
 from app.http.proxies import TrustedProxies
 from app.http.repeated import EqualHeaders
 from app.http.security import SecurityHeaders
+from app.http.shortage import ReservedConnections
 from app.http.tracing import Tracing
 from app.job_wiring import create_worker_pool
 from app.jobs.broker import JobQueues
@@ -303,4 +304,5 @@ def add_middleware(app: Flask, config: Config, load: Load) -> None:
     app.wsgi_app = EqualHeaders(SecurityHeaders(app.wsgi_app, config))  # type: ignore[method-assign]
     if config.trusted_proxies:
         app.wsgi_app = TrustedProxies(app.wsgi_app, config.trusted_proxies)  # type: ignore[method-assign]
+    app.wsgi_app = ReservedConnections(app.wsgi_app)  # type: ignore[method-assign]
     app.wsgi_app = Tracing(app.wsgi_app, load.response_times.observe)  # type: ignore[method-assign]

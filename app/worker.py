@@ -23,6 +23,7 @@ from app.jobs.task_record import SharedTaskRecord
 from app.notifications.service import Notifications
 from app.realtime.publisher import RedisPublisher
 from app.redis.client import connect, sentinels_of
+from app.server import open_files
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def main() -> None:
     logs.configure(settings.log_format, settings.log_level)
     if not settings.use_redis_sessions:
         config.exit_with_faults(["USE_REDIS_SESSIONS: is not true; an embedded instance runs its jobs itself, without workers"])
+    open_files.ensure_limit_or_exit("a worker", open_files.needed_by_worker(settings))
     stop_reader, stop_writer = os.pipe()  # writing to a pipe is safe in a signal handler, taking a lock is not
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: os.write(stop_writer, b"."))

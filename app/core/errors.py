@@ -140,7 +140,7 @@ def _render(problem: Problem) -> Response:
     if request_ctx.url_adapter is None:  # the Host header is invalid, so a page could not contain links
         response = Response(problem.detail, problem.status, content_type="text/plain; charset=utf-8")
     elif request.path.startswith("/api/"):
-        response = Response(json.dumps(_details(problem, title)), problem.status, content_type="application/problem+json")
+        response = Response(json.dumps(problem_details(problem)), problem.status, content_type="application/problem+json")
         if problem.status == 401:
             response.headers["WWW-Authenticate"] = CHALLENGE
     else:
@@ -151,10 +151,11 @@ def _render(problem: Problem) -> Response:
     return response
 
 
-def _details(problem: Problem, title: str) -> dict[str, Any]:
+def problem_details(problem: Problem) -> dict[str, Any]:
+    """Return the body of a response under `/api/` (RFC 9457)."""
     details: dict[str, Any] = {
         "type": "about:blank",
-        "title": title,
+        "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "detail": problem.detail,
         "instance_id": instance.current().instance_id,

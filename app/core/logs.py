@@ -10,11 +10,12 @@ import math
 import re
 import sys
 import time
+import traceback
 from contextvars import ContextVar
 
 from gunicorn import glogging
 
-from app.core import instance
+from app.core import descriptors, instance
 from app.core.timestamps import iso
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -74,6 +75,7 @@ def configure(log_format: str, log_level: str) -> None:
     """Send every record of this process to stderr in the given format."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.addFilter(_is_no_repeated_shortage)
     logging.root.handlers = [handler]
     logging.root.setLevel(log_level)
     logging.captureWarnings(True)
@@ -84,6 +86,16 @@ def configure(log_format: str, log_level: str) -> None:
     # These libraries give a logger without a level a handler of its own, which would write each record a second time.
     for name in ("engineio.client", "engineio.server", "socketio.client", "socketio.server"):
         logging.getLogger(name).setLevel(max(logging.ERROR, logging.root.level))
+
+
+def _is_no_repeated_shortage(record: logging.LogRecord) -> bool:
+    """Drop the errors that follow from a shortage of file descriptors, which is logged once. They come from many parts."""
+    if record.levelno < logging.WARNING or record.name == descriptors.__name__:
+        return True
+    text = record.getMessage()
+    if record.exc_info:
+        text += "".join(traceback.format_exception(*record.exc_info))
+    return descriptors.ERROR_TEXT not in text or not descriptors.shortage.look()
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:

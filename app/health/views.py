@@ -6,7 +6,8 @@ from typing import Any
 from flask import Blueprint, Response, json, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from app.core import instance
+from app.core import descriptors, instance
+from app.core.descriptors import shortage
 from app.core.errors import NotFound
 from app.core.extensions import extension
 from app.core.version import VERSION
@@ -23,9 +24,9 @@ FORWARDING_HEADERS = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"
 def health() -> Response:
     probes = extension(list[Probe], "probes")
     load = extension(Load, "load")
-    statuses = {probe.status for probe in probes}
+    statuses = {probe.status for probe in probes} | ({WARN} if shortage.is_current else set())
     status = next((status for status in (FAIL, WARN) if status in statuses), PASS)
-    checks = {probe.name: _check(probe) for probe in probes}
+    checks = {probe.name: _check(probe) for probe in probes} | {"open_files": _check_open_files()}
     return _answer(status, checks=checks, load=load.describe())
 
 
@@ -64,6 +65,12 @@ def _check(probe: Probe) -> dict[str, Any]:
     if probe.status == WARN and probe.warning:
         check["output"] = probe.warning.partition(": ")[0]
     return check
+
+
+def _check_open_files() -> dict[str, str]:
+    if shortage.is_current:
+        return {"status": WARN, "reason": descriptors.WARNING.reason, "output": descriptors.WARNING.partition(": ")[0]}
+    return {"status": PASS}
 
 
 def _answer(status: str, **more: Any) -> Response:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from app.core.config_parsers import normalized_host
 from app.core.logs import ThrottledLog
+from app.http.monitoring import is_monitoring
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 log = ThrottledLog(logging.getLogger(__name__))
 
 REFUSAL = b"This server does not serve this host. TRUSTED_HOSTS lists the hosts that it serves.\n"
-MONITORING_PATHS = ("/health", "/metrics")  # probes use the address of the instance
 
 
 class TrustedHosts:
@@ -29,8 +29,8 @@ class TrustedHosts:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         host, path = environ.get("HTTP_HOST"), environ.get("PATH_INFO", "")
-        # Only old programs send no Host, and DNS rebinding needs a browser.
-        if host is None or self._is_trusted(host) or path in MONITORING_PATHS or path.startswith("/health/"):
+        # Only old programs send no Host, and DNS rebinding needs a browser. Probes use the address of the instance.
+        if host is None or self._is_trusted(host) or is_monitoring(path):
             return self._wsgi_app(environ, start_response)
         log.info("host", "refused a request for the host %.200s, which TRUSTED_HOSTS does not contain", host)
         headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(REFUSAL)))]

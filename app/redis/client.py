@@ -22,6 +22,7 @@ from app.redis.sentinel import Sentinels
 T = TypeVar("T")
 
 MAX_CONNECTIONS = 50
+CONNECTIONS_PER_PROCESS = 2 * MAX_CONNECTIONS + 1  # of an instance: two clients with a pool each, and the shared connection
 POOL_TIMEOUT_SECONDS = 0.3  # for a free connection; with the socket timeout, an unresponsive Redis delays a request by 1.3 s
 SOCKET_TIMEOUT_SECONDS = 1.0
 

@@ -5,7 +5,7 @@ import logging
 import struct
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from socket import SHUT_RDWR
 from typing import Any
@@ -31,6 +31,7 @@ class ClientConnection:
         self.request: Any = None  # while it is served: a PlainRequest or gunicorn's
         self.drained_request: Any = None  # while the unread rest of its body is received
         self.socket = socket
+        self.is_on_reserve = False  # accepted although no file descriptor was left: serves only monitoring
         self._opened_at = time.monotonic()
         self._has_sent_request = False
         self._waiting_since: float | None = None
@@ -168,11 +169,14 @@ def _unacknowledged_bytes(socket: Any) -> int:
 
 class OpenConnections:
     """The connections of a worker, oldest first. Above `limit`, each new one evicts an idle one, or else the one whose client has
-    made the least progress with a transfer: a full worker would accept no connection, not even a health check."""
+    made the least progress with a transfer: a full worker would accept no connection, not even a health check.
 
-    def __init__(self, limit: int) -> None:
+    `count_websockets` returns the number of connections that have become WebSockets. They are not listed here, but need room."""
+
+    def __init__(self, limit: int, count_websockets: Callable[[], int]) -> None:
         self.accepted = 0
         self._limit = limit
+        self._count_websockets = count_websockets
         self._evicted = 0  # connections of slow clients, not logged yet
         self._timed_out: list[str] = []  # the requests of clients that exceeded their time, not logged yet
         self._connections: dict[ClientConnection, None] = {}
@@ -184,8 +188,8 @@ class OpenConnections:
         self.accepted += 1
         connection = ClientConnection(socket)
         self._connections[connection] = None
-        if len(self._connections) > self._limit:
-            self._evict()
+        if len(self._connections) + self._count_websockets() > self._limit:
+            self._evicted += self.evict()
         return connection
 
     def remove(self, connection: ClientConnection) -> None:
@@ -217,15 +221,16 @@ class OpenConnections:
             connection.shut_down()
         return requests
 
-    def _evict(self) -> None:
+    def evict(self) -> bool:
+        """Close an idle connection, or else that of the slowest client. Return whether it was the latter."""
         for connection in self._connections:
             if connection.is_idle():
                 connection.close_if_idle()
-                return
+                return False
         left = [(seconds, connection) for connection in self._connections if (seconds := connection.seconds_left()) is not None]
         if left:
             min(left, key=lambda pair: pair[0])[1].shut_down()
-            self._evicted += 1
+        return bool(left)
 
     def add_timeout(self, request: Any) -> None:
         """Note for the log that the connection of this request is closed because its client is too slow."""

@@ -42,7 +42,7 @@ def serve_connection(worker: InstanceWorker, connection: ClientConnection, serve
             return
         _check_host(request)
         request.headers = _join_cookie_lines(request.headers)
-        _prepare(worker, request)
+        _prepare(worker, request, connection)
         with connection.serving(request):
             worker.handle_request(server_name, request, connection, address)
         is_drained = False
@@ -68,15 +68,15 @@ def _join_cookie_lines(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [*(header for header in headers if header[0] != "COOKIE"), ("COOKIE", "; ".join(lines))]
 
 
-def _prepare(worker: InstanceWorker, request: Any) -> None:
+def _prepare(worker: InstanceWorker, request: Any, connection: ClientConnection) -> None:
     worker.yield_to_other_connections()
-    if not worker.alive:
+    if not worker.alive or connection.is_on_reserve:
         request.force_close()
 
 
 def _serve_plain(worker: InstanceWorker, request: PlainRequest, connection: ClientConnection) -> bool:
     """Return whether the connection can serve another request."""
-    _prepare(worker, request)
+    _prepare(worker, request, connection)
     response = PlainResponse(request, connection, worker.cfg)
     body: Any = None
     with connection.serving(request):

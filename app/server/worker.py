@@ -15,13 +15,14 @@ from typing import Any
 import gevent
 from gevent.event import Event
 from gevent.pool import Pool
-from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.ggevent import GeventWorker
 
 from app.core import metrics
-from app.server.connection import OpenConnections
+from app.core.descriptors import shortage
+from app.server.accept import DescriptorReserve, ReservingServer
+from app.server.connection import ClientConnection, OpenConnections
 from app.server.exit_status import exit_process
 from app.server.fork_signals import let_through
 from app.server.http_loop import serve_connection
@@ -32,6 +33,7 @@ from app.server.stop_sequence import StopSequence
 HEARTBEAT_SECONDS = 1.0
 ACCEPTED_TOGETHER = 8  # before requests that have arrived are served
 RESERVED_CONNECTIONS = 10  # below the limit; from there on idle connections are evicted
+EVICTION_SECONDS = 0.05  # for an evicted connection to be closed
 CONNECTION_CLOSED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)  # by the client, or by an eviction
 
 
@@ -47,7 +49,10 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
 
     def init_process(self) -> None:
         self._stop_signal = Event()
-        self.connections = OpenConnections(self.worker_connections - RESERVED_CONNECTIONS)
+        self.reserve = DescriptorReserve()
+        self.connections = OpenConnections(
+            self.worker_connections - RESERVED_CONNECTIONS, lambda: self.lifecycle.count_websockets()
+        )
         super().init_process()
 
     def init_signals(self) -> None:
@@ -74,12 +79,14 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
         self.clean_stop[0] = is_clean
         exit_process(0 if is_clean else 1)
 
-    def _listen(self, listener: Any) -> StreamServer:
+    def _listen(self, listener: Any) -> ReservingServer:
         listener.setblocking(1)
         self.listener_users.enter(listener)
         # The name is read now, because the listener may be closed before its last connection is served.
         handle = partial(self.handle, listener.getsockname())
-        server = StreamServer(listener, handle=handle, spawn=Pool(self.worker_connections))
+        server = ReservingServer(
+            self.reserve, self.connections.evict, listener, handle=handle, spawn=Pool(self.worker_connections)
+        )
         server.max_accept = 1 if self.cfg.workers > 1 else ACCEPTED_TOGETHER
         server.start()
         return server
@@ -87,6 +94,8 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     def _run_heartbeat(self) -> None:
         while True:
             self.notify()
+            self.reserve.refill()
+            shortage.look()
             self.connections.close_idle(self.cfg.keepalive)
             self.connections.log_slow_clients()
             gevent.sleep(HEARTBEAT_SECONDS)
@@ -94,6 +103,8 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
     def handle(self, server_name: Any, client: Any, address: Any) -> None:
         connection = self.connections.add(client)
         try:
+            if self.reserve.is_used:
+                self._return_descriptor(connection)
             serve_connection(self, connection, server_name, address)
         except (StopIteration, NoMoreData):
             pass
@@ -107,6 +118,14 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
         finally:
             util.close(client)
             self.connections.remove(connection)
+            if self.reserve.is_used:
+                self.reserve.refill()
+
+    def _return_descriptor(self, connection: ClientConnection) -> None:
+        """Refill the reserve with the descriptors of evicted connections. If they are too few, this one stays on the reserve."""
+        gevent.sleep(EVICTION_SECONDS)
+        self.reserve.refill()
+        connection.is_on_reserve = self.reserve.is_used
 
     @staticmethod
     def yield_to_other_connections() -> None:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from app.core import config
+from app.server import open_files
 from harness import web
 from harness.containers import open_folder, substitute
 from harness.processes import Process, free_port, run, wait_until
@@ -33,7 +34,6 @@ SYSTEMD = ROOT / "deploy" / "systemd"
 SERVICES = {"reporadar@.service": "web", "reporadar-worker.service": "worker", "reporadar-schema.service": "release"}
 NGINX = "reporadar-nginx.service"
 MAX_EXPOSURE = 3  # systemd's own measure: 0 is a service without rights, 10 one without restrictions
-OTHER_CONNECTIONS = 1_100  # of an instance besides sockets: requests (gunicorn.conf.py), Redis, PostgreSQL and files
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
@@ -114,9 +114,13 @@ def test_schema_is_upgraded_before_a_start(unit: str) -> None:
 
 def test_open_files_suffice_for_the_highest_number_of_sockets() -> None:
     limit = int(settings("reporadar@.service")["LimitNOFILE"][0])
-    highest = limit - OTHER_CONNECTIONS
+    highest = 100_000
     with pytest.raises(config.ConfigError, match="MAX_SOCKETS"):
         config.load({"MAX_SOCKETS": str(highest + 1)})
+    largest = fleet_environment(
+        "redis://127.0.0.1", "postgresql://127.0.0.1/unused", MAX_SOCKETS=str(highest), DATABASE_POOL_SIZE="100"
+    )
+    assert open_files.needed_by_instance(config.load(largest)) <= limit
 
 
 @pytest.fixture

@@ -163,6 +163,10 @@ PRIVATE_APIS = [
     PrivateApi("gevent.hub:Waiter", MULTIPLEXED, "switch() is called by the event loop, get() waits for a reply", "09c8bf86c380"),
     PrivateApi("gevent.hub:Hub", MULTIPLEXED,
                "loop.io, loop.timer and loop.run_callback are used by the shared connection and the WebSocket", "2fc88e2c7821"),
+    PrivateApi("gevent.server:StreamServer.do_read", "app/server/accept.py",
+               "overridden: uses the reserve when no file descriptor is left", "a102bf17b18e"),
+    PrivateApi("gevent.baseserver:BaseServer._do_read", "app/server/accept.py",
+               "accepts nothing if do_read returns None, and stops accepting then", "2681d8cc673a"),
     PrivateApi("gevent.server:StreamServer", WORKER, "max_accept is set, and socket is read", "7fa354083dbe"),
 ]
 # fmt: on

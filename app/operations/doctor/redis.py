@@ -16,14 +16,13 @@ from app.core.config import Config
 from app.core.config_parsers import RedisServers, redis_servers
 from app.operations.doctor import cluster, replication
 from app.operations.doctor.findings import Finding, describe_error, fail, graded, ok, warn
-from app.redis.client import MAX_CONNECTIONS, is_cluster
+from app.redis.client import CONNECTIONS_PER_PROCESS, is_cluster
 from app.redis.cluster import ClusterClient
 
 TIMEOUT_SECONDS = 2.0
 PINGS = 20
 ATTEMPTS, PAUSE_SECONDS = 3, 0.3
 WARN_MS, FAIL_MS = 1.0, 10.0
-CONNECTIONS_PER_INSTANCE = 2 * MAX_CONNECTIONS + 1  # two clients with a pool each, and the connection that requests share
 NEARLY_FULL_PERCENT, FULL_PERCENT = 80, 95
 OLDEST_TESTED_VERSION = 7
 CHECK_ADDRESS = 'Check that it runs and that REDIS_URL is right: redis-cli -u "$REDIS_URL" ping'
@@ -199,11 +198,11 @@ def _clients(info: dict[str, Any], instances: int) -> Finding:
         return ok(f"redis: {used} connections in use")
     text = f"redis: {used} of {limit} connections in use"
     if instances:
-        text += f"; {instances} live instances may open {instances * CONNECTIONS_PER_INSTANCE}"
+        text += f"; {instances} live instances may open {instances * CONNECTIONS_PER_PROCESS}"
     advice = "Raise maxclients (and the limit of open files of Redis), or run fewer instances"
     if 100 * used / limit > NEARLY_FULL_PERCENT:
         return fail(text, advice)
-    return warn(text, advice) if instances * CONNECTIONS_PER_INSTANCE > limit else ok(text)
+    return warn(text, advice) if instances * CONNECTIONS_PER_PROCESS > limit else ok(text)
 
 
 def _megabytes(count: int) -> str:

@@ -24,7 +24,7 @@ def test_health_of_an_embedded_instance_checks_its_database(app: Flask, client: 
     assert response.json is not None
     assert set(response.json) == {"status", "instance_id", "version", "checks", "load"}
     assert (response.json["status"], response.json["instance_id"], response.json["version"]) == ("pass", "instance-1", VERSION)
-    assert set(response.json["checks"]) == {"database"}
+    assert set(response.json["checks"]) == {"database", "open_files"}
     assert set(response.json["checks"]["database"]) == {"status", "latency_ms"}
     assert set(response.json["load"]) == {"cpu_percent", "memory_percent", "loop_delay_ms", "p95_ms"}
 

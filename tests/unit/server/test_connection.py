@@ -101,7 +101,7 @@ def test_connection_with_the_least_progress_is_closed_first(
 ) -> None:
     monkeypatch.setattr(connection_module, "TRANSFER_SECONDS", 20.0)
     with ExitStack() as stack:
-        connections, clients, receivers = OpenConnections(2), [], []
+        connections, clients, receivers = OpenConnections(2, lambda: 0), [], []
         ended: list[int] = []
 
         def receive(number: int, connection: ClientConnection) -> None:
@@ -133,7 +133,7 @@ def test_connection_with_the_least_progress_is_closed_first(
 
 def test_timeouts_of_slow_clients_are_one_line_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    connections = OpenConnections(2)
+    connections = OpenConnections(2, lambda: 0)
     for path in ("/a", "/b"):
         connections.add_timeout(SimpleNamespace(method="POST", path=path))
     for _ in range(2):

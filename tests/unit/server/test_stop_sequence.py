@@ -26,7 +26,7 @@ class Server:
     def __init__(self, stack: ExitStack) -> None:
         ours, self.client = (stack.enter_context(closing(one)) for one in socketpair())
         self.client.settimeout(5)
-        self.connections = OpenConnections(10)
+        self.connections = OpenConnections(10, lambda: 0)
         self.served: list[str] = []
         self.worker: Any = SimpleNamespace(
             cfg=Config(),
