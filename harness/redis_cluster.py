@@ -18,8 +18,8 @@ from redis.crc import key_slot
 from redis.retry import Retry
 
 from harness.fleet import start_together
-from harness.processes import PATIENCE_SECONDS, free_port, wait_until
-from harness.servers import RedisServer, ServerGroup
+from harness.processes import PATIENCE_SECONDS, free_port, run, wait_until
+from harness.servers import ROOT, RedisServer, ServerGroup, base_environment
 
 SLOTS = 16_384
 
@@ -166,6 +166,14 @@ class RedisCluster(ServerGroup):
                 pass
             for node in (target, source, *(node for node in self.masters() if node not in (target, source))):
                 node.call("CLUSTER SETSLOT", slot, "NODE", target.node_id)
+
+    def reshard(self, source: ClusterNode, target: ClusterNode, slots: int) -> None:
+        """Move the first slots of a master to another one, as operators do."""
+        login = ["-a", source.password] if source.password else []
+        options = {"from": source.node_id, "to": target.node_id, "slots": str(slots)}
+        words = [word for name, value in options.items() for word in (f"--cluster-{name}", value)]
+        command = ["redis-cli", *login, "--cluster", "reshard", f"127.0.0.1:{source.port}", *words, "--cluster-yes"]
+        run(command, environment=base_environment(), directory=ROOT)
 
     def _move_keys(self, slot: int, source: ClusterNode, target: ClusterNode, count: int) -> int:
         keys = source.call("CLUSTER GETKEYSINSLOT", slot, count)

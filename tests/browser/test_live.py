@@ -1,5 +1,6 @@
 """Live updates of an open page: notifications, the connection state, and polling without a connection."""
 
+import time
 from contextlib import closing
 
 from playwright.sync_api import Page, Route, expect
@@ -176,6 +177,31 @@ def test_page_polls_without_sockets(visit: Visit, make_repository: MakeRepositor
     held_git.release()
     expect(page.get_by_role("heading", name="In numbers")).to_be_visible()
     assert page.evaluate("window.loadedOnce")
+
+
+DRAIN = """
+async () => {
+    const { live } = await import(document.querySelector("script[src$='/live.js']").src);
+    const isLive = new Promise((resolve) => live.on("live", resolve));
+    const [receive] = live.socket.listenersAny();
+    receive("draining", { reconnect_in_ms: 0, reason: "stop" });
+    return (await isLive).handedOver;
+}
+"""
+
+
+def test_page_reads_the_state_of_an_analysis_again_after_a_hand_over(
+    visit: Visit, make_repository: MakeRepository, held_git: HeldGit
+) -> None:
+    """An event of the analysis may have been lost between the two sockets."""
+    page = visit()
+    open_account(page)
+    page.clock.set_fixed_time(time.time())  # so that the page does not poll
+    add(page, make_repository())
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    expect_live(page)
+    with page.expect_request("**/api/analyses/*"):
+        assert page.evaluate(DRAIN)
 
 
 def test_page_is_live_with_long_polling_only(visit: Visit, instance: Instance) -> None:

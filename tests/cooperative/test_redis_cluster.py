@@ -281,6 +281,26 @@ def test_moving_slots_under_load_lose_and_repeat_nothing(
     assert {"MOVED", "ASK", "TRYAGAIN"} <= {kind for kind in errors if errors[kind] > before[kind]}
 
 
+def test_scripts_succeed_while_redis_cli_moves_their_slots(redis_cluster: RedisCluster, client: ClusterClient) -> None:
+    script = client.register_script(APPEND_TO_TWO)
+    source, target, _ = redis_cluster.masters()
+    slots = 5  # with three greenlets for each pair: fewer than the connections of a pool
+    tags = {slot_of_key(str(number)): str(number) for number in range(20 * SLOTS)}
+    pairs = {f"{{{tags[slot]}}}-{number}": f"{{{tags[slot]}}}-{number}-other" for slot in range(slots) for number in range(2)}
+
+    def append(key: str, token: str) -> None:
+        script(keys=[key, pairs[key]], args=[token])
+
+    with load(list(pairs), append) as running:
+        redis_cluster.reshard(source, target, slots)
+        running.proceed()
+        redis_cluster.reshard(target, source, slots)
+    redis_cluster.wait_until_whole()
+    assert [str(error) for errors in running.failed.values() for error in errors.values()] == []
+    for key, other in pairs.items():
+        assert sorted(members(client, key)) == sorted(members(client, other)) == sorted(running.acknowledged[key])
+
+
 def test_transaction_waits_until_its_slot_has_moved(redis_cluster: RedisCluster, client: ClusterClient) -> None:
     slot, keys = slot_of_key("{tag}"), [f"{{tag}}-{number}" for number in range(4)]
     for key in keys:
