@@ -20,6 +20,7 @@ from harness.scale import count
 
 REQUESTS, RESTARTS = count(1_200, 18_000), count(1, 3)
 BEFORE = 500  # requests before all instances were ready, which do not count
+NOTICED_SECONDS = 1  # within which a client notices that its instance was killed
 
 
 class Rolling(Scenario):
@@ -84,7 +85,8 @@ def numbers(measured: Measurements) -> dict[str, Any]:
         "accepted": sum(map(len, measured.accepted.values())),
         **delivered(measured),
         "back": [round(seconds, 2) for seconds in back(measured.sockets, last)],
-        "stall": last.stall,
+        "stall": last.load.stall,
+        "slowdown": last.load.slowdown,
     }
 
 
@@ -104,10 +106,19 @@ def delivered(measured: Measurements) -> dict[str, int]:
 
 
 def back(sockets: Iterable[SocketRecord], phase: RehearsalPhase) -> list[float]:
-    """How long after the disturbance each socket that was lost was served again; 999 for never."""
-    since = phase.killed_at or phase.back_at or phase.started
+    """Return after how many seconds each socket of the killed instance was served again; 999 for never.
+
+    Sockets that an instance closes later, to share them with the one that has returned, do not count.
+    """
+    if phase.killed_at is None:
+        return []
     outages = [outage for socket in sockets for outage in socket.outages]
-    return sorted(999.0 if outage.back_at is None else max(0.0, outage.back_at - since) for outage in outages)
+    killed = [
+        outage
+        for outage in outages
+        if outage.instance == phase.killed and 0 <= outage.lost_at - phase.killed_at <= NOTICED_SECONDS + phase.load.stall
+    ]
+    return sorted(999.0 if outage.back_at is None else outage.back_at - phase.killed_at for outage in killed)
 
 
 def main() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import pytest
 
 from app.analytics.partitions import SINGLE
 from app.operations.rehearsal.commands import PROGRAM
+from app.operations.rehearsal.machine import MAX_SLOWDOWN
 from app.operations.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
 from harness.fleet import SupervisedFleet
 from harness.processes import wait_until
@@ -30,7 +35,7 @@ GENTLE = {
 # The drain rate is low enough to be measured with a few sockets. A stop that hangs takes the whole timeout.
 SETTINGS = {"SHUTDOWN_DELAY": "2", "SHUTDOWN_TIMEOUT": "14", "DRAIN_RATE": "20", "TRUSTED_PROXIES": "1"}
 
-INTERRUPTED = 130
+GREEN, RED, NOT_JUDGED, INTERRUPTED = 0, 1, 3, 130
 
 # The line of the report that each fault turns red.
 FAULTS = {
@@ -40,6 +45,7 @@ FAULTS = {
     "stop_that_hangs": "instance-1 stop",
     "session_written_back": "logouts",
 }
+FAULTS_OF_LOSS = {"separate_keys", "session_written_back"}
 TIMED_FAULTS = {"all_sockets_at_once", "session_written_back"}  # a busy machine may hide them
 QUICK = {"separate_keys", "session_written_back"}  # the others run with full counts only
 LOADS = {"all_sockets_at_once": {"sockets": 80}}  # so many that it exceeds the allowed rate clearly
@@ -95,8 +101,8 @@ def left_behind(fleet: SupervisedFleet) -> tuple[list[str], int]:
 def test_fleet_without_faults_passes(postgres_server: PostgresServer, tmp_path: Path) -> None:
     with SupervisedFleet(tmp_path, postgres_server, size=count(2, 3), settings=SETTINGS) as fleet:
         status, card, output = rehearse(fleet, ROLLING_RESTART, SIGKILL, REDIS_RESTART)
-        assert (status, card["verdict"]) == (0, "green"), output
-        assert all(line["ok"] for line in card["lines"])
+        assert (status, card["verdict"]) in ((GREEN, "green"), (NOT_JUDGED, "not judged")), output
+        assert statuses(card) <= {"green", "not judged"}, output
         assert {f"instance-{n} {what}" for n in range(1, len(fleet.names) + 1) for what in ("unready", "drain", "stop")} <= names(
             card
         )
@@ -118,9 +124,36 @@ def test_each_fault_turns_its_line_red(postgres_server: PostgresServer, tmp_path
     application = f"tests.faults.{fault}:app"
     with SupervisedFleet(tmp_path, postgres_server, size=2, application=application, settings=SETTINGS) as fleet:
         status, card, output = rehearse(fleet, ROLLING_RESTART, restarted=RESTARTED, **LOADS.get(fault, {}))
-        assert (status, card["verdict"]) == (1, "red"), output
         (line,) = [line for line in card["lines"] if line["name"] == red]
-        assert not line["ok"], output
+        if line["status"] == "not judged":  # on a machine that is too busy
+            assert fault not in FAULTS_OF_LOSS, output
+            assert status in (RED, NOT_JUDGED)
+        else:
+            assert (line["status"], status, card["verdict"]) == ("red", RED, "red"), output
+
+
+@contextmanager
+def busy_machine() -> Iterator[None]:
+    """Let two programs compete for each processor."""
+    with ExitStack() as stack:
+        for _ in range(2 * (os.cpu_count() or 1)):
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(process.kill)
+        yield
+
+
+@pytest.mark.serial
+@full_only
+@pytest.mark.parametrize(("application", "red"), [("wsgi:app", []), ("tests.faults.session_written_back:app", ["logouts"])])
+def test_busy_machine_turns_no_line_red_but_a_fault_does(
+    postgres_server: PostgresServer, tmp_path: Path, application: str, red: list[str]
+) -> None:
+    with SupervisedFleet(tmp_path, postgres_server, size=2, application=application, settings=SETTINGS) as fleet, busy_machine():
+        status, card, output = rehearse(fleet, ROLLING_RESTART, SIGKILL)
+    assert [line["name"] for line in card["lines"] if line["status"] == "red"] == red, output
+    assert status == RED if red else status in (GREEN, NOT_JUDGED)
+    (machine,) = [line["text"] for line in card["lines"] if line["name"] == "machine"]
+    assert float(re.findall(r"took up to ([\d.]+) x", machine)[0]) > MAX_SLOWDOWN
 
 
 @full_only
@@ -146,3 +179,7 @@ def test_opt_out_that_fails_open_turns_its_line_red(
 
 def names(card: dict[str, Any]) -> set[str]:
     return {line["name"] for line in card["lines"]}
+
+
+def statuses(card: dict[str, Any]) -> set[str]:
+    return {line["status"] for line in card["lines"]}

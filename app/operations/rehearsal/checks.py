@@ -1,15 +1,19 @@
 """The lines of the report card: what visitors noticed, compared with a limit.
 
-Each limit on time is extended by the longest stall of the load generator in that phase (`RehearsalPhase.stall`), so that a busy
-machine makes the checks less strict instead of wrong.
+Each limit on time is extended by the longest stall of the load generator in that phase. If a measurement exceeds it while the
+machine is too busy (`MachineLoad.is_too_busy`), the line is not judged, because the reason may be the machine. Lines about loss
+are judged on every machine.
 """
 
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from app.fleet.balance import MAX_SHARE_OF_MEAN, MIN_EXCESS
+from app.operations.rehearsal.http_client import TIMEOUT_SECONDS
+from app.operations.rehearsal.machine import MAX_STALL_SECONDS, MachineLoad
 from app.operations.rehearsal.measurements import Measurements, OptOut, RehearsalPhase, SentRequest, StoredEvents
 
 MAX_GAP_SECONDS = 1.0  # between two successful requests: a visitor takes it for a slow page
@@ -24,30 +28,53 @@ MAX_RECOVERY_SECONDS = 5.0  # after Redis is available again
 MAX_RECONNECT_SECONDS, RECONNECTED_SHARE = 8.5, 0.95
 MAX_DELAY_SECONDS = 10.0
 MAX_BALANCE_SECONDS = 60.0
-MAX_STALL_SECONDS = 1.0  # with longer stalls of the load generator the measured times say nothing about the fleet
+
+
+class Status(StrEnum):
+    GREEN = "green"
+    RED = "red"
+    NOT_JUDGED = "not judged"  # a limit on time was exceeded while the machine was too busy
 
 
 @dataclass(frozen=True)
 class CheckResult:
     name: str
-    ok: bool
+    status: Status
     text: str
     meaning: str  # what a failure means
+
+    @property
+    def ok(self) -> bool:
+        return self.status == Status.GREEN
+
+
+def judge(ok: bool) -> Status:
+    """Return the status of a line that every machine can judge."""
+    return Status.GREEN if ok else Status.RED
+
+
+def judge_time(late: Iterable[MachineLoad]) -> Status:
+    """Return the status of a line about time. `late`: the load of the machine during each measurement above its limit."""
+    loads = list(late)
+    if not loads:
+        return Status.GREEN
+    return Status.NOT_JUDGED if all(load.is_too_busy for load in loads) else Status.RED
 
 
 def interruption(measured: Measurements) -> CheckResult:
     reason = measured.interrupted or "no phase was run"
-    return CheckResult("rehearsal", False, reason, "the rehearsal ended there; the remaining phases were not tested")
+    meaning = "the rehearsal ended there; the remaining phases were not tested"
+    return CheckResult("rehearsal", judge_time([measured.worst_load]), reason, meaning)
 
 
 def completeness(measured: Measurements) -> Iterator[CheckResult]:
     if measured.interrupted:
         yield interruption(measured)
-    stall = max(phase.stall for phase in measured.phases)
+    load = measured.worst_load
     yield CheckResult(
-        "own load",
-        stall <= MAX_STALL_SECONDS,
-        f"the load generator stalled for up to {stall:.2f} s (at most {MAX_STALL_SECONDS:g})",
+        "machine",
+        Status.GREEN if load.stall <= MAX_STALL_SECONDS else Status.NOT_JUDGED,  # limits that were extended by so much are none
+        str(load),
         "this machine is too busy for time measurements: run the rehearsal on another machine or at another time",
     )
 
@@ -60,21 +87,34 @@ def requests(measured: Measurements) -> Iterator[CheckResult]:
     slowest = max((request.seconds for request in measured.requests), default=0.0)
     yield CheckResult(
         "requests",
-        not failed and bool(answered),
+        _judge_requests(measured, failed) if answered else Status.RED,
         f"{len(measured.requests):,} sent, {len(failed):,} failed{_details(measured, failed)}; the slowest took {slowest:.1f} s",
         "visitors saw errors: an instance received requests that it no longer served, or the machines are too small for the load",
     )
     counts = Counter(kind for kind, _ in kinds)
-    if any(phase.killed_at is not None for phase in measured.phases):
+    if killed := [phase for phase in measured.phases if phase.killed_at is not None]:
         yield CheckResult(
             "cut off",
-            counts[CUT_OFF] <= MAX_CUT_OFF,
+            judge_time(phase.load for phase in killed if counts[CUT_OFF] > MAX_CUT_OFF),
             f"{counts[CUT_OFF]} requests in flight failed at the SIGKILL (at most {MAX_CUT_OFF})",
             "the load balancer took too long to route around the dead instance",
         )
     if any(phase.down_at is not None for phase in measured.phases):
         text = f"{counts[EXCUSED]:,} requests were answered with 503 and Retry-After while Redis was unavailable"
-        yield CheckResult("refused", True, text, "")
+        yield CheckResult("refused", Status.GREEN, text, "")
+
+
+def _judge_requests(measured: Measurements, failed: Sequence[SentRequest]) -> Status:
+    """A busy machine delays requests until the fleet or the client gives up. It does not cause any other failure."""
+    if not all(_was_given_up(request) for request in failed):
+        return Status.RED
+    phases = [_phase_at(measured, request.started) for request in failed]
+    return judge_time(phase.load if phase else measured.worst_load for phase in phases)
+
+
+def _was_given_up(request: SentRequest) -> bool:
+    """Return whether the fleet told the client to try again later, or whether somebody stopped waiting for the response."""
+    return (request.status == 503 and request.may_retry) or request.status == 504 or request.seconds >= TIMEOUT_SECONDS
 
 
 def _kind(measured: Measurements, request: SentRequest) -> str:
@@ -106,7 +146,8 @@ def _in_outage(phase: RehearsalPhase, time: float) -> bool:
     """Whether Redis was unavailable at that time, or the fleet could still be reconnecting to it."""
     if phase.down_at is None:
         return False
-    return phase.down_at <= time <= (phase.ended if phase.back_at is None else phase.back_at + MAX_RECOVERY_SECONDS + phase.stall)
+    end = phase.ended if phase.back_at is None else phase.back_at + MAX_RECOVERY_SECONDS + phase.load.stall
+    return phase.down_at <= time <= end
 
 
 def longest_gap(measured: Measurements) -> CheckResult:
@@ -114,7 +155,7 @@ def longest_gap(measured: Measurements) -> CheckResult:
     longest = max((gap for gap, _ in gaps), default=0.0)
     return CheckResult(
         "longest gap",
-        all(gap <= MAX_GAP_SECONDS + phase.stall for gap, phase in gaps),
+        judge_time(phase.load for gap, phase in gaps if gap > MAX_GAP_SECONDS + phase.load.stall),
         f"{longest:.2f} s between two successful requests outside the Redis restart (at most {MAX_GAP_SECONDS:g})",
         "no visitor was served for that long: all instances were down, or the load balancer had marked them as down",
     )
@@ -131,13 +172,13 @@ def redis(measured: Measurements) -> Iterator[CheckResult]:
             continue
         if phase.back_at is None:
             meaning = "the --redis-restart command did not start a new Redis"
-            yield CheckResult("redis", False, "Redis was not restarted", meaning)
+            yield CheckResult("redis", Status.RED, "Redis was not restarted", meaning)
             continue
         during = [request for request in measured.requests if _in_outage(phase, request.started)]
         slowest = max((request.seconds for request in during), default=0.0)
         yield CheckResult(
             "slowest answer",
-            slowest <= MAX_SECONDS_IN_OUTAGE + phase.stall,
+            judge_time([phase.load] if slowest > MAX_SECONDS_IN_OUTAGE + phase.load.stall else []),
             f"{slowest:.2f} s (at most {MAX_SECONDS_IN_OUTAGE:g}) while Redis was unavailable "
             f"for {phase.back_at - phase.down_at:.1f} s",
             "requests waited for Redis instead of failing fast; they pile up and block the instance",
@@ -145,7 +186,7 @@ def redis(measured: Measurements) -> Iterator[CheckResult]:
         recovery = _recovery(measured, phase, phase.back_at)
         yield CheckResult(
             "recovery",
-            recovery <= MAX_RECOVERY_SECONDS + phase.stall,
+            judge_time([phase.load] if recovery > MAX_RECOVERY_SECONDS + phase.load.stall else []),
             f"the fleet had recovered {recovery:.1f} s after Redis was available again (at most {MAX_RECOVERY_SECONDS:g})",
             "instances did not reconnect to Redis by themselves in time; their logs show what they waited for",
         )
@@ -164,7 +205,8 @@ def _recovery(measured: Measurements, phase: RehearsalPhase, back_at: float) -> 
 
 def notifications(measured: Measurements) -> Iterator[CheckResult]:
     accepted = sum(map(len, measured.accepted.values()))
-    lost = duplicated = disordered = late = 0
+    lost = duplicated = disordered = 0
+    late: list[MachineLoad] = []
     worst = 0.0
     for socket in measured.sockets:
         sent = measured.accepted.get(socket.user_id, {})
@@ -174,30 +216,30 @@ def notifications(measured: Measurements) -> Iterator[CheckResult]:
         disordered += sum(later < earlier for earlier, later in itertools.pairwise(seqs))
         for at, seq in socket.received:
             if seq in sent:
-                delay, limit = _delay_and_limit(measured, sent[seq], at)
+                delay, load = _delay_and_load(measured, sent[seq], at)
                 worst = max(worst, delay)
-                late += delay > limit
+                late += [load] if delay > MAX_DELAY_SECONDS + load.stall else []
     yield CheckResult(
         "notifications",
-        bool(accepted) and not lost + duplicated + disordered,
+        judge(bool(accepted) and not lost + duplicated + disordered),
         f"{accepted:,} accepted for {len(measured.sockets)} sockets: {lost} lost, {duplicated} duplicated, "
         f"{disordered} out of order",
         "a stored notification did not reach every socket of its user once and in order",
     )
     yield CheckResult(
         "late",
-        not late,
-        f"{late} arrived more than {MAX_DELAY_SECONDS:g} s after they were stored; the longest delay was {worst:.1f} s",
+        judge_time(late),
+        f"{len(late)} arrived more than {MAX_DELAY_SECONDS:g} s after they were stored; the longest delay was {worst:.1f} s",
         "sockets took too long to reconnect, or an instance did not notice that it had missed notifications",
     )
 
 
-def _delay_and_limit(measured: Measurements, sent: float, received: float) -> tuple[float, float]:
+def _delay_and_load(measured: Measurements, sent: float, received: float) -> tuple[float, MachineLoad]:
     """A notification that is stored during an outage of Redis is due when Redis is available again."""
     phase = _phase_at(measured, received)
     if phase and phase.back_at is not None and sent < phase.back_at:
         sent = min(received, phase.back_at)
-    return received - sent, MAX_DELAY_SECONDS + (phase.stall if phase else 0.0)
+    return received - sent, phase.load if phase else measured.worst_load
 
 
 def analytics(measured: Measurements) -> list[CheckResult]:
@@ -213,7 +255,7 @@ def events(measured: Measurements, found: StoredEvents) -> CheckResult:
     waiting = f"; {found.waiting:,} not stored yet" if found.waiting else ""
     return CheckResult(
         "events",
-        bool(due) and not lost + duplicated,
+        judge(bool(due) and not lost + duplicated),
         f"{len(due):,} accepted from users who allow analytics: {lost:,} lost, {duplicated:,} duplicated{waiting}",
         "events that were answered with 202 are not stored exactly once: does a job worker run, and does Redis persist its data?",
     )
@@ -226,7 +268,7 @@ def opt_outs(measured: Measurements, found: StoredEvents) -> CheckResult:
     stored = set(found.beyond_fences).union(*(_stored_after(opt_out, found) for opt_out in confirmed))
     return CheckResult(
         "opt-outs",
-        bool(confirmed) and not accepted and not stored,
+        judge(bool(confirmed) and not accepted and not stored),
         f"{len(confirmed)} users opted out while they sent events: {accepted:,} accepted and {len(stored):,} stored afterwards",
         "events were recorded after an opt-out: an instance used a stale cache entry, or a worker did not check for an opt-out "
         "before it stored them",
@@ -247,7 +289,7 @@ def signed_out(measured: Measurements) -> CheckResult:
     users = {socket.user_id for socket in measured.sockets} | {request.user_id for request in measured.requests}
     return CheckResult(
         "signed out",
-        not by_http | by_socket,
+        judge(not by_http | by_socket),
         f"{len(by_http | by_socket)} of {len(users)} users lost their session",
         "sessions were not valid on every instance: do all have the same SESSION_SECRET, SESSION_ENCRYPTION_KEY and Redis?",
     )
@@ -256,7 +298,7 @@ def signed_out(measured: Measurements) -> CheckResult:
 def logouts(measured: Measurements) -> CheckResult:
     return CheckResult(
         "logouts",
-        measured.revived == 0,
+        judge(measured.revived == 0),
         f"{measured.logouts} sessions ended with requests in flight, {measured.revived} became valid again",
         "a cookie was valid again after its logout: a request in flight wrote the session back",
     )
@@ -271,10 +313,10 @@ def reconnections(measured: Measurements) -> CheckResult:
     )
     disconnected = sum(not socket.connected for socket in measured.sockets)
     percentile = times[max(0, int(len(times) * RECONNECTED_SHARE + 0.999) - 1)] if times else 0.0
-    stall = max((phase.stall for phase in measured.phases), default=0.0)
+    load = measured.worst_load
     return CheckResult(
         "reconnections",
-        disconnected == 0 and percentile <= MAX_RECONNECT_SECONDS + stall,
+        judge_time([load] if disconnected or percentile > MAX_RECONNECT_SECONDS + load.stall else []),
         f"{len(times)} by the official client, {RECONNECTED_SHARE:.0%} of them within {percentile:.1f} s "
         f"(at most {MAX_RECONNECT_SECONDS:g}); {disconnected} sockets still disconnected",
         "sockets were closed in a way after which clients do not reconnect, or no instance accepted them",
@@ -294,7 +336,7 @@ def balance(measured: Measurements) -> Iterator[CheckResult]:
     after = f"after {MAX_BALANCE_SECONDS:g} s" if found.seconds is None else f"{found.seconds:.1f} s later"
     yield CheckResult(
         "balance",
-        found.seconds is not None,
+        judge_time([measured.worst_load] if found.seconds is None else []),
         f"{found.instance} returned without sockets; {after} the instances had: {counts} "
         f"(at most {MAX_SHARE_OF_MEAN:g} x the mean, or less than {MIN_EXCESS} more)",
         "an instance that is added or restarted does not get its share of the sockets: is an instance starting or stopping "

@@ -34,7 +34,8 @@ def rehearse(
     """Rehearse a deployment on the running fleet: stop and kill its instances and restart its Redis while it is under load.
 
     A supervisor has to start again everything that is stopped. Without options, the command uses a running `make fleet`. The
-    fleet's settings come from the environment, or from instance/fleet.env. Exit status: 0 if the report is green, 1 if it is red.
+    fleet's settings come from the environment, or from instance/fleet.env. Exit status: 0 if the report is green, 1 if it is red,
+    3 if the machine was too busy to judge it.
     """
     environment = _fleet_environment()
     instances += further  # --instance may be repeated, or given once with all values behind it

@@ -16,7 +16,6 @@ from app.operations.rehearsal.http_client import TIMEOUT_SECONDS, BalancerClient
 from app.operations.rehearsal.measurements import SentRequest
 from app.operations.rehearsal.users import RehearsalUser, SignInFailed, sign_in
 
-TICK_SECONDS = 0.02
 LAST_REQUESTS_SECONDS = 3.0
 CONCURRENT_REQUESTS = 6  # in flight while their session ends
 CHECKS = 6  # requests with the cookie of an ended session, to reach several instances
@@ -144,22 +143,3 @@ class LogoutLoad:
             return self._client.get("/api/auth/me", cookie).status
         except NoResponse:
             return 0
-
-
-class StallMonitor:
-    """Records when this process was not scheduled: delays measured then may be those of the load generator."""
-
-    def __init__(self) -> None:
-        self._stalls: list[tuple[float, float]] = []  # (end, seconds)
-
-    def run(self) -> None:
-        """Run until the greenlet is killed."""
-        before = time.monotonic()
-        while True:
-            gevent.sleep(TICK_SECONDS)
-            now = time.monotonic()
-            self._stalls.append((now, now - before - TICK_SECONDS))
-            before = now
-
-    def longest(self, started: float, ended: float) -> float:
-        return max((seconds for at, seconds in self._stalls if started <= at <= ended), default=0.0)

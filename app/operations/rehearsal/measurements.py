@@ -4,6 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from app.operations.rehearsal.machine import MachineLoad
+
 
 @dataclass(frozen=True)
 class SentRequest:
@@ -70,7 +72,7 @@ class ObservedStop:
     ready_at: float
     unready_at: float | None  # the first 503 of /health/ready
     closings: Sequence[float]  # times at which sockets were closed
-    stall: float = 0.0  # longest stall of the load generator while they were closed
+    load: MachineLoad = MachineLoad()  # from the signal to the exit
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class RehearsalPhase:
     name: str
     started: float
     ended: float = 0.0
-    stall: float = 0.0  # longest stall of the load generator
+    load: MachineLoad = MachineLoad()
     killed_at: float | None = None
     killed: str = ""  # the killed instance
     down_at: float | None = None  # Redis was stopped
@@ -142,3 +144,9 @@ class Measurements:
     stored_events: StoredEvents | None = None  # None: the rehearsal ended before they were counted
     remarks: list[str] = field(default_factory=list)  # phases that were skipped, and why
     interrupted: str | None = None  # why the rehearsal ended early
+    load: MachineLoad = MachineLoad()  # from the beginning until the rehearsal ended early
+
+    @property
+    def worst_load(self) -> MachineLoad:
+        loads = [self.load, *(phase.load for phase in self.phases)]
+        return MachineLoad(max(load.stall for load in loads), max(load.slowdown for load in loads))

@@ -4,6 +4,7 @@ import json
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -27,10 +28,12 @@ from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.notifications.service import Notifications
 from app.operations.rehearsal import report, store
+from app.operations.rehearsal.checks import Status
 from app.operations.rehearsal.clients import BYSTANDERS_PER_USER, ClientPool
 from app.operations.rehearsal.events import EVENT_NAME, EventLoad, OptOutLoad
 from app.operations.rehearsal.http_client import BalancerClient
-from app.operations.rehearsal.load import ConstantRateLoad, HttpLoad, LogoutLoad, NotificationLoad, RecordingClient, StallMonitor
+from app.operations.rehearsal.load import ConstantRateLoad, HttpLoad, LogoutLoad, NotificationLoad, RecordingClient
+from app.operations.rehearsal.machine import MachineMonitor
 from app.operations.rehearsal.measurements import DrainSettings, Measurements, StoredEvents
 from app.operations.rehearsal.observers import ReadinessMonitor, StopHistory
 from app.operations.rehearsal.plan import Plan
@@ -44,8 +47,10 @@ REDIS_TIMEOUT_SECONDS = 5.0
 CONCURRENT_SIGN_INS = 4  # password hashing is CPU-bound, and the login rate limit also counts attempts in progress
 MAX_BYSTANDERS = 200
 COUNT_TIMEOUT_SECONDS = 10.0
+LAST_SETTLE_SECONDS = 120.0  # what has not arrived by then counts as lost; long, because a busy machine loses nothing
 MAX_CLOCK_SKEW = timedelta(minutes=5)
-RED, INTERRUPTED = 1, 130
+EXIT_STATUS = {Status.GREEN: 0, Status.RED: 1, Status.NOT_JUDGED: 3}
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class _Context:
     clients: ClientPool
     app: Flask
     redis_client: redis.Redis
+    machine: MachineMonitor
 
 
 def main(create_app: Callable[[Config], Flask]) -> NoReturn:
@@ -75,13 +81,15 @@ def main(create_app: Callable[[Config], Flask]) -> NoReturn:
     results = report.check(measured)
     data, text = report.as_data(measured, results), report.as_text(measured, results)
     sys.stdout.write((json.dumps(data, indent=2) if plan.as_json else text) + "\n")
-    sys.exit(0 if report.is_green(results) else RED)
+    sys.exit(EXIT_STATUS[report.verdict(results)])
 
 
 def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
     limits = DrainSettings(settings.drain_rate, settings.shutdown_delay, settings.shutdown_timeout, settings.rebalance)
     measured = Measurements(plan.url, len(plan.instances), limits)
+    started = time.monotonic()
     with ExitStack() as stack:
+        machine = stack.enter_context(MachineMonitor())
         client = BalancerClient(plan.url)
         stack.callback(client.close)
         receivers, bystanders = plan.sockets // plan.sockets_per_user, _bystanders(plan, settings) // BYSTANDERS_PER_USER
@@ -99,9 +107,10 @@ def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
             wait_for(clients.is_settled, SETTLE_SECONDS)
             _tell(f"{sum(record.connected for record in clients.records)} of {len(clients.records)} sockets are connected")
             with connect(settings, "rehearsal", timeout=REDIS_TIMEOUT_SECONDS) as redis_client:
-                _run_under_load(plan, measured, stack, _Context(client, active, clients, app, redis_client))
+                _run_under_load(plan, measured, stack, _Context(client, active, clients, app, redis_client, machine))
         except (SignInFailed, RehearsalFailed, Unavailable) as reason:
             measured.interrupted = str(reason)
+            measured.load = machine.load(started, time.monotonic())
     return measured
 
 
@@ -109,12 +118,7 @@ def _run_under_load(plan: Plan, measured: Measurements, stack: ExitStack, contex
     service: Notifications = context.app.extensions["notifications_of_commands"]
     database: Database = context.app.extensions["database"]
     clients, client, users = context.clients, context.client, context.users
-    stalls, readiness, logouts, requests = (
-        StallMonitor(),
-        ReadinessMonitor(client),
-        LogoutLoad(client, users),
-        RecordingClient(client),
-    )
+    readiness, logouts, requests = ReadinessMonitor(client), LogoutLoad(client, users), RecordingClient(client)
     http, events = HttpLoad(requests, users), EventLoad(requests, users[::2])
     opt_outs = OptOutLoad(requests, users[1::2], lambda user_id: database.run(store.of_user, user_id))
     notifications = NotificationLoad(lambda user_id: service.send(user_id, "message", "Rehearsal", {}).seq, users)
@@ -132,12 +136,11 @@ def _run_under_load(plan: Plan, measured: Measurements, stack: ExitStack, contex
     ]
     for load in loads:
         stack.callback(load.kill)
-    stack.callback(gevent.spawn(stalls.run).kill)
     history = StopHistory(client, users[0].cookie)
-    Scenario(plan, measured, readiness, clients, history, context.redis_client, stalls.longest, _tell).run()
+    Scenario(plan, measured, readiness, clients, history, context.redis_client, context.machine.load, _tell).run()
     for load in loads:
         load.finish()
-    wait_for(clients.is_settled, SETTLE_SECONDS)
+    wait_for(clients.is_settled, LAST_SETTLE_SECONDS)
     measured.logouts, measured.revived = logouts.count_revived()
     measured.stored_events = _count_stored_events(database, context, started_at)
 
@@ -151,7 +154,7 @@ def _count_stored_events(database: Database, context: _Context, started_at: date
         except redis.RedisError as error:
             raise RehearsalFailed(f"Redis is not available: {type(error).__name__}") from None
 
-    wait_for(lambda: waiting() == 0, SETTLE_SECONDS)
+    wait_for(lambda: waiting() == 0, LAST_SETTLE_SECONDS)
     rows = database.run_within(COUNT_TIMEOUT_SECONDS, store.row_counts, EVENT_NAME, started_at - MAX_CLOCK_SKEW)
     user_ids = [user.id for user in context.users]
     beyond = database.run_within(COUNT_TIMEOUT_SECONDS, store.beyond_fences, user_ids)

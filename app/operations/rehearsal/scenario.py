@@ -14,6 +14,7 @@ import redis
 
 from app.operations.rehearsal.checks import MAX_BALANCE_SECONDS, MAX_RECOVERY_SECONDS, has_too_many
 from app.operations.rehearsal.clients import ClientPool
+from app.operations.rehearsal.machine import MachineLoad
 from app.operations.rehearsal.measurements import Measurements, ObservedBalance, ObservedStop, RehearsalPhase
 from app.operations.rehearsal.observers import ReadinessMonitor, StopHistory
 from app.operations.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL, Plan
@@ -43,7 +44,7 @@ class Scenario:
         clients: ClientPool,
         stop_history: StopHistory,
         redis_client: redis.Redis,
-        longest_stall: Callable[[float, float], float],
+        machine_load: Callable[[float, float], MachineLoad],
         tell: Callable[[str], None],
     ) -> None:
         self._plan = plan
@@ -52,7 +53,7 @@ class Scenario:
         self._clients = clients
         self._stop_history = stop_history
         self._redis = redis_client
-        self._longest_stall = longest_stall
+        self._machine_load = machine_load
         self._tell = tell
 
     def run(self) -> None:
@@ -80,7 +81,7 @@ class Scenario:
             gevent.sleep(UNDISTURBED_SECONDS)
         finally:
             phase.ended = time.monotonic()
-            phase.stall = self._longest_stall(phase.started, phase.ended)
+            phase.load = self._machine_load(phase.started, phase.ended)
 
     def _wait_until_all_ready(self) -> None:
         since = time.monotonic()
@@ -105,8 +106,8 @@ class Scenario:
             ready_at = self._wait_for_successor(name, pid_file, process, exited_at)
             unready_at = self._readiness.first(name, 503, signalled_at, until=exited_at)
             closings = self._clients.closings(name, signalled_at)
-            stall = self._longest_stall(min(closings), max(closings) + STALL_DETECTION_SECONDS) if closings else 0.0
-            stop = ObservedStop(name, signalled_at, exited_at, ready_at, unready_at, closings, stall)
+            load = self._machine_load(signalled_at, exited_at + STALL_DETECTION_SECONDS)
+            stop = ObservedStop(name, signalled_at, exited_at, ready_at, unready_at, closings, load)
             self._measured.stops.append(stop)
             self._tell(
                 f"  {name} stopped in {exited_at - signalled_at:.1f} s and was ready again {ready_at - exited_at:.1f} s later"

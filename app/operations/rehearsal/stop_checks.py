@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 
-from app.operations.rehearsal.checks import CheckResult
+from app.operations.rehearsal.checks import CheckResult, Status, judge_time
 from app.operations.rehearsal.measurements import DrainSettings, Measurements, ObservedStop
 
 RATE_TOLERANCE = 1.5  # times DRAIN_RATE
@@ -31,7 +31,7 @@ def _readiness(stop: ObservedStop, settings: DrainSettings) -> CheckResult:
     else:
         due = max(stop.closings, default=stop.signalled_at)
     if due - stop.signalled_at < MIN_OBSERVABLE_SECONDS:
-        return CheckResult(f"{stop.instance} unready", True, "not checked: the stop was too short to observe it", "")
+        return CheckResult(f"{stop.instance} unready", Status.GREEN, "not checked: the stop was too short to observe it", "")
     turned = "never returned 503"
     if stop.unready_at is not None:
         turned = f"returned 503 {stop.unready_at - stop.signalled_at:.2f} s after SIGTERM"
@@ -40,7 +40,7 @@ def _readiness(stop: ObservedStop, settings: DrainSettings) -> CheckResult:
         closed = f"the first socket was closed after {min(stop.closings) - stop.signalled_at:.2f} s"
     return CheckResult(
         f"{stop.instance} unready",
-        stop.unready_at is not None and stop.unready_at <= due,
+        judge_time([] if stop.unready_at is not None and stop.unready_at <= due else [stop.load]),
         f"/health/ready {turned}; {closed}",
         "the load balancer could not know that the instance was stopping: /health/ready must return 503 from SIGTERM on",
     )
@@ -49,11 +49,11 @@ def _readiness(stop: ObservedStop, settings: DrainSettings) -> CheckResult:
 def _drain_rate(stop: ObservedStop, settings: DrainSettings) -> CheckResult:
     rate = _allowed_rate(stop, settings)
     window = max(RATE_WINDOW_SECONDS, RATE_COUNT / rate)
-    limit = RATE_TOLERANCE * rate * (window + JITTER_SECONDS + stop.stall)
+    limit = RATE_TOLERANCE * rate * (window + JITTER_SECONDS + stop.load.stall)
     most = peak(stop.closings, window)
     return CheckResult(
         f"{stop.instance} drain",
-        most <= limit,
+        judge_time([stop.load] if most > limit else []),
         f"{len(stop.closings)} sockets closed, up to {most} within {window:g} s (at most {limit:.0f}; DRAIN_RATE {rate:.0f})",
         "sockets were closed too fast: all these clients reconnect to the remaining instances at once",
     )
@@ -70,7 +70,7 @@ def _duration(stop: ObservedStop, settings: DrainSettings) -> CheckResult:
     limit = min(least + STOP_MARGIN_SECONDS, max(settings.shutdown_timeout - GIVE_UP_SECONDS, least + 1))
     return CheckResult(
         f"{stop.instance} stop",
-        seconds <= limit,
+        judge_time([stop.load] if seconds > limit else []),
         f"exited after {seconds:.1f} s (at most {limit:.1f}; SHUTDOWN_TIMEOUT {settings.shutdown_timeout:g}); "
         f"ready again {stop.ready_at - stop.exited_at:.1f} s later",
         "the stop was delayed until the timeout aborted it: its log line `stopped:` names the slow phase",
@@ -86,9 +86,10 @@ def _recorded_stops(measured: Measurements) -> CheckResult:
     ]
     kinds = Counter(stop.kind for stop in measured.reported_stops)
     details = "".join(f"; {stop.instance} {stop.summary}" for stop in bad)
+    crashed = any(stop.kind == "crashed" for stop in bad)
     return CheckResult(
         "recorded stops",
-        not bad,
+        Status.RED if crashed else judge_time([measured.worst_load] if bad else []),  # a forced stop took too long
         ", ".join(f"{count} {kind}" for kind, count in kinds.most_common()) + details,
         "an instance had to abort requests or jobs when it stopped, or it crashed",
     )

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.operations.rehearsal.checks import has_too_many
+from app.operations.rehearsal.checks import Status, has_too_many
+from app.operations.rehearsal.machine import MachineLoad
 from app.operations.rehearsal.measurements import (
     DrainSettings,
     EventBatch,
@@ -24,7 +25,7 @@ from app.operations.rehearsal.measurements import (
     StoredEvents,
 )
 from app.operations.rehearsal.plan import REDIS_RESTART, ROLLING_RESTART, SIGKILL
-from app.operations.rehearsal.report import as_data, as_text, check, is_green
+from app.operations.rehearsal.report import as_data, as_text, check, verdict
 from app.operations.rehearsal.stop_checks import peak
 
 USER = 7
@@ -68,7 +69,7 @@ def measured() -> Measurements:
 
 def is_red(measured: Measurements, name: str) -> bool:
     """Return whether the line with that name is red. No other line may be red."""
-    red = [result.name for result in check(measured) if not result.ok]
+    red = [result.name for result in check(measured) if result.status == Status.RED]
     assert red in ([], [name]), red
     return bool(red)
 
@@ -95,7 +96,7 @@ def test_restarted_instance_has_to_get_its_share_of_the_sockets(measured: Measur
 
 
 def test_rehearsal_without_problems_is_green(measured: Measurements) -> None:
-    assert is_green(check(measured))
+    assert verdict(check(measured)) == Status.GREEN
     assert "GREEN" in as_text(measured, check(measured))
 
 
@@ -112,10 +113,12 @@ def test_rehearsal_without_a_phase_reports_only_the_reason() -> None:
     assert (result.ok, result.text) == (False, "could not sign in: the load balancer answered 502")
 
 
-@pytest.mark.parametrize(("stall", "red"), [(0.9, False), (1.1, True)])
-def test_long_stall_of_the_load_generator_is_red(measured: Measurements, stall: float, red: bool) -> None:
-    measured.phases[0].stall = stall
-    assert is_red(measured, "own load") is red
+@pytest.mark.parametrize(("stall", "expected"), [(0.9, Status.GREEN), (1.1, Status.NOT_JUDGED)])
+def test_rehearsal_with_a_long_stall_of_the_load_generator_is_not_judged(
+    measured: Measurements, stall: float, expected: Status
+) -> None:
+    measured.phases[0].load = MachineLoad(stall)
+    assert verdict(check(measured)) == expected
 
 
 @pytest.mark.parametrize("status", [0, 403, 404, 500, 502, 503, 504])
@@ -173,7 +176,7 @@ def test_503_with_retry_after_is_excused_only_while_redis_is_unavailable(
 
 @pytest.mark.parametrize(("seconds", "stall", "red"), [(1.9, 0, False), (2.1, 0, True), (2.1, 0.3, False)])
 def test_slow_response_while_redis_is_unavailable_is_red(measured: Measurements, seconds: float, stall: float, red: bool) -> None:
-    measured.phases[2].stall = stall
+    measured.phases[2].load = MachineLoad(stall)
     measured.requests.append(SentRequest(DOWN_AT + 0.1, seconds, "GET", 503, USER, may_retry=True))
     assert is_red(measured, "slowest answer") is red
 
@@ -191,14 +194,14 @@ def test_redis_that_was_not_restarted_is_red(measured: Measurements) -> None:
 
 @pytest.mark.parametrize(("gap", "stall", "red"), [(0.9, 0, False), (1.1, 0, True), (1.1, 0.2, False)])
 def test_long_gap_between_successful_requests_is_red(measured: Measurements, gap: float, stall: float, red: bool) -> None:
-    measured.phases[0].stall = stall
+    measured.phases[0].load = MachineLoad(stall)
     measured.requests = [*steady(0, 50), *steady(50 - 0.1 + gap, 300)]
     assert is_red(measured, "longest gap") is red
 
 
 def test_gap_while_redis_is_unavailable_is_excused(measured: Measurements) -> None:
     measured.requests = [*steady(0, DOWN_AT), *steady(BACK_AT, 300)]
-    assert is_green(check(measured))
+    assert verdict(check(measured)) == Status.GREEN
 
 
 @pytest.mark.parametrize("spoil", ["lost", "duplicated", "out of order", "none"])
@@ -219,7 +222,7 @@ def test_lost_duplicated_or_disordered_notification_is_red(measured: Measurement
 
 def test_received_notification_without_confirmed_send_is_allowed(measured: Measurements) -> None:
     del measured.accepted[USER][290]
-    assert is_green(check(measured))
+    assert verdict(check(measured)) == Status.GREEN
 
 
 @pytest.mark.parametrize(("seconds", "red"), [(9.9, False), (10.1, True)])
@@ -231,7 +234,7 @@ def test_late_notification_is_red(measured: Measurements, seconds: float, red: b
 def test_notification_stored_without_redis_is_due_when_redis_is_back(measured: Measurements) -> None:
     measured.accepted[USER].update({204: DOWN_AT, 205: DOWN_AT})
     measured.sockets[0].received[203:] = [(max(at, BACK_AT + 4.9), seq) for at, seq in measured.sockets[0].received[203:]]
-    assert is_green(check(measured))
+    assert verdict(check(measured)) == Status.GREEN
 
 
 def with_rows(measured: Measurements, **rows: int) -> Measurements:
@@ -376,7 +379,7 @@ def test_readiness_is_not_checked_if_the_stop_is_too_short(measured: Measurement
     [(62, 0, False), (64, 0, True), (77, 0.1, False), (79, 0.1, True)],
 )
 def test_sockets_closed_faster_than_the_drain_rate_are_red(measured: Measurements, count: int, stall: float, red: bool) -> None:
-    assert is_red(stopped(measured, closings=[12.0] * count, stall=stall), "instance-1 drain") is red
+    assert is_red(stopped(measured, closings=[12.0] * count, load=MachineLoad(stall)), "instance-1 drain") is red
 
 
 def test_short_timeout_allows_a_higher_drain_rate(measured: Measurements) -> None:
@@ -414,6 +417,101 @@ def test_recorded_stop_that_is_not_clean_is_red(measured: Measurements, instance
     ]
     assert is_red(measured, "recorded stops") is red
     assert ("1 request cut off" in as_text(measured, check(measured))) is red
+
+
+BUSY = MachineLoad(slowdown=2.1)
+
+
+def status_of(measured: Measurements, name: str) -> Status:
+    (status,) = [result.status for result in check(measured) if result.name == name]
+    return status
+
+
+def exceed_limits_of_time(measured: Measurements) -> Measurements:
+    """Change the measurements so that every line about time is beyond its limit, and no other."""
+    measured.requests += [
+        SentRequest(50, 10.0, "POST", 0, USER),
+        SentRequest(51, 1, "POST", 503, USER, may_retry=True),
+        SentRequest(52, 5, "GET", 504, USER),
+        *[SentRequest(KILLED_AT - 0.1, 0.2, "POST", 502, USER)] * 21,
+        SentRequest(DOWN_AT + 0.1, 11, "GET", 503, USER, may_retry=True),
+    ]
+    measured.requests = [request for request in measured.requests if not 20 < request.ended < 22]
+    received = measured.sockets[0].received
+    received[50:] = [(max(at, 62), seq) for at, seq in received[50:]]
+    measured.sockets[0].outages = [SocketOutage(50, "instance-1", 60)]
+    measured.balance = ObservedBalance("instance-3", {"instance-1": 70, "instance-2": 0}, None)
+    measured.reported_stops = [ReportedStop("instance-1", "forced", "forced after 30 s")]
+    return stopped(measured, unready_at=None, closings=[12.0] * 70, exited_at=20)
+
+
+LINES_ABOUT_TIME = {
+    "requests",
+    "cut off",
+    "longest gap",
+    "slowest answer",
+    "recovery",
+    "late",
+    "reconnections",
+    "balance",
+    "instance-1 unready",
+    "instance-1 drain",
+    "instance-1 stop",
+    "recorded stops",
+}
+
+
+@pytest.mark.parametrize(("load", "expected"), [(MachineLoad(slowdown=1.9), Status.RED), (BUSY, Status.NOT_JUDGED)])
+def test_lines_about_time_are_not_judged_on_a_busy_machine(measured: Measurements, load: MachineLoad, expected: Status) -> None:
+    exceed_limits_of_time(measured)
+    measured.phases = [replace(phase, load=load) for phase in measured.phases]
+    stopped(measured, load=load)
+    results = check(measured)
+    assert {result.name for result in results if result.status == expected} == LINES_ABOUT_TIME
+    assert verdict(results) == expected
+
+
+def test_loss_on_a_busy_machine_is_red(measured: Measurements) -> None:
+    exceed_limits_of_time(measured)
+    measured.phases = [replace(phase, load=BUSY) for phase in measured.phases]
+    stopped(measured, load=BUSY)
+    del measured.sockets[0].received[5]
+    measured.revived = 1
+    measured.requests.append(SentRequest(50, 0.1, "POST", 502, USER))
+    measured.reported_stops.append(ReportedStop("instance-2", "crashed", "1 request cut off"))
+    results = check(measured)
+    assert {result.name for result in results if result.status == Status.RED} == {
+        "notifications",
+        "logouts",
+        "requests",
+        "recorded stops",
+    }
+    assert verdict(results) == Status.RED
+
+
+def test_limit_exceeded_in_a_quiet_phase_is_red_although_another_phase_was_busy(measured: Measurements) -> None:
+    measured.phases[1].load = BUSY
+    measured.requests = [
+        request for request in measured.requests if not 20 < request.ended < 22 and not 120 < request.ended < 122
+    ]
+    assert status_of(measured, "longest gap") == Status.RED
+
+
+def test_rehearsal_that_ended_early_on_a_busy_machine_is_not_judged() -> None:
+    measured = Measurements("http://127.0.0.1:8080", 3, SETTINGS, interrupted="could not sign in", load=BUSY)
+    assert verdict(check(measured)) == Status.NOT_JUDGED
+
+
+def test_report_explains_why_a_line_is_not_judged(measured: Measurements) -> None:
+    measured.requests = [request for request in measured.requests if not 20 < request.ended < 22]
+    measured.phases[0].load = BUSY
+    text = as_text(measured, check(measured))
+    assert "300 s: NOT JUDGED" in text
+    assert "BUSY  longest gap" in text
+    assert "not judged: the machine is too busy (control process 2.1 x, stall 0.00 s)" in text
+    data = as_data(measured, check(measured))
+    assert data["verdict"] == "not judged"
+    assert [line["name"] for line in data["lines"] if line["status"] == "not judged"] == ["longest gap"]
 
 
 def test_text_explains_only_red_lines(measured: Measurements) -> None:
