@@ -13,14 +13,14 @@ import gevent
 from app import create_app
 from app.core import config, instance, logs
 from app.operations.rehearsal import program
-from app.operations.rehearsal.measurements import Measurements, RehearsalPhase, SocketRecord
+from app.operations.rehearsal.measurements import Measurements, RehearsalPhase, SocketOutage, SocketRecord
 from app.operations.rehearsal.plan import ROLLING_RESTART, SIGKILL, Plan
 from app.operations.rehearsal.scenario import AFTER_REDIS_SECONDS, Scenario
 from harness.scale import count
 
 REQUESTS, RESTARTS = count(1_200, 18_000), count(1, 3)
 BEFORE = 500  # requests before all instances were ready, which do not count
-NOTICED_SECONDS = 1  # within which a client notices that its instance was killed
+NOTICED_SECONDS = 1  # within which a client notices on a quiet machine that its instance was killed
 
 
 class Rolling(Scenario):
@@ -85,6 +85,7 @@ def numbers(measured: Measurements) -> dict[str, Any]:
         "accepted": sum(map(len, measured.accepted.values())),
         **delivered(measured),
         "back": [round(seconds, 2) for seconds in back(measured.sockets, last)],
+        "failed_attempts": [outage.failed_attempts for outage in outages_of_killed(measured.sockets, last)],
         "stall": last.load.stall,
         "slowdown": last.load.slowdown,
     }
@@ -105,20 +106,22 @@ def delivered(measured: Measurements) -> dict[str, int]:
     return {"lost": lost, "doubled": doubled, "disordered": disordered}
 
 
-def back(sockets: Iterable[SocketRecord], phase: RehearsalPhase) -> list[float]:
-    """Return after how many seconds each socket of the killed instance was served again; 999 for never.
+def outages_of_killed(sockets: Iterable[SocketRecord], phase: RehearsalPhase) -> list[SocketOutage]:
+    """Return the outages that the SIGKILL caused.
 
-    Sockets that an instance closes later, to share them with the one that has returned, do not count.
+    When the killed instance has returned, the others close some sockets so that it gets its share. Those do not count.
     """
-    if phase.killed_at is None:
+    since = phase.killed_at
+    if since is None:
         return []
-    outages = [outage for socket in sockets for outage in socket.outages]
-    killed = [
-        outage
-        for outage in outages
-        if outage.instance == phase.killed and 0 <= outage.lost_at - phase.killed_at <= NOTICED_SECONDS + phase.load.stall
-    ]
-    return sorted(999.0 if outage.back_at is None else outage.back_at - phase.killed_at for outage in killed)
+    outages = [outage for socket in sockets for outage in socket.outages if outage.instance == phase.killed]
+    return [outage for outage in outages if 0 <= outage.lost_at - since <= NOTICED_SECONDS + phase.load.stall]
+
+
+def back(sockets: Iterable[SocketRecord], phase: RehearsalPhase) -> list[float]:
+    """Return after how many seconds each socket of the killed instance was served again; 999 for never."""
+    outages = outages_of_killed(sockets, phase)
+    return sorted(999.0 if outage.back_at is None else outage.back_at - (phase.killed_at or 0.0) for outage in outages)
 
 
 def main() -> None:

