@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from gevent import monkey
 
-from tests.unit.conftest import clients_of_masters, connect_cluster, connect_redis, fleet_config, three_masters
+from tests.unit.conftest import clients_of_masters, connect_cluster, connect_redis, fleet_config, patient_clients, three_masters
 
-__all__ = ["clients_of_masters", "connect_cluster", "connect_redis", "fleet_config", "three_masters"]
+__all__ = ["clients_of_masters", "connect_cluster", "connect_redis", "fleet_config", "patient_clients", "three_masters"]
 
 
 def pytest_ignore_collect() -> bool | None:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,11 @@ import pytest
 
 from app.analytics.partitions import partitions_of
 from app.core import config
-from app.redis.client import connect
+from app.redis.client import SOCKET_TIMEOUT_SECONDS, connect
 from app.redis.cluster import slot_of_key
 from harness.event_senders import Sender, running, session_of, stored
 from harness.fleet import Fleet
+from harness.lateness import measured_lateness
 from harness.redis_cluster import RedisCluster
 from harness.scale import full_only
 from harness.servers import PostgresServer, promote, wait_until
@@ -140,14 +141,18 @@ def test_only_users_of_a_killed_master_notice_and_nothing_is_lost(fleet: Fleet, 
     for user in users[12:18]:
         assert user.client.put(f"{fleet.instances[0].url}/api/analytics/opt-out").status_code == 200
     before, before_events = exports(fleet).get("succeeded", 0), set(stored(fleet.database_url))
-    with running([*senders, *opted_out]), reading(readers):
+    with (
+        measured_lateness() as lateness,
+        running([*senders, *opted_out]),
+        reading(readers),
+        ExitStack() as lost,
+    ):
         wait_until(lambda: all(sender.accepted for sender in senders), what="events of all senders")
         order_exports(admins[:3])
-        victim.kill()
+        lost.enter_context(redis_cluster.without(victim))
         killed_at = time.monotonic()
-        fleet.workers[0].kill()
-        order_exports(admins)
-        fleet.workers[0].start()
+        with fleet.workers[0].lost():
+            order_exports(admins)
         redis_cluster.wait_for_takeover(TAG_OF_JOBS)
         taken_over_at = time.monotonic()
         wait_until(lambda: all(reader.served_at > taken_over_at for reader in readers), what="all users to be served again")
@@ -165,15 +170,13 @@ def test_only_users_of_a_killed_master_notice_and_nothing_is_lost(fleet: Fleet, 
     sys.stdout.write(f"{report}\n")
     for reader in readers:
         assert set(reader.statuses) <= {200, 503}
-        assert all(seconds < MAX_SECONDS for seconds in reader.refused)
-    assert not any(reader.refused for reader in others)
+        assert all(seconds < MAX_SECONDS + lateness.slack for seconds in reader.refused)
+    assert lateness.excuses(SOCKET_TIMEOUT_SECONDS) or not any(reader.refused for reader in others)
     assert all(reader.refused for reader in theirs)
     assert found - before_events - accepted - unknown == set()
     assert all(sender.refused and not found & sender.sent_at.keys() for sender in opted_out)
     assert len(accepted - found) < 20  # those of the last moment, which the replica had not received
     assert not any(other.is_signed_in() for other in ended)
-    victim.start()
-    redis_cluster.wait_until_whole()
 
 
 def test_nothing_is_lost_while_slots_move_to_another_master(fleet: Fleet, redis_cluster: RedisCluster) -> None:

@@ -6,7 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ import pytest
 from app.core.errors import Unavailable
 from app.sessions.records import REFRESHES_PER_LIFETIME
 from harness.degradation import DELAYED, READ_ONLY, UNAVAILABLE, WORKS, Cell, Row, parse
+from harness.lateness import time_limit
+from harness.processes import PATIENCE_SECONDS
 from harness.scale import FULL, full_only
 from harness.servers import ROOT, wait_until
 from harness.sites import MAX_WRONG_PASSWORDS, SESSION_TTL_SECONDS, Site
@@ -24,12 +26,12 @@ from harness.states import STATES
 from harness.users import PASSWORD, User
 
 QUICK_SECONDS = 2.0  # for every response
-EFFECT_SECONDS = 10.0  # until the effect of an accepted request is seen where the table says "works"
+EFFECT_SECONDS = PATIENCE_SECONDS  # until the effect of an accepted request is seen where the table says "works"
 NO_EFFECT_SECONDS = 1.0  # for which it is not seen where the table says "delayed"
 RECOVERY_SECONDS = 5.0
-DELAYED_SECONDS = 45.0  # a job that was not picked up is re-enqueued within half a minute
+DELAYED_SECONDS = 2 * PATIENCE_SECONDS  # a job that was not picked up is re-enqueued within half a minute
 REFRESH_SECONDS = SESSION_TTL_SECONDS / REFRESHES_PER_LIFETIME + 1
-HEALTH_SECONDS = 15.0  # a frozen dependency fails after 5 s
+HEALTH_SECONDS = PATIENCE_SECONDS  # a frozen dependency fails after 5 s
 
 
 class Outcome(NamedTuple):
@@ -41,10 +43,8 @@ class Outcome(NamedTuple):
 
 def timed(user: User, method: str, path: str, **options: Any) -> httpx.Response:
     """Send a request. Fail if the response is late, is an error other than 503, or is a 503 without Retry-After."""
-    started = time.monotonic()
-    answer = user.request(method, path, **options)
-    seconds = time.monotonic() - started
-    assert seconds < QUICK_SECONDS, f"{method} {path} took {seconds:.1f} s"
+    with time_limit(QUICK_SECONDS, f"{method} {path}"):
+        answer = user.request(method, path, **options)
     assert answer.status_code in range(500) or answer.status_code == 503, f"{method} {path}: {answer.status_code}"
     assert answer.status_code != 503 or int(answer.headers["Retry-After"]) > 0
     return answer
@@ -146,12 +146,12 @@ def check_changes(now: Situation, _: Cell) -> Outcome:
 
 
 def check_sockets(now: Situation, _: Cell) -> Outcome:
-    started = time.monotonic()
-    with WebSocket(now.site.entrance, now.site.ada) as socket:
-        assert time.monotonic() - started < QUICK_SECONDS
+    with ExitStack() as stack:
+        with time_limit(QUICK_SECONDS, "the handshake"):
+            socket = stack.enter_context(WebSocket(now.site.entrance, now.site.ada))
         if socket.status == 101:
-            socket.socket.settimeout(QUICK_SECONDS)
-            socket.join()
+            with time_limit(QUICK_SECONDS, "joining"):
+                socket.join()
             return Outcome(Cell(WORKS))
         assert socket.status != 503 or "retry-after:" in socket.head.lower()
         return Outcome(Cell(str(socket.status)))
@@ -289,17 +289,16 @@ def execute(site: Site, state: str, row: Row) -> None:
         with STATES[state].create(site):
             outcomes = {feature: FEATURES[feature](now, expected) for feature, expected in row.items()}
             assert_nothing_fails_open(now)
-        ended_at = time.monotonic()
         assert {feature: str(outcome.cell) for feature, outcome in outcomes.items()} == {
             feature: str(expected) for feature, expected in row.items()
         }
-        wait_until_recovered(now, ended_at)
+        wait_until_recovered(now)
         for feature, outcome in outcomes.items():
             wait_until(outcome.promise, DELAYED_SECONDS, f"what was accepted of: {feature}")
     assert site.events_of(people.cleo.email) == 0
 
 
-def wait_until_recovered(now: Situation, ended_at: float) -> None:
+def wait_until_recovered(now: Situation) -> None:
     site = now.site
     probes: dict[str, Callable[[], bool]] = {
         "signed-in reads": lambda: site.ada.get("/api/auth/me").status_code == 200,
@@ -311,5 +310,6 @@ def wait_until_recovered(now: Situation, ended_at: float) -> None:
         "events": lambda: send_event(site.ada).status_code == 202,
         "health": lambda: User(site.entrance).get("/health").status_code == 200,
     }
-    for name, works in probes.items():
-        wait_until(works, max(0.1, ended_at + RECOVERY_SECONDS - time.monotonic()), f"{name} to work again")
+    with time_limit(RECOVERY_SECONDS, "recovery"):
+        for name, works in probes.items():
+            wait_until(works, what=f"{name} to work again")

@@ -15,13 +15,16 @@ from flask.testing import FlaskClient
 from prometheus_client import REGISTRY
 
 from app import create_app
+from app.analytics import intake
 from app.auth import passwords
 from app.core import config, instance
 from app.core.config import Config
+from app.database import engine
 from app.database.engine import Database
 from app.redis.client import RedisCommands, connect
 from app.redis.multiplexed import MultiplexedRedis, share_connection
 from app.server.lifecycle import Lifecycle
+from harness.processes import PATIENCE_SECONDS
 from harness.redis_cluster import RedisCluster
 from harness.servers import PostgresServer, ReusableDatabase, embedded_environment, fleet_environment, migrate
 from tests.unit.compiled import keep_compiled_rules, keep_compiled_templates
@@ -69,6 +72,16 @@ def cheap_hashes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(passwords, "PASSES", 1)
         monkeypatch.setattr(passwords, "MEMORY_KIB", 8)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_clients() -> Iterator[None]:
+    """Let transactions take long: a busy machine is no outage. Tests of outages set a limit of their own."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for module in (engine, intake):
+            monkeypatch.setattr(module, "SQL_TIMEOUT_SECONDS", PATIENCE_SECONDS)
+        monkeypatch.setattr(engine, "_STATEMENT_TIMEOUT_MS", int(PATIENCE_SECONDS * 1000))
         yield
 
 
@@ -156,7 +169,7 @@ def connect_redis(fleet_config: Config) -> Iterator[Callable[[], redis.Redis]]:
     with ExitStack() as stack:
 
         def make() -> redis.Redis:
-            client = connect(fleet_config, f"test-{secrets.token_hex(4)}")
+            client = connect(fleet_config, f"test-{secrets.token_hex(4)}", timeout=PATIENCE_SECONDS)
             stack.callback(client.close)
             return client
 
@@ -189,7 +202,7 @@ def clients_of(redis_url: str) -> Iterator[Callable[[], redis.Redis]]:
     with ExitStack() as stack:
 
         def connect_one() -> redis.Redis:
-            client = connect(settings, f"test-{secrets.token_hex(4)}")
+            client = connect(settings, f"test-{secrets.token_hex(4)}", timeout=PATIENCE_SECONDS)
             stack.callback(client.close)
             return client
 

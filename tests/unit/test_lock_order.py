@@ -64,7 +64,7 @@ from tests.unit.repositories.conftest import claimed, report, started
 
 NOW = datetime.now(UTC)
 LONG_AGO = NOW - timedelta(days=400)
-STEP_SECONDS = 10.0
+STEP_SECONDS = 60.0
 SECRET = "x" * 43  # of a link to set a password
 EXPIRED_LINKS = ("link of ada", "link of bob")
 ABANDONED_ANALYSES = (

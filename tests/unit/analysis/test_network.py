@@ -119,10 +119,10 @@ def test_unknown_host_and_dns_timeout_are_not_refused_yet(monkeypatch: pytest.Mo
 
     waiting = threading.Event()
     monkeypatch.setattr(network, "RESOLVE_TIMEOUT_SECONDS", 0.05)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: waiting.wait(10) and [])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: waiting.wait(60) and [])
     start = time.monotonic()
     refuse_private(ADDRESS, [])
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     waiting.set()
 
 
@@ -131,7 +131,7 @@ def test_hanging_lookups_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def hang(*_: object, **__: object) -> list[object]:
         started.append(1)
-        waiting.wait(10)
+        waiting.wait(60)
         return []
 
     monkeypatch.setattr(network, "RESOLVE_TIMEOUT_SECONDS", 0.01)
@@ -143,7 +143,7 @@ def test_hanging_lookups_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
         refuse_private(parse("https://127.0.0.1/a/b", roots=()), [])
     waiting.set()
     for _ in range(network.MAX_CONCURRENT_LOOKUPS):
-        assert network._lookups.acquire(timeout=10)
+        assert network._lookups.acquire(timeout=60)
     network._lookups.release(network.MAX_CONCURRENT_LOOKUPS)
 
 

@@ -24,6 +24,8 @@ from app.database.engine import Database
 from app.database.schema import events, people
 from app.notifications.subscription import Subscription
 from app.repositories.service import FollowedRepository
+from harness.greenlets import until
+from harness.processes import PATIENCE_SECONDS
 from tests.unit.analytics.conftest import NOW, event
 from tests.unit.conftest import MakeApp, count_of
 
@@ -424,9 +426,7 @@ class TestRecorder:
         gevent.sleep(0.05)
         assert analytics.taken == []
         analytics.down = False
-        with gevent.Timeout(5):
-            while len(analytics.taken) < 2:
-                gevent.sleep(0.01)
+        until(lambda: len(analytics.taken) == 2)
         running.kill()
         assert analytics.taken == ["first", "second"]
 
@@ -437,7 +437,7 @@ class TestRecorder:
         before = count_of("reporadar_events_unrecorded_total")
         analytics.down = True
         recorder.put(recorded("lost"))
-        with gevent.Timeout(5):
+        with gevent.Timeout(PATIENCE_SECONDS):
             recorder.flush()
         assert count_of("reporadar_events_unrecorded_total") == before + 1
 
@@ -458,7 +458,7 @@ class TestRecorder:
     def test_closing_does_not_retry(self, recorder: Recorder, analytics: Analytics) -> None:
         analytics.down = True
         recorder.put(recorded("lost"))
-        with gevent.Timeout(1):
+        with gevent.Timeout(tracking.MAX_BUFFER_SECONDS / 2):
             recorder.close()
 
     def test_buffer_is_bounded(self, recorder: Recorder, analytics: Analytics, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from gevent.event import Event
 from app.core import batch_loader
 from app.core.batch_loader import BatchLoader, TooBusy
 from app.core.errors import Unavailable
+from harness.processes import PATIENCE_SECONDS
 
 
 class Loads:
@@ -36,7 +37,7 @@ def start(loader: BatchLoader[int, int], *keys: int) -> list[gevent.Greenlet]:
 
 
 def outcomes(greenlets: Sequence[gevent.Greenlet]) -> list[object]:
-    gevent.joinall(greenlets, timeout=5)
+    gevent.joinall(greenlets, timeout=PATIENCE_SECONDS)
     return [type(one.exception) if one.exception else one.value for one in greenlets]
 
 

@@ -34,7 +34,7 @@ def test_messages_are_delivered_to_the_handler_of_their_queue(broker: dramatiq.B
         queues.exports.send(7)
         queues.exports.send(9, 0.0001)
         for name in ("analyses", "exports"):
-            broker.join(name, timeout=10_000)
+            broker.join(name, timeout=60_000)
     finally:
         worker.stop()
     assert sorted(done) == [("analysis", 7), ("analysis", 8), ("export", 7), ("export", 9)]
@@ -47,7 +47,7 @@ def test_message_is_delivered_to_another_process(connect_redis: Callable[[], red
     JobQueues(broker).analyses.handler = done.append
     worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
     worker.start()
-    broker.join("analyses", timeout=10_000)
+    broker.join("analyses", timeout=60_000)
     worker.stop()
     assert done == [7]
 

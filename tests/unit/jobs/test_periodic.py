@@ -7,6 +7,7 @@ import pytest
 from app.database.engine import DatabaseUnavailable, NoFreeConnection
 from app.jobs import periodic
 from app.jobs.periodic import PeriodicTasks, Task
+from harness.processes import PATIENCE_SECONDS
 
 
 class FakeTask:
@@ -109,5 +110,5 @@ def test_stop_interrupts_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     thread = threading.Thread(target=tasks.run)
     thread.start()
     tasks.stop()
-    thread.join(timeout=10)
+    thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()

@@ -12,6 +12,7 @@ from app.core.messages import Message
 from app.realtime import publisher as module
 from app.realtime.envelope import EnvelopeCodec, channel_of
 from app.realtime.publisher import RedisPublisher
+from harness.processes import PATIENCE_SECONDS
 from tests.unit.conftest import count_of
 
 SIGNING = Keyring("signing", (b"s" * 32,))
@@ -24,10 +25,10 @@ def received(redis_client: redis.Redis) -> Iterator[Received]:
     """A function that takes a number of envelopes from Redis and returns the channel of each and the numbers in it."""
     with redis_client.pubsub() as subscription:  # type: ignore[no-untyped-call]
         subscription.psubscribe(channel_of("*"))
-        assert subscription.get_message(timeout=5)["type"] == "psubscribe"
+        assert subscription.get_message(timeout=PATIENCE_SECONDS)["type"] == "psubscribe"
 
         def take(count: int) -> list[tuple[str, list[int]]]:
-            found = [subscription.get_message(timeout=5) for _ in range(count)]
+            found = [subscription.get_message(timeout=PATIENCE_SECONDS) for _ in range(count)]
             opened = [(one["channel"].decode(), EnvelopeCodec(SIGNING).open("", one["data"])) for one in found]
             return [(channel, [message.data["number"] for message in messages]) for channel, messages in opened]
 

@@ -18,6 +18,7 @@ from app.realtime import transport
 from app.realtime.frames import CLOSE, TEXT
 from app.realtime.transport import MAX_PACKETS_PER_POLL, MAX_QUEUED_PACKETS, abort, apply_limits, backlog
 from harness.greenlets import until
+from harness.processes import PATIENCE_SECONDS
 from tests.unit.realtime.test_frames import masked
 from tests.unit.realtime.test_websocket import KEY
 
@@ -87,7 +88,7 @@ def test_end_of_a_polling_connection_does_not_wait_for_its_client(slow_engine: e
     client = Client(slow_engine)
     client.poll()
     slow_engine.send(client.sid, "never polled")
-    with gevent.Timeout(1):
+    with gevent.Timeout(PATIENCE_SECONDS):
         slow_engine.disconnect(client.sid)
 
 
@@ -129,7 +130,7 @@ class Client:
 
     def open_websocket(self) -> None:
         ours, self.socket = socketpair()
-        self.socket.settimeout(5)
+        self.socket.settimeout(PATIENCE_SECONDS)
         with pytest.raises(StopIteration):
             self.engine.handle_request(environ(f"&sid={self.sid}" if self.sid else "", ours), lambda *_: None)
         while not self._read.endswith(b"\r\n\r\n"):
@@ -173,7 +174,7 @@ def test_upgrade_moves_queued_packets_to_the_websocket(slow_engine: engineio.Ser
     assert slow_engine.sockets[client.sid].upgrading
     client.send("2probe")
     assert client.receive() == "3probe"
-    assert polling.get(timeout=5) == ["6"]
+    assert polling.get(timeout=PATIENCE_SECONDS) == ["6"]
     slow_engine.send(client.sid, "meanwhile")
     assert client.poll() == ["6"]
     client.send("5")

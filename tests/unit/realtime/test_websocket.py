@@ -16,6 +16,7 @@ from app.realtime import websocket as websocket_module
 from app.realtime.frames import BINARY, CLOSE, NOT_UTF8, PING, POLICY_VIOLATION, PONG, PROTOCOL_ERROR, TEXT, TOO_BIG, encode_close
 from app.realtime.websocket import FRAME_BURST, MAX_MESSAGE_BYTES, MESSAGE_BURST, WebSocket
 from harness.greenlets import until
+from harness.processes import PATIENCE_SECONDS
 from harness.sockets import receive_frame
 from tests.unit.realtime.test_frames import masked
 
@@ -32,7 +33,7 @@ class Client:
         self.closes = 0
         self.websocket = WebSocket(ours, KEY, self.open)
         self.websocket.set_handlers(self._on_message, self._on_close)
-        self.socket.settimeout(5)
+        self.socket.settimeout(PATIENCE_SECONDS)
         self._read = b""
         self.head = self._until(b"\r\n\r\n")
 

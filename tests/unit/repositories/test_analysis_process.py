@@ -23,6 +23,7 @@ from app.repositories import analysis_process
 from app.repositories.analysis_process import AnalysisFailed, AnalysisRequest, run_analysis
 from harness import git_server
 from harness.git_server import GitServer, create_repository
+from harness.lateness import measured_lateness
 from harness.processes import wait_until
 from harness.servers import ROOT, base_environment, embedded_environment
 
@@ -240,11 +241,12 @@ def test_other_greenlets_are_not_blocked(server: GitServer, temporary: Path) -> 
     requests = [request_for(server.url(path, "127.0.0.1")) for path in ("it", "missing")]
     variables = base_environment() | {"SSL_CERT_FILE": str(server.authority), "TMPDIR": str(temporary)}
     command = [sys.executable, "-c", GREENLETS, json.dumps([asdict(request) for request in requests])]
-    done = subprocess.run(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, check=True)
+    with measured_lateness() as lateness:
+        done = subprocess.run(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, check=True)
     outcomes, beats, longest = json.loads(done.stdout)
     assert outcomes == [3, "There is no public repository at this address."]
     assert beats > 50
-    assert longest < 0.5
+    assert longest < 0.5 + lateness.slack
 
 
 # Processes that misbehave.

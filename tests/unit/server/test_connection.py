@@ -15,8 +15,10 @@ from gevent.socket import create_connection, socket, socketpair
 from app.server import connection as connection_module
 from app.server.connection import MIN_BYTES_PER_SECOND, ClientConnection, OpenConnections
 from harness.greenlets import until
+from harness.processes import PATIENCE_SECONDS
 
 LIMIT = 0.3
+SENDING_SECONDS = 60.0  # of a client that is too slow
 
 
 @pytest.fixture(autouse=True)
@@ -34,11 +36,11 @@ def pair() -> Iterator[tuple[ClientConnection, Any]]:
 
 def test_client_that_sends_a_body_too_slowly_times_out(pair: tuple[ClientConnection, Any]) -> None:
     connection, client = pair
-    sender = gevent.spawn(lambda: [(client.sendall(b"x"), gevent.sleep(0.02)) for _ in range(1000)])
+    sender = gevent.spawn(lambda: [(client.sendall(b"x"), gevent.sleep(0.02)) for _ in range(int(SENDING_SECONDS / 0.02))])
     began = time.monotonic()
     with pytest.raises(TimeoutError), connection.serving(object()):
         list(iter(lambda: connection.recv(100), b""))
-    assert LIMIT * 0.9 < time.monotonic() - began < LIMIT * 5
+    assert LIMIT * 0.9 < time.monotonic() - began < SENDING_SECONDS / 2
     sender.kill()
 
 
@@ -64,10 +66,8 @@ def test_time_in_the_application_does_not_count(pair: tuple[ClientConnection, An
 
 def test_client_that_does_not_receive_times_out(pair: tuple[ClientConnection, Any]) -> None:
     connection, _ = pair
-    began = time.monotonic()
-    with pytest.raises(TimeoutError), connection.serving(object()):
+    with gevent.Timeout(PATIENCE_SECONDS), pytest.raises(TimeoutError), connection.serving(object()):
         connection.sendall(bytes(10_000_000))
-    assert time.monotonic() - began < LIMIT * 10
 
 
 def test_slow_but_steady_receiver_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_slow_but_steady_receiver_gets_everything(monkeypatch: pytest.MonkeyPatc
         connection = ClientConnection(server)
         with connection.serving(object()):
             connection.sendall(bytes(size))
-        assert receiver.get(timeout=20) == size
+        assert receiver.get(timeout=PATIENCE_SECONDS) == size
 
 
 def test_connection_with_the_least_progress_is_closed_first(
@@ -103,11 +103,12 @@ def test_connection_with_the_least_progress_is_closed_first(
     with ExitStack() as stack:
         connections, clients, receivers = OpenConnections(2, lambda: 0), [], []
         ended: list[int] = []
+        received = [0, 0]
 
         def receive(number: int, connection: ClientConnection) -> None:
             with suppress(OSError), connection.serving(object()):
-                while connection.recv(1000):
-                    pass
+                while data := connection.recv(1000):
+                    received[number] += len(data)
             ended.append(number)
 
         for number in range(2):
@@ -117,13 +118,13 @@ def test_connection_with_the_least_progress_is_closed_first(
             receivers.append(gevent.spawn(receive, number, connections.add(ours)))
         gevent.sleep(0.2)
         clients[0].sendall(bytes(5000))  # the older one makes progress
-        gevent.sleep(0.05)
+        until(lambda: received[0] == 5000)
         assert ended == []
         ours, theirs = socketpair()
         stack.enter_context(closing(ours))
         stack.enter_context(closing(theirs))
         connections.add(ours)
-        gevent.sleep(0.05)
+        until(lambda: ended)
         assert ended == [1]
         gevent.killall(receivers)
     for _ in range(2):
@@ -149,9 +150,9 @@ def test_connection_whose_head_is_incomplete_is_not_idle_and_evicted_first(pair:
     assert not connection.is_idle()
     left = connection.seconds_left()
     assert left is not None
-    assert 1 < left <= 2
+    assert 0 < left <= 2
     client.sendall(b"TP/1.1")
-    assert receiver.get(timeout=1) == b"GET / HTTP/1.1"
+    assert receiver.get(timeout=PATIENCE_SECONDS) == b"GET / HTTP/1.1"
     assert (connection.is_receiving_head, connection.seconds_left()) == (False, None)
 
 

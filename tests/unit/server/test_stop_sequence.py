@@ -16,6 +16,7 @@ from app.server.connection import OpenConnections
 from app.server.http_loop import serve_connection
 from app.server.stop_report import StopPhase
 from app.server.stop_sequence import StopSequence
+from harness.processes import PATIENCE_SECONDS
 
 HEAD = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nX-Long: "
 
@@ -25,7 +26,7 @@ class Server:
 
     def __init__(self, stack: ExitStack) -> None:
         ours, self.client = (stack.enter_context(closing(one)) for one in socketpair())
-        self.client.settimeout(5)
+        self.client.settimeout(PATIENCE_SECONDS)
         self.connections = OpenConnections(10, lambda: 0)
         self.served: list[str] = []
         self.worker: Any = SimpleNamespace(

@@ -54,7 +54,7 @@ def examination(doctor: Doctor) -> Iterator[Finding]:
     with doctor._test_client():
         yield ok("the account exists")
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(30)
+        time.sleep(60)
 
 
 def test_account_is_deleted_when_the_doctor_is_terminated(doctor: Doctor, database: Database) -> None:
@@ -111,12 +111,12 @@ def test_fleet_report_is_examined(doctor: Doctor) -> None:
 def test_examination_ends_after_the_time_limit() -> None:
     def slow() -> Iterator[Finding]:
         yield ok("first")
-        time.sleep(30)
+        time.sleep(60)
         yield ok("never")
 
     started = time.monotonic()
     first, last = _bounded(slow(), 0.1)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert (first.text, last.text) == ("first", "doctor: the examination was interrupted after 0.1 s")
 
 
