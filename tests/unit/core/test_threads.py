@@ -5,6 +5,7 @@ import threading
 import gevent
 import pytest
 
+from app.core import logs
 from app.core.threads import NativeThreads
 
 
@@ -14,6 +15,14 @@ def test_result_of_another_thread_is_returned() -> None:
 
 def test_arguments_are_passed_to_the_thread() -> None:
     assert NativeThreads(1).run(int, "11", base=2) == 3
+
+
+def test_log_lines_of_the_thread_carry_the_ids_of_the_caller() -> None:
+    token = logs.request_id.set("request-7")
+    try:
+        assert NativeThreads(1).run(logs.request_id.get) == "request-7"
+    finally:
+        logs.request_id.reset(token)
 
 
 def test_exception_is_raised_in_the_caller_and_not_printed(capsys: pytest.CaptureFixture[str]) -> None:

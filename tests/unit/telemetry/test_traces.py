@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -59,3 +60,15 @@ def test_errors_are_recorded_without_their_message(monkeypatch: pytest.MonkeyPat
         (span,) = collector.spans()
         assert (span.name, span.is_error, span.attributes) == ("job", True, {"error.type": "ValueError"})
         assert "geheim" not in collector.text()
+
+
+def test_a_stop_does_not_wait_for_a_collector_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")  # s, for which the stop would wait otherwise
+    with Collector() as collector:
+        traces = Traces(collector.url, "instance-1")
+        traces.start()
+        with traces.span("job", None, {}):
+            collector.freeze()
+        began = time.monotonic()
+        traces.stop()
+        assert time.monotonic() - began < 15
