@@ -214,11 +214,13 @@ def _body(handler: Handler) -> bytes:
     return body
 
 
-def issue_certificates(folder: Path, names: tuple[str, ...]) -> tuple[Path, Path]:
-    """Create a certificate authority, and a server certificate with its key."""
+def issue_certificates(folder: Path, names: tuple[str, ...], *, days: float = 7) -> tuple[Path, Path]:
+    """Create a certificate authority, and a server certificate with its key. `days`: from now until the latter expires."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    authority = _certificate("Test authority", "Test authority", authority_key, authority_key, names=(), is_authority=True)
-    certificate = _certificate(names[0], "Test authority", key, authority_key, names=names, is_authority=False)
+    authority = _certificate(
+        "Test authority", "Test authority", authority_key, authority_key, names=(), is_authority=True, days=60
+    )
+    certificate = _certificate(names[0], "Test authority", key, authority_key, names=names, is_authority=False, days=days)
     authority_file, chain = folder / "authority.pem", folder / "server.pem"
     authority_file.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -234,6 +236,7 @@ def _certificate(
     *,
     names: tuple[str, ...],
     is_authority: bool,
+    days: float,
 ) -> x509.Certificate:
     now = datetime.datetime.now(datetime.UTC)
     builder = (
@@ -243,7 +246,7 @@ def _certificate(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=7))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by.public_key()), critical=False)

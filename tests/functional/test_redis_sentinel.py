@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from app.core import config
+from app.operations.doctor import certificates
 from app.redis.client import connect, sentinels_of
 from harness.event_senders import Sender, session_of, stored
 from harness.fleet import NO_RATE_LIMITS, start_together
@@ -261,6 +262,9 @@ def test_connections_with_tls_follow_a_failover() -> None:
         watcher.start()
         client = connect(settings, "test", sentinels=sentinels)
         former = servers.primary
+        names = [finding.text.split(": ")[1] for finding in certificates.examine(settings, client, sentinels, [])]
+        expected = [f"sentinel 127.0.0.1:{sentinel.port}" for sentinel in servers.sentinels]
+        assert names == [*expected, f"redis 127.0.0.1:{former.port}"]
         assert client.set("key", "value")
         wait_until(lambda: client.wait(2, 1000) == 2, what="the value to be replicated")
         servers.sentinels[0].fail_over()

@@ -54,6 +54,8 @@ def reach(site: Site, live: Sequence[str]) -> Generator[Finding, None, bool]:
 def _unreachable_advice(reason: str) -> str:
     if "timed out" in reason:
         return "It is frozen or overloaded, or a firewall drops the packets: check its CPU and its log"
+    if "has expired" in reason:
+        return "Renew it: the line about its certificate says how"
     if "certificate" in reason:
         return "For a private authority: REQUESTS_CA_BUNDLE=/path/to/its/certificate.pem flask --app wsgi doctor ..."
     return "Check that a server listens there and that no firewall blocks the connection"

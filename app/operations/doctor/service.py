@@ -13,7 +13,7 @@ from app.core.config import Config
 from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.notifications.service import Notifications
-from app.operations.doctor import configuration, fleet, mail, messages, proxy, sentinel, store
+from app.operations.doctor import certificates, configuration, fleet, mail, messages, proxy, sentinel, store
 from app.operations.doctor import database as databases
 from app.operations.doctor import redis as redises
 from app.operations.doctor.client import FORGED_ADDRESS, SignedInSession, SignInRefused, TestClient, sessions_are_shared
@@ -51,6 +51,7 @@ class Doctor:
         if report:
             yield from fleet.examine(report)
         yield from mail.examine(self.config)
+        yield from certificates.examine(self.config, self.redis, self.sentinels, urls)
         yield from self._visit([Site(url) for url in urls], live, stores_work=redis_answers and database_works)
 
     def _reach_redis(self) -> Generator[Finding, None, bool]:
@@ -142,6 +143,7 @@ class Doctor:
 def examine_without_configuration(faults: Sequence[str], urls: Sequence[str]) -> Findings:
     """Report the faults and run the checks that need no settings."""
     yield from configuration.faults(faults)
+    yield from certificates.examine_sites(urls)
     for site in map(Site, urls):
         if (yield from reach(site, [])):
             yield from proxy.examine(site, production=False)

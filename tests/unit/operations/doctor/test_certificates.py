@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app.core import config
+from app.operations.doctor import certificates
+from app.operations.doctor.certificates import TlsServer
+from app.redis.cluster import NodeAddress
+from harness.servers import fleet_environment
+
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
+DATABASE = "postgresql://db.example.org/radar"
+
+
+@pytest.mark.parametrize(
+    ("left", "status", "text"),
+    [
+        (timedelta(days=14), "ok", "expires on 2026-12-14, in 14 days"),
+        (timedelta(days=14, seconds=-1), "warn", "expires on 2026-12-14, in 13 days"),
+        (timedelta(seconds=1), "warn", "expires on 2026-11-30, in 0 days"),
+        (timedelta(0), "fail", "expired on 2026-11-30"),
+    ],
+)
+def test_certificate_is_judged_by_the_days_left(left: timedelta, status: str, text: str) -> None:
+    finding = certificates._judge(TlsServer("redis r:6379", "r", 6379, "Renew it"), NOW + left, NOW)
+    assert (finding.status, finding.text) == (status, f"certificate: redis r:6379: {text}")
+    assert finding.name == "certificate"
+
+
+@pytest.mark.parametrize(
+    ("url", "names"),
+    [
+        (DATABASE, []),
+        (f"{DATABASE}?sslmode=prefer", []),
+        (f"{DATABASE}?sslmode=require", ["database db.example.org:5432"]),
+        ("postgresql://db.example.org:6432/radar?sslmode=verify-full", ["database db.example.org:6432"]),
+        ("postgresql:///radar?sslmode=require", []),
+    ],
+)
+def test_certificate_of_the_database_is_read_if_tls_is_required(url: str, names: list[str]) -> None:
+    settings = config.load(fleet_environment("redis://r", url))
+    assert [server.name for server in certificates._database(settings)] == names
+
+
+def test_each_site_is_read_once() -> None:
+    urls = ["https://radar.example.org", "http://127.0.0.1:3001", "https://[::1]:8443"]
+    found = list(certificates._sites(urls, "https://radar.example.org"))
+    assert [(server.host, server.port) for server in found] == [("radar.example.org", 443), ("::1", 8443)]
+    assert [server.is_examined_elsewhere for server in certificates._sites([], "https://radar.example.org")] == [False]
+
+
+def test_masters_that_a_cluster_names_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "is_cluster", lambda _: True)
+    topology = SimpleNamespace(masters=lambda: [NodeAddress("a", 7000), NodeAddress("c", 7000)])
+    client: Any = SimpleNamespace(topology=topology)
+    settings = config.load(fleet_environment("rediss+cluster://a:7000,b:7000", DATABASE))
+    names = [server.name for server in certificates._redis_servers(settings, client, None)]
+    assert names == ["redis a:7000", "redis b:7000", "redis c:7000"]
