@@ -77,7 +77,8 @@ class RedisSessionStore:
             arguments += [name, *_optional(change.expected), *_optional(change.value)]
         with available():
             exists = bool(self._commands.run_script(int, self._merge, keys, arguments))
-            if exists and is_index_elsewhere:
+        if exists and is_index_elsewhere:
+            with suppress(redis.RedisError):  # the changes are stored, and the next renewal extends the index
                 self._commands.execute("EXPIRE", index, self._max_age, "GT")
         return exists
 

@@ -566,6 +566,16 @@ def are_apart(cluster: RedisCluster, user_id: int) -> bool:
     return cluster.master_of(f"user:{user_id}:sessions") is not cluster.master_of(f"{{user:{user_id}}}:sessions")
 
 
+def test_copied_session_is_saved_although_its_list_cannot_be_extended(
+    cluster_store: RedisSessionStore, three_masters: RedisCluster
+) -> None:
+    copied = key_elsewhere(three_masters, "user:7:sessions")
+    create(cluster_store, copied)
+    with not_answering(three_masters, "user:7:sessions"):
+        assert cluster_store.merge(copied, {"name": FieldChange(b"other")}, TTL, 7)
+        assert cluster_store.load(copied) == {"name": b"other", ".created": b"1"}
+
+
 def test_copied_session_is_replaced_by_a_sign_in(cluster_store: RedisSessionStore, copied: str) -> None:
     new = new_key(cluster_store, Owner(7, 1))
     assert create(cluster_store, new, owner=Owner(7, 1), replaces=copied)
