@@ -21,10 +21,14 @@ from app.fleet.consistency import ConsistencyCheck
 from app.fleet.service import Fleet, FleetMembership, FleetOfOne, SharedFleet
 from app.fleet.store import FleetTotals, Registry
 from app.fleet.vitals import Vitals
+from app.fleet.worker_monitor import WorkerMonitor
+from app.fleet.worker_store import WorkerRegistry
 from app.health.redis_cluster import ClusterHealth
+from app.health.redis_durability import RedisDurability
 from app.health.redis_writes import RedisWrites
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
 from app.jobs.broker import local_broker, redis_broker
+from app.jobs.monitor import JobMonitor
 from app.jobs.task_record import SharedTaskRecord
 from app.realtime.message_queue import LocalMessageQueue, MessageQueue, RedisMessageQueue
 from app.realtime.publisher import RedisPublisher
@@ -85,9 +89,8 @@ def connect_redis(config: Config, instance_id: str, lifecycle: Lifecycle) -> Red
 def redis_probes(clients: RedisClients | None) -> list[Probe]:
     if clients is None:
         return []
-    client = clients.with_long_timeout
-    stream, tasks, sentinels = StreamMonitor(client), SharedTaskRecord(client), clients.sentinels
-    writes = RedisWrites(client)
+    client, sentinels = clients.with_long_timeout, clients.sentinels
+    writes, durability = RedisWrites(client), RedisDurability(client)
     cluster = ClusterHealth(clients.client, client) if is_cluster(clients.client) else None
 
     def check() -> str | None:
@@ -102,19 +105,19 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
         return (sentinels.find_warning() if sentinels else None) or writes.find_warning()
 
     def find_warning() -> OperatorWarning | None:
-        of_servers = find_warning_of_servers()
-        try:
-            of_tasks, of_stream = tasks.find_warning(), stream.find_warning()  # both, because they also export metrics
-        except redis.RedisError:
-            if of_servers:
-                return of_servers
-            raise
-        return of_servers or of_tasks or of_stream
+        return find_warning_of_servers() or durability.find_warning()
 
     def find_cause() -> str | None:
         return sentinels.find_cause() if sentinels else None
 
     return [Probe("redis", check, find_warning=find_warning, find_cause=find_cause)]
+
+
+def create_worker_monitor(clients: RedisClients | None, jobs: JobMonitor) -> WorkerMonitor | None:
+    if clients is None:
+        return None
+    client = clients.with_long_timeout
+    return WorkerMonitor(WorkerRegistry(client), SharedTaskRecord(client), jobs, StreamMonitor(client))
 
 
 def choose(
@@ -182,7 +185,7 @@ def _fleet(
         publish_from_command=RedisPublisher(clients.client, signing).publish,
         broker=broker,
         runs_jobs=False,
-        fleet=SharedFleet(Registry(clients.client), consistency),
+        fleet=SharedFleet(Registry(clients.client), WorkerRegistry(clients.client), consistency),
         fleet_totals=membership.totals,
         intake=RedisIntake(clients.client, clients.shared),
     )

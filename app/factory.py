@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Flask
 
-from app.adapters import Adapters, choose, connect_redis, redis_probes
+from app.adapters import Adapters, choose, connect_redis, create_worker_monitor, redis_probes
 from app.analytics import commands as analytics_commands
 from app.analytics import sockets as analytics_sockets
 from app.analytics import tracking
@@ -39,9 +39,10 @@ from app.database.upgrade import find_schema_error
 from app.fleet import views as fleet_views
 from app.fleet.balance import Balancer
 from app.fleet.vitals import Vitals
+from app.fleet.worker_monitor import WorkerMonitor
 from app.health import views as health_views
 from app.health.load import Load
-from app.health.service import PROBE_TIMEOUT_SECONDS, Probe, latencies
+from app.health.service import PROBE_TIMEOUT_SECONDS, HealthCheck, Probe, WarningCheck, latencies
 from app.http import compression, openapi, ranges, security
 from app.http.api import MAX_BODY_BYTES, IdConverter
 from app.http.hosts import TrustedHosts
@@ -87,6 +88,8 @@ class Infrastructure:
     signing: Keyring
     load: Load
     probes: list[Probe]
+    job_monitor: JobMonitor
+    worker_monitor: WorkerMonitor | None  # None in embedded mode
     vitals: Vitals
     adapters: Adapters
     trace_requests: Callable[[Flask], None]
@@ -144,6 +147,7 @@ def create_infrastructure(config: Config) -> Infrastructure:
         ),
         *redis_probes(redis),
     ]
+    job_monitor = JobMonitor(database, {"analysis": analysis_leases, "export": export_leases})
     vitals = Vitals(
         me,
         lifecycle,
@@ -151,7 +155,20 @@ def create_infrastructure(config: Config) -> Infrastructure:
         measure=lambda: load.describe() | latencies(probes) | {"connections": lifecycle.count_connections()},
     )
     adapters = choose(config, me, database, redis, [encryption, signing], lifecycle, vitals)
-    return Infrastructure(me, lifecycle, database, encryption, signing, load, probes, vitals, adapters, trace_requests)
+    return Infrastructure(
+        instance=me,
+        lifecycle=lifecycle,
+        database=database,
+        encryption=encryption,
+        signing=signing,
+        load=load,
+        probes=probes,
+        job_monitor=job_monitor,
+        worker_monitor=create_worker_monitor(redis, job_monitor),
+        vitals=vitals,
+        adapters=adapters,
+        trace_requests=trace_requests,
+    )
 
 
 def create_services(config: Config, parts: Infrastructure) -> Services:
@@ -214,15 +231,22 @@ def create_flask(config: Config, parts: Infrastructure, services: Services) -> F
         notifications=services.notifications,
         channels=services.channels,
         notifications_of_commands=Notifications(parts.database, parts.adapters.publish_from_command),
-        probes=parts.probes,
+        health_checks=list_health_checks(parts),
         repositories=services.repositories,
         sharing=services.sharing,
+        worker_monitor=parts.worker_monitor,
     )
     app.url_map.converters["id"] = IdConverter
     app.session_interface = SessionInterface(
         app, config, parts.adapters.sessions, parts.encryption, parts.signing, parts.adapters.refresh_keys
     )
     return app
+
+
+def list_health_checks(parts: Infrastructure) -> list[HealthCheck]:
+    if monitor := parts.worker_monitor:
+        return [*parts.probes, WarningCheck("workers", lambda: monitor.warning)]
+    return [*parts.probes]
 
 
 def register_views(app: Flask, config: Config) -> None:
@@ -289,8 +313,9 @@ def add_background_tasks(app: Flask, config: Config, parts: Infrastructure, serv
             config, parts.database, services.notifications, services.job_queues, parts.encryption, size=1, is_embedded=True
         )
         lifecycle.add("jobs", background=pool.start, on_stop_begin=pool.stop)
-    job_monitor = JobMonitor(parts.database, {"analysis": analysis_leases, "export": export_leases})
-    lifecycle.add("job monitor", background=job_monitor.run)
+    lifecycle.add("job monitor", background=parts.job_monitor.run)
+    if parts.worker_monitor:
+        lifecycle.add("worker monitor", background=parts.worker_monitor.run)
     lifecycle.add("mails", close=services.password_resets.close)
     lifecycle.add("load", background=parts.load.run)
     lifecycle.add("vitals", background=parts.vitals.run)

@@ -11,6 +11,7 @@ from app.database.engine import Database
 from app.jobs.broker import JobQueues
 from app.jobs.periodic import PeriodicTasks
 from app.jobs.pool import BackgroundWorker, WorkerPool
+from app.jobs.statistics import JobStatistics
 from app.jobs.task_record import TaskRecord
 from app.notifications.channels import Channels
 from app.notifications.jobs import NotificationDeliverer
@@ -28,10 +29,12 @@ def create_worker_pool(
     *,
     background_workers: Sequence[BackgroundWorker] = (),
     task_record: TaskRecord | None = None,
+    statistics: JobStatistics | None = None,
     is_embedded: bool = False,
 ) -> WorkerPool:
     analyses = AnalysisRunner(config, database, notifications, queues.analyses.send)
     exports = ExportRunner(database, notifications, queues.exports.send)
+    analyses.statistics = exports.statistics = statistics or JobStatistics()
     queues.analyses.handler, queues.exports.handler = analyses.run, exports.run
     deliverer = NotificationDeliverer(config, database, notifications, encryption, task_record)
     channels = Channels(config, database, encryption)

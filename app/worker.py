@@ -6,8 +6,11 @@ import secrets
 import select
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
+import redis
 from gunicorn.systemd import sd_notify
 
 from app.analytics.event_stream import create_consumers
@@ -16,14 +19,19 @@ from app.core import config, instance, logs
 from app.core.config import Config
 from app.core.keyring import Keyring
 from app.database.engine import Database
+from app.fleet.worker_membership import WorkerMembership
+from app.fleet.worker_store import WorkerRegistry
 from app.job_wiring import create_worker_pool
 from app.jobs.broker import JobQueues, redis_broker
 from app.jobs.pool import WorkerPool
+from app.jobs.statistics import JobStatistics
 from app.jobs.task_record import SharedTaskRecord
 from app.notifications.service import Notifications
 from app.realtime.publisher import RedisPublisher
 from app.redis.client import connect, sentinels_of
+from app.redis.sentinel import Sentinels
 from app.server import open_files
+from app.server.stop_report import StopReport
 
 log = logging.getLogger(__name__)
 
@@ -41,59 +49,89 @@ def main() -> None:
     open_files.ensure_limit_or_exit("a worker", open_files.needed_by_worker(settings))
     stop_reader, stop_writer = os.pipe()  # writing to a pipe is safe in a signal handler, taking a lock is not
     for signal_number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signal_number, lambda *_: os.write(stop_writer, b"."))
+        signal.signal(signal_number, lambda number, _: os.write(stop_writer, bytes([number])))
 
     database = Database(settings.database_url, settings.database_pool_size, me.instance_id, pooler=settings.database_pooler)
-    traces = None
+    closers = [database.close]
     if settings.otel_exporter_otlp_endpoint:
         from app.telemetry.setup import trace_worker  # only if traces are on: it costs memory
 
-        traces = trace_worker(settings.otel_exporter_otlp_endpoint, database)
-    pool = create_pool(settings, database, me.instance_id)
+        closers.append(trace_worker(settings.otel_exporter_otlp_endpoint, database).stop)
+    sentinels = sentinels_of(settings)
+    client = connect(settings, me.instance_id, sentinels=sentinels)
+    statistics, size = JobStatistics(), min(MAX_CONCURRENT_JOBS, os.cpu_count() or 1)
+    pool = create_pool(settings, database, client, sentinels, me.instance_id, statistics, size)
+    membership = WorkerMembership(WorkerRegistry(client), me, statistics, size)
     pool.start()
+    membership.start()
     log.info("Worker waiting for jobs")
     sd_notify("READY=1", log)
-    is_requested = wait_for_stop(pool, stop_reader, settings.worker_heartbeat_file)
-    log.info("stopping: releasing running jobs")
-    pool.stop(settings.shutdown_timeout - STOP_MARGIN_SECONDS)
-    database.close()
-    if traces:
-        traces.stop()
-    log.info("stopped")
-    if not is_requested:
+    signal_name = wait_for_stop([pool, membership], stop_reader, settings.worker_heartbeat_file)
+    reason = f"received {signal_name}" if signal_name else "a thread ended unexpectedly"
+    log.info("stop requested: %s; releasing running jobs", reason)
+    membership.begin_stop()
+    report = stop(pool, closers, settings.shutdown_timeout, is_requested=bool(signal_name))
+    membership.leave(report, reason)
+    if not signal_name:
         sys.exit(1)
 
 
-def wait_for_stop(pool: WorkerPool, stop_reader: int, heartbeat_file: Path | None) -> bool:
-    """Send heartbeats until a stop is requested: then return True. Return False if a thread of the pool ended by itself."""
-    while pool.is_running():
+class Part(Protocol):
+    def is_running(self) -> bool:
+        """Return whether all its threads run."""
+
+
+def wait_for_stop(parts: Sequence[Part], stop_reader: int, heartbeat_file: Path | None) -> str | None:
+    """Show signs of life until a signal arrives: then return its name. Return None if a thread of a part ended by itself."""
+    while all(part.is_running() for part in parts):
         sd_notify("WATCHDOG=1", log)
         if heartbeat_file:
             heartbeat_file.touch()
         if select.select([stop_reader], [], [], HEARTBEAT_SECONDS)[0]:
-            return True
+            return signal.Signals(os.read(stop_reader, 1)[0]).name
     log.error("a thread of this worker ended unexpectedly; stopping, so that the worker is restarted")
-    return False
+    return None
 
 
-def create_pool(settings: Config, database: Database, instance_id: str) -> WorkerPool:
-    sentinels = sentinels_of(settings)
-    redis = connect(settings, instance_id, sentinels=sentinels)
+def stop(pool: WorkerPool, closers: Sequence[Callable[[], object]], timeout_seconds: float, *, is_requested: bool) -> StopReport:
+    report = StopReport()
+    with report.phase("jobs") as phase:
+        pool.stop(timeout_seconds - STOP_MARGIN_SECONDS)
+        if count := pool.count_threads():
+            phase.cut_off = f"{count} threads did not end in time"
+        elif not is_requested:
+            phase.cut_off = "a thread ended unexpectedly"
+    with report.phase("close"):
+        for close in closers:
+            close()
+    return report
+
+
+def create_pool(
+    settings: Config,
+    database: Database,
+    client: redis.Redis,
+    sentinels: Sentinels | None,
+    instance_id: str,
+    statistics: JobStatistics,
+    size: int,
+) -> WorkerPool:
+    """Create the pool of this process, which runs `size` jobs at once."""
     signing = Keyring("signing", tuple(secret.encode() for secret in settings.session_secret))
-    publish = RedisPublisher(redis, signing).publish
+    publish = RedisPublisher(client, signing).publish
     store = EventStore(database, publish, settings.analytics_retention_days)
-    record = SharedTaskRecord(redis)
-    consumers = create_consumers(store, redis, f"{instance_id}-{secrets.token_hex(4)}", record)
-    queues, size = JobQueues(redis_broker(redis)), min(MAX_CONCURRENT_JOBS, os.cpu_count() or 1)
+    record = SharedTaskRecord(client)
+    consumers = create_consumers(store, client, f"{instance_id}-{secrets.token_hex(4)}", record)
     return create_worker_pool(
         settings,
         database,
         Notifications(database, publish),
-        queues,
+        JobQueues(redis_broker(client)),
         Keyring("encryption", settings.session_encryption_key),
         size,
         background_workers=[*consumers, sentinels] if sentinels else consumers,
         task_record=record,
+        statistics=statistics,
     )
 
 

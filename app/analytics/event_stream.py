@@ -43,9 +43,7 @@ STALE_MS = 5000
 CLAIM_INTERVAL_SECONDS = 1.0
 CLEANUP_INTERVAL_SECONDS = 600.0
 IDLE_CONSUMER_MS = 3_600_000  # a consumer that has read nothing for this long has ended
-MONITOR_INTERVAL_SECONDS = 5.0
 MAX_AGE_SECONDS = 60
-APPENDONLY_OFF = OperatorWarning("appendonly_off", "appendonly is off: a restart of Redis would lose accepted events")
 
 ERRORS_OF_AN_EVENT = (Invalid, IntegrityError, ValueError)  # the database would refuse it again
 
@@ -288,28 +286,25 @@ def count_waiting(client: redis.Redis) -> int:
 
 
 class StreamMonitor:
-    """Watches the streams for the health check, and exports their size as metrics."""
+    """Watches the streams for the health check of workers, and exports their size as metrics."""
 
     def __init__(self, client: redis.Redis) -> None:
+        self.waiting = 0  # accepted events that no worker has stored yet, at the last call of `find_warning`
         self._client = client
         self._partitions = partitions_of(client)
-        self._checked_at = -math.inf
-        self._warning: OperatorWarning | None = None
 
     def find_warning(self) -> OperatorWarning | None:
-        """Return what an operator should know, checked every MONITOR_INTERVAL_SECONDS. Raises redis.RedisError."""
-        if time.monotonic() - self._checked_at > MONITOR_INTERVAL_SECONDS:
-            self._checked_at = time.monotonic()
-            try:
-                self._export_metrics()
-                self._warning = self._backlog_warning() or self._durability_warning()
-            except redis.ResponseError as error:  # Redis works, but the key holds something else
-                text = f"cannot read the event stream {SINGLE.stream}: {str(error).partition(' ')[0]}"
-                self._warning = OperatorWarning("event_stream_unreadable", text)
-        return self._warning
+        """Count the events, and return what an operator should know. Raises redis.RedisError."""
+        try:
+            self._count()
+            return self._backlog_warning()
+        except redis.ResponseError as error:  # Redis works, but the key holds something else
+            text = f"cannot read the event stream {SINGLE.stream}: {str(error).partition(' ')[0]}"
+            return OperatorWarning("event_stream_unreadable", text)
 
-    def _export_metrics(self) -> None:
-        metrics.events_waiting.set(count_waiting(self._client))
+    def _count(self) -> None:
+        self.waiting = count_waiting(self._client)
+        metrics.events_waiting.set(self.waiting)
         metrics.events_put_aside.set(sum(self._client.xlen(partition.dead_letters) for partition in self._partitions))
 
     def _backlog_warning(self) -> OperatorWarning | None:
@@ -321,7 +316,3 @@ class StreamMonitor:
             text = f"events wait for more than {MAX_AGE_SECONDS} s: check that a worker is running and reaches the database"
             return OperatorWarning("events_waiting", text)
         return None
-
-    def _durability_warning(self) -> OperatorWarning | None:
-        persistence: Any = self._client.info("persistence")
-        return None if persistence.get("aof_enabled") else APPENDONLY_OFF

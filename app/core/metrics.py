@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from app.core.shared_histogram import SharedHistogram
+
 requests = Histogram(
     "reporadar_http_request_seconds",
     "Time until the response started, by status class; without /health, /metrics and /socket.io/, whose long polls wait",
@@ -77,6 +79,13 @@ events_put_aside = Gauge("reporadar_events_put_aside", "Dead-lettered events: th
 
 jobs = Gauge("reporadar_jobs", "Unfinished jobs of the fleet by state: queued, running", ["kind", "state"])
 job_oldest_queued = Gauge("reporadar_job_oldest_queued_seconds", "Age of the oldest queued job; 0: none is queued", ["kind"])
+job_seconds = SharedHistogram(
+    "reporadar_job_seconds",
+    "Duration of attempts at jobs by outcome: succeeded, failed, retried, released (the worker stopped), lost",
+    ["kind", "outcome"],
+    buckets=(1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
+)
+workers = Gauge("reporadar_workers", "Worker processes of the fleet that sent a heartbeat in the last 10 s")
 
 task_last_success = Gauge(
     "reporadar_task_last_success_timestamp_seconds",

@@ -16,6 +16,7 @@ from app.core.timestamps import iso
 from app.fleet.consistency import ConfigMismatch, ConsistencyCheck, settings_mismatches
 from app.fleet.store import FleetTotals, Registry
 from app.fleet.vitals import Vitals
+from app.fleet.worker_store import WorkerRegistry
 from app.server.lifecycle import READY, STARTING, Lifecycle
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ HEARTBEAT_SECONDS = 1.0
 RETRY_SECONDS = 0.2
 OUTDATED_AFTER_SECONDS = 3.0  # since the last answered heartbeat: the sockets of the fleet may be others by now
 UNREADY_AFTER_SECONDS = HEARTBEAT_SECONDS + 10.0  # since the last answered heartbeat: Redis may fail for 10 s
+
+INSTANCE, WORKER = "instance", "worker"  # what a stop is of
 
 _KEY_SETTINGS = {"encryption": "SESSION_ENCRYPTION_KEY", "signing": "SESSION_SECRET"}
 
@@ -158,10 +161,11 @@ class Fleet(Protocol):
 
 
 class SharedFleet:
-    """The instances in the registry."""
+    """The instances and the workers in their registries."""
 
-    def __init__(self, registry: Registry, consistency: ConsistencyCheck) -> None:
+    def __init__(self, registry: Registry, workers: WorkerRegistry, consistency: ConsistencyCheck) -> None:
         self._registry = registry
+        self._workers = workers
         self._consistency = consistency
 
     def overview(self) -> dict[str, Any]:
@@ -171,8 +175,21 @@ class SharedFleet:
         disagreements = [reported for about in instances for reported in about.pop("disagreements", [])]
         disagreements += [mismatch.describe() for mismatch in found]
         advice = [row for about in instances for row in about.pop("advice", [])]
-        stops = [{**stop, "at": iso(stop["at"] / 1000)} for stop in self._registry.stops()]
-        return {"instances": instances, "advice": advice, "disagreements": disagreements, "stops": stops}
+        workers = [{**about, "last_heartbeat": iso(about["last_heartbeat"])} for about in self._workers.workers()]
+        return {
+            "instances": instances,
+            "workers": workers,
+            "advice": advice,
+            "disagreements": disagreements,
+            "stops": self._stops(),
+        }
+
+    def _stops(self) -> list[dict[str, Any]]:
+        """Return the last stops of instances and workers, newest first."""
+        stops = [{**stop, "role": INSTANCE} for stop in self._registry.stops()]
+        stops += [{**stop, "role": WORKER} for stop in self._workers.stops()]
+        stops.sort(key=lambda stop: -stop["at"])
+        return [{**stop, "at": iso(stop["at"] / 1000)} for stop in stops]
 
     def set_drained(self, instance_id: str, drained: bool) -> None:
         nonces = [about["nonce"] for about in self._registry.instances() if about["instance_id"] == instance_id]
@@ -192,7 +209,7 @@ class FleetOfOne:
 
     def overview(self) -> dict[str, Any]:
         about = {**self._vitals.describe(), "set_aside": self._lifecycle.drained}
-        return {"advice": about.pop("advice"), "instances": [about], "disagreements": [], "stops": []}
+        return {"advice": about.pop("advice"), "instances": [about], "workers": [], "disagreements": [], "stops": []}
 
     def set_drained(self, instance_id: str, drained: bool) -> None:
         if instance_id != self._instance.instance_id:

@@ -34,6 +34,21 @@ class InstanceView(BaseModel):
     set_aside: bool
 
 
+class WorkerView(BaseModel):
+    instance_id: str
+    hostname: str
+    pid: int
+    start_time: str
+    uptime: int
+    nonce: str
+    status: str  # running, stopping, or missing: no heartbeat for 3 s
+    version: str
+    last_heartbeat: str
+    running_jobs: int
+    max_jobs: int  # how many it runs at once
+    finished_jobs: int  # since its start, successful or not
+
+
 class AdviceView(BaseModel):
     instance_id: str
     metric: str
@@ -57,6 +72,7 @@ class PhaseView(BaseModel):
 
 class StopView(BaseModel):
     instance_id: str
+    role: str  # instance or worker
     nonce: str
     kind: str
     at: str
@@ -67,6 +83,7 @@ class StopView(BaseModel):
 
 class FleetView(BaseModel):
     instances: list[InstanceView]
+    workers: list[WorkerView]
     advice: list[AdviceView]
     disagreements: list[DisagreementView]
     stops: list[StopView]
@@ -79,7 +96,7 @@ class DrainView(BaseModel):
 
 @blueprint.get("")
 @operation(
-    "List instances, advice, configuration mismatches and the last stops",
+    "List instances, workers, advice, configuration mismatches and the last stops",
     returns={200: FleetView},
     errors=(401, 403, 503),
 )

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import gevent
 
@@ -19,6 +20,47 @@ SLOW_SECONDS = 0.25
 UNREADY_AFTER_SECONDS = 10.0
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
+
+
+class HealthCheck(Protocol):
+    """One of the `checks` in `/health`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def status(self) -> str: ...
+
+    @property
+    def reason(self) -> str | None:
+        """The code of why the status is not `pass`, or None."""
+
+    @property
+    def warning(self) -> OperatorWarning | None: ...
+
+    @property
+    def latency_ms(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class WarningCheck:
+    """A check that can only warn, because requests are served anyway. `find_warning` returns what was last found, without I/O."""
+
+    name: str
+    find_warning: Callable[[], OperatorWarning | None]
+    latency_ms: None = None
+
+    @property
+    def warning(self) -> OperatorWarning | None:
+        return self.find_warning()
+
+    @property
+    def status(self) -> str:
+        return WARN if self.warning else PASS
+
+    @property
+    def reason(self) -> str | None:
+        return self.warning.reason if self.warning else None
 
 
 @dataclass

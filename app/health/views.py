@@ -12,7 +12,7 @@ from app.core.errors import NotFound
 from app.core.extensions import extension
 from app.core.version import VERSION
 from app.health.load import Load
-from app.health.service import FAIL, PASS, WARN, Probe
+from app.health.service import FAIL, PASS, WARN, HealthCheck
 from app.server.lifecycle import Lifecycle
 
 blueprint = Blueprint("health", __name__)
@@ -22,11 +22,11 @@ FORWARDING_HEADERS = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"
 
 @blueprint.get("/health")
 def health() -> Response:
-    probes = extension(list[Probe], "probes")
+    found = extension(list[HealthCheck], "health_checks")
     load = extension(Load, "load")
-    statuses = {probe.status for probe in probes} | ({WARN} if shortage.is_current else set())
+    statuses = {check.status for check in found} | ({WARN} if shortage.is_current else set())
     status = next((status for status in (FAIL, WARN) if status in statuses), PASS)
-    checks = {probe.name: _check(probe) for probe in probes} | {"open_files": _check_open_files()}
+    checks = {check.name: _describe(check) for check in found} | {"open_files": _check_open_files()}
     return _answer(status, checks=checks, load=load.describe())
 
 
@@ -58,13 +58,13 @@ def _is_private(address: str | None) -> bool:
     return (peer.is_loopback or peer.is_private) and not peer.is_unspecified
 
 
-def _check(probe: Probe) -> dict[str, Any]:
-    check = {"status": probe.status, "latency_ms": probe.latency_ms}
-    if reason := probe.reason:
-        check["reason"] = reason
-    if probe.status == WARN and probe.warning:
-        check["output"] = probe.warning.partition(": ")[0]
-    return check
+def _describe(check: HealthCheck) -> dict[str, Any]:
+    description = {"status": check.status, "latency_ms": check.latency_ms}
+    if reason := check.reason:
+        description["reason"] = reason
+    if check.status == WARN and check.warning:
+        description["output"] = check.warning.partition(": ")[0]
+    return description
 
 
 def _check_open_files() -> dict[str, str]:

@@ -22,6 +22,7 @@ class JobMonitor:
         """`leases` are the jobs of each kind."""
         self._database = database
         self._leases = leases
+        self.queued = 0  # jobs of all kinds, when they were last counted
         self._task = InstanceTask("job monitor", INTERVAL_SECONDS)
 
     def run(self) -> None:
@@ -36,8 +37,11 @@ class JobMonitor:
 
     def export(self) -> None:
         """Set the metrics. Raises Unavailable."""
+        queued = 0
         for kind, leases in self._leases.items():
             jobs = self._database.run(leases.count_unfinished)
+            queued += jobs.queued
             metrics.jobs.labels(kind, QUEUED).set(jobs.queued)
             metrics.jobs.labels(kind, RUNNING).set(jobs.running)
             metrics.job_oldest_queued.labels(kind).set(jobs.oldest_queued_seconds)
+        self.queued = queued

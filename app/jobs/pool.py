@@ -62,8 +62,14 @@ class WorkerPool:
 
     def is_running(self) -> bool:
         """Return whether all threads run. An outage ends none of them, an unforeseen error may."""
-        threads = [*self._worker.consumers.values(), *self._worker.workers, *self._threads]
-        return all(thread.is_alive() for thread in threads)
+        return all(thread.is_alive() for thread in self._all_threads())
+
+    def count_threads(self) -> int:
+        """Return how many threads run: after `stop`, those that did not end in time."""
+        return sum(thread.is_alive() for thread in self._all_threads())
+
+    def _all_threads(self) -> list[threading.Thread]:
+        return [*self._worker.consumers.values(), *self._worker.workers, *self._threads]
 
     def stop(self, timeout_seconds: float) -> None:
         """Release the running jobs for other workers, and wait up to the timeout for all threads to end."""

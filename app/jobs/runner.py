@@ -16,6 +16,7 @@ from app.database.engine import Database
 from app.jobs.failures import JobFailed, JobStopped, LeaseLost
 from app.jobs.leases import Lease, Leases, NotYet
 from app.jobs.periodic import INTERVAL_SECONDS
+from app.jobs.statistics import FAILED, LOST, RELEASED, RETRIED, SUCCEEDED, JobStatistics
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class JobRunner(ABC, Generic[LeaseType]):
         self._send = send
         self._push = push
         self._stop = threading.Event()
+        self.statistics = JobStatistics()  # the runners of a worker pool share one
 
     @abstractmethod
     def claim(self, connection: Connection, job_id: int, token: str) -> LeaseType | NotYet | None:
@@ -82,36 +84,40 @@ class JobRunner(ABC, Generic[LeaseType]):
         if isinstance(lease, NotYet):
             self._send(job_id, lease.seconds)
         elif lease is not None:
-            with continued(f"{self.kind} job", lease.traceparent, {"job.id": lease.job_id, "job.attempt": lease.attempt}):
+            with (
+                continued(f"{self.kind} job", lease.traceparent, {"job.id": lease.job_id, "job.attempt": lease.attempt}),
+                self.statistics.measure(self.kind) as attempt,
+            ):
                 log.info("%s %d started, attempt %d", self.kind, lease.job_id, lease.attempt)
-                self._execute(lease)
+                attempt.outcome = self._execute(lease)
 
-    def _execute(self, lease: LeaseType) -> None:
+    def _execute(self, lease: LeaseType) -> str:
+        """Run the job and return the outcome of this attempt."""
         try:
             if lease.attempt > MAX_ATTEMPTS:
                 raise JobFailed(f"It was started {MAX_ATTEMPTS} times and interrupted each time.", permanent=True)
             outcome = self.work(lease)
         except JobStopped:
-            self._on_stopped(lease)
+            return self._on_stopped(lease)
         except JobFailed as failure:
-            self._on_failed(lease, failure)
-        else:
-            self._save_outcome(lease, self.succeed, outcome)
+            return self._on_failed(lease, failure)
+        return SUCCEEDED if self._save_outcome(lease, self.succeed, outcome) else LOST
 
-    def _on_stopped(self, lease: LeaseType) -> None:
+    def _on_stopped(self, lease: LeaseType) -> str:
         if not self._stop.is_set():
             log.info("%s %d lost its lease: cancelled, or taken over by another worker", self.kind, lease.job_id)
         elif self._release(lease, attempts=lease.attempt - 1, delay=timedelta(0)):
             log.info("%s %d released for another worker", self.kind, lease.job_id)
+            return RELEASED
+        return LOST
 
-    def _on_failed(self, lease: LeaseType, failure: JobFailed) -> None:
+    def _on_failed(self, lease: LeaseType, failure: JobFailed) -> str:
         if failure.permanent or lease.attempt >= MAX_ATTEMPTS:
             log.info("%s %d failed: %s", self.kind, lease.job_id, failure)
-            self._save_outcome(lease, self.fail, str(failure))
-            return
+            return FAILED if self._save_outcome(lease, self.fail, str(failure)) else LOST
         delay = RETRY_DELAYS[lease.attempt - 1]
         log.info("%s %d failed, retry in %d s: %s", self.kind, lease.job_id, delay.total_seconds(), failure)
-        self._release(lease, attempts=lease.attempt, delay=delay)
+        return RETRIED if self._release(lease, attempts=lease.attempt, delay=delay) else LOST
 
     def _release(self, lease: LeaseType, *, attempts: int, delay: timedelta) -> bool:
         try:
@@ -124,22 +130,23 @@ class JobRunner(ABC, Generic[LeaseType]):
             self._send(lease.job_id, delay.total_seconds())
         return is_released
 
-    def _save_outcome(self, lease: LeaseType, save: Callable[..., list[Any]], outcome: Any) -> None:
-        """Save the outcome in one transaction, retried until the database accepts it or the lease is lost."""
+    def _save_outcome(self, lease: LeaseType, save: Callable[..., list[Any]], outcome: Any) -> bool:
+        """Save the outcome in one transaction, retried until the database accepts it. Return whether it was saved."""
         while True:
             try:
                 notifications = self._database.run_within(SAVE_TIMEOUT_SECONDS, save, lease, outcome)
                 break
             except LeaseLost:
                 log.info("%s %d lost its lease before its outcome was saved", self.kind, lease.job_id)
-                return
+                return False
             except Unavailable as error:
                 log.warning("outcome of %s %d not saved yet: %s", self.kind, lease.job_id, cause_of(error) or error)
                 if self._stop.wait(DATABASE_RETRY_SECONDS):
-                    return
+                    return False
         log.info("outcome of %s %d saved", self.kind, lease.job_id)
         self._publish_state(lease)
         self._push(notifications)
+        return True
 
     def _publish_state(self, lease: LeaseType) -> None:
         try:

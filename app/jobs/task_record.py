@@ -13,7 +13,6 @@ from app.core.warnings import OperatorWarning
 log = logging.getLogger(__name__)
 
 KEY = "jobs:periodic-tasks"  # hash: name of the task -> interval and time of the last success, in seconds
-EXPORT_INTERVAL_SECONDS = 5.0
 FORGOTTEN_SECONDS = 7 * 86_400.0  # a task that no worker has run for so long no longer exists
 TOLERANCE_SECONDS = 300.0
 
@@ -40,9 +39,8 @@ class SharedTaskRecord:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._exported_at = -math.inf
-        self._warning: OperatorWarning | None = None
         self._is_failing = False
+        self.last_success = -math.inf  # of any task, in seconds since 1970, as of the last call of `find_warning`
 
     def start(self, task: str, interval: float) -> None:
         try:
@@ -62,17 +60,12 @@ class SharedTaskRecord:
             self._is_failing = False
 
     def find_warning(self) -> OperatorWarning | None:
-        """Export the record every EXPORT_INTERVAL_SECONDS. Return which task has failed for long. Raises redis.RedisError."""
-        if time.monotonic() - self._exported_at > EXPORT_INTERVAL_SECONDS:
-            self._exported_at = time.monotonic()
-            self._warning = self._export_all()
-        return self._warning
-
-    def _export_all(self) -> OperatorWarning | None:
+        """Export the record. Return which task has failed for long. Raises redis.RedisError."""
         warning, now = None, time.time()
         recorded: dict[bytes, bytes] = self._client.hgetall(KEY)  # type: ignore[assignment]
         for name, text in sorted(recorded.items()):
             task, (interval, succeeded_at) = name.decode(), map(float, text.split())
+            self.last_success = max(self.last_success, succeeded_at)
             if now - succeeded_at > FORGOTTEN_SECONDS:
                 continue
             _export(task, interval, succeeded_at)

@@ -6,8 +6,10 @@ from flask import current_app, redirect, request, url_for
 from werkzeug import Response
 
 from app.core.errors import NotFound
+from app.core.extensions import extension
 from app.fleet.views import fleet as the_fleet
 from app.fleet.views import set_drained
+from app.fleet.worker_monitor import WorkerMonitor
 from app.web import forms, triage
 from app.web.pages import SEE_OTHER, administrators_only, blueprint, current_notice, render
 
@@ -21,11 +23,12 @@ instance_route = "/admin/fleet/instances/<instance_id>"
 def fleet() -> Response:
     """Show all instances. With `?drain=ID` the page asks for confirmation to drain the last ready instance."""
     overview = the_fleet().overview()
+    monitor = extension(WorkerMonitor, "worker_monitor")  # None in embedded mode
     wanted = request.args.get("drain", "")
     return render(
         "fleet.html",
         **overview | {"instances": triage.worst_first(overview["instances"])},
-        verdict=triage.judge(overview),
+        verdict=triage.judge(overview, is_worker_needed=bool(monitor) and monitor.is_worker_needed),
         triage=triage,
         to_confirm=wanted if triage.is_last_ready(overview["instances"], wanted) else None,
         shown_stops=SHOWN_STOPS,

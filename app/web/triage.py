@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.fleet import advice
+from app.fleet.store import SILENT_SECONDS
+from app.fleet.worker_store import MISSING
 from app.server.lifecycle import DRAINING, READY
 from app.server.stop_report import CRASHED
 from app.web import formatting
@@ -74,16 +76,25 @@ def is_last_ready(instances: list[About], instance_id: str) -> bool:
     return {about["instance_id"] for about in instances if state(about) == READY} == {instance_id}
 
 
-def judge(overview: dict[str, Any]) -> Verdict:
+def judge(overview: dict[str, Any], *, is_worker_needed: bool = False) -> Verdict:
+    """`is_worker_needed`: no worker runs, and work waits for one."""
     instances = worst_first(overview["instances"])
     states = [state(about) for about in instances]
     absent = [about for about in instances if state(about) != READY]
     crashes = _recent_crashes(overview["stops"])
-    if overview["disagreements"] or FAILING in states or READY not in states:
+    missing = [
+        f"{worker['instance_id']}: no heartbeat for more than {SILENT_SECONDS} s"
+        for worker in overview["workers"]
+        if worker["status"] == MISSING
+    ]
+    if overview["disagreements"] or FAILING in states or READY not in states or is_worker_needed:
         box = "alert"
     else:
-        box = "warning" if absent or overview["advice"] or crashes else "notice"
-    return Verdict(box, _headline(instances, absent), [f"{about['instance_id']}: {reason(about)}" for about in absent] + crashes)
+        box = "warning" if absent or missing or overview["advice"] or crashes else "notice"
+    headline = _headline(instances, absent)
+    if is_worker_needed:
+        headline = f"No worker runs, and work is waiting; {headline[:1].lower()}{headline[1:]}"
+    return Verdict(box, headline, [f"{about['instance_id']}: {reason(about)}" for about in absent] + missing + crashes)
 
 
 def _headline(instances: list[About], absent: list[About]) -> str:

@@ -200,6 +200,7 @@ def test_stopping_worker_releases_its_job(
     workshop.wait_for_work()
     assert first.terminate() == 0
     assert (rows.statuses(), rows.attempts(), workshop.children()) == (["queued"], [0], [])
+    assert "jobs since the start: 0 finished, 1 released; received SIGTERM" in first.log()
     second = start_worker(instance)
     workshop.wait_for_work()  # its message came at once: the sweep would wait for 20 s
     assert rows.query("SELECT now() - dispatched_at < interval '20 s' FROM analyses") == [True]

@@ -5,7 +5,7 @@ import time
 import pytest
 import redis
 
-from app.adapters import Adapters, RedisClients, choose, connect_redis, redis_probes
+from app.adapters import Adapters, RedisClients, choose, connect_redis, create_worker_monitor, redis_probes
 from app.analytics.partitions import SINGLE
 from app.auth.limits import MemoryRateLimiter, RedisRateLimiter
 from app.core import config, instance
@@ -14,7 +14,9 @@ from app.core.keyring import Keyring
 from app.database.engine import Database
 from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
+from app.fleet.worker_monitor import NO_WORKER
 from app.health import redis_writes
+from app.jobs.monitor import JobMonitor
 from app.jobs.task_record import KEY
 from app.redis.client import PooledRedis
 from app.redis.multiplexed import MultiplexedRedis
@@ -92,10 +94,10 @@ def test_warning_about_workers_does_not_stop_the_metrics_of_events(
     _, clients = choose_for(fleet_config, database, lifecycle)
     redis_client.hset(KEY, "sweep", f"5 {time.time() - 3600:.3f}")
     redis_client.xadd(SINGLE.stream, {"event": "new"})
-    (probe,) = redis_probes(clients)
-    probe.probe()
-    assert probe.warning
-    assert probe.warning.startswith("periodic task sweep no longer succeeds")
+    monitor = create_worker_monitor(clients, JobMonitor(database, {}))
+    assert monitor
+    monitor.check_once()
+    assert monitor.warning == NO_WORKER
     assert count_of("reporadar_events_waiting") == 1
     assert lifecycle.stop(lifecycle.drain(), 1)
 

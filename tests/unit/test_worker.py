@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,8 +48,8 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 def test_requested_stop_ends_the_wait_after_a_heartbeat(pool: WorkerPool, pipe: tuple[int, int], tmp_path: Path) -> None:
     reader, writer = pipe
-    os.write(writer, b".")
-    assert worker.wait_for_stop(pool, reader, tmp_path / "alive")
+    os.write(writer, bytes([signal.SIGTERM]))
+    assert worker.wait_for_stop([pool], reader, tmp_path / "alive") == "SIGTERM"
     assert (tmp_path / "alive").exists()
 
 
@@ -56,5 +57,5 @@ def test_end_of_a_thread_ends_the_wait(
     pool: WorkerPool, pipe: tuple[int, int], background_worker: BackgroundWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
     background_worker.stop()
-    assert not worker.wait_for_stop(pool, pipe[0], None)
+    assert worker.wait_for_stop([pool], pipe[0], None) is None
     assert "a thread of this worker ended unexpectedly" in caplog.text

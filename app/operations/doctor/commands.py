@@ -121,6 +121,7 @@ def _findings(urls: list[str]) -> Findings:
         accounts=current_app.extensions["accounts"],
         notifications=current_app.extensions["notifications_of_commands"],
         fleet_report=fleet.overview if fleet and config.use_redis_sessions else None,
+        worker_monitor=current_app.extensions["worker_monitor"],
     ).examine(urls)
 
 

@@ -13,7 +13,7 @@ from app.core.config import Config
 from app.core.errors import Unavailable
 from app.database.engine import Database
 from app.notifications.service import Notifications
-from app.operations.doctor import certificates, configuration, fleet, mail, messages, proxy, sentinel, store
+from app.operations.doctor import certificates, configuration, fleet, mail, messages, proxy, sentinel, store, workers
 from app.operations.doctor import database as databases
 from app.operations.doctor import redis as redises
 from app.operations.doctor.client import FORGED_ADDRESS, SignedInSession, SignInRefused, TestClient, sessions_are_shared
@@ -38,6 +38,7 @@ class Doctor:
     accounts: Accounts
     notifications: Notifications
     fleet_report: Callable[[], Report] | None  # None in embedded mode, which has no registry
+    worker_monitor: workers.WorkerCheck | None = None  # None in embedded mode, which has no workers
     sentinels: Sentinels | None = None  # where REDIS_URL names some
 
     def examine(self, urls: Sequence[str]) -> Findings:
@@ -50,6 +51,8 @@ class Doctor:
         database_works = yield from databases.examine(self.config, self.database, max(1, len(live)))
         if report:
             yield from fleet.examine(report)
+        if report and self.worker_monitor and database_works:
+            yield from workers.examine(report["workers"], self.worker_monitor)
         yield from mail.examine(self.config)
         yield from certificates.examine(self.config, self.redis, self.sentinels, urls)
         yield from self._visit([Site(url) for url in urls], live, stores_work=redis_answers and database_works)

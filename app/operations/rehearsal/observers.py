@@ -17,13 +17,17 @@ class StopHistory:
     cookie: str
 
     def read(self) -> dict[str, ReportedStop]:
-        """Return the stops by the nonce of the start, or nothing if the fleet does not answer."""
+        """Return the stops of instances by the nonce of the start, or nothing if the fleet does not answer."""
         try:
             response = self.client.get("/api/fleet", self.cookie)
         except NoResponse:
             return {}
         stops = json.loads(response.body)["stops"] if response.status == 200 else []
-        return {stop["nonce"]: ReportedStop(stop["instance_id"], stop["kind"], stop["summary"]) for stop in stops}
+        return {
+            stop["nonce"]: ReportedStop(stop["instance_id"], stop["kind"], stop["summary"])
+            for stop in stops
+            if stop.get("role") != "worker"  # the previous release lists only instances, without a role
+        }
 
 
 class ReadinessMonitor:

@@ -14,6 +14,7 @@ from app.fleet.consistency import ConfigMismatch
 from app.fleet.service import UNREADY_AFTER_SECONDS, FleetMembership, FleetOfOne, SharedFleet
 from app.fleet.store import FleetTotals, Registry
 from app.fleet.vitals import Vitals
+from app.fleet.worker_store import WorkerRegistry
 from app.server.lifecycle import READY, Lifecycle
 from tests.unit.conftest import Clock, count_of
 
@@ -208,18 +209,18 @@ def test_after_a_failed_leave_no_heartbeat_is_sent(redis_client: redis.Redis) ->
     assert not redis_client.exists("fleet:instances")
 
 
-def test_leave_records_a_clean_stop(registry: Registry) -> None:
+def test_leave_records_a_clean_stop(registry: Registry, redis_client: redis.Redis) -> None:
     membership, _, lifecycle, _ = member_with_parts(registry, "one", OLD)
     membership.beat()
     with lifecycle.drain().phase("delay"):
         pass
     membership.leave()
-    (stop,) = SharedFleet(registry, cast(Any, StubConsistency())).overview()["stops"]
+    (stop,) = SharedFleet(registry, WorkerRegistry(redis_client), cast(Any, StubConsistency())).overview()["stops"]
     assert (stop["instance_id"], stop["kind"], [phase["name"] for phase in stop["phases"]]) == ("one", "clean", ["delay"])
     assert stop["at"].endswith("Z")
 
 
-def test_part_that_could_not_be_closed_is_in_the_recorded_stop(registry: Registry) -> None:
+def test_part_that_could_not_be_closed_is_in_the_recorded_stop(registry: Registry, redis_client: redis.Redis) -> None:
     membership, _, lifecycle, _ = member_with_parts(registry, "one", OLD)
 
     def fail() -> None:
@@ -229,7 +230,7 @@ def test_part_that_could_not_be_closed_is_in_the_recorded_stop(registry: Registr
     lifecycle.add("registry", after_report=membership.leave)
     membership.beat()
     assert not lifecycle.stop(lifecycle.drain(), 1)
-    (stop,) = SharedFleet(registry, cast(Any, StubConsistency())).overview()["stops"]
+    (stop,) = SharedFleet(registry, WorkerRegistry(redis_client), cast(Any, StubConsistency())).overview()["stops"]
     assert (stop["instance_id"], stop["kind"], [phase["name"] for phase in stop["phases"]]) == ("one", "forced", ["close"])
     assert stop["summary"].endswith("(could not close database)")
 
@@ -246,12 +247,12 @@ def test_mismatch_blocks_a_starting_instance_but_not_a_ready_one(registry: Regis
     assert lifecycle.check_readiness() == []
 
 
-def test_overview_lists_instances_and_mismatches(registry: Registry) -> None:
+def test_overview_lists_instances_and_mismatches(registry: Registry, redis_client: redis.Redis) -> None:
     (one, _, _, consistency), (two, _) = member_with_parts(registry, "one", OLD), member(registry, "two", OLD)
     consistency.fault = "uses another redis than two"
     for membership in (one, two):
         membership.beat()
-    overview = SharedFleet(registry, cast(Any, consistency)).overview()
+    overview = SharedFleet(registry, WorkerRegistry(redis_client), cast(Any, consistency)).overview()
     first, second = overview["instances"]
     assert (first["instance_id"], second["instance_id"]) == ("one", "two")
     assert first["connections"] == 7
@@ -265,11 +266,11 @@ def test_overview_lists_instances_and_mismatches(registry: Registry) -> None:
     assert (overview["advice"], overview["stops"]) == ([], [])
 
 
-def test_instance_is_drained_and_drain_is_ended(registry: Registry) -> None:
+def test_instance_is_drained_and_drain_is_ended(registry: Registry, redis_client: redis.Redis) -> None:
     membership, _, lifecycle, consistency = member_with_parts(registry, "one", OLD)
     membership.beat()
     assert lifecycle.check_readiness() == []
-    fleet = SharedFleet(registry, cast(Any, consistency))
+    fleet = SharedFleet(registry, WorkerRegistry(redis_client), cast(Any, consistency))
     for drained in (True, False):
         fleet.set_drained("one", drained)
         membership.beat()

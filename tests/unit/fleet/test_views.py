@@ -30,7 +30,7 @@ def test_fleet_is_only_for_administrators(app: Flask, client: FlaskClient, metho
 def test_overview_has_the_documented_fields(app: Flask, client: FlaskClient) -> None:
     sign_in(app, client, is_admin=True)
     overview = client.get("/api/fleet").get_json()
-    assert set(overview) == {"instances", "advice", "disagreements", "stops"}
+    assert set(overview) == {"instances", "workers", "advice", "disagreements", "stops"}
     (instance,) = overview["instances"]
     assert set(instance) == set(InstanceView.model_fields)
     assert (instance["instance_id"], instance["redis_latency_ms"]) == ("instance-1", None)

@@ -11,7 +11,7 @@ from tests.unit.conftest import MakeApp
 
 
 def probe_all(app: Flask) -> None:
-    probes: list[Probe] = app.extensions["probes"]
+    probes: list[Probe] = app.extensions["health_checks"]
     for probe in probes:
         probe.probe()
 
@@ -53,7 +53,7 @@ def test_failure_is_reported_without_its_cause(app: Flask, client: FlaskClient) 
     def refuse() -> str:
         raise ConnectionRefusedError("192.0.2.7:5432")
 
-    probe: Probe = app.extensions["probes"][0]
+    probe: Probe = app.extensions["health_checks"][0]
     probe.check = refuse
     probe_all(app)
     response = client.get("/health")

@@ -40,7 +40,7 @@ def crash(minutes: int) -> dict[str, Any]:
 
 
 def overview(*instances: dict[str, Any], **rest: list[Any]) -> dict[str, Any]:
-    return {"instances": list(instances), "advice": [], "disagreements": [], "stops": [], **rest}
+    return {"instances": list(instances), "workers": [], "advice": [], "disagreements": [], "stops": [], **rest}
 
 
 @pytest.mark.parametrize(
