@@ -13,13 +13,14 @@ import gevent
 from app import create_app
 from app.core import config, instance, logs
 from app.operations.rehearsal import program
+from app.operations.rehearsal.checks import was_given_up
 from app.operations.rehearsal.measurements import Measurements, RehearsalPhase, SocketOutage, SocketRecord
 from app.operations.rehearsal.plan import ROLLING_RESTART, SIGKILL, Plan
 from app.operations.rehearsal.scenario import AFTER_REDIS_SECONDS, Scenario
 from harness.scale import count
 
-REQUESTS, RESTARTS = count(1_200, 18_000), count(1, 3)
-BEFORE = 500  # requests before all instances were ready, which do not count
+REQUESTS, RESTARTS = count(800, 18_000), count(1, 3)
+BEFORE = 200  # requests before all instances were ready, which do not count
 NOTICED_SECONDS = 1  # within which a client notices on a quiet machine that its instance was killed
 
 
@@ -75,6 +76,7 @@ def numbers(measured: Measurements) -> dict[str, Any]:
         "requests": len(requests),
         "posts": sum(request.method == "POST" for request in requests),
         "failed": len(failed),
+        "given_up": sum(map(was_given_up, failed)),
         "why": sorted({request.error for request in failed})[:5],
         "longest_gap": longest_gap(request.ended for request in requests if request.ok),
         "slowest": max(request.seconds for request in requests),
@@ -86,8 +88,8 @@ def numbers(measured: Measurements) -> dict[str, Any]:
         **delivered(measured),
         "back": [round(seconds, 2) for seconds in back(measured.sockets, last)],
         "failed_attempts": [outage.failed_attempts for outage in outages_of_killed(measured.sockets, last)],
-        "stall": last.load.stall,
-        "slowdown": last.load.slowdown,
+        "stall": measured.worst_load.stall,
+        "slowdown": measured.worst_load.slowdown,
     }
 
 

@@ -8,9 +8,17 @@ from contextlib import ExitStack
 import pytest
 
 from harness.fleet import NO_RATE_LIMITS, start_together
+from harness.machine import Machine
 from harness.servers import Instance, fleet_environment
 
 StartFleet = Callable[..., list[Instance]]
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """The machine of the tests. Its `limit` extends a limit on time while something else uses the processors."""
+    with Machine() as machine:
+        yield machine
 
 
 @pytest.fixture

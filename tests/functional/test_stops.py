@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from harness import web
+from harness.machine import Machine
 from harness.scale import count
 from harness.servers import Instance, RedisServer, embedded_environment, flask, migrate, promote, wait_until
 from harness.socket_pool import SocketPool, fastest_second
@@ -164,7 +165,7 @@ def test_readiness_fails_immediately_while_requests_are_served(start_fleet: Star
     with web.client(base_url=instance.url) as kept:
         assert kept.get("/health/live").headers["Connection"] == "keep-alive"
         instance.send(signal.SIGTERM)
-        wait_until(lambda: get(instance, "/health/ready").status_code == 503, 1, "readiness to turn")
+        wait_until(lambda: get(instance, "/health/ready").status_code == 503, what="readiness to turn")
         for path in ("/health/live", "/login", "/api/auth/me", "/nowhere"):
             for answer in (get(instance, path), kept.get(path)):
                 assert (answer.status_code < 500, answer.headers["Connection"]) == (True, "close")
@@ -210,14 +211,14 @@ def test_request_that_exceeds_the_timeout_is_cut_off(start_fleet: StartFleet, re
 
 
 @pytest.mark.serial
-def test_idle_instance_stops_quickly(start_fleet: StartFleet) -> None:
+def test_idle_instance_stops_quickly(start_fleet: StartFleet, machine: Machine) -> None:
     (instance,) = start_fleet(1)
     with web.client(base_url=instance.url) as kept:
         kept.get("/health/live")
         began = time.monotonic()
         assert instance.terminate() == 0
-        assert time.monotonic() - began < QUICK
-    assert float(re.findall(r"clean in ([\d.]+) s", account(instance))[0]) < 1
+        assert time.monotonic() - began < machine.limit(QUICK)
+    assert float(re.findall(r"clean in ([\d.]+) s", account(instance))[0]) < machine.limit(1)
 
 
 # The accept queue
@@ -324,7 +325,7 @@ def drain_of_300(start_fleet: StartFleet, application: str = "wsgi:app") -> tupl
     with SocketPool(instance, User(instance).register(), 300) as pool:
         began = time.monotonic()
         instance.send(signal.SIGTERM)
-        wait_until(lambda: get(instance, "/health/ready").status_code == 503, 1, "readiness to turn")
+        wait_until(lambda: get(instance, "/health/ready").status_code == 503, what="readiness to turn")
         turned = time.monotonic() - began
         pool.wait_closed(20)
         closed = [moment - began for moment in pool.closed]
@@ -334,12 +335,12 @@ def drain_of_300(start_fleet: StartFleet, application: str = "wsgi:app") -> tupl
 
 
 @pytest.mark.serial
-def test_sockets_are_closed_at_the_drain_rate(start_fleet: StartFleet) -> None:
+def test_sockets_are_closed_at_the_drain_rate(start_fleet: StartFleet, machine: Machine) -> None:
     closed, turned, instance = drain_of_300(start_fleet)
     assert len(closed) == 300
     assert min(closed) > max(turned, 1.0)
-    assert fastest_second(closed) <= 150
-    assert max(closed) < 1.0 + 300 / 100 + 2
+    assert fastest_second(closed) <= machine.limit(150)  # an instance that got no processor closes what is due at once
+    assert max(closed) < 1.0 + 300 / 100 + machine.limit(2)
     assert instance.wait() == 0
     assert "sockets 300 in " in account(instance)
 
@@ -407,7 +408,7 @@ def has_begun_to_receive(websocket: WebSocket) -> bool:
 
 
 @pytest.mark.serial
-def test_sockets_do_not_use_the_connections_of_requests(start_fleet: StartFleet) -> None:
+def test_sockets_do_not_use_the_connections_of_requests(start_fleet: StartFleet, machine: Machine) -> None:
     """All sockets are in use, and idle connections use all other connections."""
     (instance,) = start_fleet(1, MAX_SOCKETS="60", MAX_SOCKETS_PER_USER="60")
     with SocketPool(instance, User(instance).register(), 60), ExitStack() as stack:
@@ -419,7 +420,7 @@ def test_sockets_do_not_use_the_connections_of_requests(start_fleet: StartFleet)
             began = time.monotonic()
             assert get(instance).status_code == 200
             delays.append(time.monotonic() - began)
-        assert sorted(delays)[5] < 0.1, delays  # a full instance would answer none
+        assert sorted(delays)[5] < machine.limit(0.1), delays  # a full instance would answer none
         assert get(instance, f"{HANDSHAKE}polling").status_code == 503
 
 

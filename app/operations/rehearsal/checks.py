@@ -106,13 +106,13 @@ def requests(measured: Measurements) -> Iterator[CheckResult]:
 
 def _judge_requests(measured: Measurements, failed: Sequence[SentRequest]) -> Status:
     """A busy machine delays requests until the fleet or the client gives up. It does not cause any other failure."""
-    if not all(_was_given_up(request) for request in failed):
+    if not all(was_given_up(request) for request in failed):
         return Status.RED
     phases = [_phase_at(measured, request.started) for request in failed]
     return judge_time(phase.load if phase else measured.worst_load for phase in phases)
 
 
-def _was_given_up(request: SentRequest) -> bool:
+def was_given_up(request: SentRequest) -> bool:
     """Return whether the fleet told the client to try again later, or whether somebody stopped waiting for the response."""
     return (request.status == 503 and request.may_retry) or request.status == 504 or request.seconds >= TIMEOUT_SECONDS
 
@@ -130,7 +130,7 @@ def _details(measured: Measurements, failed: Sequence[SentRequest]) -> str:
     if not failed:
         return ""
     kinds: Counter[str] = Counter()
-    failed = [request for request in failed if not _was_given_up(request)] or failed  # these make the line red on any machine
+    failed = [request for request in failed if not was_given_up(request)] or failed  # these make the line red on any machine
     for request in failed:
         phase = _phase_at(measured, request.started)
         kinds[f"{request.method} {request.status or 'no response'}, {phase.name if phase else 'between phases'}"] += 1
