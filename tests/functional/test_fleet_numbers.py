@@ -20,7 +20,12 @@ from harness.scale import ENVIRONMENT, count, full_only
 from harness.servers import ROOT, PostgresServer, base_environment
 
 SETTINGS = {"TRUSTED_PROXIES": "1", "SHUTDOWN_DELAY": "1"}
-FEW_SOCKETS = {"sockets": 30, "requests_per_second": count(50, 100), "notifications_per_second": 10}
+FEW_SOCKETS = {
+    "sockets": 30,
+    "bystanders": count(0, 180),
+    "requests_per_second": count(50, 100),
+    "notifications_per_second": 10,
+}
 SOCKETS = count(100, 300)
 MANY_SOCKETS = {"sockets": SOCKETS, "bystanders": 0, "requests_per_second": 20, "notifications_per_second": 50}
 
@@ -47,9 +52,13 @@ def measure(
     return found
 
 
+def machine_load(found: dict[str, Any]) -> MachineLoad:
+    return MachineLoad(found["stall"], found["slowdown"])
+
+
 def limit(found: dict[str, Any], seconds: float) -> float:
     """Return the limit, extended if the machine is too busy for it."""
-    load = MachineLoad(found["stall"], found["slowdown"])
+    load = machine_load(found)
     return (seconds + load.stall) * (load.slowdown if load.is_too_busy else 1)
 
 
@@ -60,7 +69,7 @@ def test_rolling_restarts_under_load_fail_no_request(fleet: SupervisedFleet) -> 
     assert found["requests"] >= REQUESTS
     assert found["posts"] > REQUESTS * 4 / 9
     assert found["failed"] == found["given_up"], found["why"]
-    assert found["given_up"] == 0 or MachineLoad(found["stall"], found["slowdown"]).is_too_busy, found["why"]
+    assert found["given_up"] == 0 or machine_load(found).is_too_busy, found["why"]
     assert found["longest_gap"] <= limit(found, 1)
     assert found["signed_out"] == 0
     assert (found["lost"], found["doubled"], found["disordered"]) == (0, 0, 0)
@@ -99,7 +108,7 @@ def test_redis_outage_under_load_is_answered_quickly_and_loses_nothing(fleet: Su
     assert found["failed"] > 100
     assert found["unanswered"] == 0, found["why"]
     assert found["slowest"] <= limit(found, 2)
-    assert found["failed_late"] == 0, found["why"]
+    assert found["failed_late"] == 0 or machine_load(found).is_too_busy, found["why"]
     assert found["signed_out"] == 0
     assert found["accepted"] > 20
     assert (found["lost"], found["doubled"], found["disordered"]) == (0, 0, 0)
