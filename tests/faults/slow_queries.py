@@ -7,7 +7,7 @@ from app import create_app
 from app.core import config
 from app.database.engine import Database
 
-SECONDS = 10.0  # patience: this is about other requests, not about this one
+SECONDS = 60.0  # patience: this is about other requests, not about this one
 
 app = create_app(config.from_environment_or_exit())
 database: Database = app.extensions["database"]
