@@ -29,7 +29,7 @@ UNLIMITED = 2**53  # numbers above are not worth mentioning
 Schema = dict[str, Any]
 
 INTRODUCTION = """\
-# API
+# HTTP API
 
 <!-- Written by scripts/api_page.py from /api/openapi.json; do not edit. -->
 

@@ -109,7 +109,9 @@ class Config:
         shown_default="a SQLite file under `instance/`",
         secret=True,
     )
-    database_pool_size: int = _setting(parsers.integer(1, 100), "5", "maximum number of database connections per instance")
+    database_pool_size: int = _setting(
+        parsers.integer(1, 100), "5", "maximum number of database connections of each instance and each worker"
+    )
     database_pooler: str | None = _setting(
         parsers.choice("transaction"), None, "`transaction`: `DATABASE_URL` leads to PgBouncer in transaction mode"
     )
