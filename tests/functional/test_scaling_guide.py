@@ -74,6 +74,8 @@ class Reader:
         redis = self._ports["6379"]
         for pattern, own in {
             r"^redis-cli (?!-u)": f"redis-cli -p {redis} ",
+            # The PostgreSQL of the test accepts its superuser on 127.0.0.1.
+            r"\bsudo -u postgres ": "",
             r"^redis-server ": f"redis-server --bind 127.0.0.1 --port {redis} ",
             # What the test run has installed already.
             r"\bmake (run|fleet)\b": r"make --old-file=installed \1",
