@@ -21,7 +21,7 @@ WIDE: ViewportSize = {"width": 1280, "height": 800}
 
 @pytest.fixture(scope="module")
 def started(postgres_server: PostgresServer) -> Iterator[Fleet]:
-    with Fleet(postgres_server, balanced=True) as fleet:
+    with Fleet(postgres_server, workers=1, balanced=True) as fleet:
         yield fleet
 
 
@@ -258,7 +258,7 @@ def test_draining_a_missing_instance_is_reported(page: Page) -> None:
 
 @contextmanager
 def in_trouble(redis: RedisServer) -> Iterator[None]:
-    """Register an instance with every kind of problem."""
+    """Register an instance with every kind of problem, and a worker that sends no heartbeat any more."""
     about = {
         **{
             "instance_id": "instance-3",
@@ -278,10 +278,14 @@ def in_trouble(redis: RedisServer) -> Iterator[None]:
     }
     stops = [{"instance_id": "instance-3", "nonce": f"stop-{number}", "at": int(time.time() * 1000)} for number in range(12)]
     forced = {"kind": "forced", "seconds": 25.0, "summary": "forced in 25.00 s: requests 1 in 20.00 s (not done in time)"}
+    names = {key: about[key] for key in ("hostname", "pid", "start_time", "uptime", "version")}
+    worker = names | {"instance_id": "worker-3", "nonce": "w3", "status": "running", "running_jobs": 1, "max_jobs": 4}
+    worker["finished_jobs"] = 1204
     over = threading.Event()
 
     def beat() -> None:
         with redis.client() as client:
+            client.hset("fleet:workers", "w3", json.dumps({"about": worker, "crash_record": {}}))
             client.rpush("fleet:stops", *[json.dumps(stop | forced) for stop in stops])
             while not over.wait(0.2):
                 entry: dict[str, Any] = {
@@ -293,6 +297,7 @@ def in_trouble(redis: RedisServer) -> Iterator[None]:
                     "pid": 1,
                 }
                 seen = int(client.time()[0]) * 1000
+                client.zadd("fleet:worker-heartbeats", {"w3": seen - 5000})
                 client.hset(
                     "fleet:instance:3",
                     mapping={"entry": json.dumps(entry), "about": json.dumps(about), "since": seen, "seen": seen},
@@ -300,6 +305,7 @@ def in_trouble(redis: RedisServer) -> Iterator[None]:
                 client.hset(
                     "fleet:instances", "3", json.dumps({**stops[0], "kind": "crashed", "seconds": None, "summary": "gone"})
                 )
+            client.zrem("fleet:worker-heartbeats", "w3")
             client.delete("fleet:instance:3")
             client.hdel("fleet:instances", "3")
 
@@ -316,7 +322,7 @@ def test_worst_instance_comes_first_and_is_legible(page: Page, fleet: Fleet) -> 
     with in_trouble(fleet.redis):
         expect_verdict(page, "instance-3 is not ready; 2 of 3 are")
         order = page.locator("#fleet > section").evaluate_all("sections => sections.map(section => section.id)")
-        assert order == ["verdict", "disagreements", "advice", "instances", "stops"]
+        assert order == ["verdict", "disagreements", "advice", "instances", "workers", "stops"]
         expect(page.locator("#instances").get_by_role("listitem").first).to_contain_text("instance-3")
         expect(page.locator("#disagreements")).to_contain_text("instance-3: holds no key that the fleet writes with")
         expect(page.locator("#advice")).to_contain_text("Add an instance. instance-3: CPU 98 %")
@@ -327,6 +333,9 @@ def test_worst_instance_comes_first_and_is_legible(page: Page, fleet: Fleet) -> 
             ]
         )
         expect(page.locator("#stops li:visible")).to_have_count(8)
+        expect(page.locator("#workers tbody tr")).to_have_count(2)
+        expect(page.locator("#worker-w3")).to_contain_text(re.compile(r"worker-3\s*missing\s*1 of 4\s*1,204"))
+        expect(page.locator("#verdict")).to_contain_text("worker-3: no heartbeat for more than 3 s")
         for size in (PHONE, WIDE):
             assert_fits(page, size)
             assert_legible_in_light_and_dark(page)

@@ -181,7 +181,7 @@ class Proxy(Server):
 def fleet(postgres_server: PostgresServer) -> Iterator[Fleet]:
     # Without a Host header of its own, nginx sends the name of the upstream.
     hosts = "127.0.0.1, all, instance-1, instance-2"
-    with Fleet(postgres_server, settings={"TRUSTED_PROXIES": "1", "TRUSTED_HOSTS": hosts}) as fleet:
+    with Fleet(postgres_server, workers=1, settings={"TRUSTED_PROXIES": "1", "TRUSTED_HOSTS": hosts}) as fleet:
         yield fleet
 
 
