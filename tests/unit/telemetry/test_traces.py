@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from app.core import logs
+from app.database.engine import Database, DatabaseUnavailable
+from app.telemetry.sql import trace_database
 from app.telemetry.traces import Traces, is_recording
 from harness.collector import Collector
 
@@ -50,16 +54,24 @@ def test_an_invalid_traceparent_begins_a_new_trace(monkeypatch: pytest.MonkeyPat
     assert logs.trace_id.get() is None
 
 
-def test_errors_are_recorded_without_their_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_recorded_without_their_message(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/test.db", 1, "test")
+    statement = text("SELECT * FROM missing WHERE name = :name")
     with Collector() as collector:
         traces = Traces(collector.url, "instance-1")
+        trace_database(database, traces)
         traces.start()
-        with pytest.raises(ValueError, match="geheim"), traces.span("job", None, {}):
-            raise ValueError("geheim")
+        with pytest.raises(DatabaseUnavailable), traces.span("job", None, {}):
+            database.run(lambda connection: connection.execute(statement, {"name": "geheim"}))
         traces.stop()  # sends what waits
-        (span,) = collector.spans()
-        assert (span.name, span.is_error, span.attributes) == ("job", True, {"error.type": "ValueError"})
+        spans = {span.name: span for span in collector.spans()}
+        assert spans["SELECT"].attributes["db.query.text"] == "SELECT * FROM missing WHERE name = ?"
+        assert spans["SELECT"].parent_id == spans["transaction"].span_id
+        assert spans["transaction"].parent_id == spans["job"].span_id
+        assert [name for name, span in spans.items() if span.is_error] == ["SELECT", "transaction", "job"]
+        assert {spans[name].attributes["error.type"] for name in ("transaction", "job")} == {"DatabaseUnavailable"}
         assert "geheim" not in collector.text()
+    database.close()
 
 
 def test_a_stop_does_not_wait_for_a_collector_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
