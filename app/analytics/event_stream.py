@@ -285,6 +285,11 @@ def count_waiting(client: redis.Redis) -> int:
     return sum(client.xlen(partition.stream) for partition in partitions_of(client))
 
 
+def count_dead_letters(client: redis.Redis) -> int:
+    """Return how many events are kept that can never be stored. Raises redis.RedisError."""
+    return sum(client.xlen(partition.dead_letters) for partition in partitions_of(client))
+
+
 class StreamMonitor:
     """Watches the streams for the health check of workers, and exports their size as metrics."""
 
@@ -292,20 +297,21 @@ class StreamMonitor:
         self.waiting = 0  # accepted events that no worker has stored yet, at the last call of `find_warning`
         self._client = client
         self._partitions = partitions_of(client)
+        self._dead_letters = 0
 
     def find_warning(self) -> OperatorWarning | None:
         """Count the events, and return what an operator should know. Raises redis.RedisError."""
         try:
             self._count()
-            return self._backlog_warning()
+            return self._backlog_warning() or self._dead_letter_warning()
         except redis.ResponseError as error:  # Redis works, but the key holds something else
             text = f"cannot read the event stream {SINGLE.stream}: {str(error).partition(' ')[0]}"
             return OperatorWarning("event_stream_unreadable", text)
 
     def _count(self) -> None:
-        self.waiting = count_waiting(self._client)
+        self.waiting, self._dead_letters = count_waiting(self._client), count_dead_letters(self._client)
         metrics.events_waiting.set(self.waiting)
-        metrics.events_put_aside.set(sum(self._client.xlen(partition.dead_letters) for partition in self._partitions))
+        metrics.events_put_aside.set(self._dead_letters)
 
     def _backlog_warning(self) -> OperatorWarning | None:
         oldest: list[Any] = []
@@ -316,3 +322,7 @@ class StreamMonitor:
             text = f"events wait for more than {MAX_AGE_SECONDS} s: check that a worker is running and reaches the database"
             return OperatorWarning("events_waiting", text)
         return None
+
+    def _dead_letter_warning(self) -> OperatorWarning | None:
+        text = f"{self._dead_letters} events are dead-lettered: list them with flask --app wsgi events dead-letters"
+        return OperatorWarning("dead_letters", text) if self._dead_letters else None

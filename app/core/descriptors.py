@@ -10,6 +10,7 @@ import os
 import resource
 import time
 
+from app.core import metrics
 from app.core.warnings import OperatorWarning
 
 log = logging.getLogger(__name__)
@@ -55,3 +56,4 @@ class DescriptorShortage:
 
 
 shortage = DescriptorShortage()
+metrics.descriptor_shortage.set_function(lambda: shortage.is_current)

@@ -37,6 +37,7 @@ attempts = Counter(
 dependency_up = Gauge("reporadar_dependency_up", "1 if the dependency answered the last probe", ["dependency"])
 dependency_latency = Gauge("reporadar_dependency_latency_seconds", "Latency of the last successful probe", ["dependency"])
 ready = Gauge("reporadar_ready", "1 while this instance is ready for traffic")
+descriptor_shortage = Gauge("reporadar_file_descriptor_shortage", "1 while this instance has no file descriptors left")
 database_connections_in_use = Gauge("reporadar_database_connections_in_use", "Connections of the pool that are in use")
 database_pool_wait = Histogram(
     "reporadar_database_pool_wait_seconds",

@@ -592,3 +592,11 @@ def test_doctor_leaves_no_session_in_redis(fleet: Fleet) -> None:
         assert list(client.scan_iter("session:*")) == []
     with client_without_cookies() as http:
         assert http.get(f"{fleet.instances[0].url}/health/live").status_code == 200
+
+
+def test_dead_letters_are_found(own_redis: RedisServer, database_url: str) -> None:
+    with own_redis.client() as client:
+        client.xadd("analytics:poison", {"event": "bad"})
+    found = examine(fleet_environment(own_redis.url, database_url))
+    line = "fleet: workers: 1 events are dead-lettered: list them with flask --app wsgi events dead-letters"
+    assert line in found.all_lines("warn"), found.output

@@ -15,8 +15,10 @@ import pytest
 from app.core import config, descriptors
 from app.server import open_files
 from harness import raw_websocket, web
+from harness.scale import full_only
 from harness.servers import Instance, Worker, embedded_environment, fleet_environment, migrate, wait_until
 from harness.users import User
+from tests.functional.test_doctor import examine
 
 LINE = "no file descriptors left: Too many open files"
 HARD_LIMIT = 8_000
@@ -62,6 +64,7 @@ def test_too_small_hard_limit_is_an_error_that_names_both_numbers(tmp_path: Path
         instance.close()
 
 
+@full_only
 def test_worker_checks_its_limit(redis_url: str, database_url: str) -> None:
     worker = LimitedWorker(fleet_environment(redis_url, database_url))
     try:
@@ -80,7 +83,7 @@ def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LimitedInstan
 
 @contextmanager
 def limited_instance(folder: Path, application: str) -> Iterator[LimitedInstance]:
-    environment = embedded_environment(folder) | {"MAX_SOCKETS_PER_USER": str(SOCKETS)}
+    environment = embedded_environment(folder) | {"MAX_SOCKETS_PER_USER": str(SOCKETS), "INSTANCE_ID": "instance-1"}
     migrate(environment)
     with LimitedInstance(environment, f"100:{HARD_LIMIT}", application) as instance:
         yield instance
@@ -126,7 +129,7 @@ def test_full_file_table_is_one_line_and_health_answers(instance: LimitedInstanc
             assert health.status_code == 200
         assert health.json()["status"] == health.json()["checks"]["open_files"]["status"] == "warn"
         assert health.json()["checks"]["open_files"]["reason"] == descriptors.WARNING.reason
-        assert "reporadar_ready 1.0" in web.get(f"{instance.url}/metrics", timeout=30).text
+        assert "reporadar_file_descriptor_shortage 1.0" in web.get(f"{instance.url}/metrics", timeout=30).text
         page, api = (web.get(instance.url + path, timeout=30) for path in ("/login", "/api/auth/me"))
         assert (page.status_code, api.status_code) == (503, 503)
         assert api.json()["detail"] == "This instance has no file descriptors left. Please try again in a moment."
@@ -135,6 +138,8 @@ def test_full_file_table_is_one_line_and_health_answers(instance: LimitedInstanc
             for _ in range(30):
                 stack.enter_context(socket.create_connection(("127.0.0.1", instance.port)))
             assert web.get(f"{instance.url}/health/live", timeout=30).status_code == 200
+        found = examine(instance.environment, instance.url)
+        assert found.lines("fail") == [f"{instance.url}: instance-1 has no file descriptors left"], found.output
         assert len(lines(instance.log(), [LINE])) == 1
     wait_until(lambda: web.get(f"{instance.url}/login").status_code == 200, 30, "requests to be served again")
     assert user.is_signed_in()
@@ -143,6 +148,7 @@ def test_full_file_table_is_one_line_and_health_answers(instance: LimitedInstanc
     assert lines(instance.log(), ["Traceback", "Too many open files"]) == lines(instance.log(), [LINE])
 
 
+@full_only
 def test_full_file_table_without_a_reserve_keeps_health_checks_out(tmp_path: Path) -> None:
     """The negative control of the test above."""
     with limited_instance(tmp_path, "tests.faults.no_reserve:app") as instance:

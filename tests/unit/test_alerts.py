@@ -45,6 +45,7 @@ MUTATIONS = [
     Mutation("faults", "changes(process_start_time_seconds{", "0 * changes(process_start_time_seconds{"),
     Mutation("events", "unless resets(reporadar_events_waiting[2m]) > 0", ""),
     Mutation("events", "or reporadar_events_waiting > 50000", ""),
+    Mutation("no file descriptors", "reporadar_file_descriptor_shortage > 0", "reporadar_file_descriptor_shortage > 1"),
     Mutation("events", "for: 3m", "for: 0s"),
     Mutation("no instance", "unless on (job) max by (job) (reporadar_ready", "unless on (job) min by (job) (reporadar_ready"),
     Mutation("no instance", 'absent(up{job="reporadar"})', "absent(up)"),
@@ -140,7 +141,7 @@ def test_changed_rule_fails_its_tests(outcomes: list[str], number: int) -> None:
 
 def test_each_alert_is_tested() -> None:
     names = {alert["alert"] for alert in alerts()}
-    assert len(names) == 20
+    assert len(names) == 21
     assert {name for name in names if name not in TESTS} == set()
 
 

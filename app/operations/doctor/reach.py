@@ -48,7 +48,7 @@ def reach(site: Site, live: Sequence[str]) -> Generator[Finding, None, bool]:
         )
         return False
     yield from _readiness(site, responses)
-    return True
+    return (yield from _has_descriptors(site))
 
 
 def _unreachable_advice(reason: str) -> str:
@@ -96,6 +96,22 @@ def _readiness(site: Site, responses: Sequence[requests.Response]) -> Generator[
         )
     if not reasons and not foreign:
         yield ok(f"{site.url}: ready")
+
+
+def _has_descriptors(site: Site) -> Generator[Finding, None, bool]:
+    """Return whether an instance serves new connections, which need file descriptors. It answers `/health` in any case."""
+    try:
+        response = site.get("/health")
+        status = response.json()["checks"]["open_files"]["status"]
+    except (Unreachable, ValueError, KeyError, TypeError):  # other lines say that it does not answer
+        return True
+    if status == "pass":
+        return True
+    yield fail(
+        f"{site.url}: {response.headers.get('X-Instance-Id')} has no file descriptors left",
+        "See 'no file descriptors left' in docs/troubleshooting.md. This address is not examined further",
+    )
+    return False
 
 
 def _reasons(response: requests.Response) -> str:

@@ -35,6 +35,13 @@ def test_backlog_and_dead_letters_are_metrics(monitor: StreamMonitor, redis_clie
     assert monitor.waiting == 1
 
 
+def test_dead_letters_are_a_warning(monitor: StreamMonitor, redis_client: redis.Redis) -> None:
+    redis_client.xadd(SINGLE.dead_letters, {"event": "bad"})
+    warning = monitor.find_warning()
+    assert warning == "1 events are dead-lettered: list them with flask --app wsgi events dead-letters"
+    assert warning.reason == "dead_letters"
+
+
 def test_other_type_of_key_is_a_warning(monitor: StreamMonitor, redis_client: redis.Redis) -> None:
     redis_client.set(SINGLE.stream, "something else")
     assert monitor.find_warning() == "cannot read the event stream analytics:events: WRONGTYPE"

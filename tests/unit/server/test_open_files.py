@@ -11,8 +11,6 @@ from app.server import open_files
 from harness.servers import embedded_environment, fleet_environment
 from tests.unit.conftest import UNUSED_DATABASE_URL
 
-UNLIMITED = resource.RLIM_INFINITY
-
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
