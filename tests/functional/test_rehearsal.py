@@ -52,7 +52,7 @@ LOADS = {"all_sockets_at_once": {"sockets": 80}}  # so many that it exceeds the 
 
 
 # Keys in Redis that the rehearsal did not create, or that expire soon.
-PASSING = ("fleet:", "dramatiq:", "jobs:", SINGLE.stream, "analytics:standing:", "analytics:changing:")
+PASSING = ("fleet:", "dramatiq:", "jobs:", "rate:", SINGLE.stream, "analytics:standing:", "analytics:changing:")
 
 OPT_OUT_FAILS_OPEN = "tests.faults.opt_out_fails_open"
 
