@@ -16,7 +16,7 @@ from harness.scale import count
 from harness.servers import Instance, base_environment, embedded_environment, migrate, promote
 from harness.users import User
 
-EXAMPLES_PER_OPERATION = str(count(4, 30))
+EXAMPLES_PER_OPERATION = str(count(2, 30))
 
 # These would end the session that the search runs with (it knows its id from the list); they are searched without one.
 ENDING = [
@@ -46,6 +46,12 @@ def an_instance(folder: Path, application: str = "wsgi:app") -> Iterator[Instanc
         yield instance
 
 
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    with an_instance(tmp_path_factory.mktemp("instance")) as instance:
+        yield instance
+
+
 def search(instance: Instance, folder: Path, *options: str) -> str:
     """Run schemathesis. Raise AssertionError with its report if it finds something."""
     program = Path(sys.prefix) / "bin" / "st"
@@ -60,31 +66,28 @@ def search(instance: Instance, folder: Path, *options: str) -> str:
     return run(command, environment=base_environment(), directory=folder, timeout=300)
 
 
-def test_api_keeps_its_description_without_a_session(tmp_path: Path) -> None:
-    with an_instance(tmp_path) as instance:
-        assert re.search(r"\b[1-9]\d* generated", search(instance, tmp_path))
-        assert "Traceback" not in instance.log()
+def test_api_keeps_its_description_without_a_session(instance: Instance, tmp_path: Path) -> None:
+    assert re.search(r"\b[1-9]\d* generated", search(instance, tmp_path))
+    assert "Traceback" not in instance.log()
 
 
-def test_api_keeps_its_description_for_a_user(tmp_path: Path) -> None:
-    with an_instance(tmp_path) as instance:
-        user = User(instance).register()
-        excluded = [word for name in ENDING for word in ("--exclude-name", name)]
-        excluded += ["--exclude-checks", REQUIRING_MORE]
-        search(instance, tmp_path, "--header", f"Cookie: {user.cookie_header}", *excluded)
-        assert user.is_signed_in(), instance.log()
-        assert "Traceback" not in instance.log()
+def test_api_keeps_its_description_for_a_user(instance: Instance, tmp_path: Path) -> None:
+    user = User(instance).register()
+    excluded = [word for name in ENDING for word in ("--exclude-name", name)]
+    excluded += ["--exclude-checks", REQUIRING_MORE]
+    search(instance, tmp_path, "--header", f"Cookie: {user.cookie_header}", *excluded)
+    assert user.is_signed_in(), instance.log()
+    assert "Traceback" not in instance.log()
 
 
-def test_api_keeps_its_description_for_an_administrator(tmp_path: Path) -> None:
+def test_api_keeps_its_description_for_an_administrator(instance: Instance, tmp_path: Path) -> None:
     """Search the operations that refuse all other users."""
-    with an_instance(tmp_path) as instance:
-        user = User(instance).register()
-        promote(instance.environment, user.email)
-        options = ["--include-path-regex", "^/api/analytics/exports", "--exclude-checks", REQUIRING_MORE]
-        search(instance, tmp_path, "--header", f"Cookie: {user.cookie_header}", *options)
-        assert len(user.get("/api/analytics/exports").json()["exports"]) > 1  # it got in
-        assert "Traceback" not in instance.log()
+    user = User(instance).register()
+    promote(instance.environment, user.email)
+    options = ["--include-path-regex", "^/api/analytics/exports", "--exclude-checks", REQUIRING_MORE]
+    search(instance, tmp_path, "--header", f"Cookie: {user.cookie_header}", *options)
+    assert len(user.get("/api/analytics/exports").json()["exports"]) > 1  # it got in
+    assert "Traceback" not in instance.log()
 
 
 def test_undocumented_status_is_detected(tmp_path: Path) -> None:

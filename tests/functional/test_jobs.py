@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import psutil
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
-from harness.fleet import NO_RATE_LIMITS
+from harness.fleet import NO_RATE_LIMITS, Fleet
 from harness.processes import PATIENCE_SECONDS
 from harness.scale import count
 from harness.servers import (
@@ -32,7 +33,6 @@ from harness.servers import (
     wait_until,
 )
 from harness.users import User
-from tests.functional.conftest import StartFleet
 
 GATED_GIT = """#!/bin/sh
 while [ -e {folder}/shut ]; do touch {folder}/waiting; sleep 0.05; done
@@ -70,7 +70,13 @@ class Workshop:
         (self._folder / "shut").touch()
 
     def open(self) -> None:
-        (self._folder / "shut").unlink()
+        (self._folder / "shut").unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove all repositories and open the gate."""
+        for path in self.roots.iterdir():
+            shutil.rmtree(path)
+        self.open()
 
     def wait_for_work(self) -> None:
         """Wait until an analysis waits at the gate."""
@@ -98,11 +104,20 @@ class Rows:
             result = connection.execute(text(statement), parameters)
             return [row[0] if len(row) == 1 else tuple(row) for row in result] if result.returns_rows else []
 
+    def clear(self) -> None:
+        """Delete all rows. The sequences continue, so that no instance has cached what has the same ID."""
+        names = self.query("SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public'")
+        self.query(f"TRUNCATE {', '.join(name for name in names if name != 'alembic_version')}")
+
     def statuses(self) -> list[str]:
         return self.query("SELECT status FROM analyses ORDER BY id")
 
     def attempts(self) -> list[int]:
         return self.query("SELECT attempts FROM analyses ORDER BY id")
+
+    def repository_path(self) -> str:
+        (found,) = self.query("SELECT id FROM repositories")
+        return f"/api/repositories/{found}"
 
     def reports(self) -> int:
         found: int = self.query("SELECT count(*) FROM analyses WHERE report IS NOT NULL")[0]
@@ -118,14 +133,34 @@ class Rows:
             raise AssertionError(f"{error}, where there is {self.statuses()}") from None
 
 
-@pytest.fixture
-def workshop(tmp_path: Path) -> Workshop:
-    return Workshop(tmp_path)
+@pytest.fixture(scope="module")
+def shared_workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("workshop"))
 
 
 @pytest.fixture
-def rows(database_url: str) -> Rows:
-    return Rows(database_url)
+def workshop(shared_workshop: Workshop) -> Workshop:
+    shared_workshop.clear()
+    return shared_workshop
+
+
+@pytest.fixture(scope="module")
+def shared_fleet(postgres_server: PostgresServer, shared_workshop: Workshop) -> Iterator[Fleet]:
+    with Fleet(postgres_server, size=3, settings=shared_workshop.environment) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def fleet(shared_fleet: Fleet) -> Fleet:
+    """Three instances without data. The tests start the workers."""
+    shared_fleet.redis.flush()
+    Rows(shared_fleet.database_url).clear()
+    return shared_fleet
+
+
+@pytest.fixture
+def rows(fleet: Fleet) -> Rows:
+    return Rows(fleet.database_url)
 
 
 StartWorker = Callable[[Instance], Worker]
@@ -156,10 +191,8 @@ def add_one(user: User, url: str) -> int:
     return found
 
 
-def test_analysis_runs_from_request_to_report(
-    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
-) -> None:
-    (instance,) = start_fleet(1, **workshop.environment)
+def test_analysis_runs_from_request_to_report(fleet: Fleet, start_worker: StartWorker, workshop: Workshop, rows: Rows) -> None:
+    instance = fleet.instances[0]
     user = User(instance).register()
     analysis = add_one(user, workshop.repository("one"))
     start_worker(instance)
@@ -171,9 +204,9 @@ def test_analysis_runs_from_request_to_report(
 
 
 def test_job_of_a_killed_worker_is_done_by_another(
-    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
+    fleet: Fleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
 ) -> None:
-    (instance,) = start_fleet(1, **workshop.environment)
+    instance = fleet.instances[0]
     user = User(instance).register()
     workshop.shut()
     first = start_worker(instance)
@@ -189,10 +222,8 @@ def test_job_of_a_killed_worker_is_done_by_another(
     assert (rows.attempts(), rows.reports(), rows.notifications()) == ([2], 1, ["analysis.succeeded"])
 
 
-def test_stopping_worker_releases_its_job(
-    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
-) -> None:
-    (instance,) = start_fleet(1, **workshop.environment)
+def test_stopping_worker_releases_its_job(fleet: Fleet, start_worker: StartWorker, workshop: Workshop, rows: Rows) -> None:
+    instance = fleet.instances[0]
     user = User(instance).register()
     workshop.shut()
     first = start_worker(instance)
@@ -211,10 +242,8 @@ def test_stopping_worker_releases_its_job(
     assert "Traceback" not in first.log() + second.log()
 
 
-def test_crashing_job_fails_after_three_attempts(
-    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
-) -> None:
-    (instance,) = start_fleet(1, **workshop.environment)
+def test_crashing_job_fails_after_three_attempts(fleet: Fleet, start_worker: StartWorker, workshop: Workshop, rows: Rows) -> None:
+    instance = fleet.instances[0]
     user = User(instance).register()
     worker = start_worker(instance)
     analysis = add_one(user, workshop.repository("poison"))
@@ -225,9 +254,9 @@ def test_crashing_job_fails_after_three_attempts(
 
 
 def test_simultaneous_requests_for_one_address_are_one_analysis(
-    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
+    fleet: Fleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
 ) -> None:
-    instances = start_fleet(3, **workshop.environment)
+    instances = fleet.instances
     users = [User(instance).register() for instance in instances]
     url = workshop.repository("one")
     total = count(12, 30)  # they wait for each other, and get 503 after 1.2 s: 30 need a fast machine
@@ -250,10 +279,8 @@ def test_simultaneous_requests_for_one_address_are_one_analysis(
     assert (rows.reports(), rows.notifications()) == (1, ["analysis.succeeded"] * 3)
 
 
-def test_running_analysis_is_cancelled(
-    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
-) -> None:
-    one, two = start_fleet(2, **workshop.environment)
+def test_running_analysis_is_cancelled(fleet: Fleet, start_worker: StartWorker, workshop: Workshop, rows: Rows) -> None:
+    one, two, _ = fleet.instances
     user, other = User(one).register(), User(two).register()
     url = workshop.repository("one")
     workshop.shut()
@@ -263,7 +290,7 @@ def test_running_analysis_is_cancelled(
     workshop.wait_for_work()
     path = f"/api/analyses/{analysis}"
     assert user.request("DELETE", path).status_code == 409  # the other one waits for it
-    assert other.request("DELETE", "/api/repositories/1").status_code == 204
+    assert other.request("DELETE", rows.repository_path()).status_code == 204
     assert other.request("DELETE", path).status_code == 404
     assert user.request("DELETE", path).status_code == 202
     assert user.request("DELETE", path).status_code == 409
@@ -275,22 +302,23 @@ def test_running_analysis_is_cancelled(
 
 
 def test_analysis_ends_when_its_last_follower_leaves(
-    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
+    fleet: Fleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
 ) -> None:
-    (instance,) = start_fleet(1, **workshop.environment)
+    instance = fleet.instances[0]
     user = User(instance).register()
     workshop.shut()
     start_worker(instance)
     add_one(user, workshop.repository("one"))
     workshop.wait_for_work()
-    assert user.request("DELETE", "/api/repositories/1").status_code == 204
+    assert user.request("DELETE", rows.repository_path()).status_code == 204
     wait_until(lambda: not workshop.children(), what="the analysis to be ended")
     assert rows.statuses() == ["cancelled"]
     rows.query("UPDATE repositories SET due_at = now()")
     wait_until(lambda: not rows.query("SELECT id FROM repositories"), what="the repository to be deleted")
 
 
-def test_data_loss_in_redis_loses_no_accepted_analysis(database_url: str, workshop: Workshop, rows: Rows) -> None:
+def test_data_loss_in_redis_loses_no_accepted_analysis(database_url: str, workshop: Workshop) -> None:
+    rows = Rows(database_url)
     total = count(6, 30)
     urls = [workshop.repository(f"repository-{number}") for number in range(total)]
     with RedisServer() as redis:
@@ -310,10 +338,8 @@ def test_data_loss_in_redis_loses_no_accepted_analysis(database_url: str, worksh
     assert rows.notifications() == ["analysis.succeeded"] * total
 
 
-def test_fleet_analyses_a_repository_once_a_day(
-    start_fleet: StartFleet, start_worker: StartWorker, workshop: Workshop, rows: Rows
-) -> None:
-    (instance,) = start_fleet(1, **workshop.environment)
+def test_fleet_analyses_a_repository_once_a_day(fleet: Fleet, start_worker: StartWorker, workshop: Workshop, rows: Rows) -> None:
+    instance = fleet.instances[0]
     user = User(instance).register()
     for number in range(4):
         add_one(user, workshop.repository(f"repository-{number}"))

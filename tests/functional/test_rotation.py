@@ -13,10 +13,11 @@ import httpx
 
 from app.core.keyring import key_id
 from harness.fleet import NO_RATE_LIMITS, start_together
+from harness.scale import count
 from harness.servers import Instance, fleet_environment, wait_until
 from harness.users import User
 
-INSTANCES = 3
+INSTANCES = count(2, 3)
 
 
 class Hopper(User):

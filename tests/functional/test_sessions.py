@@ -14,7 +14,7 @@ import redis
 
 from harness import web
 from harness.fleet import Fleet
-from harness.servers import Command, Instance, PostgresServer, RedisServer, wait_until
+from harness.servers import Command, PostgresServer, RedisServer, wait_until
 from harness.users import PASSWORD, User
 from tests.functional.conftest import StartFleet
 
@@ -27,35 +27,41 @@ def commands_of_requests(commands: list[Command]) -> list[str]:
     ]
 
 
-def test_user_is_signed_in_on_every_instance(start_fleet: StartFleet) -> None:
-    user = User(*start_fleet(3)).register()
+@pytest.fixture(scope="module")
+def fleet(postgres_server: PostgresServer) -> Iterator[Fleet]:
+    with Fleet(postgres_server, size=3) as fleet:
+        yield fleet
+
+
+def test_user_is_signed_in_on_every_instance(fleet: Fleet) -> None:
+    user = User(*fleet.instances).register()
     answers = [user.get("/api/auth/me") for _ in range(9)]
     assert {answer.status_code for answer in answers} == {200}
     assert {answer.headers["X-Instance-Id"] for answer in answers} == {"instance-1", "instance-2", "instance-3"}
     assert {answer.json()["instance"]["instance_id"] for answer in answers} == {"instance-1", "instance-2", "instance-3"}
 
 
-def test_reading_a_session_takes_one_round_trip_and_no_write(start_fleet: StartFleet, redis_server: RedisServer) -> None:
-    user = User(*start_fleet(1)).register()
-    with redis_server.commands() as commands:
+def test_reading_a_session_takes_one_round_trip_and_no_write(fleet: Fleet) -> None:
+    user = User(fleet.instances[0]).register()
+    with fleet.redis.commands() as commands:
         assert user.is_signed_in()
     assert [text.split()[0] for text in commands_of_requests(commands)] == ["HGETALL"]
 
 
-def test_invalid_cookie_causes_no_redis_command(start_fleet: StartFleet, redis_server: RedisServer) -> None:
-    (instance,) = start_fleet(1)
+def test_invalid_cookie_causes_no_redis_command(fleet: Fleet) -> None:
+    instance = fleet.instances[0]
     user, inventor = User(instance), User(instance)
     inventor.client.cookies["reporadar_session"] = "A" * 43 + ".AAAA"
-    with redis_server.commands() as commands:
+    with fleet.redis.commands() as commands:
         for path in ("/api/auth/me", "/", "/health", "/health/ready", "/health/live"):
             user.get(path)
             inventor.get(path)
     assert commands_of_requests(commands) == []
 
 
-def test_health_routes_do_not_read_sessions(start_fleet: StartFleet, redis_server: RedisServer) -> None:
-    user = User(*start_fleet(1)).register()
-    with redis_server.commands() as commands:
+def test_health_routes_do_not_read_sessions(fleet: Fleet) -> None:
+    user = User(fleet.instances[0]).register()
+    with fleet.redis.commands() as commands:
         for path in ("/health", "/health/ready", "/health/live"):
             assert user.get(path).status_code == 200
     assert commands_of_requests(commands) == []
@@ -75,25 +81,24 @@ def test_session_lifetime_is_refreshed_at_most_once_per_24th(start_fleet: StartF
 
 
 def test_idle_session_expires(start_fleet: StartFleet, redis_server: RedisServer) -> None:
-    user = User(*start_fleet(2, SESSION_TTL="1")).register()
+    user = User(*start_fleet(1, SESSION_TTL="1")).register()
     with redis_server.client() as client:
         wait_until(lambda: not client.keys("session:*"), what="the session to end")
     assert not user.is_signed_in()
 
 
 def test_active_session_expires_at_its_maximum_age(start_fleet: StartFleet) -> None:
-    user = User(*start_fleet(2, SESSION_MAX_AGE="3")).register()
+    user = User(*start_fleet(1, SESSION_MAX_AGE="3")).register()
     assert user.is_signed_in()
     wait_until(lambda: not user.is_signed_in(), what="the session to end")
 
 
-def test_redis_contains_no_session_id_and_no_plain_text(start_fleet: StartFleet, redis_server: RedisServer) -> None:
-    instances = start_fleet(2)
-    users = [User(*instances).register() for _ in range(3)]
+def test_redis_contains_no_session_id_and_no_plain_text(fleet: Fleet) -> None:
+    users = [User(*fleet.instances).register() for _ in range(3)]
     assert users[0].log_in("a wrong password").status_code == 401
     for user in users:
         assert user.is_signed_in()
-    dump = redis_server.dump()
+    dump = fleet.redis.dump()
     assert b"session:" in dump
     for user in users:
         session_id = user.cookie.split(".")[0]
@@ -101,8 +106,8 @@ def test_redis_contains_no_session_id_and_no_plain_text(start_fleet: StartFleet,
             assert secret.encode() not in dump, secret
 
 
-def test_login_and_password_change_replace_the_session_id(start_fleet: StartFleet) -> None:
-    instances = start_fleet(2)
+def test_login_and_password_change_replace_the_session_id(fleet: Fleet) -> None:
+    instances = fleet.instances
     user = User(*instances).register()
     steps: list[Callable[[], object]] = [
         user.log_in,
@@ -116,12 +121,12 @@ def test_login_and_password_change_replace_the_session_id(start_fleet: StartFlee
         assert user.is_signed_in()
         holder_of_the_old = User(*instances)
         holder_of_the_old.client.cookies["reporadar_session"] = before
-        assert [holder_of_the_old.is_signed_in() for _ in instances] == [False, False]
+        assert [holder_of_the_old.is_signed_in() for _ in instances] == [False] * 3
 
 
-def test_password_change_does_not_sign_out_a_browser_that_loads_a_page(start_fleet: StartFleet) -> None:
+def test_password_change_does_not_sign_out_a_browser_that_loads_a_page(fleet: Fleet) -> None:
     """A response to the old session must not delete the cookie of the new one."""
-    instances = start_fleet(2)
+    instances = fleet.instances[:2]
     user = User(*instances).register()
     with ThreadPoolExecutor(4) as executor:
         for number in range(10):
@@ -134,8 +139,8 @@ def test_password_change_does_not_sign_out_a_browser_that_loads_a_page(start_fle
     assert user.is_signed_in()
 
 
-def test_id_of_a_cookie_without_a_record_is_not_reused(start_fleet: StartFleet) -> None:
-    user = User(*start_fleet(2)).register()
+def test_id_of_a_cookie_without_a_record_is_not_reused(fleet: Fleet) -> None:
+    user = User(*fleet.instances).register()
     old = user.cookie
     assert user.post("/api/auth/logout").status_code == 204
     user.client.cookies["reporadar_session"] = old
@@ -182,17 +187,9 @@ def rejections(user: User) -> float:
     return sum(map(float, found))
 
 
-@pytest.fixture(scope="module")
-def one_instance(postgres_server: PostgresServer) -> Iterator[tuple[Instance, RedisServer]]:
-    with Fleet(postgres_server, size=1) as fleet:
-        yield fleet.instances[0], fleet.redis
-
-
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
-def test_damaged_record_is_counted_and_starts_a_new_session(
-    one_instance: tuple[Instance, RedisServer], tmp_path: Path, damage: Damage
-) -> None:
-    instance, server = one_instance
+def test_damaged_record_is_counted_and_starts_a_new_session(fleet: Fleet, tmp_path: Path, damage: Damage) -> None:
+    instance, server = fleet.instances[0], fleet.redis
     mark = tmp_path / "mark"
     server.flush()
     other, user = User(instance).register(), User(instance)
