@@ -16,7 +16,7 @@ from harness.scale import count
 from harness.servers import Instance, base_environment, embedded_environment, migrate, promote
 from harness.users import User
 
-EXAMPLES_PER_OPERATION = str(count(2, 30))
+EXAMPLES_PER_OPERATION = str(count(4, 30))
 
 # These would end the session that the search runs with (it knows its id from the list); they are searched without one.
 ENDING = [
