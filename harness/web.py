@@ -7,8 +7,10 @@ from typing import Any
 
 import httpx
 
+from harness.processes import PATIENCE_SECONDS
+
 TLS = ssl.create_default_context()
-DEFAULTS: dict[str, Any] = {"trust_env": False, "verify": TLS}
+DEFAULTS: dict[str, Any] = {"trust_env": False, "verify": TLS, "timeout": PATIENCE_SECONDS}
 
 
 def client(**options: Any) -> httpx.Client:

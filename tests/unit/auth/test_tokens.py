@@ -139,7 +139,7 @@ def test_last_use_is_stored_once_a_minute(both: Database, service: ApiTokens, ad
         service.authenticate(secret, ADDRESS)
     (token,) = service.list(ada)
     assert token.last_used_at is not None
-    assert datetime.now(UTC) - token.last_used_at < timedelta(seconds=10)
+    assert datetime.now(UTC) - token.last_used_at < timedelta(minutes=1)
     assert len(writes) == 1
     long_ago = token.last_used_at - timedelta(seconds=tokens.LAST_USE_SECONDS)
     both.run(lambda connection: connection.execute(update(api_tokens).values(last_used_at=long_ago)))
