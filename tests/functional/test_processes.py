@@ -67,7 +67,7 @@ def embedded(shared_embedded: Instance) -> Instance:
 
 def test_embedded_instance_keeps_sessions_across_a_restart(embedded: Instance) -> None:
     user = User(embedded).register()
-    assert embedded.interrupt() == 0
+    assert embedded.interrupt() == 0, embedded.log()
     embedded.start()
     assert user.is_signed_in()
 
@@ -76,7 +76,7 @@ def test_idle_connection_does_not_delay_a_stop(embedded: Instance) -> None:
     user = User(embedded)
     assert user.get("/health/live").headers["Connection"] == "keep-alive"
     with measured_lateness() as lateness:
-        assert embedded.interrupt() == 0
+        assert embedded.interrupt() == 0, embedded.log()
     *_, seconds = re.findall(r"stopped: clean in ([\d.]+) s", embedded.log())
     assert float(seconds) < KEEPALIVE_SECONDS - 1 + lateness.slack
 
