@@ -78,6 +78,19 @@ def test_advice_and_mismatches_affect_the_verdict(what: str, box: str) -> None:
     assert triage.judge(overview(ONE, **{what: [{}]})).box == box
 
 
+def test_work_without_a_worker_is_in_the_headline() -> None:
+    assert triage.judge(overview(ONE), is_worker_needed=True) == triage.Verdict(
+        "alert", "No worker runs, and work is waiting; 1 of 1 instance is ready", []
+    )
+
+
+def test_missing_worker_affects_the_verdict() -> None:
+    workers = [{"instance_id": "one-worker", "status": "missing"}, {"instance_id": "two-worker", "status": "stopping"}]
+    assert triage.judge(overview(ONE, workers=workers)) == triage.Verdict(
+        "warning", "1 of 1 instance is ready", ["one-worker: no heartbeat for more than 3 s"]
+    )
+
+
 def test_worst_instance_comes_first() -> None:
     instances = [ONE, DRAINED, STARTING, FAILING]
     assert triage.worst_first(instances) == [FAILING, STARTING, DRAINED, ONE]
