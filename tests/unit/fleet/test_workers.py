@@ -12,7 +12,7 @@ from redis.retry import Retry
 
 from app.core import instance, metrics
 from app.core.warnings import OperatorWarning
-from app.fleet import worker_store
+from app.fleet import worker_monitor, worker_store
 from app.fleet.store import Registry
 from app.fleet.views import WorkerView
 from app.fleet.worker_membership import WorkerMembership
@@ -43,6 +43,14 @@ def registry(client: redis.Redis) -> WorkerRegistry:
 @pytest.fixture(autouse=True)
 def no_durations() -> None:
     metrics.job_seconds.take()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time limit passes by itself while a test runs."""
+    for limit in ("ENTRY_TTL_SECONDS", "SILENT_SECONDS", "OUTAGE_SECONDS"):
+        monkeypatch.setattr(worker_store, limit, 3600)
+    monkeypatch.setattr(worker_monitor, "SEEN_SECONDS", 3600)
 
 
 def membership(registry: WorkerRegistry, name: str = "one", statistics: JobStatistics | None = None) -> WorkerMembership:
