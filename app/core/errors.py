@@ -12,7 +12,7 @@ from flask.globals import request_ctx
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from app.core import instance, logs
+from app.core import descriptors, instance, logs
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,11 @@ class Unavailable(Problem):
         super().__init__(detail, headers={"Retry-After": str(retry_after)})
 
 
+class NoFileDescriptors(Unavailable):
+    def __init__(self) -> None:
+        super().__init__("This instance has no file descriptors left. Please try again in a moment.")
+
+
 def cause_of(error: BaseException) -> str:
     """Return the first line of the error's cause, for logs and command output; empty if there is none."""
     cause = error.__cause__
@@ -101,7 +106,7 @@ def init_app(app: Flask, page_context: Callable[[Problem], dict[str, Any]]) -> N
 
     def log_unexpected(exc_info: Any) -> None:
         """Log the traceback of a bug. A Problem that arises while the session is saved, after the view, is none."""
-        if not isinstance(exc_info[1], Problem):
+        if not isinstance(exc_info[1], Problem) and not _is_shortage(exc_info[1]):
             log_exception(exc_info)
 
     app.log_exception = log_unexpected  # type: ignore[method-assign]
@@ -132,7 +137,13 @@ def _unexpected(error: BaseException) -> Response:
     # Flask has logged the traceback of any other error. A Problem arrives here if saving the session raised it after the view.
     if isinstance(error, Problem):
         return _problem(error)
+    if _is_shortage(error):
+        return _render(NoFileDescriptors())
     return _render(Problem("An unexpected error occurred. Report the request ID to the operator."))
+
+
+def _is_shortage(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in descriptors.NONE_LEFT
 
 
 def _render(problem: Problem) -> Response:

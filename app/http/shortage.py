@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from app.core.errors import Unavailable, problem_details
+from app.core.errors import NoFileDescriptors, problem_details
 from app.http.monitoring import is_monitoring
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-REFUSAL = Unavailable("This instance has no file descriptors left. Please try again in a moment.")
+REFUSAL = NoFileDescriptors()
 
 
 class ReservedConnections:

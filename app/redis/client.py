@@ -43,6 +43,7 @@ def connect(
         "socket_timeout": timeout,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
+        "driver_info": redis.DriverInfo(),  # otherwise each new connection reads the version of redis-py from a file
         **_network_options(config),
     }
     if "+cluster://" in config.redis_url:

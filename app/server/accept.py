@@ -8,8 +8,9 @@ import gevent
 from gevent.server import StreamServer
 
 from app.core.descriptors import NONE_LEFT, shortage
+from app.server.connection import OpenConnections
 
-RESERVED_DESCRIPTORS = 10  # connections that are served at the same time during a shortage
+RESERVED_DESCRIPTORS = 50  # connections that are served at the same time during a shortage
 STDERR = 2
 PAUSE_SECONDS = 0.1  # between attempts to accept when the reserve is used up, too
 
@@ -47,12 +48,18 @@ class ReservingServer(StreamServer):  # type: ignore[misc] # gevent has no type 
     """gevent's server, which uses the reserve when no descriptor is left. gevent itself would print a traceback every second."""
 
     def __init__(
-        self, reserve: DescriptorReserve, evict: Callable[[], object], listener: Any, *, handle: Callable[..., None], spawn: Any
+        self,
+        reserve: DescriptorReserve,
+        connections: OpenConnections,
+        listener: Any,
+        *,
+        handle: Callable[..., None],
+        spawn: Any,
     ) -> None:
-        """`evict` closes an idle or slow connection soon, if there is one."""
+        """`connections`: those that this server has accepted. Idle and slow ones are closed to make room."""
         super().__init__(listener, handle=handle, spawn=spawn)
         self._reserve = reserve
-        self._evict = evict
+        self._connections = connections
 
     def do_read(self) -> Any:
         """Return the accepted socket and its address, or None."""
@@ -63,8 +70,9 @@ class ReservingServer(StreamServer):  # type: ignore[misc] # gevent has no type 
                 if error.errno not in NONE_LEFT:
                     raise
                 shortage.record(error)
-            self._evict()
+            self._connections.evict()
             if not self._reserve.release():
+                self._connections.close_idle()
                 self._pause()
                 return None
 

@@ -17,8 +17,8 @@ from app.core.config_parsers import redis_servers
 from app.redis.client import CONNECTIONS_PER_PROCESS
 
 REQUEST_CONNECTIONS = 1000  # so that health checks and other requests are accepted while MAX_SOCKETS sockets are open
-# Listener, log, event loop, libraries and the reserve: 35 in an instance that has served requests. The rest is for static files,
-# name look-ups, mails, webhooks and the pipes of an analysis.
+# The reserve (50), and 20 for the listener, the log, the event loop and libraries. The rest is for static files, name look-ups,
+# mails, webhooks and the pipes of an analysis.
 OTHER_FILES = 128
 
 

@@ -84,9 +84,7 @@ class InstanceWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no type
         self.listener_users.enter(listener)
         # The name is read now, because the listener may be closed before its last connection is served.
         handle = partial(self.handle, listener.getsockname())
-        server = ReservingServer(
-            self.reserve, self.connections.evict, listener, handle=handle, spawn=Pool(self.worker_connections)
-        )
+        server = ReservingServer(self.reserve, self.connections, listener, handle=handle, spawn=Pool(self.worker_connections))
         server.max_accept = 1 if self.cfg.workers > 1 else ACCEPTED_TOGETHER
         server.start()
         return server

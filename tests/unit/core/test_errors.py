@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 from http import HTTPStatus
 from typing import NoReturn
@@ -45,6 +46,9 @@ def app(make_app: MakeApp) -> Flask:
     def fail() -> NoReturn:
         raise RuntimeError(f"the password is {SECRET}")
 
+    def need_a_descriptor() -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
     def own_answer() -> NoReturn:
         raise Teapot(response=Response("its own", status=418))
 
@@ -52,8 +56,19 @@ def app(make_app: MakeApp) -> Flask:
         endpoint = prefix.strip("/")
         app.add_url_rule(f"{prefix}/problem/<name>", f"{endpoint}-problem", problem)
         app.add_url_rule(f"{prefix}/fail", f"{endpoint}-fail", fail)
+        app.add_url_rule(f"{prefix}/descriptor", f"{endpoint}-descriptor", need_a_descriptor)
         app.add_url_rule(f"{prefix}/own", f"{endpoint}-own", own_answer)
     return app
+
+
+@pytest.mark.parametrize("prefix", ["/api", "/page"])
+def test_request_that_lacks_a_file_descriptor_is_no_bug(
+    client: FlaskClient, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = client.get(f"{prefix}/descriptor")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
+    assert "no file descriptors left" in response.text
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize("name", PROBLEMS)

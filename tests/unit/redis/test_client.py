@@ -31,6 +31,17 @@ def test_connections_bear_the_name_of_the_instance(redis_url: str) -> None:
         client.close()
 
 
+def test_new_connection_reads_no_file(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a request fails in an unexpected way when no file can be opened."""
+    client = connect(config_for(redis_url), "instance-1")
+    monkeypatch.setattr("builtins.open", None)
+    monkeypatch.setattr("io.open", None)
+    try:
+        assert client.ping()
+    finally:
+        client.close()
+
+
 def test_bytes_come_back_as_bytes(redis_client: redis.Redis) -> None:
     redis_client.set("key", b"\xff")
     assert redis_client.get("key") == b"\xff"

@@ -10,6 +10,7 @@ import pytest
 from gevent.server import StreamServer
 
 from app.server.accept import PAUSE_SECONDS, RESERVED_DESCRIPTORS, DescriptorReserve, ReservingServer
+from app.server.connection import OpenConnections
 
 
 def none_left(*_: Any) -> Any:
@@ -54,7 +55,7 @@ def test_server_that_cannot_accept_pauses(monkeypatch: pytest.MonkeyPatch) -> No
         pass
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
-        server = ReservingServer(reserve, lambda: None, listener, handle=lambda *_: None, spawn="default")
+        server = ReservingServer(reserve, OpenConnections(10, lambda: 0), listener, handle=lambda *_: None, spawn="default")
         server.start()
         with socket.create_connection(listener.getsockname()):
             gevent.sleep(5 * PAUSE_SECONDS)
