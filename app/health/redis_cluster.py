@@ -6,12 +6,12 @@ import gevent
 import redis
 
 from app.core.warnings import OperatorWarning
-from app.health.redis_writes import OUT_OF_MEMORY, RedisWrites
+from app.health.redis_writes import READ_ONLY, RedisWrites
 from app.redis.cluster import ClusterClient, NodeAddress
 
 
 class ClusterHealth:
-    """Pings all masters at the same time, and looks which of them have no memory left."""
+    """Pings all masters at the same time, and looks which of them refuse writes."""
 
     def __init__(self, client: ClusterClient, with_long_timeout: redis.Redis) -> None:
         self._client = client
@@ -35,15 +35,13 @@ class ClusterHealth:
         self._writes = {
             address: self._writes.get(address) or RedisWrites(self._client.node(address)) for address in self._masters
         }
+        found = [writes.find_warning() for writes in self._writes.values()]
         # A former master that is a replica now is no warning: it redirects every command.
-        full = [writes.find_warning() for writes in self._writes.values()].count(OUT_OF_MEMORY)
-        if not full:
+        refusals = [warning for warning in found if warning and warning is not READ_ONLY]
+        if not refusals:
             return None
-        text = (
-            f"out of memory: {full} of {len(self._masters)} masters: sign-ins and events of some users are answered with 503"
-            " until maxmemory is raised or memory is freed"
-        )
-        return OperatorWarning(OUT_OF_MEMORY.reason, text)
+        name, _, effect = refusals[0].partition(": ")
+        return OperatorWarning(refusals[0].reason, f"{name}: {len(refusals)} of {len(self._masters)} masters: {effect}")
 
     def _ping(self, address: NodeAddress) -> bool:
         try:

@@ -16,6 +16,11 @@ OUT_OF_MEMORY = OperatorWarning(
     "out_of_memory", "out of memory: sign-ins and events are answered with 503 until maxmemory is raised or memory is freed"
 )
 
+TOO_FEW_REPLICAS = OperatorWarning(
+    "too_few_replicas",
+    "too few replicas: sign-ins and events are answered with 503 until as many as min-replicas-to-write are connected",
+)
+
 
 class RedisWrites:
     def __init__(self, client: redis.Redis) -> None:
@@ -35,5 +40,7 @@ def _refusal(facts: dict[str, Any]) -> OperatorWarning | None:
     """Return the reason in the facts of INFO, from which a provider may leave out some."""
     if facts.get("role", "master") != "master":
         return READ_ONLY
+    if facts.get("min_slaves_good_slaves") == 0:  # present if min-replicas-to-write is set, whose value INFO does not tell
+        return TOO_FEW_REPLICAS
     is_full = 0 < facts.get("maxmemory", 0) <= facts.get("used_memory", 0) and facts.get("maxmemory_policy") == "noeviction"
     return OUT_OF_MEMORY if is_full else None

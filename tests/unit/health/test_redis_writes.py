@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from app.health import redis_writes
-from app.health.redis_writes import OUT_OF_MEMORY, READ_ONLY, RedisWrites
+from app.health.redis_writes import TOO_FEW_REPLICAS, OUT_OF_MEMORY, READ_ONLY, RedisWrites
 
 
 @pytest.fixture
@@ -15,6 +15,7 @@ def writes(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterat
     yield RedisWrites(redis_client)
     redis_client.replicaof("NO", "ONE")
     redis_client.config_set("maxmemory", 0)
+    redis_client.config_set("min-replicas-to-write", 0)
 
 
 def test_no_warning_while_writes_are_accepted(writes: RedisWrites) -> None:
@@ -31,3 +32,10 @@ def test_full_memory_is_a_warning(writes: RedisWrites, redis_client: redis.Redis
     assert writes.find_warning() == OUT_OF_MEMORY
     redis_client.config_set("maxmemory", 10**12)
     assert writes.find_warning() is None
+
+
+def test_missing_replicas_are_a_warning(writes: RedisWrites, redis_client: redis.Redis) -> None:
+    redis_client.config_set("min-replicas-to-write", 1)
+    with pytest.raises(redis.ResponseError, match="NOREPLICAS"):
+        redis_client.set("key", "value")
+    assert writes.find_warning() == TOO_FEW_REPLICAS
