@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from app.health import redis_writes
-from app.health.redis_writes import TOO_FEW_REPLICAS, OUT_OF_MEMORY, READ_ONLY, RedisWrites
+from app.health.redis_writes import OUT_OF_MEMORY, READ_ONLY, TOO_FEW_REPLICAS, RedisWrites
 
 
 @pytest.fixture
