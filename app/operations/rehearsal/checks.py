@@ -119,8 +119,10 @@ def was_given_up(request: SentRequest) -> bool:
 
 def _kind(measured: Measurements, request: SentRequest) -> str:
     phase = _phase_at(measured, request.started)
-    if phase and phase.killed_at is not None and request.started - IN_FLIGHT_SECONDS < phase.killed_at <= request.ended:
-        return CUT_OFF
+    if phase and phase.killed_at is not None:
+        reaches_dead_instance = IN_FLIGHT_SECONDS + phase.load.stall
+        if request.started - reaches_dead_instance < phase.killed_at <= request.ended:
+            return CUT_OFF
     if phase and _in_outage(phase, request.started) and request.status == 503 and request.may_retry:
         return EXCUSED
     return FAILED

@@ -135,17 +135,19 @@ def test_rehearsal_without_answered_requests_is_red(measured: Measurements) -> N
 
 
 @pytest.mark.parametrize(
-    ("started", "seconds", "red"),
+    ("started", "seconds", "stall", "red"),
     [
-        (KILLED_AT - 0.1, 0.2, False),  # it was in flight
-        (KILLED_AT + 0.4, 0.1, False),  # the load balancer may have sent it to the dead instance
-        (KILLED_AT + 0.6, 0.1, True),
-        (KILLED_AT - 0.2, 0.1, True),  # it had failed before the SIGKILL
+        (KILLED_AT - 0.1, 0.2, 0, False),  # it was in flight
+        (KILLED_AT + 0.4, 0.1, 0, False),  # the load balancer may have sent it to the dead instance
+        (KILLED_AT + 0.6, 0.1, 0, True),
+        (KILLED_AT + 0.6, 0.1, 0.2, False),  # the signal may have been sent later
+        (KILLED_AT - 0.2, 0.1, 0, True),  # it had failed before the SIGKILL
     ],
 )
 def test_only_requests_in_flight_at_the_sigkill_are_excused(
-    measured: Measurements, started: float, seconds: float, red: bool
+    measured: Measurements, started: float, seconds: float, stall: float, red: bool
 ) -> None:
+    measured.phases[1].load = MachineLoad(stall)
     measured.requests.append(SentRequest(started, seconds, "POST", 502, USER))
     assert is_red(measured, "requests") is red
 
