@@ -66,7 +66,7 @@ def rehearse(fleet: SupervisedFleet, *phases: str, restarted: int | None = None,
     instances = {name: str(fleet.pid_files[name]) for name in fleet.names[:restarted]}
     plan = Plan(fleet.url, instances, f"kill $(cat {fleet.pid_files['redis']})", True, phases, **GENTLE | load)
     environment = base_environment() | fleet.environment
-    done = subprocess.run([*PROGRAM, plan.dump()], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*PROGRAM, plan.dump()], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=570)
     output = done.stdout + done.stderr
     assert "Traceback" not in output, output
     return done.returncode, json.loads(done.stdout), output
@@ -80,9 +80,9 @@ def interrupted(fleet: SupervisedFleet, output: Path) -> int:
     with output.open("wb") as file:
         environment = base_environment() | fleet.environment
         with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT) as running:
-            wait_until(lambda: ROLLING_RESTART in output.read_text(), timeout=90, what="the rehearsal to begin")
+            wait_until(lambda: ROLLING_RESTART in output.read_text(), timeout=300, what="the rehearsal to begin")
             running.terminate()
-            return running.wait(60)
+            return running.wait(120)
 
 
 def left_behind(fleet: SupervisedFleet) -> tuple[list[str], int]:
