@@ -1,4 +1,4 @@
-"""Whether Redis accepts writes. One that refuses them still answers, and users who are signed in are still served."""
+"""Whether Redis refuses writes or new connections. It still answers then, and users who are signed in are still served."""
 
 import math
 import time
@@ -20,6 +20,11 @@ TOO_FEW_REPLICAS = OperatorWarning(
     "too_few_replicas",
     "too few replicas: sign-ins and events are answered with 503 until as many as min-replicas-to-write are connected",
 )
+TOO_MANY_CLIENTS = OperatorWarning(
+    "too_many_clients",
+    "nearly all connections are in use: requests that need a new one are answered with 503 until maxclients is raised",
+)
+MAX_SHARE_OF_CLIENTS = 0.95  # from here on, a burst of requests may exceed maxclients
 
 
 class RedisWrites:
@@ -29,7 +34,7 @@ class RedisWrites:
         self._warning: OperatorWarning | None = None
 
     def find_warning(self) -> OperatorWarning | None:
-        """Return why Redis refuses writes, read every INTERVAL_SECONDS, or None. Raises redis.RedisError."""
+        """Return why Redis refuses commands, read every INTERVAL_SECONDS, or None. Raises redis.RedisError."""
         if time.monotonic() - self._read_at > INTERVAL_SECONDS:
             self._warning = _refusal(self._client.info())
             self._read_at = time.monotonic()
@@ -43,4 +48,7 @@ def _refusal(facts: dict[str, Any]) -> OperatorWarning | None:
     if facts.get("min_slaves_good_slaves") == 0:  # present if min-replicas-to-write is set, whose value INFO does not tell
         return TOO_FEW_REPLICAS
     is_full = 0 < facts.get("maxmemory", 0) <= facts.get("used_memory", 0) and facts.get("maxmemory_policy") == "noeviction"
-    return OUT_OF_MEMORY if is_full else None
+    if is_full:
+        return OUT_OF_MEMORY
+    has_many_clients = facts.get("connected_clients", 0) >= MAX_SHARE_OF_CLIENTS * facts.get("maxclients", math.inf)
+    return TOO_MANY_CLIENTS if has_many_clients else None

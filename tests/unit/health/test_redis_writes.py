@@ -6,7 +6,9 @@ import pytest
 import redis
 
 from app.health import redis_writes
-from app.health.redis_writes import OUT_OF_MEMORY, READ_ONLY, TOO_FEW_REPLICAS, RedisWrites
+from app.health.redis_writes import OUT_OF_MEMORY, READ_ONLY, TOO_FEW_REPLICAS, TOO_MANY_CLIENTS, RedisWrites
+
+MAX_CLIENTS = 10_000  # Redis' default
 
 
 @pytest.fixture
@@ -16,6 +18,7 @@ def writes(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterat
     redis_client.replicaof("NO", "ONE")
     redis_client.config_set("maxmemory", 0)
     redis_client.config_set("min-replicas-to-write", 0)
+    redis_client.config_set("maxclients", MAX_CLIENTS)
 
 
 def test_no_warning_while_writes_are_accepted(writes: RedisWrites) -> None:
@@ -39,3 +42,8 @@ def test_missing_replicas_are_a_warning(writes: RedisWrites, redis_client: redis
     with pytest.raises(redis.ResponseError, match="NOREPLICAS"):
         redis_client.set("key", "value")
     assert writes.find_warning() == TOO_FEW_REPLICAS
+
+
+def test_few_connections_left_are_a_warning(writes: RedisWrites, redis_client: redis.Redis) -> None:
+    redis_client.config_set("maxclients", int(redis_client.info("clients")["connected_clients"]))
+    assert writes.find_warning() == TOO_MANY_CLIENTS
