@@ -22,6 +22,7 @@ from app.analytics.partitions import SINGLE, Partition, partitions_of
 from app.analytics.store import AcceptedEvent, EventStore
 from app.core import metrics
 from app.core.errors import Invalid, Unavailable, cause_of
+from app.core.logs import RepetitionFilter
 from app.core.warnings import OperatorWarning
 from app.jobs.task_record import LocalTaskRecord, TaskRecord
 
@@ -37,7 +38,6 @@ STORE_TIMEOUT_SECONDS = 10.0
 GATHER_SECONDS = 0.05  # pause after a small batch, so that single events are stored together
 RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 5.0
 MAX_DEFECTS = 3  # in a batch of which nothing can be stored; then its other events are not tried one by one
-LOG_AGAIN_SECONDS = 60.0  # between two log entries about the same defect or outage
 # Longer than a usual batch takes. A second consumer may claim entries of a slower one, which does no harm: storing is idempotent.
 STALE_MS = 5000
 CLAIM_INTERVAL_SECONDS = 1.0
@@ -120,8 +120,7 @@ class EventConsumer:
         self._pending: dict[bytes, Fields] = {}  # read, but not acknowledged yet
         self._claimed_at = self._cleaned_up_at = 0.0
         self._reads_new_first = False  # after a defect, so that its events, claimed again and again, do not delay others
-        self._logged_defect, self._logged_defect_at = "", -math.inf
-        self._logged_outage, self._logged_outage_at = "", -math.inf
+        self._defects, self._outages = RepetitionFilter(), RepetitionFilter()
 
     def stop(self) -> None:
         self._stop.set()
@@ -133,7 +132,7 @@ class EventConsumer:
         while not self._stop.is_set():
             try:
                 count = self.process_batch()
-                self._logged_outage = ""
+                self._outages.reset()
                 self._record.succeed(self._partition)
             except (Unavailable, redis.RedisError) as error:
                 self._log_outage(cause_of(error) or type(error).__name__)
@@ -201,16 +200,12 @@ class EventConsumer:
         outcome.has_progress = True
 
     def _log_outage(self, cause: str) -> None:
-        """Log the cause once, and again after LOG_AGAIN_SECONDS: each consumer of the process retries twice a second."""
-        if cause != self._logged_outage or time.monotonic() - self._logged_outage_at > LOG_AGAIN_SECONDS:
-            self._logged_outage, self._logged_outage_at = cause, time.monotonic()
+        if self._outages.accepts(cause):
             log.warning("cannot store events of %s, retrying every %s s: %s", self._stream, RETRY_SECONDS, cause)
 
     def _log_defect(self, error: Exception) -> None:
-        """Write the traceback once, and again after LOG_AGAIN_SECONDS: the events are retried every few seconds."""
         defect = f"{type(error).__name__}: {_first_line(error)}"
-        if defect != self._logged_defect or time.monotonic() - self._logged_defect_at > LOG_AGAIN_SECONDS:
-            self._logged_defect, self._logged_defect_at = defect, time.monotonic()
+        if self._defects.accepts(defect):
             log.error("cannot store events, they stay in the stream: %s", defect, exc_info=error)
 
     def _acknowledge(self, ids: Sequence[bytes]) -> None:

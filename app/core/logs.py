@@ -21,6 +21,8 @@ from app.core.timestamps import iso
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)  # 32 hexadecimal digits, if traces are on
 
+LOG_AGAIN_SECONDS = 60.0  # between two records about the same error, which is retried more often
+
 _CONTROL = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029]
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in _CONTROL}
 _SECRET_ADDRESS = re.compile(r"/(feeds|shared)/[A-Za-z0-9_-]{8,}")  # whoever knows such an address can read what is there
@@ -115,6 +117,24 @@ class ThrottledLog:
         if now - self._written_at.get(reason, -math.inf) >= 1:
             self._written_at[reason] = now
             self._log.info(message, *values)
+
+
+class RepetitionFilter:
+    """Accepts an error once, and again after LOG_AGAIN_SECONDS or with a different text: a loop retries it every second."""
+
+    def __init__(self) -> None:
+        self._text, self._accepted_at = "", -math.inf
+
+    def accepts(self, text: str) -> bool:
+        now = time.monotonic()
+        if text == self._text and now - self._accepted_at <= LOG_AGAIN_SECONDS:
+            return False
+        self._text, self._accepted_at = text, now
+        return True
+
+    def reset(self) -> None:
+        """Accept the next error: it is the first one after a success."""
+        self._text = ""
 
 
 class GunicornLogger(glogging.Logger):  # type: ignore[misc] # gunicorn has no type hints

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from app.core.config import Config
 from app.core.errors import Unavailable, cause_of
 from app.core.keyring import Keyring, UnknownKey
+from app.core.logs import RepetitionFilter
 from app.core.mail import MailError, create_mailer
 from app.database.engine import Database
 from app.jobs.task_record import LocalTaskRecord, TaskRecord
@@ -57,6 +58,7 @@ class NotificationDeliverer:
         self._mailer = create_mailer(config)
         self._record = record or LocalTaskRecord()
         self._recorded_at = -math.inf
+        self._errors = RepetitionFilter()
         self._stop = threading.Event()
         self._wake = threading.Event()  # a delivery has ended, so its channel may have another one
         self._slots = threading.Semaphore(CONCURRENT_DELIVERIES)
@@ -74,12 +76,10 @@ class NotificationDeliverer:
             self._wake.clear()
             try:
                 has_started = self.start_next()
+                self._errors.reset()
                 self._record_success()
-            except Unavailable as error:
-                log.warning("cannot read deliveries, retrying in %s s: %s", POLL_SECONDS, cause_of(error) or error)
-                has_started = False
-            except Exception:  # must not end the thread: nothing would restart it
-                log.exception("cannot read deliveries, retrying in %s s", POLL_SECONDS)
+            except Exception as error:  # must not end the thread: nothing would restart it
+                self._log_error(error)
                 has_started = False
             if not has_started and not self._stop.is_set():
                 self._wake.wait(POLL_SECONDS)
@@ -188,6 +188,14 @@ class NotificationDeliverer:
                     log.warning("the outcome of a delivery is not saved, it will be repeated: %s", cause_of(error) or error)
                     return None
                 time.sleep(RETRY_SECONDS)
+
+    def _log_error(self, error: Exception) -> None:
+        if not self._errors.accepts(type(error).__name__):  # the texts of one outage differ
+            return
+        if isinstance(error, Unavailable):
+            log.warning("cannot read deliveries, retrying every %s s: %s", POLL_SECONDS, cause_of(error) or error)
+        else:
+            log.error("cannot read deliveries, retrying every %s s", POLL_SECONDS, exc_info=error)
 
     def _record_success(self) -> None:
         if time.monotonic() - self._recorded_at > RECORD_INTERVAL_SECONDS:

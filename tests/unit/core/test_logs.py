@@ -207,3 +207,13 @@ def test_throttled_log_writes_one_line_per_second_and_reason(
     first, later = 1_760_000_000, 1_760_000_001
     expected = [f"refused: {reason} at {second}" for second in (first, later) for reason in ("origin", "session")]
     assert caplog.messages == expected
+
+
+def test_repeated_error_is_accepted_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = set_clock(monkeypatch, logs)
+    repeated = logs.RepetitionFilter()
+    assert [repeated.accepts(text) for text in ("a", "a", "b", "a")] == [True, False, True, True]
+    clock.now += logs.LOG_AGAIN_SECONDS + 1
+    assert [repeated.accepts("a"), repeated.accepts("a")] == [True, False]
+    repeated.reset()
+    assert repeated.accepts("a")

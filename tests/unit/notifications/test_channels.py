@@ -176,6 +176,28 @@ def test_deliveries_of_a_channel_follow_each_other_without_a_pause(scene: Scene,
     assert (scene.receivers.ids(), thread.is_alive()) == (["1", "2", "3", "4", "5"], False)
 
 
+@pytest.mark.parametrize("both", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("error", [DatabaseUnavailable(), RuntimeError("a defect")], ids=["outage", "defect"])
+def test_error_of_reading_deliveries_is_logged_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    outcomes: Iterator[Exception | None] = iter([error, error, error, None, error, error])
+
+    def start_next() -> bool:
+        try:
+            outcome = next(outcomes)
+        except StopIteration:
+            scene.deliverer.stop()
+            return False
+        if outcome:
+            raise outcome
+        return False
+
+    monkeypatch.setattr(scene.deliverer, "start_next", start_next)
+    scene.deliverer.run()
+    assert [message.partition(" s")[0] for message in caplog.messages] == ["cannot read deliveries, retrying every 0.01"] * 2
+
+
 def test_secret_is_shown_once_and_stored_encrypted(scene: Scene) -> None:
     created = scene.channels.create(scene.ada, "webhook", URL)
     assert created.secret
