@@ -46,4 +46,5 @@ def _name(command: Any) -> str:
 
 
 def _names(commands: Iterable[Any]) -> str:
-    return " ".join(map(_name, commands)) or "PIPELINE"
+    """Return the different names in their order. A pipeline may repeat one command a thousand times."""
+    return " ".join(dict.fromkeys(map(_name, commands))) or "PIPELINE"

@@ -10,13 +10,13 @@ from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 
 from app.core import logs
+from app.http.monitoring import is_monitoring
 from app.telemetry.traces import Traces
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# Monitoring is frequent, and a request of Socket.IO waits for messages.
-_NOT_TRACED = ("/health", "/metrics", "/socket.io/")
+_SOCKETS = "/socket.io/"
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}  # others are of clients that choose any text
 
 
@@ -28,11 +28,11 @@ class RequestSpans:
         self._traces = traces
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if environ.get("PATH_INFO", "").startswith(_NOT_TRACED):
+        path = environ.get("PATH_INFO", "")
+        if is_monitoring(path) or path.startswith(_SOCKETS):  # the former is frequent, the latter waits for messages
             return self.wsgi_app(environ, start_response)
-        method = environ["REQUEST_METHOD"]
-        name = method if method in _METHODS else "_OTHER"
-        with self._traces.request(name, environ.get("HTTP_TRACEPARENT", ""), {"http.request.method": name}) as span:
+        method = _known(environ["REQUEST_METHOD"])
+        with self._traces.request(method, environ.get("HTTP_TRACEPARENT", ""), {"http.request.method": method}) as span:
 
             def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
                 span.set_attribute("http.response.status_code", int(status[:3]))
@@ -54,6 +54,9 @@ def _name_span(_: Flask, **__: Any) -> None:
     """Name the span by the route, because a path contains IDs and secret tokens."""
     span = trace.get_current_span()
     if span.is_recording() and request.url_rule:
-        method = request.method if request.method in _METHODS else "_OTHER"
-        span.update_name(f"{method} {request.url_rule.rule}")
+        span.update_name(f"{_known(request.method)} {request.url_rule.rule}")
         span.set_attribute("http.route", request.url_rule.rule)
+
+
+def _known(method: str) -> str:
+    return method if method in _METHODS else "_OTHER"

@@ -1,5 +1,6 @@
 """Spans of SQL: one for each transaction, which includes the wait for a connection and the commit, and one for each statement."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from app.database.engine import Database
 from app.telemetry.traces import Traces, is_recording, record_error
 
 MAX_STATEMENT_LENGTH = 2000
+_NUMBER = re.compile(r"\b\d+\b")
 _SPAN = "span"  # the key of the current statement's span in the information about a database connection
 
 
@@ -27,14 +29,18 @@ def trace_database(database: Database, traces: Traces) -> None:
     def before(connection: Connection, _: Any, statement: str, *__: Any) -> None:
         if is_recording():
             operation = statement.partition(" ")[0].upper()
-            # The values of a statement are separate: they are parameters.
-            attributes = {"db.system.name": system, "db.query.text": statement[:MAX_STATEMENT_LENGTH]}
+            attributes = {"db.system.name": system, "db.query.text": _without_values(statement)}
             connection.info[_SPAN] = traces.start_child(operation, attributes)
 
     database.run_within = traced  # type: ignore[method-assign]
     event.listen(database.engine, "before_cursor_execute", before, insert=True)  # before the limits of a pooler are added
     event.listen(database.engine, "after_cursor_execute", _after)
     event.listen(database.engine, "handle_error", _on_error)
+
+
+def _without_values(statement: str) -> str:
+    """Return the beginning of a statement. Values are parameters, except IDs: some statements contain a list of them."""
+    return _NUMBER.sub("?", statement[:MAX_STATEMENT_LENGTH])
 
 
 def _after(connection: Connection, *_: Any) -> None:

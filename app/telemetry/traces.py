@@ -1,4 +1,4 @@
-"""Sends spans to an OpenTelemetry collector, with OpenTelemetry's SDK. This package is imported only if traces are on.
+"""Sends spans to an OpenTelemetry collector, with OpenTelemetry's SDK.
 
 The SDK reads its other settings from the environment, such as OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER.
 """
@@ -44,7 +44,7 @@ class Traces:
         self._provider = TracerProvider(
             resource=Resource.create(own).merge(OTELResourceDetector().detect()), shutdown_on_exit=False
         )
-        if not isinstance(self._provider.sampler, ParentBased):  # so that `continue_request` decides for its trace
+        if not isinstance(self._provider.sampler, ParentBased):  # so that `request` decides for its trace
             self._provider.sampler = ParentBased(self._provider.sampler)
         self._tracer = self._provider.get_tracer("reporadar")
         self._last_spans: threading.Thread | None = None  # while the process stops

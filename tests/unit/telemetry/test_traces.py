@@ -11,7 +11,9 @@ from sqlalchemy import text
 
 from app.core import logs
 from app.database.engine import Database, DatabaseUnavailable
-from app.telemetry.sql import trace_database
+from app.notifications.store import _select_pages
+from app.telemetry.redis_commands import _names
+from app.telemetry.sql import _without_values, trace_database
 from app.telemetry.traces import Traces, is_recording
 from harness.collector import Collector
 
@@ -72,6 +74,17 @@ def test_errors_are_recorded_without_their_message(tmp_path: Path) -> None:
         assert {spans[name].attributes["error.type"] for name in ("transaction", "job")} == {"DatabaseUnavailable"}
         assert "geheim" not in collector.text()
     database.close()
+
+
+def test_statements_that_contain_ids_are_recorded_without_them() -> None:
+    statement = _without_values(str(_select_pages([(4711, 815), (4712, 0)], 10)))
+    assert not re.search(r"471[12]|81\d|82\d", statement)
+    assert "FROM (VALUES (?, ?, ?), (?, ?, ?)) AS asked LEFT JOIN inboxes ON inboxes.user_id = column1" in statement
+
+
+def test_span_of_many_redis_commands_names_each_once() -> None:
+    commands = [("HGETALL", "session:1"), ("HGETALL", "session:2"), ("del", "session:1")] * 500
+    assert _names(commands) == "HGETALL DEL"
 
 
 def test_a_stop_does_not_wait_for_a_collector_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
