@@ -106,7 +106,10 @@ def init_app(app: Flask, page_context: Callable[[Problem], dict[str, Any]]) -> N
 
     def log_unexpected(exc_info: Any) -> None:
         """Log the traceback of a bug. A Problem that arises while the session is saved, after the view, is none."""
-        if not isinstance(exc_info[1], Problem) and not _is_shortage(exc_info[1]):
+        error = exc_info[1]
+        if _is_shortage(error):
+            descriptors.shortage.record(error)
+        elif not isinstance(error, Problem):
             log_exception(exc_info)
 
     app.log_exception = log_unexpected  # type: ignore[method-assign]

@@ -7,11 +7,10 @@ from typing import Any
 import gevent
 from gevent.server import StreamServer
 
-from app.core.descriptors import NONE_LEFT, shortage
+from app.core.descriptors import NONE_LEFT, STDERR, shortage
 from app.server.connection import OpenConnections
 
 RESERVED_DESCRIPTORS = 50  # connections that are served at the same time during a shortage
-STDERR = 2
 PAUSE_SECONDS = 0.1  # between attempts to accept when the reserve is used up, too
 
 

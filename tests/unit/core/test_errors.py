@@ -10,6 +10,8 @@ from flask import Flask, Response
 from flask.testing import FlaskClient
 from werkzeug.exceptions import ImATeapot as Teapot
 
+from app.core import descriptors
+from app.core.descriptors import DescriptorShortage
 from app.core.errors import Conflict, Invalid, NotFound, NotSignedIn, Problem, TooMany, Unavailable
 from tests.unit.conftest import MakeApp
 
@@ -63,12 +65,16 @@ def app(make_app: MakeApp) -> Flask:
 
 @pytest.mark.parametrize("prefix", ["/api", "/page"])
 def test_request_that_lacks_a_file_descriptor_is_no_bug(
-    client: FlaskClient, prefix: str, caplog: pytest.LogCaptureFixture
+    client: FlaskClient, prefix: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shortage = DescriptorShortage()
+    monkeypatch.setattr(descriptors, "shortage", shortage)
     response = client.get(f"{prefix}/descriptor")
     assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
     assert "no file descriptors left" in response.text
     assert "Traceback" not in caplog.text
+    assert shortage.is_current  # also if the shortage ends before the next heartbeat
+    assert caplog.text.count("no file descriptors left: Too many open files") == 1
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
