@@ -107,7 +107,7 @@ def test_each_server_has_a_line(
         site = f"https://localhost:{proxy.port}"
         environment = fleet_environment(
             f"rediss://localhost:{redis.tls_port}",
-            f"{database_url}?sslmode=require",
+            f"{database_url}?sslmode=verify-ca&sslrootcert={authority}",
             REDIS_CA_FILE=str(authority),
             PUBLIC_URL=site,
         )

@@ -29,6 +29,7 @@ ENCRYPTED = ("require", "verify-ca", "verify-full")  # values of sslmode; with o
 _RENEW_REDIS = (
     "Renew it and restart the server, or CONFIG SET tls-cert-file FILE tls-key-file FILE. Instances refuse an expired one"
 )
+_RENEW_SENTINEL = "Renew it and restart the sentinel. Instances refuse an expired one"
 _RENEW_POSTGRES = "Renew it, then load it: SELECT pg_reload_conf(). With sslmode=verify-full, instances refuse an expired one"
 _RENEW_SITE = "Renew it, then load it: nginx -s reload. Browsers refuse an expired one"
 
@@ -40,6 +41,7 @@ class TlsServer:
     port: int
     advice: str
     is_postgres: bool = False
+    is_verified: bool = True  # by the instances or browsers, which refuse an expired certificate
     is_examined_elsewhere: bool = True  # another line of the doctor says that it does not answer
 
 
@@ -66,7 +68,8 @@ def _examine(found: Sequence[TlsServer]) -> Iterator[Finding]:
 
 def _judge(server: TlsServer, expiry: datetime, now: datetime) -> Finding:
     if expiry <= now:
-        return fail(f"certificate: {server.name}: expired on {expiry:%Y-%m-%d}", server.advice)
+        text = f"certificate: {server.name}: expired on {expiry:%Y-%m-%d}"
+        return fail(text, server.advice) if server.is_verified else warn(f"{text}; it is not verified", server.advice)
     left = expiry - now
     text = f"certificate: {server.name}: expires on {expiry:%Y-%m-%d}, in {left.days} days"
     return warn(text, server.advice) if left < WARN_BEFORE else ok(text)
@@ -84,7 +87,8 @@ def _redis_servers(config: Config, client: redis.Redis | None, sentinels: Sentin
         elif is_cluster(client):
             named += [("redis", address.host, address.port) for address in client.topology.masters()]
     for kind, host, port in dict.fromkeys(named):
-        yield TlsServer(f"{kind} {host}:{port}", host, port, _RENEW_REDIS)
+        advice = _RENEW_SENTINEL if kind == "sentinel" else _RENEW_REDIS
+        yield TlsServer(f"{kind} {host}:{port}", host, port, advice, is_verified=config.redis_tls_verify)
 
 
 def _database(config: Config) -> Iterator[TlsServer]:
@@ -92,7 +96,8 @@ def _database(config: Config) -> Iterator[TlsServer]:
     mode = url.query.get("sslmode") or os.environ.get("PGSSLMODE")
     if url.host and mode in ENCRYPTED:
         port = url.port or 5432
-        yield TlsServer(f"database {url.host}:{port}", url.host, port, _RENEW_POSTGRES, is_postgres=True)
+        name, is_verified = f"database {url.host}:{port}", mode != "require"
+        yield TlsServer(name, url.host, port, _RENEW_POSTGRES, is_postgres=True, is_verified=is_verified)
 
 
 def _sites(urls: Sequence[str], public_url: str | None) -> Iterator[TlsServer]:
@@ -108,7 +113,7 @@ def _sites(urls: Sequence[str], public_url: str | None) -> Iterator[TlsServer]:
             )
 
 
-def _read_expiry(server: TlsServer) -> datetime | OSError:
+def _read_expiry(server: TlsServer) -> datetime | OSError | ValueError:
     """Return when the certificate expires that the server presents, or why it presents none."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # a verification would hide an expired certificate
@@ -120,6 +125,6 @@ def _read_expiry(server: TlsServer) -> datetime | OSError:
                     return OSError("it offers no TLS")
             with context.wrap_socket(connection, server_hostname=server.host) as tls:
                 certificate = tls.getpeercert(binary_form=True)
-    except OSError as error:
+        return x509.load_der_x509_certificate(certificate or b"").not_valid_after_utc
+    except (OSError, ValueError) as error:  # ValueError: an invalid certificate, or a name that no host can have
         return error
-    return x509.load_der_x509_certificate(certificate or b"").not_valid_after_utc

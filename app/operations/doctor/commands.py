@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import click
 import gevent
@@ -32,9 +33,16 @@ class Interrupted(BaseException):
 
 def _address(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> list[str]:
     for value in values:
-        if not re.fullmatch(r"https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?/?", value):
+        if not re.fullmatch(r"https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?/?", value) or not _has_valid_port(value):
             raise click.BadParameter("must look like https://radar.example.org or http://127.0.0.1:3001")
     return list(dict.fromkeys(value.rstrip("/").lower() for value in values))
+
+
+def _has_valid_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:  # above 65,535, or an invalid IPv6 address
+        return False
 
 
 @click.command()

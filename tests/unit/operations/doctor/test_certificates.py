@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +15,7 @@ from app.core import config
 from app.operations.doctor import certificates
 from app.operations.doctor.certificates import TlsServer
 from app.redis.cluster import NodeAddress
+from harness.git_server import issue_certificates
 from harness.servers import fleet_environment
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -29,6 +35,39 @@ def test_certificate_is_judged_by_the_days_left(left: timedelta, status: str, te
     finding = certificates._judge(TlsServer("redis r:6379", "r", 6379, "Renew it"), NOW + left, NOW)
     assert (finding.status, finding.text) == (status, f"certificate: redis r:6379: {text}")
     assert finding.name == "certificate"
+
+
+@pytest.mark.parametrize(("verify", "status"), [("true", "fail"), ("false", "warn")])
+def test_expired_certificate_that_nobody_verifies_is_no_failure(verify: str, status: str) -> None:
+    settings = config.load(fleet_environment("rediss://r", f"{DATABASE}?sslmode=require", REDIS_TLS_VERIFY=verify))
+    client: Any = SimpleNamespace()
+    (redis,) = certificates._redis_servers(settings, client, None)
+    assert certificates._judge(redis, NOW, NOW).status == status
+    (database,) = certificates._database(settings)
+    assert certificates._judge(database, NOW, NOW).status == "warn"
+
+
+@pytest.mark.parametrize("host", ["a..example.org", "a" * 64 + ".example.org"])
+def test_name_that_no_host_can_have_is_an_error_of_this_line(host: str) -> None:
+    assert isinstance(certificates._read_expiry(TlsServer("site", host, 443, "")), Exception)
+
+
+def test_invalid_certificate_is_an_error_of_this_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _, file = issue_certificates(tmp_path, ("localhost",))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(file)
+    monkeypatch.setattr(ssl.SSLSocket, "getpeercert", lambda *_, **__: b"no certificate")
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError), context.wrap_socket(connection, server_side=True) as tls:
+                tls.recv(1)
+
+        served = threads.submit(serve)
+        found = certificates._read_expiry(TlsServer("site", "127.0.0.1", listener.getsockname()[1], ""))
+        served.result()
+    assert isinstance(found, ValueError)
 
 
 @pytest.mark.parametrize(

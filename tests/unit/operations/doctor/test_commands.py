@@ -150,7 +150,19 @@ def test_json_has_the_content_of_the_lines(app: Flask) -> None:
     assert (result.exit_code, lines.exit_code, report["status"], report["failed"]) == (1, 1, "fail", 1)
 
 
-@pytest.mark.parametrize("value", ["radar.example.org", "ftp://x", "http://user:secret@x", "http://x/path", "http://"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "radar.example.org",
+        "ftp://x",
+        "http://user:secret@x",
+        "http://x/path",
+        "http://",
+        "http://x:65536",
+        "http://x:0",
+        "http://[::1:::]",
+    ],
+)
 def test_invalid_address_is_rejected(value: str) -> None:
     result = CliRunner().invoke(commands.doctor, ["--url", value])
     assert result.exit_code == 2
