@@ -99,13 +99,10 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
             return None
         return None if client.ping() else "no answer"
 
-    def find_warning_of_servers() -> OperatorWarning | None:
+    def find_warning() -> OperatorWarning | None:
         if cluster:
             return cluster.find_warning()
-        return (sentinels.find_warning() if sentinels else None) or writes.find_warning()
-
-    def find_warning() -> OperatorWarning | None:
-        return find_warning_of_servers() or durability.find_warning()
+        return (sentinels.find_warning() if sentinels else None) or writes.find_warning() or durability.find_warning()
 
     def find_cause() -> str | None:
         return sentinels.find_cause() if sentinels else None

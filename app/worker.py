@@ -36,7 +36,7 @@ from app.server.stop_report import StopReport
 log = logging.getLogger(__name__)
 
 MAX_CONCURRENT_JOBS = 4  # each analysis also has a process of its own
-HEARTBEAT_SECONDS = 5  # between signs of life for systemd and for liveness checks
+WATCHDOG_SECONDS = 5  # between heartbeats for systemd and for WORKER_HEARTBEAT_FILE
 STOP_MARGIN_SECONDS = 2  # between the timeout of the pool and SHUTDOWN_TIMEOUT
 
 
@@ -82,12 +82,15 @@ class Part(Protocol):
 
 
 def wait_for_stop(parts: Sequence[Part], stop_reader: int, heartbeat_file: Path | None) -> str | None:
-    """Show signs of life until a signal arrives: then return its name. Return None if a thread of a part ended by itself."""
+    """Send heartbeats to systemd and touch the file until a signal arrives: then return its name.
+
+    Return None if a thread of a part ended by itself.
+    """
     while all(part.is_running() for part in parts):
         sd_notify("WATCHDOG=1", log)
         if heartbeat_file:
             heartbeat_file.touch()
-        if select.select([stop_reader], [], [], HEARTBEAT_SECONDS)[0]:
+        if select.select([stop_reader], [], [], WATCHDOG_SECONDS)[0]:
             return signal.Signals(os.read(stop_reader, 1)[0]).name
     log.error("a thread of this worker ended unexpectedly; stopping, so that the worker is restarted")
     return None
@@ -98,7 +101,7 @@ def stop(pool: WorkerPool, closers: Sequence[Callable[[], object]], timeout_seco
     with report.phase("jobs") as phase:
         pool.stop(timeout_seconds - STOP_MARGIN_SECONDS)
         if count := pool.count_threads():
-            phase.cut_off = f"{count} threads did not end in time"
+            phase.cut_off = f"threads that did not end in time: {count}"
         elif not is_requested:
             phase.cut_off = "a thread ended unexpectedly"
     with report.phase("close"):

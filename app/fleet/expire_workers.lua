@@ -1,4 +1,4 @@
--- Records workers that vanished as crashed, and returns how many workers are left.
+-- Records workers that vanished as crashed. Returns how many workers are left, and the time of this server, in ms.
 
 local entry_ttl_ms = tonumber(ARGV[1])
 local outage_ms = tonumber(ARGV[2])
@@ -18,4 +18,4 @@ if last_at and now - last_at <= outage_ms and now - (outage or 0) > entry_ttl_ms
     redis.call('ZREM', seen, nonce)
   end
 end
-return redis.call('ZCARD', seen)
+return {redis.call('ZCARD', seen), now}

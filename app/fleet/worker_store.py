@@ -60,26 +60,30 @@ class WorkerRegistry:
 
     def count(self) -> int:
         """Return how many workers have an entry. Those without a heartbeat for ENTRY_TTL_SECONDS lose it and have crashed."""
-        with available():
-            return int(self._expire(keys=self._keys, args=[ENTRY_TTL_SECONDS * 1000, OUTAGE_SECONDS * 1000, MAX_STOPS]))
+        count, _ = self._expire_silent()
+        return count
 
     def workers(self) -> list[dict[str, Any]]:
         """Return what each worker says about itself, ordered by name, and `last_heartbeat` in seconds since 1970.
 
         The status of a worker without a recent heartbeat is MISSING. This reads all entries.
         """
-        self.count()
+        _, now_ms = self._expire_silent()
         with available():
-            seconds, _ = self._client.time()
             heartbeats: Any = self._client.zrange(self._keys.seen, 0, -1, withscores=True)
             entries: dict[bytes, bytes] = self._client.hgetall(self._keys.workers)  # type: ignore[assignment]
         seen = dict(heartbeats)
         workers = [
-            _with_heartbeat(json.loads(entry)["about"], seen[nonce] / 1000, seconds)
-            for nonce, entry in entries.items()
-            if nonce in seen
+            _with_heartbeat(json.loads(entry)["about"], seen[nonce], now_ms) for nonce, entry in entries.items() if nonce in seen
         ]
         return sorted(workers, key=lambda about: (about["instance_id"], about["start_time"]))
+
+    def _expire_silent(self) -> tuple[int, int]:
+        """Return the number of workers, and the time in ms of the server that records their heartbeats."""
+        with available():
+            reply: Any = self._expire(keys=self._keys, args=[ENTRY_TTL_SECONDS * 1000, OUTAGE_SECONDS * 1000, MAX_STOPS])
+        count, now_ms = reply
+        return count, now_ms
 
     def stops(self) -> list[dict[str, Any]]:
         """Return the last stops of workers, newest first."""
@@ -93,9 +97,9 @@ class WorkerRegistry:
         return {key.decode(): float(value) for key, value in values.items()}
 
 
-def _with_heartbeat(about: dict[str, Any], last_heartbeat: float, now: float) -> dict[str, Any]:
-    status = MISSING if now - last_heartbeat > SILENT_SECONDS else about["status"]
-    return {**about, "status": status, "last_heartbeat": last_heartbeat}
+def _with_heartbeat(about: dict[str, Any], heartbeat_ms: float, now_ms: int) -> dict[str, Any]:
+    status = MISSING if now_ms - heartbeat_ms > SILENT_SECONDS * 1000 else about["status"]
+    return {**about, "status": status, "last_heartbeat": heartbeat_ms / 1000}
 
 
 def _crash_record(about: dict[str, Any]) -> dict[str, Any]:

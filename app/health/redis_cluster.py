@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import gevent
 import redis
 
 from app.core.warnings import OperatorWarning
+from app.health.redis_durability import RedisDurability
 from app.health.redis_writes import READ_ONLY, RedisWrites
 from app.redis.cluster import ClusterClient, NodeAddress
 
+_MasterChecks = tuple[RedisWrites, RedisDurability]
+
 
 class ClusterHealth:
-    """Pings all masters at the same time, and looks which of them refuse writes."""
+    """Pings all masters at the same time, and looks which of them refuse writes or keep no append-only file."""
 
     def __init__(self, client: ClusterClient, with_long_timeout: redis.Redis) -> None:
         self._client = client
         self._with_long_timeout = with_long_timeout
         self._masters: list[NodeAddress] = []
         self._lost = 0  # masters that did not answer
-        self._writes: dict[NodeAddress, RedisWrites] = {}
+        self._checks: dict[NodeAddress, _MasterChecks] = {}
 
     def check(self) -> None:
         """Count the masters that do not answer in time for users. Raises redis.RedisError if none does."""
@@ -29,19 +34,28 @@ class ClusterHealth:
             self._with_long_timeout.ping()  # slow is not failed
 
     def find_warning(self) -> OperatorWarning | None:
-        """Return that masters do not answer, or else that some refuse writes, or None. Raises redis.RedisError."""
+        """Return the first problem of: no answer, refused writes, no append-only file; or None. Raises redis.RedisError."""
         if self._lost:
             return OperatorWarning("masters_down", f"{self._lost} of {len(self._masters)} masters do not answer")
-        self._writes = {
-            address: self._writes.get(address) or RedisWrites(self._client.node(address)) for address in self._masters
-        }
-        found = [writes.find_warning() for writes in self._writes.values()]
+        self._checks = {address: self._checks.get(address) or self._create_checks(address) for address in self._masters}
+        writes = [writes.find_warning() for writes, _ in self._checks.values()]
         # A former master that is a replica now is no warning: it redirects every command.
-        refusals = [warning for warning in found if warning and warning is not READ_ONLY]
-        if not refusals:
+        refusals = [None if warning is READ_ONLY else warning for warning in writes]
+        return self._summarize(refusals) or self._summarize(
+            [durability.find_warning() for _, durability in self._checks.values()]
+        )
+
+    def _create_checks(self, address: NodeAddress) -> _MasterChecks:
+        node = self._client.node(address)
+        return RedisWrites(node), RedisDurability(node)
+
+    def _summarize(self, found: Sequence[OperatorWarning | None]) -> OperatorWarning | None:
+        """Return the first of the warnings, with the number of masters that have it."""
+        first = next(filter(None, found), None)
+        if first is None:
             return None
-        name, _, effect = refusals[0].partition(": ")
-        return OperatorWarning(refusals[0].reason, f"{name}: {len(refusals)} of {len(self._masters)} masters: {effect}")
+        name, _, effect = first.partition(": ")
+        return OperatorWarning(first.reason, f"{name}: {found.count(first)} of {len(found)} masters: {effect}")
 
     def _ping(self, address: NodeAddress) -> bool:
         try:

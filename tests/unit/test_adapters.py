@@ -15,7 +15,7 @@ from app.database.engine import Database
 from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
 from app.fleet.worker_monitor import NO_WORKER
-from app.health import redis_writes
+from app.health import redis_durability, redis_writes
 from app.jobs.monitor import JobMonitor
 from app.jobs.task_record import KEY
 from app.redis.client import PooledRedis
@@ -102,21 +102,39 @@ def test_warning_about_workers_does_not_stop_the_metrics_of_events(
     assert lifecycle.stop(lifecycle.drain(), 1)
 
 
-def test_full_master_of_a_cluster_is_a_warning(three_masters: RedisCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_writes, "INTERVAL_SECONDS", -1)
+@pytest.mark.parametrize(
+    ("setting", "bad", "good", "reason", "text"),
+    [
+        ("maxmemory", 1, 0, "out_of_memory", "out of memory: 1 of 3 masters: "),
+        ("min-replicas-to-write", 1, 0, "too_few_replicas", "too few replicas: 1 of 3 masters: "),
+        ("appendonly", "no", "yes", "appendonly_off", "appendonly is off: 1 of 3 masters: "),
+    ],
+)
+def test_setting_of_one_master_of_a_cluster_is_a_warning(
+    three_masters: RedisCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    bad: str | int,
+    good: str | int,
+    reason: str,
+    text: str,
+) -> None:
+    for module in (redis_writes, redis_durability):
+        monkeypatch.setattr(module, "INTERVAL_SECONDS", -1)
     lifecycle = Lifecycle()
     configured = config.load(fleet_environment(three_masters.url, UNUSED_DATABASE_URL))
     (probe,) = redis_probes(connect_redis(configured, "instance-1", lifecycle))
     probe.probe()
     assert probe.warning is None
-    full = three_masters.masters()[1]
-    full.call("CONFIG SET", "maxmemory", 1)
+    master = three_masters.masters()[1]
+    master.call("CONFIG SET", setting, bad)
     try:
-        probe.probe()
-        assert (probe.status, probe.reason) == ("warn", "out_of_memory")
-        assert str(probe.warning).startswith("out of memory: 1 of 3 masters: ")
+        for _ in range(5):  # it does not depend on the master that a command without a key goes to
+            probe.probe()
+            assert (probe.status, probe.reason) == ("warn", reason)
+            assert str(probe.warning).startswith(text)
     finally:
-        full.call("CONFIG SET", "maxmemory", 0)
+        master.call("CONFIG SET", setting, good)
     probe.probe()
     assert probe.warning is None
     assert lifecycle.stop(lifecycle.drain(), 1)

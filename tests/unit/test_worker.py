@@ -31,7 +31,7 @@ def background_worker() -> BackgroundWorker:
 
 @pytest.fixture
 def pool(background_worker: BackgroundWorker, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerPool]:
-    monkeypatch.setattr(worker, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(worker, "WATCHDOG_SECONDS", 0.01)
     pool = WorkerPool(JobQueues(local_broker()).broker, [], [background_worker, BackgroundWorker()], size=1)
     pool.start()
     yield pool

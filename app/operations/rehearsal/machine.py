@@ -1,6 +1,7 @@
 """Whether the machine of a rehearsal leaves enough processor time to judge how long the fleet takes."""
 
 import itertools
+import statistics
 import subprocess
 import sys
 import time
@@ -83,10 +84,9 @@ class MachineMonitor:
 
 def slowdown(work: Sequence[tuple[float, float]]) -> float:
     """Return the slowdown of the worst window. `work`: when each piece was due, and after how many seconds it was done."""
-    windows = itertools.groupby(work, key=lambda piece: (piece[0] - work[0][0]) // WINDOW_SECONDS)
-    means = [_mean([seconds for _, seconds in pieces]) / WORK_SECONDS for _, pieces in windows]
-    return max(means, default=1.0)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    if not work:
+        return 1.0
+    began_at, last_due = work[0][0], work[-1][0]
+    last = max(1, round((last_due - began_at) / WINDOW_SECONDS)) - 1  # it includes a short rest, which alone would say little
+    windows = itertools.groupby(work, key=lambda piece: min(last, (piece[0] - began_at) // WINDOW_SECONDS))
+    return max(statistics.fmean(seconds for _, seconds in pieces) / WORK_SECONDS for _, pieces in windows)

@@ -86,6 +86,15 @@ def test_worker_is_listed_after_its_first_heartbeat(registry: WorkerRegistry) ->
     assert registry.count() == 2
 
 
+def test_other_clock_of_another_master_makes_no_worker_missing(
+    client: redis.Redis, registry: WorkerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TIME has no key, so any master of a cluster may answer it. The heartbeats are in the time of one."""
+    monkeypatch.setattr(client, "time", lambda: (int(time.time()) + 86_400, 0))
+    membership(registry).beat()
+    assert [about["status"] for about in registry.workers()] == ["running"]
+
+
 def test_silent_worker_is_missing_and_then_crashed(
     client: redis.Redis, registry: WorkerRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,12 @@ def test_slowdown_is_that_of_the_worst_five_seconds() -> None:
     assert slowdown([]) == 1
 
 
+def test_one_slow_piece_of_work_at_the_end_does_not_make_the_machine_busy() -> None:
+    steady = [(number / 5, WORK_SECONDS) for number in range(25)]
+    assert slowdown([*steady, (5.0, 10 * WORK_SECONDS)]) < MAX_SLOWDOWN
+    assert slowdown([*steady, *((5 + number / 5, 10 * WORK_SECONDS) for number in range(20))]) > MAX_SLOWDOWN
+
+
 @pytest.mark.parametrize(
     ("load", "expected"), [(MachineLoad(1, 2), False), (MachineLoad(1.1, 1), True), (MachineLoad(0, 2.1), True)]
 )
