@@ -108,8 +108,16 @@ VALUES: dict[str, Any] = {
     "SessionView.id": "c0ffee",
     "ShareView.url": "https://radar.example.org/shared/5f0c6b1d9a3e4c7f8b2d0a1c3e5f7a9b",
     "StopView.kind": "clean",
+    "StopView.role": "instance",
     "TokenBody.name": "nightly build",
     "TokenView.name": "nightly build",
+    "WorkerView.finished_jobs": 41,
+    "WorkerView.instance_id": "radar-1-worker",
+    "WorkerView.last_heartbeat": TIME,
+    "WorkerView.max_jobs": 4,
+    "WorkerView.running_jobs": 2,
+    "WorkerView.start_time": "2026-01-30T12:00:00Z",
+    "WorkerView.status": "running",
 }
 NUMBER = 7
 
