@@ -16,6 +16,7 @@ from gunicorn.systemd import sd_notify
 from app.analytics.event_stream import create_consumers
 from app.analytics.store import EventStore
 from app.core import config, instance, logs
+from app.core.callbacks import do_nothing
 from app.core.config import Config
 from app.core.keyring import Keyring
 from app.database.engine import Database
@@ -52,11 +53,14 @@ def main() -> None:
         signal.signal(signal_number, lambda number, _: os.write(stop_writer, bytes([number])))
 
     database = Database(settings.database_url, settings.database_pool_size, me.instance_id, pooler=settings.database_pooler)
-    closers = [database.close]
+    closers: list[Callable[[], None]] = [database.close]
+    after_report: Callable[[], None] = do_nothing
     if settings.otel_exporter_otlp_endpoint:
         from app.telemetry.setup import trace_worker  # only if traces are on: it costs memory
 
-        closers.append(trace_worker(settings.otel_exporter_otlp_endpoint, database).stop)
+        traces = trace_worker(settings.otel_exporter_otlp_endpoint, database)
+        closers.append(traces.flush)
+        after_report = traces.stop  # a collector that hangs must not use up the time for the report
     sentinels = sentinels_of(settings)
     client = connect(settings, me.instance_id, sentinels=sentinels)
     statistics, size = JobStatistics(), min(MAX_CONCURRENT_JOBS, os.cpu_count() or 1)
@@ -72,6 +76,7 @@ def main() -> None:
     membership.begin_stop()
     report = stop(pool, closers, settings.shutdown_timeout, is_requested=bool(signal_name))
     membership.leave(report, reason)
+    after_report()
     if not signal_name:
         sys.exit(1)
 
@@ -96,7 +101,7 @@ def wait_for_stop(parts: Sequence[Part], stop_reader: int, heartbeat_file: Path 
     return None
 
 
-def stop(pool: WorkerPool, closers: Sequence[Callable[[], object]], timeout_seconds: float, *, is_requested: bool) -> StopReport:
+def stop(pool: WorkerPool, closers: Sequence[Callable[[], None]], timeout_seconds: float, *, is_requested: bool) -> StopReport:
     report = StopReport()
     with report.phase("jobs") as phase:
         pool.stop(timeout_seconds - STOP_MARGIN_SECONDS)

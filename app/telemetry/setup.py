@@ -24,7 +24,7 @@ def trace_instance(endpoint: str, database: Database, lifecycle: Lifecycle) -> C
 
 
 def trace_worker(endpoint: str, database: Database) -> Traces:
-    """Trace the jobs of this process, whose last step is to stop the result."""
+    """Trace the jobs of this process. When it stops, it calls `flush` of the result, and `stop` as its last step."""
     traces = _create(endpoint, database)
     traces.start()
     return traces

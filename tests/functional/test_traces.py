@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from app.telemetry.traces import FLUSH_SECONDS
 from harness.collector import Collector, ReceivedSpan
 from harness.fleet import Fleet
 from harness.processes import run
@@ -160,6 +162,25 @@ def test_a_collector_that_fails_disturbs_no_request_and_no_stop(fleet: Fleet, co
     assert user.is_signed_in()
     assert instance.terminate() == 0
     collector.resume()
+
+
+def test_the_stop_report_of_a_worker_does_not_wait_for_the_collector(
+    fleet: Fleet, collector: Collector, repository: Path
+) -> None:
+    (worker,) = fleet.workers
+    user = User(fleet.instances[1]).register()
+    saved = re.compile("outcome of analysis [0-9]+ saved")
+    before = len(saved.findall(worker.log()))
+    another = build(repository.parent / "another", [Commit(ago(1), files={b"README.md": b"# Hello"})])
+    collector.freeze()
+    assert user.request("POST", "/api/repositories", json={"url": str(another)}).status_code == 202
+    wait_until(lambda: len(saved.findall(worker.log())) > before, 60, "the end of the analysis")
+    assert worker.terminate() == 0
+    collector.resume()
+    (record,) = logged(worker.log(), "stopped: ")
+    found = re.search(r"close in ([0-9.]+) s", record["message"])
+    assert found
+    assert float(found[1]) < FLUSH_SECONDS
 
 
 def test_without_the_setting_nothing_of_opentelemetry_is_imported(tmp_path: Path) -> None:
