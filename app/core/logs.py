@@ -94,7 +94,10 @@ def _is_no_repeated_shortage(record: logging.LogRecord) -> bool:
     """Drop the errors that follow from a shortage of file descriptors, which is logged once. They come from many parts."""
     if record.levelno < logging.WARNING or record.name == descriptors.__name__:
         return True
-    text = record.getMessage()
+    try:
+        text = record.getMessage()
+    except Exception:  # the values do not fit the message: an error here would reach the code that logs, the handler reports it
+        return True
     if record.exc_info:
         text += "".join(traceback.format_exception(*record.exc_info))
     return descriptors.ERROR_TEXT not in text or not descriptors.shortage.look()

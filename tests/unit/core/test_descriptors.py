@@ -88,6 +88,12 @@ def test_errors_that_follow_from_a_shortage_are_not_logged(
     assert "something else" in second
 
 
+def test_a_message_with_wrong_values_does_not_fail_the_code_that_logs(lines: Callable[[], list[str]]) -> None:
+    lines()
+    logging.getLogger("app.part").warning("%d files", "no")
+    assert "Message: '%d files'" in lines()
+
+
 def test_a_text_alone_hides_no_line(shortage: DescriptorShortage, lines: Callable[[], list[str]]) -> None:
     lines()
     logging.getLogger("app.part").warning("failed: GET /Too many open files")
