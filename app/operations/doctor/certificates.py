@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from urllib.parse import urlsplit
 
 import redis
@@ -16,7 +17,8 @@ from sqlalchemy import make_url
 
 from app.core.config import Config
 from app.operations.doctor.findings import Finding, describe_error, fail, ok, warn
-from app.operations.doctor.redis import servers
+from app.operations.doctor.redis import look_up, servers
+from app.operations.doctor.site import Unreachable, within
 from app.redis.client import is_cluster
 from app.redis.sentinel import Sentinels
 
@@ -113,11 +115,12 @@ def _sites(urls: Sequence[str], public_url: str | None) -> Iterator[TlsServer]:
             )
 
 
-def _read_expiry(server: TlsServer) -> datetime | OSError | ValueError:
+def _read_expiry(server: TlsServer) -> datetime | Exception:
     """Return when the certificate expires that the server presents, or why it presents none."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # a verification would hide an expired certificate
     try:
+        within(TIMEOUT_SECONDS, partial(look_up, server.host))
         with socket.create_connection((server.host, server.port), timeout=TIMEOUT_SECONDS) as connection:
             if server.is_postgres:
                 connection.sendall(SSL_REQUEST)
@@ -126,5 +129,5 @@ def _read_expiry(server: TlsServer) -> datetime | OSError | ValueError:
             with context.wrap_socket(connection, server_hostname=server.host) as tls:
                 certificate = tls.getpeercert(binary_form=True)
         return x509.load_der_x509_certificate(certificate or b"").not_valid_after_utc
-    except (OSError, ValueError) as error:  # ValueError: an invalid certificate, or a name that no host can have
+    except (OSError, Unreachable, ValueError) as error:  # ValueError: an invalid certificate, or a name that no host can have
         return error

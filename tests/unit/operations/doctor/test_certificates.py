@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -50,6 +51,15 @@ def test_expired_certificate_that_nobody_verifies_is_no_failure(verify: str, sta
 @pytest.mark.parametrize("host", ["a..example.org", "a" * 64 + ".example.org"])
 def test_name_that_no_host_can_have_is_an_error_of_this_line(host: str) -> None:
     assert isinstance(certificates._read_expiry(TlsServer("site", host, 443, "")), Exception)
+
+
+def test_lookup_of_a_name_that_takes_long_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: end.wait(60))
+    monkeypatch.setattr(certificates, "TIMEOUT_SECONDS", 0.01)
+    found = certificates._read_expiry(TlsServer("site", "radar.example.org", 443, ""))
+    end.set()
+    assert str(found) == "the DNS lookup timed out"
 
 
 def test_invalid_certificate_is_an_error_of_this_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
