@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import engineio
+import gevent
 import requests
 import socketio
 from engineio.packet import MESSAGE, Packet
@@ -21,6 +22,7 @@ BYSTANDERS_PER_USER = 5
 SLOW_RECONNECTION = {"reconnection_delay": 3, "randomization_factor": 2.5}  # 0.5 to 5.5 s
 DELIVERY_SECONDS = 1.0
 WAIT_SECONDS = 10.0  # for the server's response to the first connection
+CLOSE_SECONDS = 5.0  # a socket that is reconnecting first ends its attempt
 TRANSPORTS = [["websocket"]] * 4 + [["polling"], None]  # in rotation; None: the client's default, polling and then an upgrade
 
 
@@ -133,14 +135,21 @@ class ClientPool:
         return self._receivers + self._bystanders
 
     def connect(self) -> None:
-        _each(self._all, SocketClient.connect, 3 * WAIT_SECONDS)
+        pool = Pool(CONCURRENT_CONNECTS)
+        try:
+            for client in self._all:
+                pool.spawn(client.connect)
+            pool.join(timeout=3 * WAIT_SECONDS)
+        except KeyboardInterrupt:
+            pool.kill(block=False)
+            raise
 
     def close_bystanders(self) -> None:
         bystanders, self._bystanders = self._bystanders, []
-        _each(bystanders, SocketClient.close, WAIT_SECONDS)
+        _close(bystanders)
 
     def close(self) -> None:
-        _each(self._all, SocketClient.close, WAIT_SECONDS)
+        _close(self._all)
 
     def is_settled(self) -> bool:
         """Return whether all signed-in clients are connected and have the notifications accepted more than a second ago."""
@@ -159,11 +168,8 @@ class ClientPool:
         return sum(client.record.connected and is_named(client.instance, [instance]) for client in self._all)
 
 
-def _each(clients: Sequence[SocketClient], act: Callable[[SocketClient], None], timeout: float) -> None:
-    pool = Pool(CONCURRENT_CONNECTS)
-    for client in clients:
-        pool.spawn(act, client)
-    pool.join(timeout=timeout)
+def _close(clients: Sequence[SocketClient]) -> None:
+    gevent.joinall([gevent.spawn(client.close) for client in clients], timeout=CLOSE_SECONDS)
 
 
 def _http_session() -> requests.Session:

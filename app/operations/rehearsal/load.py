@@ -5,7 +5,7 @@ import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gevent
@@ -48,6 +48,10 @@ class ConstantRateLoad:
         for number in itertools.count():
             gevent.sleep(max(0.0, started + number / self._per_second - time.monotonic()))
             self._pool.spawn(self._act, number)
+
+
+def kill_all(loads: Iterable[ConstantRateLoad]) -> None:
+    gevent.joinall([gevent.spawn(load.kill) for load in loads])
 
 
 class RecordingClient:

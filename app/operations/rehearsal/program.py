@@ -32,7 +32,7 @@ from app.operations.rehearsal.checks import Status
 from app.operations.rehearsal.clients import BYSTANDERS_PER_USER, ClientPool
 from app.operations.rehearsal.events import EVENT_NAME, EventLoad, OptOutLoad
 from app.operations.rehearsal.http_client import BalancerClient
-from app.operations.rehearsal.load import ConstantRateLoad, HttpLoad, LogoutLoad, NotificationLoad, RecordingClient
+from app.operations.rehearsal.load import ConstantRateLoad, HttpLoad, LogoutLoad, NotificationLoad, RecordingClient, kill_all
 from app.operations.rehearsal.machine import MachineMonitor
 from app.operations.rehearsal.measurements import DrainSettings, Measurements, StoredEvents
 from app.operations.rehearsal.observers import ReadinessMonitor, StopHistory
@@ -69,14 +69,13 @@ def main(create_app: Callable[[Config], Flask]) -> NoReturn:
     settings = config.from_environment_or_exit()
     if not settings.use_redis_sessions:
         config.exit_with_faults(["USE_REDIS_SESSIONS: is not true; only a fleet can be rehearsed"])
-    logs.configure(settings.log_format, "ERROR")  # the report describes what happens to the fleet
-    logging.getLogger("audit").setLevel(logging.ERROR)
+    _configure_logs(settings.log_format)
+    interrupt = _interruption(gevent.getcurrent())
     for number in (signal.SIGINT, signal.SIGTERM):
-        gevent.signal_handler(number, _interrupt, gevent.getcurrent())
+        gevent.signal_handler(number, interrupt)
     try:
         measured = rehearse(plan, settings, create_app(settings))
     except KeyboardInterrupt:
-        _tell("interrupted; the rehearsal's users and their data have been deleted")
         sys.exit(INTERRUPTED)
     results = report.check(measured)
     data, text = report.as_data(measured, results), report.as_text(measured, results)
@@ -98,7 +97,9 @@ def rehearse(plan: Plan, settings: Config, app: Flask) -> Measurements:
             signed_out = stack.enter_context(created)
             database: Database = app.extensions["database"]
             database.run(accounts_store.promote, signed_out[0].email)
-            users = Pool(CONCURRENT_SIGN_INS).map(lambda user: sign_in(client, user), signed_out)
+            sign_ins = Pool(CONCURRENT_SIGN_INS)
+            stack.callback(sign_ins.kill)
+            users = sign_ins.map(lambda user: sign_in(client, user), signed_out)
             _tell(f"{len(users)} users have signed in")
             active, idle = users[:receivers], users[receivers:]
             clients = ClientPool(plan.url, active, plan.sockets_per_user, idle, settings.socket_transports)
@@ -134,8 +135,7 @@ def _run_under_load(plan: Plan, measured: Measurements, stack: ExitStack, contex
         ConstantRateLoad(plan.event_batches_per_second, events.send),
         ConstantRateLoad(plan.opt_outs_per_second, opt_outs.take_turn),
     ]
-    for load in loads:
-        stack.callback(load.kill)
+    stack.callback(kill_all, loads)
     history = StopHistory(client, users[0].cookie)
     Scenario(plan, measured, readiness, clients, history, context.redis_client, context.machine.load, _tell).run()
     for load in loads:
@@ -186,8 +186,25 @@ def _deletion(app: Flask) -> Callable[[int], None]:
     return delete
 
 
-def _interrupt(main: gevent.Greenlet) -> None:
-    gevent.get_hub().loop.run_callback(main.throw, KeyboardInterrupt)
+def _configure_logs(log_format: str) -> None:
+    """Log errors of the rehearsal itself. Its report describes what happens to the fleet, and counts lost connections."""
+    logs.configure(log_format, "ERROR")
+    logging.getLogger("audit").setLevel(logging.ERROR)
+    logging.getLogger("engineio.client").setLevel(logging.CRITICAL)
+
+
+def _interruption(main: gevent.Greenlet) -> Callable[[], None]:
+    """Return the signal handler. Only the first signal interrupts, because a second one would interrupt the deletion of users."""
+    is_interrupted = False
+
+    def interrupt() -> None:
+        nonlocal is_interrupted
+        if not is_interrupted:
+            is_interrupted = True
+            _tell("interrupted: deleting the rehearsal's users and their data")
+            gevent.get_hub().loop.run_callback(main.throw, KeyboardInterrupt)
+
+    return interrupt
 
 
 def _tell(text: str) -> None:

@@ -3,14 +3,14 @@
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from app.core.errors import Unavailable
 from app.operations.rehearsal.http_client import BalancerClient, NoResponse
 
 SIGN_IN_ATTEMPTS = 5
-DELETION_SECONDS = 30.0
+DELETION_SECONDS, DELETION_RETRY_SECONDS = 10.0, 0.2  # while a store is unavailable
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,28 @@ def rehearsal_users(
             created.append(RehearsalUser(register(email, password), email, password))
         yield created
     finally:
-        remaining = _delete_all([user.id for user in created], delete)
-        if remaining:
-            tell(f"{remaining} rehearsal users could not be deleted; their addresses begin with {prefix}")
+        remaining = [user.id for user in created]
+        try:
+            _delete_all(remaining, delete)
+        finally:
+            if remaining:
+                statement = f"DELETE FROM users WHERE email LIKE '{prefix}-%'"  # noqa: S608 - printed only
+                tell(f'{len(remaining)} rehearsal users were not deleted. Delete them: psql "$DATABASE_URL" -c "{statement}"')
 
 
-def _delete_all(user_ids: list[int], delete: Callable[[int], None]) -> int:
-    """Delete the users, retrying until the deadline while a store is unavailable. Return how many remain."""
+def _delete_all(user_ids: list[int], delete: Callable[[int], None]) -> None:
+    """Delete the users and remove them from the list. Give up when a store has been unavailable for DELETION_SECONDS."""
     deadline = time.monotonic() + DELETION_SECONDS
-    while user_ids and time.monotonic() < deadline:
-        with suppress(Unavailable):
+    while user_ids:
+        try:
             delete(user_ids[-1])
+        except Unavailable:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(DELETION_RETRY_SECONDS)
+        else:
             user_ids.pop()
-    return len(user_ids)
+            deadline = time.monotonic() + DELETION_SECONDS
 
 
 def sign_in(client: BalancerClient, user: RehearsalUser, attempts: int = SIGN_IN_ATTEMPTS) -> RehearsalUser:

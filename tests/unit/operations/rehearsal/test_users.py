@@ -31,6 +31,11 @@ class FakeAccounts:
         del self.emails[user_id]
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DELETION_RETRY_SECONDS", 0.0)
+
+
 def test_users_are_deleted_after_an_exception() -> None:
     accounts = FakeAccounts()
 
@@ -61,8 +66,24 @@ def test_deletion_is_retried_while_the_store_is_unavailable() -> None:
 
 def test_users_that_could_not_be_deleted_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DELETION_SECONDS", 0)
-    accounts = FakeAccounts()
+    accounts = FakeAccounts(failures=9)
     with rehearsal_users(3, accounts.register, accounts.delete, accounts.output.append):
         pass
     prefix = accounts.emails[1].rpartition("-")[0]
-    assert accounts.output == [f"3 rehearsal users could not be deleted; their addresses begin with {prefix}"]
+    (output,) = accounts.output
+    assert output.startswith('3 rehearsal users were not deleted. Delete them: psql "$DATABASE_URL" -c ')
+    assert f"email LIKE '{prefix}-%'" in output
+
+
+def test_users_that_remain_after_a_signal_are_reported() -> None:
+    accounts = FakeAccounts()
+
+    def delete(user_id: int) -> None:
+        if user_id == 2:
+            raise KeyboardInterrupt
+        accounts.delete(user_id)
+
+    with pytest.raises(KeyboardInterrupt), rehearsal_users(3, accounts.register, delete, accounts.output.append):
+        pass
+    (output,) = accounts.output
+    assert output.startswith("2 rehearsal users were not deleted.")
