@@ -136,7 +136,7 @@ class Measurements:
     phases: list[RehearsalPhase] = field(default_factory=list)
     stops: list[ObservedStop] = field(default_factory=list)
     balance: ObservedBalance | None = None  # None: there was no rolling restart of several instances, or REBALANCE is false
-    reported_stops: list[ReportedStop] = field(default_factory=list)
+    reported_stops: list[ReportedStop] | None = field(default_factory=list)  # None: /api/fleet did not list them
     accepted: dict[int, dict[int, float]] = field(default_factory=dict)  # user ID -> seq -> time at which it was stored
     logouts: int = 0
     revived: int = 0  # sessions that were valid again after their logout

@@ -2,11 +2,18 @@
 
 import json
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
+
+import gevent
 
 from app.operations.rehearsal.http_client import BalancerClient, NoResponse
 from app.operations.rehearsal.measurements import ReportedStop
 from app.operations.rehearsal.stop_checks import is_named
+
+ATTEMPTS, RETRY_SECONDS = 5, 1.0
 
 
 @dataclass(frozen=True)
@@ -16,18 +23,23 @@ class StopHistory:
     client: BalancerClient
     cookie: str
 
-    def read(self) -> dict[str, ReportedStop]:
-        """Return the stops of instances by the nonce of the start, or nothing if the fleet does not answer."""
-        try:
-            response = self.client.get("/api/fleet", self.cookie)
-        except NoResponse:
-            return {}
-        stops = json.loads(response.body)["stops"] if response.status == 200 else []
-        return {
-            stop["nonce"]: ReportedStop(stop["instance_id"], stop["kind"], stop["summary"])
-            for stop in stops
-            if stop.get("role") != "worker"  # the previous release lists only instances, without a role
-        }
+    def read(self) -> dict[str, ReportedStop] | None:
+        """Return the stops of instances by the nonce of the start, or None if no attempt is answered with 200."""
+        for attempt in range(ATTEMPTS):
+            gevent.sleep(RETRY_SECONDS if attempt else 0)
+            with suppress(NoResponse):
+                response = self.client.get("/api/fleet", self.cookie)
+                if response.status == 200:
+                    return _stops_of_instances(json.loads(response.body)["stops"])
+        return None
+
+
+def _stops_of_instances(stops: Iterable[dict[str, Any]]) -> dict[str, ReportedStop]:
+    return {
+        stop["nonce"]: ReportedStop(stop["instance_id"], stop["kind"], stop["summary"])
+        for stop in stops
+        if stop.get("role") != "worker"  # the previous release lists only instances, without a role
+    }
 
 
 class ReadinessMonitor:

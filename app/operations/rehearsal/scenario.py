@@ -60,6 +60,8 @@ class Scenario:
         """Run all phases of the plan. Raise RehearsalFailed."""
         self._wait_until_all_ready()
         before = self._stop_history.read()
+        if before is None:
+            raise RehearsalFailed("/api/fleet does not list the last stops: the logs of the instances show the reason")
         actions = {ROLLING_RESTART: self._rolling_restart, SIGKILL: self._kill_one, REDIS_RESTART: self._restart_redis}
         for name in self._plan.phases:
             if name == REDIS_RESTART and (reason := self._reason_against_redis_restart()):
@@ -67,7 +69,8 @@ class Scenario:
                 continue
             with self._phase(name) as phase:
                 actions[name](phase)
-        self._measured.reported_stops = [stop for nonce, stop in self._stop_history.read().items() if nonce not in before]
+        after = self._stop_history.read()
+        self._measured.reported_stops = None if after is None else [stop for nonce, stop in after.items() if nonce not in before]
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[RehearsalPhase]:

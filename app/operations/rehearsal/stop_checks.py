@@ -2,10 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from app.operations.rehearsal.checks import CheckResult, Status, judge_time
-from app.operations.rehearsal.measurements import DrainSettings, Measurements, ObservedStop
+from app.operations.rehearsal.measurements import DrainSettings, Measurements, ObservedStop, ReportedStop
 
 RATE_TOLERANCE = 1.5  # times DRAIN_RATE
 RATE_WINDOW_SECONDS, RATE_COUNT = 0.4, 10  # the window is longer where DRAIN_RATE closes fewer than RATE_COUNT sockets in it
@@ -20,8 +20,11 @@ def stops(measured: Measurements) -> Iterator[CheckResult]:
         yield _readiness(stop, measured.settings)
         yield _drain_rate(stop, measured.settings)
         yield _duration(stop, measured.settings)
-    if measured.reported_stops:
-        yield _recorded_stops(measured)
+    if measured.reported_stops is None:
+        text, meaning = "unknown: /api/fleet did not list them", "a crash or a forced stop may have gone unnoticed"
+        yield CheckResult("recorded stops", judge_time([measured.worst_load]), text, meaning)
+    elif measured.reported_stops:
+        yield _recorded_stops(measured, measured.reported_stops)
 
 
 def _readiness(stop: ObservedStop, settings: DrainSettings) -> CheckResult:
@@ -77,14 +80,10 @@ def _duration(stop: ObservedStop, settings: DrainSettings) -> CheckResult:
     )
 
 
-def _recorded_stops(measured: Measurements) -> CheckResult:
+def _recorded_stops(measured: Measurements, stops: Sequence[ReportedStop]) -> CheckResult:
     killed = {phase.killed for phase in measured.phases}
-    bad = [
-        stop
-        for stop in measured.reported_stops
-        if stop.kind != "clean" and not (stop.kind == "crashed" and is_named(stop.instance, killed))
-    ]
-    kinds = Counter(stop.kind for stop in measured.reported_stops)
+    bad = [stop for stop in stops if stop.kind != "clean" and not (stop.kind == "crashed" and is_named(stop.instance, killed))]
+    kinds = Counter(stop.kind for stop in stops)
     details = "".join(f"; {stop.instance} {stop.summary}" for stop in bad)
     crashed = any(stop.kind == "crashed" for stop in bad)
     return CheckResult(

@@ -421,6 +421,11 @@ def test_recorded_stop_that_is_not_clean_is_red(measured: Measurements, instance
     assert ("1 request cut off" in as_text(measured, check(measured))) is red
 
 
+def test_unknown_stops_are_red(measured: Measurements) -> None:
+    measured.reported_stops = None
+    assert is_red(measured, "recorded stops")
+
+
 BUSY = MachineLoad(slowdown=2.1)
 
 
@@ -480,7 +485,7 @@ def test_loss_on_a_busy_machine_is_red(measured: Measurements) -> None:
     del measured.sockets[0].received[5]
     measured.revived = 1
     measured.requests.append(SentRequest(50, 0.1, "POST", 502, USER))
-    measured.reported_stops.append(ReportedStop("instance-2", "crashed", "1 request cut off"))
+    measured.reported_stops = [ReportedStop("instance-2", "crashed", "1 request cut off")]
     results = check(measured)
     assert {result.name for result in results if result.status == Status.RED} == {
         "notifications",
