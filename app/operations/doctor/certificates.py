@@ -28,11 +28,12 @@ TIMEOUT_SECONDS = 3.0
 SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 ENCRYPTED = ("require", "verify-ca", "verify-full")  # values of sslmode; with others, a connection may be unencrypted
 
-_RENEW_REDIS = (
-    "Renew it and restart the server, or CONFIG SET tls-cert-file FILE tls-key-file FILE. Instances refuse an expired one"
+_REFUSED = ". Instances refuse an expired one"
+_RENEW_REDIS = "Renew it and restart the server, or CONFIG SET tls-cert-file FILE tls-key-file FILE"
+_RENEW_SENTINEL = "Renew it and restart the sentinel"
+_RENEW_POSTGRES = (
+    "Renew it, then load it: SELECT pg_reload_conf(). Instances with sslmode=verify-ca or verify-full refuse an expired one"
 )
-_RENEW_SENTINEL = "Renew it and restart the sentinel. Instances refuse an expired one"
-_RENEW_POSTGRES = "Renew it, then load it: SELECT pg_reload_conf(). With sslmode=verify-full, instances refuse an expired one"
 _RENEW_SITE = "Renew it, then load it: nginx -s reload. Browsers refuse an expired one"
 
 
@@ -89,7 +90,7 @@ def _redis_servers(config: Config, client: redis.Redis | None, sentinels: Sentin
         elif is_cluster(client):
             named += [("redis", address.host, address.port) for address in client.topology.masters()]
     for kind, host, port in dict.fromkeys(named):
-        advice = _RENEW_SENTINEL if kind == "sentinel" else _RENEW_REDIS
+        advice = (_RENEW_SENTINEL if kind == "sentinel" else _RENEW_REDIS) + (_REFUSED if config.redis_tls_verify else "")
         yield TlsServer(f"{kind} {host}:{port}", host, port, advice, is_verified=config.redis_tls_verify)
 
 
