@@ -1,5 +1,5 @@
--- The registry of worker processes, common to its scripts. It shares no key with the registry of instances except `heartbeats`,
--- which it only reads: instances of a release without it count and compare nothing else than before.
+-- The registry of worker processes: the first part of each of its scripts. It only reads the one key that it shares with the
+-- registry of instances, `heartbeats`. So it does not affect an instance of a release that does not know workers.
 
 local workers = KEYS[1] -- hash: nonce -> the entry of a worker, JSON with `about` and `crash_record`
 local seen = KEYS[2] -- sorted set: nonce -> the last heartbeat of that worker, in ms

@@ -1,6 +1,6 @@
 """The registry of worker processes in Redis: their entries, the stops of the last ones, and the durations of all their jobs.
 
-It is separate from the registry of instances, which compare nothing with workers: workers have no keys, sockets or readiness.
+It is separate from the registry of instances, because workers have no keys, sockets or readiness that instances could compare.
 """
 
 import json

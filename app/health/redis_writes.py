@@ -15,7 +15,6 @@ READ_ONLY = OperatorWarning(
 OUT_OF_MEMORY = OperatorWarning(
     "out_of_memory", "out of memory: sign-ins and events are answered with 503 until maxmemory is raised or memory is freed"
 )
-
 TOO_FEW_REPLICAS = OperatorWarning(
     "too_few_replicas",
     "too few replicas: sign-ins and events are answered with 503 until as many as min-replicas-to-write are connected",
