@@ -44,20 +44,26 @@ def dead_letters(*, replay: bool) -> None:
 def list_dead_letters(client: redis.Redis, *, replay: bool) -> Iterator[str]:
     """Yield a line for each dead letter of all partitions, then their number. With `replay`, put the events back."""
     entries = [(partition, *entry) for partition in partitions_of(client) for entry in _read(client, partition)]
-    replayed = 0
+    replayed = not_events = 0
     for partition, entry_id, fields in entries:
         reason = fields.pop(b"reason", b"unknown reason").decode(errors="replace")
         time = iso(datetime.fromtimestamp(int(entry_id.split(b"-")[0]) / 1000, UTC))
         try:
             name = decode_entry(fields).event.name
         except ValueError:
+            not_events += 1
             yield f"{time}  (not an event)  {reason}"
             continue
         if replay:
             _replay(client, partition, entry_id, fields)
             replayed += 1
         yield f"{time}  {name}  {reason}"
-    yield f"{len(entries)} dead letters, {replayed} put back into the stream" if replay else f"{len(entries)} dead letters"
+    summary = f"{len(entries)} dead letters"
+    if replay:
+        summary += f", {replayed} put back into the stream"
+    if replay and not_events:
+        summary += f", {not_events} not put back: not an event that a worker could store"
+    yield summary
 
 
 def _read(client: redis.Redis, partition: Partition) -> list[tuple[bytes, dict[bytes, bytes]]]:
