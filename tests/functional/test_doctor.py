@@ -437,6 +437,7 @@ def test_instance_with_other_secrets_is_found(fleet: Fleet) -> None:
         ({"maxmemory-policy": "allkeys-lru"}, "fail", "redis: eviction policy allkeys-lru"),
         ({"appendonly": "no"}, "warn", "redis: persistence without append-only file"),
         ({"maxmemory": "1mb"}, "fail", "redis: uses "),
+        ({"maxmemory": "100kb"}, "fail", "redis: uses "),
     ],
 )
 def test_unsafe_redis_settings_are_found(
@@ -449,7 +450,11 @@ def test_unsafe_redis_settings_are_found(
     found = examine(environment)
     assert any(line.startswith(beginning) for line in found.lines(status)), found.output
     assert len(found.lines("fail")) == (status == "fail")
-    assert len(found.lines("warn")) == (status == "warn")
+    is_full = settings.get("maxmemory") == "100kb"
+    assert len(found.lines("warn")) == (status == "warn") + is_full
+    of_fleet = "\n".join(line for line in found.all_lines("warn") if line.startswith("fleet:"))
+    assert of_fleet.startswith("fleet: the instances and workers were not examined, because Redis refuses writes (") == is_full
+    assert ("no instance is registered" in of_fleet) != is_full
 
 
 @contextmanager
@@ -508,7 +513,10 @@ def test_unreachable_redis_is_found_and_other_checks_continue(fleet: Fleet) -> N
     assert found.lines("fail") == [f"redis does not answer: 127.0.0.1:{port}: Connection refused"], found.output
     assert "database: the schema is up to date" in found.lines("ok")
     assert f"{url}: ready" in found.lines("ok")
-    assert [line.partition(" ")[0] for line in found.lines("warn")] == ["sessions"]
+    assert [line.partition(" ")[0] for line in found.lines("warn")] == ["database:", "sessions"]
+    assert [line for line in found.all_lines("warn") if line.startswith(("fleet:", "stops:"))] == [
+        "fleet: the instances and workers were not examined, because Redis does not answer"
+    ]
 
 
 def test_frozen_servers_are_found_in_bounded_time(own_redis: RedisServer) -> None:
@@ -538,6 +546,7 @@ def test_refusing_and_read_only_databases_are_found(redis_url: str) -> None:
     (fault,) = refused.lines("fail")
     assert fault.startswith("database does not answer: ")
     assert "password authentication failed" in fault
+    assert "fleet: the workers were not examined, because that needs the database" in refused.all_lines("warn")
     assert read_only.lines("fail") == ["database: it is read-only, for example a standby"]
     assert PASSWORD not in refused.output + read_only.output
 

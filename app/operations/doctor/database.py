@@ -31,8 +31,11 @@ _LIMITS = text(
 )
 
 
-def examine(config: Config, database: Database, instances: int) -> Generator[Finding, None, bool]:
-    """Examine the database for this number of live instances. Return whether it answers and has a usable schema."""
+def examine(config: Config, database: Database, instances: int | None) -> Generator[Finding, None, bool]:
+    """Examine the database for this number of live instances, or None if it is unknown.
+
+    Return whether the database answers and has a usable schema.
+    """
     url = make_url(database.url)
     where = f"{url.host or 'a local socket'}:{url.port or 5432}/{url.database}"
     if database.url.startswith("sqlite"):
@@ -60,7 +63,12 @@ def examine(config: Config, database: Database, instances: int) -> Generator[Fin
             "database: PgBouncer in transaction mode is in front of it, and DATABASE_POOLER is not set",
             "Set DATABASE_POOLER=transaction: without it, statement timeouts are lost or apply to other clients of PgBouncer",
         )
-    if database.pooler or is_pooled:
+    if instances is None:
+        yield warn(
+            "database: the connection budget was not examined, because the number of instances is unknown",
+            "Fix the findings about Redis first, then run the doctor again",
+        )
+    elif database.pooler or is_pooled:
         yield _pooled_connection_budget(config, instances)
     else:
         yield _connection_budget(config, instances, limits, sessions)

@@ -26,7 +26,10 @@ def live_ids(report: Report) -> list[str]:
 def examine(report: Report) -> Iterator[Finding]:
     instances = report.get("instances", [])
     if not instances:
-        yield warn("fleet: no instance is running", "Start one: gunicorn --config gunicorn.conf.py wsgi:app")
+        yield warn(
+            "fleet: no instance is registered in Redis",
+            "Start one: gunicorn --config gunicorn.conf.py wsgi:app. If one runs, read its last log lines",
+        )
     for instance in instances:
         yield _instance(instance)
     for entry in report.get("disagreements", []):
@@ -62,7 +65,8 @@ def _stop(entry: dict[str, Any]) -> Finding:
     if kind == "crashed":
         return warn(
             f"stops: {name} crashed, detected at {at}",
-            "Look for 'Out of memory' in the kernel log, a SIGKILL by the platform, or a traceback in its log",
+            "Look for 'Out of memory' in the kernel log, a SIGKILL by the platform, or a traceback in its log."
+            " If it still runs, it could not send heartbeats to Redis",
         )
     phases = sorted(entry["phases"], key=lambda phase: phase["seconds"], reverse=True)
     longest = f"; the longest phase was {phases[0]['name']}, {phases[0]['seconds']:.2f} s" if phases else ""

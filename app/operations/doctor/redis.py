@@ -90,6 +90,15 @@ def reach(client: redis.Redis, where: str) -> Generator[Finding, None, bool]:
     return False
 
 
+def write_error(client: redis.Redis) -> str | None:
+    """Return why Redis refuses writes, or None if it accepts them. If it refuses them, the registry is out of date."""
+    try:
+        client.set("doctor:write", "", px=1)
+    except redis.RedisError as error:
+        return describe_error(error)
+    return None
+
+
 def examine(client: redis.Redis, instances: int, *, has_failover: bool) -> Iterator[Finding]:
     """Examine the configuration of Redis for this number of live instances. `has_failover`: sentinels watch it."""
     if is_cluster(client):

@@ -25,6 +25,8 @@ from app.redis.sentinel import Sentinels
 from app.sessions.store import SessionStore
 
 ABANDONED_AFTER_SECONDS = 120.0  # an older temporary account was left behind by a killed doctor
+FIX_REDIS = "Fix the findings about Redis first, then run the doctor again"
+FIX_DATABASE = "Fix the findings about the database first, then run the doctor again"
 
 Findings = Iterator[Finding]
 
@@ -44,15 +46,23 @@ class Doctor:
     def examine(self, urls: Sequence[str]) -> Findings:
         yield from configuration.examine(self.config)
         redis_answers = yield from self._reach_redis()
-        report = self._report() if redis_answers else None
+        write_error = redises.write_error(self.redis) if self.redis and redis_answers else None
+        report = self._report() if redis_answers and not write_error else None
         live = fleet.live_ids(report) if report else []
         if self.redis and redis_answers:
             yield from redises.examine(self.redis, len(live), has_failover=self.sentinels is not None)
-        database_works = yield from databases.examine(self.config, self.database, max(1, len(live)))
+        instances = None if self.fleet_report and report is None else max(1, len(live))
+        database_works = yield from databases.examine(self.config, self.database, instances)
         if report:
             yield from fleet.examine(report)
-        if report and self.worker_monitor and database_works:
-            yield from workers.examine(report["workers"], self.worker_monitor)
+        elif self.fleet_report:
+            reason = f"Redis refuses writes ({write_error})" if write_error else "Redis does not answer"
+            yield warn(f"fleet: the instances and workers were not examined, because {reason}", FIX_REDIS)
+        if report and self.worker_monitor:
+            if database_works:
+                yield from workers.examine(report["workers"], self.worker_monitor)
+            else:
+                yield warn("fleet: the workers were not examined, because that needs the database", FIX_DATABASE)
         yield from mail.examine(self.config)
         yield from certificates.examine(self.config, self.redis, self.sentinels, urls)
         yield from self._visit([Site(url) for url in urls], live, stores_work=redis_answers and database_works)
