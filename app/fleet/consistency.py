@@ -137,7 +137,7 @@ class ConsistencyCheck:
             ConfigMismatch(
                 "redis",
                 [heartbeat.instance_id],
-                f"{heartbeat.instance_id} uses the same database but another Redis: compare REDIS_URL",
+                f"{heartbeat.instance_id} uses the same database but is not registered in this Redis: compare REDIS_URL",
             )
             for heartbeat in _missing(heartbeats, registered)
         ]

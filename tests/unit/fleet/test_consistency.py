@@ -86,7 +86,7 @@ def test_another_redis_is_detected_through_sql(postgresql: Database) -> None:
     check = compared(postgresql, "one")
     assert check.not_ready_reason() == "this instance uses another Redis than older: compare REDIS_URL"
     assert [found.message for found in older.check.instances_on_other_redis([older.peer.nonce])] == [
-        "one uses the same database but another Redis: compare REDIS_URL"
+        "one uses the same database but is not registered in this Redis: compare REDIS_URL"
     ]
 
 
