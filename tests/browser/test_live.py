@@ -131,7 +131,7 @@ def test_repository_added_in_one_tab_appears_in_the_others(visit: Visit, make_re
     for number in (1, 2):
         path = make_repository()
         page.request.post("/api/repositories", data={"url": str(path)})  # as another tab does
-        expect(page.get_by_role("link", name=path.name)).to_be_visible()
+        expect(page.get_by_role("main").get_by_role("link", name=path.name)).to_be_visible()
         expect(page.locator("[data-repository]")).to_have_count(number)
     expect(page.get_by_role("searchbox", name="Search")).to_be_visible()
     page.get_by_role("checkbox").first.check()

@@ -205,7 +205,7 @@ def test_failed_analysis_shows_the_reason_and_keeps_the_older_report(page: Page,
     expect(page.get_by_role("heading", name="In numbers")).to_be_visible()
     page.goto("/")
     expect(page.get_by_role("listitem").filter(has_text=path.name)).to_contain_text("The last analysis failed.")
-    page.get_by_role("link", name=path.name).click()
+    page.get_by_role("main").get_by_role("link", name=path.name).click()
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
 
 
