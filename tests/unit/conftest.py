@@ -196,13 +196,16 @@ def three_masters() -> Iterator[RedisCluster]:
 
 
 @contextmanager
-def clients_of(redis_url: str) -> Iterator[Callable[[], redis.Redis]]:
-    """Yield a function that creates clients as instances do. They are closed at the end of the block."""
+def clients_of(redis_url: str, timeout: float = PATIENCE_SECONDS) -> Iterator[Callable[[], redis.Redis]]:
+    """Yield a function that creates clients as instances do. They are closed at the end of the block.
+
+    `timeout`: the seconds that each waits for a reply. The default is for a busy machine.
+    """
     settings = config.load(fleet_environment(redis_url, UNUSED_DATABASE_URL))
     with ExitStack() as stack:
 
         def connect_one() -> redis.Redis:
-            client = connect(settings, f"test-{secrets.token_hex(4)}", timeout=PATIENCE_SECONDS)
+            client = connect(settings, f"test-{secrets.token_hex(4)}", timeout=timeout)
             stack.callback(client.close)
             return client
 

@@ -17,7 +17,7 @@ from app.core.errors import Unavailable
 from app.core.keyring import Keyring, key_id
 from app.redis.client import RedisCommands
 from app.redis.cluster import SLOTS, ClusterClient, ClusterPipeline, NodeAddress, slot_of_key
-from app.redis.multiplexed import MultiplexedRedis
+from app.redis.multiplexed import MultiplexedRedis, share_connection
 from app.sessions import sql_store
 from app.sessions.cipher import CorruptRecord, RecordCipher
 from app.sessions.redis_store import RedisSessionStore
@@ -35,11 +35,13 @@ from app.sessions.store import (
 )
 from harness.redis_cluster import RedisCluster
 from harness.servers import RedisServer, wait_until
+from tests.unit.conftest import clients_of
 from tests.unit.sessions.conftest import MAX_AGE, Backend
 
 ONE, TWO, THREE = (record_key(name) for name in ("one", "two", "three"))
 FIELDS = {"name": b"\x00\xff value", ".created": b"1"}
 TTL = 100
+LOST_AFTER_SECONDS = 2.0
 
 
 def create(store: SessionStore, key: str, *, owner: Owner | None = None, ttl: int = TTL, replaces: str | None = None) -> bool:
@@ -429,6 +431,18 @@ def cluster_store(cluster_client: redis.Redis, cluster_commands: RedisCommands) 
 
 
 @pytest.fixture
+def impatient_store(cluster_store: RedisSessionStore, three_masters: RedisCluster) -> Iterator[RedisSessionStore]:
+    """A store for the same sessions that gives up a master soon."""
+    with clients_of(three_masters.url, timeout=LOST_AFTER_SECONDS) as connect_one:
+        client = connect_one()
+        commands = share_connection(client)
+        store = RedisSessionStore(client, commands, MAX_AGE)
+        assert store.existing([record_key("nobody")]) == set()  # now it knows the masters, and fails only at the lost one
+        yield store
+        commands.close()
+
+
+@pytest.fixture
 def copied(redis_store: RedisSessionStore, redis_client: redis.Redis, cluster_client: redis.Redis) -> str:
     """A session of user 7 that was copied from a single server, with the list of this user's sessions."""
     create(redis_store, ONE, owner=Owner(7, 1))
@@ -535,19 +549,21 @@ def key_elsewhere(cluster: RedisCluster, key: str) -> str:
     return next(other for other in keys if cluster.master_of(other) is not cluster.master_of(key))
 
 
-def test_failed_sign_in_leaves_no_session(cluster_store: RedisSessionStore, three_masters: RedisCluster) -> None:
+def test_failed_sign_in_leaves_no_session(
+    cluster_store: RedisSessionStore, impatient_store: RedisSessionStore, three_masters: RedisCluster
+) -> None:
     """The record that the new one replaces cannot be destroyed, because its master does not answer."""
     new = new_key(cluster_store, Owner(7, 1))
     replaced = key_elsewhere(three_masters, new)
     create(cluster_store, replaced)
     with not_answering(three_masters, replaced), pytest.raises(Unavailable):
-        create(cluster_store, new, owner=Owner(7, 1), replaces=replaced)
+        create(impatient_store, new, owner=Owner(7, 1), replaces=replaced)
     assert cluster_store.load(new) is None
     assert cluster_store.records_of_user(7) == {}
 
 
 def test_sessions_end_although_the_list_of_copied_ones_cannot_be_read(
-    cluster_store: RedisSessionStore, three_masters: RedisCluster
+    cluster_store: RedisSessionStore, impatient_store: RedisSessionStore, three_masters: RedisCluster
 ) -> None:
     """The error says that a copied session may be left."""
     user_id = next(number for number in itertools.count() if are_apart(three_masters, number))
@@ -556,7 +572,7 @@ def test_sessions_end_although_the_list_of_copied_ones_cannot_be_read(
     create(cluster_store, new, owner=owner)
     with not_answering(three_masters, f"user:{user_id}:sessions"):
         with pytest.raises(Unavailable):
-            cluster_store.destroy_all(user_id, keep=None, password_version=2)
+            impatient_store.destroy_all(user_id, keep=None, password_version=2)
         assert cluster_store.load(new) is None
         assert not create(cluster_store, new, owner=owner)
 
@@ -567,12 +583,12 @@ def are_apart(cluster: RedisCluster, user_id: int) -> bool:
 
 
 def test_copied_session_is_saved_although_its_list_cannot_be_extended(
-    cluster_store: RedisSessionStore, three_masters: RedisCluster
+    cluster_store: RedisSessionStore, impatient_store: RedisSessionStore, three_masters: RedisCluster
 ) -> None:
     copied = key_elsewhere(three_masters, "user:7:sessions")
     create(cluster_store, copied)
     with not_answering(three_masters, "user:7:sessions"):
-        assert cluster_store.merge(copied, {"name": FieldChange(b"other")}, TTL, 7)
+        assert impatient_store.merge(copied, {"name": FieldChange(b"other")}, TTL, 7)
         assert cluster_store.load(copied) == {"name": b"other", ".created": b"1"}
 
 
