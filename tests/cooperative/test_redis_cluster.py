@@ -359,12 +359,14 @@ def test_planned_failover_under_load_loses_and_repeats_nothing(
 # Lost nodes
 
 
-@pytest.mark.parametrize("fault", ["kill", "freeze"])
+# Not the first master: its replica has just been elected in the test of planned failovers. Redis 7.0 counts the votes of an
+# election again if that replica's master fails within twice the node timeout. It then uses an outdated epoch, and never takes over.
+@pytest.mark.parametrize(("fault", "position"), [("kill", 1), ("freeze", 2)], ids=["kill", "freeze"])
 def test_lost_master_fails_only_its_own_commands_until_the_takeover(
-    redis_cluster: RedisCluster, client: ClusterClient, fault: str
+    redis_cluster: RedisCluster, client: ClusterClient, fault: str, position: int
 ) -> None:
     shared = MultiplexedCluster(cluster_client(redis_cluster.url))
-    lost = redis_cluster.masters()[0]
+    lost = redis_cluster.masters()[position]
     keys = {node: redis_cluster.key_on(node) for node in redis_cluster.masters()}
     own = keys[lost]
     append = partial(shared.execute, "RPUSH")
