@@ -173,6 +173,7 @@ class RedisCluster(ServerGroup):
         options = {"from": source.node_id, "to": target.node_id, "slots": str(slots)}
         words = [word for name, value in options.items() for word in (f"--cluster-{name}", value)]
         command = ["redis-cli", *login, "--cluster", "reshard", f"127.0.0.1:{source.port}", *words, "--cluster-yes"]
+        self.wait_until_whole()  # redis-cli refuses a cluster whose servers disagree
         run(command, environment=base_environment(), directory=ROOT)
 
     def _move_keys(self, slot: int, source: ClusterNode, target: ClusterNode, count: int) -> int:

@@ -42,6 +42,7 @@ def cluster_client(url: str, *, timeout: float = SOCKET_TIMEOUT_SECONDS, **setti
 
 @pytest.fixture
 def client(redis_cluster: RedisCluster) -> Iterator[ClusterClient]:
+    redis_cluster.wait_until_whole()  # after the slots that the last test moved
     redis_cluster.flush()
     client = cluster_client(redis_cluster.url, timeout=5)  # for tests that count: a busy machine is no fault
     with gevent.Timeout(120):
@@ -359,8 +360,8 @@ def test_planned_failover_under_load_loses_and_repeats_nothing(
 # Lost nodes
 
 
-# Not the first master: its replica has just been elected in the test of planned failovers. Redis 7.0 counts the votes of an
-# election again if that replica's master fails within twice the node timeout. It then uses an outdated epoch, and never takes over.
+# Not the first master: its replica has just been elected in the test of planned failovers. Redis 7.0 counts the votes of that
+# election again if the master fails within twice the node timeout. The replica then uses an outdated epoch, and never takes over.
 @pytest.mark.parametrize(("fault", "position"), [("kill", 1), ("freeze", 2)], ids=["kill", "freeze"])
 def test_lost_master_fails_only_its_own_commands_until_the_takeover(
     redis_cluster: RedisCluster, client: ClusterClient, fault: str, position: int
