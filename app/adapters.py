@@ -24,8 +24,7 @@ from app.fleet.vitals import Vitals
 from app.fleet.worker_monitor import WorkerMonitor
 from app.fleet.worker_store import WorkerRegistry
 from app.health.redis_cluster import ClusterHealth
-from app.health.redis_durability import RedisDurability
-from app.health.redis_writes import RedisWrites
+from app.health.redis_server import RedisServerCheck
 from app.health.service import PROBE_TIMEOUT_SECONDS, Probe
 from app.jobs.broker import local_broker, redis_broker
 from app.jobs.monitor import JobMonitor
@@ -90,7 +89,7 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
     if clients is None:
         return []
     client, sentinels = clients.with_long_timeout, clients.sentinels
-    writes, durability = RedisWrites(client), RedisDurability(client)
+    server = RedisServerCheck(client)
     cluster = ClusterHealth(clients.client, client) if is_cluster(clients.client) else None
 
     def check() -> str | None:
@@ -102,7 +101,7 @@ def redis_probes(clients: RedisClients | None) -> list[Probe]:
     def find_warning() -> OperatorWarning | None:
         if cluster:
             return cluster.find_warning()
-        return (sentinels.find_warning() if sentinels else None) or writes.find_warning() or durability.find_warning()
+        return (sentinels.find_warning() if sentinels else None) or server.find_warning()
 
     def find_cause() -> str | None:
         return sentinels.find_cause() if sentinels else None

@@ -30,6 +30,7 @@ from app.auth.tokens import ApiTokens
 from app.core import errors, instance
 from app.core.callbacks import do_nothing
 from app.core.config import Config
+from app.core.descriptors import shortage
 from app.core.instance import Instance
 from app.core.keyring import Keyring
 from app.core.mail import create_mailer
@@ -244,9 +245,10 @@ def create_flask(config: Config, parts: Infrastructure, services: Services) -> F
 
 
 def list_health_checks(parts: Infrastructure) -> list[HealthCheck]:
+    checks: list[HealthCheck] = [*parts.probes, WarningCheck("open_files", shortage.find_warning)]
     if monitor := parts.worker_monitor:
-        return [*parts.probes, WarningCheck("workers", lambda: monitor.warning)]
-    return [*parts.probes]
+        checks.append(WarningCheck("workers", lambda: monitor.warning))
+    return checks
 
 
 def register_views(app: Flask, config: Config) -> None:

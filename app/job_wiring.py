@@ -32,9 +32,9 @@ def create_worker_pool(
     statistics: JobStatistics | None = None,
     is_embedded: bool = False,
 ) -> WorkerPool:
-    analyses = AnalysisRunner(config, database, notifications, queues.analyses.send)
-    exports = ExportRunner(database, notifications, queues.exports.send)
-    analyses.statistics = exports.statistics = statistics or JobStatistics()
+    statistics = statistics or JobStatistics()
+    analyses = AnalysisRunner(config, database, notifications, queues.analyses.send, statistics=statistics)
+    exports = ExportRunner(database, notifications, queues.exports.send, statistics)
     queues.analyses.handler, queues.exports.handler = analyses.run, exports.run
     deliverer = NotificationDeliverer(config, database, notifications, encryption, task_record)
     channels = Channels(config, database, encryption)

@@ -128,7 +128,7 @@ class Process:
                 extra_groups=[] if account else None,
             )
         self.pid = self._popen.pid
-        self._root = psutil.Process(self.pid)
+        self._roots = _running(self.pid)
         self._is_guarded = True
         _guard.watch(self.pid, folder)
         self._frozen: list[psutil.Process] = []
@@ -138,7 +138,7 @@ class Process:
         return self._popen.poll()
 
     def children(self) -> list[int]:
-        return [child.pid for child in self._root.children()]
+        return [child.pid for root in self._roots for child in root.children()]
 
     def send(self, number: signal.Signals) -> None:
         self._popen.send_signal(number)
@@ -161,7 +161,7 @@ class Process:
 
     def freeze(self) -> None:
         """Stop the process and its descendants with SIGSTOP. Their connections stay open."""
-        self._frozen = _freeze_tree(self._root)
+        self._frozen = _freeze_tree(self._roots)
 
     def resume(self) -> None:
         for process in reversed(self._frozen):
@@ -171,7 +171,7 @@ class Process:
 
     def kill(self) -> int:
         """Send SIGKILL to the process and its descendants; return the exit status."""
-        _kill_tree(self._root)
+        _kill_tree(self._roots)
         return self.wait(PATIENCE_SECONDS)
 
 
@@ -197,10 +197,18 @@ def run(
     return output
 
 
-def _freeze_tree(root: psutil.Process) -> list[psutil.Process]:
+def _running(pid: int) -> list[psutil.Process]:
+    """Return the process, or nothing: where gevent is patched in, it is gone as soon as it has ended."""
+    try:
+        return [psutil.Process(pid)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _freeze_tree(roots: Sequence[psutil.Process]) -> list[psutil.Process]:
     """Stop parents before children, each until it has really stopped, so that no new child is overlooked."""
     frozen = []
-    waiting = [root]
+    waiting = [*roots]
     while waiting:
         process = waiting.pop()
         with suppress(psutil.NoSuchProcess):
@@ -215,12 +223,12 @@ def _freeze(process: psutil.Process) -> None:
     wait_until(lambda: process.status() in STANDING_STILL, what=f"process {process.pid} to be stopped")
 
 
-def _kill_tree(root: psutil.Process) -> None:
-    tree = _freeze_tree(root)
+def _kill_tree(roots: Sequence[psutil.Process]) -> None:
+    tree = _freeze_tree(roots)
     for process in tree:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    wait_until(lambda: all(map(_is_gone, tree)), what=f"process {root.pid} and its descendants to end")
+    wait_until(lambda: all(map(_is_gone, tree)), what="killed processes to end")
 
 
 def _kill_group(pid: int) -> None:
@@ -291,7 +299,7 @@ def _run_guard() -> None:
             watched[int(pid)] = psutil.Process(int(pid)), folder[0]
     for pid, (root, directory) in watched.items():
         with suppress(psutil.NoSuchProcess, AssertionError):
-            _kill_tree(root)
+            _kill_tree([root])
         _kill_group(pid)
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -7,7 +7,6 @@ with RedisCluster() as cluster, cluster.without(cluster.master_of("key")):
 from __future__ import annotations
 
 import itertools
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +18,8 @@ from redis.crc import key_slot
 from redis.retry import Retry
 
 from harness.fleet import start_together
-from harness.processes import PATIENCE_SECONDS, free_port, wait_until
-from harness.servers import RedisServer, ServerGroup
+from harness.processes import PATIENCE_SECONDS, free_port, run, wait_until
+from harness.servers import ROOT, RedisServer, ServerGroup, base_environment
 
 SLOTS = 16_384
 
@@ -175,9 +174,7 @@ class RedisCluster(ServerGroup):
         words = [word for name, value in options.items() for word in (f"--cluster-{name}", value)]
         command = ["redis-cli", *login, "--cluster", "reshard", f"127.0.0.1:{source.port}", *words, "--cluster-yes"]
         self.wait_until_whole()  # redis-cli refuses a cluster whose servers disagree
-        # Not harness.processes.run: where gevent is patched in, a program that ends so soon has no process left to watch.
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-        assert done.returncode == 0, done.stdout
+        run(command, environment=base_environment(), directory=ROOT)
 
     def _move_keys(self, slot: int, source: ClusterNode, target: ClusterNode, count: int) -> int:
         keys = source.call("CLUSTER GETKEYSINSLOT", slot, count)

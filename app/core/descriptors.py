@@ -32,6 +32,9 @@ class DescriptorShortage:
     def is_current(self) -> bool:
         return time.monotonic() - self._seen_at < EPISODE_SECONDS
 
+    def find_warning(self) -> OperatorWarning | None:
+        return WARNING if self.is_current else None
+
     def record(self, error: OSError) -> None:
         """Record that there was no descriptor. The first record of a shortage is logged."""
         is_first = not self.is_current

@@ -23,8 +23,8 @@ SILENT_SECONDS = 3  # without a heartbeat for this long, an instance is hidden a
 OUTAGE_SECONDS = 3  # without any heartbeat for this long, Redis was unavailable, and no instance is declared dead for a while
 MAX_STOPS = 50
 
-KILLED_WHILE_STOPPING = "The instance was stopping and did not sign off: it was killed, or it could not reach Redis."
-VANISHED = "The instance did not sign off: it was killed, ran out of memory, lost its machine, or could not reach Redis."
+KILLED_WHILE_STOPPING = "The {} was stopping and did not sign off: it was killed, or it could not reach Redis."
+VANISHED = "The {} did not sign off: it was killed, ran out of memory, lost its machine, or could not reach Redis."
 
 
 # The fields of these tuples are the locals of the Lua scripts, in the order of KEYS and ARGV.
@@ -143,7 +143,7 @@ class Registry:
             nonce=entry["nonce"],
             entry_json=json.dumps(entry),
             profile_json=json.dumps({field: entry[field] for field in _PROFILE}, sort_keys=True),
-            crash_record_json=json.dumps(_crash_record(entry)),
+            crash_record_json=json.dumps(crash_record("instance", entry, is_stopping=entry["is_stopping"])),
             status_json=json.dumps(about) if about else "",
             entry_ttl_ms=_milliseconds(ENTRY_TTL_SECONDS),
             settle_ms=_milliseconds(self._settle_seconds),
@@ -200,13 +200,12 @@ def _milliseconds(seconds: float) -> int:
     return int(seconds * 1000)
 
 
-def _crash_record(entry: dict[str, Any]) -> dict[str, Any]:
-    """The stop to record if this instance never signs off."""
-    is_stopping = entry["is_stopping"]
+def crash_record(process: str, entry: dict[str, Any], *, is_stopping: bool) -> dict[str, Any]:
+    """Return the stop to record if this process never signs off. `process`: instance or worker."""
     return {
         "instance_id": entry["instance_id"],
         "nonce": entry["nonce"],
         "kind": FORCED if is_stopping else CRASHED,
         "seconds": None,
-        "summary": KILLED_WHILE_STOPPING if is_stopping else VANISHED,
+        "summary": (KILLED_WHILE_STOPPING if is_stopping else VANISHED).format(process),
     }

@@ -11,15 +11,18 @@ from app.http.api import json_response, operation
 blueprint = Blueprint("fleet", __name__, url_prefix="/api/fleet")
 
 
-class InstanceView(BaseModel):
+class ProcessView(BaseModel):
     instance_id: str
     hostname: str
     pid: int
     start_time: str
     uptime: int
     nonce: str
-    status: str
+    status: str  # of a worker: running, stopping, or missing: no heartbeat for 3 s
     version: str
+
+
+class InstanceView(ProcessView):
     cpu_percent: float
     memory_percent: float
     loop_delay_ms: float
@@ -34,15 +37,7 @@ class InstanceView(BaseModel):
     set_aside: bool
 
 
-class WorkerView(BaseModel):
-    instance_id: str
-    hostname: str
-    pid: int
-    start_time: str
-    uptime: int
-    nonce: str
-    status: str  # running, stopping, or missing: no heartbeat for 3 s
-    version: str
+class WorkerView(ProcessView):
     last_heartbeat: str
     running_jobs: int
     max_jobs: int  # how many it runs at once

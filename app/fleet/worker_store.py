@@ -10,15 +10,11 @@ from typing import Any, NamedTuple
 import redis
 from redis.commands.core import Script
 
-from app.fleet.store import ENTRY_TTL_SECONDS, MAX_STOPS, OUTAGE_SECONDS, SILENT_SECONDS
+from app.fleet.store import ENTRY_TTL_SECONDS, MAX_STOPS, OUTAGE_SECONDS, SILENT_SECONDS, crash_record
 from app.redis.client import available, is_cluster
 from app.redis.scripts import load_script
-from app.server.stop_report import CRASHED, FORCED
 
 RUNNING, STOPPING, MISSING = "running", "stopping", "missing"
-
-KILLED_WHILE_STOPPING = "The worker was stopping and did not sign off: it was killed, or it could not reach Redis."
-VANISHED = "The worker did not sign off: it was killed, ran out of memory, lost its machine, or could not reach Redis."
 
 
 # The fields of this tuple are the locals of the Lua scripts, in the order of KEYS.
@@ -48,7 +44,7 @@ class WorkerRegistry:
 
         `about` is what `workers` returns, without `last_heartbeat`. `job_seconds` are new values of the SharedHistogram.
         """
-        entry = {"about": about, "crash_record": _crash_record(about)}
+        entry = {"about": about, "crash_record": crash_record("worker", about, is_stopping=about["status"] == STOPPING)}
         durations = [word for item in job_seconds.items() for word in item]
         with available():
             self._heartbeat(keys=self._keys, args=[about["nonce"], json.dumps(entry), *durations])
@@ -100,15 +96,3 @@ class WorkerRegistry:
 def _with_heartbeat(about: dict[str, Any], heartbeat_ms: float, now_ms: int) -> dict[str, Any]:
     status = MISSING if now_ms - heartbeat_ms > SILENT_SECONDS * 1000 else about["status"]
     return {**about, "status": status, "last_heartbeat": heartbeat_ms / 1000}
-
-
-def _crash_record(about: dict[str, Any]) -> dict[str, Any]:
-    """The stop to record if this worker never signs off."""
-    is_stopping = about["status"] == STOPPING
-    return {
-        "instance_id": about["instance_id"],
-        "nonce": about["nonce"],
-        "kind": FORCED if is_stopping else CRASHED,
-        "seconds": None,
-        "summary": KILLED_WHILE_STOPPING if is_stopping else VANISHED,
-    }

@@ -6,8 +6,7 @@ from typing import Any
 from flask import Blueprint, Response, json, request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from app.core import descriptors, instance
-from app.core.descriptors import shortage
+from app.core import instance
 from app.core.errors import NotFound
 from app.core.extensions import extension
 from app.core.version import VERSION
@@ -24,9 +23,9 @@ FORWARDING_HEADERS = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"
 def health() -> Response:
     found = extension(list[HealthCheck], "health_checks")
     load = extension(Load, "load")
-    statuses = {check.status for check in found} | ({WARN} if shortage.is_current else set())
+    statuses = {check.status for check in found}
     status = next((status for status in (FAIL, WARN) if status in statuses), PASS)
-    checks = {check.name: _describe(check) for check in found} | {"open_files": _check_open_files()}
+    checks = {check.name: _describe(check) for check in found}
     return _answer(status, checks=checks, load=load.describe())
 
 
@@ -65,12 +64,6 @@ def _describe(check: HealthCheck) -> dict[str, Any]:
     if check.status == WARN and check.warning:
         description["output"] = check.warning.partition(": ")[0]
     return description
-
-
-def _check_open_files() -> dict[str, str]:
-    if shortage.is_current:
-        return {"status": WARN, "reason": descriptors.WARNING.reason, "output": descriptors.WARNING.partition(": ")[0]}
-    return {"status": PASS}
 
 
 def _answer(status: str, **more: Any) -> Response:

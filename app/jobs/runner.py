@@ -38,13 +38,16 @@ class JobRunner(ABC, Generic[LeaseType]):
 
     kind: str
 
-    def __init__(self, database: Database, leases: Leases, send: Send, push: PushNotifications) -> None:
+    def __init__(
+        self, database: Database, leases: Leases, send: Send, push: PushNotifications, statistics: JobStatistics | None = None
+    ) -> None:
+        """The runners of a worker pool share `statistics`."""
         self._database = database
         self._leases = leases
         self._send = send
         self._push = push
         self._stop = threading.Event()
-        self.statistics = JobStatistics()  # the runners of a worker pool share one
+        self._statistics = statistics or JobStatistics()
 
     @abstractmethod
     def claim(self, connection: Connection, job_id: int, token: str) -> LeaseType | NotYet | None:
@@ -86,7 +89,7 @@ class JobRunner(ABC, Generic[LeaseType]):
         elif lease is not None:
             with (
                 continued(f"{self.kind} job", lease.traceparent, {"job.id": lease.job_id, "job.attempt": lease.attempt}),
-                self.statistics.measure(self.kind) as attempt,
+                self._statistics.measure(self.kind) as attempt,
             ):
                 log.info("%s %d started, attempt %d", self.kind, lease.job_id, lease.attempt)
                 attempt.outcome = self._execute(lease)

@@ -4,7 +4,6 @@ It is best effort: Redis drops what is published while nobody is subscribed, so 
 """
 
 import logging
-import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from socketio import Manager, PubSubManager
 
 from app.core import metrics
 from app.core.keyring import Keyring
+from app.core.logs import RepetitionFilter
 from app.core.messages import ALL_INSTANCES, TRACEPARENT, Message
 from app.core.spans import continued
 from app.realtime.channels import Server
@@ -36,7 +36,6 @@ SILENCE_SECONDS = 6.0  # after which a connection that answers no ping counts as
 RETRY_SECONDS = 0.5
 UNREADY_AFTER_SECONDS = 10.0
 JOIN_TIMEOUT_SECONDS = 1.0
-LOG_AGAIN_SECONDS = 60.0  # between two log entries about messages that were dropped
 MESSAGES_PER_TURN = 32  # then the greenlets that write to clients run
 
 Handler = Callable[[dict[str, Any]], None]  # takes the data of a message
@@ -104,7 +103,7 @@ class RedisMessageQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[
         self._unsubscribed_since: float | None = time.monotonic()
         self._was_subscribed = False
         self._received = 0
-        self._drop_logged_at = -math.inf
+        self._rejections = RepetitionFilter()
         self._received_by_socketio: Queue[dict[str, Any]] = Queue()
 
     def initialize(self) -> None:
@@ -263,8 +262,7 @@ class RedisMessageQueue(_Handlers, RoomMembers, PubSubManager):  # type: ignore[
 
     def _record_rejected(self, reason: InvalidEnvelope) -> None:
         metrics.queue_messages_rejected.inc()
-        if time.monotonic() - self._drop_logged_at > LOG_AGAIN_SECONDS:
-            self._drop_logged_at = time.monotonic()
+        if self._rejections.accepts("rejected"):  # for whatever reason: who sends them could alternate
             log.warning("dropped message with %s; reporadar_queue_messages_rejected_total counts them", reason)
 
 

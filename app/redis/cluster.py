@@ -23,14 +23,7 @@ import redis
 from redis.client import Pipeline
 from redis.commands.core import Script
 from redis.crc import key_slot
-from redis.exceptions import (
-    AskError,
-    ClusterCrossSlotError,
-    ClusterDownError,
-    MovedError,
-    NoScriptError,
-    TryAgainError,
-)
+from redis.exceptions import AskError, ClusterCrossSlotError, ClusterDownError, MovedError, NoScriptError, TryAgainError
 
 T = TypeVar("T")
 

@@ -16,6 +16,7 @@ from app.database.engine import Database
 from app.jobs.failures import LeaseLost
 from app.jobs.leases import NotYet
 from app.jobs.runner import PROGRESS_INTERVAL_SECONDS, RENEWAL_INTERVAL_SECONDS, JobRunner, Send
+from app.jobs.statistics import JobStatistics
 from app.notifications.service import Notification, Notifications
 from app.repositories import store
 from app.repositories.analysis_process import AnalysisRequest, run_analysis
@@ -40,9 +41,15 @@ class AnalysisRunner(JobRunner[AnalysisLease]):
     kind = "analysis"
 
     def __init__(
-        self, config: Config, database: Database, notifications: Notifications, send: Send, analyse: Analyse = run_analysis
+        self,
+        config: Config,
+        database: Database,
+        notifications: Notifications,
+        send: Send,
+        analyse: Analyse = run_analysis,
+        statistics: JobStatistics | None = None,
     ) -> None:
-        super().__init__(database, store.leases, send, notifications.push)
+        super().__init__(database, store.leases, send, notifications.push, statistics)
         self._notifications = notifications
         self._config = config
         self._analyse = analyse

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import gevent
@@ -46,17 +46,22 @@ def replaced(monkeypatch: pytest.MonkeyPatch) -> Iterator[Failover]:
         yield Failover(stack)
 
 
-def test_shared_connection_leaves_a_former_primary(replaced: Failover) -> None:
-    shared = MultiplexedRedis(replaced.client)
+def check_that_writes_follow(client: redis.Redis, fail_over: Callable[[], None], primary: RedisServer) -> None:
+    """After a failover, one write gets READONLY, and the shared connection of the client then leads to the new primary."""
+    shared = MultiplexedRedis(client)
     assert shared.execute("SET", "key", "value") == b"OK"
-    replaced.begin()
+    fail_over()
     with pytest.raises(redis.exceptions.ReadOnlyError):
         shared.execute("SET", "key", "other")
     until(lambda: shared._connection is None)
     assert shared.execute("SET", "key", "other") == b"OK"
-    with replaced.primary.client() as primary:
-        assert primary.get("key") == "other"
+    with primary.client() as connection:
+        assert connection.get("key") == "other"
     shared.close()
+
+
+def test_shared_connection_leaves_a_former_primary(replaced: Failover) -> None:
+    check_that_writes_follow(replaced.client, replaced.begin, replaced.primary)
 
 
 def test_shared_connection_to_a_read_only_server_is_kept(replaced: Failover) -> None:

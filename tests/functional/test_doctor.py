@@ -59,7 +59,7 @@ class Examination(NamedTuple):
     def lines(self, status: str) -> list[str]:
         """Return the lines with this status, except those about the registry, which depend on earlier tests.
 
-        Of the times that it measures, only good ones are returned: others tell that the machine is busy with other tests.
+        Warnings and failures about the response time of a server are left out, because other tests keep the machine busy.
         """
         lines = [line for line in self.all_lines(status) if not line.startswith(("fleet:", "stops:"))]
         return [line for line in lines if status == "ok" or " answers: " not in line]

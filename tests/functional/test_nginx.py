@@ -30,6 +30,7 @@ FORGED = {
     "X-Real-IP": "203.0.113.66",
     "Forwarded": "for=203.0.113.66;host=forged.example",
 }
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +128,8 @@ def test_access_log_has_the_request_id_and_no_secrets(fleet: list[Instance], bal
 
 def test_forwarded_headers_reach_the_instance() -> None:
     with Backend("web") as backend, Balancer([backend]) as balancer, client("127.0.0.2") as http:
-        http.get(f"{balancer.url}/a", headers=FORGED | {"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings"})
+        sent = FORGED | {"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings", "traceparent": TRACEPARENT}
+        http.get(f"{balancer.url}/a", headers=sent)
         told = backend.requests[-1].headers
         assert {name: told[name] for name in told if name in FORGED} == {
             "X-Forwarded-For": "127.0.0.2",
@@ -135,6 +137,7 @@ def test_forwarded_headers_reach_the_instance() -> None:
             "X-Forwarded-Host": f"127.0.0.1:{balancer.port}",
         }
         assert told["Host"] == f"127.0.0.1:{balancer.port}"
+        assert told["traceparent"] == TRACEPARENT
         assert not {"Connection", "Upgrade"} & set(told)
 
         with WebSocket(balancer, headers={"Sec-WebSocket-Extensions": "permessage-deflate"}) as websocket:

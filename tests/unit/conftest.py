@@ -164,16 +164,10 @@ def fleet_config(redis_url: str) -> Config:
 
 
 @pytest.fixture
-def connect_redis(fleet_config: Config) -> Iterator[Callable[[], redis.Redis]]:
+def connect_redis(redis_url: str) -> Iterator[Callable[[], redis.Redis]]:
     """Create clients of the shared Redis as instances do."""
-    with ExitStack() as stack:
-
-        def make() -> redis.Redis:
-            client = connect(fleet_config, f"test-{secrets.token_hex(4)}", timeout=PATIENCE_SECONDS)
-            stack.callback(client.close)
-            return client
-
-        yield make
+    with clients_of(redis_url) as connect_one:
+        yield connect_one
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from app.database.engine import Database
 from app.fleet.store import Registry
 from app.fleet.vitals import Vitals
 from app.fleet.worker_monitor import NO_WORKER
-from app.health import redis_durability, redis_writes
+from app.health import redis_server
 from app.jobs.monitor import JobMonitor
 from app.jobs.task_record import KEY
 from app.redis.client import PooledRedis
@@ -119,8 +119,7 @@ def test_setting_of_one_master_of_a_cluster_is_a_warning(
     reason: str,
     text: str,
 ) -> None:
-    for module in (redis_writes, redis_durability):
-        monkeypatch.setattr(module, "INTERVAL_SECONDS", -1)
+    monkeypatch.setattr(redis_server, "INTERVAL_SECONDS", -1)
     lifecycle = Lifecycle()
     configured = config.load(fleet_environment(three_masters.url, UNUSED_DATABASE_URL))
     (probe,) = redis_probes(connect_redis(configured, "instance-1", lifecycle))

@@ -16,6 +16,7 @@ from app.database.engine import Database
 from app.jobs.failures import JobFailed, JobStopped, LeaseLost
 from app.jobs.leases import LEASE_DURATION, RUNNING, NotYet
 from app.jobs.runner import DATABASE_RETRY_SECONDS, PROGRESS_INTERVAL_SECONDS, JobRunner, Send
+from app.jobs.statistics import JobStatistics
 from app.notifications.service import Notification, Notifications
 
 P = ParamSpec("P")
@@ -31,8 +32,10 @@ DELETE_BATCH = 50  # parts per transaction
 class ExportRunner(JobRunner[ExportLease]):
     kind = "export"
 
-    def __init__(self, database: Database, notifications: Notifications, send: Send) -> None:
-        super().__init__(database, store.leases, send, notifications.push)
+    def __init__(
+        self, database: Database, notifications: Notifications, send: Send, statistics: JobStatistics | None = None
+    ) -> None:
+        super().__init__(database, store.leases, send, notifications.push, statistics)
         self._notifications = notifications
 
     def claim(self, connection: Connection, job_id: int, token: str) -> ExportLease | NotYet | None:

@@ -43,7 +43,8 @@ def examine(workers: list[dict[str, Any]], monitor: WorkerCheck) -> Iterator[Fin
         waiting = f"queued jobs: {monitor.queued_jobs}, analytics events: {monitor.waiting_events}"
         yield fail(f"fleet: no worker runs, and work is waiting ({waiting})", START)
     elif monitor.warning:
-        yield warn(f"fleet: workers: {monitor.warning}", "Read the log of the workers")
+        advice = f"docs/troubleshooting.md explains {monitor.warning.reason} in the section '/health warns'"
+        yield warn(f"fleet: workers: {monitor.warning}", advice)
     elif not monitor.is_any_seen:
         yield warn("fleet: no worker runs: no repository is analysed, no export written, no analytics event stored", START)
     elif not workers:

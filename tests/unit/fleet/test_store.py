@@ -398,7 +398,7 @@ def test_stops_are_recorded_by_kind(registry: Registry, monkeypatch: pytest.Monk
     assert sorted(kinds(registry)) == [("killed-1", "crashed"), ("killed-late-1", "forced"), ("stopped-1", "clean")]
     assert registry.heartbeat(entry("survivor", "key")).stops == {"clean": 1, "crashed": 1, "forced": 1}
     stops = {stop["nonce"]: stop for stop in registry.stops()}
-    assert (stops["killed-1"]["summary"], stops["killed-1"]["phases"]) == (store.VANISHED, [])
+    assert (stops["killed-1"]["summary"], stops["killed-1"]["phases"]) == (store.VANISHED.format("instance"), [])
     assert stops["stopped-1"]["phases"] == [{"name": "delay"}]
     assert stops["killed-1"]["at"] > 1_700_000_000_000
 

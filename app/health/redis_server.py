@@ -1,4 +1,7 @@
-"""Whether Redis refuses writes or new connections. It still answers then, and users who are signed in are still served."""
+"""Warnings about a server of Redis that answers, but refuses writes, or may soon lose data or refuse connections.
+
+Users who are signed in are served anyway.
+"""
 
 import math
 import time
@@ -23,31 +26,35 @@ TOO_MANY_CLIENTS = OperatorWarning(
     "too_many_clients",
     "nearly all connections are in use: requests that need a new one are answered with 503 until maxclients is raised",
 )
+APPENDONLY_OFF = OperatorWarning("appendonly_off", "appendonly is off: a restart of Redis would lose accepted events")
+BY_URGENCY = (READ_ONLY, TOO_FEW_REPLICAS, OUT_OF_MEMORY, TOO_MANY_CLIENTS, APPENDONLY_OFF)
+
 MAX_SHARE_OF_CLIENTS = 0.95  # from here on, a burst of requests may exceed maxclients
 
 
-class RedisWrites:
+class RedisServerCheck:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._read_at = -math.inf
         self._warning: OperatorWarning | None = None
 
     def find_warning(self) -> OperatorWarning | None:
-        """Return why Redis refuses commands, read every INTERVAL_SECONDS, or None. Raises redis.RedisError."""
+        """Return the most urgent warning, read every INTERVAL_SECONDS, or None. Raises redis.RedisError."""
         if time.monotonic() - self._read_at > INTERVAL_SECONDS:
-            self._warning = _refusal(self._client.info())
+            self._warning = _find_warning(self._client.info())
             self._read_at = time.monotonic()
         return self._warning
 
 
-def _refusal(facts: dict[str, Any]) -> OperatorWarning | None:
-    """Return the reason in the facts of INFO, from which a provider may leave out some."""
-    if facts.get("role", "master") != "master":
-        return READ_ONLY
-    if facts.get("min_slaves_good_slaves") == 0:  # present if min-replicas-to-write is set, whose value INFO does not tell
-        return TOO_FEW_REPLICAS
+def _find_warning(facts: dict[str, Any]) -> OperatorWarning | None:
+    """Return the warning in the facts of INFO, from which a provider may leave out some."""
     is_full = 0 < facts.get("maxmemory", 0) <= facts.get("used_memory", 0) and facts.get("maxmemory_policy") == "noeviction"
-    if is_full:
-        return OUT_OF_MEMORY
-    has_many_clients = facts.get("connected_clients", 0) >= MAX_SHARE_OF_CLIENTS * facts.get("maxclients", math.inf)
-    return TOO_MANY_CLIENTS if has_many_clients else None
+    found = {
+        READ_ONLY: facts.get("role", "master") != "master",
+        # Present if min-replicas-to-write is set, whose value INFO does not tell.
+        TOO_FEW_REPLICAS: facts.get("min_slaves_good_slaves") == 0,
+        OUT_OF_MEMORY: is_full,
+        TOO_MANY_CLIENTS: facts.get("connected_clients", 0) >= MAX_SHARE_OF_CLIENTS * facts.get("maxclients", math.inf),
+        APPENDONLY_OFF: not facts.get("aof_enabled"),
+    }
+    return next((warning for warning in BY_URGENCY if found[warning]), None)
